@@ -1,0 +1,99 @@
+"""The op set: the border between the model page and the code that computes.
+
+In: host tensors (from a checkpoint) and a `Batch` of rows. Out: a backend's own arrays, at the end float32 logits.
+It does not know what a layer is, where the weights came from, or who asked.
+
+Shape legend: T rows of a batch, S sequences, R rows whose logits are wanted, D hidden, H query heads, G key/value heads,
+d head width, E experts, K experts a row, F expert width, V vocabulary, B cache blocks of a sequence.
+"""
+
+from importlib import import_module
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ossia.quant import Mxfp4
+
+Backend = Literal["reference", "cpu", "triton"]
+
+# A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
+HostArray: TypeAlias = "NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]"
+
+BLOCK = 16  # tokens in one block of the paged KV cache
+
+
+class Rope(NamedTuple):
+    """Rotary embedding with YaRN scaling (arXiv:2309.00071); `factor` 1 is plain RoPE."""
+
+    theta: float
+    factor: float
+    initial_context: int
+    beta_fast: float
+    beta_slow: float
+
+
+class AttentionShape(NamedTuple):
+    """What attention needs to know of a layer; `window` 0 sees everything before."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int
+    rope: Rope
+
+
+class Batch(NamedTuple):
+    """The rows of one forward pass, ragged over sequences; rows of a sequence are neighbours, in order.
+
+    tokens_T, positions_T: int32. starts_S1: int32, the rows of sequence s are starts[s]:starts[s+1].
+    blocks_SB: int32, cache blocks of each sequence in order, padded with 0: the key of position p of sequence s lives at
+    block blocks[s, p // BLOCK], offset p % BLOCK. sampled_R: int32, rows whose logits are wanted.
+    """
+
+    tokens_T: NDArray[np.int32]
+    positions_T: NDArray[np.int32]
+    starts_S1: NDArray[np.int32]
+    blocks_SB: NDArray[np.int32]
+    sampled_R: NDArray[np.int32]
+
+
+class Ops(Protocol):
+    """One module per backend satisfies this. `Any` is the backend's own array or weight object.
+
+    The makers pack a host tensor once, at load; the ops compute. Every op is row-wise: a row's bits never depend on
+    the rows beside it.
+    """
+
+    def vector(self, host: HostArray) -> Any: ...
+    def embedding(self, table_VD: HostArray) -> Any: ...
+    def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Any: ...
+    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray) -> Any: ...
+    def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Any: ...
+    def cache(self, shapes: list[AttentionShape], blocks: int) -> list[Any]: ...
+
+    def embed(self, tokens_T: NDArray[np.int32], table: Any) -> Any: ...
+    def norm_linear(self, x_TD: Any, norm_D: Any, eps: float, weight: Any) -> Any: ...
+    def attend(self, qkv: Any, attention: Any, cache: Any, batch: Batch) -> Any: ...
+    def linear_add(self, x: Any, weight: Any, residual_TD: Any) -> Any: ...
+    def route(self, x_TD: Any, norm_D: Any, eps: float, router: Any, k: int) -> Any: ...
+    def experts_add(self, routing: Any, up: Any, down: Any, limit: float, residual_TD: Any) -> Any: ...
+    def unembed(self, x_TD: Any, rows_R: NDArray[np.int32], norm_D: Any, eps: float, table: Any) -> Any: ...
+    def host(self, logits_RV: Any) -> NDArray[np.float32]: ...
+
+
+def ops(backend: Backend) -> Ops:
+    """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (GPU)."""
+    match backend:
+        case "reference":
+            try:
+                return import_module("ossia.kernels.reference").ReferenceOps()
+            except ModuleNotFoundError as error:
+                if error.name != "torch":
+                    raise
+                raise ModuleNotFoundError("backend 'reference' needs torch: pip install 'ossia[train]'") from error
+        case "cpu":
+            return import_module("ossia.kernels.cpu").CpuOps()
+        case "triton":
+            raise ValueError("backend 'triton' is not in this release: use backend='cpu' or 'reference'")
+    raise ValueError(f"unknown backend {backend!r}: use 'reference' or 'cpu'")
