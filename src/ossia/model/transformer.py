@@ -1,0 +1,95 @@
+"""The page: gpt-oss, written once against the op set. Embed, then blocks of attention and experts, then unembed.
+
+In: a `Batch` of token rows and the layers' caches. Out: the logits of the rows that will be sampled.
+It does not know an array library, a weight's precision, or who asked.
+
+Source: gpt-oss model card, arXiv:2508.10925, section 2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ossia.kernels import Batch, Ops
+from ossia.model.checkpoint import Checkpoint
+from ossia.model.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block's weights, each an object of the backend that computes with it."""
+
+    attn_norm: Any
+    qkv: Any
+    attention: Any
+    out: Any
+    mlp_norm: Any
+    router: Any
+    up: Any
+    down: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    embedding: Any
+    layers: tuple[Layer, ...]
+    norm: Any
+    unembedding: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Transformer:
+    """A model on a backend: a function from tokens, and what was said before them, to logits."""
+
+    config: ModelConfig
+    weights: Weights
+    ops: Ops
+
+    def forward(self, batch: Batch, cache: list[Any] | None = None) -> Any:
+        """Logits [R, V] of the batch's sampled rows. Without a cache each sequence sees its own rows only."""
+        c, w, ops = self.config, self.weights, self.ops
+        x_TD = ops.embed(batch.tokens_T, w.embedding)
+        for i, layer in enumerate(w.layers):
+            qkv = ops.norm_linear(x_TD, layer.attn_norm, c.norm_eps, layer.qkv)
+            heads = ops.attend(qkv, layer.attention, cache[i] if cache else None, batch)
+            x_TD = ops.linear_add(heads, layer.out, x_TD)
+            routing = ops.route(x_TD, layer.mlp_norm, c.norm_eps, layer.router, c.experts_per_token)
+            x_TD = ops.experts_add(routing, layer.up, layer.down, c.swiglu_limit, x_TD)
+        return ops.unembed(x_TD, batch.sampled_R, w.norm, c.norm_eps, w.unembedding)
+
+    def cache(self, blocks: int) -> list[Any]:
+        """Empty caches of `blocks` blocks for every layer."""
+        return self.ops.cache(self.config.shapes, blocks)
+
+
+def load_transformer(
+    checkpoint: Checkpoint, ops: Ops, progress: Callable[[int, int], None] | None = None
+) -> Transformer:
+    """Pack a checkpoint's tensors for a backend, layer by layer; `progress(done, total)` after each."""
+    config = checkpoint.config
+    layers = []
+    for i in range(config.layers):
+        layers.append(_layer(checkpoint, i, ops))
+        if progress:
+            progress(i + 1, config.layers)
+    weights = Weights(
+        embedding=ops.embedding(checkpoint.embedding()),
+        layers=tuple(layers),
+        norm=ops.vector(checkpoint.norm()),
+        unembedding=ops.linear(checkpoint.unembedding(), None),
+    )
+    return Transformer(config, weights, ops)
+
+
+def _layer(checkpoint: Checkpoint, index: int, ops: Ops) -> Layer:
+    t = checkpoint.layer(index)
+    return Layer(
+        attn_norm=ops.vector(t.attn_norm),
+        qkv=ops.linear(t.qkv_weight, t.qkv_bias),
+        attention=ops.attention(checkpoint.config.shapes[index], t.sinks),
+        out=ops.linear(t.out_weight, t.out_bias),
+        mlp_norm=ops.vector(t.mlp_norm),
+        router=ops.linear(t.router_weight, t.router_bias),
+        up=ops.experts(t.up_weight, t.up_bias),
+        down=ops.experts(t.down_weight, t.down_bias),
+    )
