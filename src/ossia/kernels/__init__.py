@@ -18,7 +18,7 @@ from ossia.quant import Mxfp4
 Backend = Literal["reference", "cpu", "triton"]
 
 # A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
-HostArray: TypeAlias = "NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]"
+HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
 
 BLOCK = 16  # tokens in one block of the paged KV cache
 
