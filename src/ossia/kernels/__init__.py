@@ -62,7 +62,7 @@ class Ops(Protocol):
     """One module per backend satisfies this. `Any` is the backend's own array or weight object.
 
     The makers pack a host tensor once, at load; the ops compute. Every op is row-wise: a row's bits never depend on
-    the rows beside it.
+    the rows beside it. An op may overwrite its `qkv` or `residual_TD` and return it.
     """
 
     def vector(self, host: HostArray) -> Any: ...

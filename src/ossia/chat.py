@@ -1,0 +1,307 @@
+"""The conversation loop: sample, parse, run tools, repeat; and `Chat`, which remembers what was said.
+
+In: messages, tools, and how to answer. Out: a stream of events, ended by `Done`.
+It does not know HTTP, terminals or how logits are made.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Literal, NamedTuple, TypeAlias
+
+from ossia.engine.engine import Engine
+from ossia.engine.request import ContextError, Sampled, SamplingParams
+from ossia.harmony.constrain import Constraint, Rules
+from ossia.harmony.messages import (
+    Developer,
+    Effort,
+    JsonObject,
+    Message,
+    ResponseFormat,
+    System,
+    ToolNamespace,
+    developer,
+    system,
+    tool,
+    user,
+)
+from ossia.harmony.parse import Delta, End, Parser, Start
+from ossia.harmony.render import render
+from ossia.loading import Model, load
+from ossia.tokenizer import Tokenizer
+from ossia.tools.functions import Tool, function_tool
+
+FinishReason = Literal["stop", "length", "tool_calls", "steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """A tool was run: its message to the model, and whether it failed."""
+
+    message: Message
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one exchange, all its samplings together, and the seconds they took.
+
+    `first_token_seconds` is the wait for the first token of the first sampling.
+    """
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    seconds: float = 0.0
+    first_token_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The exchange is over. finish: "stop" after a final answer, "length" when tokens or context ran out, "tool_calls"
+    when a call waits for a tool that is not run here, "steps" when tools were called too many times.
+    """
+
+    finish: FinishReason
+    usage: Usage
+
+
+Event: TypeAlias = Start | Delta | End | ToolAnswer | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How to answer: sampling, what may be called, the form of the final answer, how long to think.
+
+    thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
+    tool_choice: "auto", "none", "required", or a function's name. max_steps: samplings with tools run between them.
+    """
+
+    params: SamplingParams = field(default_factory=SamplingParams)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    response_format: JsonObject | None = None
+    thinking_budget: int | None = None
+    max_steps: int = 16
+
+
+def converse(
+    engine: Engine, tokenizer: Tokenizer, messages: Sequence[Message], how: Answering, rules: Rules | None = None
+) -> Iterator[Event]:
+    """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
+
+    Calls of the tools in `how` are run, and their answers given back to the model; a call of any other declared tool
+    ends the exchange with "tool_calls". Raises ContextError before any work for a prompt that does not fit.
+    """
+    rules = rules or rules_for(tokenizer, messages, how)
+    said, usage, started = list(messages), Usage(), time.perf_counter()
+    runnable = {f"functions.{each.spec.name}": each for each in how.tools}
+    for step in range(how.max_steps):
+        params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
+        turn = yield from _sample(engine, tokenizer, said, params, rules.start())
+        said += turn.messages
+        usage = _add(usage, turn, time.perf_counter() - started)
+        calls = [message for message in turn.messages if message.recipient]
+        if not calls or turn.cut:
+            yield Done("length" if turn.cut else "stop", usage)
+            return
+        if any(call.recipient not in runnable for call in calls):
+            yield Done("tool_calls", usage)
+            return
+        for call in calls:
+            result = runnable[str(call.recipient)].call(call.text)
+            answer = tool(str(call.recipient), result.text)
+            said.append(answer)
+            yield ToolAnswer(answer, result.failed)
+    yield Done("steps", usage)
+
+
+def rules_for(tokenizer: Tokenizer, messages: Sequence[Message], how: Answering) -> Rules:
+    """The rules that keep the answer well-formed: only tools that the messages declare can be called."""
+    contents = [part for message in messages for part in message.content]
+    declared = [space for part in contents if isinstance(part, System | Developer) for space in part.tools]
+    return Rules(
+        tokenizer,
+        tools=tuple(declared),
+        tool_choice=how.tool_choice,
+        response_format=how.response_format,
+        analysis_budget=how.thinking_budget,
+    )
+
+
+class _Turn(NamedTuple):
+    """One sampling: the messages it made, its tokens, and whether it was cut before its end."""
+
+    messages: list[Message]
+    prompt_tokens: int
+    output: list[Sampled]
+    reasoning_tokens: int
+    first_token_seconds: float
+    cut: bool
+
+
+def _sample(
+    engine: Engine, tokenizer: Tokenizer, said: Sequence[Message], params: SamplingParams, mask: Constraint
+) -> Generator[Event, None, _Turn]:
+    prompt = render(tokenizer, said, next_role="assistant")
+    parser = Parser(tokenizer, role="assistant")
+    started, first = time.perf_counter(), 0.0
+    messages: list[Message] = []
+    output: list[Sampled] = []
+    thinking = 0
+    stream = engine.submit(prompt, params, mask)
+    try:
+        for sampled in stream:
+            first = first or time.perf_counter() - started
+            output.append(sampled)
+            thinking += parser.channel == "analysis"
+            yield from _keep(parser.feed(sampled.token), messages)
+        yield from _keep(parser.finish(), messages)
+    finally:
+        stream.close()
+    cut = bool(output) and output[-1].finish == "length"
+    return _Turn(messages, len(prompt), output, thinking, first, cut)
+
+
+def _keep(events: Sequence[Start | Delta | End], messages: list[Message]) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, End):
+            messages.append(event.message)
+        yield event
+
+
+def _add(usage: Usage, turn: _Turn, seconds: float) -> Usage:
+    return Usage(
+        usage.prompt_tokens + turn.prompt_tokens,
+        usage.output_tokens + len(turn.output),
+        usage.reasoning_tokens + turn.reasoning_tokens,
+        seconds,
+        usage.first_token_seconds or turn.first_token_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one exchange: the final text, the thinking before it, and every message in between."""
+
+    text: str
+    reasoning: str
+    messages: tuple[Message, ...]
+    finish: FinishReason
+    usage: Usage
+
+    @property
+    def tool_calls(self) -> tuple[Message, ...]:
+        return tuple(message for message in self.messages if message.role == "assistant" and message.recipient)
+
+
+class Chat:
+    """A conversation with a model that remembers what was said.
+
+    model: a `Model`, or what `ossia.load` takes. tools: Python functions, or `Tool`s. instructions: what a developer
+    tells the model. response_format: a JSON schema for the final answer. Other settings are those of `Answering`.
+    """
+
+    def __init__(
+        self,
+        model: Model | str = "ossia-mini",
+        *,
+        instructions: str | None = None,
+        effort: Effort = "medium",
+        tools: Sequence[Tool | Callable[..., object]] = (),
+        response_format: JsonObject | None = None,
+        thinking_budget: int | None = None,
+        params: SamplingParams | None = None,
+        tool_choice: str = "auto",
+    ) -> None:
+        self.model = load(model) if isinstance(model, str) else model
+        if self.model.tokenizer is None:
+            raise ValueError(f"model {self.model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
+        self.tokenizer = self.model.tokenizer
+        self.engine = self.model.engine()
+        self.instructions, self.effort = instructions, effort
+        given = params or SamplingParams()
+        self.how = Answering(
+            params=replace(given, stop_tokens=given.stop_tokens | self.model.stop_tokens),
+            tool_choice=tool_choice,
+            response_format=response_format,
+            thinking_budget=thinking_budget,
+        )
+        self.use_tools(tools)
+        self.history: list[Message] = []
+
+    def use_tools(self, tools: Sequence[Tool | Callable[..., object]]) -> None:
+        """Offer these tools, and no others, from the next answer on."""
+        made = tuple(each if isinstance(each, Tool) else function_tool(each) for each in tools)
+        self.how = replace(self.how, tools=made)
+
+    def stream(self, text: str) -> Iterator[Event]:
+        """Say `text` and stream the answer's events. Closed early, what was said so far stays in the history.
+
+        Raises ContextError, and forgets `text`, when the conversation has grown past the context.
+        """
+        self.history.append(user(text))
+        spoken: list[str] = []
+        finished = False
+        try:
+            for event in converse(self.engine, self.tokenizer, [*self.preamble(), *self.history], self.how):
+                match event:
+                    case End(message) | ToolAnswer(message, _):
+                        self.history.append(message)
+                        spoken.clear()
+                    case Delta(channel="final", text=piece):
+                        spoken.append(piece)
+                    case Done():
+                        finished = True
+                yield event
+        except ContextError:
+            self.history.pop()
+            raise
+        finally:
+            if not finished and spoken:
+                self.history.append(Message("assistant", ("".join(spoken),), channel="final", flaws=("stopped",)))
+
+    async def stream_async(self, text: str) -> AsyncIterator[Event]:
+        """`stream` for asyncio: the work is done in a thread, and leaving the loop early stops it."""
+        events = self.stream(text)
+        try:
+            while (event := await asyncio.to_thread(next, events, None)) is not None:
+                yield event
+        finally:
+            await asyncio.to_thread(events.close)  # type: ignore[attr-defined]
+
+    def ask(self, text: str) -> Answer:
+        """Say `text` and wait for the whole answer."""
+        return gather(self.stream(text))
+
+    async def ask_async(self, text: str) -> Answer:
+        return gather([event async for event in self.stream_async(text)])
+
+    def preamble(self) -> list[Message]:
+        """The system message, dated today, and the developer's where there is something to declare."""
+        specs = tuple(each.spec for each in self.how.tools)
+        declared = Developer(
+            self.instructions,
+            (ToolNamespace("functions", None, specs),) if specs else (),
+            (ResponseFormat("answer", self.how.response_format),) if self.how.response_format else (),
+        )
+        opening = system(System(effort=self.effort, current_date=date.today().isoformat()))
+        return [opening] if declared == Developer() else [opening, developer(declared)]
+
+
+def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:
+    """Fold a finished exchange's events into its answer."""
+    messages: list[Message] = []
+    for event in events:
+        match event:
+            case End(message) | ToolAnswer(message, _):
+                messages.append(message)
+            case Done(finish, usage):
+                own = [message for message in messages if message.role == "assistant" and not message.recipient]
+                thought = [message.text for message in own if message.channel == "analysis"]
+                said = [message.text for message in own if message.channel != "analysis"]
+                final = [message.text for message in own if message.channel == "final"]
+                return Answer("".join(final or said), "\n".join(thought), tuple(messages), finish, usage)
+    raise ValueError("the exchange was stopped before its end")

@@ -1,0 +1,184 @@
+"""The command line: ossia chat, info, synth, train.
+
+In: what a person types. Out: text on the terminal, an exit status of 0, or of 1 with one line that says what to do.
+It does not know how anything is done: each command calls the layer that does.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Run, tune and judge open-weight reasoning models of the gpt-oss family.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A checkpoint's folder, a Hugging Face name, or the embedded ossia-mini.")
+]
+
+
+@app.command()
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="What to ask; without it, a conversation begins.")] = None,
+    model: ModelOption = "ossia-mini",
+    effort: Annotated[str, typer.Option(help="How long to think: low, medium or high.")] = "medium",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole exchange as one JSON object.")] = False,
+    instructions: Annotated[str | None, typer.Option(help="What a developer tells the model.")] = None,
+    tools: Annotated[Path | None, typer.Option(help="A Python file whose functions the model may call.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="A JSON schema that the final answer must fit.")] = None,
+    thinking_budget: Annotated[int | None, typer.Option(min=0, help="At most so many tokens of thinking.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens an answer.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    backend: Annotated[str, typer.Option(help="cpu, or reference (torch, for checking).")] = "cpu",
+) -> None:
+    """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
+    from ossia.chat import Chat
+    from ossia.engine.request import SamplingParams
+    from ossia.terminal import Screen, answer, interact, summary, tools_from
+
+    if effort not in ("low", "medium", "high"):
+        _fail(f"effort {effort!r} is none of low, medium, high")
+    if as_json and prompt is None:
+        _fail("--json needs a prompt")
+
+    def make() -> Chat:
+        return Chat(
+            _load(model, backend),
+            instructions=instructions,
+            effort=effort,  # type: ignore[arg-type]
+            tools=tools_from(tools) if tools else (),
+            response_format=_read_json(schema) if schema else None,
+            thinking_budget=thinking_budget,
+            params=SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens),
+        )
+
+    try:
+        if prompt is None:
+            interact(make, Path.home() / ".local" / "state" / "ossia" / "history")
+        elif as_json:
+            typer.echo(json.dumps(_as_json(make(), prompt), ensure_ascii=False))
+        else:
+            screen = Screen()
+            done = screen.show(make().stream(prompt))
+            if done and sys.stderr.isatty():
+                typer.secho(summary(done), dim=True, err=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A preset (gpt-oss-120b, gpt-oss-20b) or what -m takes.")],
+) -> None:
+    """Print a model's layers, experts, exact parameters, checkpoint size and cache bytes, by component."""
+    from ossia.model.info import describe
+
+    try:
+        typer.echo(describe(_config(model)))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def synth(
+    shape: Annotated[str, typer.Argument(help="A preset: gpt-oss-20b or gpt-oss-120b.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; created when missing.")],
+    layout: Annotated[str, typer.Option(help="hf (MXFP4), bf16, or original.")] = "hf",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights in every layout.")] = 0,
+    layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than the preset.")] = None,
+) -> None:
+    """Write a random checkpoint of a shape, complete with config and tokenizer, for speed and memory tests."""
+    raise NotImplementedError
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A TOML recipe, such as recipes/mini.toml.")],
+    out: Annotated[Path, typer.Option(help="Where checkpoints, the log and the finished model go.")] = Path("runs/out"),
+) -> None:
+    """Train a model by a recipe; a run that was broken off goes on where it stopped."""
+    try:
+        from ossia.train.sft import run
+
+        run(recipe, out)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        _fail("training needs torch: pip install 'ossia[train]'")
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def main() -> None:
+    """The console script's entry."""
+    app()
+
+
+def _load(name: str, backend: str):  # noqa: ANN202 - Model's module is imported only when a command needs it
+    from ossia.loading import load
+
+    if backend not in ("cpu", "reference", "triton"):
+        raise ValueError(f"backend {backend!r} is none of cpu, reference")
+    if not sys.stderr.isatty() or name == "ossia-mini":
+        return load(name, backend)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"loading {name}", total=None)
+        return load(name, backend, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _config(name: str):  # noqa: ANN202
+    from ossia.loading import find
+    from ossia.model.checkpoint import open_checkpoint
+    from ossia.model.config import PRESETS, ModelConfig
+
+    return ModelConfig.preset(name) if name in PRESETS else open_checkpoint(find(name)).config
+
+
+def _as_json(chat, prompt: str) -> dict[str, object]:  # noqa: ANN001
+    from dataclasses import asdict
+
+    answer = chat.ask(prompt)
+    said = [
+        {
+            "role": message.role,
+            "name": message.name,
+            "channel": message.channel,
+            "recipient": message.recipient,
+            "text": message.text,
+            "flaws": list(message.flaws),
+        }
+        for message in answer.messages
+    ]
+    return {
+        "model": chat.model.name,
+        "answer": answer.text,
+        "reasoning": answer.reasoning,
+        "finish": answer.finish,
+        "messages": said,
+        "usage": asdict(answer.usage),
+    }
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
+
+
+def _fail(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", err=True, fg="red")
+    raise typer.Exit(1)

@@ -1,0 +1,151 @@
+"""From a name or a folder to a model that is ready: found, downloaded if it must be, checked, packed for a backend.
+
+In: "ossia-mini", a checkpoint's folder, or a Hugging Face name such as "openai/gpt-oss-20b". Out: a `Model`.
+It does not know conversations; `ossia.chat` holds those.
+"""
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ossia.engine.engine import Engine
+from ossia.engine.request import ContextError
+from ossia.kernels import Backend, Batch, ops
+from ossia.model.checkpoint import open_checkpoint
+from ossia.model.config import ModelConfig
+from ossia.model.transformer import Transformer, load_transformer
+from ossia.tokenizer import Tokenizer
+
+MINI = "ossia-mini"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model. Its tokenizer is None where the checkpoint has none: then it serves logits only."""
+
+    name: str
+    transformer: Transformer
+    tokenizer: Tokenizer | None
+    stop_tokens: frozenset[int]
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.transformer.config
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Next-token logits after each of the tokens: float32 [T, V].
+
+        Raises ContextError for more tokens than the context holds, ValueError for none or for an id outside the
+        vocabulary.
+        """
+        row_T = np.asarray(tokens, np.int64)
+        if row_T.ndim != 1 or not row_T.size:
+            raise ValueError("logits need at least one token, in a flat sequence")
+        if row_T.size > self.config.max_context:
+            raise ContextError(f"{row_T.size} tokens do not fit a context of {self.config.max_context}")
+        if outside := row_T[(row_T < 0) | (row_T >= self.config.vocab)].tolist():
+            raise ValueError(f"token id {outside[0]} is outside the vocabulary of {self.config.vocab}")
+        rows_T = np.arange(row_T.size, dtype=np.int32)
+        starts = np.array([0, row_T.size], np.int32)
+        batch = Batch(row_T.astype(np.int32), rows_T, starts, np.zeros((1, 0), np.int32), rows_T)
+        return self.transformer.ops.host(self.transformer.forward(batch))
+
+    def engine(self) -> Engine:
+        """An engine with a cache of its own over this model's weights."""
+        return Engine(self.transformer)
+
+
+def load(path_or_name: str | Path = MINI, backend: Backend | None = None, progress: Progress | None = None) -> Model:
+    """A model from a folder, a Hugging Face name, or the embedded "ossia-mini".
+
+    backend: "cpu" (the default), or "reference" (torch, float32, for checking). progress(done, total) is called after
+    each layer. Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
+    """
+    folder = find(path_or_name)
+    checkpoint = open_checkpoint(folder)
+    transformer = load_transformer(checkpoint, ops(backend or "cpu"), progress)
+    tokenizer_file = _tokenizer_file(folder)
+    tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file else None
+    stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
+    return Model(str(path_or_name), transformer, tokenizer, stops)
+
+
+def find(path_or_name: str | Path) -> Path:
+    """The folder of a model, downloaded from the Hugging Face hub when the name is no folder here."""
+    name = str(path_or_name)
+    if name == MINI:
+        return Path(str(importlib.resources.files("ossia") / "mini"))
+    if (folder := Path(path_or_name).expanduser()).is_dir():
+        return folder
+    if isinstance(path_or_name, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"no model at {name!r}: give a checkpoint's folder, a Hugging Face name (openai/gpt-oss-20b) or {MINI!r}"
+        )
+    return download(name)
+
+
+def download(name: str) -> Path:
+    """Fetch a model's files through huggingface_hub: resumed where broken off, each weight file checked by its SHA-256.
+
+    A model that was checked once is used again without asking the hub. HF_ENDPOINT and HF_HOME are the hub's own.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors"]
+    others = ["original/*", "metal/*", "onnx/*"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others, local_files_only=True))
+        if _checked_mark(folder).exists():
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others))
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(f"model {name!r} is not on this machine and the hub is out of reach: {error}") from error
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(f"the hub has no model {name!r} for you: {error}") from error
+    _check_weights(folder)
+    return folder
+
+
+def _check_weights(folder: Path) -> None:
+    """The hub's cache names a large file by its SHA-256; a file that differs is removed and named."""
+    for path in sorted(folder.glob("*.safetensors")):
+        blob = path.resolve()
+        with blob.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if len(blob.name) == len(digest) and blob.name != digest:
+            blob.unlink()
+            path.unlink(missing_ok=True)
+            raise ValueError(f"{path.name} was damaged on the way and has been removed: run the command again")
+    _checked_mark(folder).touch()
+
+
+def _checked_mark(folder: Path) -> Path:
+    return folder / ".ossia-checked"
+
+
+def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """What ends a turn: generation_config.json's eos ids, and always <|return|> and <|call|>.
+
+    Published files of an early revision leave <|call|> out, which makes tool calls run on.
+    """
+    config = folder / "generation_config.json"
+    eos = json.loads(config.read_text())["eos_token_id"] if config.exists() else []
+    named = [tokenizer.special[name] for name in ("<|return|>", "<|call|>")]
+    return frozenset([*(eos if isinstance(eos, list) else [eos]), *named])
+
+
+def _tokenizer_file(folder: Path) -> Path | None:
+    """tokenizer.json of the folder, or of the one above an original/ folder."""
+    places = (folder / "tokenizer.json", folder.parent / "tokenizer.json" if folder.name == "original" else None)
+    return next((place for place in places if place and place.exists()), None)
