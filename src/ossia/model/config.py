@@ -214,6 +214,13 @@ def _named(raw: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    section = raw.get(key) or {}
+    if not isinstance(section, dict):
+        raise ValueError(f"config.json: {key} cannot be {section!r}")
+    return section
+
+
 def _check_keys(raw: dict[str, Any], known: set[str], optional: set[str], keys: dict[str, str]) -> None:
     if unknown := sorted(raw.keys() - known):
         raise ValueError(
@@ -246,13 +253,14 @@ def _from_hf(raw: dict[str, Any]) -> ModelConfig:
             raise ValueError(f"config.json: {key} is {raw[key]!r}; a gpt-oss model has {value!r}")
     if raw.get("experts_per_token", raw["num_experts_per_tok"]) != raw["num_experts_per_tok"]:
         raise ValueError("config.json: experts_per_token and num_experts_per_tok differ")
-    method = (raw.get("quantization_config") or {}).get("quant_method", "mxfp4")
+    method = _section(raw, "quantization_config").get("quant_method", "mxfp4")
     if method != "mxfp4":
         raise ValueError(f"config.json: quant_method is {method!r}; Ossia reads 'mxfp4' and unquantized checkpoints")
     named = _named(raw, _HF_KEYS)
     eos = raw.get("eos_token_id")
-    first_eos: int | None = next(iter(eos), None) if isinstance(eos, list) else eos
-    return ModelConfig(**named, **_hf_rope(raw), sliding=_hf_sliding(raw, named["layers"]), eos_token=first_eos)
+    first = {"eos_token_id": eos[0] if isinstance(eos, list) and eos else eos}
+    named |= _named(first, {"eos_token": "eos_token_id"}) | _hf_rope(raw)
+    return ModelConfig(**named, sliding=_hf_sliding(raw, named["layers"]))
 
 
 def _hf_sliding(raw: dict[str, Any], layers: int) -> tuple[bool, ...]:
@@ -293,7 +301,7 @@ def _merged_rope(raw: dict[str, Any]) -> dict[str, Any]:
         "original_max_position_embeddings": raw.get("initial_context_length"),
     }
     rope: dict[str, Any] = {}
-    for source in (raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}, beside):
+    for source in (_section(raw, "rope_parameters"), _section(raw, "rope_scaling"), beside):
         for key, value in source.items():
             if value is not None and rope.setdefault(key, value) != value:
                 raise ValueError(f"config.json: {key} is given twice, as {rope[key]!r} and {value!r}")

@@ -1,0 +1,112 @@
+"""How large a model is: parameters, checkpoint bytes and KV-cache bytes by component, counted from its config.
+
+In: a `ModelConfig`. Out: a `ModelSize`, or a page of text about it. Nothing is loaded.
+It does not know checkpoints or memory in use: these are the sizes of the formats as published.
+"""
+
+from typing import NamedTuple
+
+from ossia.model.config import ModelConfig
+from ossia.quant import QBLOCK
+
+_BF16 = 2  # bytes of an element
+_MXFP4_BLOCK = QBLOCK // 2 + 1  # bytes of 32 elements and their scale
+_GIB = 1 << 30
+
+
+class Component(NamedTuple):
+    """`active`: the parameters one token's pass reads; `bytes`: in an MXFP4 checkpoint."""
+
+    name: str
+    parameters: int
+    active: int
+    bytes: int
+
+
+class ModelSize(NamedTuple):
+    """`kv_token_bytes` grow with every token (full-attention layers, bfloat16); `kv_window_bytes` is what all sliding
+    layers of one sequence hold at most.
+    """
+
+    components: tuple[Component, ...]
+    kv_token_bytes: int
+    kv_window_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(c.parameters for c in self.components)
+
+    @property
+    def active(self) -> int:
+        """Parameters a token's pass multiplies with: the unembedding counts, the embedding's one row does not."""
+        return sum(c.active for c in self.components)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return sum(c.bytes for c in self.components)
+
+    def kv_bytes(self, tokens: int, window: int) -> int:
+        """The cache of one sequence of `tokens` tokens."""
+        return self.kv_token_bytes * tokens + self.kv_window_bytes * min(tokens, window) // window
+
+
+def model_size(config: ModelConfig) -> ModelSize:
+    """Exact counts; gpt-oss-120b has 116,829,156,672 parameters, 5,132,849,472 of them active."""
+    c = config
+    width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    qkv = (width + 2 * kv_width) * (c.hidden + 1)
+    attention = c.layers * (qkv + c.hidden * (width + 1) + c.heads)
+    router = c.layers * c.experts * (c.hidden + 1)
+    expert_weights, expert_biases = 3 * c.hidden * c.intermediate, 2 * c.intermediate + c.hidden
+    experts, active_experts = (
+        c.layers * n * (expert_weights + expert_biases) for n in (c.experts, c.experts_per_token)
+    )
+    expert_bytes = expert_weights // QBLOCK * _MXFP4_BLOCK + expert_biases * _BF16
+    norms, table = (2 * c.layers + 1) * c.hidden, c.vocab * c.hidden
+    full = c.sliding.count(False)
+    return ModelSize(
+        components=(
+            Component("embedding", table, 0, table * _BF16),
+            Component("attention", attention, attention, attention * _BF16),
+            Component("router", router, router, router * _BF16),
+            Component("experts", experts, active_experts, c.layers * c.experts * expert_bytes),
+            Component("norms", norms, norms, norms * _BF16),
+            Component("unembedding", table, table, table * _BF16),
+        ),
+        kv_token_bytes=full * 2 * kv_width * _BF16,
+        kv_window_bytes=(c.layers - full) * 2 * kv_width * _BF16 * c.window,
+    )
+
+
+def describe(config: ModelConfig) -> str:
+    """What `ossia info` prints of a model: its shape, then its sizes by component."""
+    c, size = config, model_size(config)
+    rows = [*size.components, Component("total", size.parameters, size.active, size.checkpoint_bytes)]
+    table = [f"{'':12}{'parameters':>18}{'active':>16}{'checkpoint':>16}"]
+    table += [f"{r.name:12}{r.parameters:>18,}{r.active:>16,}{_size(r.bytes):>16}" for r in rows]
+    whole = size.kv_bytes(c.max_context, c.window)
+    return "\n".join(
+        [
+            f"layers       {c.layers}: {c.sliding.count(True)} see the last {c.window} tokens, "
+            f"{c.sliding.count(False)} see all",
+            f"hidden       {c.hidden}",
+            f"attention    {c.heads} heads of {c.head_dim}, {c.kv_heads} key/value heads",
+            f"experts      {c.experts} a layer, {c.experts_per_token} active, width {c.intermediate}",
+            f"vocabulary   {c.vocab:,}",
+            f"context      {c.max_context:,} tokens",
+            "",
+            *table,
+            "",
+            f"KV cache     {_size(size.kv_token_bytes)} a token in full layers, and at most "
+            f"{_size(size.kv_window_bytes)} a sequence in sliding layers",
+            f"             {_size(whole)} for one sequence of {c.max_context:,} tokens (bfloat16)",
+        ]
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest binary unit that leaves a whole part."""
+    for unit, name in ((_GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count} B"
