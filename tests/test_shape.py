@@ -24,16 +24,17 @@ MAY_USE: dict[str, set[str]] = {
     "tokenizer_json": {"tokenizer"},
     "harmony": {"tokenizer", "tokenizer_json"},
     "tools": {"harmony", "tokenizer"},
-    "loading": set(BOTH),
+    "hub": set(),
+    "loading": {*BOTH, "hub"},
     "chat": {*BOTH, "loading"},
     "task": {*BOTH, "loading", "chat"},
     "train": {*BOTH, "loading", "chat", "task"},
+    "synth": set(BOTH),
     "terminal": {*BOTH, "loading", "chat"},
-    "cli": {*BOTH, "loading", "chat", "task", "train", "terminal"},
+    "cli": {*BOTH, "hub", "loading", "chat", "task", "train", "synth", "terminal"},
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }
-# The CLI hands a tokenizer file to the checkpoint writer: the one name that crosses the columns below chat.
 TEXT_ONLY = ["tokenizer.py", "tokenizer_json.py", "harmony", "tools"]
 ARRAY_LIBRARIES = {"numpy", "torch", "numba", "triton"}
 

@@ -140,7 +140,7 @@ def _load(name: str, backend: str):  # noqa: ANN202 - Model's module is imported
 
 
 def _config(name: str):  # noqa: ANN202
-    from ossia.loading import find
+    from ossia.hub import find
     from ossia.model.checkpoint import open_checkpoint
     from ossia.model.config import PRESETS, ModelConfig
 

@@ -1,11 +1,9 @@
-"""From a name or a folder to a model that is ready: found, downloaded if it must be, checked, packed for a backend.
+"""From a name or a folder to a model that is ready: found, checked, packed for a backend.
 
 In: "ossia-mini", a checkpoint's folder, or a Hugging Face name such as "openai/gpt-oss-20b". Out: a `Model`.
 It does not know conversations; `ossia.chat` holds those.
 """
 
-import hashlib
-import importlib.resources
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +14,13 @@ from numpy.typing import NDArray
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError
+from ossia.hub import MINI, find
 from ossia.kernels import Backend, Batch, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer, load_transformer
 from ossia.tokenizer import Tokenizer
 
-MINI = "ossia-mini"
 Progress = Callable[[int, int], None]
 
 
@@ -75,63 +73,6 @@ def load(path_or_name: str | Path = MINI, backend: Backend | None = None, progre
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
     return Model(str(path_or_name), transformer, tokenizer, stops)
-
-
-def find(path_or_name: str | Path) -> Path:
-    """The folder of a model, downloaded from the Hugging Face hub when the name is no folder here."""
-    name = str(path_or_name)
-    if name == MINI:
-        return Path(str(importlib.resources.files("ossia") / "mini"))
-    if (folder := Path(path_or_name).expanduser()).is_dir():
-        return folder
-    if isinstance(path_or_name, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"no model at {name!r}: give a checkpoint's folder, a Hugging Face name (openai/gpt-oss-20b) or {MINI!r}"
-        )
-    return download(name)
-
-
-def download(name: str) -> Path:
-    """Fetch a model's files through huggingface_hub: resumed where broken off, each weight file checked by its SHA-256.
-
-    A model that was checked once is used again without asking the hub. HF_ENDPOINT and HF_HOME are the hub's own.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors"]
-    others = ["original/*", "metal/*", "onnx/*"]
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others, local_files_only=True))
-        if _checked_mark(folder).exists():
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others))
-    except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(f"model {name!r} is not on this machine and the hub is out of reach: {error}") from error
-    except HfHubHTTPError as error:
-        raise FileNotFoundError(f"the hub has no model {name!r} for you: {error}") from error
-    _check_weights(folder)
-    return folder
-
-
-def _check_weights(folder: Path) -> None:
-    """The hub's cache names a large file by its SHA-256; a file that differs is removed and named."""
-    for path in sorted(folder.glob("*.safetensors")):
-        blob = path.resolve()
-        with blob.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if len(blob.name) == len(digest) and blob.name != digest:
-            blob.unlink()
-            path.unlink(missing_ok=True)
-            raise ValueError(f"{path.name} was damaged on the way and has been removed: run the command again")
-    _checked_mark(folder).touch()
-
-
-def _checked_mark(folder: Path) -> Path:
-    return folder / ".ossia-checked"
 
 
 def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:

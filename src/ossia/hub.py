@@ -1,0 +1,68 @@
+"""Where a model's files are: embedded in the package, in a folder, or fetched from the Hugging Face hub.
+
+In: "ossia-mini", a folder, or a name such as "openai/gpt-oss-20b". Out: a folder of complete, checked files.
+It does not know what is in them.
+"""
+
+import hashlib
+import importlib.resources
+from pathlib import Path
+
+MINI = "ossia-mini"
+
+
+def find(path_or_name: str | Path) -> Path:
+    """The folder of a model, downloaded from the Hugging Face hub when the name is no folder here."""
+    name = str(path_or_name)
+    if name == MINI:
+        return Path(str(importlib.resources.files("ossia") / "mini"))
+    if (folder := Path(path_or_name).expanduser()).is_dir():
+        return folder
+    if isinstance(path_or_name, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"no model at {name!r}: give a checkpoint's folder, a Hugging Face name (openai/gpt-oss-20b) or {MINI!r}"
+        )
+    return download(name)
+
+
+def download(name: str) -> Path:
+    """Fetch a model's files through huggingface_hub: resumed where broken off, each weight file checked by its SHA-256.
+
+    A model that was checked once is used again without asking the hub. HF_ENDPOINT and HF_HOME are the hub's own.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors"]
+    others = ["original/*", "metal/*", "onnx/*"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others, local_files_only=True))
+        if _checked_mark(folder).exists():
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others))
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(f"model {name!r} is not on this machine and the hub is out of reach: {error}") from error
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(f"the hub has no model {name!r} for you: {error}") from error
+    _check_weights(folder)
+    return folder
+
+
+def _check_weights(folder: Path) -> None:
+    """The hub's cache names a large file by its SHA-256; a file that differs is removed and named."""
+    for path in sorted(folder.glob("*.safetensors")):
+        blob = path.resolve()
+        with blob.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if len(blob.name) == len(digest) and blob.name != digest:
+            blob.unlink()
+            path.unlink(missing_ok=True)
+            raise ValueError(f"{path.name} was damaged on the way and has been removed: run the command again")
+    _checked_mark(folder).touch()
+
+
+def _checked_mark(folder: Path) -> Path:
+    return folder / ".ossia-checked"

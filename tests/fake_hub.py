@@ -1,0 +1,106 @@
+"""A Hugging Face hub on loopback: enough of its HTTP API to list a repository and to fetch files, whole or in part.
+
+`break_after` cuts the first transfer of each weight file after so many bytes; `damage` flips a byte of every one.
+"""
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, name: str, folder: Path, break_after: int | None = None, damage: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.name, self.folder, self.break_after, self.damage = name, folder, break_after, damage
+        self.requests: list[tuple[str, str, str | None]] = []  # method, path, Range
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _answer(self, body: bool) -> None:
+        path = self.path.split("?")[0]
+        self.server.requests.append((self.command, path, self.headers.get("Range")))
+        if path.startswith(f"/api/models/{self.server.name}"):
+            return self._listing(path)
+        prefix = f"/{self.server.name}/resolve/"
+        if path.startswith(prefix):
+            file = self.server.folder / path.removeprefix(prefix).split("/", 1)[1]
+            if file.is_file():
+                return self._file(file, body)
+        return self._send(404, b'{"error": "not found"}', {"X-Error-Code": "RepoNotFound"})
+
+    def _listing(self, path: str) -> None:
+        files = sorted(p for p in self.server.folder.iterdir() if p.is_file())
+        if "/tree/" in path:
+            entries = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)} for p in files]
+            return self._send(200, json.dumps(entries).encode(), {})
+        info = {"id": self.server.name, "sha": COMMIT, "siblings": [{"rfilename": p.name} for p in files]}
+        return self._send(200, json.dumps(info).encode(), {})
+
+    def _file(self, file: Path, body: bool) -> None:
+        data = file.read_bytes()
+        large = file.suffix == ".safetensors"
+        headers = {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if large and self.server.damage:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        first = 0
+        if wanted := self.headers.get("Range"):
+            first = int(wanted.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+        status = 206 if wanted else 200
+        cut = None
+        if body and large and self.server.break_after is not None:
+            cut, self.server.break_after = self.server.break_after, None
+        self._send(status, data[first:], headers, body, cut)
+
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], body: bool = True, cut: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data[:cut])
+        if cut is not None:
+            self.wfile.flush()
+            self.connection.close()
+            self.close_connection = True
+
+
+def _etag(file: Path) -> str:
+    kind = hashlib.sha256 if file.suffix == ".safetensors" else hashlib.sha1
+    return kind(file.read_bytes()).hexdigest()
+
+
+@contextmanager
+def serving(name: str, folder: Path, **how):
+    hub = Hub(name, folder, **how)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()
