@@ -1,0 +1,106 @@
+"""One table: what each tensor of a gpt-oss checkpoint is called, and how large it is, in the three published layouts.
+
+In: a `ModelConfig` and a layout. Out: the tensors a checkpoint must hold, in the order they are written.
+It does not know files or bytes.
+
+Layouts: "hf" is Hugging Face's with MXFP4 experts; "bf16" the same with dense experts, input dimension first;
+"original" is OpenAI's own, q, k and v in one tensor.
+"""
+
+from typing import Literal, NamedTuple
+
+from ossia.model.config import ModelConfig
+from ossia.quant import QBLOCK
+
+Layout = Literal["hf", "bf16", "original"]
+LAYOUTS: tuple[Layout, ...] = ("hf", "bf16", "original")
+
+
+class Row(NamedTuple):
+    """A tensor of ours: its dimensions (legend in `_dims`) and its names; one a row is split into is `a|b|c`."""
+
+    field: str
+    dims: str
+    hf: str
+    original: str
+
+
+EMBEDDING = Row("embedding", "VD", "model.embed_tokens.weight", "embedding.weight")
+NORM = Row("norm", "D", "model.norm.weight", "norm.scale")
+UNEMBEDDING = Row("unembedding", "VD", "lm_head.weight", "unembedding.weight")
+_QKV = "self_attn.q_proj.{0}|self_attn.k_proj.{0}|self_attn.v_proj.{0}"
+LAYER = (
+    Row("attn_norm", "D", "input_layernorm.weight", "attn.norm.scale"),
+    Row("qkv_weight", "RD", _QKV.format("weight"), "attn.qkv.weight"),
+    Row("qkv_bias", "R", _QKV.format("bias"), "attn.qkv.bias"),
+    Row("sinks", "H", "self_attn.sinks", "attn.sinks"),
+    Row("out_weight", "DQ", "self_attn.o_proj.weight", "attn.out.weight"),
+    Row("out_bias", "D", "self_attn.o_proj.bias", "attn.out.bias"),
+    Row("mlp_norm", "D", "post_attention_layernorm.weight", "mlp.norm.scale"),
+    Row("router_weight", "ED", "mlp.router.weight", "mlp.gate.weight"),
+    Row("router_bias", "E", "mlp.router.bias", "mlp.gate.bias"),
+    Row("up_weight", "EUD", "mlp.experts.gate_up_proj", "mlp.mlp1_weight"),
+    Row("up_bias", "EU", "mlp.experts.gate_up_proj_bias", "mlp.mlp1_bias"),
+    Row("down_weight", "EDF", "mlp.experts.down_proj", "mlp.mlp2_weight"),
+    Row("down_bias", "ED", "mlp.experts.down_proj_bias", "mlp.mlp2_bias"),
+)
+_EXPERTS = ("up_weight", "down_weight")
+_LAYER_PREFIX = {"hf": "model.layers.{}.", "bf16": "model.layers.{}.", "original": "block.{}."}
+
+
+class Stored(NamedTuple):
+    """A tensor as a file holds it. `form`: "dense" numbers, MXFP4 "blocks" or "scales", or "turned", a dense tensor
+    [E, in, out] where ours is [E, out, in].
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    form: Literal["dense", "blocks", "scales", "turned"]
+
+
+def shape(config: ModelConfig, row: Row) -> tuple[int, ...]:
+    """Our tensor's shape, the input dimension last."""
+    return tuple(_dims(config)[dim] for dim in row.dims)
+
+
+def stored(config: ModelConfig, layout: Layout, row: Row, layer: int | None = None) -> tuple[Stored, ...]:
+    """The tensors that hold `row` (of `layer`): several where q, k and v, or blocks and scales, lie apart."""
+    prefix = "" if layer is None else _LAYER_PREFIX[layout].format(layer)
+    names = [prefix + name for name in (row.original if layout == "original" else row.hf).split("|")]
+    whole = shape(config, row)
+    if len(names) == 3:
+        parts = (config.heads * config.head_dim, *2 * (config.kv_heads * config.head_dim,))
+        return tuple(Stored(name, (part, *whole[1:]), "dense") for name, part in zip(names, parts))
+    if row.field not in _EXPERTS:
+        return (Stored(names[0], whole, "dense"),)
+    experts, rows, columns = whole
+    if layout == "bf16":
+        return (Stored(names[0], (experts, columns, rows), "turned"),)
+    mark, groups = "." if layout == "original" else "_", columns // QBLOCK
+    return (
+        Stored(f"{names[0]}{mark}blocks", (experts, rows, groups, QBLOCK // 2), "blocks"),
+        Stored(f"{names[0]}{mark}scales", (experts, rows, groups), "scales"),
+    )
+
+
+def all_stored(config: ModelConfig, layout: Layout) -> dict[str, Stored]:
+    """Every tensor of a checkpoint by name, in the order it is written: embedding, layers, norm, unembedding."""
+    rows: list[tuple[Row, int | None]] = [(EMBEDDING, None)]
+    rows += [(row, layer) for layer in range(config.layers) for row in LAYER]
+    rows += [(NORM, None), (UNEMBEDDING, None)]
+    return {part.name: part for row, layer in rows for part in stored(config, layout, row, layer)}
+
+
+def _dims(config: ModelConfig) -> dict[str, int]:
+    """D hidden, V vocabulary, H heads, Q all heads' width, R rows of q, k and v, E experts, F expert width, U = 2F."""
+    c = config
+    return {
+        "D": c.hidden,
+        "V": c.vocab,
+        "H": c.heads,
+        "Q": c.heads * c.head_dim,
+        "R": (c.heads + 2 * c.kv_heads) * c.head_dim,
+        "E": c.experts,
+        "F": c.intermediate,
+        "U": 2 * c.intermediate,
+    }

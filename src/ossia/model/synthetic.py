@@ -1,0 +1,97 @@
+"""Random weights of any gpt-oss shape, sized so that activations and logits stay ordinary.
+
+In: a config and a seed. Out: tensors, layer by layer, that can be run or written as a checkpoint.
+It does not know files or tokenizers.
+
+The weights are made of a bit generator's integers and exactly rounded arithmetic, so a seed gives the same bytes on
+every machine.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ossia.kernels import HostArray
+from ossia.model.checkpoint import LayerTensors
+from ossia.model.config import ModelConfig
+from ossia.model.layouts import EMBEDDING, LAYER, NORM, UNEMBEDDING, Row, shape
+from ossia.quant import E2M1, QBLOCK, Mxfp4, to_bf16
+
+_SPAN = 1 << 24  # elements made at a time
+_SCALE_STEPS = np.array([-1, 0, 0, 1], np.int8)  # how far a block's scale is from its tensor's
+_UNIFORM_RMS = math.sqrt(1 / 3)  # of uniform numbers in -1..1
+_MXFP4_RMS = math.sqrt(float(np.mean(E2M1**2)) * float(np.mean(4.0**_SCALE_STEPS)))
+
+# The standard deviation of what a tensor adds to or makes of unit input; an expert's input passes SwiGLU first.
+_GAINS = {
+    "embedding": 1.0,
+    "qkv_weight": 1.0,
+    "qkv_bias": 0.1,
+    "sinks": 1.0,
+    "out_weight": 1.0,
+    "out_bias": 0.1,
+    "router_weight": 1.5,
+    "router_bias": 0.1,
+    "up_weight": 1.0,
+    "up_bias": 0.1,
+    "down_weight": 0.5,
+    "down_bias": 0.1,
+    "unembedding": 2.0,
+}
+_NORM_SPREAD = 0.25  # norm weights are uniform in 1 - spread .. 1 + spread
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTensors:
+    """A model's weights, each made from the seed, the layer and its own place in the table when it is asked for."""
+
+    config: ModelConfig
+    seed: int
+
+    def embedding(self) -> HostArray:
+        return self._dense(EMBEDDING, 0, 1)
+
+    def norm(self) -> HostArray:
+        return self._dense(NORM, 0, 2)
+
+    def unembedding(self) -> HostArray:
+        return self._dense(UNEMBEDDING, 0, 3)
+
+    def layer(self, index: int) -> LayerTensors:
+        makers = {"up_weight": self._mxfp4, "down_weight": self._mxfp4}
+        return LayerTensors(
+            *(makers.get(row.field, self._dense)(row, index + 1, place) for place, row in enumerate(LAYER))
+        )
+
+    def _dense(self, row: Row, layer: int, place: int) -> NDArray[np.uint16]:
+        """Uniform over 256 evenly spaced values of bfloat16: a byte chooses one."""
+        dims = shape(self.config, row)
+        steps = np.arange(-255, 256, 2) / 255
+        if row.field.endswith("norm"):
+            levels = 1 + _NORM_SPREAD * steps
+        else:
+            inputs = dims[-1] if row.field.endswith(("_weight", "unembedding")) else 1
+            levels = steps * (_GAINS[row.field] / (_UNIFORM_RMS * math.sqrt(inputs)))
+        table = to_bf16(levels.astype(np.float32))
+        out = np.empty(dims, np.uint16)
+        flat, random = out.reshape(-1), np.random.SFC64([self.seed, layer, place])
+        for start in range(0, flat.size, _SPAN):
+            span = flat[start : start + _SPAN]
+            np.take(table, _bytes(random, span.size), out=span, mode="clip")
+        return out
+
+    def _mxfp4(self, row: Row, layer: int, place: int) -> Mxfp4:
+        """Every nibble alike likely, under scales around the power of two that comes nearest to the gain."""
+        *rows, inputs = shape(self.config, row)
+        middle = 127 + round(math.log2(_GAINS[row.field] / (_MXFP4_RMS * math.sqrt(inputs))))
+        scale_shape = (*rows, inputs // QBLOCK)
+        random, count = np.random.SFC64([self.seed, layer, place]), math.prod(scale_shape)
+        scales = (_SCALE_STEPS + middle).astype(np.uint8)[_bytes(random, count) & 3]
+        blocks = _bytes(random, count * QBLOCK // 2)
+        return Mxfp4(blocks.reshape(*scale_shape, QBLOCK // 2), scales.reshape(scale_shape))
+
+
+def _bytes(random: np.random.SFC64, count: int) -> NDArray[np.uint8]:
+    return random.random_raw(-(-count // 8)).astype("<u8", copy=False).view(np.uint8)[:count]
