@@ -9,6 +9,7 @@ every machine.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +61,11 @@ class RandomTensors:
         return self._dense(UNEMBEDDING, 0, 3)
 
     def layer(self, index: int) -> LayerTensors:
-        makers = {"up_weight": self._mxfp4, "down_weight": self._mxfp4}
-        return LayerTensors(
-            *(makers.get(row.field, self._dense)(row, index + 1, place) for place, row in enumerate(LAYER))
-        )
+        return LayerTensors(*(self._make(row, index + 1, place) for place, row in enumerate(LAYER)))
+
+    def _make(self, row: Row, layer: int, place: int) -> Any:
+        make = self._mxfp4 if row.field in ("up_weight", "down_weight") else self._dense
+        return make(row, layer, place)
 
     def _dense(self, row: Row, layer: int, place: int) -> NDArray[np.uint16]:
         """Uniform over 256 evenly spaced values of bfloat16: a byte chooses one."""
