@@ -195,11 +195,17 @@ def _stream(config: ModelConfig, tensors: Tensors, layout: Layout) -> Iterator[t
     """Every stored tensor's name with its bytes in chunks, in the order of `all_stored`."""
     yield from _chunks(tensors.embedding(), config, layout, EMBEDDING)
     for index in range(config.layers):
-        layer = tensors.layer(index)
-        for row in LAYER:
-            yield from _chunks(getattr(layer, row.field), config, layout, row, index)
+        # no name holds a layer here, so that it is gone before the next is made
+        yield from _layer_chunks(tensors.layer(index), config, layout, index)
     yield from _chunks(tensors.norm(), config, layout, NORM)
     yield from _chunks(tensors.unembedding(), config, layout, UNEMBEDDING)
+
+
+def _layer_chunks(
+    layer: LayerTensors, config: ModelConfig, layout: Layout, index: int
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    for row in LAYER:
+        yield from _chunks(getattr(layer, row.field), config, layout, row, index)
 
 
 def _chunks(

@@ -20,7 +20,7 @@ from ossia.model.config import ModelConfig
 from ossia.model.layouts import EMBEDDING, LAYER, NORM, UNEMBEDDING, Row, shape
 from ossia.quant import E2M1, QBLOCK, Mxfp4, to_bf16
 
-_SPAN = 1 << 24  # elements made at a time
+_SPAN = 1 << 20  # elements made at a time; a multiple of the generator's 8 bytes, so that the bytes do not show it
 _SCALE_STEPS = np.array([-1, 0, 0, 1], np.int8)  # how far a block's scale is from its tensor's
 _UNIFORM_RMS = math.sqrt(1 / 3)  # of uniform numbers in -1..1
 _MXFP4_RMS = math.sqrt(float(np.mean(E2M1**2)) * float(np.mean(4.0**_SCALE_STEPS)))
