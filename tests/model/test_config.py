@@ -153,6 +153,8 @@ def test_rope_parameters_of_transformers_5_are_read_alike():
 def test_plain_rope_is_a_factor_of_one():
     plain = without(SHIPPED_20B, "initial_context_length") | {"rope_scaling": {"rope_type": "default"}}
     assert ModelConfig.from_json(plain).rope == (150000.0, 1.0, 131072, 32.0, 1.0)
+    unread = SHIPPED_20B["rope_scaling"] | {"rope_type": "default", "truncate": True}
+    assert ModelConfig.from_json(SHIPPED_20B | {"rope_scaling": unread}).rope_factor == 1.0
 
 
 @given(configs())
@@ -199,6 +201,7 @@ def test_several_end_tokens_give_the_first():
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quant_method is 'bitsandbytes'"),
         ({"quantization_config": 4}, "quantization_config cannot be 4"),
         ({"layer_types": ["linear_attention"] * 24}, "layer_types must be a list of sliding_attention"),
+        ({"layer_types": [["full_attention"]] * 24}, "layer_types must be a list of"),
         ({"layer_types": ["full_attention"] * 23}, "sliding names 23 layers of 24"),
         ({"rope_scaling": None}, "rope_type is None"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2}}, "rope_type is 'linear'"),

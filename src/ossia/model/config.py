@@ -267,7 +267,7 @@ def _hf_sliding(raw: dict[str, Any], layers: int) -> tuple[bool, ...]:
     types = raw.get("layer_types")
     if types is None:
         return alternating(layers)
-    if not isinstance(types, list) or any(t not in _LAYER_TYPES for t in types):
+    if not isinstance(types, list) or any(t not in list(_LAYER_TYPES) for t in types):
         raise ValueError(f"config.json: layer_types must be a list of {' and '.join(_LAYER_TYPES)}, got {types!r}")
     return tuple(_LAYER_TYPES[t] for t in types)
 
@@ -277,11 +277,8 @@ def _hf_rope(raw: dict[str, Any]) -> dict[str, Any]:
     rope = _merged_rope(raw)
     kind = rope.pop("rope_type", None) or rope.pop("type", None)
     if kind == "default":
-        rope = {
-            "factor": 1,
-            "truncate": False,
-            "original_max_position_embeddings": raw["max_position_embeddings"],
-        } | rope
+        rope |= {"factor": 1, "truncate": False}  # whatever the file says: plain rope reads neither
+        rope.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
     elif kind != "yarn":
         raise ValueError(
             f"config.json: rope_type is {kind!r}; want 'yarn' or 'default' in rope_scaling or rope_parameters"
