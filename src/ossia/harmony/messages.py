@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Channel = Literal["analysis", "commentary", "final"]
 Effort = Literal["low", "medium", "high"]
-JsonObject: TypeAlias = "Mapping[str, object]"
+JsonObject: TypeAlias = Mapping[str, object]
 
 DEFAULT_IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 DEFAULT_CUTOFF = "2024-06"

@@ -1,0 +1,173 @@
+"""Messages to token ids: for a completion, for a history, and for training with the mask of what a model says.
+
+In: a tokenizer and messages. Out: ids. Control tokens come from the form alone: text is encoded with special tokens off.
+It does not know models, sampling or where messages come from.
+
+The form is OpenAI's harmony (github.com/openai/harmony): <|start|>role to=recipient<|channel|>channel type<|message|>text<|end|>
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ossia.harmony.messages import Developer, Message, ResponseFormat, Role, System
+from ossia.harmony.schema import compact_json, split_lines, tools_section
+from ossia.tokenizer import Tokenizer
+
+CONSTRAIN = "<|constrain|>"
+
+
+class Rendered(NamedTuple):
+    """Ids and, beside each, whether an assistant samples it (and so is trained on it)."""
+
+    tokens: list[int]
+    sampled: list[bool]
+
+
+def render(
+    tokenizer: Tokenizer, messages: Sequence[Message], next_role: Role | None = None, drop_analysis: bool = True
+) -> list[int]:
+    """A conversation's ids; with `next_role`, ending in the opening of the next message, for a model to go on.
+
+    drop_analysis: leave out analysis from before the first final answer, once the assistant's last word is final.
+    """
+    kept = without_old_analysis(messages) if drop_analysis else messages
+    functions = declares_functions(messages)
+    tokens = [token for message in kept for token in render_message(tokenizer, message, functions).tokens]
+    if next_role is not None:
+        tokens += [tokenizer.special["<|start|>"], *tokenizer.encode(next_role)]
+    return tokens
+
+
+def render_training(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool = True) -> Rendered:
+    """As `render`, but a last final answer ends in <|return|>, which a model must learn to say."""
+    kept = without_old_analysis(messages) if drop_analysis else messages
+    functions = declares_functions(messages)
+    parts = [render_message(tokenizer, message, functions) for message in kept]
+    tokens = [token for part in parts for token in part.tokens]
+    sampled = [flag for part in parts for flag in part.sampled]
+    if messages and messages[-1].role == "assistant" and messages[-1].channel == "final":
+        tokens[-1] = tokenizer.special["<|return|>"]
+    return Rendered(tokens, sampled)
+
+
+def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
+    """The format's rule for histories: thinking that led to an answer is not shown again."""
+    spoken = [message for message in messages if message.role == "assistant"]
+    if not spoken or spoken[-1].channel != "final":
+        return list(messages)
+    first = next(i for i, message in enumerate(messages) if message.channel == "final")
+    return [message for i, message in enumerate(messages) if i >= first or message.channel != "analysis"]
+
+
+def declares_functions(messages: Sequence[Message]) -> bool:
+    contents = [part for message in messages for part in message.content]
+    spaces = [space for part in contents if isinstance(part, Developer) for space in part.tools]
+    return any(space.name == "functions" and space.tools for space in spaces)
+
+
+def render_message(tokenizer: Tokenizer, message: Message, functions_declared: bool = False) -> Rendered:
+    """One message from <|start|> to its end. One that was sampled is given back as it was sampled."""
+    _check(message)
+    opening = [tokenizer.special["<|start|>"], *tokenizer.encode(_author(message))]
+    if message.tokens is not None:
+        body = _closed(tokenizer, message)
+    else:
+        body = _header(tokenizer, message) + _content(tokenizer, message, functions_declared) + [_end(tokenizer, message)]
+    said = message.role == "assistant"
+    return Rendered(opening + body, [False] * len(opening) + [said] * len(body))
+
+
+def _check(message: Message) -> None:
+    if message.role == "tool" and not message.name:
+        raise ValueError("a tool message needs the tool's name, such as 'functions.get_weather'")
+    for kind, role in ((System, "system"), (Developer, "developer")):
+        if message.role != role and any(isinstance(part, kind) for part in message.content):
+            raise ValueError(f"{kind.__name__} content stands in a {role} message only, not in one of {message.role}")
+
+
+def _author(message: Message) -> str:
+    if message.role == "tool":
+        return str(message.name)
+    return f"{message.role}:{message.name}" if message.name is not None else message.role
+
+
+def _closed(tokenizer: Tokenizer, message: Message) -> list[int]:
+    """Sampled ids; <|return|> only ends a sampling, in a history the message ends in <|end|>."""
+    tokens = list(message.tokens or ())
+    ends = {tokenizer.special[name] for name in ("<|end|>", "<|call|>")}
+    if tokens and tokens[-1] == tokenizer.special["<|return|>"]:
+        tokens[-1] = tokenizer.special["<|end|>"]
+    elif not tokens or tokens[-1] not in ends:
+        tokens.append(_end(tokenizer, message))
+    return tokens
+
+
+def _header(tokenizer: Tokenizer, message: Message) -> list[int]:
+    """Recipient, channel and content type. A type that begins with <|constrain|> has that as a control token."""
+    encode, special = tokenizer.encode, tokenizer.special
+    tokens: list[int] = []
+    if message.recipient is not None and message.recipient != "all":
+        tokens += encode(f" to={message.recipient}")
+    if message.channel is not None:
+        tokens += [special["<|channel|>"], *encode(message.channel)]
+    if message.content_type is not None:
+        if message.content_type.startswith(CONSTRAIN):
+            tokens += [*encode(" "), special[CONSTRAIN], *encode(message.content_type.removeprefix(CONSTRAIN))]
+        else:
+            tokens += encode(f" {message.content_type}")
+    return [*tokens, special["<|message|>"]]
+
+
+def _end(tokenizer: Tokenizer, message: Message) -> int:
+    calls = message.role == "assistant" and message.recipient is not None
+    return tokenizer.special["<|call|>" if calls else "<|end|>"]
+
+
+def _content(tokenizer: Tokenizer, message: Message, functions_declared: bool) -> list[int]:
+    tokens: list[int] = []
+    for part in message.content:
+        match part:
+            case System():
+                tokens += tokenizer.encode(system_text(part, functions_declared))
+            case Developer():
+                tokens += tokenizer.encode(developer_text(part))
+            case str():
+                tokens += tokenizer.encode(part)
+    return tokens
+
+
+def system_text(content: System, functions_declared: bool = False) -> str:
+    """The text of a system message; a section without content is left out."""
+    top = [
+        content.identity,
+        None if content.knowledge_cutoff is None else f"Knowledge cutoff: {content.knowledge_cutoff}",
+        None if content.current_date is None else f"Current date: {content.current_date}",
+    ]
+    sections = ["\n".join(lines)] if (lines := [line for line in top if line is not None]) else []
+    if content.effort is not None:
+        sections.append(f"Reasoning: {content.effort}")
+    if content.tools:
+        sections.append(tools_section(content.tools))
+    if content.channels:
+        line = f"# Valid channels: {', '.join(content.channels)}."
+        if content.channel_required:
+            line += " Channel must be included for every message."
+        if functions_declared:
+            line += "\nCalls to these tools must go to the commentary channel: 'functions'."
+        sections.append(line)
+    return "\n\n".join(sections)
+
+
+def developer_text(content: Developer) -> str:
+    sections = [] if content.instructions is None else ["# Instructions", content.instructions]
+    if content.tools:
+        sections.append(tools_section(content.tools))
+    if content.response_formats:
+        sections += ["# Response Formats", *(_format_text(each) for each in content.response_formats)]
+    return "\n\n".join(sections)
+
+
+def _format_text(form: ResponseFormat) -> str:
+    """A form for the final answer, as the harmony guide shows it."""
+    lines = [f"// {line}" for line in split_lines(form.description or "")]
+    return "\n".join([f"## {form.name}\n", *lines, compact_json(form.schema)])
