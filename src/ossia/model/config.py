@@ -246,7 +246,8 @@ def _from_original(raw: dict[str, Any]) -> ModelConfig:
 
 def _from_hf(raw: dict[str, Any]) -> ModelConfig:
     known = set(_HF_KEYS.values()) | _HF_FIXED.keys() | _HF_READ | _HF_IGNORED
-    optional = {"swiglu_limit", "pad_token", "router_aux_loss_coef", "initializer_range"}
+    # what transformers fills in with the family's values
+    optional = {"swiglu_limit", "norm_eps", "pad_token", "router_aux_loss_coef", "initializer_range"}
     _check_keys(raw, known, optional, _HF_KEYS)
     for key, value in _HF_FIXED.items():
         if raw.get(key, value) != value:

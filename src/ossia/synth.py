@@ -1,0 +1,50 @@
+"""Random checkpoints of any gpt-oss shape, complete and loadable, for tests and for measuring speed and memory.
+
+In: a preset's name or a config, a folder, a layout and a seed. Out: the files of a checkpoint.
+It does not know how the weights are made.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ossia.model.checkpoint import write_checkpoint
+from ossia.model.config import ModelConfig, alternating
+from ossia.model.layouts import Layout
+from ossia.model.synthetic import RandomTensors
+from ossia.tokenizer_json import o200k_harmony, write_tokenizer_json
+
+HARMONY_VOCAB = 201088  # o200k_harmony's ids, padded to a multiple of 128
+
+
+def synth(
+    model: str | ModelConfig, folder: str | Path, layout: Layout = "hf", seed: int = 0, **changes: Any
+) -> ModelConfig:
+    """Write a random checkpoint of a preset or a config into a folder; `changes` replace fields of the config.
+
+    With the family's vocabulary it has tokenizer.json and generation_config.json; with another it has neither, for
+    none would fit. Layers alternate as in the family when `layers` changes and `sliding` does not. Memory stays at the
+    size of the embedding, or of a layer if that is larger. Gives the config back; ValueError for an impossible shape,
+    CheckpointError when it cannot be written.
+    """
+    config = ModelConfig.preset(model) if isinstance(model, str) else model
+    if "layers" in changes:
+        changes = {"sliding": alternating(changes["layers"])} | changes
+    if changes.get("vocab", config.vocab) != config.vocab:
+        changes = {"eos_token": None, "pad_token": None} | changes
+    config = replace(config, **changes)
+    vocabulary = o200k_harmony() if config.vocab == HARMONY_VOCAB else None
+    write_checkpoint(folder, config, RandomTensors(config, seed), layout)
+    if vocabulary:
+        write_tokenizer_json(Path(folder) / "tokenizer.json", vocabulary)
+        special = vocabulary.special
+        generation = {
+            "bos_token_id": special["<|startoftext|>"],
+            "do_sample": True,
+            "eos_token_id": [special[name] for name in ("<|return|>", "<|endoftext|>", "<|call|>")],
+            "pad_token_id": special["<|endoftext|>"],
+        }
+        text = json.dumps(generation, indent=2) + "\n"
+        (Path(folder) / "generation_config.json").write_text(text, encoding="utf-8")
+    return config
