@@ -71,11 +71,11 @@ class Tokenizer:
         return token in self._names or token >= self.size
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of one token; an id that the vocabulary does not name reads as `<|unknown_ID|>`."""
+        """The bytes of one token; an id outside the vocabulary reads as U+FFFD."""
         try:
             return self.encoding.decode_single_token_bytes(token)
-        except KeyError:
-            return f"<|unknown_{token}|>".encode()
+        except (KeyError, OverflowError):
+            return "\ufffd".encode()
 
     def decode_bytes(self, tokens: Iterable[int], skip_special: bool = False) -> bytes:
         return b"".join(self.token_bytes(t) for t in tokens if not (skip_special and self.is_special(t)))
@@ -124,7 +124,14 @@ def _vocabulary(document: _Document) -> Vocabulary:
         for symbols, rank in document.model.vocab.items()
         if symbols not in special
     }
-    return Vocabulary(ranks, _pattern(document.pre_tokenizer), special)
+    return Vocabulary(ranks, _pattern(document.pre_tokenizer), special | _reserved(special))
+
+
+def _reserved(special: dict[str, int]) -> dict[str, int]:
+    """o200k_harmony has special tokens up to 201087, of which the published file lists the first 21."""
+    if special.get("<|endofprompt|>") != 200018:
+        return {}
+    return {f"<|reserved_{number}|>": number for number in range(200019, 201088)}
 
 
 def _pattern(pre_tokenizer: dict[str, Any]) -> str:

@@ -1,0 +1,201 @@
+"""Token ids to messages, one id at a time: for whatever a model says, well-formed or not.
+
+In: a tokenizer and ids. Out: events; joined, they hold every word. Nothing raises: what was malformed carries a flaw.
+It does not know models, tools or what is done with a message.
+
+Where OpenAI's strict parser succeeds, the messages are the same; where it raises, docs/harmony.md says what is given.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ossia.harmony.header import Header, HeaderError, read_header, salvage
+from ossia.harmony.messages import Message, Role
+from ossia.tokenizer import TextStream, Tokenizer
+
+STOPS = ("<|end|>", "<|return|>", "<|call|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A message begins; its header is known."""
+
+    role: Role
+    channel: str | None
+    recipient: str | None
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text of the message that has begun."""
+
+    channel: str | None
+    recipient: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The message is whole."""
+
+    message: Message
+
+
+Event: TypeAlias = Start | Delta | End
+
+
+class Parser:
+    """Feed ids, collect events; `finish` at the end of the stream. `flaws` lists all that was malformed.
+
+    role: whose message the ids go on with, when the prompt ended in its opening; None when they begin with <|start|>.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, role: Role | None = "assistant") -> None:
+        self._tokenizer = tokenizer
+        self._start, self._message = tokenizer.special["<|start|>"], tokenizer.special["<|message|>"]
+        self._stops = {tokenizer.special[name] for name in STOPS}
+        self._role: Role | None = role
+        self._state: Literal["between", "header", "content"] = "between" if role is None else "header"
+        self._ids: list[int] = []  # of the message under way, after <|start|>
+        self._header = Header("assistant")
+        self._text = TextStream(tokenizer)
+        self._parts: list[str] = []
+        self._own_flaws: list[str] = []  # of the message under way
+        self.flaws: list[str] = []
+
+    @property
+    def channel(self) -> str | None:
+        """The channel of the message whose text is under way; None in a header and between messages."""
+        return self._header.channel if self._state == "content" else None
+
+    def feed(self, token: int) -> list[Event]:
+        """What this id brings about."""
+        match self._state:
+            case "between":
+                return self._between(token)
+            case "header":
+                return self._in_header(token)
+            case "content":
+                return self._in_content(token)
+
+    def finish(self) -> list[Event]:
+        """The stream is over: what is under way is given, flagged as unterminated."""
+        match self._state:
+            case "between":
+                return []
+            case "header":
+                self._state = "between"
+                self._flaw("the stream ended in a header")
+                return [event for text, role in self._segments() for event in self._saved(text, role)]
+            case "content":
+                self._flaw("unterminated")
+                return self._close()
+
+    def _between(self, token: int) -> list[Event]:
+        if token == self._start:
+            self._open(None)
+        elif token in self._stops:
+            self._flaw("an end without a message")
+            self._own_flaws.clear()
+        else:
+            self._open("assistant")
+            self._flaw("no <|start|> before a message")
+            return self._in_header(token)
+        return []
+
+    def _open(self, role: Role | None) -> None:
+        self._state, self._role, self._ids = "header", role, []
+
+    def _in_header(self, token: int) -> list[Event]:
+        """Ends and starts inside a header wait for <|message|>: the reference reads on until then, too."""
+        if token != self._message:
+            self._ids.append(token)
+            return []
+        data = self._tokenizer.decode_bytes(self._ids)
+        events: list[Event] = []
+        try:
+            self._header = read_header(data.decode("utf-8"), self._role)
+            if self._stops.intersection(self._ids) or self._start in self._ids:
+                self._flaw("control tokens in a header")
+        except (HeaderError, UnicodeDecodeError) as error:
+            self._flaw(str(error) if isinstance(error, HeaderError) else "a header that is not UTF-8")
+            events = self._recover()
+        self._ids.append(token)
+        self._state = "content"
+        return [*events, Start(self._header.role, *self._header[2:])]
+
+    def _recover(self) -> list[Event]:
+        """Earlier pieces of a refused header become messages of their own; the last one opens this message."""
+        *earlier, (text, role) = self._segments()
+        events = [event for piece, piece_role in earlier for event in self._saved(piece, piece_role)]
+        try:
+            self._header, left = read_header(text, role), ""
+        except HeaderError:
+            self._header, left = salvage(text, role)
+        return [*events, *self._whole(Header(self._header.role), left)] if left else events
+
+    def _segments(self) -> list[tuple[str, Role | None]]:
+        """The header's text cut at ends and starts, each piece with the role it goes on with, if it is known."""
+        pieces: list[tuple[list[int], Role | None]] = [([], self._role)]
+        for token in self._ids:
+            if token == self._start:
+                pieces.append(([], None))
+            elif token in self._stops:
+                pieces.append(([], "assistant"))
+            else:
+                pieces[-1][0].append(token)
+        held = [piece for piece in pieces[:-1] if piece[0]] + pieces[-1:]
+        return [(self._tokenizer.decode(ids), role) for ids, role in held]
+
+    def _saved(self, text: str, role: Role | None) -> list[Event]:
+        header, left = salvage(text, role)
+        return self._whole(header, left) if left or header.recipient else []
+
+    def _whole(self, header: Header, text: str) -> list[Event]:
+        """A message that was never properly begun, all at once."""
+        start = Start(header.role, *header[2:])
+        return [start, Delta(header.channel, header.recipient, text), End(self._made(header, text, None))]
+
+    def _in_content(self, token: int) -> list[Event]:
+        self._ids.append(token)
+        if token in self._stops:
+            return self._close()
+        return self._delta(self._text.feed(token))
+
+    def _delta(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        self._parts.append(text)
+        return [Delta(self._header.channel, self._header.recipient, text)]
+
+    def _close(self) -> list[Event]:
+        events = self._delta(self._text.flush())
+        message = self._made(self._header, "".join(self._parts), self._sampled_ids())
+        self._parts, self._own_flaws, self._role, self._state = [], [], None, "between"
+        return [*events, End(message)]
+
+    def _made(self, header: Header, text: str, ids: tuple[int, ...] | None) -> Message:
+        flaws = tuple(self._own_flaws)
+        tokens = None if flaws else ids
+        return Message(header.role, (text,), *header[1:], tokens=tokens, flaws=flaws)
+
+    def _sampled_ids(self) -> tuple[int, ...] | None:
+        """The ids after the role, for replay; None where the role was not written in its usual ids."""
+        if self._header.role != "assistant":
+            return None
+        if self._role is not None:
+            return tuple(self._ids)
+        role = self._tokenizer.encode("assistant")
+        return tuple(self._ids[len(role) :]) if self._ids[: len(role)] == role else None
+
+    def _flaw(self, text: str) -> None:
+        self._own_flaws.append(text)
+        self.flaws.append(text)
+
+
+def parse(tokenizer: Tokenizer, tokens: list[int], role: Role | None = "assistant") -> list[Message]:
+    """All messages of a completion."""
+    parser = Parser(tokenizer, role)
+    events = [event for token in tokens for event in parser.feed(token)] + parser.finish()
+    return [event.message for event in events if isinstance(event, End)]
