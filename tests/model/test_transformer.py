@@ -135,7 +135,7 @@ def test_cpu_logits_are_faithful_to_transformers(oracle: Oracle):
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One random MXFP4 model in the three layouts."""
     from ossia.model.config import ModelConfig
-    from ossia.model.synth import synth
+    from ossia.synth import synth
 
     wanted = SHAPES["past the original context"]
     config = ModelConfig.from_json({"model_type": "gpt_oss", **wanted.config})

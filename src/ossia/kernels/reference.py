@@ -191,17 +191,17 @@ def swiglu(x: Tensor, limit: float) -> Tensor:
 
 
 def sink_attention(q_SLHd: Tensor, k_SNGd: Tensor, v_SNGd: Tensor, seen_SLN: Tensor, sinks_H: Tensor) -> Tensor:
-    """Softmax attention whose denominator holds one learned logit a head that attends to nothing."""
-    s, length, heads, d = q_SLHd.shape
-    groups = k_SNGd.shape[2]
-    q_SGMLd = q_SLHd.reshape(s, length, groups, heads // groups, d).permute(0, 2, 3, 1, 4)
-    k_SGdN, v_SGNd = k_SNGd.permute(0, 2, 3, 1), v_SNGd.permute(0, 2, 1, 3)
-    scores = (q_SGMLd.flatten(2, 3) @ k_SGdN).reshape(s, heads, length, -1) * d**-0.5
-    scores = scores.masked_fill(~seen_SLN[:, None], float("-inf"))
-    sinks = sinks_H.reshape(1, heads, 1, 1).expand(s, heads, length, 1)
-    weights = torch.softmax(torch.cat([scores, sinks], dim=-1).float(), dim=-1)[..., :-1].to(v_SNGd.dtype)
-    out = weights.reshape(s, groups, -1, weights.shape[-1]) @ v_SGNd
-    return out.reshape(s, heads, length, d).transpose(1, 2)
+    """Softmax attention whose denominator holds one learned logit a head that attends to nothing.
+
+    The sink is one more key, in a lane of its own that only it and the queries have, with a value of zero.
+    """
+    s, _, heads, d = q_SLHd.shape
+    q = F.pad(q_SLHd, (0, 1), value=1.0).transpose(1, 2)
+    k, v = (F.pad(x.repeat_interleave(heads // x.shape[2], dim=2), (0, 1)).transpose(1, 2) for x in (k_SNGd, v_SNGd))
+    sink = F.pad(sinks_H[:, None, None] * d**0.5, (d, 0)).expand(s, -1, -1, -1)
+    k, v = torch.cat([k, sink], dim=2), F.pad(v, (0, 0, 0, 1))
+    seen = F.pad(seen_SLN, (0, 1), value=True)[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=d**-0.5)[..., :d].transpose(1, 2)
 
 
 def padded_rows(starts_S1: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

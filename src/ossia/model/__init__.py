@@ -1,0 +1,1 @@
+"""The network: its shape, its checkpoints, and the page that computes it."""
