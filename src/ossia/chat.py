@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.constrain import Constraint, Rules
+from ossia.harmony.constrain import Constraint, Grammars, Rules
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -88,14 +88,14 @@ class Answering:
 
 
 def converse(
-    engine: Engine, tokenizer: Tokenizer, messages: Sequence[Message], how: Answering, rules: Rules | None = None
+    engine: Engine, grammars: Grammars, messages: Sequence[Message], how: Answering
 ) -> Iterator[Event]:
     """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
 
     Calls of the tools in `how` are run, and their answers given back to the model; a call of any other declared tool
     ends the exchange with "tool_calls". Raises ContextError before any work for a prompt that does not fit.
     """
-    rules = rules or rules_for(tokenizer, messages, how)
+    tokenizer, rules = grammars.tokenizer, rules_for(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {f"functions.{each.spec.name}": each for each in how.tools}
     for step in range(how.max_steps):
@@ -118,12 +118,12 @@ def converse(
     yield Done("steps", usage)
 
 
-def rules_for(tokenizer: Tokenizer, messages: Sequence[Message], how: Answering) -> Rules:
+def rules_for(grammars: Grammars, messages: Sequence[Message], how: Answering) -> Rules:
     """The rules that keep the answer well-formed: only tools that the messages declare can be called."""
     contents = [part for message in messages for part in message.content]
     declared = [space for part in contents if isinstance(part, System | Developer) for space in part.tools]
     return Rules(
-        tokenizer,
+        grammars,
         tools=tuple(declared),
         tool_choice=how.tool_choice,
         response_format=how.response_format,
@@ -219,7 +219,7 @@ class Chat:
         self.model = load(model) if isinstance(model, str) else model
         if self.model.tokenizer is None:
             raise ValueError(f"model {self.model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
-        self.tokenizer = self.model.tokenizer
+        self.grammars = Grammars(self.model.tokenizer)
         self.engine = self.model.engine()
         self.instructions, self.effort = instructions, effort
         given = params or SamplingParams()
@@ -246,7 +246,7 @@ class Chat:
         spoken: list[str] = []
         finished = False
         try:
-            for event in converse(self.engine, self.tokenizer, [*self.preamble(), *self.history], self.how):
+            for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how):
                 match event:
                     case End(message) | ToolAnswer(message, _):
                         self.history.append(message)

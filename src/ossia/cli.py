@@ -5,6 +5,7 @@ It does not know how anything is done: each command calls the layer that does.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -98,7 +99,15 @@ def synth(
     layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than the preset.")] = None,
 ) -> None:
     """Write a random checkpoint of a shape, complete with config and tokenizer, for speed and memory tests."""
-    raise NotImplementedError
+    from ossia.synth import synth as write
+
+    if layout not in ("hf", "bf16", "original"):
+        _fail(f"layout {layout!r} is none of hf, bf16, original")
+    try:
+        config = write(shape, folder, layout, seed, **({"layers": layers} if layers else {}))  # type: ignore[arg-type]
+        typer.echo(f"{folder}: {config.layers} layers, {layout} layout, seed {seed}")
+    except (ValueError, OSError) as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -121,6 +130,8 @@ def train(
 
 def main() -> None:
     """The console script's entry."""
+    # OpenMP's threads spin while they wait, which starves everything else on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
 
 
@@ -142,9 +153,9 @@ def _load(name: str, backend: str):  # noqa: ANN202 - Model's module is imported
 def _config(name: str):  # noqa: ANN202
     from ossia.hub import find
     from ossia.model.checkpoint import open_checkpoint
-    from ossia.model.config import PRESETS, ModelConfig
+    from ossia.model.config import ModelConfig
 
-    return ModelConfig.preset(name) if name in PRESETS else open_checkpoint(find(name)).config
+    return ModelConfig.preset(name) if name.startswith("gpt-oss-") else open_checkpoint(find(name)).config
 
 
 def _as_json(chat, prompt: str) -> dict[str, object]:  # noqa: ANN001

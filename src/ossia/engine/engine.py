@@ -1,0 +1,156 @@
+"""The engine: token ids in, a stream of sampled tokens out, many requests at once.
+
+In: prompts with sampling parameters and masks. Out: `Stream`s; whoever reads one drives the steps for all.
+It does not know text, channels or tools.
+"""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ossia.engine.blocks import BlockPool, blocks_for
+from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
+from ossia.engine.runner import Model, Runner
+from ossia.engine.sampler import finished, sample
+from ossia.engine.scheduler import Chunk, Request, Scheduler
+from ossia.kernels import BLOCK
+
+DEFAULT_CACHE_TOKENS = 131_072  # the pages of a CPU's cache are touched, and so paid for, only as they fill
+
+
+class Stats(NamedTuple):
+    """Counters since the engine was made, and what it holds now."""
+
+    steps: int
+    prompt_tokens: int
+    output_tokens: int
+    running: int
+    waiting: int
+    blocks: int
+    free_blocks: int
+
+
+class Engine:
+    """Runs requests over one model with a cache of `cache_tokens`, at most `step_tokens` rows a step."""
+
+    def __init__(self, model: Model, *, cache_tokens: int = DEFAULT_CACHE_TOKENS, step_tokens: int = 512) -> None:
+        if cache_tokens < BLOCK or step_tokens < 1:
+            raise ValueError(f"want cache_tokens of at least {BLOCK} and step_tokens of at least 1")
+        self._config = model.config
+        self._pool = BlockPool(blocks_for(min(cache_tokens, 64 * model.config.max_context)))
+        self._scheduler = Scheduler(self._pool, step_tokens)
+        self._runner = Runner(model, self._pool.count)
+        self._lock = threading.RLock()
+        self._steps = self._prompt_tokens = self._output_tokens = 0
+        self._broken: Exception | None = None
+
+    def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None = None) -> "Stream":
+        """Queue a prompt. Raises ContextError before any work when prompt and one token more do not fit."""
+        limit = self._limit(prompt, params)
+        seed = secrets.randbits(63) if params.seed is None else params.seed % 2**64
+        request = Request(list(prompt), params, mask, seed, limit)
+        with self._lock:
+            self._raise_if_broken()
+            self._scheduler.add(request)
+            self._prompt_tokens += len(prompt)
+        return Stream(self, request)
+
+    def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[list[Sampled]]:
+        """The answers to several prompts, computed together."""
+        streams = [self.submit(prompt, params) for prompt in prompts]
+        return [list(stream) for stream in streams]
+
+    def step(self) -> bool:
+        """Plan, forward, sample, commit. False when there was nothing to do."""
+        with self._lock:
+            self._raise_if_broken()
+            try:
+                chunks = self._scheduler.plan()
+                if not chunks:
+                    return False
+                logits_RV = self._runner.forward(chunks)
+                rows = iter(logits_RV)
+                for chunk in chunks:
+                    self._scheduler.commit(chunk, self._sample(chunk, next(rows)) if chunk.samples else None)
+                self._steps += 1
+                return True
+            except Exception as error:
+                self._broken = error
+                raise
+
+    def cancel(self, request: Request) -> None:
+        with self._lock:
+            self._scheduler.cancel(request)
+
+    def stats(self) -> Stats:
+        with self._lock:
+            held = (len(self._scheduler.running), len(self._scheduler.waiting), self._pool.count, self._pool.free)
+            return Stats(self._steps, self._prompt_tokens, self._output_tokens, *held)
+
+    def next_of(self, request: Request) -> Sampled | None:
+        """The request's next token, stepping for all until there is one; None at its end."""
+        while not request.sampled and not request.done:
+            with self._lock:
+                if not request.sampled and not request.done:
+                    self.step()
+        return request.sampled.popleft() if request.sampled else None
+
+    def _sample(self, chunk: Chunk, logits_V) -> Sampled:  # noqa: ANN001 - a row of float32 logits
+        request = chunk.request
+        mask = request.mask.mask() if request.mask else None
+        sampled = sample(logits_V, request.params, mask, request.seed, len(request.output))
+        if request.mask:
+            request.mask.accept(sampled.token)
+        self._output_tokens += 1
+        return finished(sampled, request.finish_with(sampled.token))
+
+    def _limit(self, prompt: Sequence[int], params: SamplingParams) -> int:
+        if not prompt:
+            raise ValueError("an empty prompt has nothing to go on from")
+        vocab = self._config.vocab
+        if outside := [token for token in (*prompt, *params.logit_bias) if not 0 <= token < vocab]:
+            raise ValueError(f"token id {outside[0]} is outside the vocabulary of {vocab}")
+        context, cache = self._config.max_context, self._pool.count * BLOCK
+        if len(prompt) + 1 > context:
+            raise ContextError(f"the prompt has {len(prompt)} tokens, the model's context {context}: shorten it")
+        if len(prompt) + 1 > cache:
+            raise ContextError(f"the prompt has {len(prompt)} tokens, the engine's cache {cache}: give it a larger one")
+        return min(context, cache)
+
+    def _raise_if_broken(self) -> None:
+        if self._broken:
+            raise RuntimeError(f"the engine stopped: {self._broken}") from self._broken
+
+
+class Stream:
+    """The tokens of one request, for `for` and `async for`. Closing it, or dropping it, stops the request."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine, self._request = engine, request
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> Sampled:
+        sampled = self._engine.next_of(self._request)
+        if sampled is None:
+            raise StopIteration
+        return sampled
+
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> Sampled:
+        sampled = await asyncio.to_thread(self._engine.next_of, self._request)
+        if sampled is None:
+            raise StopAsyncIteration
+        return sampled
+
+    def close(self) -> None:
+        """Stop, and free the cache at once."""
+        self._engine.cancel(self._request)
+
+    def __del__(self) -> None:
+        self.close()

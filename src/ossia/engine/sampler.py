@@ -1,0 +1,97 @@
+"""One row of logits to one token, and its log-probability.
+
+In: float32 logits [V], parameters, a mask, a seed and the token's place in the output. Out: a `Sampled`.
+It does not know batches: a draw depends on nothing but what is named above.
+
+Order, as in vLLM: bias and mask, temperature, top-k, top-p, min-p. Cuts come after the temperature, so that they see the
+distribution that is drawn from.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ossia.engine.request import Finish, Sampled, SamplingParams
+
+Row = NDArray[np.float32]
+FIRST_LOOK = 1024  # candidates sorted at first for top-p; the nucleus is rarely larger
+
+
+def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int, index: int) -> Sampled:
+    """The token at place `index` of an output. Raises ValueError when bias and mask leave no token."""
+    allowed_V = _allowed(logits_V, params, mask)
+    if params.temperature == 0.0:
+        token = int(np.argmax(allowed_V))
+        if allowed_V[token] == -np.inf:
+            raise ValueError("the mask and the logit bias leave no token to sample")
+    else:
+        token = _draw(allowed_V, params, seed, index)
+    shift = float(logits_V.max())
+    total = shift + float(np.log(np.exp(logits_V - np.float32(shift)).sum(dtype=np.float64)))
+    return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, params.logprobs, total))
+
+
+def finished(sampled: Sampled, finish: Finish | None) -> Sampled:
+    return sampled._replace(finish=finish)
+
+
+def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
+    """Logits with the bias added and -inf wherever the mask has no bit; the mask may end early."""
+    if mask is None and not params.logit_bias:
+        return logits_V
+    out_V = logits_V.copy()
+    for token, bias in params.logit_bias.items():
+        out_V[token] += np.float32(bias)
+    if mask is not None:
+        bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=min(len(out_V), 8 * len(mask)))
+        out_V[: len(bits)][bits == 0] = -np.inf
+        out_V[len(bits) :] = -np.inf
+    return out_V
+
+
+def _draw(logits_V: Row, params: SamplingParams, seed: int, index: int) -> int:
+    top = logits_V.max()
+    if top == -np.inf:
+        raise ValueError("the mask and the logit bias leave no token to sample")
+    weights_V = np.exp((logits_V - top) / np.float32(params.temperature))
+    tokens = _kept(weights_V, params)
+    running = np.cumsum(weights_V if tokens is None else weights_V[tokens], dtype=np.float64)
+    point = np.random.Generator(np.random.Philox(key=[seed, index])).random() * running[-1]
+    place = int(np.searchsorted(running, point, side="right"))
+    return place if tokens is None else int(tokens[place])
+
+
+def _kept(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
+    """Ids that the cuts leave, in ascending order; None when nothing is cut. The likeliest is always kept."""
+    tokens: NDArray[np.int64] | None = None
+    if 0 < params.top_k < len(weights_V):
+        tokens = np.argpartition(-weights_V, params.top_k - 1)[: params.top_k]
+    if params.top_p < 1.0:
+        tokens = _nucleus(weights_V, tokens, params.top_p)
+    if params.min_p > 0.0:
+        tokens = np.arange(len(weights_V)) if tokens is None else tokens
+        tokens = tokens[weights_V[tokens] >= np.float32(params.min_p) * weights_V.max()]
+    return None if tokens is None else np.sort(tokens)
+
+
+def _nucleus(weights_V: Row, tokens: NDArray[np.int64] | None, share: float) -> NDArray[np.int64]:
+    """The fewest likeliest tokens whose probabilities reach `share`, among `tokens`; equal ones by lower id."""
+    among = np.arange(len(weights_V)) if tokens is None else np.sort(tokens)
+    weights = weights_V[among]
+    goal = share * weights.sum(dtype=np.float64)
+    look = min(FIRST_LOOK, len(among))
+    while True:
+        best = np.argpartition(-weights, look - 1)[:look] if look < len(among) else np.arange(len(among))
+        best = best[np.lexsort((best, -weights[best]))]
+        running = np.cumsum(weights[best], dtype=np.float64)
+        if running[-1] >= goal or look == len(among):
+            return among[best[: int(np.searchsorted(running, goal)) + 1]]
+        look = min(8 * look, len(among))
+
+
+def _likeliest(logits_V: Row, count: int | None, total: float) -> tuple[tuple[int, float], ...]:
+    if not count:
+        return ()
+    count = min(count, len(logits_V))
+    best = np.argpartition(-logits_V, count - 1)[:count]
+    best = best[np.lexsort((best, -logits_V[best]))]
+    return tuple((int(token), float(logits_V[token]) - total) for token in best)
