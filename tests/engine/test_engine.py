@@ -1,0 +1,184 @@
+"""The engine's promise: the answer never depends on how it was scheduled; and what becomes of errors and leavers."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossia.engine.engine import Engine
+from ossia.engine.request import ContextError, SamplingParams
+from ossia.kernels import BLOCK
+from tests.engine.fake import VOCAB, FakeModel, config, greedy, logits_after
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+PROMPTS = st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70), min_size=1, max_size=6)
+
+
+def tokens(answers) -> list[list[int]]:
+    return [[sampled.token for sampled in answer] for answer in answers]
+
+
+@settings(max_examples=60, deadline=None)
+@given(prompts=PROMPTS, budget=st.integers(1, 200), blocks=st.integers(6, 40))
+def test_answers_do_not_depend_on_batch_chunks_or_preemption(prompts: list[list[int]], budget: int, blocks: int):
+    engine = Engine(FakeModel(), cache_tokens=blocks * BLOCK, step_tokens=budget)
+    assert tokens(engine.generate(prompts, GREEDY)) == [greedy(prompt, 12) for prompt in prompts]
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.blocks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(prompts=PROMPTS, budget=st.integers(1, 64))
+def test_seeded_draws_do_not_depend_on_scheduling(prompts: list[list[int]], budget: int):
+    params = SamplingParams(seed=5, max_tokens=8)
+    alone = [tokens(Engine(FakeModel()).generate([prompt], params))[0] for prompt in prompts]
+    assert tokens(Engine(FakeModel(), step_tokens=budget, cache_tokens=96).generate(prompts, params)) == alone
+
+
+def test_a_step_stays_within_its_budget_and_decoders_go_first():
+    model = FakeModel()
+    engine = Engine(model, step_tokens=10)
+    first = engine.submit([1, 2, 3], GREEDY)
+    next(first)
+    second = engine.submit(list(range(30)), GREEDY)
+    next(second)
+    assert max(model.rows) <= 10
+    assert tokens([list(first)])[0] == greedy([1, 2, 3], 12)[1:]  # it was served a token in every step meanwhile
+    assert engine.stats().steps <= 1 + 12 + 12
+
+
+def test_preemption_really_happens_where_it_is_tested():
+    model = FakeModel()
+    engine = Engine(model, cache_tokens=6 * BLOCK)
+    prompts = [[i] * 40 for i in range(2)]
+    params = SamplingParams(temperature=0, max_tokens=30)
+    assert tokens(engine.generate(prompts, params)) == [greedy(prompt, 30) for prompt in prompts]
+    assert sum(model.rows) > 2 * 40 + 2 * 29
+
+
+def test_a_stop_token_is_given_and_ends_the_answer():
+    said = greedy([3], 12)
+    stop = said[4]
+    engine = Engine(FakeModel())
+    (answer,) = engine.generate([[3]], SamplingParams(temperature=0, stop_tokens=frozenset([stop])))
+    assert tokens([answer])[0] == said[: said.index(stop) + 1]
+    assert answer[-1].finish == "stop"
+    assert all(sampled.finish is None for sampled in answer[:-1])
+
+
+def test_max_tokens_and_the_context_end_an_answer_with_length():
+    engine = Engine(FakeModel(config(max_context=20)))
+    (short,) = engine.generate([[1]], SamplingParams(max_tokens=3))
+    assert [sampled.finish for sampled in short] == [None, None, "length"]
+    (full,) = engine.generate([[1] * 15], SamplingParams())
+    assert len(full) == 5
+    assert full[-1].finish == "length"
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_any_work():
+    model = FakeModel(config(max_context=20))
+    engine = Engine(model)
+    engine.submit([1] * 19, GREEDY)
+    with pytest.raises(ContextError, match=r"20 tokens.*context 20"):
+        engine.submit([1] * 20, GREEDY)
+    with pytest.raises(ContextError, match=r"50 tokens.*cache 32"):
+        Engine(FakeModel(), cache_tokens=32).submit([1] * 50, GREEDY)
+    assert model.calls == 0
+
+
+@pytest.mark.parametrize(("prompt", "said"), [([], "empty prompt"), ([1, VOCAB], f"token id {VOCAB}"), ([-1], "token id -1")])
+def test_bad_prompts_are_refused_by_name(prompt: list[int], said: str):
+    with pytest.raises(ValueError, match=said):
+        Engine(FakeModel()).submit(prompt, GREEDY)
+
+
+def test_closing_or_dropping_a_stream_frees_its_blocks_at_once():
+    engine = Engine(FakeModel())
+    stream, dropped = engine.submit([1] * 40, GREEDY), engine.submit([2] * 40, GREEDY)
+    next(stream)
+    assert engine.stats().free_blocks < engine.stats().blocks
+    stream.close()
+    del dropped
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.blocks)
+    assert list(stream) == []
+
+
+def test_a_waiting_request_can_be_cancelled_and_others_go_on():
+    engine = Engine(FakeModel(), cache_tokens=4 * BLOCK)
+    first, second, third = (engine.submit([i] * 40, GREEDY) for i in range(3))
+    second.close()
+    assert tokens([list(third), list(first)]) == [greedy([2] * 40, 12), greedy([0] * 40, 12)]
+
+
+def test_threads_may_each_read_a_stream():
+    engine = Engine(FakeModel(), step_tokens=16)
+    prompts = [[i, i + 1, i + 2] * 5 for i in range(8)]
+    answers: dict[int, list[int]] = {}
+
+    def read(i: int) -> None:
+        answers[i] = tokens([list(engine.submit(prompts[i], GREEDY))])[0]
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {i: greedy(prompt, 12) for i, prompt in enumerate(prompts)}
+
+
+def test_streams_are_for_asyncio_too():
+    engine = Engine(FakeModel())
+
+    async def read(prompt: list[int]) -> list[int]:
+        return [sampled.token async for sampled in engine.submit(prompt, GREEDY)]
+
+    async def both() -> list[list[int]]:
+        return await asyncio.gather(read([1, 2]), read([3] * 30))
+
+    assert asyncio.run(both()) == [greedy([1, 2], 12), greedy([3] * 30, 12)]
+
+
+def test_an_error_in_a_step_reaches_every_stream_and_closes_the_engine_clearly():
+    engine = Engine(FakeModel(fail_at=2))
+    first, second = engine.submit([1], GREEDY), engine.submit([2], GREEDY)
+    next(first)
+    with pytest.raises(MemoryError, match="no memory for this step"):
+        list(first)
+    next(second)  # it was sampled in the step that went well
+    with pytest.raises(RuntimeError, match="the engine stopped: no memory"):
+        next(second)
+    with pytest.raises(RuntimeError, match="the engine stopped"):
+        engine.submit([3], GREEDY)
+
+
+class OnlyEven:
+    """A mask that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+
+    def mask(self) -> bytes:
+        return bytes([0b01010101] * (VOCAB // 8))
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+
+def test_masks_bind_every_token_and_hear_of_it():
+    mask = OnlyEven()
+    answer = [sampled.token for sampled in Engine(FakeModel(), cache_tokens=64).submit([1], SamplingParams(max_tokens=20), mask)]
+    assert all(token % 2 == 0 for token in answer)
+    assert mask.accepted == answer
+
+
+def test_logprobs_are_the_models_own_whatever_the_temperature():
+    (answer,) = Engine(FakeModel()).generate([[1, 2]], SamplingParams(temperature=5.0, seed=1, max_tokens=1, logprobs=3))
+    row = logits_after([1, 2]).astype(np.float64)
+    truth = row - np.log(np.exp(row).sum())
+    assert answer[0].logprob == pytest.approx(truth[answer[0].token], abs=1e-5)
+    assert [token for token, _ in answer[0].top] == np.argsort(-truth)[:3].tolist()
+    assert [value for _, value in answer[0].top] == pytest.approx(np.sort(truth)[::-1][:3].tolist(), abs=1e-5)

@@ -1,0 +1,116 @@
+"""How one token is chosen: cuts, masks, bias, seeds; and that draws follow the distribution they should."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossia.engine.request import SamplingParams
+from ossia.engine.sampler import sample
+
+ROWS = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).standard_normal(300).astype(np.float32) * 3)
+
+
+def draws(logits: np.ndarray, params: SamplingParams, count: int = 4000, mask: bytes | None = None) -> np.ndarray:
+    return np.array([sample(logits, params, mask, 7, index).token for index in range(count)])
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    return weights / weights.sum()
+
+
+def chi_square(found: np.ndarray, expected: np.ndarray) -> float:
+    """Per degree of freedom: about 1 for draws from `expected`."""
+    kept = expected > 0
+    counts = np.bincount(found, minlength=len(expected))
+    assert counts[~kept].sum() == 0
+    goal = expected[kept] * len(found)
+    return float(((counts[kept] - goal) ** 2 / goal).sum() / (kept.sum() - 1))
+
+
+LOGITS = np.linspace(0, 2.5, 12).astype(np.float32)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_softmax(temperature: float):
+    found = draws(LOGITS, SamplingParams(temperature=temperature))
+    assert chi_square(found, softmax(LOGITS, temperature)) < 2.5
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [
+        (SamplingParams(top_k=4), 4),
+        (SamplingParams(top_p=0.5), 3),
+        (SamplingParams(min_p=0.3), 6),
+        (SamplingParams(top_k=5, top_p=0.99, min_p=0.5), 4),
+    ],
+)
+def test_cuts_keep_the_likeliest_and_their_proportions(params: SamplingParams, kept: int):
+    expected = np.where(np.arange(12) >= 12 - kept, softmax(LOGITS), 0.0)
+    assert chi_square(draws(LOGITS, params), expected / expected.sum()) < 2.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(logits=ROWS, share=st.floats(0.01, 0.999))
+def test_top_p_keeps_the_smallest_set_that_reaches_it(logits: np.ndarray, share: float):
+    order = np.argsort(-logits, kind="stable")
+    size = int(np.searchsorted(np.cumsum(softmax(logits)[order]), share)) + 1
+    nucleus = set(order[: size + 1].tolist())  # one more, for rounding at the edge
+    assert set(draws(logits, SamplingParams(top_p=share), 40).tolist()) <= nucleus
+
+
+@settings(max_examples=50, deadline=None)
+@given(logits=ROWS, allowed=st.sets(st.integers(0, 299), min_size=1, max_size=20), greedy=st.booleans())
+def test_masked_tokens_are_never_sampled(logits: np.ndarray, allowed: set[int], greedy: bool):
+    bits = np.zeros(304, np.uint8)
+    bits[list(allowed)] = 1
+    params = SamplingParams(temperature=0.0 if greedy else 1.5)
+    found = draws(logits, params, 20, np.packbits(bits, bitorder="little").tobytes())
+    assert set(found.tolist()) <= allowed
+
+
+def test_a_mask_shorter_than_the_vocabulary_allows_nothing_behind_it():
+    logits = np.zeros(300, np.float32)
+    assert draws(logits, SamplingParams(), 200, b"\xff").max() < 8
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mask_that_leaves_nothing_is_an_error(temperature: float):
+    with pytest.raises(ValueError, match="leave no token"):
+        sample(LOGITS, SamplingParams(temperature=temperature), b"\x00\x00", 0, 0)
+
+
+def test_greedy_takes_the_highest_and_of_equals_the_first():
+    assert sample(np.array([1, 3, 3, 2], np.float32), SamplingParams(temperature=0), None, 0, 0).token == 1
+
+
+def test_bias_moves_tokens_in_and_out():
+    logits = np.zeros(10, np.float32)
+    assert sample(logits, SamplingParams(temperature=0, logit_bias={7: 1.0}), None, 0, 0).token == 7
+    found = draws(logits, SamplingParams(logit_bias=dict.fromkeys(range(9), -100.0)), 50)
+    assert set(found.tolist()) == {9}
+
+
+def test_a_draw_depends_on_seed_and_place_alone():
+    params = SamplingParams()
+    first = [sample(LOGITS, params, None, seed, place).token for seed in range(5) for place in range(5)]
+    again = [sample(LOGITS.copy(), params, None, seed, place).token for seed in range(5) for place in range(5)]
+    assert first == again
+    assert len(set(first)) > 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(logits=ROWS, top_k=st.integers(0, 400), share=st.floats(0.01, 1.0), least=st.floats(0, 1.0))
+def test_every_combination_of_cuts_leaves_the_likeliest(logits: np.ndarray, top_k: int, share: float, least: float):
+    params = SamplingParams(top_k=top_k, top_p=share, min_p=least)
+    found = draws(logits, params, 5)
+    assert ((0 <= found) & (found < 300)).all()
+    assert sample(logits, SamplingParams(top_k=1, top_p=share, min_p=least), None, 0, 0).token == int(np.argmax(logits))
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 2.0}, {"max_tokens": 0}])
+def test_parameters_out_of_range_are_refused_by_name(bad: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        SamplingParams(**bad)
