@@ -5,7 +5,7 @@ It does not know messages or what a special token means.
 """
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Tokenizer:
     """A byte-level BPE tokenizer. `special` maps the names of special tokens to ids; `size` is the highest id plus 1."""
 
     def __init__(self, vocabulary: Vocabulary, name: str = "tokenizer") -> None:
-        self.special = dict(vocabulary.special)
+        self.special = {**vocabulary.special, **_reserved(vocabulary.special)}
         self.encoding = tiktoken.Encoding(
             name, pat_str=vocabulary.pattern, mergeable_ranks=dict(vocabulary.ranks), special_tokens=self.special
         )
@@ -124,10 +124,10 @@ def _vocabulary(document: _Document) -> Vocabulary:
         for symbols, rank in document.model.vocab.items()
         if symbols not in special
     }
-    return Vocabulary(ranks, _pattern(document.pre_tokenizer), special | _reserved(special))
+    return Vocabulary(ranks, _pattern(document.pre_tokenizer), special)
 
 
-def _reserved(special: dict[str, int]) -> dict[str, int]:
+def _reserved(special: Mapping[str, int]) -> dict[str, int]:
     """o200k_harmony has special tokens up to 201087, of which the published file lists the first 21."""
     if special.get("<|endofprompt|>") != 200018:
         return {}

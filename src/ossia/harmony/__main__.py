@@ -21,7 +21,11 @@ from ossia.tokenizer_json import o200k_harmony
 Vector = dict[str, Any]
 WORD = re.compile(r"\w+")
 # Control tokens with the part of a header that each one carries: no words of the model's own.
-FORM = re.compile(r"<\|channel\|>\s*(analysis|commentary|final)?|<\|start\|>\s*(assistant|user|system|developer|tool)?|<\|\w+\|>|\bto=")
+FORM = re.compile(
+    r"<\|channel\|>\s*(analysis|commentary|final)?"
+    r"|(^|<\|(start|end|call|return)\|>)\s*((assistant|user|system|developer|tool)(?![\w:.]))?"
+    r"|<\|\w+\|>|\bto="
+)
 
 
 def check_render(tokenizer: Tokenizer, vector: Vector) -> str | None:
@@ -82,10 +86,14 @@ def _stream_difference(steps: list[list[Event]], stream: Vector) -> str | None:
     return None
 
 
+NAMED = {"<|reserved_200018|>": "<|endofprompt|>", "<|reserved_201088|>": "\ufffd"}
+
+
 def _as_chosen(message: dict[str, Any]) -> dict[str, Any]:
     """The reference's message with the differences that docs/harmony.md chooses."""
-    text = message["content"].replace("<|reserved_200018|>", "<|endofprompt|>").replace("<|reserved_201088|>", "\ufffd")
-    chosen = {**message, "content": text}
+    chosen = dict(message)
+    for theirs, ours in NAMED.items():
+        chosen = {key: value.replace(theirs, ours) for key, value in chosen.items()}
     if "content_type" not in chosen and chosen.get("recipient", "").startswith("<|constrain|>"):
         chosen["content_type"] = chosen.pop("recipient")
     return chosen

@@ -116,7 +116,7 @@ class Parser:
         events: list[Event] = []
         try:
             self._header = read_header(data.decode("utf-8"), self._role)
-            if self._stops.intersection(self._ids) or self._start in self._ids:
+            if any("<|" in (field or "") for field in (self._header.recipient, self._header.name)):
                 self._flaw("control tokens in a header")
         except (HeaderError, UnicodeDecodeError) as error:
             self._flaw(str(error) if isinstance(error, HeaderError) else "a header that is not UTF-8")
@@ -150,7 +150,7 @@ class Parser:
 
     def _saved(self, text: str, role: Role | None) -> list[Event]:
         header, left = salvage(text, role)
-        return self._whole(header, left) if left or header.recipient else []
+        return self._whole(header, left) if left or header.recipient or header.content_type else []
 
     def _whole(self, header: Header, text: str) -> list[Event]:
         """A message that was never properly begun, all at once."""
