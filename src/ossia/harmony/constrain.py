@@ -1,17 +1,19 @@
 """The mask that keeps a sampled turn well-formed: headers, recipients, arguments, answers, and how long to think.
 
-In: the tools that are declared, a choice among them, a form for the answer, a budget of thinking. Out: before each token
-a bit for every id that may come. It does not know logits, models or how a tool is run.
+In: the tools declared, a choice among them, a form for the answer, a budget of thinking. Out: before each token, a bit for
+every id that may come. It does not know logits, models or how a tool is run.
 
-A turn is any number of analysis and preamble messages, then a final answer or a call. Headers are walked byte by byte, so
-any tokenization of them is allowed; JSON is llguidance's; free text has one constant mask, which bans control tokens.
+Headers are walked byte by byte, so any tokenization of them is allowed; JSON is llguidance's; free text has one constant
+mask, which bans control tokens. docs/constrain.md gives the reasons and the costs.
 """
 
 import codecs
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
@@ -19,321 +21,279 @@ from llguidance.tiktoken import lltokenizer_from_encoding
 from ossia.harmony.messages import JsonObject, ToolNamespace
 from ossia.tokenizer import Tokenizer
 
-JSON_OBJECT: JsonObject = {"type": "object"}
-# White space between JSON tokens: enough for any pretty-printer, too little to run on for ever.
+BUILT_IN = frozenset({"browser", "python"})  # trained to be called in the middle of thinking, on the analysis channel
+NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
+JSON_TYPES = (" <|constrain|>json", "<|constrain|>json", " json", "")
+NAME = re.compile(r"[\w./:-]+")
+CONTROL = re.compile(r"<\|\w+\|>")
+# Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
+COMPILED_SCHEMAS = 256  # kept for later turns
 
-Body = Literal["analysis", "preamble", "final", "call"]
-Element: TypeAlias = bytes | int
+Result = TypeVar("Result")
+# What may come is given, what came is sent back. After None, which allows everything, nothing is sent any more.
+Steps: TypeAlias = Generator[bytes | None, int, Result]
 
 
 class Grammars:
-    """What is costly to make for a tokenizer and is shared by every turn: token tables, text masks, compiled schemas."""
+    """What is costly to make for a tokenizer and shared by all turns: the table of tokens, text masks, compiled schemas.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    vocab: the model's number of ids, where it is larger than the tokenizer's; the ids beyond are never allowed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self._vocab = max(tokenizer.size, vocab or 0)
         special = tokenizer.special
-        self.start, self.end, self.message = special["<|start|>"], special["<|end|>"], special["<|message|>"]
-        self.ret, self.call = special["<|return|>"], special["<|call|>"]
-        self.ids = {tokenizer.token_bytes(token): token for token in range(tokenizer.size) if not tokenizer.is_special(token)}
-        self._text = self.mask_of(list(self.ids.values()))
-        self.continuations = [self.ids[bytes([byte])] for byte in range(0x80, 0xC0)]
-        self._json: LLTokenizer | None = None
-        self._compiled: dict[str, str] = {}
+        self.start, self.end, self.ret, self.call = (special[f"<|{n}|>"] for n in ("start", "end", "return", "call"))
+        number = tokenizer.encoding.encode_single_token
+        self._ids = {data.decode("latin-1"): number(data) for data in tokenizer.encoding.token_byte_values()}
+        self.text_masks = {stop: self.mask_of([*self._ids.values(), stop]) for stop in (self.end, self.ret, self.call)}
+        self._compiled = lru_cache(COMPILED_SCHEMAS)(self._compile)
 
-    def mask_of(self, tokens: Sequence[int]) -> bytes:
-        mask = bytearray(-(-self.tokenizer.size // 32) * 4)
+    def mask_of(self, tokens: Iterable[int]) -> bytes:
+        mask = bytearray(-(-self._vocab // 32) * 4)
         for token in tokens:
             mask[token >> 3] |= 1 << (token & 7)
         return bytes(mask)
 
-    def text_mask(self, stop: int) -> bytes:
-        """Every ordinary token, and the one control token that ends this text."""
-        mask = bytearray(self._text)
-        mask[stop >> 3] |= 1 << (stop & 7)
-        return bytes(mask)
+    def spelling(self, header: str) -> str:
+        """A header as a string to walk: each byte is the character of its number, each control token one above 255."""
+        special = self.tokenizer.special
+        return CONTROL.sub(lambda name: chr(256 + special[name[0]]), header.encode().decode("latin-1"))
+
+    def spelling_of(self, token: int) -> str:
+        if self.tokenizer.is_special(token):
+            return chr(256 + token)
+        return self.tokenizer.token_bytes(token).decode("latin-1")
+
+    def beginnings(self, spelling: str) -> Iterator[int]:
+        """Every token that a walk of this spelling may begin with."""
+        if spelling[0] > "\xff":
+            yield ord(spelling[0]) - 256
+        for end in range(1, len(spelling) + 1):
+            if spelling[end - 1] > "\xff":
+                return
+            if (token := self._ids.get(spelling[:end])) is not None:
+                yield token
+
+    def rest_of_character(self, cut: bytes) -> list[int]:
+        """Every token that goes on with the UTF-8 character that `cut` begins, and not past its end."""
+        return [token for data, token in self._continuations.items() if _decodes(cut + data)]
+
+    @cached_property
+    def _continuations(self) -> dict[bytes, int]:
+        within = {spelling: token for spelling, token in self._ids.items() if len(spelling) <= 3}
+        return {s.encode("latin-1"): token for s, token in within.items() if all("\x80" <= c < "\xc0" for c in s)}
 
     def matcher(self, schema: JsonObject) -> LLMatcher:
-        """A fresh matcher of JSON that fits the schema; it allows <|return|> where the text is complete.
+        """A fresh matcher of JSON that fits the schema. Raises ValueError with what of it cannot be compiled."""
+        return self._compiled(json.dumps(schema, default=dict)).deep_copy()
 
-        Raises ValueError naming what of the schema cannot be compiled.
-        """
-        if self._json is None:
-            self._json = lltokenizer_from_encoding(self.tokenizer.encoding, eos_token=self.ret)
-        key = json.dumps(schema)
-        if key not in self._compiled:
-            options = {"whitespace_flexible": True, "whitespace_pattern": WHITE_SPACE}
-            grammar = LLMatcher.grammar_from_json_schema(key, defaults=options)
-            if reason := LLMatcher.validate_grammar(grammar, self._json):
-                raise ValueError(f"this JSON schema cannot be enforced: {reason.splitlines()[0]}")
-            self._compiled[key] = grammar
-        return LLMatcher(self._json, self._compiled[key])
+    def _compile(self, schema: str) -> LLMatcher:
+        options = {"whitespace_flexible": True, "whitespace_pattern": WHITE_SPACE}
+        grammar = LLMatcher.grammar_from_json_schema(schema, defaults=options)
+        matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise ValueError(" ".join(matcher.get_error().split()))
+        if matcher.is_stopped():
+            raise ValueError("no value fits it")
+        return matcher
+
+    @cached_property
+    def _json_tokenizer(self) -> LLTokenizer:
+        return lltokenizer_from_encoding(self.tokenizer.encoding, n_vocab=self._vocab, eos_token=self.ret)
+
+
+def _decodes(data: bytes) -> bool:
+    """Whether data is UTF-8, its last character possibly cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class Way(NamedTuple):
-    """One header that may be said, from the role to <|message|>, and what follows it. schema None: free text."""
+    """A message that may be said. `headers`, from behind the role to <|message|>: every form, the usual one first."""
 
-    header: tuple[Element, ...]
-    body: Body
-    schema: JsonObject | None = None
+    name: str
+    headers: Sequence[str]
+    stop: int
+    schema: JsonObject | None = None  # None: free text
+    thought: bool = False
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a turn may be. tool_choice: "auto", "none", "required", or a function's name; analysis_budget in tokens.
+    """What a turn may be: thoughts and preambles, then a final answer or a call.
 
-    Raises ValueError for a choice that names no declared function, and for a schema that cannot be compiled.
+    tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a tool's
+    name; a tool that bears one of those words is named with its namespace. response_format: the schema of a final answer.
+    analysis_budget: tokens of analysis in a turn; a character under way is finished. Once it is spent, only the answer or
+    a call may follow. Raises ValueError for a choice or a name that cannot be, and for a schema that cannot be enforced.
     """
 
     grammars: Grammars
-    tools: tuple[ToolNamespace, ...] = ()
+    tools: Sequence[ToolNamespace] = ()
     tool_choice: str = "auto"
     response_format: JsonObject | None = None
     analysis_budget: int | None = None
-    ways: tuple[Way, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        calls = self._calls()
-        if self.tool_choice not in ("auto", "none") and not calls:
-            declared = ", ".join(tool.name for space in self.tools for tool in space.tools) or "none"
-            raise ValueError(f"tool_choice {self.tool_choice!r} fits no declared tool (declared: {declared})")
-        for way in (*calls, *self._finals()):
-            if way.schema is not None:
-                self.grammars.matcher(way.schema)
-        object.__setattr__(self, "ways", (*self._thoughts(), *self._finals(), *calls))
+        if self.analysis_budget is not None and self.analysis_budget < 0:
+            raise ValueError(f"an analysis budget of {self.analysis_budget} tokens: give 0 or more, or None for no limit")
+        for way in self.endings:
+            try:
+                _ = way.schema is None or self.grammars.matcher(way.schema)
+            except ValueError as error:
+                raise ValueError(f"the JSON schema of {way.name} cannot be enforced: {error}") from error
 
     def start(self) -> "Constraint":
         """The mask of one turn, from just behind `<|start|>assistant`."""
         return Constraint(self)
 
-    def _thoughts(self) -> tuple[Way, ...]:
-        return self._plain("analysis", "analysis"), self._plain("commentary", "preamble")
+    @cached_property
+    def thoughts(self) -> tuple[Way, ...]:
+        """What may come any number of times: thinking, and a word to the user before a call."""
+        end = self.grammars.end
+        return (
+            Way("analysis", ("<|channel|>analysis<|message|>",), end, thought=True),
+            Way("preamble", ("<|channel|>commentary<|message|>",), end),
+        )
 
-    def _finals(self) -> tuple[Way, ...]:
-        if self.tool_choice not in ("auto", "none"):
-            return ()
-        if self.response_format is None:
-            return (self._plain("final", "final"),)
-        return tuple(way._replace(schema=self.response_format) for way in self._typed((b"final",), "final", (b"", b"json")))
-
-    def _plain(self, channel: str, body: Body) -> Way:
-        marker = self.grammars.tokenizer.special["<|channel|>"]
-        return Way((marker, channel.encode(), self.grammars.message), body)
-
-    def _calls(self) -> tuple[Way, ...]:
-        ways: list[Way] = []
-        for space in () if self.tool_choice == "none" else self.tools:
-            own = space.name == "functions"
-            channels, types = ((b"commentary",), (b"json", b"")) if own else ((b"analysis", b"commentary"), (b"code", b""))
-            for name, schema in _callable(space):
-                if self.tool_choice in ("auto", "required", name):
-                    to = b" to=" + (f"{space.name}.{name}" if name else space.name).encode()
-                    for channel in channels:
-                        said = self._typed((to, None, channel), "call", types) + self._typed((channel + to,), "call", types)
-                        ways += [way._replace(schema=schema) for way in said]
-        return tuple(ways)
-
-    def _typed(self, parts: tuple[bytes | None, ...], body: Body, types: tuple[bytes, ...]) -> tuple[Way, ...]:
-        """Headers that end in a content type: ` <|constrain|>json`, ` json` or none. None in `parts` is the channel marker."""
-        special = self.grammars.tokenizer.special
-        marker, constrain = special["<|channel|>"], special["<|constrain|>"]
-        opening: tuple[Element, ...] = tuple(marker if part is None else part for part in parts)
-        opening = opening if None in parts else (marker, *opening)
-        ways = []
-        for name in types:
-            if not name:
-                ways.append((*opening, self.grammars.message))
-                continue
-            ways.append((*opening[:-1], _text(opening[-1]) + b" " + name, self.grammars.message))
-            if name == b"json":
-                ways.append((*opening[:-1], _text(opening[-1]) + b" ", constrain, name, self.grammars.message))
-        return tuple(Way(header, body) for header in ways)
+    @cached_property
+    def endings(self) -> tuple[Way, ...]:
+        """What ends the turn."""
+        final = Way("final", ("<|channel|>final<|message|>",), self.grammars.ret, self.response_format)
+        if self.tool_choice == "none":
+            return (final,)
+        declared = _recipients(self.tools)
+        calls = {to: Way(to, _call_headers(to, schema), self.grammars.call, schema) for to, schema in declared.items()}
+        match self.tool_choice:
+            case "auto":
+                return (final, *calls.values())
+            case "required":
+                chosen = tuple(calls.values())
+            case name:
+                chosen = tuple(call for to, call in calls.items() if name in (to, to.removeprefix("functions.")))
+        if not chosen:
+            names = ", ".join(declared) or "none"
+            raise ValueError(f"tool_choice {self.tool_choice!r} fits no declared tool (declared: {names})")
+        return chosen
 
 
-def _text(element: Element) -> bytes:
-    assert isinstance(element, bytes), "a header's channel stands before its type"
-    return element
+def _recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
+    """Each recipient with the schema of its arguments; a namespace without tools is itself called, with free text.
+
+    Of two declarations of a name the later one holds.
+    """
+    found: dict[str, JsonObject | None] = {}
+    for space in spaces:
+        if not space.tools and space.name != "functions":
+            found[space.name] = None
+        for tool in space.tools:
+            given = tool.parameters
+            found[f"{space.name}.{tool.name}"] = NO_ARGUMENTS if given is None else {"type": "object", **given}
+    for name in found:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"tool name {name!r} cannot stand in a header: use letters, digits and any of _ - . / :")
+    return found
 
 
-def _callable(space: ToolNamespace) -> list[tuple[str, JsonObject | None]]:
-    """Names with their argument schemas; a namespace without tools is itself called, with free text (python)."""
-    return [(tool.name, tool.parameters or JSON_OBJECT) for tool in space.tools] or [("", None)]
+def _call_headers(recipient: str, schema: JsonObject | None) -> list[str]:
+    built_in = recipient.partition(".")[0] in BUILT_IN
+    channel = f"<|channel|>{'analysis' if built_in else 'commentary'}"
+    code = (" code",) if built_in or schema is None else ()
+    types = (*code, "") if schema is None else (*code, *JSON_TYPES)
+    places = (f"{channel} to={recipient}", f" to={recipient}{channel}")
+    return [f"{place}{kind}<|message|>" for place in places for kind in types]
 
 
 class Constraint:
-    """The state of one turn; a `TokenMask`. `strayed` once a token came that the mask did not allow: then all may come."""
+    """The state of one turn; a `TokenMask`.
+
+    Never raises: once a token came that the mask did not allow, or a schema proved too costly to follow, `strayed` is set
+    and everything is allowed.
+    """
 
     def __init__(self, rules: Rules) -> None:
-        self._rules, self._g = rules, rules.grammars
-        self.strayed = False
+        self._rules, self._grammars = rules, rules.grammars
         self._thought = 0
-        self._state: _State = self._headers()
+        self._steps = self._turn()
+        self._mask = next(self._steps)
+        self.strayed = False
 
     def mask(self) -> bytes | None:
-        return None if self.strayed else self._state.mask()
-
-    def accept(self, token: int) -> None:
-        if not self.strayed:
-            following = self._state.accept(token)
-            if following is None:
-                self.strayed = True
-            else:
-                self._state = following
-
-    @property
-    def budget_left(self) -> int | None:
-        budget = self._rules.analysis_budget
-        return None if budget is None else max(0, budget - self._thought)
-
-    def think(self) -> None:
-        self._thought += 1
-
-    def after_header(self, way: Way) -> "_State":
-        """The text that a header opens."""
-        stop = {"analysis": self._g.end, "preamble": self._g.end, "final": self._g.ret, "call": self._g.call}[way.body]
-        if way.schema is not None:
-            return _Json(self, self._g.matcher(way.schema), stop)
-        return _Text(self, stop, counted=way.body == "analysis")
-
-    def after_stop(self, stop: int) -> "_State":
-        return self.next_message(()) if stop == self._g.end else _Over()
-
-    def next_message(self, first: Sequence[int]) -> "_State":
-        """`first`, then the opening of another message of the assistant's, a token at a time."""
-        role = self._g.tokenizer.encode("assistant")
-        return _Forced(self, (*first, self._g.start, *role), self._headers())
-
-    def _headers(self) -> "_Header":
-        spent = self.budget_left == 0
-        ways = [way for way in self._rules.ways if not (spent and way.body == "analysis")]
-        return _Header(self, [(way, 0, 0) for way in ways])
-
-    @property
-    def grammars(self) -> Grammars:
-        return self._g
-
-
-class _State:
-    """Where a turn stands: what may come, and where each token leads (None: nowhere, it was not allowed)."""
-
-    def mask(self) -> bytes | None:
-        raise NotImplementedError
-
-    def accept(self, token: int) -> "_State | None":
-        raise NotImplementedError
-
-
-class _Header(_State):
-    """In a header: the ways that are still open, each with its element and the byte in it."""
-
-    def __init__(self, turn: Constraint, open_ways: list[tuple[Way, int, int]]) -> None:
-        self._turn, self._open = turn, open_ways
-
-    def mask(self) -> bytes:
-        allowed: set[int] = set()
-        texts: set[bytes] = set()
-        for way, element, byte in self._open:
-            expected = way.header[element]
-            if isinstance(expected, int):
-                allowed.add(expected)
-            else:
-                texts.add(expected[byte:])
-        ids = self._turn.grammars.ids
-        for text in texts:
-            allowed.update(ids[text[:n]] for n in range(1, len(text) + 1) if text[:n] in ids)
-        return self._turn.grammars.mask_of(list(allowed))
-
-    def accept(self, token: int) -> _State | None:
-        tokenizer = self._turn.grammars.tokenizer
-        piece: Element = token if tokenizer.is_special(token) else tokenizer.token_bytes(token)
-        left = [moved for each in self._open if (moved := _advance(*each, piece))]
-        done = [way for way, element, _ in left if element == len(way.header)]
-        if done:
-            return self._turn.after_header(done[0])
-        return _Header(self._turn, left) if left else None
-
-
-def _advance(way: Way, element: int, byte: int, piece: Element) -> tuple[Way, int, int] | None:
-    expected = way.header[element]
-    if isinstance(expected, int) or isinstance(piece, int):
-        return (way, element + 1, 0) if expected == piece else None
-    if not expected.startswith(piece, byte):
-        return None
-    byte += len(piece)
-    return (way, element + 1, 0) if byte == len(expected) else (way, element, byte)
-
-
-class _Text(_State):
-    """Free text up to its stop; counted text ends when the budget is spent, after the character under way."""
-
-    def __init__(self, turn: Constraint, stop: int, counted: bool) -> None:
-        self._turn, self._stop, self._counted = turn, stop, counted
-        self._mask = turn.grammars.text_mask(stop)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def mask(self) -> bytes:
-        if self._counted and self._turn.budget_left == 0:
-            return self._turn.grammars.mask_of(self._turn.grammars.continuations)
         return self._mask
 
-    def accept(self, token: int) -> _State | None:
-        g = self._turn.grammars
-        if token == self._stop:
-            return self._turn.after_stop(token)
-        if g.tokenizer.is_special(token):
-            return None
-        if not self._counted:
-            return self
-        self._turn.think()
-        self._utf8.decode(g.tokenizer.token_bytes(token))
-        cut = bool(self._utf8.getstate()[0])
-        spent = self._turn.budget_left == 0
-        return self._turn.next_message([g.end]) if spent and not cut else self
+    def accept(self, token: int) -> None:
+        if self._mask is None:
+            return
+        if _has(self._mask, token):
+            self._mask = self._steps.send(token)
+        else:
+            self.strayed, self._mask = True, None
+
+    def _turn(self) -> Steps[None]:
+        opening = (self._grammars.start, *self._grammars.tokenizer.encode("assistant"))
+        while True:
+            way = yield from self._header()
+            yield from self._text(way) if way.schema is None else self._json(way.schema, way.stop)
+            if way.stop != self._grammars.end:
+                break
+            yield from self._exactly(opening)
+        yield None
+
+    def _header(self) -> Steps[Way]:
+        ways = self._rules.endings if self._spent() else (*self._rules.thoughts, *self._rules.endings)
+        if len(ways) == 1:
+            yield from self._exactly(self._grammars.tokenizer.encode_with_special(ways[0].headers[0]))
+            return ways[0]
+        left: Mapping[str, Way] = {self._grammars.spelling(header): way for way in ways for header in way.headers}
+        while "" not in left:
+            token = yield self._grammars.mask_of(t for rest in left for t in self._grammars.beginnings(rest))
+            said = self._grammars.spelling_of(token)
+            left = {rest.removeprefix(said): way for rest, way in left.items() if rest.startswith(said)}
+        return left[""]
+
+    def _text(self, way: Way) -> Steps[None]:
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        while not (way.thought and self._spent()):
+            token = yield self._grammars.text_masks[way.stop]
+            if token == way.stop:
+                return
+            self._thought += way.thought
+            utf8.decode(self._grammars.tokenizer.token_bytes(token))
+        while cut := utf8.getstate()[0]:
+            token = yield self._grammars.mask_of(self._grammars.rest_of_character(cut))
+            utf8.decode(self._grammars.tokenizer.token_bytes(token))
+        yield from self._exactly([way.stop])
+
+    def _json(self, schema: JsonObject, stop: int) -> Steps[None]:
+        matcher, ret = self._grammars.matcher(schema), self._grammars.ret
+        while True:
+            mask = bytearray(matcher.compute_bitmask())
+            if matcher.is_error():
+                self.strayed = True
+                yield None
+            # llguidance ends every text with <|return|>; a call's ends with <|call|>
+            if stop != ret and _has(mask, ret):
+                mask[ret >> 3] ^= 1 << (ret & 7)
+                mask[stop >> 3] |= 1 << (stop & 7)
+            token = yield bytes(mask)
+            if token == stop:
+                return
+            matcher.consume_token(token)
+
+    def _exactly(self, tokens: Iterable[int]) -> Steps[None]:
+        for token in tokens:
+            yield self._grammars.mask_of([token])
+
+    def _spent(self) -> bool:
+        budget = self._rules.analysis_budget
+        return budget is not None and self._thought >= budget
 
 
-class _Json(_State):
-    """JSON by a schema; its stop is allowed where it is complete."""
-
-    def __init__(self, turn: Constraint, matcher: LLMatcher, stop: int) -> None:
-        self._turn, self._matcher, self._stop = turn, matcher, stop
-
-    def mask(self) -> bytes:
-        mask = self._matcher.compute_bitmask()
-        ret = self._turn.grammars.ret
-        if self._stop == ret or not mask[ret >> 3] & (1 << (ret & 7)):
-            return mask
-        moved = bytearray(mask)
-        moved[ret >> 3] &= ~(1 << (ret & 7))
-        moved[self._stop >> 3] |= 1 << (self._stop & 7)
-        return bytes(moved)
-
-    def accept(self, token: int) -> _State | None:
-        if token == self._stop:
-            return _Over() if self._matcher.is_accepting() else None
-        return self if self._matcher.try_consume_tokens([token]) == 1 else None
-
-
-class _Forced(_State):
-    """These tokens and no others, then another state."""
-
-    def __init__(self, turn: Constraint, tokens: Sequence[int], following: _State) -> None:
-        self._turn, self._tokens, self._following = turn, tokens, following
-
-    def mask(self) -> bytes:
-        return self._turn.grammars.mask_of(self._tokens[:1])
-
-    def accept(self, token: int) -> _State | None:
-        if token != self._tokens[0]:
-            return None
-        rest = self._tokens[1:]
-        return _Forced(self._turn, rest, self._following) if rest else self._following
-
-
-class _Over(_State):
-    """Behind the turn's stop: nothing is to be kept in form any more."""
-
-    def mask(self) -> None:
-        return None
-
-    def accept(self, token: int) -> _State:
-        return self
+def _has(mask: bytes | bytearray, token: int) -> bool:
+    return token >> 3 < len(mask) and bool(mask[token >> 3] >> (token & 7) & 1)
