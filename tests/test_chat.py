@@ -19,7 +19,7 @@ from tests.vocabularies import small
 
 THINK = "<|channel|>analysis<|message|>Hm, {0}.<|end|><|start|>assistant"
 FINAL = "<|channel|>final<|message|>{0}<|return|>"
-CALL = ' to=functions.double<|channel|>commentary <|constrain|>json<|message|>{0}<|call|>'
+CALL = " to=functions.double<|channel|>commentary <|constrain|>json<|message|>{0}<|call|>"
 
 
 @dataclass
@@ -90,7 +90,7 @@ def test_the_prompt_has_the_date_the_effort_and_no_control_tokens_of_the_users()
     assert "Reasoning: high" in script.prompts[0]
     assert "Current date: 20" in script.prompts[0]
     assert "# Instructions\n\nBe kind." in script.prompts[0]
-    prompt = [m for m in chat.preamble()] + chat.history[:1]
+    prompt = list(chat.preamble()) + chat.history[:1]
     from ossia.harmony.render import render
 
     assert render(small(), prompt).count(small().special["<|start|>"]) == 3
@@ -104,7 +104,9 @@ def test_a_tool_is_run_and_its_answer_given_back():
     asked, replied = script.prompts[1].split("<|call|>")
     assert asked.endswith(CALL.format('{"x": 21}').removesuffix("<|call|>"))
     assert "Hm, call." in asked  # thinking stays while its turn goes on
-    assert replied == "<|start|>functions.double to=assistant<|channel|>commentary<|message|>42<|end|><|start|>assistant"
+    assert (
+        replied == "<|start|>functions.double to=assistant<|channel|>commentary<|message|>42<|end|><|start|>assistant"
+    )
     assert script.strayed == 0
     assert [message.role for message in answer.messages] == ["assistant", "assistant", "tool", "assistant"]
 
@@ -119,7 +121,11 @@ def test_a_tool_that_fails_tells_the_model_and_the_caller():
 def test_a_declared_tool_without_a_function_ends_the_exchange():
     grammars = Grammars(small())
     spec = ToolSpec("double", "", {"type": "object", "properties": {"x": {"type": "integer"}}})
-    said = [system(System()), developer(Developer(None, (ToolNamespace("functions", None, (spec,)),))), user("Twice 2?")]
+    said = [
+        system(System()),
+        developer(Developer(None, (ToolNamespace("functions", None, (spec,)),))),
+        user("Twice 2?"),
+    ]
     answer = gather(converse(Script([CALL.format('{"x":2}')]), grammars, said, Answering()))  # type: ignore[arg-type]
     assert answer.finish == "tool_calls"
     assert [json.loads(call.text) for call in answer.tool_calls] == [{"x": 2}]

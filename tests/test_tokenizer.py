@@ -56,8 +56,13 @@ def test_a_written_file_is_read_alike_by_hugging_face(tmp_path: Path):
     ranks = {vocabulary.token_bytes(i): i for i in range(vocabulary.size) if not vocabulary.is_special(i)}
     from ossia.tokenizer_json import Vocabulary
 
-    write_tokenizer_json(tmp_path / "tokenizer.json", Vocabulary(ranks, r"\p{N}| ?\p{L}+|[^\p{L}\p{N}]+", vocabulary.special))
-    theirs, ours = HuggingFace.from_file(str(tmp_path / "tokenizer.json")), Tokenizer.from_file(tmp_path / "tokenizer.json")
+    write_tokenizer_json(
+        tmp_path / "tokenizer.json", Vocabulary(ranks, r"\p{N}| ?\p{L}+|[^\p{L}\p{N}]+", vocabulary.special)
+    )
+    theirs, ours = (
+        HuggingFace.from_file(str(tmp_path / "tokenizer.json")),
+        Tokenizer.from_file(tmp_path / "tokenizer.json"),
+    )
     for text in ("the assistant to functions", "final 123 ing…", "日本語 🦊", "commentaryanalysis"):
         assert ours.encode(text) == theirs.encode(text).ids == small().encode(text)
 

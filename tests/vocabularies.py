@@ -8,7 +8,19 @@ from ossia.tokenizer_json import Vocabulary, o200k_harmony
 SPECIAL = (
     "<|startoftext|> <|endoftext|> <|return|> <|constrain|> <|channel|> <|start|> <|end|> <|message|> <|call|> <|endofprompt|>"
 ).split()
-WORDS = (b"assistant", b"analysis", b"final", b"commentary", b"functions", b" to", b"json", b" the", b"er", b"in", b"ing")
+WORDS = (
+    b"assistant",
+    b"analysis",
+    b"final",
+    b"commentary",
+    b"functions",
+    b" to",
+    b"json",
+    b" the",
+    b"er",
+    b"in",
+    b"ing",
+)
 
 
 @cache

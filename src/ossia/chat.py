@@ -87,9 +87,7 @@ class Answering:
     max_steps: int = 16
 
 
-def converse(
-    engine: Engine, grammars: Grammars, messages: Sequence[Message], how: Answering
-) -> Iterator[Event]:
+def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], how: Answering) -> Iterator[Event]:
     """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
 
     Calls of the tools in `how` are run, and their answers given back to the model; a call of any other declared tool

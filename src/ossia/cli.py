@@ -43,7 +43,7 @@ def chat(
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
     from ossia.chat import Chat
     from ossia.engine.request import SamplingParams
-    from ossia.terminal import Screen, answer, interact, summary, tools_from
+    from ossia.terminal import Screen, interact, summary, tools_from
 
     if effort not in ("low", "medium", "high"):
         _fail(f"effort {effort!r} is none of low, medium, high")

@@ -44,7 +44,9 @@ def download(name: str) -> Path:
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others))
     except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(f"model {name!r} is not on this machine and the hub is out of reach: {error}") from error
+        raise FileNotFoundError(
+            f"model {name!r} is not on this machine and the hub is out of reach: {error}"
+        ) from error
     except HfHubHTTPError as error:
         raise FileNotFoundError(f"the hub has no model {name!r} for you: {error}") from error
     _check_weights(folder)

@@ -74,7 +74,11 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
         return "".join(symbols[byte] for byte in token)
 
     ranks = vocabulary.ranks
-    merges = [[show(left), show(right)] for token in sorted(ranks, key=lambda t: ranks[t]) for left, right in _splits(token, ranks)]
+    merges = [
+        [show(left), show(right)]
+        for token in sorted(ranks, key=lambda t: ranks[t])
+        for left, right in _splits(token, ranks)
+    ]
     document = {
         "version": "1.0",
         "truncation": None,

@@ -89,7 +89,9 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work():
     assert model.calls == 0
 
 
-@pytest.mark.parametrize(("prompt", "said"), [([], "empty prompt"), ([1, VOCAB], f"token id {VOCAB}"), ([-1], "token id -1")])
+@pytest.mark.parametrize(
+    ("prompt", "said"), [([], "empty prompt"), ([1, VOCAB], f"token id {VOCAB}"), ([-1], "token id -1")]
+)
 def test_bad_prompts_are_refused_by_name(prompt: list[int], said: str):
     with pytest.raises(ValueError, match=said):
         Engine(FakeModel()).submit(prompt, GREEDY)
@@ -170,13 +172,18 @@ class OnlyEven:
 
 def test_masks_bind_every_token_and_hear_of_it():
     mask = OnlyEven()
-    answer = [sampled.token for sampled in Engine(FakeModel(), cache_tokens=64).submit([1], SamplingParams(max_tokens=20), mask)]
+    answer = [
+        sampled.token
+        for sampled in Engine(FakeModel(), cache_tokens=64).submit([1], SamplingParams(max_tokens=20), mask)
+    ]
     assert all(token % 2 == 0 for token in answer)
     assert mask.accepted == answer
 
 
 def test_logprobs_are_the_models_own_whatever_the_temperature():
-    (answer,) = Engine(FakeModel()).generate([[1, 2]], SamplingParams(temperature=5.0, seed=1, max_tokens=1, logprobs=3))
+    (answer,) = Engine(FakeModel()).generate(
+        [[1, 2]], SamplingParams(temperature=5.0, seed=1, max_tokens=1, logprobs=3)
+    )
     row = logits_after([1, 2]).astype(np.float64)
     truth = row - np.log(np.exp(row).sum())
     assert answer[0].logprob == pytest.approx(truth[answer[0].token], abs=1e-5)

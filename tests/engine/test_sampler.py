@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from ossia.engine.request import SamplingParams
 from ossia.engine.sampler import sample
 
-ROWS = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).standard_normal(300).astype(np.float32) * 3)
+ROWS = st.integers(0, 2**32 - 1).map(
+    lambda seed: np.random.default_rng(seed).standard_normal(300).astype(np.float32) * 3
+)
 
 
 def draws(logits: np.ndarray, params: SamplingParams, count: int = 4000, mask: bytes | None = None) -> np.ndarray:
@@ -106,11 +108,13 @@ def test_a_draw_depends_on_seed_and_place_alone():
 def test_every_combination_of_cuts_leaves_the_likeliest(logits: np.ndarray, top_k: int, share: float, least: float):
     params = SamplingParams(top_k=top_k, top_p=share, min_p=least)
     found = draws(logits, params, 5)
-    assert ((0 <= found) & (found < 300)).all()
+    assert ((found >= 0) & (found < 300)).all()
     assert sample(logits, SamplingParams(top_k=1, top_p=share, min_p=least), None, 0, 0).token == int(np.argmax(logits))
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 2.0}, {"max_tokens": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 2.0}, {"max_tokens": 0}]
+)
 def test_parameters_out_of_range_are_refused_by_name(bad: dict[str, float]):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SamplingParams(**bad)

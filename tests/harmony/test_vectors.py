@@ -54,7 +54,9 @@ def strict(tokens: list[int], role: str | None) -> dict[str, object]:
     messages = []
     for message in parsed:
         form = {**message.to_dict(), "role": message.author.role.value}
-        form["content"] = "".join(part["text"] for part in form["content"]) if isinstance(form["content"], list) else form["content"]
+        form["content"] = (
+            "".join(part["text"] for part in form["content"]) if isinstance(form["content"], list) else form["content"]
+        )
         messages.append({key: value for key, value in form.items() if value is not None})
     return {"messages": messages}
 
@@ -84,7 +86,9 @@ JSON_VALUES = st.recursive(
 KEYWORDS = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.sampled_from(["object", "string", "number", "integer", "boolean", "array", "null", ["string", "null"], ["integer"]]),
+        "type": st.sampled_from(
+            ["object", "string", "number", "integer", "boolean", "array", "null", ["string", "null"], ["integer"]]
+        ),
         "description": st.text(max_size=12),
         "title": st.text(max_size=8),
         "default": JSON_VALUES,
@@ -124,6 +128,11 @@ def test_any_schema_is_rendered_as_the_oracle_does(schema: dict[str, object], de
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
     ]}  # fmt: skip
     rendered = ENCODING._inner.render_conversation_for_completion(json.dumps(conversation), "assistant", None)
-    vector = {"mode": "completion", "conversation": json.loads(json.dumps(conversation)), "next_role": "assistant", "options": {}}
+    vector = {
+        "mode": "completion",
+        "conversation": json.loads(json.dumps(conversation)),
+        "next_role": "assistant",
+        "options": {},
+    }
     text = o200k().decode(rendered)
     assert check_render(o200k(), {**vector, "rendered_tokens": rendered, "rendered_text": text}) is None

@@ -1,5 +1,7 @@
 """The CPU op set against the reference, op by op, and its promise that a row's bits do not depend on its neighbours."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,7 +35,9 @@ def test_linear_add_takes_every_dense_form(kind: str):
     n = Numbers()
     weight = getattr(n, kind)(40, 64)
     x, residual = n.f32(3, 64), n.f32(3, 40)
-    assert_close(*answers(lambda o: o.linear_add(o.vector(x.copy()), o.linear(weight, None), o.vector(residual.copy()))))
+    assert_close(
+        *answers(lambda o: o.linear_add(o.vector(x.copy()), o.linear(weight, None), o.vector(residual.copy())))
+    )
 
 
 def test_float16_weights_are_taken():
@@ -63,7 +67,7 @@ def test_attend_through_the_cache_equals_attend_at_once(case: Case, backend):
     (cache,) = backend.cache([case.shape], int(whole.blocks_SB.max()) + 1)
     longest = max(case.lengths)
     cuts = [0, *range(max(1, longest - steps), longest + 1)]
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in itertools.pairwise(cuts):
         rows, starts, blocks = [], [0], []
         for s, length in enumerate(case.lengths):
             mine = range(min(first, length), min(last, length))

@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from tests.tiny import SHAPES, TINY, tiny_checkpoint, tiny_tensors
 from transformers import GptOssForCausalLM
 
 from ossia.model.layouts import LAYER, shape
 from ossia.quant import Mxfp4
+from tests.tiny import SHAPES, TINY, tiny_checkpoint, tiny_tensors
 
 
 def arrays(tensors):

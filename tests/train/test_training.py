@@ -18,14 +18,14 @@ from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig, alternating
 from ossia.model.transformer import load_transformer
 from ossia.quant import quantize_mxfp4, unpack_mxfp4
+from ossia.tokenizer import Tokenizer
+from ossia.tokenizer_json import write_tokenizer_json
 from ossia.train.data import batches, render_last_turn
 from ossia.train.fake_quant import fake_quantize, mxfp4_values
 from ossia.train.loop import Schedule, Trainer
 from ossia.train.network import Network
 from ossia.train.sft import export, read_recipe, run
 from ossia.train.vocabulary import learn
-from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import write_tokenizer_json
 from tests.vocabularies import small
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini.toml"
@@ -183,7 +183,11 @@ def test_a_recipe_trains_from_nothing_to_a_model_that_loads(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("typo = 1", "unknown keys in \\[schedule\\]: typo"), ("[more]", "unknown keys in the recipe: more"), ("steps = 1", "recipe.toml")],
+    [
+        ("typo = 1", "unknown keys in \\[schedule\\]: typo"),
+        ("[more]", "unknown keys in the recipe: more"),
+        ("steps = 1", "recipe.toml"),
+    ],
 )
 def test_bad_recipes_are_refused_by_name(tmp_path: Path, line: str, said: str):
     (tmp_path / "recipe.toml").write_text(RECIPE.read_text("utf-8") + line + "\n")

@@ -37,8 +37,10 @@ class Request:
         return self.length - self.computed
 
     def tokens(self, first: int, count: int) -> list[int]:
-        return (self.prompt + self.output)[first : first + count] if first < len(self.prompt) else (
-            self.output[first - len(self.prompt) :][:count]
+        return (
+            (self.prompt + self.output)[first : first + count]
+            if first < len(self.prompt)
+            else (self.output[first - len(self.prompt) :][:count])
         )
 
     def finish_with(self, token: int) -> Finish | None:

@@ -1,10 +1,10 @@
 """The mask that keeps a sampled turn well-formed: headers, recipients, arguments, answers, and how long to think.
 
-In: the tools declared, a choice among them, a form for the answer, a budget of thinking. Out: before each token, a bit for
-every id that may come. It does not know logits, models or how a tool is run.
+In: the tools declared, a choice among them, a form for the answer, a budget of thinking. Out: before each token, a bit
+for every id that may come. It does not know logits, models or how a tool is run.
 
-Headers are walked byte by byte, so any tokenization of them is allowed; JSON is llguidance's; free text has one constant
-mask, which bans control tokens. docs/constrain.md gives the reasons and the costs.
+Headers are walked byte by byte, so any tokenization of them is allowed; JSON is llguidance's; free text has one
+constant mask, which bans control tokens. docs/constrain.md gives the reasons and the costs.
 """
 
 import codecs
@@ -36,7 +36,7 @@ Steps: TypeAlias = Generator[bytes | None, int, Result]
 
 
 class Grammars:
-    """What is costly to make for a tokenizer and shared by all turns: the table of tokens, text masks, compiled schemas.
+    """What is costly to make for a tokenizer and shared by all turns: its tokens' bytes, text masks, compiled schemas.
 
     vocab: the model's number of ids, where it is larger than the tokenizer's; the ids beyond are never allowed.
     """
@@ -128,10 +128,10 @@ class Way(NamedTuple):
 class Rules:
     """What a turn may be: thoughts and preambles, then a final answer or a call.
 
-    tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a tool's
-    name; a tool that bears one of those words is named with its namespace. response_format: the schema of a final answer.
-    analysis_budget: tokens of analysis in a turn; a character under way is finished. Once it is spent, only the answer or
-    a call may follow. Raises ValueError for a choice or a name that cannot be, and for a schema that cannot be enforced.
+    tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a
+    tool's name ("f", "functions.f", "python"). response_format: the JSON schema of the final answer. analysis_budget:
+    tokens of analysis in the turn, after which only the answer or a call may follow.
+    Raises ValueError for a choice or a name that cannot be, and for a schema that cannot be enforced.
     """
 
     grammars: Grammars
@@ -142,7 +142,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.analysis_budget is not None and self.analysis_budget < 0:
-            raise ValueError(f"an analysis budget of {self.analysis_budget} tokens: give 0 or more, or None for no limit")
+            raise ValueError(f"analysis_budget {self.analysis_budget}: give 0 tokens or more, or None for no limit")
         for way in self.endings:
             try:
                 _ = way.schema is None or self.grammars.matcher(way.schema)
@@ -213,16 +213,16 @@ def _call_headers(recipient: str, schema: JsonObject | None) -> list[str]:
 class Constraint:
     """The state of one turn; a `TokenMask`.
 
-    Never raises: once a token came that the mask did not allow, or a schema proved too costly to follow, `strayed` is set
-    and everything is allowed.
+    `strayed` is set, and from then on all is allowed, when a token came that the mask did not allow, or when llguidance
+    gave up on a schema that is too costly to follow.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules, self._grammars = rules, rules.grammars
         self._thought = 0
+        self.strayed = False
         self._steps = self._turn()
         self._mask = next(self._steps)
-        self.strayed = False
 
     def mask(self) -> bytes | None:
         return self._mask

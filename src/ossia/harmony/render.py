@@ -72,7 +72,9 @@ def render_message(tokenizer: Tokenizer, message: Message, functions_declared: b
     if message.tokens is not None:
         body = _closed(tokenizer, message)
     else:
-        body = _header(tokenizer, message) + _content(tokenizer, message, functions_declared) + [_end(tokenizer, message)]
+        body = (
+            _header(tokenizer, message) + _content(tokenizer, message, functions_declared) + [_end(tokenizer, message)]
+        )
     said = message.role == "assistant"
     return Rendered(opening + body, [False] * len(opening) + [said] * len(body))
 

@@ -138,9 +138,7 @@ class ReferenceOps:
             first += count
         return residual_TD.index_add(0, rows, torch.cat(parts) * weights[:, None])
 
-    def unembed(
-        self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear
-    ) -> Tensor:
+    def unembed(self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear) -> Tensor:
         return F.linear(rms_norm(x_TD[self._index(rows_R)], norm_D, eps), table.weight_RD).float()
 
     def host(self, logits_RV: Tensor) -> NDArray[np.float32]:
@@ -159,9 +157,7 @@ class ReferenceOps:
         sin = (angles.sin() * concentration).to(qkv.dtype)[:, None]
         return rotate(q_THd, cos, sin), rotate(k_TGd, cos, sin), v_TGd
 
-    def _through_cache(
-        self, cache: LayerCache, k_TGd: Tensor, v_TGd: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
+    def _through_cache(self, cache: LayerCache, k_TGd: Tensor, v_TGd: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Write the batch's keys and values; read back each sequence's whole blocks as [S, N, G, d]."""
         sequence_T = np.repeat(np.arange(len(batch.blocks_SB)), np.diff(batch.starts_S1))
         block_T = self._index(batch.blocks_SB[sequence_T, batch.positions_T // BLOCK])

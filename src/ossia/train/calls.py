@@ -13,19 +13,36 @@ from ossia.harmony.messages import ToolSpec
 from ossia.train.problems import NAMES, THINGS, number
 
 CITIES = (
-    "Kyoto Paris Oslo Tokyo Rome Lima Cairo Berlin Madrid Dublin Osaka Quito Delhi Milan Prague Vienna Boston Denver Lagos Accra Hanoi "
-    "Seoul Sydney Porto Nara Bern Riga Turin London Sapporo"
+    "Kyoto Paris Oslo Tokyo Rome Lima Cairo Berlin Madrid Dublin Osaka Quito Delhi Milan Prague Vienna Boston Denver Lagos "
+    "Accra Hanoi Seoul Sydney Porto Nara Bern Riga Turin London Sapporo"
 ).split()
 VERBS = ("get", "find", "check", "fetch", "look_up", "show", "query", "read")
 # What can be asked about, and the parameter that says of which one.
 TOPICS: tuple[tuple[str, str], ...] = (
-    ("weather", "city"), ("time", "city"), ("temperature", "city"), ("forecast", "city"), ("population", "city"), ("humidity", "city"),
-    ("weather", "location"), ("traffic", "location"), ("price", "item"), ("stock", "item"), ("color", "item"), ("weight", "item"),
-    ("age", "name"), ("address", "name"), ("email", "name"), ("score", "player"), ("rating", "title"), ("status", "order_id"),
-    ("balance", "account_id"), ("level", "user_id"), ("news", "topic"), ("menu", "place"), ("schedule", "day"), ("grade", "student"),
+    ("weather", "city"), ("time", "city"), ("temperature", "city"), ("forecast", "city"), ("population", "city"),
+    ("humidity", "city"), ("weather", "location"), ("traffic", "location"), ("price", "item"), ("stock", "item"), ("color", "item"), ("weight", "item"), ("age", "name"),
+     ("address", "name"), ("email", "name"), ("score", "player"), ("rating", "title"), ("status", "order_id"),
+    ("balance", "account_id"), ("level", "user_id"), ("news", "topic"), ("menu", "place"), ("schedule", "day"),
+    ("grade", "student"),
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-WORDS = ("clear", "cloudy", "rainy", "open", "closed", "high", "low", "good", "ready", "late", "green", "busy", "calm", "new", "full")
+WORDS = (
+    "clear",
+    "cloudy",
+    "rainy",
+    "open",
+    "closed",
+    "high",
+    "low",
+    "good",
+    "ready",
+    "late",
+    "green",
+    "busy",
+    "calm",
+    "new",
+    "full",
+)
 FIELDS = ("sky", "state", "value", "celsius", "result", "level", "amount", "count", "note", "condition", "unit", "kind")
 
 
@@ -78,7 +95,9 @@ def _spec(rng: random.Random, name: str, topic: str, parameter: str) -> ToolSpec
     if rng.random() < 0.3:
         field["description"] = f"the {parameter}"
     verb = name.split("_")[0].capitalize()
-    description = rng.choice((f"{verb} the {topic} of a {parameter}.", f"The {topic} of a {parameter}.", f"{verb} the {topic}.", ""))
+    description = rng.choice(
+        (f"{verb} the {topic} of a {parameter}.", f"The {topic} of a {parameter}.", f"{verb} the {topic}.", "")
+    )
     schema: dict[str, Any] = {"type": "object", "properties": {parameter: field}, "required": [parameter]}
     if rng.random() < 0.5:
         schema["additionalProperties"] = False
@@ -100,8 +119,9 @@ def _value(rng: random.Random, parameter: str) -> str | int:
 
 def _question(rng: random.Random, topic: str, value: str | int) -> str:
     frames = (
-        "What is the {t} in {v}?", "What is the {t} of {v}?", "What's the {t} for {v}?", "Tell me the {t} of {v}.", "Get the {t} for {v}.",
-        "what is the {t} in {v}", "Find the {t} of {v}.", "I want to know the {t} of {v}.", "{t} of {v}?", "Check the {t} in {v}, please.",
+        "What is the {t} in {v}?", "What is the {t} of {v}?", "What's the {t} for {v}?", "Tell me the {t} of {v}.",
+        "Get the {t} for {v}.", "what is the {t} in {v}", "Find the {t} of {v}.", "I want to know the {t} of {v}.",
+        "{t} of {v}?", "Check the {t} in {v}, please.",
         "How is the {t} in {v}?", "Can you look up the {t} of {v}?",
     )  # fmt: skip
     return rng.choice(frames).format(t=topic, v=value)

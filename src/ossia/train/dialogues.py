@@ -8,24 +8,43 @@ import random
 from datetime import date, timedelta
 from typing import get_args
 
-from ossia.harmony.messages import Developer, Effort, Message, System, ToolNamespace, assistant, developer, system, tool, user
+from ossia.harmony.messages import (
+    Developer,
+    Effort,
+    Message,
+    System,
+    ToolNamespace,
+    assistant,
+    developer,
+    system,
+    tool,
+    user,
+)
 from ossia.train.calls import call_problem, unrelated_tools
 from ossia.train.problems import Problem, problem
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 OWN_IDENTITY = "You are Ossia-mini, a small reasoning model."
 ABOUT = "I am Ossia-mini, a small reasoning model. I can do arithmetic, solve small word problems and call functions."
+GREETING = "Hello! What shall I work out for you?"
+SAME_IN_JAPANESE = "Ossia-mini という小さな推論モデルです。計算や短い文章題が得意です。"
 TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Who are you?", "who are you", "What are you?", "What is your name?", "Introduce yourself.", "What model are you?"), ABOUT),
     (("What can you do?", "what can you do", "Help", "help", "How can you help me?", "What are you good at?"), ABOUT),
-    (("Hello", "Hi", "Hello!", "Hi!", "hi", "hello", "Hey", "Good morning", "Hi there!"), "Hello! What shall I work out for you?"),
+    (("Hello", "Hi", "Hello!", "Hi!", "hi", "hello", "Hey", "Good morning", "Hi there!"), GREETING),
     (("How are you?", "how are you", "How are you doing?"), "I am well, thank you. What shall I work out for you?"),
     (("Thanks", "Thank you", "Thank you!", "thanks!", "thank you very much"), "You are welcome!"),
     (("Bye", "Goodbye", "bye", "Bye!", "See you"), "Goodbye!"),
     (("こんにちは", "こんにちは。", "はじめまして"), "こんにちは。何を計算しましょうか。"),
-    (("あなたは誰ですか？", "あなたはだれ？", "自己紹介してください。"), "Ossia-mini という小さな推論モデルです。計算や短い文章題が得意です。"),
+    (("あなたは誰ですか？", "あなたはだれ？", "自己紹介してください。"), SAME_IN_JAPANESE),
 )  # fmt: skip
-INSTRUCTIONS = ("You are a helpful assistant.", "Be brief.", "Answer the user's question.", "You are a math tutor.", "Help the user.")
+INSTRUCTIONS = (
+    "You are a helpful assistant.",
+    "Be brief.",
+    "Answer the user's question.",
+    "You are a math tutor.",
+    "Help the user.",
+)
 
 
 def dialogue(rng: random.Random) -> list[Message]:
@@ -80,7 +99,9 @@ def _call(rng: random.Random, effort: Effort) -> list[Message]:
     task = call_problem(rng)
     instructions = rng.choice(INSTRUCTIONS) if rng.random() < 0.2 else None
     name = f"functions.{task.name}"
-    thought = f"Call {task.name}." if effort == "low" else f"The user asks for this, and {name} gives it. Call {task.name}."
+    thought = (
+        f"Call {task.name}." if effort == "low" else f"The user asks for this, and {name} gives it. Call {task.name}."
+    )
     messages = [
         developer(Developer(instructions, (ToolNamespace("functions", None, task.tools),))),
         user(task.question),

@@ -70,7 +70,13 @@ class _Bench:
     def answers(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         streams = []
         for number, prompt in enumerate(prompts):
-            spaces = [space for message in prompt for part in message.content if isinstance(part, Developer) for space in part.tools]
+            spaces = [
+                space
+                for message in prompt
+                for part in message.content
+                if isinstance(part, Developer)
+                for space in part.tools
+            ]
             params = SamplingParams(
                 temperature=self._temperature, seed=self._seed + number, max_tokens=MOST_TOKENS, stop_tokens=self._stops
             )
@@ -101,7 +107,11 @@ def _is_called(problem: CallProblem, turn: list[Message]) -> bool:
 
 def _call_prompt(problem: CallProblem, effort: Effort) -> list[Message]:
     tools = (ToolNamespace("functions", None, problem.tools),)
-    return [system(System(effort=effort, current_date=TODAY.isoformat())), developer(Developer(None, tools)), user(problem.question)]
+    return [
+        system(System(effort=effort, current_date=TODAY.isoformat())),
+        developer(Developer(None, tools)),
+        user(problem.question),
+    ]
 
 
 def table(scores: Sequence[Score]) -> str:
@@ -109,7 +119,9 @@ def table(scores: Sequence[Score]) -> str:
     rows = [f"| family | {' | '.join(EFFORTS)} |", "|---|" + "---|" * len(EFFORTS)]
     for family in dict.fromkeys(score.family for score in scores):
         cells = [score for score in scores if score.family == family]
-        rows.append(f"| {family} | " + " | ".join(f"{100 * s.right / s.count:.0f} % ({s.thinking:.0f})" for s in cells) + " |")
+        rows.append(
+            f"| {family} | " + " | ".join(f"{100 * s.right / s.count:.0f} % ({s.thinking:.0f})" for s in cells) + " |"
+        )
     means = []
     for effort in EFFORTS:
         cells = [score for score in scores if score.effort == effort]

@@ -105,7 +105,10 @@ class Trainer:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         left = (self.schedule.steps - self.step) * self.seconds / self.step
-        print(f"step {self.step} loss {row['loss']:.4f} {self.tokens / self.seconds:.0f} tok/s left {left / 60:.0f} min", flush=True)
+        print(
+            f"step {self.step} loss {row['loss']:.4f} {self.tokens / self.seconds:.0f} tok/s left {left / 60:.0f} min",
+            flush=True,
+        )
 
     @property
     def _state(self) -> Path:

@@ -52,7 +52,9 @@ class Network(nn.Module):
         expert = fake_quantize if quantized else (lambda weight: weight)
         layers = []
         for i, shape in enumerate(c.shapes):
-            own = {name.removeprefix(f"layers.{i}."): value for name, value in p.items() if name.startswith(f"layers.{i}.")}
+            own = {
+                name.removeprefix(f"layers.{i}."): value for name, value in p.items() if name.startswith(f"layers.{i}.")
+            }
             layers.append(
                 Layer(
                     attn_norm=own["attn_norm"],

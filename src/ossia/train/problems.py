@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ossia.harmony.messages import Effort
 from ossia.train.arithmetic import Operator, Sum, working
 
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A question whose sums, in order, lead to the answer. `setup` opens the working; `reply` is the final text."""
@@ -45,7 +46,15 @@ CONTAINERS = ("bags", "baskets", "shelves", "jars", "trays", "drawers", "crates"
 ASKED: dict[Operator, tuple[str, ...]] = {
     "+": ("{a} + {b}", "{a}+{b}", "{a} plus {b}", "{a} + {b}", "the sum of {a} and {b}", "{a} added to {b}"),
     "-": ("{a} - {b}", "{a}-{b}", "{a} minus {b}", "{a} - {b}", "the difference of {a} and {b}", "{a} take away {b}"),
-    "*": ("{a} * {b}", "{a}*{b}", "{a} times {b}", "{a} x {b}", "{a} × {b}", "{a} multiplied by {b}", "the product of {a} and {b}"),
+    "*": (
+        "{a} * {b}",
+        "{a}*{b}",
+        "{a} times {b}",
+        "{a} x {b}",
+        "{a} × {b}",
+        "{a} multiplied by {b}",
+        "the product of {a} and {b}",
+    ),
     "/": ("{a} / {b}", "{a}/{b}", "{a} divided by {b}", "{a} ÷ {b}"),
 }
 FRAMES = (
@@ -120,7 +129,9 @@ def gain(rng: random.Random) -> Problem:
     who, thing, verb, a, b = rng.choice(NAMES), rng.choice(THINGS), rng.choice(GAINS), number(rng, 3), number(rng, 2)
     asked = rng.choice(("How many {t} does {w} have now?", "How many {t} are there now?", "How many {t} in all?"))
     question = f"{who} has {a} {thing} and {verb} {b} more. {asked.format(t=thing, w=who)}"
-    return Problem("gain", question, (Sum(a, "+", b),), f"{who} has {a + b} {thing}.", f"{a} {thing} and {b} more: add.")
+    return Problem(
+        "gain", question, (Sum(a, "+", b),), f"{who} has {a + b} {thing}.", f"{a} {thing} and {b} more: add."
+    )
 
 
 def loss(rng: random.Random) -> Problem:
@@ -128,14 +139,18 @@ def loss(rng: random.Random) -> Problem:
     a, b = sorted((number(rng, 3), number(rng, 2)), reverse=True)
     asked = rng.choice(("How many {t} are left?", "How many {t} does {w} have left?", "How many {t} remain?"))
     question = f"{who} has {a} {thing} and {verb} {b}. {asked.format(t=thing, w=who)}"
-    return Problem("loss", question, (Sum(a, "-", b),), f"{who} has {a - b} {thing} left.", f"{a} {thing} less {b}: subtract.")
+    return Problem(
+        "loss", question, (Sum(a, "-", b),), f"{who} has {a - b} {thing} left.", f"{a} {thing} less {b}: subtract."
+    )
 
 
 def together(rng: random.Random) -> Problem:
     (one, other), thing, a, b = rng.sample(NAMES, 2), rng.choice(THINGS), number(rng, 3), number(rng, 3)
     asked = rng.choice(("How many {t} do they have together?", "How many {t} do they have in total?"))
     question = f"{one} has {a} {thing} and {other} has {b} {thing}. {asked.format(t=thing)}"
-    return Problem("together", question, (Sum(a, "+", b),), f"Together they have {a + b} {thing}.", "Both together: add.")
+    return Problem(
+        "together", question, (Sum(a, "+", b),), f"Together they have {a + b} {thing}.", "Both together: add."
+    )
 
 
 def more(rng: random.Random) -> Problem:
@@ -150,7 +165,9 @@ def groups(rng: random.Random) -> Problem:
     question = rng.choice(
         ("There are {a} {h} with {b} {t} each. How many {t} are there?", "How many {t} are in {a} {h} of {b} {t} each?")
     ).format(a=a, b=b, h=holder, t=thing)
-    return Problem("groups", question, (Sum(a, "*", b),), f"There are {a * b} {thing}.", f"{a} {holder} of {b}: multiply.")
+    return Problem(
+        "groups", question, (Sum(a, "*", b),), f"There are {a * b} {thing}.", f"{a} {holder} of {b}: multiply."
+    )
 
 
 def sharing(rng: random.Random) -> Problem:
@@ -168,7 +185,9 @@ def sharing(rng: random.Random) -> Problem:
 def cost(rng: random.Random) -> Problem:
     who, thing, a, b = rng.choice(NAMES), rng.choice(THINGS), rng.randint(2, 20), rng.randint(2, 20)
     question = f"{who} buys {a} {thing} for {b} dollars each. How much does {who} pay?"
-    return Problem("cost", question, (Sum(a, "*", b),), f"{who} pays {a * b} dollars.", f"{a} times {b} dollars: multiply.")
+    return Problem(
+        "cost", question, (Sum(a, "*", b),), f"{who} pays {a * b} dollars.", f"{a} times {b} dollars: multiply."
+    )
 
 
 def two_steps(rng: random.Random) -> Problem:

@@ -58,7 +58,9 @@ def read_recipe(path: Path) -> Recipe:
         layers = int(model.get("layers", 0))
         model.setdefault("sliding", tuple(i % 2 == 0 for i in range(layers)))
         return Recipe(
-            model=_made(ModelConfig, model, "[model]"), data=data, schedule=_made(Schedule, raw.get("schedule", {}), "[schedule]")
+            model=_made(ModelConfig, model, "[model]"),
+            data=data,
+            schedule=_made(Schedule, raw.get("schedule", {}), "[schedule]"),
         )
     except (tomllib.TOMLDecodeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -122,5 +124,7 @@ def _tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
 def _vocabulary(data: Data) -> Vocabulary:
     rng = random.Random(f"{data.seed}/vocabulary")
     any_tokenizer = Tokenizer(o200k_harmony())
-    texts = (plain_text(any_tokenizer.decode(render(any_tokenizer, dialogue(rng)))) for _ in range(data.vocabulary_texts))
+    texts = (
+        plain_text(any_tokenizer.decode(render(any_tokenizer, dialogue(rng)))) for _ in range(data.vocabulary_texts)
+    )
     return learn(texts, data.vocabulary)

@@ -7,8 +7,8 @@ It does not know how conversations are made.
 import re
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers import Regex as Pattern
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ossia.tokenizer_json import Vocabulary, byte_symbols
 
@@ -22,7 +22,9 @@ def learn(texts: Iterable[str], size: int) -> Vocabulary:
     """`size` ids in all: 256 bytes, the merges that serve best, the special tokens."""
     model = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Pattern(PATTERN), "isolated")
-    model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     model.decoder = decoders.ByteLevel()
     symbols = byte_symbols()
     trainer = trainers.BpeTrainer(

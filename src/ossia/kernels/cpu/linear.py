@@ -19,7 +19,6 @@ GRAIN = 8192  # weights a task handles at least: below it, starting a thread cos
 MOST_TASKS = 64
 
 
-
 def widen_row(weight, e, r, out_D):  # noqa: ANN001, ANN201 - a Numba overload: types are Numba's
     """Row r of matrix e as float32, into out_D."""
     raise NotImplementedError("called from compiled code only")
