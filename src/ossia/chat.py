@@ -219,7 +219,8 @@ class Chat:
             raise ValueError(f"model {self.model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
         self.grammars = Grammars(self.model.tokenizer)
         self.engine = self.model.engine()
-        self.instructions, self.effort = instructions, effort
+        self.instructions = instructions
+        self.effort: Effort = effort
         given = params or SamplingParams()
         self.how = Answering(
             params=replace(given, stop_tokens=given.stop_tokens | self.model.stop_tokens),
@@ -235,7 +236,7 @@ class Chat:
         made = tuple(each if isinstance(each, Tool) else function_tool(each) for each in tools)
         self.how = replace(self.how, tools=made)
 
-    def stream(self, text: str) -> Iterator[Event]:
+    def stream(self, text: str) -> Generator[Event, None, None]:
         """Say `text` and stream the answer's events. Closed early, what was said so far stays in the history.
 
         Raises ContextError, and forgets `text`, when the conversation has grown past the context.
@@ -268,7 +269,7 @@ class Chat:
             while (event := await asyncio.to_thread(next, events, None)) is not None:
                 yield event
         finally:
-            await asyncio.to_thread(events.close)  # type: ignore[attr-defined]
+            await asyncio.to_thread(events.close)
 
     def ask(self, text: str) -> Answer:
         """Say `text` and wait for the whole answer."""

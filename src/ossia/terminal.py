@@ -7,7 +7,7 @@ It does not know how a model is loaded or how an answer is sampled.
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TextIO, get_args
@@ -98,17 +98,13 @@ def interact(make_chat: Callable[[], Chat], history_file: Path | None, screen: S
 def answer(chat: Chat, text: str, screen: Screen) -> None:
     """Stream one answer; Ctrl-C ends it and keeps what was said. A refusal (too long a prompt) is said, not raised."""
     try:
-        with closing(_events(chat, text)) as events:
+        with closing(chat.stream(text)) as events:
             if done := screen.show(events):
                 screen.note(summary(done))
     except KeyboardInterrupt:
         screen.note("\n(stopped)")
     except ValueError as error:
         screen.note(f"error: {error}")
-
-
-def _events(chat: Chat, text: str) -> Iterator[Event]:
-    yield from chat.stream(text)
 
 
 def command(chat: Chat, line: str) -> str:

@@ -39,9 +39,9 @@ class Runner:
 
 def batch_of(chunks: Sequence[Chunk]) -> Batch:
     """The chunks' rows one behind the other."""
-    counts = [chunk.count for chunk in chunks]
-    tokens = [token for chunk in chunks for token in chunk.request.tokens(chunk.first, chunk.count)]
-    positions = [np.arange(chunk.first, chunk.first + chunk.count, dtype=np.int32) for chunk in chunks]
+    counts = [chunk.size for chunk in chunks]
+    tokens = [token for chunk in chunks for token in chunk.request.tokens(chunk.first, chunk.size)]
+    positions = [np.arange(chunk.first, chunk.first + chunk.size, dtype=np.int32) for chunk in chunks]
     starts = np.cumsum([0, *counts]).astype(np.int32)
     blocks = np.zeros((len(chunks), max(len(chunk.request.blocks) for chunk in chunks)), np.int32)
     for row, chunk in zip(blocks, chunks, strict=True):

@@ -52,16 +52,16 @@ class Request:
 
 
 class Chunk(NamedTuple):
-    """Tokens first..first+count of a request, to be computed in this step."""
+    """Tokens first..first+size of a request, to be computed in this step."""
 
     request: Request
     first: int
-    count: int
+    size: int
 
     @property
     def samples(self) -> bool:
         """Whether the chunk ends at the newest token, so that the next one can be sampled."""
-        return self.first + self.count == self.request.length
+        return self.first + self.size == self.request.length
 
 
 class Scheduler:
@@ -91,20 +91,20 @@ class Scheduler:
             if budget and request in self.running:  # an earlier one may have preempted it
                 chunk = self._chunk(request, budget)
                 chunks += [chunk] if chunk else []
-                budget -= chunk.count if chunk else 0
+                budget -= chunk.size if chunk else 0
         while budget and self.waiting and self._fits(self.waiting[0], budget):
             request = self.waiting.popleft()
             self.running.append(request)
             chunk = self._chunk(request, budget)
             assert chunk is not None, "its blocks were counted before"
             chunks.append(chunk)
-            budget -= chunk.count
+            budget -= chunk.size
         return [chunk for chunk in chunks if chunk.request in self.running]
 
     def commit(self, chunk: Chunk, sampled: Sampled | None) -> None:
         """The chunk is computed; `sampled` is its next token, when it reached the end."""
         request = chunk.request
-        request.computed = chunk.first + chunk.count
+        request.computed = chunk.first + chunk.size
         if sampled is None:
             return
         request.output.append(sampled.token)

@@ -20,8 +20,8 @@ def message_from_json(raw: Json) -> Message:
     """Raises ValueError for an unknown role, content type or effort."""
     content = raw["content"]
     parts = [content] if isinstance(content, str) else [_content(each) for each in content]
-    fields = {key: raw.get(key) for key in ("name", "channel", "recipient", "content_type")}
-    return Message(get_role(raw["role"]), tuple(parts), **fields)
+    name, channel, recipient, content_type = map(raw.get, ("name", "channel", "recipient", "content_type"))
+    return Message(get_role(raw["role"]), tuple(parts), name, channel, recipient, content_type)
 
 
 def get_role(name: str) -> Role:

@@ -28,12 +28,12 @@ MOST_TOKENS = 400
 
 
 class Score(NamedTuple):
-    """Right answers out of `count`, and the mean tokens of analysis."""
+    """Right answers out of `total`, and the mean tokens of analysis."""
 
     family: str
     effort: Effort
     right: int
-    count: int
+    total: int
     thinking: float
 
 
@@ -120,12 +120,12 @@ def table(scores: Sequence[Score]) -> str:
     for family in dict.fromkeys(score.family for score in scores):
         cells = [score for score in scores if score.family == family]
         rows.append(
-            f"| {family} | " + " | ".join(f"{100 * s.right / s.count:.0f} % ({s.thinking:.0f})" for s in cells) + " |"
+            f"| {family} | " + " | ".join(f"{100 * s.right / s.total:.0f} % ({s.thinking:.0f})" for s in cells) + " |"
         )
     means = []
     for effort in EFFORTS:
         cells = [score for score in scores if score.effort == effort]
-        means.append(f"{100 * sum(s.right for s in cells) / sum(s.count for s in cells):.1f} %")
+        means.append(f"{100 * sum(s.right for s in cells) / sum(s.total for s in cells):.1f} %")
     return "\n".join([*rows, f"| all | {' | '.join(means)} |"])
 
 

@@ -1,0 +1,79 @@
+"""From a folder to a model: logits without a tokenizer, errors by name, stop tokens, both backends."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ossia
+from ossia.engine.request import ContextError
+from ossia.hub import MINI, find
+from ossia.model.checkpoint import CheckpointError
+from tests.tiny import TINY, tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tiny_checkpoint(folder, TINY)
+    return folder
+
+
+def test_a_checkpoint_without_a_tokenizer_serves_logits_only(tiny: Path):
+    model = ossia.load(tiny)
+    logits = model.logits([1, 2, 3])
+    assert (logits.shape, logits.dtype) == ((3, TINY.vocab), np.float32)
+    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
+        ossia.Chat(model)
+
+
+def test_both_backends_agree(tiny: Path):
+    cpu, reference = (ossia.load(tiny, backend=name).logits(range(20)) for name in ("cpu", "reference"))
+    np.testing.assert_allclose(cpu, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_backends_that_are_not_there_say_what_to_use(tiny: Path):
+    with pytest.raises(ValueError, match="use backend='cpu'"):
+        ossia.load(tiny, backend="triton")
+    with pytest.raises(ValueError, match="unknown backend 'tpu'"):
+        ossia.load(tiny, backend="tpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("tokens", "said"), [([], "at least one token"), ([0, TINY.vocab], "outside the vocabulary"), ([-1], "-1")])
+def test_bad_tokens_are_refused_by_name(tiny: Path, tokens: list[int], said: str):
+    with pytest.raises(ValueError, match=said):
+        ossia.load(tiny).logits(tokens)
+
+
+def test_more_tokens_than_the_context_are_refused(tiny: Path):
+    with pytest.raises(ContextError, match=f"context of {TINY.max_context}"):
+        ossia.load(tiny).logits([0] * (TINY.max_context + 1))
+
+
+def test_a_damaged_checkpoint_names_its_tensor(tiny: Path, tmp_path: Path):
+    shutil.copytree(tiny, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        ossia.load(tmp_path / "broken")
+
+
+def test_progress_is_told_layer_by_layer(tiny: Path):
+    told: list[tuple[int, int]] = []
+    ossia.load(tiny, progress=lambda done, total: told.append((done, total)))
+    assert told == [(i + 1, TINY.layers) for i in range(TINY.layers)]
+
+
+def test_turns_end_at_call_even_where_the_file_forgets_it(tmp_path: Path):
+    shutil.copytree(find(MINI), tmp_path / "mini")
+    special = ossia.load().tokenizer.special
+    (tmp_path / "mini" / "generation_config.json").write_text(json.dumps({"eos_token_id": special["<|return|>"]}))
+    assert ossia.load(tmp_path / "mini").stop_tokens == {special["<|return|>"], special["<|call|>"]}
+
+
+def test_the_package_is_light_until_something_is_used():
+    assert set(ossia.__all__) <= set(dir(ossia)) | {"Chat", "Model", "converse", "load"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ossia.nothing
