@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ossia.harmony.json_form import conversation_from_json, get_role, message_from_json, message_to_json
+from ossia.harmony.json_form import conversation_from_json, role_from_json, message_from_json, message_to_json
 from ossia.harmony.parse import Delta, End, Event, Parser
 from ossia.harmony.render import render, render_message, render_training
 from ossia.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def _rendered(tokenizer: Tokenizer, vector: Vector) -> list[int]:
         functions = options.get("conversation_has_function_tools", False)
         return render_message(tokenizer, message_from_json(vector["message"]), functions).tokens
     messages = conversation_from_json(vector["conversation"])
-    role = None if vector["next_role"] is None else get_role(vector["next_role"])
+    role = None if vector["next_role"] is None else role_from_json(vector["next_role"])
     drop = options.get("auto_drop_analysis", True)
     if vector["mode"] == "training":
         return render_training(tokenizer, messages, drop).tokens
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     tokenizer = Tokenizer.from_file(given.tokenizer) if given.tokenizer else Tokenizer(o200k_harmony())
     passed = failed = 0
-    for number, line in enumerate(given.file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(given.file.read_bytes().splitlines(), 1):
         vector = json.loads(line)
         run: Callable[[Tokenizer, Vector], str | None] = check_render if "mode" in vector else check_parse
         if difference := run(tokenizer, vector):

@@ -4,34 +4,79 @@ In: the parsed JSON of a conversation or a message. Out: `Message` values; and b
 It does not know tokens.
 """
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
+
+import msgspec
 
 from ossia.harmony.messages import Content, Developer, Effort, Message, Role, System, ToolNamespace, ToolSpec
 
-Json = Mapping[str, Any]
+EFFORTS: dict[str, Effort] = {each.capitalize(): each for each in get_args(Effort)}
 
 
-def conversation_from_json(raw: Json) -> list[Message]:
-    return [message_from_json(each) for each in raw["messages"]]
+class _Tool(msgspec.Struct):
+    name: str
+    description: str
+    parameters: Any = None
 
 
-def message_from_json(raw: Json) -> Message:
-    """Raises ValueError for an unknown role, content type or effort."""
-    content = raw["content"]
-    parts = [content] if isinstance(content, str) else [_content(each) for each in content]
-    name, channel, recipient, content_type = map(raw.get, ("name", "channel", "recipient", "content_type"))
-    return Message(get_role(raw["role"]), tuple(parts), name, channel, recipient, content_type)
+class _Namespace(msgspec.Struct):
+    name: str
+    tools: list[_Tool]
+    description: str | None = None
 
 
-def get_role(name: str) -> Role:
+class _Channels(msgspec.Struct):
+    valid_channels: list[str]
+    channel_required: bool
+
+
+class _Text(msgspec.Struct, tag="text"):
+    text: str
+
+
+class _System(msgspec.Struct, tag="system_content"):
+    model_identity: str | None = None
+    reasoning_effort: Literal["Low", "Medium", "High"] | None = None
+    knowledge_cutoff: str | None = None
+    conversation_start_date: str | None = None
+    channel_config: _Channels | None = None
+    tools: dict[str, _Namespace] | None = None
+
+
+class _Developer(msgspec.Struct, tag="developer_content"):
+    instructions: str | None = None
+    tools: dict[str, _Namespace] | None = None
+
+
+class _Message(msgspec.Struct):
+    role: Role
+    content: str | list[_Text | _System | _Developer]
+    name: str | None = None
+    channel: str | None = None
+    recipient: str | None = None
+    content_type: str | None = None
+
+
+class _Conversation(msgspec.Struct):
+    messages: list[_Message]
+
+
+def conversation_from_json(raw: Any) -> list[Message]:
+    """Raises ValueError, naming the place, where the form is not kept."""
+    return [_message(each) for each in msgspec.convert(raw, _Conversation).messages]
+
+
+def message_from_json(raw: Any) -> Message:
+    """Raises ValueError, naming the place, where the form is not kept."""
+    return _message(msgspec.convert(raw, _Message))
+
+
+def role_from_json(name: str) -> Role:
     """The role of that name. Raises ValueError for an unknown one."""
-    if name not in get_args(Role):
-        raise ValueError(f"unknown role: {name}")
-    return name  # type: ignore[return-value]
+    return msgspec.convert(name, Role)
 
 
-def message_to_json(message: Message) -> dict[str, Any]:
+def message_to_json(message: Message) -> dict[str, str]:
     """The form of a parsed message: plain text as a string, empty fields left out."""
     fields = {
         "role": message.role,
@@ -44,41 +89,41 @@ def message_to_json(message: Message) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _content(raw: Json) -> Content:
-    match raw.get("type"):
-        case "text":
-            return raw["text"]
-        case "system_content":
+def _message(raw: _Message) -> Message:
+    parts = (raw.content,) if isinstance(raw.content, str) else tuple(map(_content, raw.content))
+    return Message(raw.role, parts, raw.name, raw.channel, raw.recipient, raw.content_type)
+
+
+def _content(raw: _Text | _System | _Developer) -> Content:
+    match raw:
+        case _Text():
+            return raw.text
+        case _System():
             return _system(raw)
-        case "developer_content":
-            return Developer(raw.get("instructions"), _namespaces(raw.get("tools")))
-    raise ValueError(f"unknown content type: {raw.get('type')}")
+        case _Developer():
+            return Developer(raw.instructions, _namespaces(raw.tools))
 
 
-def _system(raw: Json) -> System:
-    effort = raw.get("reasoning_effort")
-    known = {each.capitalize(): each for each in get_args(Effort)}
-    if effort is not None and effort not in known:
-        raise ValueError(f"unknown reasoning effort: {effort}")
-    channels = raw.get("channel_config") or {}
+def _system(raw: _System) -> System:
+    channels = raw.channel_config or _Channels([], False)
     return System(
-        identity=raw.get("model_identity"),
-        effort=None if effort is None else known[effort],
-        knowledge_cutoff=raw.get("knowledge_cutoff"),
-        current_date=raw.get("conversation_start_date"),
-        channels=tuple(channels.get("valid_channels", ())),
-        channel_required=bool(channels.get("channel_required")),
-        tools=_namespaces(raw.get("tools")),
+        identity=raw.model_identity,
+        effort=None if raw.reasoning_effort is None else EFFORTS[raw.reasoning_effort],
+        knowledge_cutoff=raw.knowledge_cutoff,
+        current_date=raw.conversation_start_date,
+        channels=tuple(channels.valid_channels),
+        channel_required=channels.channel_required,
+        tools=_namespaces(raw.tools),
     )
 
 
-def _namespaces(raw: Mapping[str, Json] | None) -> tuple[ToolNamespace, ...]:
-    """In the order of their keys, which is how the reference keeps them."""
+def _namespaces(raw: dict[str, _Namespace] | None) -> tuple[ToolNamespace, ...]:
     return tuple(
-        ToolNamespace(space["name"], space.get("description"), tuple(_tool(tool) for tool in space["tools"]))
-        for _, space in sorted((raw or {}).items())
+        ToolNamespace(
+            space.name,
+            space.description,
+            tuple(ToolSpec(tool.name, tool.description, tool.parameters) for tool in space.tools),
+            None if key == space.name else key,
+        )
+        for key, space in (raw or {}).items()
     )
-
-
-def _tool(raw: Json) -> ToolSpec:
-    return ToolSpec(raw["name"], raw["description"], raw.get("parameters"))

@@ -31,12 +31,18 @@ class ToolSpec:
 class ToolNamespace:
     """Tools under one name: "functions" for a user's own, "browser" and "python" for the built-in ones.
 
-    With no `tools`, the description alone stands in the prompt (the python tool is declared so).
+    With no `tools`, the description alone stands in the prompt (the python tool is declared so). `key` is what it is filed
+    under among others, which decides their order, where that is not the name.
     """
 
     name: str
     description: str | None = None
     tools: tuple[ToolSpec, ...] = ()
+    key: str | None = None
+
+    @property
+    def filed_under(self) -> str:
+        return self.name if self.key is None else self.key
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
 def declares_functions(messages: Sequence[Message]) -> bool:
     contents = [part for message in messages for part in message.content]
     spaces = [space for part in contents if isinstance(part, Developer) for space in part.tools]
-    return any(space.name == "functions" and space.tools for space in spaces)
+    return any(space.filed_under == "functions" and space.tools for space in spaces)
 
 
 def render_message(tokenizer: Tokenizer, message: Message, functions_declared: bool = False) -> Rendered:
@@ -80,7 +80,7 @@ def render_message(tokenizer: Tokenizer, message: Message, functions_declared: b
 
 
 def _check(message: Message) -> None:
-    if message.role == "tool" and not message.name:
+    if message.role == "tool" and message.name is None:
         raise ValueError("a tool message needs the tool's name, such as 'functions.get_weather'")
     for kind, role in ((System, "system"), (Developer, "developer")):
         if message.role != role and any(isinstance(part, kind) for part in message.content):

@@ -15,9 +15,9 @@ Schema = Mapping[str, Any]
 
 
 def tools_section(namespaces: tuple[ToolNamespace, ...]) -> str:
-    """The "# Tools" section: each namespace with its functions as TypeScript types, in the order of their names."""
+    """The "# Tools" section: each namespace with its functions as TypeScript types, in the order of their keys."""
     parts = ["# Tools"]
-    for space in sorted(namespaces, key=lambda each: each.name):
+    for space in sorted(namespaces, key=lambda each: each.filed_under):
         lines = [f"## {space.name}\n"]
         mark = "// " if space.tools else ""
         lines += [mark + line for line in split_lines(space.description or "")]
