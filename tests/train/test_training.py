@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import write_tokenizer_json
 from ossia.train.data import batches, render_last_turn
 from ossia.train.fake_quant import fake_quantize, mxfp4_values
-from ossia.train.loop import Schedule, Trainer
+from ossia.train.loop import Cycle, Schedule, Trainer
 from ossia.train.network import Network
 from ossia.train.sft import export, read_recipe, run
 from ossia.train.vocabulary import learn
@@ -41,7 +42,7 @@ def rounds(number: int):
 
 def trainer(folder: Path, steps: int = 6, **settings: float) -> Trainer:
     torch.manual_seed(0)
-    schedule = Schedule(steps=steps, rate=3e-3, warmup=2, log_every=1, save_every=2, **settings)  # type: ignore[arg-type]
+    schedule = Schedule(cycles=(Cycle(steps=steps, rate=3e-3),), warmup=2, log_every=1, save_every=2, **settings)  # type: ignore[arg-type]
     return Trainer(Network(CONFIG, 0), rounds, schedule, folder)
 
 
@@ -114,6 +115,16 @@ def test_training_lowers_the_loss(tmp_path: Path):
     assert np.mean(losses(tmp_path)[-5:]) < 0.6 * losses(tmp_path)[0]
 
 
+def test_each_cycle_falls_from_its_rate_along_a_cosine():
+    schedule = Schedule(cycles=(Cycle(steps=100, rate=1.0), Cycle(steps=50, rate=0.5)), warmup=10, final_rate=0.1)
+    rates = [schedule.rate_at(step) for step in range(150)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert (rates[10], rates[100]) == (1.0, 0.5)
+    assert rates[99] == pytest.approx(0.1, abs=0.01)
+    assert rates[149] == pytest.approx(0.05, abs=0.01)
+    assert all(a > b for a, b in zip(rates[10:99], rates[11:100], strict=True))
+
+
 def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path):
     trainer(tmp_path / "whole").run()
     trainer(tmp_path / "broken").run(until=3)
@@ -168,16 +179,19 @@ def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
 
 
 def test_a_recipe_trains_from_nothing_to_a_model_that_loads(tmp_path: Path):
-    text = RECIPE.read_text("utf-8")
-    for old, new in {"layers = 6": "layers = 1", "hidden = 192": "hidden = 32", "steps = 3400": "steps = 2",
-                     "step_tokens = 6000": "step_tokens = 300\nvocabulary_texts = 50"}.items():  # fmt: skip
+    small_run = {
+        "layers = 6": "layers = 1",
+        "hidden = 192": "hidden = 32",
+        "step_tokens = 6000": "step_tokens = 300\nvocabulary_texts = 50",
+    }
+    text = re.sub(r"cycles = .*", "cycles = [{ steps = 2, rate = 1e-3 }]", RECIPE.read_text("utf-8"))
+    for old, new in small_run.items():
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "recipe.toml").write_text(text)
     folder = run(tmp_path / "recipe.toml", tmp_path / "out")
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-    ]  # fmt: skip
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert open_checkpoint(folder).config.layers == 1
 
 
@@ -186,7 +200,7 @@ def test_a_recipe_trains_from_nothing_to_a_model_that_loads(tmp_path: Path):
     [
         ("typo = 1", "unknown keys in \\[schedule\\]: typo"),
         ("[more]", "unknown keys in the recipe: more"),
-        ("steps = 1", "recipe.toml"),
+        ("save_every = 1", "recipe.toml"),
     ],
 )
 def test_bad_recipes_are_refused_by_name(tmp_path: Path, line: str, said: str):

@@ -26,11 +26,21 @@ Rounds = Callable[[int], list[TrainBatch]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """How to step: a linear warm-up, then a cosine down to `final_rate` of the peak."""
+class Cycle:
+    """So many steps, from a peak rate down along a cosine."""
 
     steps: int
     rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How to step: a linear warm-up, then cycles, each a cosine from its rate down to `final_rate` of it.
+
+    Source of the restarts: Loshchilov and Hutter, SGDR, arXiv:1608.03983.
+    """
+
+    cycles: tuple[Cycle, ...]
     warmup: int = 100
     final_rate: float = 0.05
     weight_decay: float = 0.05
@@ -39,11 +49,21 @@ class Schedule:
     save_every: int = 500
     log_every: int = 20
 
+    @property
+    def steps(self) -> int:
+        return sum(cycle.steps for cycle in self.cycles)
+
     def rate_at(self, step: int) -> float:
+        first = 0
+        for cycle in self.cycles:
+            if step < first + cycle.steps or cycle is self.cycles[-1]:
+                break
+            first += cycle.steps
         if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
+            return cycle.rate * (step + 1) / self.warmup
+        begin = max(first, self.warmup)
+        done = (step - begin) / max(1, first + cycle.steps - begin)
+        return cycle.rate * (self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class Trainer:
@@ -54,7 +74,7 @@ class Trainer:
         matrices = [p for p in network.parameters() if p.ndim >= 2]
         vectors = [p for p in network.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-9)
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.cycles[0].rate, betas=(0.9, 0.98), eps=1e-9)
         self.step, self.round, self.place, self.tokens, self.seconds = 0, 0, 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if self._state.exists():

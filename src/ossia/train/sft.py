@@ -21,7 +21,7 @@ from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import Vocabulary, o200k_harmony, write_tokenizer_json
 from ossia.train.data import batches
 from ossia.train.dialogues import dialogue
-from ossia.train.loop import Schedule, Trainer
+from ossia.train.loop import Cycle, Schedule, Trainer
 from ossia.train.network import Network, NetworkTensors
 from ossia.train.vocabulary import learn, plain_text
 
@@ -57,10 +57,13 @@ def read_recipe(path: Path) -> Recipe:
         model = {**raw.get("model", {}), "vocab": data.vocabulary}
         layers = int(model.get("layers", 0))
         model.setdefault("sliding", tuple(i % 2 == 0 for i in range(layers)))
+        schedule = dict(raw.get("schedule", {}))
+        if "cycles" in schedule:
+            schedule["cycles"] = tuple(_made(Cycle, each, "[schedule] cycles") for each in schedule["cycles"])
         return Recipe(
             model=_made(ModelConfig, model, "[model]"),
             data=data,
-            schedule=_made(Schedule, raw.get("schedule", {}), "[schedule]"),
+            schedule=_made(Schedule, schedule, "[schedule]"),
         )
     except (tomllib.TOMLDecodeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
