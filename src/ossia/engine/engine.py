@@ -7,17 +7,18 @@ It does not know text, channels or tools.
 import asyncio
 import secrets
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ossia.engine.blocks import BlockPool, blocks_for
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import Model, Runner
-from ossia.engine.sampler import finished, sample
+from ossia.engine.sampler import Row, sample
 from ossia.engine.scheduler import Chunk, Request, Scheduler
 from ossia.kernels import BLOCK
 
-DEFAULT_CACHE_TOKENS = 131_072  # the pages of a CPU's cache are touched, and so paid for, only as they fill
+DEFAULT_CACHE_TOKENS = 131_072  # gpt-oss's whole context; a CPU's cache takes memory only as it fills
 
 
 class Stats(NamedTuple):
@@ -33,25 +34,30 @@ class Stats(NamedTuple):
 
 
 class Engine:
-    """Runs requests over one model with a cache of `cache_tokens`, at most `step_tokens` rows a step."""
+    """Runs requests over one model with a cache of `cache_tokens`, at most `step_tokens` rows a step.
+
+    Any thread may submit, read and close. One thread at a time steps, for all; the others wait for their tokens.
+    """
 
     def __init__(self, model: Model, *, cache_tokens: int = DEFAULT_CACHE_TOKENS, step_tokens: int = 512) -> None:
         if cache_tokens < BLOCK or step_tokens < 1:
             raise ValueError(f"want cache_tokens of at least {BLOCK} and step_tokens of at least 1")
         self._config = model.config
-        self._pool = BlockPool(blocks_for(min(cache_tokens, 64 * model.config.max_context)))
+        self._pool = BlockPool(blocks_for(cache_tokens))
         self._scheduler = Scheduler(self._pool, step_tokens)
         self._runner = Runner(model, self._pool.count)
-        self._lock = threading.RLock()
-        self._steps = self._prompt_tokens = self._output_tokens = 0
+        self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
+        self._stepping = False
         self._broken: Exception | None = None
+        self._dropped: deque[Request] = deque()
+        self._steps = self._prompt_tokens = self._output_tokens = 0
 
     def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None = None) -> "Stream":
         """Queue a prompt. Raises ContextError before any work when prompt and one token more do not fit."""
         limit = self._limit(prompt, params)
-        seed = secrets.randbits(63) if params.seed is None else params.seed % 2**64
+        seed = secrets.randbits(64) if params.seed is None else params.seed % 2**64
         request = Request(list(prompt), params, mask, seed, limit)
-        with self._lock:
+        with self._changed:
             self._raise_if_broken()
             self._scheduler.add(request)
             self._prompt_tokens += len(prompt)
@@ -64,47 +70,73 @@ class Engine:
 
     def step(self) -> bool:
         """Plan, forward, sample, commit. False when there was nothing to do."""
-        with self._lock:
-            self._raise_if_broken()
-            try:
-                chunks = self._scheduler.plan()
-                if not chunks:
-                    return False
-                logits_RV = self._runner.forward(chunks)
-                rows = iter(logits_RV)
-                for chunk in chunks:
-                    self._scheduler.commit(chunk, self._sample(chunk, next(rows)) if chunk.samples else None)
-                self._steps += 1
-                return True
-            except Exception as error:
-                self._broken = error
-                raise
-
-    def cancel(self, request: Request) -> None:
-        with self._lock:
-            self._scheduler.cancel(request)
-
-    def stats(self) -> Stats:
-        with self._lock:
-            held = (len(self._scheduler.running), len(self._scheduler.waiting), self._pool.count, self._pool.free)
-            return Stats(self._steps, self._prompt_tokens, self._output_tokens, *held)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._stepping)
+            chunks = self._plan()
+        self._run(chunks)
+        return bool(chunks)
 
     def next_of(self, request: Request) -> Sampled | None:
         """The request's next token, stepping for all until there is one; None at its end."""
-        while not request.sampled and not request.done:
-            with self._lock:
-                if not request.sampled and not request.done:
-                    self.step()
-        return request.sampled.popleft() if request.sampled else None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: request.sampled or request.done or not self._stepping)
+                if request.sampled:
+                    return request.sampled.popleft()
+                if request.error:
+                    raise request.error
+                if request.done:
+                    return None
+                chunks = self._plan()
+            self._run(chunks)
 
-    def _sample(self, chunk: Chunk, logits_V) -> Sampled:  # noqa: ANN001 - a row of float32 logits
-        request = chunk.request
-        mask = request.mask.mask() if request.mask else None
-        sampled = sample(logits_V, request.params, mask, request.seed, len(request.output))
-        if request.mask:
-            request.mask.accept(sampled.token)
-        self._output_tokens += 1
-        return finished(sampled, request.finish_with(sampled.token))
+    def cancel(self, request: Request) -> None:
+        """Forget a request and its unread tokens, and free its cache at once; harmless when it has ended."""
+        with self._changed:
+            self._scheduler.cancel(request)
+            request.sampled.clear()
+            self._changed.notify_all()
+
+    def drop(self, request: Request) -> None:
+        """`cancel` for finalizers: they may run in the middle of anything here, so it is only noted until the next call."""
+        self._dropped.append(request)
+
+    def stats(self) -> Stats:
+        with self._changed:
+            self._sweep()
+            held = (len(self._scheduler.running), len(self._scheduler.waiting), self._pool.count, self._pool.free)
+            return Stats(self._steps, self._prompt_tokens, self._output_tokens, *held)
+
+    def _plan(self) -> list[Chunk]:
+        self._raise_if_broken()
+        self._sweep()
+        chunks = self._scheduler.plan()
+        self._stepping = bool(chunks)
+        return chunks
+
+    def _run(self, chunks: list[Chunk]) -> None:
+        """Forward, sample, commit. Interrupted before the commit, the same step is simply planned again."""
+        if not chunks:
+            return
+        try:
+            rows = iter(self._runner.forward(chunks))
+            drawn = [choose(chunk.request, next(rows)) if chunk.samples else None for chunk in chunks]
+            with self._changed:
+                for chunk, sampled in zip(chunks, drawn):
+                    self._scheduler.commit(chunk, sampled)
+                self._steps += 1
+                self._output_tokens += sum(sampled is not None for sampled in drawn)
+        except Exception as error:
+            self._broken = error
+            raise
+        finally:
+            with self._changed:
+                self._stepping = False
+                self._changed.notify_all()
+
+    def _sweep(self) -> None:
+        while self._dropped:
+            self._scheduler.cancel(self._dropped.popleft())
 
     def _limit(self, prompt: Sequence[int], params: SamplingParams) -> int:
         if not prompt:
@@ -122,6 +154,19 @@ class Engine:
     def _raise_if_broken(self) -> None:
         if self._broken:
             raise RuntimeError(f"the engine stopped: {self._broken}") from self._broken
+
+
+def choose(request: Request, logits_V: Row) -> Sampled | None:
+    """The request's next token. A mask or bias that leaves none, or fails, ends its own request and no other."""
+    try:
+        mask = request.mask.mask() if request.mask else None
+        sampled = sample(logits_V, request.params, mask, request.seed, len(request.output))
+        if request.mask:
+            request.mask.accept(sampled.token)
+    except Exception as error:
+        request.error = error
+        return None
+    return sampled._replace(finish=request.finish_with(sampled.token))
 
 
 class Stream:
@@ -153,4 +198,4 @@ class Stream:
         self._engine.cancel(self._request)
 
     def __del__(self) -> None:
-        self.close()
+        self._engine.drop(self._request)

@@ -6,6 +6,7 @@ It does not know text, messages or channels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, NamedTuple, Protocol
 
 Finish = Literal["stop", "length"]
@@ -50,6 +51,7 @@ class SamplingParams:
             "top_k": self.top_k >= 0,
             "min_p": 0.0 <= self.min_p <= 1.0,
             "max_tokens": self.max_tokens is None or self.max_tokens >= 1,
+            "logit_bias": all(bias < inf for bias in self.logit_bias.values()),  # -inf forbids a token
             "logprobs": self.logprobs is None or self.logprobs >= 0,
         }
         if bad := [name for name, good in checks.items() if not good]:

@@ -10,28 +10,39 @@ distribution that is drawn from.
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.engine.request import Finish, Sampled, SamplingParams
+from ossia.engine.request import Sampled, SamplingParams
 
 Row = NDArray[np.float32]
 FIRST_LOOK = 1024  # candidates sorted at first for top-p; the nucleus is rarely larger
+GREEDY_BELOW = 1e-5  # colder than this, a draw is the argmax and the division leaves float32
 
 
 def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int, index: int) -> Sampled:
-    """The token at place `index` of an output. Raises ValueError when bias and mask leave no token."""
+    """The token at place `index` of an output.
+
+    Raises ValueError when bias and mask leave no token, or the model's logits are not numbers.
+    """
+    weights_V, total = _weights(logits_V)
+    if not np.isfinite(total):
+        raise ValueError("the model's logits are not finite: its weights are damaged")
     allowed_V = _allowed(logits_V, params, mask)
-    if params.temperature == 0.0:
-        token = int(np.argmax(allowed_V))
-        if allowed_V[token] == -np.inf:
-            raise ValueError("the mask and the logit bias leave no token to sample")
+    likeliest = int(np.argmax(allowed_V))
+    if allowed_V[likeliest] == -np.inf:
+        raise ValueError("the mask and the logit bias leave no token to sample")
+    if params.temperature < GREEDY_BELOW:
+        token = likeliest
     else:
-        token = _draw(allowed_V, params, seed, index)
-    shift = float(logits_V.max())
-    total = shift + float(np.log(np.exp(logits_V - np.float32(shift)).sum(dtype=np.float64)))
+        if allowed_V is not logits_V or params.temperature != 1.0:
+            weights_V = np.exp((allowed_V - allowed_V[likeliest]) / np.float32(params.temperature))
+        token = _draw(weights_V, params, seed, index)
     return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, params.logprobs, total))
 
 
-def finished(sampled: Sampled, finish: Finish | None) -> Sampled:
-    return sampled._replace(finish=finish)
+def _weights(logits_V: Row) -> tuple[Row, float]:
+    """Weights in proportion to the model's probabilities, the highest 1; and the logarithm of the sum of exp."""
+    top = logits_V.max()
+    weights_V = np.exp(logits_V - top)
+    return weights_V, float(top) + float(np.log(weights_V.sum(dtype=np.float64)))
 
 
 def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
@@ -48,15 +59,12 @@ def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
     return out_V
 
 
-def _draw(logits_V: Row, params: SamplingParams, seed: int, index: int) -> int:
-    top = logits_V.max()
-    if top == -np.inf:
-        raise ValueError("the mask and the logit bias leave no token to sample")
-    weights_V = np.exp((logits_V - top) / np.float32(params.temperature))
+def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:
+    """By inverting the distribution: the first token at which the running sum reaches a random point in (0, sum]."""
     tokens = _kept(weights_V, params)
     running = np.cumsum(weights_V if tokens is None else weights_V[tokens], dtype=np.float64)
-    point = np.random.Generator(np.random.Philox(key=[seed, index])).random() * running[-1]
-    place = int(np.searchsorted(running, point, side="right"))
+    point = (1.0 - np.random.Generator(np.random.Philox(key=[seed, index])).random()) * running[-1]
+    place = int(np.searchsorted(running, point))
     return place if tokens is None else int(tokens[place])
 
 

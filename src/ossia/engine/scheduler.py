@@ -26,6 +26,7 @@ class Request:
     blocks: list[int] = field(default_factory=list)
     sampled: deque[Sampled] = field(default_factory=deque)  # not yet taken by whoever asked
     done: bool = False
+    error: Exception | None = None  # what ended it, when that was neither the model nor its reader
 
     @property
     def length(self) -> int:
@@ -92,7 +93,7 @@ class Scheduler:
                 chunk = self._chunk(request, budget)
                 chunks += [chunk] if chunk else []
                 budget -= chunk.size if chunk else 0
-        while budget and self.waiting and self._fits(self.waiting[0], budget):
+        while budget and self.waiting and self._fits(self.waiting[0]):
             request = self.waiting.popleft()
             self.running.append(request)
             chunk = self._chunk(request, budget)
@@ -104,12 +105,13 @@ class Scheduler:
     def commit(self, chunk: Chunk, sampled: Sampled | None) -> None:
         """The chunk is computed; `sampled` is its next token, when it reached the end."""
         request = chunk.request
-        request.computed = chunk.first + chunk.size
-        if sampled is None:
+        if request.done:  # cancelled while the model computed
             return
-        request.output.append(sampled.token)
-        request.sampled.append(sampled)
-        if sampled.finish:
+        request.computed = chunk.first + chunk.size
+        if sampled:
+            request.output.append(sampled.token)
+            request.sampled.append(sampled)
+        if request.error or (sampled and sampled.finish):
             self.cancel(request)
 
     def _chunk(self, request: Request, budget: int) -> Chunk | None:
@@ -124,8 +126,10 @@ class Scheduler:
         request.blocks += self.pool.take(needed)
         return Chunk(request, request.computed, count)
 
-    def _fits(self, request: Request, budget: int) -> bool:
-        return blocks_for(min(request.pending, budget)) <= self.pool.free
+    def _fits(self, request: Request) -> bool:
+        """Whether all of it finds room beside what those already running still have to compute."""
+        promised = sum(blocks_for(each.length) - len(each.blocks) for each in self.running)
+        return blocks_for(request.length) + promised <= self.pool.free
 
     def _preempt(self, request: Request) -> None:
         """Give up its cache; what it has said is kept, and computed again when there is room."""
