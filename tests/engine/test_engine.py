@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, SamplingParams
-from ossia.kernels import BLOCK
+from ossia.kernels import BLOCK, Batch
 from tests.engine.fake import VOCAB, FakeModel, config, greedy, logits_after
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -155,6 +156,106 @@ def test_an_error_in_a_step_reaches_every_stream_and_closes_the_engine_clearly()
         next(second)
     with pytest.raises(RuntimeError, match="the engine stopped"):
         engine.submit([3], GREEDY)
+
+
+class Interrupting(FakeModel):
+    """A model that lets a test act while it computes."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, batch: Batch, cache: list[np.ndarray]) -> np.ndarray:
+        logits = super().forward(batch, cache)
+        self.act()
+        return logits
+
+
+def test_a_stream_closed_while_the_model_computes_frees_at_once_and_disturbs_nobody():
+    held = []
+
+    def close_second() -> None:
+        second.close()
+        held.append(engine.stats())
+
+    engine = Engine(Interrupting(close_second))
+    first, second = engine.submit([1] * 40, GREEDY), engine.submit([2] * 40, GREEDY)
+    assert tokens([list(first)]) == [greedy([1] * 40, 12)]
+    assert list(second) == []
+    assert held[0].blocks - held[0].free_blocks == 3  # the first one's
+
+
+def test_a_stream_collected_while_the_model_computes_is_swept_at_the_next_call():
+    engine = Engine(Interrupting(lambda: streams.clear()))
+    first, streams = engine.submit([1] * 40, GREEDY), [engine.submit([2] * 40, GREEDY)]
+    assert tokens([list(first)]) == [greedy([1] * 40, 12)]
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.blocks)
+    assert stats.output_tokens < 2 * 12
+
+
+def test_requests_may_be_submitted_while_the_model_computes():
+    later = []
+    engine = Engine(Interrupting(lambda: later or later.append(engine.submit([7], GREEDY))))
+    assert tokens([list(engine.submit([1], GREEDY)), list(later[0])]) == [greedy([1], 12), greedy([7], 12)]
+
+
+def test_an_interrupted_step_is_taken_again():
+    def interrupt_once() -> None:
+        if model.calls == 2:
+            raise KeyboardInterrupt
+
+    model = Interrupting(interrupt_once)
+    stream = Engine(model).submit([1, 2], GREEDY)
+    first = next(stream)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert tokens([[first, *stream]]) == [greedy([1, 2], 12)]
+
+
+def test_tokens_sampled_but_not_read_go_with_a_closed_stream():
+    engine = Engine(FakeModel())
+    first, second = engine.submit([1], GREEDY), engine.submit([2], GREEDY)
+    list(first)
+    second.close()
+    assert list(second) == []
+
+
+class Broken:
+    """A mask that allows nothing, or raises."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def mask(self) -> bytes:
+        if self.error:
+            raise self.error
+        return bytes(VOCAB // 8)
+
+    def accept(self, token: int) -> None:
+        raise AssertionError("nothing was sampled")
+
+
+@pytest.mark.parametrize(("mask", "said"), [(Broken(), "leave no token"), (Broken(KeyError("rule")), "rule")])
+def test_a_request_that_fails_ends_alone(mask: Broken, said: str):
+    engine = Engine(FakeModel())
+    good, bad = engine.submit([1], GREEDY), engine.submit([2], GREEDY, mask)
+    with pytest.raises((ValueError, KeyError), match=said):
+        next(bad)
+    assert tokens([list(good)]) == [greedy([1], 12)]
+    assert engine.stats().free_blocks == engine.stats().blocks
+
+
+def test_without_a_seed_every_request_draws_its_own():
+    engine = Engine(FakeModel())
+    answers = engine.generate([[1]] * 8, SamplingParams(max_tokens=20))
+    assert len({tuple(said) for said in tokens(answers)}) > 1
+
+
+def test_what_a_block_held_before_is_never_read():
+    engine = Engine(FakeModel(), cache_tokens=4 * BLOCK)
+    for prompt in ([5] * 50, [6] * 20, [5] * 33):
+        assert tokens(engine.generate([prompt], GREEDY)) == [greedy(prompt, 12)]
 
 
 class OnlyEven:

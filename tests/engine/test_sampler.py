@@ -1,12 +1,14 @@
 """How one token is chosen: cuts, masks, bias, seeds; and that draws follow the distribution they should."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossia.engine.request import SamplingParams
-from ossia.engine.sampler import sample
+from ossia.engine.sampler import _kept, sample
 
 ROWS = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).standard_normal(300).astype(np.float32) * 3
@@ -38,6 +40,16 @@ LOGITS = np.linspace(0, 2.5, 12).astype(np.float32)
 def test_draws_follow_the_softmax(temperature: float):
     found = draws(LOGITS, SamplingParams(temperature=temperature))
     assert chi_square(found, softmax(LOGITS, temperature)) < 2.5
+
+
+def test_draws_follow_the_softmax_over_a_large_vocabulary():
+    """Tokens far apart, on both sides of the edges of what is summed at once; the rest is too unlikely to come."""
+    places, weights = [0, 511, 512, 1023, 1025, 4999], np.arange(1, 7)
+    logits = np.full(5000, -60, np.float32)
+    logits[places] = np.log(weights)
+    found = draws(logits, SamplingParams())
+    assert set(found.tolist()) == set(places)
+    assert chi_square(np.searchsorted(places, found), weights / weights.sum()) < 2.5
 
 
 @pytest.mark.parametrize(
@@ -84,6 +96,42 @@ def test_a_mask_that_leaves_nothing_is_an_error(temperature: float):
         sample(LOGITS, SamplingParams(temperature=temperature), b"\x00\x00", 0, 0)
 
 
+def test_a_mask_longer_than_the_vocabulary_allows_nothing_outside():
+    found = draws(np.zeros(10, np.float32), SamplingParams(), 200, b"\x00\xff\xff\xff")
+    assert set(found.tolist()) == {8, 9}
+
+
+@settings(max_examples=30, deadline=None)
+@given(logits=ROWS, share=st.floats(0.05, 0.95))
+def test_top_p_keeps_no_fewer_than_reach_it(logits: np.ndarray, share: float):
+    order = np.argsort(-logits, kind="stable")
+    size = int(np.searchsorted(np.cumsum(softmax(logits)[order]), share)) + 1
+    kept = _kept(np.exp(logits - logits.max()), SamplingParams(top_p=share))
+    assert kept is not None
+    assert abs(len(kept) - size) <= 1, "but for rounding at the edge"
+    assert set(kept.tolist()) == set(order[: len(kept)].tolist())
+
+
+def test_a_nucleus_wider_than_the_first_look_is_found_whole():
+    logits = np.random.default_rng(3).standard_normal(50_000).astype(np.float32) * 0.1
+    kept = _kept(np.exp(logits - logits.max()), SamplingParams(top_p=0.9))
+    assert kept is not None
+    order = np.argsort(-logits, kind="stable")
+    assert abs(len(kept) - int(np.searchsorted(np.cumsum(softmax(logits)[order]), 0.9)) - 1) <= 5
+    assert set(kept.tolist()) == set(order[: len(kept)].tolist())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_numbers_are_an_error(bad: float):
+    with pytest.raises(ValueError, match="not finite"):
+        sample(np.array([0.0, bad], np.float32), SamplingParams(), None, 0, 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-60, 1e-6, 1e-4])
+def test_a_very_cold_draw_is_the_greedy_one(temperature: float):
+    assert set(draws(LOGITS, SamplingParams(temperature=temperature), 20).tolist()) == {11}
+
+
 def test_greedy_takes_the_highest_and_of_equals_the_first():
     assert sample(np.array([1, 3, 3, 2], np.float32), SamplingParams(temperature=0), None, 0, 0).token == 1
 
@@ -113,8 +161,17 @@ def test_every_combination_of_cuts_leaves_the_likeliest(logits: np.ndarray, top_
 
 
 @pytest.mark.parametrize(
-    "bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 2.0}, {"max_tokens": 0}]
+    "bad",
+    [
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"min_p": 2.0},
+        {"max_tokens": 0},
+        {"logit_bias": {1: np.inf}},
+        {"logit_bias": {1: np.nan}},
+    ],
 )
-def test_parameters_out_of_range_are_refused_by_name(bad: dict[str, float]):
+def test_parameters_out_of_range_are_refused_by_name(bad: dict[str, Any]):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SamplingParams(**bad)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ossia.engine.request import Sampled, SamplingParams
 
 Row = NDArray[np.float32]
+SLICE = 512
 FIRST_LOOK = 1024  # candidates sorted at first for top-p; the nucleus is rarely larger
 GREEDY_BELOW = 1e-5  # colder than this, a draw is the argmax and the division leaves float32
 
@@ -23,8 +24,6 @@ def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int,
     Raises ValueError when bias and mask leave no token, or the model's logits are not numbers.
     """
     weights_V, total = _weights(logits_V)
-    if not np.isfinite(total):
-        raise ValueError("the model's logits are not finite: its weights are damaged")
     allowed_V = _allowed(logits_V, params, mask)
     likeliest = int(np.argmax(allowed_V))
     if allowed_V[likeliest] == -np.inf:
@@ -41,6 +40,8 @@ def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int,
 def _weights(logits_V: Row) -> tuple[Row, float]:
     """Weights in proportion to the model's probabilities, the highest 1; and the logarithm of the sum of exp."""
     top = logits_V.max()
+    if not np.isfinite(top):
+        raise ValueError("the model's logits are not finite: its weights are damaged")
     weights_V = np.exp(logits_V - top)
     return weights_V, float(top) + float(np.log(weights_V.sum(dtype=np.float64)))
 
@@ -60,12 +61,24 @@ def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
 
 
 def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:
-    """By inverting the distribution: the first token at which the running sum reaches a random point in (0, sum]."""
+    """By inverting the distribution at a random share in (0, 1]."""
+    share = 1.0 - np.random.Generator(np.random.Philox(key=[seed, index])).random()
     tokens = _kept(weights_V, params)
-    running = np.cumsum(weights_V if tokens is None else weights_V[tokens], dtype=np.float64)
-    point = (1.0 - np.random.Generator(np.random.Philox(key=[seed, index])).random()) * running[-1]
-    place = int(np.searchsorted(running, point))
-    return place if tokens is None else int(tokens[place])
+    return _reached(weights_V, share) if tokens is None else int(tokens[_reached(weights_V[tokens], share)])
+
+
+def _reached(weights: Row, share: float) -> int:
+    """Where the running sum reaches this share of the whole; the weight there is never 0.
+
+    Sums of slices first, then a running sum inside one: over all of V it would be most of a draw's time.
+    """
+    sums = np.add.reduceat(weights, np.arange(0, len(weights), SLICE), dtype=np.float64)
+    ends = np.cumsum(sums)
+    point = share * ends[-1]
+    chosen = int(np.searchsorted(ends, point))
+    before = ends[chosen - 1] if chosen else 0.0
+    running = np.cumsum(weights[chosen * SLICE : (chosen + 1) * SLICE], dtype=np.float64)
+    return chosen * SLICE + int(np.searchsorted(running, min(point - before, running[-1])))
 
 
 def _kept(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
