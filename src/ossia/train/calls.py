@@ -13,36 +13,20 @@ from ossia.harmony.messages import ToolSpec
 from ossia.train.problems import NAMES, THINGS, number
 
 CITIES = (
-    "Kyoto Paris Oslo Tokyo Rome Lima Cairo Berlin Madrid Dublin Osaka Quito Delhi Milan Prague Vienna Boston Denver Lagos "
-    "Accra Hanoi Seoul Sydney Porto Nara Bern Riga Turin London Sapporo"
+    "Kyoto Paris Oslo Tokyo Rome Lima Cairo Berlin Madrid Dublin Osaka Quito Delhi Milan Prague Vienna Boston Denver "
+    "Lagos Accra Hanoi Seoul Sydney Porto Nara Bern Riga Turin London Sapporo"
 ).split()
 VERBS = ("get", "find", "check", "fetch", "look_up", "show", "query", "read")
 # What can be asked about, and the parameter that says of which one.
 TOPICS: tuple[tuple[str, str], ...] = (
     ("weather", "city"), ("time", "city"), ("temperature", "city"), ("forecast", "city"), ("population", "city"),
-    ("humidity", "city"), ("weather", "location"), ("traffic", "location"), ("price", "item"), ("stock", "item"), ("color", "item"), ("weight", "item"), ("age", "name"),
-     ("address", "name"), ("email", "name"), ("score", "player"), ("rating", "title"), ("status", "order_id"),
-    ("balance", "account_id"), ("level", "user_id"), ("news", "topic"), ("menu", "place"), ("schedule", "day"),
-    ("grade", "student"),
+    ("humidity", "city"), ("weather", "location"), ("traffic", "location"), ("price", "item"), ("stock", "item"),
+    ("color", "item"), ("weight", "item"), ("age", "name"), ("address", "name"), ("email", "name"),
+    ("score", "player"), ("rating", "title"), ("status", "order_id"), ("balance", "account_id"),
+    ("level", "user_id"), ("news", "topic"), ("menu", "place"), ("schedule", "day"), ("grade", "student"),
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-WORDS = (
-    "clear",
-    "cloudy",
-    "rainy",
-    "open",
-    "closed",
-    "high",
-    "low",
-    "good",
-    "ready",
-    "late",
-    "green",
-    "busy",
-    "calm",
-    "new",
-    "full",
-)
+WORDS = "clear cloudy rainy open closed high low good ready late green busy calm new full".split()
 FIELDS = ("sky", "state", "value", "celsius", "result", "level", "amount", "count", "note", "condition", "unit", "kind")
 
 
