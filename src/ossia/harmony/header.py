@@ -7,10 +7,22 @@ It does not know tokens or streams.
 import re
 from typing import NamedTuple, get_args
 
-from ossia.harmony.messages import CHANNELS, Role
+from ossia.harmony.messages import Role
 
 CHANNEL, CONSTRAIN = "<|channel|>", "<|constrain|>"
-ROLES: tuple[str, ...] = get_args(Role)
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
+# Unicode's White_Space, which is not Python's: U+001C to U+001F are none.
+SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+CHANNEL_NAME = re.compile(f"[^<{SPACE}]*")
+TRIMMED = re.compile(f"^[{SPACE}]+|[{SPACE}]+$")
+WORD = re.compile(r"[^ \t\n\f\r]+")
+
+# What a refused header may still say. No word is cut, but "finalFour" and "commentaryto=f" are seen for what they are.
+SAVED_ROLE = re.compile(rf"^\s*({'|'.join(ROLES)})(?![\w:.])")
+SAVED_CHANNEL = re.compile(r"<\|channel\|>\s*(analysis|commentary|final)(?=to=|[^a-z]|$)")
+SAVED_RECIPIENT = re.compile(r"(?<!\S)to=([\w.\-]+)")
+SAVED_TYPE = re.compile(r"<\|constrain\|>\s*([A-Za-z]++)(?!\w)")
+MARKERS = re.compile(r"<\|(channel|constrain|message|start|end|call|return)\|>")
 
 
 class Header(NamedTuple):
@@ -33,7 +45,7 @@ def read_header(text: str, role: Role | None) -> Header:
     Raises HeaderError where the reference raises: an empty channel, an unknown role, words that fit nowhere.
     """
     channel, text = _take_channel(text)
-    words = re.findall(r"[^ \t\n\f\r]+", text.strip().replace(CONSTRAIN, f" {CONSTRAIN}"))
+    words = WORD.findall(TRIMMED.sub("", text).replace(CONSTRAIN, f" {CONSTRAIN}"))
     name = None
     if role is None:
         role, name, words = _take_role(words)
@@ -59,10 +71,10 @@ def _take_channel(text: str) -> tuple[str | None, str]:
     before, marker, after = text.partition(CHANNEL)
     if not marker:
         return None, text
-    end = next((i for i, c in enumerate(after) if c.isspace() or c == "<"), len(after))
-    if end == 0:
+    name = CHANNEL_NAME.match(after)
+    if not name or not name[0]:
         raise HeaderError("a channel marker without a channel")
-    return after[:end], before + after[end:]
+    return name[0], before + after[name.end() :]
 
 
 def _take_role(words: list[str]) -> tuple[Role, str | None, list[str]]:
@@ -70,8 +82,8 @@ def _take_role(words: list[str]) -> tuple[Role, str | None, list[str]]:
     if not words:
         raise HeaderError("no role in the header")
     first = words[0]
-    if first in ROLES:
-        return first, first if first == "tool" else None, words  # type: ignore[return-value]
+    if role := ROLES.get(first):
+        return role, first if role == "tool" else None, words
     if len(words) > 1 or first.startswith("to="):
         return "tool", first, words[1:]
     raise HeaderError(f"unknown role {first!r}")
@@ -79,22 +91,20 @@ def _take_role(words: list[str]) -> tuple[Role, str | None, list[str]]:
 
 def salvage(text: str, role: Role | None) -> tuple[Header, str]:
     """What a refused header still says, and the words left over, which are the model's text and must not be lost."""
-    role, text = _salvage_role(text, role)
-    channel = recipient = content_type = None
-    names = "|".join(CHANNELS)
-    if found := re.search(rf"<\|channel\|>\s*({names})", text):
-        channel, text = found[1], text[: found.start()] + " " + text[found.end() :]
-    if found := re.search(r"(?<!\S)to=([\w.\-]+)", text):
-        recipient, text = found[1], text[: found.start()] + " " + text[found.end() :]
-    if found := re.search(r"<\|constrain\|>\s*([A-Za-z]+)", text):
-        content_type, text = CONSTRAIN + found[1], text[: found.start()] + " " + text[found.end() :]
-    left = re.sub(r"<\|(channel|constrain|message|start|end|call|return)\|>", " ", text)
-    return Header(role, None, channel, recipient, content_type), left.strip()
+    named, text = _take(SAVED_ROLE, text)
+    channel, text = _take(SAVED_CHANNEL, text)
+    recipient, text = _take(SAVED_RECIPIENT, text)
+    content_type, text = _take(SAVED_TYPE, text)
+    header = Header(
+        ROLES[named] if named else role or "assistant",
+        channel=channel,
+        recipient=recipient,
+        content_type=content_type and CONSTRAIN + content_type,
+    )
+    return header, MARKERS.sub(" ", text).strip()
 
 
-def _salvage_role(text: str, role: Role | None) -> tuple[Role, str]:
-    stripped = text.lstrip()
-    for known in ROLES:
-        if re.match(rf"{known}(?![\w:.])", stripped):
-            return known, stripped.removeprefix(known)  # type: ignore[return-value]
-    return role or "assistant", text
+def _take(pattern: re.Pattern[str], text: str) -> tuple[str | None, str]:
+    """The first group of the first match, and the text without that match."""
+    found = pattern.search(text)
+    return (found[1], f"{text[: found.start()]} {text[found.end() :]}") if found else (None, text)

@@ -57,6 +57,7 @@ class Parser:
         self._stops = {tokenizer.special[name] for name in STOPS}
         self._role: Role | None = role
         self._state: Literal["between", "header", "content"] = "between" if role is None else "header"
+        self._refused = False  # the reference has raised: from there on its oddities need not be ours
         self._ids: list[int] = []  # of the message under way, after <|start|>
         self._header = Header("assistant")
         self._text = TextStream(tokenizer)
@@ -87,7 +88,7 @@ class Parser:
             case "header":
                 self._state = "between"
                 self._flaw("the stream ended in a header")
-                return [event for text, role in self._segments() for event in self._saved(text, role)]
+                return [event for text, role in self._pieces() for event in self._saved(text, role)]
             case "content":
                 self._flaw("unterminated")
                 return self._close()
@@ -95,14 +96,14 @@ class Parser:
     def _between(self, token: int) -> list[Event]:
         if token == self._start:
             self._open(None)
-        elif token in self._stops:
-            self._flaw("an end without a message")
-            self._own_flaws.clear()
-        else:
-            self._open("assistant")
-            self._flaw("no <|start|> before a message")
-            return self._in_header(token)
-        return []
+            return []
+        self._refused = True
+        if token in self._stops:
+            self.flaws.append("an end without a message")
+            return []
+        self._open("assistant")
+        self._flaw("no <|start|> before a message")
+        return self._in_header(token)
 
     def _open(self, role: Role | None) -> None:
         self._state, self._role, self._ids = "header", role, []
@@ -112,30 +113,40 @@ class Parser:
         if token != self._message:
             self._ids.append(token)
             return []
-        data = self._tokenizer.decode_bytes(self._ids)
-        events: list[Event] = []
-        try:
-            self._header = read_header(data.decode("utf-8"), self._role)
-            if any("<|" in (field or "") for field in (self._header.recipient, self._header.name)):
-                self._flaw("control tokens in a header")
-        except (HeaderError, UnicodeDecodeError) as error:
-            self._flaw(str(error) if isinstance(error, HeaderError) else "a header that is not UTF-8")
-            events = self._recover()
+        events = self._read_header()
+        if any("<|" in (field or "") for field in (self._header.recipient, self._header.name)):
+            self._flaw("control tokens in a header")
         self._ids.append(token)
         self._state = "content"
         return [*events, Start(self._header.role, *self._header[2:])]
 
+    def _read_header(self) -> list[Event]:
+        """Sets the header of this message; gives the messages that were lost in it."""
+        text = self._tokenizer.decode(self._ids)
+        if "\ufffd" in text:
+            self._refused = True
+            self._flaw("a header that is not UTF-8")
+        if not self._refused:
+            try:
+                self._header = read_header(text, self._role)
+                return []
+            except HeaderError as error:
+                self._refused = True
+                self._flaw(str(error))
+        return self._recover()
+
     def _recover(self) -> list[Event]:
-        """Earlier pieces of a refused header become messages of their own; the last one opens this message."""
-        *earlier, (text, role) = self._segments()
+        """Earlier pieces of a header become messages of their own; the last one opens this message."""
+        *earlier, (text, role) = self._pieces()
         events = [event for piece, piece_role in earlier for event in self._saved(piece, piece_role)]
         try:
             self._header, left = read_header(text, role), ""
-        except HeaderError:
+        except HeaderError as error:
+            self._flaw(str(error))
             self._header, left = salvage(text, role)
         return [*events, *self._whole(Header(self._header.role), left)] if left else events
 
-    def _segments(self) -> list[tuple[str, Role | None]]:
+    def _pieces(self) -> list[tuple[str, Role | None]]:
         """The header's text cut at ends and starts, each piece with the role it goes on with, if it is known."""
         pieces: list[tuple[list[int], Role | None]] = [([], self._role)]
         for token in self._ids:
@@ -145,6 +156,8 @@ class Parser:
                 pieces.append(([], "assistant"))
             else:
                 pieces[-1][0].append(token)
+        if len(pieces) > 1:
+            self._flaw("a start or an end in a header")
         held = [piece for piece in pieces[:-1] if piece[0]] + pieces[-1:]
         return [(self._tokenizer.decode(ids), role) for ids, role in held]
 
@@ -155,12 +168,14 @@ class Parser:
     def _whole(self, header: Header, text: str) -> list[Event]:
         """A message that was never properly begun, all at once."""
         start = Start(header.role, *header[2:])
-        return [start, Delta(header.channel, header.recipient, text), End(self._made(header, text, None))]
+        return [start, Delta(header.channel, header.recipient, text), End(self._made(header, text))]
 
     def _in_content(self, token: int) -> list[Event]:
         self._ids.append(token)
         if token in self._stops:
             return self._close()
+        if self._tokenizer.is_special(token):
+            self._flaw("a control token in the text")
         return self._delta(self._text.feed(token))
 
     def _delta(self, text: str) -> list[Event]:
@@ -171,14 +186,14 @@ class Parser:
 
     def _close(self) -> list[Event]:
         events = self._delta(self._text.flush())
-        message = self._made(self._header, "".join(self._parts), self._sampled_ids())
+        message = self._made(self._header, "".join(self._parts))
         self._parts, self._own_flaws, self._role, self._state = [], [], None, "between"
         return [*events, End(message)]
 
-    def _made(self, header: Header, text: str, ids: tuple[int, ...] | None) -> Message:
-        flaws = tuple(self._own_flaws)
-        tokens = None if flaws else ids
-        return Message(header.role, (text,), *header[1:], tokens=tokens, flaws=flaws)
+    def _made(self, header: Header, text: str) -> Message:
+        """Only a well-formed message keeps its ids: another one's would teach the model its flaws."""
+        tokens = None if self._own_flaws else self._sampled_ids()
+        return Message(header.role, (text,), *header[1:], tokens=tokens, flaws=tuple(self._own_flaws))
 
     def _sampled_ids(self) -> tuple[int, ...] | None:
         """The ids after the role, for replay; None where the role was not written in its usual ids."""
@@ -190,8 +205,9 @@ class Parser:
         return tuple(self._ids[len(role) :]) if self._ids[: len(role)] == role else None
 
     def _flaw(self, text: str) -> None:
-        self._own_flaws.append(text)
-        self.flaws.append(text)
+        if text not in self._own_flaws:
+            self._own_flaws.append(text)
+            self.flaws.append(text)
 
 
 def parse(tokenizer: Tokenizer, tokens: list[int], role: Role | None = "assistant") -> list[Message]:
