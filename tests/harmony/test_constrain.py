@@ -5,6 +5,7 @@ A model is played by chance: each token is drawn from those the mask allows, and
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -55,7 +56,14 @@ ANSWER: dict[str, Any] = {
 
 @lru_cache(maxsize=64)
 def bits(mask: bytes) -> list[int]:
-    return [8 * at + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1]
+    return [8 * found.start() + bit for found in re.finditer(b"[^\\0]", mask) for bit in range(8) if found[0][0] >> bit & 1]
+
+
+def draw(mask: bytes, rng: random.Random) -> int:
+    """An allowed token. Most masks allow most tokens, so a few are tried before all are listed."""
+    tried = (rng.randrange(8 * len(mask)) for _ in range(20))
+    lucky = next((token for token in tried if mask[token >> 3] >> (token & 7) & 1), None)
+    return rng.choice(bits(mask)) if lucky is None else lucky
 
 
 def allowed(turn: Constraint) -> list[int]:
@@ -75,10 +83,9 @@ def walk(rules: Rules, seed: int, stops: float = 0.15) -> list[int]:
     """A whole turn drawn from what the masks allow; where a text may be closed, that is done with probability `stops`."""
     rng, turn, said = random.Random(seed), rules.start(), []
     g = rules.grammars
-    while turn.mask() is not None:
-        choices = allowed(turn)
-        ends = [token for token in choices if token in (g.end, g.ret, g.call)]
-        said.append(rng.choice(ends if ends and rng.random() < stops else choices))
+    while (mask := turn.mask()) is not None:
+        ends = [token for token in (g.end, g.ret, g.call) if mask[token >> 3] >> (token & 7) & 1]
+        said.append(ends[0] if ends and rng.random() < stops else draw(mask, rng))
         turn.accept(said[-1])
         assert len(said) < 20_000
     assert not turn.strayed
@@ -213,7 +220,7 @@ def test_whatever_schema_compiles_is_kept_to(schema: JsonObject, seed: int):
 
 
 def test_no_value_that_the_json_schema_test_suite_calls_invalid_is_allowed():
-    compiled = refused = 0
+    compiled = 0
     for path in sorted(shared("json_schema_test_suite/tests/draft2020-12").glob("*.json")):
         for case in json.loads(path.read_text("utf-8")):
             schema = case["schema"]
@@ -222,12 +229,11 @@ def test_no_value_that_the_json_schema_test_suite_calls_invalid_is_allowed():
             try:
                 Rules(GRAMMARS["small"], response_format=schema)
             except ValueError:
-                refused += 1
                 continue
             compiled += 1
             invalid = [json.dumps(test["data"], ensure_ascii=False) for test in case["tests"] if not test["valid"]]
             assert not [text for text in invalid if answers(schema, text)], (path.name, case["description"])
-    assert compiled > refused * 0.7
+    assert compiled > 150
 
 
 def answers(schema: JsonObject, text: str) -> bool:
@@ -411,6 +417,13 @@ def test_when_only_one_thing_may_follow_its_header_is_forced(name: str, choice: 
         turn.accept(token)
 
 
+def test_preambles_and_answers_are_not_counted():
+    turn = Rules(GRAMMARS["small"], analysis_budget=2).start()
+    feed(turn, small().encode_with_special("<|channel|>commentary<|message|>A long word to the user.<|end|><|start|>assistant"))
+    feed(turn, small().encode_with_special("<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>analysis<|message|>x<|end|>"))
+    feed(turn, small().encode_with_special("<|start|>assistant<|channel|>final<|message|>A long answer.<|return|>"))
+
+
 def test_a_spent_budget_leaves_the_calls_open_but_no_more_thoughts():
     g = GRAMMARS["o200k"]
     turn = Rules(g, TOOLS, analysis_budget=1).start()
@@ -437,6 +450,14 @@ def test_a_character_that_the_budget_cuts_is_finished_and_stays_valid(name: str,
     assert len(g.tokenizer.decode_bytes(said).decode("utf-8")) == 1
 
 
+@pytest.mark.parametrize("data", [b"a", b"\xed\xb4", b"\xff", b"\xe6\x97a", b"\x97"])
+def test_bytes_that_begin_no_character_are_not_waited_for(data: bytes):
+    turn = Rules(GRAMMARS["small"], analysis_budget=len(data)).start()
+    feed(turn, small().encode_with_special("<|channel|>analysis<|message|>"))
+    feed(turn, [small().encoding.encode_single_token(bytes([byte])) for byte in data])
+    assert allowed(turn) == [GRAMMARS["small"].end]
+
+
 # What is refused
 
 
@@ -457,6 +478,11 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_the_reason(schema: Jso
         Rules(GRAMMARS["small"], response_format=schema)
 
 
+def test_a_schema_may_ask_for_less_to_be_enforced():
+    schema = {"oneOf": [{"type": "integer"}, {"minimum": 2, "type": "number"}], "not": {}}
+    assert answers({**schema, "x-guidance": {"coerce_one_of": True, "lenient": True}}, "3")
+
+
 def test_a_refused_schema_of_a_tool_is_named_by_the_tool():
     tools = ToolNamespace("functions", None, (ToolSpec("f", "", {"properties": {"x": {"not": {}}}}),))
     with pytest.raises(ValueError, match=r"JSON schema of functions\.f cannot be enforced: .*not"):
@@ -469,9 +495,16 @@ def test_a_schema_too_costly_to_follow_sets_the_turn_free():
     text = "".join(rng.choice("abcx") for _ in range(1000))
     turn = Rules(GRAMMARS["small"], response_format={"type": "string", "pattern": "(.*a.{300}){3}"}, analysis_budget=0).start()
     for token in small().encode_with_special("<|channel|>final<|message|>") + small().encode('"' + text):
-        turn.accept(token)
+        if not turn.strayed:
+            feed(turn, [token])
     assert turn.strayed
     assert turn.mask() is None
+
+
+def test_arguments_are_an_object_whatever_the_schema_says():
+    tools = (ToolNamespace("functions", None, (ToolSpec("f", "d", {}),)),)
+    turn = feed(Rules(GRAMMARS["small"], tools).start(), small().encode_with_special(" to=functions.f<|channel|>commentary<|message|>"))
+    assert allowed(turn) == small().encode("{")
 
 
 @pytest.mark.parametrize("choice", ["required", "fly", "functions"])

@@ -24,8 +24,9 @@ from ossia.tokenizer import Tokenizer
 BUILT_IN = frozenset({"browser", "python"})  # trained to be called in the middle of thinking, on the analysis channel
 NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
 JSON_TYPES = (" <|constrain|>json", "<|constrain|>json", " json", "")
-NAME = re.compile(r"[\w./:-]+")
+NAME = re.compile(r"[\w./:-]*\w")
 CONTROL = re.compile(r"<\|\w+\|>")
+FIRST_PART = re.compile("[\0-\xff]+|.")  # of a spelling: its text up to a control token, or that token
 # Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
 COMPILED_SCHEMAS = 256  # kept for later turns
@@ -67,18 +68,20 @@ class Grammars:
             return chr(256 + token)
         return self.tokenizer.token_bytes(token).decode("latin-1")
 
-    def beginnings(self, spelling: str) -> Iterator[int]:
-        """Every token that a walk of this spelling may begin with."""
-        if spelling[0] > "\xff":
-            yield ord(spelling[0]) - 256
-        for end in range(1, len(spelling) + 1):
-            if spelling[end - 1] > "\xff":
-                return
-            if (token := self._ids.get(spelling[:end])) is not None:
-                yield token
+    def beginnings(self, spellings: Iterable[str]) -> Iterator[int]:
+        """Every token that a walk of one of these spellings may begin with."""
+        for head in {next(FIRST_PART.finditer(spelling))[0] for spelling in spellings}:
+            if head > "\xff":
+                yield ord(head) - 256
+            else:
+                parts = (head[:end] for end in range(1, len(head) + 1))
+                yield from (self._ids[part] for part in parts if part in self._ids)
 
     def rest_of_character(self, cut: bytes) -> list[int]:
-        """Every token that goes on with the UTF-8 character that `cut` begins, and not past its end."""
+        """Every token that goes on with the UTF-8 character that `cut` begins, and not past its end.
+
+        There is none where no character begins with `cut`, as with half a surrogate.
+        """
         return [token for data, token in self._continuations.items() if _decodes(cut + data)]
 
     @cached_property
@@ -91,12 +94,12 @@ class Grammars:
         return self._compiled(json.dumps(schema, default=dict)).deep_copy()
 
     def _compile(self, schema: str) -> LLMatcher:
-        options = {"whitespace_flexible": True, "whitespace_pattern": WHITE_SPACE}
-        grammar = LLMatcher.grammar_from_json_schema(schema, defaults=options)
+        grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": WHITE_SPACE})
         matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ValueError(" ".join(matcher.get_error().split()))
-        if matcher.is_stopped():
+        matcher.compute_bitmask()
+        if matcher.is_stopped():  # at the first token, which no JSON is without
             raise ValueError("no value fits it")
         return matcher
 
@@ -144,10 +147,11 @@ class Rules:
         if self.analysis_budget is not None and self.analysis_budget < 0:
             raise ValueError(f"analysis_budget {self.analysis_budget}: give 0 tokens or more, or None for no limit")
         for way in self.endings:
-            try:
-                _ = way.schema is None or self.grammars.matcher(way.schema)
-            except ValueError as error:
-                raise ValueError(f"the JSON schema of {way.name} cannot be enforced: {error}") from error
+            if way.schema is not None:
+                try:
+                    self.grammars.matcher(way.schema)
+                except ValueError as error:
+                    raise ValueError(f"the JSON schema of {way.name} cannot be enforced: {error}") from error
 
     def start(self) -> "Constraint":
         """The mask of one turn, from just behind `<|start|>assistant`."""
@@ -252,7 +256,7 @@ class Constraint:
             return ways[0]
         left: Mapping[str, Way] = {self._grammars.spelling(header): way for way in ways for header in way.headers}
         while "" not in left:
-            token = yield self._grammars.mask_of(t for rest in left for t in self._grammars.beginnings(rest))
+            token = yield self._grammars.mask_of(self._grammars.beginnings(left))
             said = self._grammars.spelling_of(token)
             left = {rest.removeprefix(said): way for rest, way in left.items() if rest.startswith(said)}
         return left[""]
@@ -265,8 +269,8 @@ class Constraint:
                 return
             self._thought += way.thought
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
-        while cut := utf8.getstate()[0]:
-            token = yield self._grammars.mask_of(self._grammars.rest_of_character(cut))
+        while rest := self._grammars.rest_of_character(utf8.getstate()[0]):
+            token = yield self._grammars.mask_of(rest)
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
         yield from self._exactly([way.stop])
 
