@@ -213,6 +213,50 @@ def test_an_interrupted_step_is_taken_again():
     assert tokens([[first, *stream]]) == [greedy([1, 2], 12)]
 
 
+def test_an_interrupt_before_the_model_computes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine(FakeModel())
+    stream = engine.submit([1, 2], GREEDY)
+
+    def interrupt(chunks: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)
+    assert tokens([list(stream)]) == [greedy([1, 2], 12)]
+
+
+def test_a_cancelled_wait_loses_no_token():
+    computing, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        computing.set()
+        go_on.wait()
+
+    stream = Engine(Interrupting(block)).submit([1, 2], GREEDY)
+
+    async def read() -> list[int]:
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.to_thread(computing.wait)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        go_on.set()
+        return [sampled.token async for sampled in stream]
+
+    assert asyncio.run(read()) == greedy([1, 2], 12)
+
+
+def test_any_whole_number_is_a_seed_of_its_own():
+    seeds = (0, 1, -1, -2, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 5)
+    answers = {
+        tuple(tokens([list(Engine(FakeModel()).submit([1], SamplingParams(seed=seed, max_tokens=12)))])[0])
+        for seed in seeds
+    }
+    assert len(answers) == len(seeds)
+
+
 def test_tokens_sampled_but_not_read_go_with_a_closed_stream():
     engine = Engine(FakeModel())
     first, second = engine.submit([1], GREEDY), engine.submit([2], GREEDY)

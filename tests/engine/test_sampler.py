@@ -132,6 +132,30 @@ def test_a_very_cold_draw_is_the_greedy_one(temperature: float):
     assert set(draws(LOGITS, SamplingParams(temperature=temperature), 20).tolist()) == {11}
 
 
+@pytest.mark.parametrize(
+    "params", [SamplingParams(top_k=3), SamplingParams(top_p=0.0005), SamplingParams(top_k=3, top_p=0.99)]
+)
+def test_of_equals_the_cuts_keep_the_first(params: SamplingParams):
+    assert set(draws(np.zeros(5000, np.float32), params, 60).tolist()) == {0, 1, 2}
+
+
+def test_of_equals_the_first_are_listed_as_likeliest():
+    row = np.zeros(5000, np.float32)
+    row[[40, 4000]] = 1.0
+    assert [token for token, _ in sample(row, SamplingParams(logprobs=4), None, 0, 0).top] == [40, 4000, 0, 1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(logits=ROWS, rows=st.integers(2, 9), top_k=st.integers(0, 20), share=st.floats(0.1, 1.0))
+def test_a_rows_bits_do_not_depend_on_where_it_lies_among_others(
+    logits: np.ndarray, rows: int, top_k: int, share: float
+):
+    batch = np.stack([np.roll(logits, place) for place in range(rows)])[:, :299]  # rows at every alignment
+    params = SamplingParams(top_k=top_k, top_p=share, logprobs=3)
+    among = [sample(row, params, None, 5, index) for index, row in enumerate(batch)]
+    assert among == [sample(row.copy(), params, None, 5, index) for index, row in enumerate(batch)]
+
+
 def test_greedy_takes_the_highest_and_of_equals_the_first():
     assert sample(np.array([1, 3, 3, 2], np.float32), SamplingParams(temperature=0), None, 0, 0).token == 1
 

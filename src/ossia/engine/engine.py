@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ossia.engine.blocks import BlockPool, blocks_for
@@ -47,7 +47,7 @@ class Engine:
         self._scheduler = Scheduler(self._pool, step_tokens)
         self._runner = Runner(model, self._pool.count)
         self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
-        self._stepping = False
+        self._stepper: int | None = None  # the thread that computes
         self._broken: Exception | None = None
         self._dropped: deque[Request] = deque()
         self._steps = self._prompt_tokens = self._output_tokens = 0
@@ -70,25 +70,21 @@ class Engine:
 
     def step(self) -> bool:
         """Plan, forward, sample, commit. False when there was nothing to do."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._stepping)
-            chunks = self._plan()
-        self._run(chunks)
-        return bool(chunks)
+        return self._turn(lambda: False)
 
-    def next_of(self, request: Request) -> Sampled | None:
-        """The request's next token, stepping for all until there is one; None at its end."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: request.sampled or request.done or not self._stepping)
-                if request.sampled:
-                    return request.sampled.popleft()
-                if request.error:
-                    raise request.error
-                if request.done:
-                    return None
-                chunks = self._plan()
-            self._run(chunks)
+    def await_token(self, request: Request) -> None:
+        """Step for all, or wait while another thread does, until the request has a token to take or has ended."""
+        while not (request.sampled or request.done):
+            self._turn(lambda: bool(request.sampled) or request.done)
+
+    def take(self, request: Request) -> Sampled | None:
+        """The request's next token; None at its end. Raises what ended it, when that was a failure of its own."""
+        with self._changed:
+            if request.sampled:
+                return request.sampled.popleft()
+            if request.error:
+                raise request.error
+            return None
 
     def cancel(self, request: Request) -> None:
         """Forget a request and its unread tokens, and free its cache at once; harmless when it has ended."""
@@ -107,17 +103,28 @@ class Engine:
             held = (len(self._scheduler.running), len(self._scheduler.waiting), self._pool.count, self._pool.free)
             return Stats(self._steps, self._prompt_tokens, self._output_tokens, *held)
 
-    def _plan(self) -> list[Chunk]:
-        self._raise_if_broken()
-        self._sweep()
-        chunks = self._scheduler.plan()
-        self._stepping = bool(chunks)
-        return chunks
+    def _turn(self, is_served: Callable[[], bool]) -> bool:
+        """A step, once no other thread is in one; False when there was nothing to do, or by then `is_served`."""
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: is_served() or self._stepper is None)
+                if is_served():
+                    return False
+                self._raise_if_broken()
+                self._stepper = threading.get_ident()
+                self._sweep()
+                chunks = self._scheduler.plan()
+            if chunks:
+                self._run(chunks)
+            return bool(chunks)
+        finally:  # Ctrl-C may come between planning and computing too: the others must not wait for this thread
+            with self._changed:
+                if self._stepper == threading.get_ident():
+                    self._stepper = None
+                    self._changed.notify_all()
 
     def _run(self, chunks: list[Chunk]) -> None:
         """Forward, sample, commit. Interrupted before the commit, the same step is simply planned again."""
-        if not chunks:
-            return
         try:
             rows = iter(self._runner.forward(chunks))
             drawn = [choose(chunk.request, next(rows)) if chunk.samples else None for chunk in chunks]
@@ -129,10 +136,6 @@ class Engine:
         except Exception as error:
             self._broken = error
             raise
-        finally:
-            with self._changed:
-                self._stepping = False
-                self._changed.notify_all()
 
     def _sweep(self) -> None:
         while self._dropped:
@@ -179,7 +182,8 @@ class Stream:
         return self
 
     def __next__(self) -> Sampled:
-        sampled = self._engine.next_of(self._request)
+        self._engine.await_token(self._request)
+        sampled = self._engine.take(self._request)
         if sampled is None:
             raise StopIteration
         return sampled
@@ -188,7 +192,8 @@ class Stream:
         return self
 
     async def __anext__(self) -> Sampled:
-        sampled = await asyncio.to_thread(self._engine.next_of, self._request)
+        await asyncio.to_thread(self._engine.await_token, self._request)  # cancelled here, no token is lost
+        sampled = self._engine.take(self._request)
         if sampled is None:
             raise StopAsyncIteration
         return sampled

@@ -3,8 +3,9 @@
 In: float32 logits [V], parameters, a mask, a seed and the token's place in the output. Out: a `Sampled`.
 It does not know batches: a draw depends on nothing but what is named above.
 
-Order, as in vLLM: bias and mask, temperature, top-k, top-p, min-p. Cuts come after the temperature, so that they see the
-distribution that is drawn from.
+Order: bias and mask, temperature, top-k, top-p, min-p, as in transformers. Cuts come after the temperature, so that they
+see the distribution that is drawn from. vLLM differs only in cutting min-p first, so that top-p is a share of what that
+left; llama.cpp cuts before the temperature. With one cut alone vLLM agrees, and at temperature 1 llama.cpp too.
 """
 
 import numpy as np
@@ -14,7 +15,6 @@ from ossia.engine.request import Sampled, SamplingParams
 
 Row = NDArray[np.float32]
 SLICE = 512
-FIRST_LOOK = 1024  # candidates sorted at first for top-p; the nucleus is rarely larger
 GREEDY_BELOW = 1e-5  # colder than this, a draw is the argmax and the division leaves float32
 
 
@@ -62,7 +62,8 @@ def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
 
 def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:
     """By inverting the distribution at a random share in (0, 1]."""
-    share = 1.0 - np.random.Generator(np.random.Philox(key=[seed, index])).random()
+    key = np.array([seed, index], np.uint64)  # a plain list with a seed from 2**63 on would pass through float64
+    share = 1.0 - np.random.Generator(np.random.Philox(key=key)).random()
     tokens = _kept(weights_V, params)
     return _reached(weights_V, share) if tokens is None else int(tokens[_reached(weights_V[tokens], share)])
 
@@ -85,34 +86,36 @@ def _kept(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
     """Ids that the cuts leave, in ascending order; None when nothing is cut. The likeliest is always kept."""
     tokens: NDArray[np.int64] | None = None
     if 0 < params.top_k < len(weights_V):
-        tokens = np.argpartition(-weights_V, params.top_k - 1)[: params.top_k]
+        tokens = _highest(weights_V, params.top_k)
     if params.top_p < 1.0:
-        tokens = _nucleus(weights_V, tokens, params.top_p)
+        kept = _nucleus(weights_V if tokens is None else weights_V[tokens], params.top_p)
+        tokens = kept if tokens is None else tokens[kept]
     if params.min_p > 0.0:
         tokens = np.arange(len(weights_V)) if tokens is None else tokens
         tokens = tokens[weights_V[tokens] >= np.float32(params.min_p) * weights_V.max()]
-    return None if tokens is None else np.sort(tokens)
+    return tokens
 
 
-def _nucleus(weights_V: Row, tokens: NDArray[np.int64] | None, share: float) -> NDArray[np.int64]:
-    """The fewest likeliest tokens whose probabilities reach `share`, among `tokens`; equal ones by lower id."""
-    among = np.arange(len(weights_V)) if tokens is None else np.sort(tokens)
-    weights = weights_V[among]
-    goal = share * weights.sum(dtype=np.float64)
-    look = min(FIRST_LOOK, len(among))
-    while True:
-        best = np.argpartition(-weights, look - 1)[:look] if look < len(among) else np.arange(len(among))
-        best = best[np.lexsort((best, -weights[best]))]
-        running = np.cumsum(weights[best], dtype=np.float64)
-        if running[-1] >= goal or look == len(among):
-            return among[best[: int(np.searchsorted(running, goal)) + 1]]
-        look = min(8 * look, len(among))
+def _nucleus(weights: Row, share: float) -> NDArray[np.int64]:
+    """The fewest likeliest places whose weights reach this share of the whole."""
+    total = float(weights.sum(dtype=np.float64))
+    # those below this, together, weigh less than 1 - share: never needed, and mostly nearly all
+    likely = np.sort(weights[weights >= (1.0 - share) * total / len(weights)])[::-1]
+    reached = int(np.searchsorted(np.cumsum(likely, dtype=np.float64), share * total))
+    return _highest(weights, min(reached + 1, len(likely)))
+
+
+def _highest(values: Row, count: int) -> NDArray[np.int64]:
+    """Places of the `count` highest, in ascending order; of equals at the edge the first."""
+    least = np.partition(values, -count)[-count]
+    above, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
+    return np.sort(np.concatenate([above, equal[: count - len(above)]]))
 
 
 def _likeliest(logits_V: Row, count: int | None, total: float) -> tuple[tuple[int, float], ...]:
     if not count:
         return ()
     count = min(count, len(logits_V))
-    best = np.argpartition(-logits_V, count - 1)[:count]
-    best = best[np.lexsort((best, -logits_V[best]))]
+    best = _highest(logits_V, count)
+    best = best[np.argsort(-logits_V[best], kind="stable")]
     return tuple((int(token), float(logits_V[token]) - total) for token in best)
