@@ -236,6 +236,26 @@ def test_no_value_that_the_json_schema_test_suite_calls_invalid_is_allowed():
     assert compiled > 150
 
 
+TREE = {"$ref": "#/$defs/T", "$defs": {"T": {"type": "object", "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/T"}}}}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"type": "object"}, '{"a": [1, {"b": null}], "c": "é"}', "[]"),
+        (TREE, '{"k": [{"k": []}, {}]}', '{"k": [1]}'),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, '{"x": 1, "y": 2}', '{"x": "1"}'),
+        ({"type": "string", "pattern": "^[a-f]{2}$"}, '"be"', '"bet"'),
+        ({"type": "string", "format": "date"}, '"2024-06-30"', '"2024-06"'),
+        ({"anyOf": [{"const": 1}, {"type": "null"}]}, "null", "2"),
+        ({"type": ["number", "boolean"]}, "-1.5e3", '"1"'),
+    ],
+)
+def test_schemas_in_common_use_are_enforced(schema: JsonObject, good: str, bad: str):
+    assert answers(schema, good)
+    assert not answers(schema, bad)
+
+
 def answers(schema: JsonObject, text: str) -> bool:
     """Whether the masks let a model say just this as its answer."""
     turn = Rules(GRAMMARS["small"], response_format=schema, analysis_budget=0).start()
@@ -507,10 +527,15 @@ def test_arguments_are_an_object_whatever_the_schema_says():
     assert allowed(turn) == small().encode("{")
 
 
-@pytest.mark.parametrize("choice", ["required", "fly", "functions"])
-def test_a_choice_without_a_declared_tool_is_refused(choice: str):
-    with pytest.raises(ValueError, match=f"tool_choice '{choice}' fits no declared tool"):
-        Rules(GRAMMARS["small"], (ToolNamespace("functions"),), tool_choice=choice)
+@pytest.mark.parametrize("choice", ["weather", "open", "functions", "Python", ""])
+def test_a_choice_of_an_undeclared_tool_is_refused(choice: str):
+    with pytest.raises(ValueError, match=r"fits no declared tool \(declared: functions\.get_weather, functions\.get, python, browser\.open\)"):
+        Rules(GRAMMARS["small"], TOOLS, tool_choice=choice)
+
+
+def test_a_call_cannot_be_required_where_nothing_is_declared():
+    with pytest.raises(ValueError, match=r"tool_choice 'required' fits no declared tool \(declared: none\)"):
+        Rules(GRAMMARS["small"], (ToolNamespace("functions"),), tool_choice="required")
 
 
 @pytest.mark.parametrize("tool_name", ["a b", "f<|channel|>final", "f\n", "", "f to=python", "a=b"])
