@@ -5,8 +5,8 @@ It does not know messages or what a special token means.
 """
 
 import codecs
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import msgspec
 import tiktoken
 
 from ossia.tokenizer_json import Vocabulary, byte_symbols
+
+
+# tiktoken's regular expressions overflow in a run of a million white-space characters.
+LONGEST_SPACE = 500_000
 
 
 class TokenizerError(ValueError):
@@ -56,16 +60,16 @@ class Tokenizer:
         try:
             document = msgspec.json.decode(path.read_bytes(), type=_Document)
             return cls(_vocabulary(document), path.parent.name)
-        except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise TokenizerError(f"{path} is no byte-level BPE tokenizer.json: {error}") from error
 
     def encode(self, text: str) -> list[int]:
         """Ids of text, in which nothing is a special token. A lone surrogate is encoded as U+FFFD."""
-        return self.encoding.encode_ordinary(text)
+        return [token for piece in _pieces(text) for token in self.encoding.encode_ordinary(piece)]
 
     def encode_with_special(self, text: str) -> list[int]:
         """Ids of text in which the names of special tokens are special tokens: never for a user's text."""
-        return self.encoding.encode(text, allowed_special="all")
+        return [token for piece in _pieces(text) for token in self.encoding.encode(piece, allowed_special="all")]
 
     def is_special(self, token: int) -> bool:
         return token in self._names or token >= self.size
@@ -88,11 +92,6 @@ class Tokenizer:
         """A decoder for tokens that come one at a time."""
         return TextStream(self)
 
-    @cached_property
-    def vocabulary_bytes(self) -> Sequence[bytes]:
-        """The bytes of every id from 0 to size - 1."""
-        return [self.token_bytes(token) for token in range(self.size)]
-
 
 class TextStream:
     """Gives text as soon as its bytes are whole characters; joined, the same as decoding all at once."""
@@ -112,6 +111,17 @@ class TextStream:
         return text
 
 
+def _pieces(text: str) -> Iterator[str]:
+    """The text, cut only inside white space that is longer than any that is meant."""
+    at = 0
+    if len(text) > LONGEST_SPACE:
+        for run in re.finditer(r"\s+", text):
+            for cut in range(run.start() + LONGEST_SPACE, run.end(), LONGEST_SPACE):
+                yield text[at:cut]
+                at = cut
+    yield text[at:]
+
+
 def _vocabulary(document: _Document) -> Vocabulary:
     if document.model.type != "BPE":
         raise ValueError(f"model type {document.model.type!r} is not BPE")
@@ -124,6 +134,10 @@ def _vocabulary(document: _Document) -> Vocabulary:
         for symbols, rank in document.model.vocab.items()
         if symbols not in special
     }
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        raise ValueError(f"its vocabulary has no token for the byte 0x{missing[0]:02x}")
+    if len({*ranks.values(), *special.values()}) < len(ranks) + len(special):
+        raise ValueError("two of its tokens have the same id")
     return Vocabulary(ranks, _pattern(document.pre_tokenizer), special)
 
 

@@ -5,12 +5,11 @@ It does not know tokens or streams.
 """
 
 import re
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from ossia.harmony.messages import Role
+from ossia.harmony.messages import ROLES, Role
 
 CHANNEL, CONSTRAIN = "<|channel|>", "<|constrain|>"
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 # Unicode's White_Space, which is not Python's: U+001C to U+001F are none.
 SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 CHANNEL_NAME = re.compile(f"[^<{SPACE}]*")

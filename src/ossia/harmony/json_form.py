@@ -4,12 +4,13 @@ In: the parsed JSON of a conversation or a message. Out: `Message` values; and b
 It does not know tokens.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
-from ossia.harmony.messages import Content, Developer, Effort, Message, Role, System, ToolNamespace, ToolSpec
+from ossia.harmony.messages import ROLES, Content, Developer, Effort, Message, Role, System, ToolNamespace, ToolSpec
 
+Form = TypeVar("Form")
 EFFORTS: dict[str, Effort] = {each.capitalize(): each for each in get_args(Effort)}
 
 
@@ -63,17 +64,19 @@ class _Conversation(msgspec.Struct):
 
 def conversation_from_json(raw: Any) -> list[Message]:
     """Raises ValueError, naming the place, where the form is not kept."""
-    return [_message(each) for each in msgspec.convert(raw, _Conversation).messages]
+    return [_message(each) for each in _read(raw, _Conversation).messages]
 
 
 def message_from_json(raw: Any) -> Message:
     """Raises ValueError, naming the place, where the form is not kept."""
-    return _message(msgspec.convert(raw, _Message))
+    return _message(_read(raw, _Message))
 
 
 def role_from_json(name: str) -> Role:
     """The role of that name. Raises ValueError for an unknown one."""
-    return msgspec.convert(name, Role)
+    if name not in ROLES:
+        raise ValueError(f"unknown role {name!r}; the roles are {', '.join(ROLES)}")
+    return ROLES[name]
 
 
 def message_to_json(message: Message) -> dict[str, str]:
@@ -87,6 +90,13 @@ def message_to_json(message: Message) -> dict[str, str]:
         "content_type": message.content_type,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _read(raw: Any, form: type[Form]) -> Form:
+    try:
+        return msgspec.convert(raw, form)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"not in the form of harmony's JSON: {error}") from error
 
 
 def _message(raw: _Message) -> Message:

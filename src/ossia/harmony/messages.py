@@ -6,7 +6,7 @@ It does not know tokens, models or how a tool is run.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Channel = Literal["analysis", "commentary", "final"]
@@ -16,6 +16,7 @@ JsonObject: TypeAlias = Mapping[str, object]
 DEFAULT_IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 DEFAULT_CUTOFF = "2024-06"
 CHANNELS: tuple[Channel, ...] = ("analysis", "commentary", "final")
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
 @dataclass(frozen=True, slots=True)
