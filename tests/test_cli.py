@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_hub import serving
 from ossia.hub import MINI, find
+from tests.fake_hub import serving
 
 
 def ossia(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -54,11 +54,11 @@ class Schedule:
         return sum(cycle.steps for cycle in self.cycles)
 
     def rate_at(self, step: int) -> float:
-        first = 0
-        for cycle in self.cycles:
-            if step < first + cycle.steps or cycle is self.cycles[-1]:
+        first, cycle = 0, self.cycles[0]
+        for later in self.cycles[1:]:
+            if step < first + cycle.steps:
                 break
-            first += cycle.steps
+            first, cycle = first + cycle.steps, later
         if step < self.warmup:
             return cycle.rate * (step + 1) / self.warmup
         begin = max(first, self.warmup)
