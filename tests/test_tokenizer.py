@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFace
 
 from ossia.tokenizer import Tokenizer, TokenizerError
-from ossia.tokenizer_json import o200k_harmony, write_tokenizer_json
+from ossia.tokenizer_json import Vocabulary, o200k_harmony, write_tokenizer_json
 from tests.shared import shared
 from tests.vocabularies import SPECIAL, o200k, small
 
@@ -54,8 +56,6 @@ def test_all_vectors():
 def test_a_written_file_is_read_alike_by_hugging_face(tmp_path: Path):
     vocabulary = small()
     ranks = {vocabulary.token_bytes(i): i for i in range(vocabulary.size) if not vocabulary.is_special(i)}
-    from ossia.tokenizer_json import Vocabulary
-
     write_tokenizer_json(
         tmp_path / "tokenizer.json", Vocabulary(ranks, r"\p{N}| ?\p{L}+|[^\p{L}\p{N}]+", vocabulary.special)
     )
@@ -98,6 +98,12 @@ def test_a_stream_never_gives_half_a_character():
     assert [piece for piece in pieces if piece] == ["日", "🦊"]
 
 
+@pytest.mark.parametrize("text", [" " * 1_200_000, "\u3000" * 1_100_000 + "x"], ids=["spaces", "wide spaces"])
+def test_endless_white_space_comes_back(text: str):
+    assert o200k().decode(o200k().encode(text)) == text
+    assert o200k().decode(o200k().encode_with_special(text + "<|end|>")) == text + "<|end|>"
+
+
 def test_lone_surrogates_become_replacement_characters():
     assert o200k().decode(o200k().encode("a\ud800b")) == "a\ufffdb"
 
@@ -124,3 +130,25 @@ def test_what_is_no_tokenizer_is_refused_by_name(tmp_path: Path, text: str):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(TokenizerError, match=r"tokenizer\.json is no byte-level BPE"):
         Tokenizer.from_file(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda raw: raw["model"]["vocab"].pop("a"), "no token for the byte 0x61"),
+        (lambda raw: raw["model"]["vocab"].update(a=98), "two of its tokens have the same id"),
+        (lambda raw: raw["added_tokens"][0].update(id=5), "two of its tokens have the same id"),
+        (lambda raw: raw["model"]["vocab"].update({"日": 9999}), "can't encode character|maps to <undefined>"),
+        (lambda raw: raw.update(pre_tokenizer={"type": "Whitespace"}), "no Split by a regular expression"),
+        (lambda raw: raw["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex="("), "Parsing error"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Any], object], reason: str):
+    path = tmp_path / "tokenizer.json"
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    write_tokenizer_json(path, Vocabulary(ranks, r"\s+|\S+", {"<|end|>": 256}))
+    raw = json.loads(path.read_text("utf-8"))
+    damage(raw)
+    path.write_text(json.dumps(raw), "utf-8")
+    with pytest.raises(TokenizerError, match=reason):
+        Tokenizer.from_file(path)

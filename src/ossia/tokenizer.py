@@ -15,7 +15,6 @@ import tiktoken
 
 from ossia.tokenizer_json import Vocabulary, byte_symbols
 
-
 # tiktoken's regular expressions overflow in a run of a million white-space characters.
 LONGEST_SPACE = 500_000
 

@@ -48,7 +48,14 @@ def test_a_well_formed_message_replays_its_ids():
         ("Four.<|return|>", [(None, None, "Four.")], "the stream ended in a header"),
         ("<|channel|>final<|message|>Fo", [("final", None, "Fo")], "unterminated"),
         ("<|channel|>finalFour.<|return|>", [("final", None, "Four.")], "the stream ended in a header"),
-        ("<|channel|>final hm well<|message|>x<|return|>", [("final", "hm", "x")], None),
+        ("<|channel|>finally, four.<|return|>", [(None, None, "finally, four.")], "the stream ended in a header"),
+        ("<|channel|>commentaryto=functions.f<|constrain|>json_<|call|>", [("commentary", "functions.f", "json_")], "ended in"),
+        ("<|channel|>final<|message|>a<|end|>\n<|start|>assistant<|channel|>final<|message|>b<|return|>",
+         [("final", None, "a"), ("final", None, "b")], "no <|start|>"),
+        ("<|channel|>analysis<|message|>a<|start|>assistant<|channel|>final<|message|>b<|return|>",
+         [("analysis", None, "a<|start|>assistant<|channel|>final<|message|>b")], "a control token in the text"),
+        ("<|channel|>analysis Hm.<|end|><|start|>assistant<|channel|>final well now<|message|>b<|return|>",
+         [("analysis", None, "Hm."), ("final", "well", "b")], "fit nowhere"),
         ("<|channel|>final a b c<|message|>x<|return|>", [(None, None, "a b c"), ("final", None, "x")], "fit nowhere"),
         ("<|channel|><|message|>x<|end|>", [(None, None, "x")], "a channel marker without a channel"),
         (
@@ -61,15 +68,31 @@ def test_a_well_formed_message_replays_its_ids():
         ("<|channel|>final<|message|>a<|return|><|return|>", [("final", None, "a")], "an end without a message"),
     ],
 )  # fmt: skip
-def test_malformed_turns_lose_nothing_and_are_flagged(text: str, given: list[tuple[str | None, ...]], flaw: str | None):
+def test_malformed_turns_lose_nothing_and_are_flagged(text: str, given: list[tuple[str | None, ...]], flaw: str):
     parser = Parser(o200k())
     found = [event for token in o200k().encode_with_special(text) for event in parser.feed(token)] + parser.finish()
     ended = [event.message for event in found if isinstance(event, End)]
-    if flaw is None:  # two bare words are a recipient and a type, as the reference reads them
-        assert (ended[0].recipient, ended[0].content_type) == ("hm", "well")
-        return
     assert [(message.channel, message.recipient, message.text) for message in ended] == given
     assert flaw in " ".join(parser.flaws)
+
+
+def test_bare_words_in_a_header_are_read_as_the_oracle_reads_them():
+    (message,) = messages("<|channel|>final hm well<|message|>x<|return|>")
+    assert (message.recipient, message.content_type, message.flaws) == ("hm", "well", ())
+    (message,) = messages("<|channel|>final\x1cx\x85y<|message|>x<|return|>")  # U+001C is no white space in Unicode
+    assert (message.channel, message.recipient) == ("final\x1cx", "y")
+
+
+def test_a_flawed_message_keeps_its_text_and_not_its_ids():
+    (message,) = messages("<|channel|>final<|message|>a<|message|>b<|return|>")
+    assert (message.text, message.tokens, message.flaws) == ("a<|message|>b", None, ("a control token in the text",))
+
+
+def test_text_after_an_unknown_id_is_kept():
+    ids = o200k().encode_with_special("<|channel|>final<|message|>a")
+    (message,) = parse(o200k(), [*ids, 250_000, *o200k().encode("b")])
+    assert message.text == "a\ufffdb"
+    assert message.flaws == ("a control token in the text", "unterminated")
 
 
 def test_a_constrained_type_without_a_recipient_is_a_type():

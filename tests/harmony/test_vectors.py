@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ossia.harmony.__main__ import check_parse, check_render, main
+from ossia.harmony.__main__ import check_parse, check_render, lost, main
 from tests.shared import shared
 from tests.vocabularies import o200k
 
@@ -27,6 +27,23 @@ def test_all_vectors(name: str):
     assert main(["check", str(shared(f"harmony_vectors/{name}.jsonl"))]) == 0
 
 
+def test_the_check_finds_what_is_lost_or_wrong():
+    tokens = o200k().encode_with_special("<|channel|>final<|message|>Yes.<|return|>")
+    good = [{"role": "assistant", "channel": "final", "content": "Yes."}]
+    vector = {"role": "assistant", "tokens": tokens, "strict": {"messages": good}}
+    assert check_parse(o200k(), vector) is None
+    assert "reference" in str(check_parse(o200k(), {**vector, "strict": {"messages": [{**good[0], "content": "Yes"}]}}))
+    assert "no flaw" in str(check_parse(o200k(), {**vector, "strict": {"error": "refused"}}))
+    steps = [["Header", "assistant", None, None, None, None]] * 2 + [
+        ["Content", "assistant", "final", None, None, None]
+    ]
+    late = {"steps": [*steps, ["Content", "assistant", "final", None, None, None]]}
+    assert "our text 'Yes'" in str(check_parse(o200k(), {**vector, "stream": late}))
+    assert lost("Hello, {world}", [{"content": "Hello, "}]) == ["world"]
+    assert lost("yes {yes}", [{"content": "yes } yes"}]) == ["{"]
+    assert lost("<|start|>assistant<|channel|>final<|message|>x", [{"content": "x"}]) == []
+
+
 def test_a_wrong_vector_is_found_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     vector = json.loads((DATA / "render_vectors.jsonl").read_text("utf-8").splitlines()[0])
     vector["rendered_tokens"][3] += 1
@@ -40,7 +57,8 @@ def test_a_wrong_vector_is_found_and_counted(tmp_path: Path, capsys: pytest.Capt
 PIECES = (
     "<|channel|>analysis", "<|channel|>final", "<|channel|>commentary", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<|start|>",
     "<|start|>assistant", "<|start|>user", "<|constrain|>json", " <|constrain|>json", " to=functions.f", " code", "Hello there.", "日本",
-    '{"a": 1}', " ", "\n", "assistant", "<|channel|>", "functions.f to=assistant", "final", "🦊",
+    '{"a": 1}', " ", "\n", "assistant", "<|channel|>", "functions.f to=assistant", "final", "🦊", "tool", "user", "assistant:bob", "to=",
+    "<|constrain|>", "x<|constrain|>y", "<|endoftext|>", "<|reserved_200013|>", "\x1c", "\x1f", "\v", "\x85", "\xa0", "\u3000",
 )  # fmt: skip
 GOOD = ("<|channel|>analysis<|message|>Think.<|end|><|start|>assistant", "<|channel|>final<|message|>Yes.<|return|>")
 TURNS = st.lists(st.sampled_from(PIECES + GOOD), min_size=1, max_size=8).map("".join)
@@ -62,7 +80,7 @@ def strict(tokens: list[int], role: str | None) -> dict[str, object]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=TURNS, role=st.sampled_from(["assistant", None]))
+@given(text=TURNS, role=st.sampled_from(["assistant", "assistant", None, "user", "tool"]))
 def test_any_turn_is_parsed_as_the_oracle_does_or_saved_whole(text: str, role: str | None):
     # of two channels in a header, the library keeps the second as a recipient in the vectors' version, and drops it in this
     assume(all(header.count("<|channel|>") < 2 for header in text.split("<|message|>")))
@@ -71,12 +89,16 @@ def test_any_turn_is_parsed_as_the_oracle_does_or_saved_whole(text: str, role: s
 
 
 @settings(max_examples=200, deadline=None)
-@given(tokens=st.lists(st.integers(0, 201_087) | st.integers(199_998, 200_018), max_size=30))
+@given(
+    tokens=st.lists(
+        st.integers(0, 201_087) | st.integers(199_998, 200_018) | st.integers(201_089, 2**32 - 1), max_size=30
+    )
+)
 def test_any_ids_are_parsed_as_the_oracle_does_or_saved_whole(tokens: list[int]):
     assert check_parse(o200k(), {"role": "assistant", "tokens": tokens, "strict": strict(tokens, "assistant")}) is None
 
 
-# Exponents are left out: the library changed how it prints them between the version of the vectors and this one.
+# Exponents are left out: the library prints them in another way than the version that made the vectors.
 FLOATS = st.integers(-(10**7), 10**7).map(lambda number: number / 100)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | FLOATS | st.text(max_size=6),

@@ -72,8 +72,8 @@ def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:
     if "error" in vector["strict"]:
         if not parser.flaws:
             return f"no flaw; the reference says {vector['strict']['error']}"
-        lost = _lost(tokenizer.decode(vector["tokens"]), ours)
-        return f"lost {lost} in {ours}" if lost else None
+        missing = lost(tokenizer.decode(vector["tokens"]), ours)
+        return f"lost {missing} in {ours}" if missing else None
     theirs = [_set(_as_chosen(message)) for message in vector["strict"]["messages"]]
     if not _same(ours, theirs):
         return f"ours {ours}, reference {theirs}"
@@ -130,7 +130,7 @@ def _named(text: str) -> str:
     return text.replace("<|reserved_200018|>", "<|endofprompt|>").replace("<|reserved_201088|>", "\ufffd")
 
 
-def _lost(text: str, messages: list[dict[str, str]]) -> list[str]:
+def lost(text: str, messages: list[dict[str, str]]) -> list[str]:
     """Words of a completion that are in no message; or if there are none, signs that were said more often than kept."""
     said = FORM.sub(" ", text)
     kept = " ".join(CONTROL.sub(" ", value) for message in messages for value in message.values())
