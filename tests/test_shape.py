@@ -27,11 +27,10 @@ MAY_USE: dict[str, set[str]] = {
     "hub": set(),
     "loading": {*BOTH, "hub"},
     "chat": {*BOTH, "loading"},
-    "task": {*BOTH, "loading", "chat"},
-    "train": {*BOTH, "loading", "chat", "task"},
+    "train": {*BOTH, "loading", "chat"},
     "synth": set(BOTH),
     "terminal": {*BOTH, "loading", "chat"},
-    "cli": {*BOTH, "hub", "loading", "chat", "task", "train", "synth", "terminal"},
+    "cli": {*BOTH, "hub", "loading", "chat", "train", "synth", "terminal"},
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }
