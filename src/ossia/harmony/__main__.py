@@ -69,14 +69,14 @@ def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:
     steps = [parser.feed(token) for token in vector["tokens"]]
     events = [event for step in steps for event in step] + parser.finish()
     ours = [message_to_json(event.message) for event in events if isinstance(event, End)]
-    if "error" in vector["strict"]:
-        if not parser.flaws:
-            return f"no flaw; the reference says {vector['strict']['error']}"
-        missing = lost(tokenizer.decode(vector["tokens"]), ours)
-        return f"lost {missing} in {ours}" if missing else None
-    theirs = [_set(_as_chosen(message)) for message in vector["strict"]["messages"]]
-    if not _same(ours, theirs):
-        return f"ours {ours}, reference {theirs}"
+    if "error" not in vector["strict"]:
+        theirs = [_set(_as_chosen(message)) for message in vector["strict"]["messages"]]
+        if not _same(ours, theirs):
+            return f"ours {ours}, reference {theirs}"
+    elif not parser.flaws:
+        return f"no flaw; the reference says {vector['strict']['error']}"
+    elif missing := lost(tokenizer.decode(vector["tokens"]), ours):
+        return f"lost {missing} in {ours}"
     return _stream_difference(steps, vector["stream"]["steps"]) if vector.get("stream") else None
 
 
