@@ -27,8 +27,9 @@ def test_links_between_pages_lead_somewhere(page: Path):
             assert (page.parent / target).exists(), target
 
 
-def test_the_readmes_say_the_same_in_both_languages():
-    """The same commands and the same figures stand in the English and the Japanese page."""
-    english, japanese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.ja.md"))
+@pytest.mark.parametrize("name", ["README", "docs/python"])
+def test_pages_show_the_same_in_both_languages(name: str):
+    """The same commands and the same code stand in the English and the Japanese page."""
+    english, japanese = ((ROOT / f"{name}{language}.md").read_text("utf-8") for language in ("", ".ja"))
     blocks = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
     assert blocks.findall(english) == blocks.findall(japanese)

@@ -217,7 +217,7 @@ class Chat:
         self.model = load(model) if isinstance(model, str) else model
         if self.model.tokenizer is None:
             raise ValueError(f"model {self.model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
-        self.grammars = Grammars(self.model.tokenizer)
+        self.grammars = Grammars(self.model.tokenizer, self.model.config.vocab)
         self.engine = self.model.engine()
         self.instructions = instructions
         self.effort: Effort = effort
