@@ -71,7 +71,9 @@ def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:
     ours = [message_to_json(event.message) for event in events if isinstance(event, End)]
     if "error" not in vector["strict"]:
         theirs = [_set(_as_chosen(message)) for message in vector["strict"]["messages"]]
-        if not _same(ours, theirs):
+        if any(token > tokenizer.size for token in vector["tokens"]):
+            ours = _cut(ours, theirs)
+        if ours != theirs:
             return f"ours {ours}, reference {theirs}"
     elif not parser.flaws:
         return f"no flaw; the reference says {vector['strict']['error']}"
@@ -80,15 +82,11 @@ def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:
     return _stream_difference(steps, vector["stream"]["steps"]) if vector.get("stream") else None
 
 
-def _same(ours: list[dict[str, str]], theirs: list[dict[str, str]]) -> bool:
-    """Equal; but after an id outside the vocabulary the reference drops the rest of a message, and we do not."""
-    cut = [
-        {**mine, "content": their["content"]}
-        if their["content"].endswith("\ufffd") and mine["content"].startswith(their["content"])
-        else mine
-        for mine, their in zip(ours, theirs, strict=False)
-    ]
-    return len(ours) == len(theirs) and cut == theirs
+def _cut(ours: list[dict[str, str]], theirs: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Our messages, cut where the reference drops the rest of one: behind an id that is in no vocabulary."""
+    lengths = [len(message["content"]) if message["content"].endswith("\ufffd") else None for message in theirs]
+    lengths += [None] * len(ours)
+    return [{**message, "content": message["content"][:length]} for message, length in zip(ours, lengths, strict=False)]
 
 
 def _stream_difference(steps: list[list[Event]], reference: list[list[Any]]) -> str | None:
