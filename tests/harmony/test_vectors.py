@@ -54,6 +54,17 @@ def test_a_wrong_vector_is_found_and_counted(tmp_path: Path, capsys: pytest.Capt
     assert out.endswith("0 passed, 1 failed\n")
 
 
+@pytest.mark.parametrize(("text", "reason"), [(None, "No such file"), ("{", "Expecting property name")])
+def test_what_is_no_file_of_vectors_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, reason: str
+):
+    if text is not None:
+        (tmp_path / "vectors.jsonl").write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", str(tmp_path / "vectors.jsonl")])
+    assert reason in capsys.readouterr().err
+
+
 PIECES = (
     "<|channel|>analysis", "<|channel|>final", "<|channel|>commentary", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<|start|>",
     "<|start|>assistant", "<|start|>user", "<|constrain|>json", " <|constrain|>json", " to=functions.f", " code", "Hello there.", "日本",

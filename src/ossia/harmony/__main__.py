@@ -17,7 +17,7 @@ from typing import Any
 from ossia.harmony.json_form import conversation_from_json, message_from_json, message_to_json, role_from_json
 from ossia.harmony.parse import Delta, End, Event, Parser, Start
 from ossia.harmony.render import render, render_message, render_training
-from ossia.tokenizer import Tokenizer
+from ossia.tokenizer import Tokenizer, TokenizerError
 from ossia.tokenizer_json import o200k_harmony
 
 Vector = dict[str, Any]
@@ -151,8 +151,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("file", type=Path)
     command.add_argument("--tokenizer", type=Path, help="a tokenizer.json; o200k_harmony unless given")
     given = parser.parse_args(arguments)
-    tokenizer = Tokenizer.from_file(given.tokenizer) if given.tokenizer else Tokenizer(o200k_harmony())
-    results = list(check(tokenizer, given.file))
+    try:
+        tokenizer = Tokenizer.from_file(given.tokenizer) if given.tokenizer else Tokenizer(o200k_harmony())
+        results = list(check(tokenizer, given.file))
+    except (OSError, TokenizerError, json.JSONDecodeError) as error:
+        parser.error(f"cannot check {given.file}: {error}")
     failed = [f"{name}: {difference}" for name, difference in results if difference]
     print(*failed, f"{len(results) - len(failed)} passed, {len(failed)} failed", sep="\n")
     return 1 if failed else 0

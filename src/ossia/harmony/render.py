@@ -30,9 +30,7 @@ def render(
 
     drop_analysis: leave out analysis from before the first final answer, once the assistant's last word is final.
     """
-    kept = without_old_analysis(messages) if drop_analysis else messages
-    functions = declares_functions(messages)
-    tokens = [token for message in kept for token in render_message(tokenizer, message, functions).tokens]
+    tokens = [token for part in _parts(tokenizer, messages, drop_analysis) for token in part.tokens]
     if next_role is not None:
         tokens += [tokenizer.special["<|start|>"], *tokenizer.encode(next_role)]
     return tokens
@@ -40,14 +38,18 @@ def render(
 
 def render_training(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool = True) -> Rendered:
     """As `render`, but a last final answer ends in <|return|>, which a model must learn to say."""
-    kept = without_old_analysis(messages) if drop_analysis else messages
-    functions = declares_functions(messages)
-    parts = [render_message(tokenizer, message, functions) for message in kept]
+    parts = _parts(tokenizer, messages, drop_analysis)
     tokens = [token for part in parts for token in part.tokens]
     sampled = [flag for part in parts for flag in part.sampled]
     if messages and messages[-1].role == "assistant" and messages[-1].channel == "final":
         tokens[-1] = tokenizer.special["<|return|>"]
     return Rendered(tokens, sampled)
+
+
+def _parts(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool) -> list[Rendered]:
+    kept = without_old_analysis(messages) if drop_analysis else messages
+    functions = declares_functions(messages)
+    return [render_message(tokenizer, message, functions) for message in kept]
 
 
 def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
@@ -60,6 +62,7 @@ def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
 
 
 def declares_functions(messages: Sequence[Message]) -> bool:
+    """Whether a developer message declares functions, of which the system message then says where calls go."""
     contents = [part for message in messages for part in message.content]
     spaces = [space for part in contents if isinstance(part, Developer) for space in part.tools]
     return any(space.filed_under == "functions" and space.tools for space in spaces)
