@@ -214,6 +214,14 @@ def test_malformed_output_is_text_with_a_flaw_never_an_error():
     assert chat.history[-1].text == "It is four."
 
 
+def test_a_message_to_nobody_is_text_not_a_call():
+    odd = "<|channel|>analysis<|end|><|start|>assistant<|message|>Four.<|return|>"
+    chat, _ = chat_with(odd, tools=[double])
+    answer = chat.ask("2 + 2?")
+    assert answer.finish == "stop"
+    assert "Four." in answer.text + answer.reasoning
+
+
 def test_a_model_without_a_tokenizer_cannot_chat():
     model = SimpleNamespace(name="bare", tokenizer=None)
     with pytest.raises(ValueError, match=r"'bare' has no tokenizer\.json"):

@@ -104,6 +104,7 @@ def test_info_prints_exact_counts():
         (("chat", "hi", "--tools", "none.py"), "no file none.py"),
         (("info", "gpt-oss-7b"), "the presets are gpt-oss-120b, gpt-oss-20b"),
         (("synth", "gpt-oss-7b", "x"), "the presets are gpt-oss-120b, gpt-oss-20b"),
+        (("synth", "nowhere", "x"), "no model at 'nowhere'"),
         (("synth", "gpt-oss-20b", "x", "--layout", "zip"), "layout 'zip' is none of hf, bf16, original"),
         (("train", "none.toml"), "none.toml"),
     ],
@@ -114,6 +115,15 @@ def test_errors_are_one_line_that_says_what_is_wrong(arguments: tuple[str, ...],
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_synth_takes_any_shape(tmp_path: Path):
+    sizes = ("--layers", "3", "--experts", "6", "--hidden", "64", "--intermediate", "96", "--vocab", "100")
+    done = ossia("synth", MINI, str(tmp_path / "m"), "--layout", "original", *sizes)
+    assert done.returncode == 0, done.stderr
+    told = ossia("info", str(tmp_path / "m")).stdout
+    assert "hidden       64" in told
+    assert "6 a layer, 2 active, width 96" in told
 
 
 def test_synth_writes_a_checkpoint_that_loads(tmp_path: Path):

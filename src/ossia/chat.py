@@ -91,17 +91,19 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
     """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
 
     Calls of the tools in `how` are run, and their answers given back to the model; a call of any other declared tool
-    ends the exchange with "tool_calls". Raises ContextError before any work for a prompt that does not fit.
+    ends the exchange with "tool_calls". A message to anyone else is malformed, and so is text. Raises ContextError
+    before any work for a prompt that does not fit.
     """
     tokenizer, rules = grammars.tokenizer, rules_for(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {f"functions.{each.spec.name}": each for each in how.tools}
+    declared = recipients(messages)
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
         turn = yield from _sample(engine, tokenizer, said, params, rules.start())
         said += turn.messages
         usage = _add(usage, turn, time.perf_counter() - started)
-        calls = [message for message in turn.messages if message.recipient]
+        calls = [message for message in turn.messages if message.recipient in declared]
         if not calls or turn.cut:
             yield Done("length" if turn.cut else "stop", usage)
             return
@@ -116,13 +118,24 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
     yield Done("steps", usage)
 
 
+def recipients(messages: Sequence[Message]) -> set[str]:
+    """Every recipient that the messages declare; a namespace without tools is one itself."""
+    spaces = declared_tools(messages)
+    return {f"{space.name}.{each.name}" for space in spaces for each in space.tools} | {
+        space.name for space in spaces if not space.tools
+    }
+
+
+def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:
+    contents = [part for message in messages for part in message.content]
+    return tuple(space for part in contents if isinstance(part, System | Developer) for space in part.tools)
+
+
 def rules_for(grammars: Grammars, messages: Sequence[Message], how: Answering) -> Rules:
     """The rules that keep the answer well-formed: only tools that the messages declare can be called."""
-    contents = [part for message in messages for part in message.content]
-    declared = [space for part in contents if isinstance(part, System | Developer) for space in part.tools]
     return Rules(
         grammars,
-        tools=tuple(declared),
+        tools=declared_tools(messages),
         tool_choice=how.tool_choice,
         response_format=how.response_format,
         analysis_budget=how.thinking_budget,
@@ -298,7 +311,8 @@ def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:
             case End(message) | ToolAnswer(message, _):
                 messages.append(message)
             case Done(finish, usage):
-                own = [message for message in messages if message.role == "assistant" and not message.recipient]
+                # a malformed header can leave an answer with an odd recipient: it is text all the same
+                own = [m for m in messages if m.role == "assistant" and (m.flaws or not m.recipient)]
                 thought = [message.text for message in own if message.channel == "analysis"]
                 said = [message.text for message in own if message.channel != "analysis"]
                 final = [message.text for message in own if message.channel == "final"]

@@ -92,19 +92,25 @@ def info(
 
 @app.command()
 def synth(
-    shape: Annotated[str, typer.Argument(help="A preset: gpt-oss-20b or gpt-oss-120b.")],
+    shape: Annotated[str, typer.Argument(help="A preset (gpt-oss-20b, gpt-oss-120b), or a model whose shape to take.")],
     folder: Annotated[Path, typer.Argument(help="Where to write; created when missing.")],
     layout: Annotated[str, typer.Option(help="hf (MXFP4), bf16, or original.")] = "hf",
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights in every layout.")] = 0,
-    layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than the preset.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Another number of layers.")] = None,
+    experts: Annotated[int | None, typer.Option(min=1, help="Another number of experts.")] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Another width.")] = None,
+    intermediate: Annotated[int | None, typer.Option(min=1, help="Another width of an expert.")] = None,
+    vocab: Annotated[int | None, typer.Option(min=1, help="Another vocabulary; then without a tokenizer.")] = None,
 ) -> None:
     """Write a random checkpoint of a shape, complete with config and tokenizer, for speed and memory tests."""
     from ossia.synth import synth as write
 
     if layout not in ("hf", "bf16", "original"):
         _fail(f"layout {layout!r} is none of hf, bf16, original")
+    asked = {"layers": layers, "experts": experts, "hidden": hidden, "intermediate": intermediate, "vocab": vocab}
+    changes = {name: value for name, value in asked.items() if value is not None}
     try:
-        config = write(shape, folder, layout, seed, **({"layers": layers} if layers else {}))  # type: ignore[arg-type]
+        config = write(_config(shape), folder, layout, seed, **changes)
         typer.echo(f"{folder}: {config.layers} layers, {layout} layout, seed {seed}")
     except (ValueError, OSError) as error:
         _fail(str(error))
