@@ -32,7 +32,9 @@ def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int,
         token = likeliest
     else:
         if allowed_V is not logits_V or params.temperature != 1.0:
-            weights_V = np.exp((allowed_V - allowed_V[likeliest]) / np.float32(params.temperature))
+            np.subtract(allowed_V, allowed_V[likeliest], out=weights_V)  # in place: fresh pages cost more than the sums
+            weights_V /= np.float32(params.temperature)
+            np.exp(weights_V, out=weights_V)
         token = _draw(weights_V, params, seed, index)
     return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, params.logprobs, total))
 
