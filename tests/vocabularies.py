@@ -3,11 +3,9 @@
 from functools import cache
 
 from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import Vocabulary, o200k_harmony
+from ossia.tokenizer_json import HARMONY_TOKENS, Vocabulary, o200k_harmony
 
-SPECIAL = (
-    "<|startoftext|> <|endoftext|> <|return|> <|constrain|> <|channel|> <|start|> <|end|> <|message|> <|call|> <|endofprompt|>"
-).split()
+SPECIAL = tuple(HARMONY_TOKENS)
 WORDS = (
     b"assistant",
     b"analysis",

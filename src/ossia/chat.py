@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.constrain import Constraint, Grammars, Rules
+from ossia.harmony.constrain import Constraint, Grammars, Rules, recipients
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -97,7 +97,7 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
     tokenizer, rules = grammars.tokenizer, rules_for(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {f"functions.{each.spec.name}": each for each in how.tools}
-    declared = recipients(messages)
+    declared = recipients(declared_tools(messages))
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
         turn = yield from _sample(engine, tokenizer, said, params, rules.start())
@@ -118,15 +118,8 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
     yield Done("steps", usage)
 
 
-def recipients(messages: Sequence[Message]) -> set[str]:
-    """Every recipient that the messages declare; a namespace without tools is one itself."""
-    spaces = declared_tools(messages)
-    return {f"{space.name}.{each.name}" for space in spaces for each in space.tools} | {
-        space.name for space in spaces if not space.tools
-    }
-
-
 def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:
+    """The tools that system and developer messages declare."""
     contents = [part for message in messages for part in message.content]
     return tuple(space for part in contents if isinstance(part, System | Developer) for space in part.tools)
 

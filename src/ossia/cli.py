@@ -103,10 +103,11 @@ def synth(
     vocab: Annotated[int | None, typer.Option(min=1, help="Another vocabulary; then without a tokenizer.")] = None,
 ) -> None:
     """Write a random checkpoint of a shape, complete with config and tokenizer, for speed and memory tests."""
+    from ossia.model.layouts import LAYOUTS
     from ossia.synth import synth as write
 
-    if layout not in ("hf", "bf16", "original"):
-        _fail(f"layout {layout!r} is none of hf, bf16, original")
+    if layout not in LAYOUTS:
+        _fail(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
     asked = {"layers": layers, "experts": experts, "hidden": hidden, "intermediate": intermediate, "vocab": vocab}
     changes = {name: value for name, value in asked.items() if value is not None}
     try:
@@ -127,9 +128,9 @@ def train(
 
         run(recipe, out)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in ("torch", "tokenizers"):
             raise
-        _fail("training needs torch: pip install 'ossia[train]'")
+        _fail(f"training needs {error.name}: pip install 'ossia[train]'")
     except (ValueError, OSError) as error:
         _fail(str(error))
 

@@ -4,7 +4,6 @@ In: a preset's name or a config, a folder, a layout and a seed. Out: the files o
 It does not know how the weights are made.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ossia.model.checkpoint import write_checkpoint
 from ossia.model.config import ModelConfig, alternating
 from ossia.model.layouts import Layout
 from ossia.model.synthetic import RandomTensors
-from ossia.tokenizer_json import o200k_harmony, write_tokenizer_json
+from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
 
 HARMONY_VOCAB = 201088  # o200k_harmony's ids, padded to a multiple of 128
 
@@ -38,13 +37,5 @@ def synth(
     write_checkpoint(folder, config, RandomTensors(config, seed), layout)
     if vocabulary:
         write_tokenizer_json(Path(folder) / "tokenizer.json", vocabulary)
-        special = vocabulary.special
-        generation = {
-            "bos_token_id": special["<|startoftext|>"],
-            "do_sample": True,
-            "eos_token_id": [special[name] for name in ("<|return|>", "<|endoftext|>", "<|call|>")],
-            "pad_token_id": special["<|endoftext|>"],
-        }
-        text = json.dumps(generation, indent=2) + "\n"
-        (Path(folder) / "generation_config.json").write_text(text, encoding="utf-8")
+        write_generation_config(Path(folder) / "generation_config.json", vocabulary.special)
     return config

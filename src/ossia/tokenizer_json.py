@@ -23,7 +23,7 @@ O200K_PATTERN = "|".join(
         r"\s+",
     ]
 )
-_O200K_NAMED = {
+HARMONY_TOKENS = {
     "<|startoftext|>": 199998,
     "<|endoftext|>": 199999,
     "<|return|>": 200002,
@@ -61,7 +61,7 @@ def o200k_harmony() -> Vocabulary:
         length = packed[at]
         ranks[packed[at + 1 : at + 1 + length]] = len(ranks)
         at += 1 + length
-    names = {number: name for name, number in _O200K_NAMED.items()}
+    names = {number: name for name, number in HARMONY_TOKENS.items()}
     special = {names.get(i, f"<|reserved_{i}|>"): i for i in range(199998, 200019)}
     return Vocabulary(ranks, O200K_PATTERN, special)
 
@@ -109,6 +109,17 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
     }
     text = json.dumps(document, ensure_ascii=False, indent=2)
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_generation_config(path: Path, special: Mapping[str, int]) -> None:
+    """Write generation_config.json: sampling on, and every token that ends a turn, <|call|> among them."""
+    settings = {
+        "bos_token_id": special["<|startoftext|>"],
+        "do_sample": True,
+        "eos_token_id": [special[name] for name in ("<|return|>", "<|endoftext|>", "<|call|>")],
+        "pad_token_id": special["<|endoftext|>"],
+    }
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _splits(token: bytes, ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:

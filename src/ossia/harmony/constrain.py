@@ -172,7 +172,7 @@ class Rules:
         final = Way("final", ("<|channel|>final<|message|>",), self.grammars.ret, self.response_format)
         if self.tool_choice == "none":
             return (final,)
-        declared = _recipients(self.tools)
+        declared = recipients(self.tools)
         calls = {to: Way(to, _call_headers(to, schema), self.grammars.call, schema) for to, schema in declared.items()}
         match self.tool_choice:
             case "auto":
@@ -187,7 +187,7 @@ class Rules:
         return chosen
 
 
-def _recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
+def recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
     """Each recipient with the schema of its arguments; a namespace without tools is itself called, with free text.
 
     Of two declarations of a name the later one holds.

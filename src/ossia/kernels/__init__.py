@@ -21,6 +21,7 @@ Backend = Literal["reference", "cpu", "triton"]
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
 
 BLOCK = 16  # tokens in one block of the paged KV cache
+SWIGLU_SLOPE = 1.702  # of the gate's sigmoid
 
 
 class Rope(NamedTuple):

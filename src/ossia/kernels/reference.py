@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import BLOCK, AttentionShape, Batch, HostArray
+from ossia.kernels import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, HostArray
 from ossia.kernels.rope import frequencies
 from ossia.quant import Mxfp4, unpack_mxfp4
-
-SWIGLU_SLOPE = 1.702
 
 
 class Linear(NamedTuple):

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
+from ossia.chat import Answering, rules_for
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.harmony.constrain import Grammars, Rules
+from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Developer, Effort, Message, System, ToolNamespace, developer, system, user
 from ossia.harmony.parse import parse
 from ossia.harmony.render import render
@@ -70,17 +71,10 @@ class _Bench:
     def answers(self, prompts: Sequence[list[Message]]) -> list[list[Message]]:
         streams = []
         for number, prompt in enumerate(prompts):
-            spaces = [
-                space
-                for message in prompt
-                for part in message.content
-                if isinstance(part, Developer)
-                for space in part.tools
-            ]
             params = SamplingParams(
                 temperature=self._temperature, seed=self._seed + number, max_tokens=MOST_TOKENS, stop_tokens=self._stops
             )
-            mask = Rules(self._grammars, tuple(spaces)).start()
+            mask = rules_for(self._grammars, prompt, Answering()).start()
             streams.append(self._engine.submit(render(self.tokenizer, prompt, "assistant"), params, mask))
         return [parse(self.tokenizer, [sampled.token for sampled in stream]) for stream in streams]
 

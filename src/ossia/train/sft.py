@@ -4,7 +4,6 @@ In: a TOML recipe and a folder. Out: the folder holds the log, the state, and `m
 It does not know how problems are made or what the network computes.
 """
 
-import json
 import random
 import shutil
 import tomllib
@@ -16,9 +15,9 @@ import torch
 
 from ossia.harmony.render import render
 from ossia.model.checkpoint import write_checkpoint
-from ossia.model.config import ModelConfig
+from ossia.model.config import ModelConfig, alternating
 from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import Vocabulary, o200k_harmony, write_tokenizer_json
+from ossia.tokenizer_json import Vocabulary, o200k_harmony, write_generation_config, write_tokenizer_json
 from ossia.train.data import batches
 from ossia.train.dialogues import dialogue
 from ossia.train.loop import Cycle, Schedule, Trainer
@@ -55,8 +54,7 @@ def read_recipe(path: Path) -> Recipe:
         _refuse_unknown(raw, {"model", "data", "schedule"}, "the recipe")
         data = _made(Data, raw.get("data", {}), "[data]")
         model = {**raw.get("model", {}), "vocab": data.vocabulary}
-        layers = int(model.get("layers", 0))
-        model.setdefault("sliding", tuple(i % 2 == 0 for i in range(layers)))
+        model.setdefault("sliding", alternating(int(model.get("layers", 0))))
         schedule = dict(raw.get("schedule", {}))
         if "cycles" in schedule:
             schedule["cycles"] = tuple(_made(Cycle, each, "[schedule] cycles") for each in schedule["cycles"])
@@ -105,14 +103,7 @@ def export(network: Network, tokenizer: Tokenizer, out: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     write_checkpoint(folder, network.config, NetworkTensors(network), "hf")
     shutil.copyfile(out / "tokenizer.json", folder / "tokenizer.json")
-    special = tokenizer.special
-    settings = {
-        "bos_token_id": special["<|startoftext|>"],
-        "do_sample": True,
-        "eos_token_id": [special["<|return|>"], special["<|endoftext|>"], special["<|call|>"]],
-        "pad_token_id": special["<|endoftext|>"],
-    }
-    (folder / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_generation_config(folder / "generation_config.json", tokenizer.special)
     return folder
 
 

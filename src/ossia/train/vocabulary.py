@@ -10,12 +10,9 @@ from collections.abc import Iterable
 from tokenizers import Regex as Pattern
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ossia.tokenizer_json import Vocabulary, byte_symbols
+from ossia.tokenizer_json import HARMONY_TOKENS, Vocabulary, byte_symbols
 
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPECIAL = (
-    "<|startoftext|> <|endoftext|> <|return|> <|constrain|> <|channel|> <|start|> <|end|> <|message|> <|call|> <|endofprompt|>"
-).split()
 
 
 def learn(texts: Iterable[str], size: int) -> Vocabulary:
@@ -28,7 +25,7 @@ def learn(texts: Iterable[str], size: int) -> Vocabulary:
     model.decoder = decoders.ByteLevel()
     symbols = byte_symbols()
     trainer = trainers.BpeTrainer(
-        vocab_size=size - len(SPECIAL), initial_alphabet=list(symbols), show_progress=False, min_frequency=2
+        vocab_size=size - len(HARMONY_TOKENS), initial_alphabet=list(symbols), show_progress=False, min_frequency=2
     )
     model.train_from_iterator(texts, trainer)
     learnt = sorted(model.get_vocab().items(), key=lambda item: item[1])
@@ -37,7 +34,7 @@ def learn(texts: Iterable[str], size: int) -> Vocabulary:
     ranks = {bytes([byte]): byte for byte in range(256)}
     for token in merged:
         ranks[bytes(byte_of[symbol] for symbol in token)] = len(ranks)
-    special = {name: len(ranks) + i for i, name in enumerate(SPECIAL)}
+    special = {name: len(ranks) + i for i, name in enumerate(HARMONY_TOKENS)}
     return Vocabulary(ranks, PATTERN, special)
 
 

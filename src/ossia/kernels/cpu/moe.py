@@ -12,9 +12,10 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.linear import dot, tasks_for, widen_row
 
-SWIGLU_SLOPE = np.float32(1.702)
+SLOPE = np.float32(SWIGLU_SLOPE)
 
 
 class Routing(NamedTuple):
@@ -67,7 +68,7 @@ def up_swiglu(x_TD, pairs, weight, bias_ER, limit, out_NF):  # noqa: ANN001, ANN
                     x_D = x_TD[pairs.rows_N[n]]
                     gate = min(dot(x_D, gate_D) + bias_ER[e, 2 * f], limit)
                     up = min(max(dot(x_D, up_D) + bias_ER[e, 2 * f + 1], -limit), limit)
-                    swish = gate / (np.float32(1.0) + np.exp(-SWIGLU_SLOPE * gate))
+                    swish = gate / (np.float32(1.0) + np.exp(-SLOPE * gate))
                     out_NF[n, f] = swish * (up + np.float32(1.0))
 
 
