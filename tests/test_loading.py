@@ -71,6 +71,8 @@ def test_turns_end_at_call_even_where_the_file_forgets_it(tmp_path: Path):
     special = ossia.load().tokenizer.special
     (tmp_path / "mini" / "generation_config.json").write_text(json.dumps({"eos_token_id": special["<|return|>"]}))
     assert ossia.load(tmp_path / "mini").stop_tokens == {special["<|return|>"], special["<|call|>"]}
+    (tmp_path / "mini" / "generation_config.json").write_text("{}")
+    assert ossia.load(tmp_path / "mini").stop_tokens == {special["<|return|>"], special["<|call|>"]}
 
 
 def test_the_package_is_light_until_something_is_used():

@@ -81,7 +81,7 @@ def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
     Published files of an early revision leave <|call|> out, which makes tool calls run on.
     """
     config = folder / "generation_config.json"
-    eos = json.loads(config.read_text())["eos_token_id"] if config.exists() else []
+    eos = json.loads(config.read_text("utf-8")).get("eos_token_id") or [] if config.exists() else []
     named = [tokenizer.special[name] for name in ("<|return|>", "<|call|>")]
     return frozenset([*(eos if isinstance(eos, list) else [eos]), *named])
 
