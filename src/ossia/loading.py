@@ -52,7 +52,8 @@ class Model:
             raise ValueError(f"token id {outside[0]} is outside the vocabulary of {self.config.vocab}")
         rows_T = np.arange(row_T.size, dtype=np.int32)
         starts = np.array([0, row_T.size], np.int32)
-        batch = Batch(row_T.astype(np.int32), rows_T, starts, np.zeros((1, 0), np.int32), rows_T)
+        no_blocks = np.zeros((1, 0), np.int32)
+        batch = Batch(row_T.astype(np.int32), rows_T, starts, no_blocks, no_blocks, rows_T)
         return self.transformer.ops.host(self.transformer.forward(batch))
 
     def engine(self) -> Engine:

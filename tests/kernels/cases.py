@@ -52,13 +52,14 @@ class Numbers:
 
 
 def fresh_batch(lengths: tuple[int, ...], start: int = 0) -> Batch:
-    """Sequences at positions from `start`, each with blocks of its own, dealt from the last to the first."""
+    """Sequences at positions from `start`, each with blocks of its own; those of full and of sliding layers are dealt apart."""
     positions = np.concatenate([np.arange(start, start + n) for n in lengths]).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     counts = [-(-(start + n) // BLOCK) for n in lengths]
-    blocks = np.zeros((len(lengths), max(counts)), np.int32)
+    blocks, windows = np.zeros((2, len(lengths), max(counts)), np.int32)
     free = list(range(sum(counts)))
     for s, count in enumerate(counts):
+        windows[s, :count] = np.arange(count) + sum(counts[:s])
         blocks[s, :count] = [free.pop() for _ in range(count)]
     rows = np.arange(len(positions), dtype=np.int32)
-    return Batch(rows * 0, positions, starts, blocks, rows)
+    return Batch(rows * 0, positions, starts, blocks, windows, rows)

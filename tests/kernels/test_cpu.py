@@ -64,19 +64,21 @@ def test_attend_through_the_cache_equals_attend_at_once(case: Case, backend):
     attention = backend.attention(case.shape, n.bf16(case.heads))
     whole = fresh_batch(case.lengths)
     once = np.array(backend.host(backend.attend(backend.vector(qkv.copy()), attention, None, whole)))
-    (cache,) = backend.cache([case.shape], int(whole.blocks_SB.max()) + 1)
+    count = int(whole.blocks_SB.max()) + 1
+    (cache,) = backend.cache([case.shape], count, count)
     longest = max(case.lengths)
     cuts = [0, *range(max(1, longest - steps), longest + 1)]
     for first, last in itertools.pairwise(cuts):
-        rows, starts, blocks = [], [0], []
+        rows, starts, picked_sequences = [], [0], []
         for s, length in enumerate(case.lengths):
             mine = range(min(first, length), min(last, length))
             if mine:
                 rows += [int(whole.starts_S1[s]) + p for p in mine]
                 starts.append(len(rows))
-                blocks.append(whole.blocks_SB[s])
+                picked_sequences.append(s)
         picked = np.array(rows, np.int32)
-        part = Batch(picked * 0, whole.positions_T[picked], np.array(starts, np.int32), np.stack(blocks), picked)
+        tables = whole.blocks_SB[picked_sequences], whole.windows_SB[picked_sequences]
+        part = Batch(picked * 0, whole.positions_T[picked], np.array(starts, np.int32), *tables, picked)
         out = np.array(backend.host(backend.attend(backend.vector(qkv[picked]), attention, cache, part)))
         np.testing.assert_allclose(out, once[picked], rtol=2e-5, atol=2e-5)
 

@@ -177,13 +177,14 @@ def test_a_step_at_a_time_equals_all_at_once(oracle: Oracle, backend: str):
     whole = model.logits(oracle.tokens[:length])
     blocks = -(-length // BLOCK)
     table = np.arange(blocks, dtype=np.int32)[None, ::-1].copy()
-    cache = model.transformer.cache(blocks)
+    windows = np.roll(table, 1)
+    cache = model.transformer.cache(blocks, blocks)
     parts = []
     for first, last in [(0, prompt), *((p, p + 1) for p in range(prompt, length))]:
         positions = np.arange(first, last, dtype=np.int32)
         tokens = np.array(oracle.tokens[first:last], np.int32)
         starts = np.array([0, last - first], np.int32)
-        batch = Batch(tokens, positions, starts, table, np.arange(last - first, dtype=np.int32))
+        batch = Batch(tokens, positions, starts, table, windows, np.arange(last - first, dtype=np.int32))
         parts.append(np.array(model.transformer.ops.host(model.transformer.forward(batch, cache))))
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-4)
 

@@ -1,8 +1,11 @@
-"""Which cache blocks are free, and how many a sequence needs.
+"""Cache blocks of one kind of layer: who holds them, and which are kept for reuse when nobody does.
 
-In: counts. Out: block numbers. A block holds `kernels.BLOCK` tokens of every layer.
-It does not know requests or arrays.
+In: counts and keys. Out: block numbers. A block holds the keys and values of `kernels.BLOCK` tokens.
+It does not know requests, arrays, or what a key stands for.
 """
+
+from collections import OrderedDict
+from collections.abc import Iterator
 
 from ossia.kernels import BLOCK
 
@@ -13,20 +16,89 @@ def blocks_for(tokens: int) -> int:
 
 
 class BlockPool:
-    """Blocks 0..count-1, given out and taken back."""
+    """Blocks 0..count-1: held by one sequence or more, idle (held by none, but kept under a key), or free.
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._free = list(range(count - 1, -1, -1))
+    window: how many tokens back its layers see; 0 for all. ticks: a clock shared by the pools whose blocks age together.
+    """
+
+    def __init__(self, count: int, block_bytes: int, window: int, ticks: Iterator[int]) -> None:
+        self.count, self.block_bytes, self.window = count, block_bytes, window
+        self._ticks = ticks
+        self._untouched = 0  # blocks from here on were never taken: their memory is not even mapped yet
+        self._free: list[int] = []
+        self._holders: dict[int, int] = {}
+        self._idle: OrderedDict[int, int] = OrderedDict()  # block: tick of its letting go, oldest first
+        self._kept: dict[bytes, int] = {}
+        self._keys: dict[int, bytes] = {}
 
     @property
     def free(self) -> int:
-        return len(self._free)
+        """Blocks that can be taken, the idle ones among them."""
+        return self.count - len(self._holders)
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def oldest(self) -> int | None:
+        """When the block that has been idle for longest was let go."""
+        return next(iter(self._idle.values()), None)
+
+    def first_seen(self, blocks: int) -> int:
+        """The first block that a token behind so many whole blocks, or any later token, can see."""
+        return max(0, blocks * BLOCK - self.window + 1) // BLOCK if self.window else 0
+
+    def most(self, tokens: int) -> int:
+        """Blocks that a sequence of so many tokens holds between steps, at most."""
+        return min(blocks_for(tokens), blocks_for(self.window - 1) + 1) if self.window else blocks_for(tokens)
 
     def take(self, count: int) -> list[int]:
-        assert count <= self.free, "the scheduler asks only for blocks that are free"
-        return [self._free.pop() for _ in range(count)]
+        """Free blocks, those used before first; when there are none, the ones idle for longest."""
+        return [self._take() for _ in range(count)]
 
-    def give_back(self, blocks: list[int]) -> None:
-        self._free += reversed(blocks)
-        assert self.free <= self.count, "a block was given back twice"
+    def hold(self, block: int) -> None:
+        """One holder more, of a block that is held or idle."""
+        self._idle.pop(block, None)
+        self._holders[block] = self._holders.get(block, 0) + 1
+
+    def drop(self, block: int) -> None:
+        """One holder less."""
+        self._holders[block] -= 1
+        if self._holders[block]:
+            return
+        del self._holders[block]
+        if block in self._keys:
+            self._idle[block] = next(self._ticks)
+        else:
+            self._free.append(block)
+
+    def is_held(self, block: int) -> bool:
+        return block in self._holders
+
+    def keep(self, block: int, key: bytes) -> None:
+        """Find this held block by a key from now on; of equal blocks the first is kept."""
+        if key not in self._kept and block not in self._keys:
+            self._kept[key] = block
+            self._keys[block] = key
+
+    def find(self, key: bytes) -> int | None:
+        return self._kept.get(key)
+
+    def evict(self) -> None:
+        """Forget the block that has been idle for longest."""
+        block, _ = self._idle.popitem(last=False)
+        del self._kept[self._keys.pop(block)]
+        self._free.append(block)
+
+    def _take(self) -> int:
+        if self._free:
+            block = self._free.pop()
+        elif self._untouched < self.count:
+            block = self._untouched
+            self._untouched += 1
+        else:
+            self.evict()
+            block = self._free.pop()
+        self._holders[block] = 1
+        return block

@@ -48,22 +48,33 @@ class Batch(NamedTuple):
     """The rows of one forward pass, ragged over sequences; rows of a sequence are neighbours, in order.
 
     tokens_T, positions_T: int32. starts_S1: int32, the rows of sequence s are starts[s]:starts[s+1].
-    blocks_SB: int32, cache blocks of each sequence in order, padded with 0: the key of position p of sequence s lives at
-    block blocks[s, p // BLOCK], offset p % BLOCK. sampled_R: int32, rows whose logits are wanted.
+    Their positions follow one another from any first. blocks_SB: int32, cache blocks of each sequence in order, padded
+    with 0: the key of position p of sequence s lives at block blocks[s, p // BLOCK], offset p % BLOCK. windows_SB: the same
+    for the sliding layers; where no row of the batch sees a block any more, any number may stand. Without a cache neither
+    is read. sampled_R: int32, rows whose logits are wanted.
     """
 
     tokens_T: NDArray[np.int32]
     positions_T: NDArray[np.int32]
     starts_S1: NDArray[np.int32]
     blocks_SB: NDArray[np.int32]
+    windows_SB: NDArray[np.int32]
     sampled_R: NDArray[np.int32]
+
+
+class CacheBytes(NamedTuple):
+    """What one block takes over all full-attention layers together, and over all sliding ones; 0 where there are none."""
+
+    full: int
+    window: int
 
 
 class Ops(Protocol):
     """One module per backend satisfies this. `Any` is the backend's own array or weight object.
 
     The makers pack a host tensor once, at load; the ops compute. Every op is row-wise: a row's bits never depend on
-    the rows beside it. An op may overwrite its `qkv` or `residual_TD` and return it.
+    the rows beside it. An op may overwrite its `qkv` or `residual_TD` and return it. `cache` makes one a layer: of
+    `blocks` blocks where attention is full, of `window_blocks` where it slides.
     """
 
     def vector(self, host: HostArray) -> Any: ...
@@ -71,7 +82,8 @@ class Ops(Protocol):
     def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Any: ...
     def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray) -> Any: ...
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Any: ...
-    def cache(self, shapes: list[AttentionShape], blocks: int) -> list[Any]: ...
+    def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> list[Any]: ...
+    def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes: ...
 
     def embed(self, tokens_T: NDArray[np.int32], table: Any) -> Any: ...
     def norm_linear(self, x_TD: Any, norm_D: Any, eps: float, weight: Any) -> Any: ...

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, HostArray
+from ossia.kernels import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, CacheBytes, HostArray
 from ossia.kernels.rope import frequencies
 from ossia.quant import Mxfp4, unpack_mxfp4
 
@@ -79,11 +79,17 @@ class ReferenceOps:
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Attention:
         return Attention(shape, self.vector(sinks_H))
 
-    def cache(self, shapes: list[AttentionShape], blocks: int) -> list[LayerCache]:
+    def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> list[LayerCache]:
         def zeros(shape: AttentionShape) -> Tensor:
-            return torch.zeros(blocks, BLOCK, shape.kv_heads, shape.head_dim, dtype=self.dtype, device=self.device)
+            size = (window_blocks if shape.window else blocks, BLOCK, shape.kv_heads, shape.head_dim)
+            return torch.zeros(size, dtype=self.dtype, device=self.device)
 
         return [LayerCache(zeros(shape), zeros(shape)) for shape in shapes]
+
+    def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes:
+        sizes = [2 * BLOCK * shape.kv_heads * shape.head_dim * self.dtype.itemsize for shape in shapes]
+        window = sum(size for size, shape in zip(sizes, shapes) if shape.window)
+        return CacheBytes(sum(sizes) - window, window)
 
     # Ops.
 
@@ -105,7 +111,8 @@ class ReferenceOps:
         if cache is None:
             k_SNGd, v_SNGd, keys_at_SN, held_SN = k_TGd[rows_SL], v_TGd[rows_SL], at_T[rows_SL], held_SL > 0
         else:
-            k_SNGd, v_SNGd = self._through_cache(cache, k_TGd, v_TGd, batch)
+            blocks_SB = batch.windows_SB if shape.window else batch.blocks_SB
+            k_SNGd, v_SNGd = self._through_cache(cache, k_TGd, v_TGd, batch, blocks_SB)
             keys_at_SN = torch.arange(k_SNGd.shape[1], device=self.device)[None]
             held_SN = torch.ones_like(keys_at_SN, dtype=torch.bool)
         distance_SLN = at_T[rows_SL][:, :, None] - keys_at_SN[:, None, :]
@@ -155,14 +162,16 @@ class ReferenceOps:
         sin = (angles.sin() * concentration).to(qkv.dtype)[:, None]
         return rotate(q_THd, cos, sin), rotate(k_TGd, cos, sin), v_TGd
 
-    def _through_cache(self, cache: LayerCache, k_TGd: Tensor, v_TGd: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _through_cache(
+        self, cache: LayerCache, k_TGd: Tensor, v_TGd: Tensor, batch: Batch, blocks_SB: NDArray[np.int32]
+    ) -> tuple[Tensor, Tensor]:
         """Write the batch's keys and values; read back each sequence's whole blocks as [S, N, G, d]."""
-        sequence_T = np.repeat(np.arange(len(batch.blocks_SB)), np.diff(batch.starts_S1))
-        block_T = self._index(batch.blocks_SB[sequence_T, batch.positions_T // BLOCK])
+        sequence_T = np.repeat(np.arange(len(blocks_SB)), np.diff(batch.starts_S1))
+        block_T = self._index(blocks_SB[sequence_T, batch.positions_T // BLOCK])
         offset_T = self._index(batch.positions_T % BLOCK)
         cache.keys[block_T, offset_T] = k_TGd.detach()
         cache.values[block_T, offset_T] = v_TGd.detach()
-        tables = self._index(batch.blocks_SB)
+        tables = self._index(blocks_SB)
         return cache.keys[tables].flatten(1, 2), cache.values[tables].flatten(1, 2)
 
 

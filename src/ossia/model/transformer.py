@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ossia.kernels import Batch, Ops
+from ossia.kernels import Batch, CacheBytes, Ops
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 
@@ -57,9 +57,13 @@ class Transformer:
             x_TD = ops.experts_add(routing, layer.up, layer.down, c.swiglu_limit, x_TD)
         return ops.unembed(x_TD, batch.sampled_R, w.norm, c.norm_eps, w.unembedding)
 
-    def cache(self, blocks: int) -> list[Any]:
-        """Empty caches of `blocks` blocks for every layer."""
-        return self.ops.cache(self.config.shapes, blocks)
+    @property
+    def cache_bytes(self) -> CacheBytes:
+        return self.ops.cache_bytes(self.config.shapes)
+
+    def cache(self, blocks: int, window_blocks: int) -> list[Any]:
+        """An empty cache for every layer: of `blocks` blocks where attention is full, of `window_blocks` where it slides."""
+        return self.ops.cache(self.config.shapes, blocks, window_blocks)
 
 
 def load_transformer(

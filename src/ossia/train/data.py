@@ -58,7 +58,6 @@ def _batch(examples: Sequence[Rendered]) -> TrainBatch:
     starts = np.cumsum([0, *(len(each.tokens) for each in examples)]).astype(np.int32)
     said = np.array([flag for each in examples for flag in each.sampled])
     rows = np.flatnonzero(said).astype(np.int32) - 1  # the row before a target predicts it; the first is never one
-    batch = Batch(
-        np.array(tokens, np.int32), np.concatenate(positions), starts, np.zeros((len(examples), 0), np.int32), rows
-    )
+    no_blocks = np.zeros((len(examples), 0), np.int32)
+    batch = Batch(np.array(tokens, np.int32), np.concatenate(positions), starts, no_blocks, no_blocks, rows)
     return TrainBatch(batch, np.array(tokens, np.int64)[rows + 1])
