@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels import Backend, Batch, ops
+from ossia.kernels import Backend, Batch, Dense, KeyValues, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer, load_transformer
@@ -61,15 +61,24 @@ class Model:
         return Engine(self.transformer)
 
 
-def load(path_or_name: str | Path = MINI, backend: Backend | None = None, progress: Progress | None = None) -> Model:
+def load(
+    path_or_name: str | Path = MINI,
+    backend: Backend | None = None,
+    progress: Progress | None = None,
+    *,
+    dense: Dense = "int8",
+    kv: KeyValues = "bf16",
+    threads: int | None = None,
+) -> Model:
     """A model from a folder, a Hugging Face name, or the embedded "ossia-mini".
 
     backend: "cpu" (the default), or "reference" (torch, float32, for checking). progress(done, total) is called after
-    each layer. Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
+    each layer. On a CPU `dense` says what attention and unembedding weights are kept in ("int8", "int4", or "bf16": as
+    they are), `kv` what keys and values are ("bf16" or "int8"); threads: the physical cores, unless said. Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
     """
     folder = find(path_or_name)
     checkpoint = open_checkpoint(folder)
-    transformer = load_transformer(checkpoint, ops(backend or "cpu"), progress)
+    transformer = load_transformer(checkpoint, ops(backend or "cpu", dense=dense, kv=kv, workers=threads), progress)
     tokenizer_file = _tokenizer_file(folder)
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()

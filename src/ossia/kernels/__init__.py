@@ -8,7 +8,7 @@ d head width, E experts, K experts a row, F expert width, V vocabulary, B cache 
 """
 
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ossia.quant import Mxfp4
 
 Backend = Literal["reference", "cpu", "triton"]
+Dense = Literal["int8", "int4", "bf16"]  # what a backend keeps attention's and the unembedding's weights in
+KeyValues = Literal["bf16", "int8"]
 
 # A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
@@ -74,13 +76,15 @@ class Ops(Protocol):
 
     The makers pack a host tensor once, at load; the ops compute. Every op is row-wise: a row's bits never depend on
     the rows beside it. An op may overwrite its `qkv` or `residual_TD` and return it. `cache` makes one a layer: of
-    `blocks` blocks where attention is full, of `window_blocks` where it slides.
+    `blocks` blocks where attention is full, of `window_blocks` where it slides. `gated` experts' rows are gates and ups by
+    turns, for SwiGLU.
     """
 
     def vector(self, host: HostArray) -> Any: ...
     def embedding(self, table_VD: HostArray) -> Any: ...
     def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Any: ...
-    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray) -> Any: ...
+    def router(self, weight_ED: HostArray, bias_E: HostArray) -> Any: ...
+    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray, gated: bool) -> Any: ...
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Any: ...
     def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> list[Any]: ...
     def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes: ...
@@ -95,8 +99,17 @@ class Ops(Protocol):
     def host(self, logits_RV: Any) -> NDArray[np.float32]: ...
 
 
-def ops(backend: Backend) -> Ops:
-    """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (GPU)."""
+def ops(
+    backend: Backend, *, dense: Dense = "int8", kv: KeyValues = "bf16", workers: int | None = None
+) -> Ops:
+    """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (GPU).
+
+    The CPU's: `dense` weights in int8, int4 or bf16 (as they are); keys and values in bf16 or int8; so many `workers`
+    (threads; None for the physical cores). The reference knows float32 only.
+    """
+    for name, given, known in (("dense", dense, get_args(Dense)), ("kv", kv, get_args(KeyValues))):
+        if given not in known:
+            raise ValueError(f"{name} {given!r} is none of {', '.join(known)}")
     match backend:
         case "reference":
             try:
@@ -106,7 +119,7 @@ def ops(backend: Backend) -> Ops:
                     raise
                 raise ModuleNotFoundError("backend 'reference' needs torch: pip install 'ossia[train]'") from error
         case "cpu":
-            return import_module("ossia.kernels.cpu").CpuOps()
+            return import_module("ossia.kernels.cpu").CpuOps(dense, kv, workers)
         case "triton":
             raise ValueError("backend 'triton' is not in this release: use backend='cpu' or 'reference'")
     raise ValueError(f"unknown backend {backend!r}: use 'reference' or 'cpu'")

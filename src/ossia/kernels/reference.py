@@ -72,7 +72,10 @@ class ReferenceOps:
     def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Linear:
         return Linear(self.vector(weight_RD), None if bias_R is None else self.vector(bias_R))
 
-    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray) -> Experts:
+    def router(self, weight_ED: HostArray, bias_E: HostArray) -> Linear:
+        return self.linear(weight_ED, bias_E)
+
+    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray, gated: bool) -> Experts:
         weight = unpack_mxfp4(weight_ERD) if isinstance(weight_ERD, Mxfp4) else weight_ERD
         return Experts(self.vector(weight), self.vector(bias_ER))
 

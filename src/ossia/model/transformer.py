@@ -93,7 +93,7 @@ def _layer(checkpoint: Checkpoint, index: int, ops: Ops) -> Layer:
         attention=ops.attention(checkpoint.config.shapes[index], t.sinks),
         out=ops.linear(t.out_weight, t.out_bias),
         mlp_norm=ops.vector(t.mlp_norm),
-        router=ops.linear(t.router_weight, t.router_bias),
-        up=ops.experts(t.up_weight, t.up_bias),
-        down=ops.experts(t.down_weight, t.down_bias),
+        router=ops.router(t.router_weight, t.router_bias),
+        up=ops.experts(t.up_weight, t.up_bias, gated=True),
+        down=ops.experts(t.down_weight, t.down_bias, gated=False),
     )

@@ -1,7 +1,10 @@
-"""The op set on a CPU: Numba kernels over the checkpoint's own bytes.
+"""The op set on a CPU: Numba kernels that emit the machine's own vector instructions.
 
 In: host tensors, memory-mapped or not, and a `Batch`. Out: float32 NumPy arrays.
-It does not know layers or files. Weights stay as stored (MXFP4 or bfloat16); activations and sums are float32.
+It does not know layers or files.
+
+MXFP4 experts keep their bits, repacked; attention and unembedding weights become int8 (or int4) in blocks of 32, or stay
+bfloat16; activations are rounded to int8 in blocks of 32 where they meet packed weights, and are float32 elsewhere.
 """
 
 from typing import Any, NamedTuple
@@ -9,29 +12,49 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import BLOCK, AttentionShape, Batch, HostArray
-from ossia.kernels.cpu.attention import attend, rotate, store
-from ossia.kernels.cpu.linear import linear
-from ossia.kernels.cpu.moe import Routing, down_add, sort_pairs, top_k, up_swiglu
+from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, KeyValues
+from ossia.kernels.cpu.attention import TILE, attend, attend_apart
+from ossia.kernels.cpu.cache import BF16, INT8, LayerCache, block_bytes, head_bytes, make_cache, rotate_and_store
+from ossia.kernels.cpu.jit import physical_cores
+from ossia.kernels.cpu.linear import multiply, multiply_exact, normed_records, to_records
+from ossia.kernels.cpu.moe import Routing, choose, down_dense, down_packed, sort_pairs, up_dense, up_packed
 from ossia.kernels.cpu.norm import rms_norm
+from ossia.kernels.cpu.panels import BIAS, INT4, MXFP4, Panels, pack_dense, pack_mxfp4
+from ossia.kernels.cpu.panels import INT8 as INT8_PANELS
 from ossia.kernels.rope import Frequencies, frequencies
 from ossia.quant import Mxfp4, widen
 
 Rows = NDArray[np.float32]
 
+_APART = 4096  # cached tokens from which a few rows' attention is worth sharing out by key
 
-class Linear(NamedTuple):
-    """weight [1, R, D] in uint16 (bfloat16 bits) or float32; bias float32 [R]."""
+
+class Exact(NamedTuple):
+    """Rows as stored, padded to 16: flat uint16 (bfloat16 bits) or float32; bias float32 [R]."""
 
     weight: NDArray[np.uint16] | NDArray[np.float32]
     bias_R: Rows
+    width: int
 
 
-class Experts(NamedTuple):
-    """weight: (blocks, scales) of MXFP4, or a dense [E, R, D]; bias float32 [E, R]."""
+class Packed(NamedTuple):
+    panels: Panels
+    bias_R: Rows
 
-    weight: tuple[NDArray[np.uint8], NDArray[np.uint8]] | NDArray[np.uint16] | NDArray[np.float32]
+
+class DenseExperts(NamedTuple):
+    """[E, R, D] as stored, flat, rows padded to 16; bias float32 [E, R]."""
+
+    weight: NDArray[np.uint16] | NDArray[np.float32]
     bias_ER: Rows
+    width: int
+
+
+class PackedExperts(NamedTuple):
+    """bias float32 [E, panels, 32], in the panels' order."""
+
+    panels: Panels
+    bias_EPR: Rows
 
 
 class Attention(NamedTuple):
@@ -40,15 +63,16 @@ class Attention(NamedTuple):
     sinks_H: Rows
 
 
-class LayerCache(NamedTuple):
-    """Keys and values of one layer, float32 [C, BLOCK, G, d]; pages are touched when first written."""
-
-    keys: Rows
-    values: Rows
-
-
 class CpuOps:
+    """`dense`: what attention's and the unembedding's weights are kept in. `kv`: what keys and values are."""
+
     name = "cpu"
+
+    def __init__(self, dense: Dense = "int8", kv: KeyValues = "bf16", workers: int | None = None) -> None:
+        self._dense, self._kv = dense, {"bf16": BF16, "int8": INT8}[kv]
+        self._workers = workers or physical_cores()
+
+    # made once, at load
 
     def vector(self, host: HostArray) -> Rows:
         return np.ascontiguousarray(widen(host), np.float32)
@@ -56,62 +80,128 @@ class CpuOps:
     def embedding(self, table_VD: HostArray) -> NDArray[np.uint16] | NDArray[np.float32]:
         return _stored(table_VD)
 
-    def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Linear:
-        bias = np.zeros(weight_RD.shape[0], np.float32) if bias_R is None else self.vector(bias_R)
-        return Linear(_stored(weight_RD)[None], bias)
+    def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Exact | Packed:
+        if self._dense == "bf16":
+            return self.router(weight_RD, bias_R)
+        panels = pack_dense(weight_RD, INT8_PANELS if self._dense == "int8" else INT4)
+        return Packed(panels, self._bias(panels.rows, bias_R))
 
-    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray) -> Experts:
-        if isinstance(weight_ERD, Mxfp4):
-            return Experts((_stored(weight_ERD.blocks), _stored(weight_ERD.scales)), self.vector(bias_ER))
-        return Experts(_stored(weight_ERD), self.vector(bias_ER))
+    def router(self, weight_ED: HostArray, bias_E: HostArray | None) -> Exact:
+        """Never rounded: a router's choice is all or nothing."""
+        weight, width = _padded(_stored(weight_ED))
+        return Exact(weight, self._bias(len(weight_ED), bias_E), width)
+
+    def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray, gated: bool) -> DenseExperts | PackedExperts:
+        bias = self.vector(bias_ER)
+        if not isinstance(weight_ERD, Mxfp4):
+            weight, width = _padded(_stored(weight_ERD))
+            return DenseExperts(weight, bias, width)
+        panels = pack_mxfp4(weight_ERD, gated)
+        experts, rows = bias.shape
+        in_panels = np.zeros((experts, panels.panels * 32), np.float32)
+        in_panels[:, :rows] = bias
+        in_panels = in_panels.reshape(experts, panels.panels, 32)
+        if gated:
+            in_panels = np.concatenate([in_panels[..., 0::2], in_panels[..., 1::2]], axis=-1)
+        return PackedExperts(panels, np.ascontiguousarray(in_panels))
 
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Attention:
         return Attention(shape, frequencies(shape.rope, shape.head_dim), self.vector(sinks_H))
 
-    def cache(self, shapes: list[AttentionShape], blocks: int) -> list[LayerCache]:
-        sizes = [(blocks, BLOCK, shape.kv_heads, shape.head_dim) for shape in shapes]
-        return [LayerCache(np.zeros(size, np.float32), np.zeros(size, np.float32)) for size in sizes]
+    def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> list[LayerCache]:
+        return [make_cache(shape, window_blocks if shape.window else blocks, self._kv) for shape in shapes]
+
+    def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes:
+        sizes = [(bool(shape.window), block_bytes(shape, self._kv)) for shape in shapes]
+        return CacheBytes(*(sum(size for windowed, size in sizes if windowed == wanted) for wanted in (False, True)))
+
+    def _bias(self, rows: int, bias_R: HostArray | None) -> Rows:
+        return np.zeros(rows, np.float32) if bias_R is None else self.vector(bias_R)
+
+    # computed
 
     def embed(self, tokens_T: NDArray[np.int32], table: NDArray[np.uint16] | NDArray[np.float32]) -> Rows:
         return self.vector(table[tokens_T])
 
-    def norm_linear(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Linear) -> Rows:
-        return _linear(rms_norm(x_TD, norm_D, eps), weight)
+    def norm_linear(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Exact | Packed) -> Rows:
+        out_TR = np.zeros((len(x_TD), len(weight.bias_R)), np.float32)
+        if isinstance(weight, Exact):
+            self._exact(rms_norm(x_TD, norm_D, eps, weight.width, self._workers), weight, out_TR)
+        else:
+            blocks, bias = weight.panels.blocks, BIAS[weight.panels.kind]
+            self._multiply(weight, normed_records(x_TD, norm_D, eps, blocks, bias, self._workers), out_TR)
+        return out_TR
 
-    def linear_add(self, x: Rows, weight: Linear, residual_TD: Rows) -> Rows:
-        linear(x, weight.weight, weight.bias_R, residual_TD)
+    def linear_add(self, x: Rows, weight: Exact | Packed, residual_TD: Rows) -> Rows:
+        if isinstance(weight, Exact):
+            self._exact(_wide(x, weight.width), weight, residual_TD)
+        else:
+            panels = weight.panels
+            self._multiply(weight, to_records(x, panels.blocks, BIAS[panels.kind], self._workers), residual_TD)
         return residual_TD
+
+    def _exact(self, x_TD: Rows, weight: Exact, out_TR: Rows) -> None:
+        multiply_exact(weight.weight, weight.bias_R, x_TD, out_TR.reshape(-1), self._workers)
+
+    def _multiply(self, weight: Packed, records: NDArray[np.int32], out_TR: Rows) -> None:
+        panels = weight.panels
+        rows_N = np.arange(len(out_TR), dtype=np.int32)
+        args = (panels.kind, panels.data, panels.stride, panels.blocks, records, rows_N, weight.bias_R, out_TR)
+        multiply(*args, self._workers)
 
     def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch) -> Rows:
         """RoPE, cache write, attention; without a cache a sequence's rows go through one made for this call."""
         shape = attention.shape
+        heads, groups, d = shape.heads, shape.kv_heads, shape.head_dim
         lengths_S = np.diff(batch.starts_S1)
-        sequence_T = np.repeat(np.arange(len(lengths_S), dtype=np.int32), lengths_S)
-        blocks_SB = batch.blocks_SB
+        blocks_SB = batch.windows_SB if shape.window else batch.blocks_SB
         if cache is None:
             blocks_SB = _own_blocks(batch, lengths_S)
-            (cache,) = self.cache([shape], int(blocks_SB.max()) + 1)
-        rotated = shape.heads + shape.kv_heads
-        rotate(qkv, rotated, shape.head_dim, batch.positions_T, *attention.frequencies)
-        first_key = shape.heads * shape.head_dim
-        store(qkv, first_key, cache.keys, cache.values, batch.positions_T, sequence_T, blocks_SB)
-        out = np.empty((len(qkv), first_key), np.float32)
-        places = (batch.positions_T, sequence_T, blocks_SB)
-        attend(qkv, cache.keys, cache.values, *places, attention.sinks_H, shape.window, out)
-        return out
+            cache = make_cache(shape, int(blocks_SB.max()) + 1, self._kv)
+        places = (batch.positions_T, np.repeat(np.arange(len(lengths_S), dtype=np.int32), lengths_S), blocks_SB)
+        size = head_bytes(d, cache.kind)
+        rotate_and_store(
+            qkv, heads, groups, d, places, attention.frequencies, cache.data, cache.kind, size, self._workers
+        )
+        out_TD = np.empty((len(qkv), heads * d), np.float32)
+        tiles = groups * -(-len(qkv) * heads // groups // TILE)
+        deep = not shape.window and self._workers > 1 and tiles < 2 * self._workers
+        run = attend_apart if deep and int(batch.positions_T.max()) >= _APART else attend
+        layout = (cache.data, cache.kind, groups, d, size)
+        sinks = attention.sinks_H
+        run(qkv, heads, layout, batch.positions_T, batch.starts_S1, blocks_SB, sinks, shape.window, out_TD, self._workers)
+        return out_TD
 
-    def route(self, x_TD: Rows, norm_D: Rows, eps: float, router: Linear, k: int) -> Routing:
-        normed_TD = rms_norm(x_TD, norm_D, eps)
-        return Routing(normed_TD, *top_k(_linear(normed_TD, router), k))
+    def route(self, x_TD: Rows, norm_D: Rows, eps: float, router: Exact, k: int) -> Routing:
+        normed_TD = rms_norm(x_TD, norm_D, eps, router.width, self._workers)
+        logits_TE = np.zeros((len(x_TD), len(router.bias_R)), np.float32)
+        self._exact(normed_TD, router, logits_TE)
+        return Routing(normed_TD, *choose(logits_TE, k))
 
-    def experts_add(self, routing: Routing, up: Experts, down: Experts, limit: float, residual_TD: Rows) -> Rows:
-        pairs = sort_pairs(routing)
-        h_NF = np.empty((len(pairs.rows_N), up.bias_ER.shape[1] // 2), np.float32)
-        up_swiglu(routing.x_TD, pairs, up.weight, up.bias_ER, np.float32(limit), h_NF)
-        down_add(h_NF, pairs, down.weight, down.bias_ER, residual_TD)
+    def experts_add(
+        self,
+        routing: Routing,
+        up: DenseExperts | PackedExperts,
+        down: DenseExperts | PackedExperts,
+        limit: float,
+        residual_TD: Rows,
+    ) -> Rows:
+        if isinstance(up, DenseExperts) and isinstance(down, DenseExperts):
+            pairs = sort_pairs(routing.experts_TK, routing.weights_TK, len(up.bias_ER))
+            h_NF = np.zeros((len(pairs[0]), down.width), np.float32)
+            up_dense(_wide(routing.x_TD, up.width), pairs, up.weight, up.bias_ER, np.float32(limit), h_NF, self._workers)
+            down_dense(h_NF, pairs, down.weight, down.bias_ER, residual_TD, self._workers)
+            return residual_TD
+        assert isinstance(up, PackedExperts) and isinstance(down, PackedExperts), "a checkpoint has one kind of experts"
+        pairs = sort_pairs(routing.experts_TK, routing.weights_TK, up.panels.matrices)
+        bias, workers = BIAS[MXFP4], self._workers
+        records = to_records(routing.x_TD, up.panels.blocks, bias, workers)
+        u, d = up.panels, down.panels
+        h = up_packed(u.data, u.stride, u.blocks, records, pairs, up.bias_EPR, np.float32(limit), bias, workers)
+        down_packed(d.data, d.stride, d.blocks, h, pairs, down.bias_EPR, residual_TD, workers)
         return residual_TD
 
-    def unembed(self, x_TD: Rows, rows_R: NDArray[np.int32], norm_D: Rows, eps: float, table: Linear) -> Rows:
+    def unembed(self, x_TD: Rows, rows_R: NDArray[np.int32], norm_D: Rows, eps: float, table: Exact | Packed) -> Rows:
         return self.norm_linear(x_TD[rows_R], norm_D, eps, table)
 
     def host(self, logits_RV: Rows) -> Rows:
@@ -128,10 +218,23 @@ def _stored(host: NDArray[Any]) -> NDArray[Any]:
     return stored
 
 
-def _linear(x_TD: Rows, weight: Linear) -> Rows:
-    out_TR = np.zeros((len(x_TD), len(weight.bias_R)), np.float32)
-    linear(x_TD, weight.weight, weight.bias_R, out_TR)
-    return out_TR
+def _padded(weight: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Flat, rows padded with zeros to whole vectors of 16 where they are not; and a row's length."""
+    width = weight.shape[-1]
+    padded = -(-width // 16) * 16
+    if padded != width:
+        weight = _stored(np.pad(weight, [(0, 0)] * (weight.ndim - 1) + [(0, padded - width)]))
+    return weight.reshape(-1), padded
+
+
+def _wide(x_TD: Rows, width: int) -> Rows:
+    """Columns of zeros added, or taken away, to a width."""
+    if x_TD.shape[1] == width:
+        return x_TD
+    out = np.zeros((len(x_TD), width), np.float32)
+    kept = min(width, x_TD.shape[1])
+    out[:, :kept] = x_TD[:, :kept]
+    return out
 
 
 def _own_blocks(batch: Batch, lengths_S: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -139,3 +242,5 @@ def _own_blocks(batch: Batch, lengths_S: NDArray[np.int32]) -> NDArray[np.int32]
     counts_S = -(-lengths_S // BLOCK)
     starts_S = np.cumsum(counts_S) - counts_S
     return (starts_S[:, None] + np.arange(counts_S.max())[None]).astype(np.int32)
+
+

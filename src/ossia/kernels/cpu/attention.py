@@ -1,73 +1,344 @@
-"""RoPE, and attention with sinks over a paged cache or over the batch's own rows.
+"""Attention with sinks and sliding windows over the paged cache: one pass, a running softmax.
 
-In: projections [T, (H+2G)d]; the cache's blocks of each sequence. Out: heads' outputs [T, H d].
-It does not know projections' weights or where blocks come from.
+In: rotated queries, the cache's bytes, which blocks are whose. Out: heads' outputs [T, H d].
+It does not know projections' weights or how the cache was written.
 
-Shape legend: see ossia.kernels; C cache blocks, W tokens in a block.
+Keys are taken in chunks of 128 and splits of 1024, counted from the sequence's start: inside a split the softmax runs
+from chunk to chunk, and splits are merged in order. So a row's bits depend on its position only, not on the rows in its
+tile, nor on whether its splits were shared out over threads. A masked key weighs exactly 0, which changes no bit.
+
+Shape legend: see ossia.kernels; J queries of a tile: its rows times the heads that share a key head.
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
 
-from ossia.kernels.cpu.linear import FAST, dot
+from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.simd import FLOATS, I8, LANES, WORDS, Emit, emitter, wants
 
-
-@njit(cache=True, nogil=True)
-def rotate(qkv, heads, head_dim, positions_T, inverse, concentration):  # noqa: ANN001, ANN201 - compiled
-    """Rotate the first `heads` heads (queries, then keys) of each row, in place: lane i with lane i + d/2."""
-    half = head_dim // 2
-    for t in range(qkv.shape[0]):
-        for i in range(half):
-            angle = np.float32(positions_T[t]) * inverse[i]
-            cos, sin = np.cos(angle) * concentration, np.sin(angle) * concentration
-            for h in range(heads):
-                a, b = qkv[t, h * head_dim + i], qkv[t, h * head_dim + half + i]
-                qkv[t, h * head_dim + i] = a * cos - b * sin
-                qkv[t, h * head_dim + half + i] = b * cos + a * sin
+CHUNK = 128  # keys under one maximum
+SPLIT = 1024  # keys that one thread takes at once
+TILE = 32  # queries, so that their scores and sums stay in the first cache
+NOWHERE = -1e30  # a maximum before any key
+SCORED, WEIGHED = 8, 4  # queries an inner loop takes at once
 
 
-@njit(cache=True, nogil=True)
-def store(qkv, first_key, keys_CWGd, values_CWGd, positions_T, sequence_T, blocks_SB):  # noqa: ANN001, ANN201
-    """Write each row's keys and values to their place in the cache."""
-    width, groups, d = keys_CWGd.shape[1:]
-    for t in range(qkv.shape[0]):
-        block = blocks_SB[sequence_T[t], positions_T[t] // width]
-        offset = positions_T[t] % width
-        for g in range(groups):
-            for i in range(d):
-                keys_CWGd[block, offset, g, i] = qkv[t, first_key + g * d + i]
-                values_CWGd[block, offset, g, i] = qkv[t, first_key + (groups + g) * d + i]
+def _load_16(e: Emit, kind: int, place: Any) -> Any:
+    """16 cached numbers, scales not applied."""
+    if kind == 0:
+        return e.load_bf16(place)
+    return e.b.sitofp(e.b.sext(e.load(place, ir.VectorType(I8, LANES)), WORDS), FLOATS)
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
-def add_scaled(out_d, x_d, factor):  # noqa: ANN001, ANN201
-    for i in range(out_d.size):
-        out_d[i] += x_d[i] * factor
+def _make_score(kind: int) -> Any:
+    size = 2 if kind == 0 else 1
+
+    def body(e: Emit, q: Any, at: Any, d: Any, data: Any, start: Any, scales: Any, out: Any, to: Any, step: Any) -> None:
+        b = e.b
+        keys = e.at(data, start)
+        queries = [e.at(q, b.mul(b.add(at, b.mul(d, e.int(j))), e.int(4))) for j in range(SCORED)]
+        with e.loop(d, [e.floats(0.0)] * SCORED) as loop:
+            lane = _load_16(e, kind, e.at(keys, b.mul(loop.index, e.int(LANES * size))))
+            offset = b.mul(loop.index, e.int(4))
+            loop.carry(*(e.fma(lane, e.broadcast(e.at(queries[j], offset), FLOATS), loop.carried[j]) for j in range(SCORED)))
+        for j, score in enumerate(loop.out):
+            if kind == 1:
+                score = b.fmul(score, e.load(e.at(data, scales), FLOATS))
+            e.store(score, e.at(out, b.mul(b.add(to, b.mul(step, e.int(j))), e.int(4))))
+
+    generate = emitter(body)
+
+    @intrinsic
+    def score(typingctx, q, at, d, data, start, scales, out, to, step):  # noqa: ANN001, ANN202
+        return wants(q, at, d, data, start, scales, out, to, step), generate
+
+    return score
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def attend(qkv, keys_CWGd, values_CWGd, positions_T, sequence_T, blocks_SB, sinks_H, window, out):  # noqa: ANN001, ANN201
-    """Two passes over the keys a row sees: scores, then the softmax-weighted sum; the sink only adds to its denominator."""
-    rows, heads = qkv.shape[0], sinks_H.size
-    width, groups, d = keys_CWGd.shape[1:]
-    scale = np.float32(1.0 / np.sqrt(d))
-    for task in prange(rows * heads):
-        t, h = task // heads, task % heads
-        g, s, last = h // (heads // groups), sequence_T[t], positions_T[t]
-        first = max(0, last - window + 1) if window else 0
-        query_d = qkv[t, h * d : (h + 1) * d]
-        scores = np.empty(last - first + 1, np.float32)
-        top = sinks_H[h]
-        for p in range(first, last + 1):
-            score = dot(query_d, keys_CWGd[blocks_SB[s, p // width], p % width, g]) * scale
-            scores[p - first] = score
-            top = max(top, score)
-        total = np.exp(sinks_H[h] - top)
-        out_d = out[t, h * d : (h + 1) * d]
-        out_d[:] = np.float32(0.0)
-        for p in range(first, last + 1):
-            weight = np.exp(scores[p - first] - top)
-            total += weight
-            add_scaled(out_d, values_CWGd[blocks_SB[s, p // width], p % width, g], weight)
-        for i in range(d):
-            out_d[i] /= total
+def _make_weigh(kind: int, columns: int) -> Any:
+    """`columns` vectors of a value's width for 4 queries: 16 keys' values times their weights, onto the sums."""
+    size = 2 if kind == 0 else 1
+
+    def body(e: Emit, p: Any, at: Any, step: Any, data: Any, start: Any, wide: Any, out: Any, to: Any) -> None:
+        b = e.b
+        values = e.at(data, start)
+        weights = [e.at(p, b.mul(b.add(at, b.mul(step, e.int(j))), e.int(4))) for j in range(WEIGHED)]
+        places = [e.at(out, b.mul(b.add(to, b.mul(wide, e.int(j))), e.int(4))) for j in range(WEIGHED)]
+        sums = [e.load(e.at(place, 64 * c), FLOATS) for place in places for c in range(columns)]
+        with e.loop(LANES, sums) as loop:
+            row = e.at(values, b.mul(b.mul(loop.index, wide), e.int(size)))
+            value = [_load_16(e, kind, e.at(row, LANES * size * c)) for c in range(columns)]
+            offset = b.mul(loop.index, e.int(4))
+            new = []
+            for j in range(WEIGHED):
+                weight = e.broadcast(e.at(weights[j], offset), FLOATS)
+                new += [e.fma(weight, value[c], loop.carried[j * columns + c]) for c in range(columns)]
+            loop.carry(*new)
+        for place, total in enumerate(loop.out):
+            e.store(total, e.at(places[place // columns], 64 * (place % columns)))
+
+    generate = emitter(body)
+
+    @intrinsic
+    def weigh(typingctx, p, at, step, data, start, wide, out, to):  # noqa: ANN001, ANN202
+        return wants(p, at, step, data, start, wide, out, to), generate
+
+    return weigh
+
+
+_score_bf16, _score_int8 = _make_score(0), _make_score(1)
+_weigh_bf16_1, _weigh_bf16_4 = _make_weigh(0, 1), _make_weigh(0, 4)
+_weigh_int8_1, _weigh_int8_4 = _make_weigh(1, 1), _make_weigh(1, 4)
+
+
+@intrinsic
+def _softmax(typingctx, scores, at, vectors, first, low, high, tops, sums, j):  # noqa: ANN001, ANN202
+    """Scores of keys `first` on become weights; those outside low..high weigh 0. Gives the factor on what was summed."""
+
+    def body(e: Emit, scores: Any, at: Any, vectors: Any, first: Any, low: Any, high: Any, tops: Any, sums: Any, j: Any) -> Any:
+        b = e.b
+        source, top_at = e.at(scores, b.mul(at, e.int(4))), e.at(tops, b.mul(j, e.int(4)))
+        lanes = e.constant(WORDS, list(range(LANES)))
+        edges = [e.splat(b.trunc(b.sub(edge, first), WORDS.element), WORDS) for edge in (low, high)]
+        with e.loop(vectors, [e.floats(NOWHERE)]) as loop:
+            place = e.at(source, b.mul(loop.index, e.int(64)))
+            key = b.add(lanes, e.splat(b.trunc(b.mul(loop.index, e.int(LANES)), WORDS.element), WORDS))
+            seen = b.and_(b.icmp_signed(">=", key, edges[0]), b.icmp_signed("<=", key, edges[1]))
+            score = b.select(seen, e.load(place, FLOATS), e.floats(-float("inf")))
+            e.store(score, place)
+            loop.carry(e.most(loop.carried[0], score))
+        before = e.load(top_at, FLOATS.element)
+        best = e.highest(loop.out[0])
+        top = b.select(b.fcmp_ordered(">", best, before), best, before)
+        e.store(top, top_at)
+        wide_top = e.splat(top, FLOATS)
+        factor = e.exp(b.fsub(e.splat(before, FLOATS), wide_top))
+        sum_at = e.at(sums, b.mul(j, e.int(64)))
+        with e.loop(vectors, [b.fmul(e.load(sum_at, FLOATS), factor)]) as loop:
+            place = e.at(source, b.mul(loop.index, e.int(64)))
+            weight = e.exp(b.fsub(e.load(place, FLOATS), wide_top))
+            e.store(weight, place)
+            loop.carry(b.fadd(loop.carried[0], weight))
+        e.store(loop.out[0], sum_at)
+        return b.extract_element(factor, ir.Constant(WORDS.element, 0))
+
+    signature = wants(scores, at, vectors, first, low, high, tops, sums, j, gives=types.float32)
+    return signature, emitter(body)
+
+
+@intrinsic
+def _exp(typingctx, x):  # noqa: ANN001, ANN202
+    def body(e: Emit, x: Any) -> Any:
+        return e.b.extract_element(e.exp(e.splat(x, FLOATS)), ir.Constant(WORDS.element, 0))
+
+    return types.float32(types.float32), emitter(body)
+
+
+@kernel
+def _scale_weights(p, at, data, scales):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    """Weights of 16 keys times the scales of their int8 values."""
+    factors = data[scales : scales + 64].view(np.float32)
+    for i in range(16):
+        p[at + i] *= factors[i]
+
+
+@kernel
+def _score_block(kind, q, count, d, data, start, out, vector):  # noqa: ANN001, ANN202
+    wide = -(-d // 16) * 16
+    for j in range(0, count, 8):
+        if kind == 0:
+            _score_bf16(q, j * d, d, data, start, start, out, j * 128 + 16 * vector, 128)
+        else:
+            _score_int8(q, j * d, d, data, start, start + 16 * (d + wide), out, j * 128 + 16 * vector, 128)
+
+
+@kernel
+def _weigh_block(kind, p, count, d, data, start, sums, vector):  # noqa: ANN001, ANN202
+    wide = -(-d // 16) * 16
+    columns = 64 if wide % 64 == 0 else 16
+    size = 2 if kind == 0 else 1
+    if kind == 1:
+        for j in range(count):
+            _scale_weights(p, j * 128 + 16 * vector, data, start + 16 * (d + wide) + 64)
+    for j in range(0, count, 4):
+        for c in range(0, wide, columns):
+            at, values, to = j * 128 + 16 * vector, start + size * (16 * d + c), j * wide + c
+            if kind == 0 and columns == 64:
+                _weigh_bf16_4(p, at, 128, data, values, wide, sums, to)
+            elif kind == 0:
+                _weigh_bf16_1(p, at, 128, data, values, wide, sums, to)
+            elif columns == 64:
+                _weigh_int8_4(p, at, 128, data, values, wide, sums, to)
+            else:
+                _weigh_int8_1(p, at, 128, data, values, wide, sums, to)
+
+
+@kernel
+def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums):  # noqa: ANN001, ANN202
+    """Keys split * 1024 .. + 1023 for all queries of a tile, from tops = NOWHERE and zeros."""
+    data, kind, groups, d, size = cache
+    count = lows_J.size
+    wide = -(-d // 16) * 16
+    first, last = max(lows_J.min(), split * 1024), min(highs_J.max(), split * 1024 + 1023)
+    for chunk in range(first // 128, last // 128 + 1):
+        block, end = max(first, chunk * 128) // 16, min(last, chunk * 128 + 127) // 16
+        vectors = end - block + 1
+        for v in range(vectors):
+            start = (np.int64(blocks_B[block + v]) * groups + g) * size
+            _score_block(kind, queries, count, d, data, start, scores, v)
+        for j in range(count):
+            factor = _softmax(scores, j * 128, vectors, block * 16, lows_J[j], highs_J[j], tops, weights, j)
+            if factor != np.float32(1.0):
+                for i in range(j * wide, j * wide + wide):
+                    sums[i] *= factor
+        for v in range(vectors):
+            start = (np.int64(blocks_B[block + v]) * groups + g) * size
+            _weigh_block(kind, scores, count, d, data, start, sums, v)
+
+
+@kernel
+def _reset(count, tops, weights, sums):  # noqa: ANN001, ANN202
+    tops[:count] = np.float32(-1e30)
+    weights[: count * 16] = np.float32(0.0)
+    sums[:] = np.float32(0.0)
+
+
+@kernel
+def _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums):  # noqa: ANN001, ANN202
+    """The softmax over what both saw, into the first."""
+    for j in range(count):
+        top = max(tops[j], more_tops[j])
+        mine, other = _exp(tops[j] - top), _exp(more_tops[j] - top)
+        tops[j] = top
+        for i in range(j * 16, j * 16 + 16):
+            weights[i] = weights[i] * mine + more_weights[i] * other
+        for i in range(j * wide, j * wide + wide):
+            sums[i] = sums[i] * mine + more_sums[i] * other
+
+
+@kernel
+def _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights):  # noqa: ANN001, ANN202
+    """A tile's queries, scaled, with the keys each may see and its sink as the first of the softmax."""
+    m, scale = heads // groups, np.float32(1.0 / np.sqrt(d))
+    for i in range(unit[2]):
+        t = unit[1] + i
+        for h in range(m):
+            j = i * m + h
+            for lane in range(d):
+                queries[j * d + lane] = qkv[t, (g * m + h) * d + lane] * scale
+            highs_J[j] = positions_T[t]
+            lows_J[j] = max(0, positions_T[t] - window + 1) if window else 0
+            tops[j] = sinks_H[g * m + h]
+            weights[j * 16 : j * 16 + 16] = np.float32(0.0)
+            weights[j * 16] = np.float32(1.0)
+
+
+@kernel
+def units_of(starts_S1, rows):  # noqa: ANN001, ANN201
+    """[U, 3]: sequence, first row, rows of each tile."""
+    count = 0
+    for s in range(starts_S1.size - 1):
+        count += -(-(starts_S1[s + 1] - starts_S1[s]) // rows)
+    units = np.empty((count, 3), np.int32)
+    u = 0
+    for s in range(starts_S1.size - 1):
+        for t in range(starts_S1[s], starts_S1[s + 1], rows):
+            units[u, 0], units[u, 1], units[u, 2] = s, t, min(rows, starts_S1[s + 1] - t)
+            u += 1
+    return units
+
+
+@kernel
+def _finish(out_TD, unit, m, d, g, weights, sums):  # noqa: ANN001, ANN202
+    wide = -(-d // 16) * 16
+    for i in range(unit[2]):
+        for h in range(m):
+            j = i * m + h
+            total = np.float32(0.0)
+            for lane in range(16):
+                total += weights[j * 16 + lane]
+            for lane in range(d):
+                out_TD[unit[1] + i, (g * m + h) * d + lane] = sums[j * wide + lane] / total
+
+
+@parallel
+def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN001, ANN201
+    """Every row over the keys it sees, each tile of rows and key head by one thread."""
+    _, _, groups, d, _ = cache
+    m = heads // groups
+    rows = max(1, TILE // m)
+    units = units_of(starts_S1, rows)
+    most = -(-rows * m // 8) * 8
+    wide = -(-d // 16) * 16
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        queries = np.zeros(most * d, np.float32)
+        scores = np.zeros(most * 128, np.float32)
+        tops, more_tops = np.empty(most, np.float32), np.empty(most, np.float32)
+        weights, more_weights = np.empty(most * 16, np.float32), np.empty(most * 16, np.float32)
+        sums, more_sums = np.empty(most * wide, np.float32), np.empty(most * wide, np.float32)
+        task = take(counter)
+        while task < units.shape[0] * groups:
+            unit, g = units[task // groups], task % groups
+            count = unit[2] * m
+            lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
+            _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
+            sums[:] = np.float32(0.0)
+            for split in range(lows_J.min() // 1024, highs_J.max() // 1024 + 1):
+                _reset(count, more_tops, more_weights, more_sums)
+                _one_split(
+                    cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split, scores, more_tops, more_weights, more_sums
+                )
+                _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
+            _finish(out_TD, unit, m, d, g, weights, sums)
+            task = take(counter)
+
+
+@parallel
+def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN001, ANN201
+    """As `attend`, for few rows far into their sequences: splits are shared out too, and merged in order at the end."""
+    _, _, groups, d, _ = cache
+    m = heads // groups
+    rows = max(1, TILE // m)
+    units = units_of(starts_S1, rows)
+    most = -(-rows * m // 8) * 8
+    wide = -(-d // 16) * 16
+    splits = np.int64(positions_T.max()) // 1024 + 1
+    tasks = units.shape[0] * groups
+    all_tops = np.empty((tasks * splits, most), np.float32)
+    all_weights = np.empty((tasks * splits, most * 16), np.float32)
+    all_sums = np.empty((tasks * splits, most * wide), np.float32)
+    counter = np.zeros(2, np.int64)
+    for _ in prange(workers):
+        queries = np.zeros(most * d, np.float32)
+        scores = np.zeros(most * 128, np.float32)
+        tops, weights = np.empty(most, np.float32), np.empty(most * 16, np.float32)
+        task = take(counter)
+        while task < tasks * splits:
+            unit, g, split = units[task // splits // groups], task // splits % groups, task % splits
+            count = unit[2] * m
+            lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
+            _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
+            _reset(count, all_tops[task], all_weights[task], all_sums[task])
+            if lows_J.min() // 1024 <= split <= highs_J.max() // 1024:
+                _one_split(
+                    cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split,
+                    scores, all_tops[task], all_weights[task], all_sums[task],
+                )  # fmt: skip
+            task = take(counter)
+    queries = np.zeros(most * d, np.float32)
+    tops, weights, sums = np.empty(most, np.float32), np.empty(most * 16, np.float32), np.empty(most * wide, np.float32)
+    for task in range(tasks):
+        unit, g = units[task // groups], task % groups
+        count = unit[2] * m
+        lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
+        _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
+        sums[:] = np.float32(0.0)
+        for split in range(lows_J.min() // 1024, highs_J.max() // 1024 + 1):
+            at = task * splits + split
+            _merge(count, wide, tops, weights, sums, all_tops[at], all_weights[at], all_sums[at])
+        _finish(out_TD, unit, m, d, g, weights, sums)

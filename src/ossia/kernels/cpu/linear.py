@@ -1,79 +1,118 @@
-"""Rows of a weight times rows of activations: bfloat16, float32 or MXFP4 weights, float32 activations and sums.
+"""Rows of activations times a weight: packed panels with int8 activations, or rows as stored with float32 ones.
 
-In: a weight of E matrices [E, R, D], as stored in the checkpoint, never unpacked as a whole. Out: float32.
-It does not know what a layer or an expert's job is.
+In: rows [T, D], a weight's arrays. Out: float32 [T, R], biases added.
+It does not know what a layer is or how a weight was packed.
 
-Shape legend: see ossia.kernels. A weight row is widened to float32 once and used for every row of activations, and one
-`dot` serves them all, so that a row's bits do not depend on the rows beside it.
+Shape legend: see ossia.kernels. Few rows: a task is one panel, read once from memory. Many: a task is several panels,
+and rows come in portions that stay in the core's cache while the panels pass over them.
 """
 
 import numpy as np
-from numba import njit, prange, types
-from numba.extending import overload
-from numpy.typing import NDArray
+from numba import prange
 
-from ossia.quant import E2M1
+from ossia.kernels.cpu.exact import dots
+from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.norm import FEW, norm_row
+from ossia.kernels.cpu.tiles import round_row, tile, tile_size
 
-FAST = {"reassoc", "contract", "nsz"}
-GRAIN = 8192  # weights a task handles at least: below it, starting a thread costs more than it saves
-MOST_TASKS = 64
-
-
-def widen_row(weight, e, r, out_D):  # noqa: ANN001, ANN201 - a Numba overload: types are Numba's
-    """Row r of matrix e as float32, into out_D."""
-    raise NotImplementedError("called from compiled code only")
+FEW_ROWS = 16  # of a decode step
+PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
+GROUP = 4  # panels of a task when rows are many
 
 
-@overload(widen_row)
-def _widen_row(weight, e, r, out_D):  # noqa: ANN001, ANN202
-    if isinstance(weight, types.BaseTuple):
-        return _widen_mxfp4
-    return _widen_bf16 if weight.dtype == types.uint16 else _widen_f32
+@kernel
+def round_rows(x_TD, t, blocks, bias, row, records):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    """Row t of x, as it is, to a record."""
+    padded = np.zeros(blocks * 32, np.float32)
+    padded[: x_TD.shape[1]] = x_TD[t]
+    round_row(padded, 0, blocks, records, row, bias)
 
 
-def _widen_mxfp4(weight, e, r, out_D):  # noqa: ANN001, ANN202
-    blocks, scales = weight
-    for b in range(scales.shape[2]):
-        scale = np.float32(2.0) ** (np.int32(scales[e, r, b]) - np.int32(127))
-        for j in range(16):
-            byte = blocks[e, r, b, j]
-            out_D[32 * b + 2 * j] = E2M1[byte & np.uint8(15)] * scale
-            out_D[32 * b + 2 * j + 1] = E2M1[byte >> np.uint8(4)] * scale
+@parallel
+def to_records(x_TD, blocks, bias, workers):  # noqa: ANN001, ANN201
+    """Rows rounded to int8."""
+    rows = x_TD.shape[0]
+    records = np.empty(rows * blocks * 10, np.int32)
+    if rows <= FEW:
+        for t in range(rows):
+            round_rows(x_TD, t, blocks, bias, t, records)
+    else:
+        counter = np.zeros(1, np.int64)
+        for _ in prange(workers):
+            t = take(counter)
+            while t < rows:
+                round_rows(x_TD, t, blocks, bias, t, records)
+                t = take(counter)
+    return records
 
 
-def _widen_bf16(weight, e, r, out_D):  # noqa: ANN001, ANN202
-    bits_D = out_D.view(np.uint32)
-    for i in range(out_D.size):
-        bits_D[i] = np.uint32(weight[e, r, i]) << np.uint32(16)
+@parallel
+def normed_records(x_TD, scale_D, eps, blocks, bias, workers):  # noqa: ANN001, ANN201
+    """Rows normed and rounded to int8."""
+    rows = x_TD.shape[0]
+    records = np.empty(rows * blocks * 10, np.int32)
+    if rows <= FEW:
+        padded = np.zeros(blocks * 32, np.float32)
+        for t in range(rows):
+            norm_row(x_TD, t, scale_D, eps, padded)
+            round_row(padded, 0, blocks, records, t, bias)
+    else:
+        counter = np.zeros(1, np.int64)
+        for _ in prange(workers):
+            mine = np.zeros(blocks * 32, np.float32)
+            t = take(counter)
+            while t < rows:
+                norm_row(x_TD, t, scale_D, eps, mine)
+                round_row(mine, 0, blocks, records, t, bias)
+                t = take(counter)
+    return records
 
 
-def _widen_f32(weight, e, r, out_D):  # noqa: ANN001, ANN202
-    for i in range(out_D.size):
-        out_D[i] = weight[e, r, i]
+@kernel
+def panel_rows(kind, data, start, blocks, records, rows_N, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
+    """y[t, column:column + 32] += the panel times the records rows[t], plus bias, for first <= t < last."""
+    out = np.empty(6 * 32, np.float32)
+    width = min(32, y_TR.shape[1] - column)
+    t = first
+    while t < last:
+        count = tile_size(last - t)
+        tile(kind, data, start, blocks, records, rows_N, t, count, out)
+        for i in range(count):
+            for r in range(width):
+                y_TR[t + i, column + r] += out[32 * i + r] + bias_R[column + r]
+        t += count
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
-def dot(a_D: NDArray[np.float32], b_D: NDArray[np.float32]) -> np.float32:
-    total = np.float32(0.0)
-    for i in range(a_D.size):
-        total += a_D[i] * b_D[i]
-    return total
+@parallel
+def multiply(kind, data, stride, blocks, records, rows_N, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+    """y[t] += W x[rows[t]] + bias."""
+    rows = rows_N.size
+    panels = -(-y_TR.shape[1] // 32)
+    group = 1 if rows <= FEW_ROWS else GROUP
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        task = take(counter)
+        while task * group < panels:
+            for first in range(0, rows, PORTION):
+                for p in range(task * group, min(task * group + group, panels)):
+                    last = min(first + PORTION, rows)
+                    panel_rows(kind, data, p * stride, blocks, records, rows_N, first, last, bias_R, 32 * p, y_TR)
+            task = take(counter)
 
 
-@njit(cache=True, nogil=True)
-def tasks_for(rows: int, width: int) -> int:
-    """How many pieces to cut `rows` weight rows into, none too small to be worth a thread."""
-    return max(1, min(MOST_TASKS, rows * width // GRAIN))
-
-
-@njit(parallel=True, cache=True, nogil=True)
-def linear(x_TD, weight, bias_R, out_TR):  # noqa: ANN001, ANN201
-    """out[t, r] += bias[r] + x[t] . weight[0, r]; `out` holds zeros, or a residual to add to."""
-    rows, width = out_TR.shape[1], x_TD.shape[1]
-    tasks = tasks_for(rows, width)
-    for task in prange(tasks):
-        wide_D = np.empty(width, np.float32)
-        for r in range(task * rows // tasks, (task + 1) * rows // tasks):
-            widen_row(weight, 0, r, wide_D)
-            for t in range(x_TD.shape[0]):
-                out_TR[t, r] += dot(x_TD[t], wide_D) + bias_R[r]
+@parallel
+def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN001, ANN201
+    """y[t, r] += bias[r] + x[t] . weight[r]; weight and y flat, x and the weight's rows padded to 16."""
+    rows, width, count = bias_R.size, x_TD.shape[1], x_TD.shape[0]
+    x = x_TD.reshape(-1)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        task = take(counter)
+        while task * 16 < rows:
+            first = task * 16
+            taken = min(16, rows - first)
+            for t in range(count):
+                for r in range(first, first + taken):
+                    y[t * rows + r] += bias_R[r]
+            dots(x, 0, count, weight, first * width, taken, width, y, first, rows)
+            task = take(counter)

@@ -1,25 +1,29 @@
 """The router's choice and the chosen experts: top-k, softmax over the k, up, SwiGLU, down, weighted sum.
 
-In: normed rows; expert weights as in the checkpoint. Out: the experts' sum added to the residual.
+In: normed rows; expert weights as packed panels, or dense as stored. Out: the experts' sum added to the residual.
 It does not know attention or the checkpoint's names.
 
-Shape legend: see ossia.kernels; N = T K pairs of a row and an expert, sorted by expert.
+Shape legend: see ossia.kernels; N = T K pairs of a row and an expert, sorted by expert. A packed expert's gates are the
+first half of its panels, its ups the second, so that a tile's sums meet in SwiGLU without leaving the core.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ossia.kernels import SWIGLU_SLOPE
-from ossia.kernels.cpu.linear import dot, tasks_for, widen_row
-
-SLOPE = np.float32(SWIGLU_SLOPE)
+from ossia.kernels.cpu.exact import dots
+from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.linear import PORTION
+from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, wants
+from ossia.kernels.cpu.tiles import round_block, tile, tile_size
 
 
 class Routing(NamedTuple):
-    """The normed rows, and the pairs of row and expert: experts_TK ascending in a row, weights beside them."""
+    """The normed rows (columns beyond D zeros), and the pairs of row and expert: experts_TK ascending in a row."""
 
     x_TD: NDArray[np.float32]
     experts_TK: NDArray[np.int32]
@@ -27,62 +31,193 @@ class Routing(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs sorted by expert: those of the i-th used expert are starts[i]:starts[i+1]."""
+    """Pairs sorted by expert: those of expert e are starts[e]:starts[e+1]; `used`: experts that have any, ascending."""
 
     rows_N: NDArray[np.int32]
     weights_N: NDArray[np.float32]
+    starts_E1: NDArray[np.int32]
     used_U: NDArray[np.int32]
-    starts_U1: NDArray[np.int32]
 
 
-def top_k(logits_TE: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+@kernel
+def choose(logits_TE, k):  # noqa: ANN001, ANN201 - compiled: types are Numba's
     """The k best experts of each row, equal scores by lower number, in ascending order; softmax over the k."""
-    best_TK = np.sort(np.argsort(-logits_TE, axis=1, kind="stable")[:, :k], axis=1).astype(np.int32)
-    chosen_TK = np.take_along_axis(logits_TE, best_TK, axis=1)
-    weights_TK = np.exp(chosen_TK - chosen_TK.max(axis=1, keepdims=True))
-    return best_TK, weights_TK / weights_TK.sum(axis=1, keepdims=True)
+    rows, experts = logits_TE.shape
+    best_TK, weights_TK = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
+    for t in range(rows):
+        chosen = np.zeros(experts, np.bool_)
+        for _ in range(k):
+            best = -1
+            for e in range(experts):
+                if not chosen[e] and (best < 0 or logits_TE[t, e] > logits_TE[t, best]):
+                    best = e
+            chosen[best] = True
+        top, total, i = np.float32(-np.inf), np.float32(0.0), 0
+        for e in range(experts):
+            if chosen[e]:
+                best_TK[t, i] = e
+                top = max(top, logits_TE[t, e])
+                i += 1
+        for i in range(k):
+            weights_TK[t, i] = np.exp(logits_TE[t, best_TK[t, i]] - top)
+            total += weights_TK[t, i]
+        for i in range(k):
+            weights_TK[t, i] /= total
+    return best_TK, weights_TK
 
 
-def sort_pairs(routing: Routing) -> Pairs:
-    rows, k = routing.experts_TK.shape
-    experts_N = routing.experts_TK.reshape(-1)
-    order = np.argsort(experts_N, kind="stable")
-    used_U, starts_U = np.unique(experts_N[order], return_index=True)
-    starts_U1 = np.append(starts_U, rows * k).astype(np.int32)
-    return Pairs((order // k).astype(np.int32), routing.weights_TK.reshape(-1)[order], used_U, starts_U1)
+@kernel
+def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN001, ANN201
+    """Counted and dealt, so that an expert's pairs keep the order of their rows."""
+    rows, k = experts_TK.shape
+    starts = np.zeros(experts + 1, np.int32)
+    for t in range(rows):
+        for i in range(k):
+            starts[experts_TK[t, i] + 1] += 1
+    used = np.empty(experts, np.int32)
+    count = 0
+    for e in range(experts):
+        if starts[e + 1]:
+            used[count] = e
+            count += 1
+        starts[e + 1] += starts[e]
+    rows_N, weights_N = np.empty(rows * k, np.int32), np.empty(rows * k, np.float32)
+    place = starts[:-1].copy()
+    for t in range(rows):
+        for i in range(k):
+            e = experts_TK[t, i]
+            rows_N[place[e]] = t
+            weights_N[place[e]] = weights_TK[t, i]
+            place[e] += 1
+    return rows_N, weights_N, starts, used[:count].copy()
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def up_swiglu(x_TD, pairs, weight, bias_ER, limit, out_NF):  # noqa: ANN001, ANN201 - compiled
-    """Gate in the even rows of an expert (clamped above), up in the odd ones (clamped both ways), plus one."""
-    features, width = out_NF.shape[1], x_TD.shape[1]
-    pieces = tasks_for(2 * features * pairs.used_U.size, width)
-    for task in prange(pieces):
-        gate_D, up_D = np.empty(width, np.float32), np.empty(width, np.float32)
-        for u in range(pairs.used_U.size):
-            e = pairs.used_U[u]
-            for f in range(task * features // pieces, (task + 1) * features // pieces):
-                widen_row(weight, e, 2 * f, gate_D)
-                widen_row(weight, e, 2 * f + 1, up_D)
-                for n in range(pairs.starts_U1[u], pairs.starts_U1[u + 1]):
-                    x_D = x_TD[pairs.rows_N[n]]
-                    gate = min(dot(x_D, gate_D) + bias_ER[e, 2 * f], limit)
-                    up = min(max(dot(x_D, up_D) + bias_ER[e, 2 * f + 1], -limit), limit)
-                    swish = gate / (np.float32(1.0) + np.exp(-SLOPE * gate))
-                    out_NF[n, f] = swish * (up + np.float32(1.0))
+def _emit_swiglu(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, limit: Any, out: Any, to: Any) -> None:
+    """16 gates at sums[at], their ups behind them, biases likewise -> 16 floats at out[to]."""
+    b = e.b
+    source, biases = e.at(sums, b.mul(at, e.int(4))), e.at(bias, b.mul(bias_at, e.int(4)))
+    high, low = e.splat(limit, FLOATS), e.splat(b.fneg(limit), FLOATS)
+    gate = e.least(b.fadd(e.load(source, FLOATS), e.load(biases, FLOATS)), high)
+    up = b.fadd(e.load(e.at(source, 64), FLOATS), e.load(e.at(biases, 64), FLOATS))
+    up = e.most(e.least(up, high), low)
+    slowed = e.exp(b.fmul(gate, e.floats(-SWIGLU_SLOPE)))
+    swish = b.fdiv(gate, b.fadd(slowed, e.floats(1.0)))
+    e.store(b.fmul(swish, b.fadd(up, e.floats(1.0))), e.at(out, b.mul(to, e.int(4))))
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def down_add(h_NF, pairs, weight, bias_ER, out_TD):  # noqa: ANN001, ANN201
-    """Each output lane is one task's alone; a row's experts are added in the order of their numbers."""
-    lanes, width = out_TD.shape[1], h_NF.shape[1]
-    pieces = tasks_for(lanes * pairs.used_U.size, width)
-    for task in prange(pieces):
-        wide_F = np.empty(width, np.float32)
-        for u in range(pairs.used_U.size):
-            e = pairs.used_U[u]
-            for r in range(task * lanes // pieces, (task + 1) * lanes // pieces):
-                widen_row(weight, e, r, wide_F)
-                for n in range(pairs.starts_U1[u], pairs.starts_U1[u + 1]):
-                    y = dot(h_NF[n], wide_F) + bias_ER[e, r]
-                    out_TD[pairs.rows_N[n], r] += y * pairs.weights_N[n]
+@intrinsic
+def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001, ANN201
+    """gate, up = sums + bias; clamp(gate) * sigmoid(1.702 gate) * (clamp(up) + 1)."""
+    return wants(sums, at, bias, bias_at, limit, out, to), emitter(_emit_swiglu)
+
+
+@kernel
+def _up_pairs(data, start, stride, blocks, records, rows_N, first, last, bias, limit, to_blocks, b, to_bias, out):  # noqa: ANN001, ANN202
+    """Two panels, so 32 features, of the pairs first..last, to block b of their records for the way down."""
+    sums, h = np.empty(6 * 32, np.float32), np.empty(6 * 32, np.float32)
+    n = first
+    while n < last:
+        count = tile_size(last - n)
+        for half in range(2):
+            tile(0, data, start + half * stride, blocks, records, rows_N, n, count, sums)
+            for i in range(count):
+                swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
+        for i in range(count):
+            round_block(h, 32 * i, out, ((n + i) * to_blocks + b) * 10, to_bias)
+        n += count
+
+
+@parallel
+def up_packed(data, stride, blocks, records, pairs, bias_EPR, limit, to_bias, workers):  # noqa: ANN001, ANN201
+    """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
+    rows_N, _, starts, used = pairs
+    panels = bias_EPR.shape[1]
+    to_blocks = panels // 2
+    out = np.empty(rows_N.size * to_blocks * 10, np.int32)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        task = take(counter)
+        while task < used.size * to_blocks:
+            e, b = used[task // to_blocks], task % to_blocks
+            start = (e * panels + 2 * b) * stride
+            bias = bias_EPR[e, 2 * b : 2 * b + 2].reshape(-1)
+            _up_pairs(
+                data, start, stride, blocks, records, rows_N, starts[e], starts[e + 1], bias, limit, to_blocks, b, to_bias, out
+            )
+            task = take(counter)
+    return out
+
+
+@kernel
+def _down_pairs(data, start, blocks, records, first, last, rows_N, weights_N, order_N, bias, column, out_TD):  # noqa: ANN001, ANN202
+    sums = np.empty(6 * 32, np.float32)
+    n = first
+    while n < last:
+        count = tile_size(last - n)
+        tile(0, data, start, blocks, records, order_N, n, count, sums)
+        for i in range(count):
+            row, weight = rows_N[n + i], weights_N[n + i]
+            for r in range(32):
+                out_TD[row, column + r] += (sums[32 * i + r] + bias[r]) * weight
+        n += count
+
+
+@parallel
+def down_packed(data, stride, blocks, records, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
+    """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
+    rows_N, weights_N, starts, used = pairs
+    panels = bias_EPR.shape[1]
+    order_N = np.arange(rows_N.size).astype(np.int32)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        p = take(counter)
+        while p < panels:
+            for u in range(used.size):
+                e = used[u]
+                start = (e * panels + p) * stride
+                for first in range(starts[e], starts[e + 1], PORTION):
+                    last = min(first + PORTION, starts[e + 1])
+                    _down_pairs(
+                        data, start, blocks, records, first, last, rows_N, weights_N, order_N, bias_EPR[e, p], 32 * p, out_TD
+                    )
+            p = take(counter)
+
+
+@parallel
+def up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):  # noqa: ANN001, ANN201
+    """weight flat, [E, 2F, D] with rows padded as x's; gate and up rows alternate."""
+    rows_N, _, starts, used = pairs
+    features, width = bias_ER.shape[1] // 2, x_TD.shape[1]
+    x = x_TD.reshape(-1)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        sums = np.empty(2, np.float32)
+        task = take(counter)
+        while task < used.size * features:
+            e, f = used[task // features], task % features
+            for n in range(starts[e], starts[e + 1]):
+                sums[:] = bias_ER[e, 2 * f : 2 * f + 2]
+                dots(x, rows_N[n] * width, 1, weight, (e * 2 * features + 2 * f) * width, 2, width, sums, 0, 2)
+                gate, up = min(sums[0], limit), min(max(sums[1], -limit), limit)
+                out_NF[n, f] = gate / (np.float32(1.0) + np.exp(np.float32(-SWIGLU_SLOPE) * gate)) * (up + np.float32(1.0))
+            task = take(counter)
+
+
+@parallel
+def down_dense(h_NF, pairs, weight, bias_ER, out_TD, workers):  # noqa: ANN001, ANN201
+    """weight flat, [E, D, F] with rows padded as h's. An output lane is one task's alone."""
+    rows_N, weights_N, starts, used = pairs
+    lanes, width = bias_ER.shape[1], h_NF.shape[1]
+    h = h_NF.reshape(-1)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        sums = np.empty(1, np.float32)
+        r = take(counter)
+        while r < lanes:
+            for u in range(used.size):
+                e = used[u]
+                for n in range(starts[e], starts[e + 1]):
+                    sums[0] = bias_ER[e, r]
+                    dots(h, n * width, 1, weight, (e * lanes + r) * width, 1, width, sums, 0, 1)
+                    out_TD[rows_N[n], r] += sums[0] * weights_N[n]
+            r = take(counter)

@@ -1,22 +1,42 @@
 """RMSNorm over float32 rows.
 
-In: rows [T, D] and a scale [D]. Out: normed rows.
+In: rows [T, D] and a scale [D]. Out: normed rows, padded with zeros to whole vectors.
 It does not know what follows.
 """
 
 import numpy as np
-from numba import njit
+from numba import prange
 
-from ossia.kernels.cpu.linear import dot
+from ossia.kernels.cpu.exact import sum_squares
+from ossia.kernels.cpu.jit import kernel, parallel, take
+
+FEW = 4  # rows that one thread norms sooner than others could be woken
 
 
-@njit(cache=True, nogil=True)
-def rms_norm(x_TD, scale_D, eps):  # noqa: ANN001, ANN201 - compiled: types are Numba's
-    """Each row divided by its root mean square, then scaled."""
-    out_TD = np.empty_like(x_TD)
-    for t in range(x_TD.shape[0]):
-        mean = dot(x_TD[t], x_TD[t]) / np.float32(x_TD.shape[1])
-        inverse = np.float32(1.0) / np.sqrt(mean + np.float32(eps))
-        for i in range(x_TD.shape[1]):
-            out_TD[t, i] = x_TD[t, i] * inverse * scale_D[i]
-    return out_TD
+@kernel
+def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+    """out (flat, as long as D padded to 16, its end zeros) = row t over its root mean square, scaled."""
+    width = x_TD.shape[1]
+    for i in range(width):
+        out[i] = x_TD[t, i]
+    inverse = np.float32(1.0) / np.sqrt(sum_squares(out, 0, out.size) / np.float32(width) + np.float32(eps))
+    for i in range(width):
+        out[i] = out[i] * inverse * scale_D[i]
+
+
+@parallel
+def rms_norm(x_TD, scale_D, eps, padded, workers):  # noqa: ANN001, ANN201
+    """[T, padded], the columns beyond D zeros."""
+    rows = x_TD.shape[0]
+    out = np.zeros((rows, padded), np.float32)
+    if rows <= FEW:
+        for t in range(rows):
+            norm_row(x_TD, t, scale_D, eps, out[t])
+    else:
+        counter = np.zeros(1, np.int64)
+        for _ in prange(workers):
+            t = take(counter)
+            while t < rows:
+                norm_row(x_TD, t, scale_D, eps, out[t])
+                t = take(counter)
+    return out

@@ -1,0 +1,146 @@
+"""The paged cache of one layer's keys and values, in bfloat16 or int8, and RoPE, which keys and queries pass on the way.
+
+In: projections [T, (H+2G)d], places of rows. Out: the cache's bytes, rotated queries.
+It does not know who attends to what.
+
+A block holds 16 tokens of G heads. For each head, keys come by lane: d rows of 16 tokens, so that a vector is one lane
+of 16 keys; then values by token, each padded to whole vectors of 16; then, for int8, 16 scales of keys and 16 of values.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from ossia.kernels import BLOCK, AttentionShape
+from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.norm import FEW
+from ossia.kernels.cpu.simd import I16, I32
+
+BF16, INT8 = 0, 1
+SCALE_BYTES = 4
+
+
+class LayerCache(NamedTuple):
+    """data uint8, flat: blocks of G heads of `head_bytes`; pages are touched when first written."""
+
+    data: NDArray[np.uint8]
+    kind: int
+
+
+def padded(head_dim: int) -> int:
+    return -(-head_dim // 16) * 16
+
+
+def head_bytes(head_dim: int, kind: int) -> int:
+    """Of one head in a block."""
+    elements = BLOCK * (head_dim + padded(head_dim))
+    return elements * 2 if kind == BF16 else elements + 2 * BLOCK * SCALE_BYTES
+
+
+def block_bytes(shape: AttentionShape, kind: int) -> int:
+    return shape.kv_heads * head_bytes(shape.head_dim, kind)
+
+
+def make_cache(shape: AttentionShape, blocks: int, kind: int) -> LayerCache:
+    return LayerCache(np.zeros(blocks * block_bytes(shape, kind), np.uint8), kind)
+
+
+@intrinsic
+def bf16_bits(typingctx, x):  # noqa: ANN001, ANN201
+    """The nearest bfloat16 of a float32, ties to even, as uint16."""
+
+    def generate(context, b, signature, args):  # noqa: ANN001, ANN202
+        bits = b.bitcast(args[0], I32)
+        odd = b.and_(b.lshr(bits, ir.Constant(I32, 16)), ir.Constant(I32, 1))
+        rounded = b.add(b.add(bits, ir.Constant(I32, 0x7FFF)), odd)
+        return b.trunc(b.lshr(rounded, ir.Constant(I32, 16)), I16)
+
+    return types.uint16(types.float32), generate
+
+
+@intrinsic
+def _keep(typingctx, data, offset, value):  # noqa: ANN001, ANN202
+    """Store a number of any type at a byte offset."""
+
+    def generate(context, b, signature, args):  # noqa: ANN001, ANN202
+        base = context.make_array(signature.args[0])(context, b, args[0]).data
+        place = b.bitcast(b.gep(base, [args[1]]), args[2].type.as_pointer())
+        b.store(args[2], place).align = 1
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64, types.unliteral(value)), generate
+
+
+@kernel
+def _rotate(qkv, t, heads, d, position, inverse, concentration):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    """Rotate the first `heads` heads (queries, then keys) of a row, in place: lane i with lane i + d/2."""
+    half = d // 2
+    for i in range(half):
+        angle = np.float32(position) * inverse[i]
+        cos, sin = np.cos(angle) * concentration, np.sin(angle) * concentration
+        for h in range(heads):
+            a, b = qkv[t, h * d + i], qkv[t, h * d + half + i]
+            qkv[t, h * d + i] = a * cos - b * sin
+            qkv[t, h * d + half + i] = b * cos + a * sin
+
+
+@kernel
+def _int8_scale(row, first, d):  # noqa: ANN001, ANN202
+    largest = np.float32(0.0)
+    for i in range(d):
+        largest = max(largest, abs(row[first + i]))
+    return largest / np.float32(127.0)
+
+
+@kernel
+def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa: ANN001, ANN202
+    """A row's keys and values to slot `offset` of a block."""
+    wide = -(-d // 16) * 16
+    for g in range(groups):
+        start = (block * groups + g) * size
+        k, v = first_key + g * d, first_key + (groups + g) * d
+        if kind == 0:
+            for i in range(d):
+                _keep(data, start + 2 * (16 * i + offset), bf16_bits(row[k + i]))
+                _keep(data, start + 2 * (16 * d + offset * wide + i), bf16_bits(row[v + i]))
+        else:
+            of_key, of_value = _int8_scale(row, k, d), _int8_scale(row, v, d)
+            to_key = np.float32(1.0) / of_key if of_key > 1e-30 else np.float32(0.0)
+            to_value = np.float32(1.0) / of_value if of_value > 1e-30 else np.float32(0.0)
+            for i in range(d):
+                _keep(data, start + 16 * i + offset, np.int8(np.rint(row[k + i] * to_key)))
+                _keep(data, start + 16 * d + offset * wide + i, np.int8(np.rint(row[v + i] * to_value)))
+            scales = start + 16 * (d + wide) + 4 * offset
+            _keep(data, scales, np.float32(of_key))
+            _keep(data, scales + 64, np.float32(of_value))
+
+
+@kernel
+def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: ANN001, ANN202
+    positions_T, sequence_T, blocks_SB = places
+    position = positions_T[t]
+    _rotate(qkv, t, heads + groups, d, position, rope[0], rope[1])
+    block = blocks_SB[sequence_T[t], position // 16]
+    _store(qkv[t], heads * d, groups, d, data, kind, block, position % 16, size)
+
+
+@parallel
+def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN001, ANN201
+    """Every row's queries and keys rotated in place, its keys and values written to the cache."""
+    rows = qkv.shape[0]
+    if rows <= FEW:
+        for t in range(rows):
+            _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
+    else:
+        counter = np.zeros(1, np.int64)
+        for _ in prange(workers):
+            t = take(counter)
+            while t < rows:
+                _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
+                t = take(counter)
+
+

@@ -1,0 +1,87 @@
+"""How the CPU's kernels are compiled, cached on disk, and shared out over threads.
+
+In: functions in Numba's Python. Out: compiled ones, found again at the next start.
+It does not know what they compute.
+
+Work is cut into small tasks that threads take from a counter, so that a core that is slowed by a neighbour takes fewer.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import psutil
+from llvmlite import ir
+from numba.core import config, types
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+_HERE = Path(__file__).parent
+
+
+def kernel(function: Function) -> Function:
+    """Compiled, on one thread."""
+    with _cache_folder():
+        return numba.njit(**_OPTIONS)(function)  # type: ignore[return-value]
+
+
+def parallel(function: Function) -> Function:
+    """Compiled; its `prange` runs on threads."""
+    with _cache_folder():
+        return numba.njit(parallel=True, **_OPTIONS)(function)  # type: ignore[return-value]
+
+
+@cache
+def physical_cores() -> int:
+    """Cores this process may run on, each counted once however many threads it offers: the kernels leave no gap to fill."""
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return max(1, min(cores, allowed, numba.get_num_threads()))
+
+
+@intrinsic
+def take(typingctx: Any, counter: Any) -> Any:
+    """The counter's value, which goes up by one: each caller, on whatever thread, gets another number."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+@contextmanager
+def _cache_folder() -> Iterator[None]:
+    """Numba stamps a compiled function with its own file only; here, with all that it is made of."""
+    before = config.CACHE_DIR
+    folder = _folder(before)
+    if folder:
+        config.CACHE_DIR = folder
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+@cache
+def _folder(given: str) -> str:
+    """NUMBA_CACHE_DIR where it is set, else beside the source, else in the user's cache; in it, a folder by content."""
+    sources = sorted(_HERE.glob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    places = [Path(given)] if given else [_HERE / "__pycache__", Path.home() / ".cache" / "ossia"]
+    for place in places:
+        folder = place / f"kernels-{digest}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    return ""

@@ -1,0 +1,318 @@
+"""Vectors of 64 bytes as LLVM code is emitted: loads, broadcasts, look-ups, int8 dot products, FMA, exp, reductions.
+
+In: an LLVM builder and the target that Numba compiles for. Out: instructions of that target, from one description.
+It does not know weights, layouts or what is computed.
+
+A vector wider than the machine's is split by LLVM; only dot products and look-ups are spelled out for each target.
+Arm's dot product multiplies signed by signed bytes, x86's unsigned by signed: see `Target.bias`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from llvmlite import binding, ir
+from numba.core import config, types
+
+I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+BYTES, WORDS, FLOATS = ir.VectorType(I8, 64), ir.VectorType(I32, 16), ir.VectorType(F32, 16)
+POINTER = I8.as_pointer()
+LANES = 16  # of 32 bits
+
+_EXP = (1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720)
+_LOWEST_EXP = -87.0  # exp of anything below rounds to less than float32's smallest normal number
+_HIGHEST_EXP = 88.0
+
+
+class Target(NamedTuple):
+    """What the host's dot product looks like. `unsigned`: weight bytes are stored with a bias that makes them unsigned."""
+
+    name: str
+    unsigned: bool
+    fused: bool  # has a fused multiply-add
+
+    def bias(self, amount: int) -> int:
+        """What is added to a weight's signed code before it is stored."""
+        return amount if self.unsigned else 0
+
+
+def target_of(arch: str, features: frozenset[str]) -> Target:
+    """The best of: AVX-512 VNNI, AVX-VNNI, AVX2, Arm dot product, or plain LLVM that any machine can compile."""
+    if arch in ("x86_64", "amd64"):
+        if {"avx512f", "avx512bw", "avx512vnni"} <= features:
+            return Target("avx512vnni", True, True)
+        if {"avx2", "fma"} <= features:
+            return Target("avxvnni", True, True) if "avxvnni" in features else Target("avx2", False, True)
+        return Target("portable", False, "fma" in features)
+    if arch in ("aarch64", "arm64"):
+        return Target("neon", False, True) if "dotprod" in features else Target("portable", False, True)
+    return Target("portable", False, False)
+
+
+def host_target() -> Target:
+    """Of the machine that Numba compiles for, NUMBA_CPU_FEATURES respected as Numba itself does."""
+    if config.CPU_FEATURES is None:
+        features = {name for name, there in binding.get_host_cpu_features().items() if there}
+    else:
+        features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    return target_of(binding.get_default_triple().split("-")[0], frozenset(features))
+
+
+class Emit:
+    """A builder with vectors. Pointers are to bytes; offsets are byte counts, Python's or LLVM's."""
+
+    def __init__(self, builder: ir.IRBuilder, target: Target) -> None:
+        self.b, self.target = builder, target
+
+    # places
+
+    def int(self, value: Any) -> Any:
+        return ir.Constant(I64, value) if isinstance(value, int) else value
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        return pointer if offset == 0 and isinstance(offset, int) else self.b.gep(pointer, [self.int(offset)])
+
+    def load(self, pointer: Any, kind: ir.Type) -> Any:
+        loaded = self.b.load(self.b.bitcast(pointer, kind.as_pointer()))
+        loaded.align = 1
+        return loaded
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.b.store(value, self.b.bitcast(pointer, value.type.as_pointer())).align = 1
+
+    @contextmanager
+    def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["Loop"]:
+        """`count` times, at least once, carrying values; `loop.carry(...)` ends the body, `loop.out` is what it left."""
+        b, before = self.b, self.b.block
+        body, after = b.append_basic_block("body"), b.append_basic_block("after")
+        b.branch(body)
+        b.position_at_end(body)
+        index = b.phi(I64)
+        index.add_incoming(self.int(0), before)
+        phis = []
+        for value in carried:
+            phi = b.phi(value.type)
+            phi.add_incoming(value, before)
+            phis.append(phi)
+        state = Loop(index, phis)
+        yield state
+        following = b.add(index, self.int(1))
+        index.add_incoming(following, b.block)
+        for phi, value in zip(phis, state.out, strict=True):
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed("<", following, self.int(count)), body, after)
+        b.position_at_end(after)
+
+    # constants and broadcasts
+
+    def constant(self, kind: ir.VectorType, value: Any) -> ir.Constant:
+        values = value if isinstance(value, (list, tuple)) else [value] * kind.count
+        return ir.Constant(kind, list(values))
+
+    def floats(self, value: float) -> ir.Constant:
+        return self.constant(FLOATS, value)
+
+    def splat(self, value: Any, kind: ir.VectorType) -> Any:
+        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+        return self.b.shuffle_vector(one, one, self.constant(ir.VectorType(I32, kind.count), 0))
+
+    def broadcast(self, pointer: Any, kind: ir.VectorType) -> Any:
+        """One element from memory into every lane."""
+        return self.splat(self.load(pointer, kind.element), kind)
+
+    # numbers
+
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        if not self.target.fused:
+            return self.b.fadd(self.b.fmul(x, y), z)
+        return self._call("llvm.fma.v16f32", FLOATS, x, y, z)
+
+    def least(self, x: Any, y: Any) -> Any:
+        return self._call("llvm.minnum.v16f32", FLOATS, x, y)
+
+    def most(self, x: Any, y: Any) -> Any:
+        return self._call("llvm.maxnum.v16f32", FLOATS, x, y)
+
+    def magnitude(self, x: Any) -> Any:
+        return self._call("llvm.fabs.v16f32", FLOATS, x)
+
+    def nearest(self, x: Any) -> Any:
+        """Rounded to whole numbers, ties to even."""
+        return self._call("llvm.rint.v16f32", FLOATS, x)
+
+    def exp(self, x: Any) -> Any:
+        """e^x within 2 units in the last place; exactly 1 at 0; 0 below -87, no overflow above 88."""
+        b = self.b
+        held = self.most(self.least(x, self.floats(_HIGHEST_EXP)), self.floats(_LOWEST_EXP))
+        turns = self.nearest(b.fmul(held, self.floats(math.log2(math.e))))
+        rest = self.fma(turns, self.floats(-0.693359375), held)  # log 2 in two parts, so that the rest is exact
+        rest = self.fma(turns, self.floats(2.12194440e-4), rest)
+        value = self.floats(_EXP[-1])
+        for coefficient in reversed(_EXP[:-1]):
+            value = self.fma(value, rest, self.floats(coefficient))
+        exponent = b.shl(b.fptosi(turns, WORDS), self.constant(WORDS, 23))
+        scaled = b.bitcast(b.add(b.bitcast(value, WORDS), exponent), FLOATS)
+        return b.select(b.fcmp_ordered("<", x, self.floats(_LOWEST_EXP)), self.floats(0.0), scaled)
+
+    def reduce(self, x: Any, join: Callable[[Any, Any], Any]) -> Any:
+        """One value of all lanes: halves joined again and again, always in the same order."""
+        width = x.type.count
+        while width > 1:
+            width //= 2
+            low, high = list(range(width)), list(range(width, 2 * width))
+            x = join(self._lanes(x, low), self._lanes(x, high))
+        return self.b.extract_element(x, ir.Constant(I32, 0))
+
+    def sum(self, x: Any) -> Any:
+        return self.reduce(x, self.b.fadd)
+
+    def highest(self, x: Any) -> Any:
+        return self.reduce(x, lambda a, c: self.b.select(self.b.fcmp_ordered(">", a, c), a, c))
+
+    # bfloat16 as 16 bits
+
+    def load_bf16(self, pointer: Any) -> Any:
+        wide = self.b.zext(self.load(pointer, ir.VectorType(I16, LANES)), WORDS)
+        return self.b.bitcast(self.b.shl(wide, self.constant(WORDS, 16)), FLOATS)
+
+    def to_bf16(self, x: Any) -> Any:
+        """The nearest, ties to even, as <16 x i16>."""
+        b, bits = self.b, self.b.bitcast(x, WORDS)
+        odd = b.and_(b.lshr(bits, self.constant(WORDS, 16)), self.constant(WORDS, 1))
+        rounded = b.add(b.add(bits, self.constant(WORDS, 0x7FFF)), odd)
+        return b.trunc(b.lshr(rounded, self.constant(WORDS, 16)), ir.VectorType(I16, LANES))
+
+    # bytes
+
+    def dot4(self, sums: Any, weights: Any, values: Any) -> Any:
+        """sums[lane] += the lane's four weight bytes times four signed bytes of `values` (WORDS)."""
+        match self.target.name:
+            case "avx512vnni":
+                name = "llvm.x86.avx512.vpdpbusd.512"
+                return self._call(name, WORDS, sums, weights, self.b.bitcast(values, BYTES))
+            case "avxvnni":
+                return self._halves(2, self._vnni_256, sums, weights, values)
+            case "avx2":
+                return self._halves(2, self._sign_256, sums, weights, values)
+            case "neon":
+                return self._halves(4, self._sdot_128, sums, weights, values)
+        return self._plain_dot(sums, weights, values)
+
+    def lookup(self, table: Sequence[int], indexes: Any) -> Any:
+        """Bytes of a table of 16 by indexes 0..15 (BYTES)."""
+        match self.target.name:
+            case "avx512vnni":
+                return self._call("llvm.x86.avx512.pshuf.b.512", BYTES, self.constant(BYTES, [*table] * 4), indexes)
+            case "avxvnni" | "avx2":
+                return self._shuffles(2, "llvm.x86.avx2.pshuf.b", table, indexes)
+            case "neon":
+                return self._shuffles(4, "llvm.aarch64.neon.tbl1.v16i8", table, indexes)
+        return self._choose(table, indexes, 8)
+
+    def low_nibbles(self, packed: Any) -> Any:
+        return self.b.and_(packed, self.constant(BYTES, 15))
+
+    def high_nibbles(self, packed: Any) -> Any:
+        shifted = self.b.lshr(self.b.bitcast(packed, WORDS), self.constant(WORDS, 4))
+        return self.low_nibbles(self.b.bitcast(shifted, BYTES))
+
+    # how each target does it
+
+    def _call(self, name: str, result: ir.Type, *args: Any) -> Any:
+        module = self.b.module
+        kind = ir.FunctionType(result, [each.type for each in args])
+        return self.b.call(module.globals.get(name) or ir.Function(module, kind, name), args)
+
+    def _lanes(self, x: Any, lanes: Sequence[int]) -> Any:
+        return self.b.shuffle_vector(x, x, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
+
+    def _joined(self, parts: Sequence[Any]) -> Any:
+        while len(parts) > 1:
+            count = parts[0].type.count
+            order = ir.Constant(ir.VectorType(I32, 2 * count), list(range(2 * count)))
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self.b.shuffle_vector(low, high, order) for low, high in pairs]
+        return parts[0]
+
+    def _cut(self, x: Any, parts: int) -> list[Any]:
+        size = x.type.count // parts
+        return [self._lanes(x, range(i * size, (i + 1) * size)) for i in range(parts)]
+
+    def _halves(self, parts: int, dot: Callable[[Any, Any, Any], Any], sums: Any, weights: Any, values: Any) -> Any:
+        cut = [self._cut(x, parts) for x in (sums, weights, self.b.bitcast(values, BYTES))]
+        return self._joined([dot(*three) for three in zip(*cut, strict=True)])
+
+    def _vnni_256(self, sums: Any, weights: Any, values: Any) -> Any:
+        return self._call("llvm.x86.avx512.vpdpbusd.256", sums.type, sums, weights, values)
+
+    def _sign_256(self, sums: Any, weights: Any, values: Any) -> Any:
+        """|w| times x with w's sign: two products of at most 127 * 127 fit 16 bits, so nothing saturates."""
+        short, flag = ir.VectorType(I16, 16), ir.Constant(ir.IntType(1), 0)
+        size = self._call("llvm.abs.v32i8", weights.type, weights, flag)
+        signed = self._call("llvm.x86.avx2.psign.b", values.type, values, weights)
+        pairs = self._call("llvm.x86.avx2.pmadd.ub.sw", short, size, signed)
+        return self.b.add(sums, self._call("llvm.x86.avx2.pmadd.wd", sums.type, pairs, self.constant(short, 1)))
+
+    def _sdot_128(self, sums: Any, weights: Any, values: Any) -> Any:
+        return self._call("llvm.aarch64.neon.sdot.v4i32.v16i8", sums.type, sums, weights, values)
+
+    def _plain_dot(self, sums: Any, weights: Any, values: Any) -> Any:
+        b, wide = self.b, ir.VectorType(I32, 64)
+        products = b.mul(b.sext(weights, wide), b.sext(b.bitcast(values, BYTES), wide))
+        for i in range(4):
+            sums = b.add(sums, self._lanes(products, range(i, 64, 4)))
+        return sums
+
+    def _shuffles(self, parts: int, name: str, table: Sequence[int], indexes: Any) -> Any:
+        cut = self._cut(indexes, parts)
+        known = self.constant(cut[0].type, [*table] * (4 // parts))
+        return self._joined([self._call(name, each.type, known, each) for each in cut])
+
+    def _choose(self, table: Sequence[int], indexes: Any, bit: int) -> Any:
+        if bit == 0:
+            return self.constant(BYTES, table[0])
+        is_set = self.b.icmp_unsigned("!=", self.b.and_(indexes, self.constant(BYTES, bit)), self.constant(BYTES, 0))
+        low, high = self._choose(table[:bit], indexes, bit // 2), self._choose(table[bit:], indexes, bit // 2)
+        return self.b.select(is_set, high, low)
+
+
+class Loop:
+    """A loop's counter and the values it carries; `carry` says what the next round begins with."""
+
+    def __init__(self, index: Any, carried: list[Any]) -> None:
+        self.index, self.carried, self.out = index, carried, list(carried)
+
+    def carry(self, *values: Any) -> None:
+        self.out = list(values)
+
+
+Body = Callable[..., Any]
+
+
+def arguments(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> list[Any]:
+    """An intrinsic's arguments as `Emit` takes them: arrays as pointers to their first byte, numbers as they are."""
+    out = []
+    for kind, value in zip(signature.args, args, strict=True):
+        if isinstance(kind, types.Array):
+            value = builder.bitcast(context.make_array(kind)(context, builder, value).data, POINTER)
+        out.append(value)
+    return out
+
+
+def emitter(body: Body) -> Callable[..., Any]:
+    """The code generator of an intrinsic whose instructions `body(emit, *arguments)` emits; it gives `body`'s value."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
+        value = body(Emit(builder, TARGET), *arguments(context, builder, signature, args))
+        return context.get_dummy_value() if value is None else value
+
+    return generate
+
+
+def wants(*kinds: Any, gives: Any = types.void) -> Any:
+    """An intrinsic's signature: arrays as they come, whole numbers as int64, the rest as said."""
+    return gives(*[types.int64 if isinstance(kind, types.Integer) else types.unliteral(kind) for kind in kinds])
+
+
+TARGET = host_target()

@@ -1,0 +1,180 @@
+"""Panels times activations: the inner loop of every packed weight, and the rounding of activations to int8 that it needs.
+
+In: one panel, records of quantized activations, which of them to use. Out: float32 sums for 32 rows and up to 6 records.
+It does not know matrices, experts or threads.
+
+A record is one row of activations: for each block of 32 inputs ten words: 8 of int8 codes (evens, then odds), the
+float32 scale, and -bias times the codes' sum, with which the integer sum begins, so that the weights' bias is gone at its
+end. A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ossia.kernels.cpu.jit import kernel
+from ossia.kernels.cpu.panels import INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
+from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I16, I32, I64, LANES, TARGET, WORDS, Emit, emitter, wants
+
+WORDS_A_BLOCK = 10  # of a record
+_RECORD = 4 * WORDS_A_BLOCK
+MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
+LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
+
+
+def _codes(e: Emit, kind: int, payload: Any, group: int) -> tuple[Any, Any]:
+    """Bytes of four evens and four odds of 16 rows: group 0..3 of a half's block."""
+    if kind == INT8:
+        return e.load(e.at(payload, 64 * group), BYTES), e.load(e.at(payload, 64 * group + 256), BYTES)
+    packed = e.load(e.at(payload, 64 * group), BYTES)
+    table = [(code + 128) % 256 - 128 for code in TABLES[0 if kind == MXFP4 else 1]]
+    return e.lookup(table, e.low_nibbles(packed)), e.lookup(table, e.high_nibbles(packed))
+
+
+def _scales(e: Emit, kind: int, place: Any) -> Any:
+    """Of 16 rows: what `_scaled` takes. Twice an E2M1 value was stored, hence 128 where 127 is expected."""
+    if kind != MXFP4:
+        return e.load_bf16(place)
+    wide = e.b.zext(e.load(place, ir.VectorType(I8, LANES)), WORDS)
+    return e.b.shl(e.b.sub(wide, e.constant(WORDS, 128)), e.constant(WORDS, 23))
+
+
+def _scaled(e: Emit, kind: int, scales: Any, activation: Any) -> Any:
+    """The rows' scales times an activation's (as bits). A power of two is added to the exponent: no multiplication."""
+    if kind == MXFP4:
+        return e.b.bitcast(e.b.add(scales, activation), FLOATS)
+    return e.b.fmul(scales, e.b.bitcast(activation, FLOATS))
+
+
+def _emit_tile(count: int, kind: int) -> Any:
+    def body(e: Emit, data: Any, start: Any, blocks: Any, records: Any, rows: Any, first: Any, out: Any) -> None:
+        b = e.b
+        panel = e.at(data, start)
+        scale_start = e.at(panel, b.mul(blocks, e.int(PAYLOAD[kind])))
+        length = b.mul(blocks, e.int(_RECORD))
+        numbers = [e.load(e.at(rows, b.mul(b.add(first, e.int(t)), e.int(4))), I32) for t in range(count)]
+        starts = [e.at(records, b.mul(b.zext(number, I64), length)) for number in numbers]
+        with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
+            payload = e.at(panel, b.mul(loop.index, e.int(PAYLOAD[kind])))
+            scale = e.at(scale_start, b.mul(loop.index, e.int(SCALES[kind])))
+            record = [e.at(each, b.mul(loop.index, e.int(_RECORD))) for each in starts]
+            sums = [e.broadcast(e.at(each, 36), WORDS) for each in record for _ in range(2)]
+            for group in range(4):
+                halves = [_codes(e, kind, e.at(payload, half * PAYLOAD[kind] // 2), group) for half in range(2)]
+                for parity in range(2):
+                    for t in range(count):
+                        values = e.broadcast(e.at(record[t], 16 * parity + 4 * group), WORDS)
+                        for half in range(2):
+                            sums[2 * t + half] = e.dot4(sums[2 * t + half], halves[half][parity], values)
+            scales = [_scales(e, kind, e.at(scale, half * SCALES[kind] // 2)) for half in range(2)]
+            totals = []
+            for t in range(count):
+                activation = e.broadcast(e.at(record[t], 32), WORDS)
+                for half in range(2):
+                    factor = _scaled(e, kind, scales[half], activation)
+                    whole = b.sitofp(sums[2 * t + half], FLOATS)
+                    totals.append(e.fma(whole, factor, loop.carried[2 * t + half]))
+            loop.carry(*totals)
+        for place, total in enumerate(loop.out):
+            e.store(total, e.at(out, 64 * place))
+
+    return emitter(body)
+
+
+def _make_tile(count: int, kind: int) -> Any:
+    generate = _emit_tile(count, kind)
+
+    @intrinsic
+    def tile(typingctx, data, start, blocks, records, rows, first, out):  # noqa: ANN001, ANN202
+        return wants(data, start, blocks, records, rows, first, out), generate
+
+    return tile
+
+
+_fp4_1, _fp4_2, _fp4_3, _fp4_4, _fp4_6 = (_make_tile(count, MXFP4) for count in (1, 2, 3, 4, 6))
+_int8_1, _int8_2, _int8_3, _int8_4, _int8_6 = (_make_tile(count, INT8) for count in (1, 2, 3, 4, 6))
+_int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count in (1, 2, 3, 4, 6))
+
+
+@kernel
+def tile_size(left):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+    """How many of the records left the next tile takes."""
+    return 6 if left >= 6 else (3 if left == 5 else left)
+
+
+@kernel
+def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: ANN001, ANN201
+    """out float32 [count, 32] = the panel at `start` times the records rows[first:first + count]."""
+    if kind == 0:
+        if count == 6:
+            _fp4_6(data, start, blocks, records, rows, first, out)
+        elif count == 1:
+            _fp4_1(data, start, blocks, records, rows, first, out)
+        elif count == 2:
+            _fp4_2(data, start, blocks, records, rows, first, out)
+        elif count == 3:
+            _fp4_3(data, start, blocks, records, rows, first, out)
+        else:
+            _fp4_4(data, start, blocks, records, rows, first, out)
+    elif kind == 1:
+        if count == 6:
+            _int8_6(data, start, blocks, records, rows, first, out)
+        elif count == 1:
+            _int8_1(data, start, blocks, records, rows, first, out)
+        elif count == 2:
+            _int8_2(data, start, blocks, records, rows, first, out)
+        elif count == 3:
+            _int8_3(data, start, blocks, records, rows, first, out)
+        else:
+            _int8_4(data, start, blocks, records, rows, first, out)
+    elif count == 6:
+        _int4_6(data, start, blocks, records, rows, first, out)
+    elif count == 1:
+        _int4_1(data, start, blocks, records, rows, first, out)
+    elif count == 2:
+        _int4_2(data, start, blocks, records, rows, first, out)
+    elif count == 3:
+        _int4_3(data, start, blocks, records, rows, first, out)
+    else:
+        _int4_4(data, start, blocks, records, rows, first, out)
+
+
+def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
+    """32 floats at x[offset] to the record words at records[place]."""
+    b = e.b
+    source, target = e.at(x, b.mul(offset, e.int(4))), e.at(records, b.mul(place, e.int(4)))
+    low, high = e.load(source, FLOATS), e.load(e.at(source, 64), FLOATS)
+    amax = e.highest(e.most(e.magnitude(low), e.magnitude(high)))
+    is_kept = b.fcmp_ordered(">=", amax, ir.Constant(F32, LEAST_AMAX))
+    scale = b.select(is_kept, b.fdiv(amax, ir.Constant(F32, 127.0)), ir.Constant(F32, 1.0))
+    inverse = b.select(is_kept, b.fdiv(ir.Constant(F32, 127.0), amax), ir.Constant(F32, 0.0))
+    wide = e.splat(inverse, FLOATS)
+    codes = [b.fptosi(e.nearest(b.fmul(part, wide)), WORDS) for part in (low, high)]
+    shorts = [b.trunc(part, ir.VectorType(I8, LANES)) for part in codes]
+    order = [*range(0, 32, 2), *range(1, 32, 2)]
+    e.store(b.shuffle_vector(*shorts, ir.Constant(ir.VectorType(I32, 32), order)), target)
+    e.store(scale, e.at(target, 32))
+    total = e.reduce(b.add(*codes), b.add)
+    e.store(b.sub(ir.Constant(I32, 0), b.mul(total, b.trunc(bias, I32))), e.at(target, 36))
+
+
+@intrinsic
+def round_block(typingctx, x, offset, records, place, bias):  # noqa: ANN001, ANN201
+    """Round 32 floats to a block of a record: scale amax / 127, nearest, ties to even."""
+    return wants(x, offset, records, place, bias), emitter(_round_block)
+
+
+@kernel
+def round_row(x, offset, blocks, records, row, bias):  # noqa: ANN001, ANN201
+    """Round a row of `blocks` blocks at x[offset] (flat float32) to record `row`."""
+    for b in range(blocks):
+        round_block(x, offset + 32 * b, records, (row * blocks + b) * WORDS_A_BLOCK, bias)
+
+
+def empty_records(rows: int, blocks: int) -> np.ndarray:
+    return np.empty(rows * blocks * WORDS_A_BLOCK, np.int32)
+
+
