@@ -22,6 +22,7 @@ from ossia.model.transformer import Transformer, load_transformer
 from ossia.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
+SMALL = 1 << 24  # dense weights that, as bfloat16, stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,32 @@ def load(
     backend: Backend | None = None,
     progress: Progress | None = None,
     *,
-    dense: Dense = "int8",
-    kv: KeyValues = "bf16",
+    dense: Dense | None = None,
+    kv: KeyValues | None = None,
     threads: int | None = None,
 ) -> Model:
     """A model from a folder, a Hugging Face name, or the embedded "ossia-mini".
 
     backend: "cpu" (the default), or "reference" (torch, float32, for checking). progress(done, total) is called after
     each layer. On a CPU `dense` says what attention and unembedding weights are kept in ("int8", "int4", or "bf16": as
-    they are), `kv` what keys and values are ("bf16" or "int8"); threads: the physical cores, unless said. Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
+    they are), `kv` what keys and values are ("bf16", "int8" or "f32"). Unless said, int8 and bf16; a model so small that
+    rounding gains nothing keeps its bits and has float32 keys and values. threads: the physical cores, unless said. Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
     """
     folder = find(path_or_name)
     checkpoint = open_checkpoint(folder)
-    transformer = load_transformer(checkpoint, ops(backend or "cpu", dense=dense, kv=kv, workers=threads), progress)
+    is_small = _dense_weights(checkpoint.config) <= SMALL
+    kinds = {"dense": dense or ("bf16" if is_small else "int8"), "kv": kv or ("f32" if is_small else "bf16")}
+    transformer = load_transformer(checkpoint, ops(backend or "cpu", workers=threads, **kinds), progress)
     tokenizer_file = _tokenizer_file(folder)
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
     return Model(str(path_or_name), transformer, tokenizer, stops)
+
+
+def _dense_weights(config: ModelConfig) -> int:
+    """Weights outside the experts that every token meets."""
+    rows = (config.heads + 2 * config.kv_heads) * config.head_dim + config.heads * config.head_dim
+    return config.hidden * (config.layers * rows + config.vocab)
 
 
 def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:

@@ -17,7 +17,7 @@ from ossia.quant import Mxfp4
 
 Backend = Literal["reference", "cpu", "triton"]
 Dense = Literal["int8", "int4", "bf16"]  # what a backend keeps attention's and the unembedding's weights in
-KeyValues = Literal["bf16", "int8"]
+KeyValues = Literal["bf16", "int8", "f32"]
 
 # A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
@@ -104,8 +104,8 @@ def ops(
 ) -> Ops:
     """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (GPU).
 
-    The CPU's: `dense` weights in int8, int4 or bf16 (as they are); keys and values in bf16 or int8; so many `workers`
-    (threads; None for the physical cores). The reference knows float32 only.
+    The CPU's: `dense` weights in int8, int4 or bf16 (as they are, and all activations in 16 bits or more); keys and values
+    in bf16, int8 or f32; so many `workers` (threads; None for the physical cores). The reference knows float32 only.
     """
     for name, given, known in (("dense", dense, get_args(Dense)), ("kv", kv, get_args(KeyValues))):
         if given not in known:

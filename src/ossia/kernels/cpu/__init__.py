@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, KeyValues
 from ossia.kernels.cpu.attention import TILE, attend, attend_apart
-from ossia.kernels.cpu.cache import BF16, INT8, LayerCache, block_bytes, head_bytes, make_cache, rotate_and_store
+from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache, rotate_and_store
 from ossia.kernels.cpu.jit import physical_cores
 from ossia.kernels.cpu.linear import multiply, multiply_exact, normed_records, to_records
 from ossia.kernels.cpu.moe import Routing, choose, down_dense, down_packed, sort_pairs, up_dense, up_packed
@@ -69,7 +69,8 @@ class CpuOps:
     name = "cpu"
 
     def __init__(self, dense: Dense = "int8", kv: KeyValues = "bf16", workers: int | None = None) -> None:
-        self._dense, self._kv = dense, {"bf16": BF16, "int8": INT8}[kv]
+        self._dense, self._kv = dense, {"bf16": BF16, "int8": INT8, "f32": F32}[kv]
+        self._terms = 2 if dense == "bf16" else 1  # of activations, where experts are packed
         self._workers = workers or physical_cores()
 
     # made once, at load
@@ -128,25 +129,29 @@ class CpuOps:
         if isinstance(weight, Exact):
             self._exact(rms_norm(x_TD, norm_D, eps, weight.width, self._workers), weight, out_TR)
         else:
-            blocks, bias = weight.panels.blocks, BIAS[weight.panels.kind]
-            self._multiply(weight, normed_records(x_TD, norm_D, eps, blocks, bias, self._workers), out_TR)
+            self._normed(x_TD, norm_D, eps, weight, 1, out_TR)
         return out_TR
+
+    def _normed(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Packed, terms: int, out_TR: Rows) -> None:
+        panels = weight.panels
+        records = normed_records(x_TD, norm_D, eps, panels.blocks, terms, BIAS[panels.kind], self._workers)
+        self._multiply(weight, records, terms, out_TR)
 
     def linear_add(self, x: Rows, weight: Exact | Packed, residual_TD: Rows) -> Rows:
         if isinstance(weight, Exact):
             self._exact(_wide(x, weight.width), weight, residual_TD)
         else:
             panels = weight.panels
-            self._multiply(weight, to_records(x, panels.blocks, BIAS[panels.kind], self._workers), residual_TD)
+            records = to_records(x, panels.blocks, 1, BIAS[panels.kind], self._workers)
+            self._multiply(weight, records, 1, residual_TD)
         return residual_TD
 
     def _exact(self, x_TD: Rows, weight: Exact, out_TR: Rows) -> None:
         multiply_exact(weight.weight, weight.bias_R, x_TD, out_TR.reshape(-1), self._workers)
 
-    def _multiply(self, weight: Packed, records: NDArray[np.int32], out_TR: Rows) -> None:
+    def _multiply(self, weight: Packed, records: NDArray[np.int32], terms: int, out_TR: Rows) -> None:
         panels = weight.panels
-        rows_N = np.arange(len(out_TR), dtype=np.int32)
-        args = (panels.kind, panels.data, panels.stride, panels.blocks, records, rows_N, weight.bias_R, out_TR)
+        args = (panels.kind, panels.data, panels.stride, panels.blocks, records, terms, weight.bias_R, out_TR)
         multiply(*args, self._workers)
 
     def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch) -> Rows:
@@ -194,15 +199,20 @@ class CpuOps:
             return residual_TD
         assert isinstance(up, PackedExperts) and isinstance(down, PackedExperts), "a checkpoint has one kind of experts"
         pairs = sort_pairs(routing.experts_TK, routing.weights_TK, up.panels.matrices)
-        bias, workers = BIAS[MXFP4], self._workers
-        records = to_records(routing.x_TD, up.panels.blocks, bias, workers)
-        u, d = up.panels, down.panels
-        h = up_packed(u.data, u.stride, u.blocks, records, pairs, up.bias_EPR, np.float32(limit), bias, workers)
-        down_packed(d.data, d.stride, d.blocks, h, pairs, down.bias_EPR, residual_TD, workers)
+        bias, terms, workers = BIAS[MXFP4], self._terms, self._workers
+        records = to_records(routing.x_TD, up.panels.blocks, terms, bias, workers)
+        u, d, cap = up.panels, down.panels, np.float32(limit)
+        h = up_packed(u.data, u.stride, u.blocks, records, terms, pairs, up.bias_EPR, cap, bias, workers)
+        down_packed(d.data, d.stride, d.blocks, h, terms, pairs, down.bias_EPR, residual_TD, workers)
         return residual_TD
 
     def unembed(self, x_TD: Rows, rows_R: NDArray[np.int32], norm_D: Rows, eps: float, table: Exact | Packed) -> Rows:
-        return self.norm_linear(x_TD[rows_R], norm_D, eps, table)
+        """Activations in 16 bits: few rows come here, and reading the weights costs more than computing twice."""
+        if isinstance(table, Exact):
+            return self.norm_linear(x_TD[rows_R], norm_D, eps, table)
+        out_RV = np.zeros((len(rows_R), len(table.bias_R)), np.float32)
+        self._normed(x_TD[rows_R], norm_D, eps, table, 2, out_RV)
+        return out_RV
 
     def host(self, logits_RV: Rows) -> Rows:
         return logits_RV

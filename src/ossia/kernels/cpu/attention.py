@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
+from ossia.kernels.cpu.cache import BF16, ELEMENT, F32, INT8
 from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.simd import FLOATS, I8, LANES, WORDS, Emit, emitter, wants
 
@@ -29,13 +30,15 @@ SCORED, WEIGHED = 8, 4  # queries an inner loop takes at once
 
 def _load_16(e: Emit, kind: int, place: Any) -> Any:
     """16 cached numbers, scales not applied."""
-    if kind == 0:
+    if kind == BF16:
         return e.load_bf16(place)
+    if kind == F32:
+        return e.load(place, FLOATS)
     return e.b.sitofp(e.b.sext(e.load(place, ir.VectorType(I8, LANES)), WORDS), FLOATS)
 
 
 def _make_score(kind: int) -> Any:
-    size = 2 if kind == 0 else 1
+    size = ELEMENT[kind]
 
     def body(e: Emit, q: Any, at: Any, d: Any, data: Any, start: Any, scales: Any, out: Any, to: Any, step: Any) -> None:
         b = e.b
@@ -46,7 +49,7 @@ def _make_score(kind: int) -> Any:
             offset = b.mul(loop.index, e.int(4))
             loop.carry(*(e.fma(lane, e.broadcast(e.at(queries[j], offset), FLOATS), loop.carried[j]) for j in range(SCORED)))
         for j, score in enumerate(loop.out):
-            if kind == 1:
+            if kind == INT8:
                 score = b.fmul(score, e.load(e.at(data, scales), FLOATS))
             e.store(score, e.at(out, b.mul(b.add(to, b.mul(step, e.int(j))), e.int(4))))
 
@@ -61,7 +64,7 @@ def _make_score(kind: int) -> Any:
 
 def _make_weigh(kind: int, columns: int) -> Any:
     """`columns` vectors of a value's width for 4 queries: 16 keys' values times their weights, onto the sums."""
-    size = 2 if kind == 0 else 1
+    size = ELEMENT[kind]
 
     def body(e: Emit, p: Any, at: Any, step: Any, data: Any, start: Any, wide: Any, out: Any, to: Any) -> None:
         b = e.b
@@ -90,9 +93,9 @@ def _make_weigh(kind: int, columns: int) -> Any:
     return weigh
 
 
-_score_bf16, _score_int8 = _make_score(0), _make_score(1)
-_weigh_bf16_1, _weigh_bf16_4 = _make_weigh(0, 1), _make_weigh(0, 4)
-_weigh_int8_1, _weigh_int8_4 = _make_weigh(1, 1), _make_weigh(1, 4)
+_score_bf16, _score_int8, _score_f32 = (_make_score(kind) for kind in (BF16, INT8, F32))
+_weigh_bf16_1, _weigh_int8_1, _weigh_f32_1 = (_make_weigh(kind, 1) for kind in (BF16, INT8, F32))
+_weigh_bf16_4, _weigh_int8_4, _weigh_f32_4 = (_make_weigh(kind, 4) for kind in (BF16, INT8, F32))
 
 
 @intrinsic
@@ -152,6 +155,8 @@ def _score_block(kind, q, count, d, data, start, out, vector):  # noqa: ANN001, 
     for j in range(0, count, 8):
         if kind == 0:
             _score_bf16(q, j * d, d, data, start, start, out, j * 128 + 16 * vector, 128)
+        elif kind == 2:
+            _score_f32(q, j * d, d, data, start, start, out, j * 128 + 16 * vector, 128)
         else:
             _score_int8(q, j * d, d, data, start, start + 16 * (d + wide), out, j * 128 + 16 * vector, 128)
 
@@ -160,7 +165,7 @@ def _score_block(kind, q, count, d, data, start, out, vector):  # noqa: ANN001, 
 def _weigh_block(kind, p, count, d, data, start, sums, vector):  # noqa: ANN001, ANN202
     wide = -(-d // 16) * 16
     columns = 64 if wide % 64 == 0 else 16
-    size = 2 if kind == 0 else 1
+    size = ELEMENT[kind]
     if kind == 1:
         for j in range(count):
             _scale_weights(p, j * 128 + 16 * vector, data, start + 16 * (d + wide) + 64)
@@ -171,6 +176,10 @@ def _weigh_block(kind, p, count, d, data, start, sums, vector):  # noqa: ANN001,
                 _weigh_bf16_4(p, at, 128, data, values, wide, sums, to)
             elif kind == 0:
                 _weigh_bf16_1(p, at, 128, data, values, wide, sums, to)
+            elif kind == 2 and columns == 64:
+                _weigh_f32_4(p, at, 128, data, values, wide, sums, to)
+            elif kind == 2:
+                _weigh_f32_1(p, at, 128, data, values, wide, sums, to)
             elif columns == 64:
                 _weigh_int8_4(p, at, 128, data, values, wide, sums, to)
             else:

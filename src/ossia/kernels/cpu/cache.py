@@ -1,4 +1,4 @@
-"""The paged cache of one layer's keys and values, in bfloat16 or int8, and RoPE, which keys and queries pass on the way.
+"""The paged cache of one layer's keys and values, in bfloat16, int8 or float32, and RoPE, which keys and queries pass on the way.
 
 In: projections [T, (H+2G)d], places of rows. Out: the cache's bytes, rotated queries.
 It does not know who attends to what.
@@ -20,7 +20,8 @@ from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.norm import FEW
 from ossia.kernels.cpu.simd import I16, I32
 
-BF16, INT8 = 0, 1
+BF16, INT8, F32 = 0, 1, 2
+ELEMENT = (2, 1, 4)  # bytes
 SCALE_BYTES = 4
 
 
@@ -38,7 +39,7 @@ def padded(head_dim: int) -> int:
 def head_bytes(head_dim: int, kind: int) -> int:
     """Of one head in a block."""
     elements = BLOCK * (head_dim + padded(head_dim))
-    return elements * 2 if kind == BF16 else elements + 2 * BLOCK * SCALE_BYTES
+    return elements * ELEMENT[kind] + (2 * BLOCK * SCALE_BYTES if kind == INT8 else 0)
 
 
 def block_bytes(shape: AttentionShape, kind: int) -> int:
@@ -107,6 +108,10 @@ def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa:
             for i in range(d):
                 _keep(data, start + 2 * (16 * i + offset), bf16_bits(row[k + i]))
                 _keep(data, start + 2 * (16 * d + offset * wide + i), bf16_bits(row[v + i]))
+        elif kind == 2:
+            for i in range(d):
+                _keep(data, start + 4 * (16 * i + offset), row[k + i])
+                _keep(data, start + 4 * (16 * d + offset * wide + i), row[v + i])
         else:
             of_key, of_value = _int8_scale(row, k, d), _int8_scale(row, v, d)
             to_key = np.float32(1.0) / of_key if of_key > 1e-30 else np.float32(0.0)

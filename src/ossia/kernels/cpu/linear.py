@@ -13,70 +13,73 @@ from numba import prange
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.norm import FEW, norm_row
-from ossia.kernels.cpu.tiles import round_row, tile, tile_size
+from ossia.kernels.cpu.tiles import round_row, row_sums, tile_size
 
+import os
+_G=int(os.environ.get('GG','1'))
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
 GROUP = 4  # panels of a task when rows are many
 
 
 @kernel
-def round_rows(x_TD, t, blocks, bias, row, records):  # noqa: ANN001, ANN202 - compiled: types are Numba's
-    """Row t of x, as it is, to a record."""
+def _round(x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    """Row t of x, as it is, to its records."""
     padded = np.zeros(blocks * 32, np.float32)
-    padded[: x_TD.shape[1]] = x_TD[t]
-    round_row(padded, 0, blocks, records, row, bias)
+    width = min(padded.size, x_TD.shape[1])
+    padded[:width] = x_TD[t, :width]
+    round_row(padded, blocks, records, t, terms, bias)
 
 
 @parallel
-def to_records(x_TD, blocks, bias, workers):  # noqa: ANN001, ANN201
+def to_records(x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
     """Rows rounded to int8."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * blocks * 10, np.int32)
+    records = np.empty(rows * terms * blocks * 10, np.int32)
     if rows <= FEW:
         for t in range(rows):
-            round_rows(x_TD, t, blocks, bias, t, records)
+            _round(x_TD, t, blocks, records, terms, bias)
     else:
         counter = np.zeros(1, np.int64)
         for _ in prange(workers):
             t = take(counter)
             while t < rows:
-                round_rows(x_TD, t, blocks, bias, t, records)
+                _round(x_TD, t, blocks, records, terms, bias)
                 t = take(counter)
     return records
 
 
 @parallel
-def normed_records(x_TD, scale_D, eps, blocks, bias, workers):  # noqa: ANN001, ANN201
+def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
     """Rows normed and rounded to int8."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * blocks * 10, np.int32)
+    records = np.empty(rows * terms * blocks * 10, np.int32)
     if rows <= FEW:
-        padded = np.zeros(blocks * 32, np.float32)
         for t in range(rows):
+            padded = np.zeros(blocks * 32, np.float32)
             norm_row(x_TD, t, scale_D, eps, padded)
-            round_row(padded, 0, blocks, records, t, bias)
+            round_row(padded, blocks, records, t, terms, bias)
     else:
         counter = np.zeros(1, np.int64)
         for _ in prange(workers):
-            mine = np.zeros(blocks * 32, np.float32)
             t = take(counter)
             while t < rows:
+                mine = np.zeros(blocks * 32, np.float32)
                 norm_row(x_TD, t, scale_D, eps, mine)
-                round_row(mine, 0, blocks, records, t, bias)
+                round_row(mine, blocks, records, t, terms, bias)
                 t = take(counter)
     return records
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, rows_N, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
-    """y[t, column:column + 32] += the panel times the records rows[t], plus bias, for first <= t < last."""
+def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
+    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
     out = np.empty(6 * 32, np.float32)
     width = min(32, y_TR.shape[1] - column)
     t = first
     while t < last:
-        count = tile_size(last - t)
-        tile(kind, data, start, blocks, records, rows_N, t, count, out)
+        count = tile_size(last - t, terms)
+        row_sums(kind, data, start, blocks, records, numbers, t, count, terms, out)
         for i in range(count):
             for r in range(width):
                 y_TR[t + i, column + r] += out[32 * i + r] + bias_R[column + r]
@@ -84,11 +87,12 @@ def panel_rows(kind, data, start, blocks, records, rows_N, first, last, bias_R, 
 
 
 @parallel
-def multiply(kind, data, stride, blocks, records, rows_N, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
-    """y[t] += W x[rows[t]] + bias."""
-    rows = rows_N.size
+def multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+    """y[t] += W x[t] + bias."""
+    rows = y_TR.shape[0]
+    numbers = np.arange(rows * terms).astype(np.int32)
     panels = -(-y_TR.shape[1] // 32)
-    group = 1 if rows <= FEW_ROWS else GROUP
+    group = _G if rows <= FEW_ROWS else GROUP
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)
@@ -96,7 +100,7 @@ def multiply(kind, data, stride, blocks, records, rows_N, bias_R, y_TR, workers)
             for first in range(0, rows, PORTION):
                 for p in range(task * group, min(task * group + group, panels)):
                     last = min(first + PORTION, rows)
-                    panel_rows(kind, data, p * stride, blocks, records, rows_N, first, last, bias_R, 32 * p, y_TR)
+                    panel_rows(kind, data, p * stride, blocks, records, numbers, terms, first, last, bias_R, 32 * p, y_TR)
             task = take(counter)
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, take
-from ossia.kernels.cpu.linear import PORTION
+from ossia.kernels.cpu.linear import FEW_ROWS, PORTION
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, wants
-from ossia.kernels.cpu.tiles import round_block, tile, tile_size
+from ossia.kernels.cpu.tiles import records_of, round_row_block, row_sums, tile_size
 
 
 class Routing(NamedTuple):
@@ -112,28 +112,29 @@ def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001,
 
 
 @kernel
-def _up_pairs(data, start, stride, blocks, records, rows_N, first, last, bias, limit, to_blocks, b, to_bias, out):  # noqa: ANN001, ANN202
+def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last, bias, limit, to_blocks, b, code_bias, out):  # noqa: ANN001, ANN202
     """Two panels, so 32 features, of the pairs first..last, to block b of their records for the way down."""
     sums, h = np.empty(6 * 32, np.float32), np.empty(6 * 32, np.float32)
     n = first
     while n < last:
-        count = tile_size(last - n)
+        count = tile_size(last - n, terms)
         for half in range(2):
-            tile(0, data, start + half * stride, blocks, records, rows_N, n, count, sums)
+            row_sums(0, data, start + half * stride, blocks, records, numbers, n, count, terms, sums)
             for i in range(count):
                 swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
         for i in range(count):
-            round_block(h, 32 * i, out, ((n + i) * to_blocks + b) * 10, to_bias)
+            round_row_block(h, 32 * i, to_blocks, b, out, n + i, terms, code_bias)
         n += count
 
 
 @parallel
-def up_packed(data, stride, blocks, records, pairs, bias_EPR, limit, to_bias, workers):  # noqa: ANN001, ANN201
+def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):  # noqa: ANN001, ANN201
     """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
     rows_N, _, starts, used = pairs
     panels = bias_EPR.shape[1]
     to_blocks = panels // 2
-    out = np.empty(rows_N.size * to_blocks * 10, np.int32)
+    numbers = records_of(rows_N, terms)
+    out = np.empty(rows_N.size * terms * to_blocks * 10, np.int32)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)
@@ -142,19 +143,20 @@ def up_packed(data, stride, blocks, records, pairs, bias_EPR, limit, to_bias, wo
             start = (e * panels + 2 * b) * stride
             bias = bias_EPR[e, 2 * b : 2 * b + 2].reshape(-1)
             _up_pairs(
-                data, start, stride, blocks, records, rows_N, starts[e], starts[e + 1], bias, limit, to_blocks, b, to_bias, out
-            )
+                data, start, stride, blocks, records, numbers, terms, starts[e], starts[e + 1],
+                bias, limit, to_blocks, b, code_bias, out,
+            )  # fmt: skip
             task = take(counter)
     return out
 
 
 @kernel
-def _down_pairs(data, start, blocks, records, first, last, rows_N, weights_N, order_N, bias, column, out_TD):  # noqa: ANN001, ANN202
+def _down_pairs(data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, column, out_TD):  # noqa: ANN001, ANN202
     sums = np.empty(6 * 32, np.float32)
     n = first
     while n < last:
-        count = tile_size(last - n)
-        tile(0, data, start, blocks, records, order_N, n, count, sums)
+        count = tile_size(last - n, terms)
+        row_sums(0, data, start, blocks, records, numbers, n, count, terms, sums)
         for i in range(count):
             row, weight = rows_N[n + i], weights_N[n + i]
             for r in range(32):
@@ -163,24 +165,27 @@ def _down_pairs(data, start, blocks, records, first, last, rows_N, weights_N, or
 
 
 @parallel
-def down_packed(data, stride, blocks, records, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
+def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
     """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
     rows_N, weights_N, starts, used = pairs
     panels = bias_EPR.shape[1]
-    order_N = np.arange(rows_N.size).astype(np.int32)
+    numbers = np.arange(rows_N.size * terms).astype(np.int32)
+    group = 1 if out_TD.shape[0] <= FEW_ROWS else max(1, min(16, panels // (4 * workers)))
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        p = take(counter)
-        while p < panels:
+        task = take(counter)
+        while task * group < panels:
             for u in range(used.size):
                 e = used[u]
-                start = (e * panels + p) * stride
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last = min(first + PORTION, starts[e + 1])
-                    _down_pairs(
-                        data, start, blocks, records, first, last, rows_N, weights_N, order_N, bias_EPR[e, p], 32 * p, out_TD
-                    )
-            p = take(counter)
+                    for p in range(task * group, min(task * group + group, panels)):
+                        start = (e * panels + p) * stride
+                        _down_pairs(
+                            data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N,
+                            bias_EPR[e, p], 32 * p, out_TD,
+                        )  # fmt: skip
+            task = take(counter)
 
 
 @parallel

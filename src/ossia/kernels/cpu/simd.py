@@ -81,6 +81,13 @@ class Emit:
     def store(self, value: Any, pointer: Any) -> None:
         self.b.store(value, self.b.bitcast(pointer, value.type.as_pointer())).align = 1
 
+    def prefetch(self, pointer: Any) -> None:
+        """Ask for a cache line that will be read once, soon."""
+        name, module = "llvm.prefetch.p0", self.b.module
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        self.b.call(function, [pointer, *(ir.Constant(I32, each) for each in (0, 3, 1))])
+
     @contextmanager
     def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["Loop"]:
         """`count` times, at least once, carrying values; `loop.carry(...)` ends the body, `loop.out` is what it left."""

@@ -5,23 +5,25 @@ It does not know matrices, experts or threads.
 
 A record is one row of activations: for each block of 32 inputs ten words: 8 of int8 codes (evens, then odds), the
 float32 scale, and -bias times the codes' sum, with which the integer sum begins, so that the weights' bias is gone at its
-end. A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
+end. With two `terms` a row has two records, what the first left over being rounded once more: 16 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
 """
 
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.extending import intrinsic
 
 from ossia.kernels.cpu.jit import kernel
 from ossia.kernels.cpu.panels import INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
-from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I16, I32, I64, LANES, TARGET, WORDS, Emit, emitter, wants
+from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORDS, Emit, emitter, wants
 
 WORDS_A_BLOCK = 10  # of a record
 _RECORD = 4 * WORDS_A_BLOCK
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
+PREFETCHED = 2  # tiles of so few rows wait for memory, not for the multipliers
+import os
+AHEAD = int(os.environ.get("AHEAD","4096"))  # bytes
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
 
@@ -60,6 +62,9 @@ def _emit_tile(count: int, kind: int) -> Any:
         with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
             payload = e.at(panel, b.mul(loop.index, e.int(PAYLOAD[kind])))
             scale = e.at(scale_start, b.mul(loop.index, e.int(SCALES[kind])))
+            if count <= PREFETCHED:
+                for line in range(0, PAYLOAD[kind], 64):
+                    e.prefetch(e.at(payload, AHEAD + line))
             record = [e.at(each, b.mul(loop.index, e.int(_RECORD))) for each in starts]
             sums = [e.broadcast(e.at(each, 36), WORDS) for each in record for _ in range(2)]
             for group in range(4):
@@ -100,12 +105,6 @@ _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count
 
 
 @kernel
-def tile_size(left):  # noqa: ANN001, ANN201 - compiled: types are Numba's
-    """How many of the records left the next tile takes."""
-    return 6 if left >= 6 else (3 if left == 5 else left)
-
-
-@kernel
 def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: ANN001, ANN201
     """out float32 [count, 32] = the panel at `start` times the records rows[first:first + count]."""
     if kind == 0:
@@ -143,7 +142,7 @@ def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: 
 
 
 def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
-    """32 floats at x[offset] to the record words at records[place]."""
+    """32 floats at x[offset] to the record words at records[place]; what was rounded off stays in x."""
     b = e.b
     source, target = e.at(x, b.mul(offset, e.int(4))), e.at(records, b.mul(place, e.int(4)))
     low, high = e.load(source, FLOATS), e.load(e.at(source, 64), FLOATS)
@@ -152,7 +151,11 @@ def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: A
     scale = b.select(is_kept, b.fdiv(amax, ir.Constant(F32, 127.0)), ir.Constant(F32, 1.0))
     inverse = b.select(is_kept, b.fdiv(ir.Constant(F32, 127.0), amax), ir.Constant(F32, 0.0))
     wide = e.splat(inverse, FLOATS)
-    codes = [b.fptosi(e.nearest(b.fmul(part, wide)), WORDS) for part in (low, high)]
+    whole = [e.nearest(b.fmul(part, wide)) for part in (low, high)]
+    codes = [b.fptosi(part, WORDS) for part in whole]
+    back = e.splat(b.fneg(scale), FLOATS)
+    for i, part in enumerate((low, high)):
+        e.store(e.fma(whole[i], back, part), e.at(source, 64 * i))
     shorts = [b.trunc(part, ir.VectorType(I8, LANES)) for part in codes]
     order = [*range(0, 32, 2), *range(1, 32, 2)]
     e.store(b.shuffle_vector(*shorts, ir.Constant(ir.VectorType(I32, 32), order)), target)
@@ -163,18 +166,48 @@ def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: A
 
 @intrinsic
 def round_block(typingctx, x, offset, records, place, bias):  # noqa: ANN001, ANN201
-    """Round 32 floats to a block of a record: scale amax / 127, nearest, ties to even."""
+    """Round 32 floats to a block of a record: scale amax / 127, nearest, ties to even. x keeps what was rounded off."""
     return wants(x, offset, records, place, bias), emitter(_round_block)
 
 
 @kernel
-def round_row(x, offset, blocks, records, row, bias):  # noqa: ANN001, ANN201
-    """Round a row of `blocks` blocks at x[offset] (flat float32) to record `row`."""
-    for b in range(blocks):
-        round_block(x, offset + 32 * b, records, (row * blocks + b) * WORDS_A_BLOCK, bias)
+def round_row(x, blocks, records, row, terms, bias):  # noqa: ANN001, ANN201
+    """Round `blocks` blocks of x (flat float32, spoiled) to the records of row `row`."""
+    for term in range(terms):
+        for b in range(blocks):
+            round_block(x, 32 * b, records, ((row * terms + term) * blocks + b) * 10, bias)
 
 
-def empty_records(rows: int, blocks: int) -> np.ndarray:
-    return np.empty(rows * blocks * WORDS_A_BLOCK, np.int32)
+@kernel
+def round_row_block(x, at, blocks, b, records, row, terms, bias):  # noqa: ANN001, ANN201
+    """Round 32 floats at x[at] (spoiled) to block b of the records of row `row`."""
+    for term in range(terms):
+        round_block(x, at, records, ((row * terms + term) * blocks + b) * 10, bias)
 
 
+@kernel
+def records_of(rows_N, terms):  # noqa: ANN001, ANN201
+    """Numbers of the records of these rows."""
+    numbers = np.empty(rows_N.size * terms, np.int32)
+    for n in range(rows_N.size):
+        for term in range(terms):
+            numbers[n * terms + term] = rows_N[n] * terms + term
+    return numbers
+
+
+@kernel
+def tile_size(left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+    """How many of the rows left the next tile takes."""
+    if terms == 2:
+        return min(left, 3)
+    return 6 if left >= 6 else (3 if left == 5 else left)
+
+
+@kernel
+def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, out):  # noqa: ANN001, ANN201
+    """out float32 [count, 32] = the panel at `start` times rows first .. first + count, whose records `numbers` lists."""
+    tile(kind, data, start, blocks, records, numbers, first * terms, count * terms, out)
+    if terms == 2:
+        for i in range(count):
+            for r in range(32):
+                out[32 * i + r] = out[64 * i + r] + out[64 * i + 32 + r]

@@ -1,0 +1,106 @@
+"""What this machine can do at this moment: bytes read a second, int8 products a second. Ceilings for a benchmark.
+
+In: how many threads. Out: rates, the best of a few short runs.
+It does not know models. Shared machines drift: probe between the runs that are to be compared with it.
+"""
+
+import time
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import prange, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from ossia.kernels.cpu.jit import parallel, physical_cores, take
+from ossia.kernels.cpu.memory import aligned
+from ossia.kernels.cpu.simd import BYTES, WORDS, Emit, emitter, wants
+
+_PIECE = 1 << 20  # bytes a thread reads at a time
+_VECTORS = 8  # read or multiplied side by side, enough to hide an instruction's latency
+_CHAINS = 12
+_ROUNDS = 200_000
+_RUNS = 3
+
+
+@intrinsic
+def _read(typingctx, data, start, count):  # noqa: ANN001, ANN202
+    """A digest of `count` times 512 bytes, so that reading them can't be left out."""
+
+    def body(e: Emit, data: Any, start: Any, count: Any) -> Any:
+        source = e.at(data, start)
+        with e.loop(count, [e.constant(WORDS, 0)] * _VECTORS) as loop:
+            place = e.at(source, e.b.mul(loop.index, e.int(64 * _VECTORS)))
+            loop.carry(*(e.b.xor(sofar, e.load(e.at(place, 64 * i), WORDS)) for i, sofar in enumerate(loop.carried)))
+        total = loop.out[0]
+        for part in loop.out[1:]:
+            total = e.b.xor(total, part)
+        return e.reduce(total, e.b.xor)
+
+    return wants(data, start, count, gives=types.int32), emitter(body)
+
+
+@intrinsic
+def _multiply(typingctx, seed, count):  # noqa: ANN001, ANN202
+    """`count` rounds of 12 independent dot products from registers."""
+
+    def body(e: Emit, seed: Any, count: Any) -> Any:
+        values = e.splat(e.b.trunc(seed, WORDS.element), WORDS)
+        weights = e.b.bitcast(values, BYTES)
+        with e.loop(count, [values] * _CHAINS) as loop:
+            loop.carry(*(e.dot4(sofar, weights, e.b.xor(values, e.constant(WORDS, i))) for i, sofar in enumerate(loop.carried)))
+        total = loop.out[0]
+        for part in loop.out[1:]:
+            total = e.b.xor(total, part)
+        return e.reduce(total, e.b.xor)
+
+    return wants(seed, count, gives=types.int32), emitter(body)
+
+
+@parallel
+def _read_all(data, pieces, workers):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    counter, digest = np.zeros(1, np.int64), np.zeros(pieces, np.int32)
+    for _ in prange(workers):
+        piece = take(counter)
+        while piece < pieces:
+            digest[piece] = _read(data, piece * 1048576, 2048)
+            piece = take(counter)
+    return digest.sum()
+
+
+@parallel
+def _multiply_all(rounds, workers):  # noqa: ANN001, ANN202
+    digest = np.zeros(workers, np.int32)
+    for worker in prange(workers):
+        digest[worker] = _multiply(worker + 1, rounds)
+    return digest.sum()
+
+
+def read_bandwidth(gib: float = 0.5, threads: int | None = None) -> float:
+    """Bytes a second that all threads together read from memory, in one stream each after another."""
+    data = _area(int(gib * 1024))
+    return data.size / _best(lambda: _read_all(data, data.size // _PIECE, threads or physical_cores()))
+
+
+def int8_peak(threads: int | None = None) -> float:
+    """Multiply-accumulates a second of int8 dot products that never leave the registers."""
+    workers = threads or physical_cores()
+    return workers * _ROUNDS * _CHAINS * 64 / _best(lambda: _multiply_all(_ROUNDS, workers))
+
+
+@cache
+def _area(mebibytes: int) -> NDArray[np.int8]:
+    data = aligned(max(1, mebibytes) * _PIECE)
+    data[:] = 1
+    return data.view(np.int8)
+
+
+def _best(work: Any) -> float:
+    work()
+    spent = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - started)
+    return min(spent)
