@@ -97,7 +97,14 @@ class Report:
 
 
 def measure(
-    subject: Subject, cases: Sequence[Case], probe: Probe, *, threads: int, repeat: int = 5, say: Say = lambda _: None
+    subject: Subject,
+    cases: Sequence[Case],
+    probe: Probe,
+    *,
+    threads: int,
+    repeat: int = 5,
+    with_engine: bool = True,
+    say: Say = lambda _: None,
 ) -> Report:
     """Every case, then one request in the engine; `say` is told what is about to run."""
     if repeat < 1:
@@ -105,7 +112,7 @@ def measure(
     passes = Passes(subject.transformer, cases)
     results = tuple(_measure_case(subject, passes, case, probe, repeat, say) for case in cases)
     del passes
-    engine = _measure_engine(subject, repeat, say)
+    engine = _measure_engine(subject, repeat, say) if with_engine else None
     return Report(
         model=subject.name,
         source=subject.source,

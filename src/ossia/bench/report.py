@@ -36,7 +36,7 @@ def as_text(report: Report) -> str:
         *_columns([_HEADINGS, *map(_row, r.cases)]),
         "",
         *_machine_lines(r.cases),
-        *(_engine_lines(r.engine) if r.engine else ["the context is too short to measure a request in the engine"]),
+        *(_engine_lines(r.engine) if r.engine else ["one request   not measured in the engine"]),
         f"medians of {len(r.cases[0].rates)}, with the lowest and the highest; shares are of what was measured just "
         "before and after",
     ]

@@ -15,7 +15,13 @@ from ossia.model.config import ModelConfig
 
 
 def run(
-    choice: Choice, cases: Sequence[Case], *, threads: int | None, repeat: int, say: Say = lambda _: None
+    choice: Choice,
+    cases: Sequence[Case],
+    *,
+    threads: int | None = None,
+    repeat: int = 5,
+    with_engine: bool = True,
+    say: Say = lambda _: None,
 ) -> Report:
     """ValueError, before anything is loaded, for cases that the context or the free memory cannot hold."""
 
@@ -26,4 +32,4 @@ def run(
     used = use_threads(threads)
     with ProcessProbe(used) as probe:
         subject = load_subject(choice, check, lambda done, total: say(f"loading: layer {done} of {total}"))
-        return measure(subject, cases, probe, threads=used, repeat=repeat, say=say)
+        return measure(subject, cases, probe, threads=used, repeat=repeat, with_engine=with_engine, say=say)
