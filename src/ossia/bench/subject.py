@@ -23,7 +23,7 @@ from ossia.model.transformer import Transformer, load_transformer
 
 Progress = Callable[[int, int], None]
 _GIB = 1 << 30
-_WORKING_BYTES = _GIB // 2  # a layer while it is packed, activations, the interpreter
+_WORKING_BYTES = _GIB  # the unembedding while it is packed, activations, the interpreter
 
 
 @dataclass(frozen=True, slots=True)
