@@ -29,8 +29,9 @@ MAY_USE: dict[str, set[str]] = {
     "chat": {*BOTH, "loading"},
     "train": {*BOTH, "loading", "chat"},
     "synth": set(BOTH),
+    "bench": {"engine", "model", "kernels", "hub"},
     "terminal": {*BOTH, "loading", "chat"},
-    "cli": {*BOTH, "hub", "loading", "chat", "train", "synth", "terminal"},
+    "cli": {*BOTH, "hub", "loading", "chat", "train", "synth", "terminal", "bench"},
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }

@@ -1,4 +1,4 @@
-"""The command line: ossia chat, info, synth, train.
+"""The command line: ossia bench, chat, info, synth, train.
 
 In: what a person types. Out: text on the terminal, an exit status of 0, or of 1 with one line that says what to do.
 It does not know how anything is done: each command calls the layer that does.
@@ -7,10 +7,16 @@ It does not know how anything is done: each command calls the layer that does.
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ossia.kernels import Backend
 
 app = typer.Typer(
     help="Run, tune and judge open-weight reasoning models of the gpt-oss family.",
@@ -71,6 +77,45 @@ def chat(
             done = screen.show(make().stream(prompt))
             if done and sys.stderr.isatty():
                 typer.secho(summary(done), dim=True, err=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def bench(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A checkpoint's folder, or a name.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Random weights of a preset, or of a model's shape.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Prompt tokens; 512 where nothing is asked.")] = None,
+    gen: Annotated[
+        list[str] | None, typer.Option(help="Tokens decoded one by one; 128 where nothing is asked.")
+    ] = None,
+    batch: Annotated[list[str] | None, typer.Option(help="Sequences that decode together.")] = None,
+    depth: Annotated[list[str] | None, typer.Option(help="Tokens in the cache before it begins; 0.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Repetitions of each.")] = 5,
+    dense: Annotated[str, typer.Option(help="Weights outside the experts: int8, bf16 or int4.")] = "int8",
+    kv: Annotated[str, typer.Option(help="Keys and values: bf16 or int8.")] = "bf16",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
+    backend: Annotated[str, typer.Option(help="cpu, or reference (torch).")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure speed and memory, beside what this machine can do in the same minutes. Numbers: --depth 0,4096."""
+    from ossia.bench.passes import cases_of
+    from ossia.bench.report import as_json as to_json
+    from ossia.bench.report import as_text
+    from ossia.bench.run import run
+    from ossia.bench.subject import Choice
+
+    try:
+        prompts, gens, batches, depths = (_numbers(each) for each in (prompt, gen, batch, depth))
+        if not (prompts or gens):
+            prompts, gens = [512], [128]
+        cases = cases_of(prompts, gens, batches, depths or [0])
+        chosen = Choice(model, shape, _backend(backend), dense, kv)  # type: ignore[arg-type]
+        with _status() as say:
+            report = run(chosen, cases, threads=threads, repeat=repeat, say=say)
+        typer.echo(json.dumps(to_json(report), allow_nan=False) if as_json else as_text(report))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -145,8 +190,7 @@ def main() -> None:
 def _load(name: str, backend: str):  # noqa: ANN202 - Model's module is imported only when a command needs it
     from ossia.loading import load
 
-    if backend not in ("cpu", "reference", "triton"):
-        raise ValueError(f"backend {backend!r} is none of cpu, reference")
+    backend = _backend(backend)
     if not sys.stderr.isatty() or name == "ossia-mini":
         return load(name, backend)
     from rich.console import Console
@@ -155,6 +199,32 @@ def _load(name: str, backend: str):  # noqa: ANN202 - Model's module is imported
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"loading {name}", total=None)
         return load(name, backend, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _backend(name: str) -> "Backend":
+    if name not in ("cpu", "reference", "triton"):
+        raise ValueError(f"backend {name!r} is none of cpu, reference")
+    return name
+
+
+@contextmanager
+def _status() -> "Iterator[Callable[[str], None]]":
+    """Where to say what runs now: a line on the terminal, or nowhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+def _numbers(given: list[str] | None) -> list[int]:
+    """Of an option that may be repeated, and may hold several numbers with commas between."""
+    words = [word for each in given or [] for word in each.split(",")]
+    if wrong := [word for word in words if not word.strip().isdecimal()]:
+        raise ValueError(f"{wrong[0]!r} is not a number of tokens")
+    return [int(word) for word in words]
 
 
 def _config(name: str):  # noqa: ANN202

@@ -1,0 +1,46 @@
+"""What this machine can do at the moment: read bandwidth and int8 peak, measured in a process of their own.
+
+In: a number of threads. Out: bytes and multiply-accumulates a second.
+It does not know models. A process of its own, because the probe's buffer must not count as the model's memory.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+
+class Rates(NamedTuple):
+    """Bytes read a second, int8 multiply-accumulates a second."""
+
+    bandwidth: float
+    int8_peak: float
+
+
+class Probe(Protocol):
+    def __call__(self) -> Rates: ...
+
+
+class ProcessProbe:
+    """The kernels' own probes; the process starts with the first call and ends with the `with` block."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+
+    def __enter__(self) -> "ProcessProbe":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def __call__(self) -> Rates:
+        return self._pool.submit(_rates, self.threads).result()
+
+
+def _rates(threads: int) -> Rates:
+    probe = import_module("ossia.kernels.cpu.probe")
+    return Rates(probe.read_bandwidth(threads=threads), probe.int8_peak(threads=threads))

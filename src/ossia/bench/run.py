@@ -1,0 +1,35 @@
+"""One bench from choice to report: check, load, measure beside the machine's own rates.
+
+In: what to measure, cases, threads, repetitions. Out: a `Report`.
+It does not know the command line, or how a report is printed.
+"""
+
+from collections.abc import Sequence
+
+from ossia.bench.counts import Formats
+from ossia.bench.measure import Report, Say, measure
+from ossia.bench.passes import Case, bench_cache_bytes, check_context
+from ossia.bench.probes import ProcessProbe
+from ossia.bench.subject import Choice, check_memory, load_subject, use_threads
+from ossia.model.config import ModelConfig
+
+
+def run(
+    choice: Choice,
+    cases: Sequence[Case],
+    *,
+    threads: int | None = None,
+    repeat: int = 5,
+    with_engine: bool = True,
+    say: Say = lambda _: None,
+) -> Report:
+    """ValueError, before anything is loaded, for cases that the context or the free memory cannot hold."""
+
+    def check(config: ModelConfig, formats: Formats) -> None:
+        check_context(config, cases)
+        check_memory(config, formats, bench_cache_bytes(config, formats, cases))
+
+    used = use_threads(threads)
+    with ProcessProbe(used) as probe:
+        subject = load_subject(choice, check, lambda done, total: say(f"loading: layer {done} of {total}"))
+        return measure(subject, cases, probe, threads=used, repeat=repeat, with_engine=with_engine, say=say)

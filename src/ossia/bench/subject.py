@@ -1,0 +1,140 @@
+"""The model that is measured: loaded or made at random, checked against memory first; its engine and its cache.
+
+In: a checkpoint's name or a config, a backend and formats. Out: a `Subject`; engines and caches for it.
+It does not know cases or clocks, but for the time the load took. What the engine and the caches are asked for is asked
+here alone.
+"""
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from ossia.bench.counts import Dense, Formats, Kv, formats_of, weight_bytes
+from ossia.bench.machine import available_bytes
+from ossia.engine.engine import Engine
+from ossia.hub import find
+from ossia.kernels import Backend, Batch, Ops, ops
+from ossia.model.checkpoint import open_checkpoint
+from ossia.model.config import ModelConfig
+from ossia.model.synthetic import RandomTensors
+from ossia.model.transformer import Transformer, load_transformer
+
+Progress = Callable[[int, int], None]
+_GIB = 1 << 30
+_WORKING_BYTES = _GIB  # the unembedding while it is packed, activations, the interpreter
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`source` says where the weights are from, and so what `load_seconds` measured: packing, or making them too."""
+
+    name: str
+    source: Literal["checkpoint", "random"]
+    backend: Backend
+    dense: Dense
+    formats: Formats
+    transformer: Transformer
+    load_seconds: float
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.transformer.config
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to measure: a checkpoint `model`, or random weights of `shape`; a preset, a folder or a name."""
+
+    model: str | None = None
+    shape: str | None = None
+    backend: Backend = "cpu"
+    dense: Dense = "int8"
+    kv: Kv = "bf16"
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.shape is None):
+            raise ValueError("choose one of -m (a checkpoint) and --shape (random weights)")
+        for name, value, known in (("dense", self.dense, get_args(Dense)), ("kv", self.kv, get_args(Kv))):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+
+
+def load_subject(
+    choice: Choice, check: Callable[[ModelConfig, Formats], None], progress: Progress | None = None
+) -> Subject:
+    """Load what was chosen. `check` sees its config and formats before anything large is read or made."""
+    kernels = kernels_of(choice)
+    started = time.perf_counter()
+    if choice.model is not None:
+        checkpoint = open_checkpoint(find(choice.model))
+        mxfp4, name = checkpoint.layout != "bf16", choice.model
+    else:
+        assert choice.shape is not None, "a Choice has one of the two"
+        checkpoint, name = cast(Any, RandomTensors(config_of(choice.shape), seed=0)), choice.shape
+        mxfp4 = True
+    formats = formats_of(choice.backend, choice.dense, choice.kv, mxfp4)
+    check(checkpoint.config, formats)
+    transformer = load_transformer(checkpoint, kernels, progress)
+    source = "random" if choice.shape else "checkpoint"
+    seconds = time.perf_counter() - started
+    return Subject(name, source, choice.backend, choice.dense, formats, transformer, seconds)
+
+
+def config_of(shape: str) -> ModelConfig:
+    """The config of a preset, or of a model whose shape to take."""
+    return ModelConfig.preset(shape) if shape.startswith("gpt-oss-") else open_checkpoint(find(shape)).config
+
+
+def check_memory(config: ModelConfig, formats: Formats, cache: int, available: int | None = None) -> None:
+    """ValueError, with the remedy, when weights and `cache` bytes of keys and values will not fit in free memory."""
+    weights = weight_bytes(config, formats)
+    needed = weights + cache + _WORKING_BYTES
+    free = available_bytes() if available is None else available
+    if needed > free:
+        raise ValueError(
+            f"this needs about {needed / _GIB:.1f} GiB ({weights / _GIB:.1f} of weights, {cache / _GIB:.1f} of cache) and "
+            f"{free / _GIB:.1f} are free: choose a smaller model, less --depth or --batch, or --dense int4"
+        )
+
+
+def use_threads(threads: int | None) -> int:
+    """Let the CPU kernels use so many threads, or as many as they choose; how many that is."""
+    import numba
+
+    if threads is not None:
+        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        if not 1 <= threads <= most:
+            raise ValueError(f"--threads {threads}: this machine has 1 to {most}")
+        numba.set_num_threads(threads)
+    return numba.get_num_threads()
+
+
+def plain_engine(transformer: Transformer, tokens: int) -> Engine:
+    """An engine with a cache for so many tokens that reuses no prefix and guesses no token ahead."""
+    asked = {"cache_tokens": tokens, "prefix_bytes": 0, "speculate": 0}
+    return _supported(Engine, transformer, **asked)
+
+
+def empty_cache(transformer: Transformer, blocks: int, windows: int) -> list[Any]:
+    """A cache of `blocks` blocks for the layers that see everything, `windows` for those that slide."""
+    if HAS_WINDOWS:
+        return cast(Any, transformer).cache(blocks, windows)
+    return transformer.cache(blocks)
+
+
+HAS_WINDOWS = "windows_SB" in Batch._fields
+
+
+def kernels_of(choice: Choice) -> Ops:
+    """The op set that was chosen."""
+    if choice.backend != "cpu":
+        return ops(choice.backend)
+    return _supported(ops, choice.backend, dense=choice.dense, kv=choice.kv)
+
+
+def _supported(make: Callable[..., Any], *given: Any, **asked: Any) -> Any:
+    """Call with those of the named arguments that it has."""
+    known = inspect.signature(make).parameters
+    return make(*given, **{name: value for name, value in asked.items() if name in known})
