@@ -18,6 +18,7 @@ from ossia.model.config import ModelConfig, alternating
 
 VOCAB = 32
 BLOCK_BYTES = 100  # of either kind
+BOTH_KINDS = CacheBytes(BLOCK_BYTES, BLOCK_BYTES)
 WINDOW = 24
 LOOP = {1: 2, 2: 3, 3: 1}  # where a model that repeats itself goes round; from elsewhere to 1
 
@@ -52,7 +53,7 @@ class FakeModel:
     ops: Any = field(default_factory=FakeOps)
     fail_at: int | None = None
     repeats: float = 0.0
-    cache_bytes: CacheBytes = CacheBytes(BLOCK_BYTES, BLOCK_BYTES)
+    cache_bytes: CacheBytes = BOTH_KINDS
     calls: int = 0
     rows: list[int] = field(default_factory=list)
 
@@ -73,7 +74,12 @@ class FakeModel:
         return np.array(logits, np.float32).reshape(-1, VOCAB)
 
     def _sequence(
-        self, tokens: np.ndarray, at: np.ndarray, sampled: list[int], tables: tuple[np.ndarray, ...], cache: list[np.ndarray]
+        self,
+        tokens: np.ndarray,
+        at: np.ndarray,
+        sampled: list[int],
+        tables: tuple[np.ndarray, ...],
+        cache: list[np.ndarray],
     ) -> Iterator[np.ndarray]:
         stored = [each[table].reshape(-1) if each.size else each.reshape(-1) for each, table in zip(cache, tables)]
         first = int(at[0])

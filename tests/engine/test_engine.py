@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, SamplingParams
-from ossia.kernels import BLOCK, Batch
-from tests.engine.fake import BLOCK_BYTES, VOCAB, FakeModel, cache_for, config, greedy, logits_after
+from ossia.kernels import Batch
+from tests.engine.fake import VOCAB, FakeModel, cache_for, config, greedy, logits_after
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 PROMPTS = st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70), min_size=1, max_size=6)

@@ -1,7 +1,10 @@
 """Guessing ahead: what is guessed, when it is tried, and that it changes nothing but the time."""
 
 from array import array
+from contextlib import suppress
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
 from ossia.engine.speculative import FEW, MOST, PROBE, SIZES, PromptLookup, Speculation, StepTimes
+from ossia.kernels import Batch
 from tests.engine.fake import VOCAB, FakeModel, cache_for, config, stopped_clock
 
 TEXTS = st.lists(st.integers(0, 3), max_size=60)
@@ -34,7 +38,9 @@ def test_a_guess_goes_on_from_the_latest_of_the_longest_matches(text: list[int],
         assert (guess and tuple(guess)) == naive_guess(seen.tolist(), most)
 
 
-def run(model: FakeModel, prompt: list[int], params: SamplingParams, speculate: bool, **settings: int) -> tuple[list, Engine]:
+def run(
+    model: FakeModel, prompt: list[int], params: SamplingParams, speculate: bool, **settings: int
+) -> tuple[list, Engine]:
     with stopped_clock():
         engine = Engine(model, speculate=speculate, **settings)
         return engine.generate([prompt], params)[0], engine
@@ -75,6 +81,7 @@ def test_an_answer_ends_where_it_ends_without_it():
     ):
         model = FakeModel(config(64), repeats=6.0)
         with_it, _ = run(model, [1, 2, 3] * 5, params, True)
+        assert max(model.rows[1:], default=0) <= (params.max_tokens or 64) - 1, "no row goes past the end"
         assert with_it == run(model, [1, 2, 3] * 5, params, False)[0]
 
 
@@ -112,7 +119,9 @@ def test_guesses_keep_to_the_budget_and_push_nobody_out():
     with stopped_clock():
         engine = Engine(model, cache_bytes=cache_for(10), step_tokens=6)
         streams = [engine.submit([1, 2, 3, first], SamplingParams(temperature=0, max_tokens=60)) for first in (1, 2)]
-        assert [[each.token for each in stream] for stream in streams] == [model.greedy([1, 2, 3, t], 60) for t in (1, 2)]
+        assert [[each.token for each in stream] for stream in streams] == [
+            model.greedy([1, 2, 3, t], 60) for t in (1, 2)
+        ]
     assert max(model.rows) == 6
     assert engine.stats().accepted_tokens > 0
     assert engine.stats().preemptions == 0
@@ -123,6 +132,28 @@ def test_many_requests_are_not_guessed_for():
         engine = Engine(FakeModel(repeats=20.0))
         engine.generate([[1, 2, 3, 1]] * (FEW + 1), SamplingParams(temperature=0, max_tokens=30))
     assert engine.stats().drafted_tokens == 0
+
+
+class Interrupted(FakeModel):
+    """Ctrl-C comes behind every third forward."""
+
+    def forward(self, batch: Batch, cache: list[np.ndarray]) -> np.ndarray:
+        logits = super().forward(batch, cache)
+        if self.calls % 3 == 0:
+            raise KeyboardInterrupt
+        return logits
+
+
+def test_an_interrupted_guess_is_made_again():
+    model, said, mask = Interrupted(repeats=9.0), [], Alternating()
+    with stopped_clock():
+        stream = Engine(model).submit([1, 2, 3, 1], SamplingParams(temperature=0, max_tokens=100), mask)
+        while len(said) < 100:
+            with suppress(KeyboardInterrupt):
+                said.append(next(stream).token)
+        engine = Engine(FakeModel(repeats=9.0), speculate=False)
+        plain = list(engine.submit([1, 2, 3, 1], SamplingParams(temperature=0, max_tokens=100), Alternating()))
+    assert said == mask.accepted == [sampled.token for sampled in plain]
 
 
 def measured(slope: float) -> StepTimes:
@@ -147,7 +178,14 @@ def drafts(holds: float, slope: float, tokens: int) -> list[int]:
 
 @pytest.mark.parametrize(
     ("holds", "slope", "least", "most"),
-    [(1.0, 0.1, MOST, MOST), (0.9, 0.1, 3, MOST), (0.5, 0.1, 1, MOST), (0.5, 1.2, 0, 0), (0.0, 0.3, 0, 0), (1.0, 1.2, 0, 0)],
+    [
+        (1.0, 0.1, MOST, MOST),
+        (0.9, 0.1, 3, MOST),
+        (0.5, 0.1, 1, MOST),
+        (0.5, 1.2, 0, 0),
+        (0.0, 0.3, 0, 0),
+        (1.0, 1.2, 0, 0),
+    ],
 )
 def test_as_many_are_tried_as_pay(holds: float, slope: float, least: int, most: int):
     """Rows that cost little and guesses that hold make for long ones; with a row as dear as a step there are none."""
@@ -159,7 +197,7 @@ def test_as_many_are_tried_as_pay(holds: float, slope: float, least: int, most: 
 def test_what_does_not_pay_is_tried_again_more_and_more_seldom():
     sizes = drafts(1.0, 1.2, 20 * PROBE)
     tried = [step for step, size in enumerate(sizes) if size]
-    gaps = [after - before for before, after in zip(tried, tried[1:])]
+    gaps = [after - before for before, after in pairwise(tried)]
     assert gaps == [2 * PROBE, 4 * PROBE, 8 * PROBE]
 
 

@@ -56,5 +56,5 @@ def batch_of(chunks: Sequence[Chunk]) -> Batch:
     for s, both in enumerate(held):
         for kind, blocks in enumerate(both):
             tables_KSB[kind, s, : len(blocks)] = blocks[:]  # a copy: an array that numpy looks into cannot grow
-    rows = [np.array(each, np.int32) for each in (tokens, positions, starts)]
-    return Batch(*rows, *tables_KSB, np.array(sampled, np.int32))
+    rows_T, at_T, starts_S1, sampled_R = (np.array(each, np.int32) for each in (tokens, positions, starts, sampled))
+    return Batch(rows_T, at_T, starts_S1, tables_KSB[0], tables_KSB[1], sampled_R)

@@ -110,6 +110,7 @@ class Scheduler:
                 chunk = self._chunk(request, budget)
                 chunks += [chunk] if chunk else []
                 budget -= chunk.size if chunk else 0
+        # whoever just gave way must not come back in the same plan: it may have a chunk there
         while budget and self.waiting and self.preemptions == before and self._admit(self.waiting[0]):
             chunk = self._chunk(self.waiting.popleft(), budget)
             assert chunk is not None, "its blocks were counted before"
@@ -123,9 +124,9 @@ class Scheduler:
         request = chunk.request
         if request.done:  # cancelled while the model computed
             return
-        request.computed = chunk.first + chunk.size + max(0, len(taken) - 1)
         request.tokens.extend(sampled.token for sampled in taken)
         request.sampled.extend(taken)
+        request.computed = chunk.first + chunk.size + max(0, len(taken) - 1)
         if request.speculation:
             request.speculation.learn([sampled.token for sampled in taken])
         self.drafted_tokens += len(chunk.draft)
