@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, SamplingParams
-from ossia.kernels import BLOCK, Batch
-from tests.engine.fake import VOCAB, FakeModel, config, greedy, logits_after
+from ossia.kernels import Batch
+from tests.engine.fake import VOCAB, FakeModel, cache_for, config, greedy, logits_after
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 PROMPTS = st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70), min_size=1, max_size=6)
@@ -25,7 +25,7 @@ def tokens(answers) -> list[list[int]]:
 @settings(max_examples=60, deadline=None)
 @given(prompts=PROMPTS, budget=st.integers(1, 200), blocks=st.integers(6, 40))
 def test_answers_do_not_depend_on_batch_chunks_or_preemption(prompts: list[list[int]], budget: int, blocks: int):
-    engine = Engine(FakeModel(), cache_tokens=blocks * BLOCK, step_tokens=budget)
+    engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), step_tokens=budget)
     assert tokens(engine.generate(prompts, GREEDY)) == [greedy(prompt, 12) for prompt in prompts]
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.blocks)
@@ -36,7 +36,7 @@ def test_answers_do_not_depend_on_batch_chunks_or_preemption(prompts: list[list[
 def test_seeded_draws_do_not_depend_on_scheduling(prompts: list[list[int]], budget: int):
     params = SamplingParams(seed=5, max_tokens=8)
     alone = [tokens(Engine(FakeModel()).generate([prompt], params))[0] for prompt in prompts]
-    assert tokens(Engine(FakeModel(), step_tokens=budget, cache_tokens=96).generate(prompts, params)) == alone
+    assert tokens(Engine(FakeModel(), step_tokens=budget, cache_bytes=cache_for(6)).generate(prompts, params)) == alone
 
 
 def test_a_step_stays_within_its_budget_and_decoders_go_first():
@@ -53,11 +53,12 @@ def test_a_step_stays_within_its_budget_and_decoders_go_first():
 
 def test_preemption_really_happens_where_it_is_tested():
     model = FakeModel()
-    engine = Engine(model, cache_tokens=6 * BLOCK)
+    engine = Engine(model, cache_bytes=cache_for(6), prefix_bytes=0)
     prompts = [[i] * 40 for i in range(2)]
     params = SamplingParams(temperature=0, max_tokens=30)
     assert tokens(engine.generate(prompts, params)) == [greedy(prompt, 30) for prompt in prompts]
     assert sum(model.rows) > 2 * 40 + 2 * 29
+    assert engine.stats().preemptions > 0
 
 
 def test_a_stop_token_is_given_and_ends_the_answer():
@@ -86,7 +87,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work():
     with pytest.raises(ContextError, match=r"20 tokens.*context 20"):
         engine.submit([1] * 20, GREEDY)
     with pytest.raises(ContextError, match=r"50 tokens.*cache 32"):
-        Engine(FakeModel(), cache_tokens=32).submit([1] * 50, GREEDY)
+        Engine(FakeModel(), cache_bytes=cache_for(2)).submit([1] * 50, GREEDY)
     assert model.calls == 0
 
 
@@ -111,7 +112,7 @@ def test_closing_or_dropping_a_stream_frees_its_blocks_at_once():
 
 
 def test_a_waiting_request_can_be_cancelled_and_others_go_on():
-    engine = Engine(FakeModel(), cache_tokens=4 * BLOCK)
+    engine = Engine(FakeModel(), cache_bytes=cache_for(4))
     first, second, third = (engine.submit([i] * 40, GREEDY) for i in range(3))
     second.close()
     assert tokens([list(third), list(first)]) == [greedy([2] * 40, 12), greedy([0] * 40, 12)]
@@ -182,7 +183,7 @@ def test_a_stream_closed_while_the_model_computes_frees_at_once_and_disturbs_nob
     first, second = engine.submit([1] * 40, GREEDY), engine.submit([2] * 40, GREEDY)
     assert tokens([list(first)]) == [greedy([1] * 40, 12)]
     assert list(second) == []
-    assert held[0].blocks - held[0].free_blocks == 3  # the first one's
+    assert held[0].blocks - held[0].free_blocks == 3 + 3  # the first one's, of either kind
 
 
 def test_a_stream_collected_while_the_model_computes_is_swept_at_the_next_call():
@@ -297,7 +298,7 @@ def test_without_a_seed_every_request_draws_its_own():
 
 
 def test_what_a_block_held_before_is_never_read():
-    engine = Engine(FakeModel(), cache_tokens=4 * BLOCK)
+    engine = Engine(FakeModel(), cache_bytes=cache_for(4))
     for prompt in ([5] * 50, [6] * 20, [5] * 33):
         assert tokens(engine.generate([prompt], GREEDY)) == [greedy(prompt, 12)]
 
@@ -319,7 +320,7 @@ def test_masks_bind_every_token_and_hear_of_it():
     mask = OnlyEven()
     answer = [
         sampled.token
-        for sampled in Engine(FakeModel(), cache_tokens=64).submit([1], SamplingParams(max_tokens=20), mask)
+        for sampled in Engine(FakeModel(), cache_bytes=cache_for(4)).submit([1], SamplingParams(max_tokens=20), mask)
     ]
     assert all(token % 2 == 0 for token in answer)
     assert mask.accepted == answer

@@ -5,9 +5,10 @@ import pytest
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.kernels import BLOCK, Backend, Batch, ops
+from ossia.kernels import Backend, Batch, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import Transformer, load_transformer
+from tests.engine.fake import stopped_clock
 from tests.tiny import TINY, tiny_checkpoint
 
 SIZES = (1, 7, 16, 33, 50)  # beside, at and across the edges of blocks and of the window
@@ -31,7 +32,8 @@ def without_cache(model: Transformer, prompt: list[int], count: int) -> list[int
     for _ in range(count):
         size = len(said)
         rows = [np.array(each, np.int32) for each in (said, range(size), [0, size])]
-        logits_RV = model.forward(Batch(*rows, np.zeros((1, 1), np.int32), np.array([size - 1], np.int32)))
+        no_blocks = np.zeros((1, 0), np.int32)
+        logits_RV = model.forward(Batch(*rows, no_blocks, no_blocks, np.array([size - 1], np.int32)))
         said.append(int(model.ops.host(logits_RV)[0].argmax()))
     return said[len(prompt) :]
 
@@ -42,7 +44,8 @@ def tokens(answer: list[Sampled]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def alone(model: Transformer) -> list[list[Sampled]]:
-    return [Engine(model, cache_tokens=1024).generate([prompt], GREEDY)[0] for prompt in PROMPTS]
+    engines = [Engine(model, prefix_bytes=0, speculate=False) for _ in PROMPTS]
+    return [engine.generate([prompt], GREEDY)[0] for engine, prompt in zip(engines, PROMPTS)]
 
 
 def test_the_cache_changes_no_answer(model: Transformer, alone: list[list[Sampled]]):
@@ -57,8 +60,29 @@ def test_the_cache_changes_no_answer(model: Transformer, alone: list[list[Sample
 def test_scheduling_changes_no_answer(
     backend: Backend, model: Transformer, alone: list[list[Sampled]], cache_blocks: int, step_tokens: int
 ):
-    engine = Engine(model, cache_tokens=cache_blocks * BLOCK, step_tokens=step_tokens)
-    found = engine.generate(PROMPTS, GREEDY)
-    assert [tokens(answer) for answer in found] == [tokens(answer) for answer in alone]
+    engine = Engine(model, cache_bytes=cache_blocks * sum(model.cache_bytes), step_tokens=step_tokens)
+    for _ in range(2):  # the second time from what the first left in the cache
+        assert_same(engine.generate(PROMPTS, GREEDY), alone, backend)
+    assert engine.stats().cached_tokens > 0 or cache_blocks < 64
+
+
+@pytest.mark.parametrize("step_tokens", [512, 23])
+def test_speculation_and_what_is_cached_change_no_answer(backend: Backend, model: Transformer, step_tokens: int):
+    """A conversation: every prompt is the one before, its answer, and a few tokens that were said already."""
+    long = SamplingParams(temperature=0, max_tokens=60, logprobs=3)
+    engine, plain = Engine(model, step_tokens=step_tokens), Engine(model, prefix_bytes=0, speculate=False)
+    prompt = [*PROMPTS[2], *PROMPTS[2]]
+    with stopped_clock():
+        for _ in range(3):
+            stream = engine.submit(prompt, long)
+            answer = list(stream)
+            assert_same([answer], plain.generate([prompt], long), backend)
+            prompt += [*tokens(answer), *PROMPTS[1]]
+    assert stream.cached_tokens > 100
+    assert engine.stats().drafted_tokens > 0
+
+
+def assert_same(found: list[list[Sampled]], truth: list[list[Sampled]], backend: Backend) -> None:
+    assert [tokens(answer) for answer in found] == [tokens(answer) for answer in truth]
     if backend == "cpu":
-        assert found == alone, "on the CPU not a bit of a log-probability depends on the neighbours"
+        assert found == truth, "on the CPU not a bit of a log-probability depends on the neighbours"

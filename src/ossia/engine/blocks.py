@@ -4,6 +4,7 @@ In: counts and keys. Out: block numbers. A block holds the keys and values of `k
 It does not know requests, arrays, or what a key stands for.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -41,9 +42,9 @@ class BlockPool:
         return len(self._idle)
 
     @property
-    def oldest(self) -> int | None:
-        """When the block that has been idle for longest was let go."""
-        return next(iter(self._idle.values()), None)
+    def oldest(self) -> int:
+        """The tick at which the block that has been idle for longest was let go; without one, the end of time."""
+        return next(iter(self._idle.values()), sys.maxsize)
 
     def first_seen(self, blocks: int) -> int:
         """The first block that a token behind so many whole blocks, or any later token, can see."""

@@ -7,45 +7,67 @@ It does not know text, channels or tools.
 import asyncio
 import secrets
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import NamedTuple
 
-from ossia.engine.blocks import BlockPool, blocks_for
+from ossia.engine.cache import PagedCache
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import Model, Runner
 from ossia.engine.sampler import Row, sample
 from ossia.engine.scheduler import Chunk, Request, Scheduler
-from ossia.kernels import BLOCK
-
-DEFAULT_CACHE_TOKENS = 131_072  # gpt-oss's whole context; a CPU's cache takes memory only as it fills
 
 
 class Stats(NamedTuple):
-    """Counters since the engine was made, and what it holds now."""
+    """Counters since the engine was made, and what it holds now. Blocks are counted over both pools.
+
+    cached_tokens: of prompts, found in the cache. drafted_tokens: guesses tried, of which `accepted_tokens` held.
+    free_blocks: not held by a request; of these, `idle_blocks` are kept for prompts that begin alike.
+    """
 
     steps: int
     prompt_tokens: int
     output_tokens: int
+    cached_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    preemptions: int
     running: int
     waiting: int
     blocks: int
     free_blocks: int
+    idle_blocks: int
+    idle_bytes: int
 
 
 class Engine:
-    """Runs requests over one model with a cache of `cache_tokens`, at most `step_tokens` rows a step.
+    """Runs requests over one model, at most `step_tokens` rows a step.
 
+    cache_bytes: of all keys and values; None for what the model's whole context takes (on a CPU, memory is used only as
+    it fills). prefix_bytes: how much of that may be kept for prompts that begin as earlier ones did; 0 keeps nothing.
+    speculate: guess ahead where that is faster; it changes no answer.
     Any thread may submit, read and close. One thread at a time steps, for all; the others wait for their tokens.
     """
 
-    def __init__(self, model: Model, *, cache_tokens: int = DEFAULT_CACHE_TOKENS, step_tokens: int = 512) -> None:
-        if cache_tokens < BLOCK or step_tokens < 1:
-            raise ValueError(f"want cache_tokens of at least {BLOCK} and step_tokens of at least 1")
-        self._config = model.config
-        self._pool = BlockPool(blocks_for(cache_tokens))
-        self._scheduler = Scheduler(self._pool, step_tokens)
-        self._runner = Runner(model, self._pool.count)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        cache_bytes: int | None = None,
+        prefix_bytes: int = 1 << 30,
+        step_tokens: int = 512,
+        speculate: bool = True,
+    ) -> None:
+        if step_tokens < 1 or prefix_bytes < 0:
+            raise ValueError("want step_tokens of at least 1 and prefix_bytes of at least 0")
+        c = self._config = model.config
+        self._cache = PagedCache.sized(
+            model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes
+        )
+        self._scheduler = Scheduler(self._cache, step_tokens, speculate)
+        self._runner = Runner(model, self._cache.full.count, self._cache.window.count)
         self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
         self._stepper: int | None = None  # the thread that computes
         self._broken: Exception | None = None
@@ -56,7 +78,7 @@ class Engine:
         """Queue a prompt. Raises ContextError before any work when prompt and one token more do not fit."""
         limit = self._limit(prompt, params)
         seed = secrets.randbits(64) if params.seed is None else params.seed % 2**64
-        request = Request(list(prompt), params, mask, seed, limit)
+        request = Request(array("i", prompt), params, mask, seed, limit)
         with self._changed:
             self._raise_if_broken()
             self._scheduler.add(request)
@@ -100,8 +122,12 @@ class Engine:
     def stats(self) -> Stats:
         with self._changed:
             self._sweep()
-            held = (len(self._scheduler.running), len(self._scheduler.waiting), self._pool.count, self._pool.free)
-            return Stats(self._steps, self._prompt_tokens, self._output_tokens, *held)
+            s, c = self._scheduler, self._cache
+            return Stats(
+                self._steps, self._prompt_tokens, self._output_tokens, s.cached_tokens, s.drafted_tokens,
+                s.accepted_tokens, s.preemptions, len(s.running), len(s.waiting), c.blocks, c.free_blocks, c.idle_blocks,
+                c.idle_bytes,
+            )  # fmt: skip
 
     def _turn(self, is_served: Callable[[], bool]) -> bool:
         """A step, once no other thread is in one; False when there was nothing to do, or by then `is_served`."""
@@ -124,15 +150,21 @@ class Engine:
                     self._changed.notify_all()
 
     def _run(self, chunks: list[Chunk]) -> None:
-        """Forward, sample, commit. Interrupted before the commit, the same step is simply planned again."""
+        """Forward, sample, commit. Interrupted on the way, what is not committed yet is simply planned again."""
         try:
+            started = perf_counter()
             rows = iter(self._runner.forward(chunks))
-            drawn = [choose(chunk.request, next(rows)) if chunk.samples else None for chunk in chunks]
+            seconds = perf_counter() - started
+            for chunk in chunks:
+                logits = [next(rows) for _ in range(1 + len(chunk.draft))] if chunk.samples else []
+                taken = choose(chunk, logits)
+                with self._changed:
+                    self._scheduler.commit(chunk, taken)
+                    self._output_tokens += len(taken)
             with self._changed:
-                for chunk, sampled in zip(chunks, drawn):
-                    self._scheduler.commit(chunk, sampled)
                 self._steps += 1
-                self._output_tokens += sum(sampled is not None for sampled in drawn)
+                if all(chunk.size == 1 for chunk in chunks):
+                    self._scheduler.times.note(sum(chunk.rows for chunk in chunks), seconds)
         except Exception as error:
             self._broken = error
             raise
@@ -147,7 +179,7 @@ class Engine:
         vocab = self._config.vocab
         if outside := [token for token in (*prompt, *params.logit_bias) if not 0 <= token < vocab]:
             raise ValueError(f"token id {outside[0]} is outside the vocabulary of {vocab}")
-        context, cache = self._config.max_context, self._pool.count * BLOCK
+        context, cache = self._config.max_context, self._cache.tokens
         if len(prompt) + 1 > context:
             raise ContextError(f"the prompt has {len(prompt)} tokens, the model's context {context}: shorten it")
         if len(prompt) + 1 > cache:
@@ -159,17 +191,25 @@ class Engine:
             raise RuntimeError(f"the engine stopped: {self._broken}") from self._broken
 
 
-def choose(request: Request, logits_V: Row) -> Sampled | None:
-    """The request's next token. A mask or bias that leaves none, or fails, ends its own request and no other."""
-    try:
-        mask = request.mask.mask() if request.mask else None
-        sampled = sample(logits_V, request.params, mask, request.seed, len(request.output))
-        if request.mask:
-            request.mask.accept(sampled.token)
-    except Exception as error:
-        request.error = error
-        return None
-    return sampled._replace(finish=request.finish_with(sampled.token))
+def choose(chunk: Chunk, logits: Sequence[Row]) -> list[Sampled]:
+    """The chunk's next tokens: from each row one, as long as it is the token guessed, and so the next row's.
+
+    A mask or bias that leaves none, or fails, ends its own request and no other.
+    """
+    request, taken = chunk.request, []
+    for row, guess in zip(logits, (*chunk.draft, None)):
+        try:
+            mask = request.mask.mask() if request.mask else None
+            sampled = sample(row, request.params, mask, request.seed, request.output_length + len(taken))
+            if request.mask:
+                request.mask.accept(sampled.token)
+        except Exception as error:
+            request.error = error
+            break
+        taken.append(sampled._replace(finish=request.finish_with(sampled.token, len(taken))))
+        if taken[-1].finish or sampled.token != guess:
+            break
+    return taken
 
 
 class Stream:
@@ -177,6 +217,11 @@ class Stream:
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self._engine, self._request = engine, request
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were not computed again: the cache held them from earlier requests."""
+        return self._request.cached or 0
 
     def __iter__(self) -> "Stream":
         return self

@@ -1,9 +1,11 @@
 """A plan as arrays, through the model, to logits.
 
-In: the step's chunks. Out: float32 logits [R, V], a row for each chunk that samples, in their order.
+In: the step's chunks. Out: float32 logits [R, V], in the chunks' order: of each that samples, a row for its newest token
+and one for each guess behind it.
 It does not know sampling or who runs when.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.engine.scheduler import Chunk
-from ossia.kernels import Batch, Ops
+from ossia.kernels import Batch, CacheBytes, Ops
 from ossia.model.config import ModelConfig
 
 
@@ -23,15 +25,17 @@ class Model(Protocol):
     @property
     def ops(self) -> Ops: ...
     def forward(self, batch: Batch, cache: list[Any] | None = None) -> Any: ...
-    def cache(self, blocks: int) -> list[Any]: ...
+    def cache(self, blocks: int, window_blocks: int) -> list[Any]: ...
+    @property
+    def cache_bytes(self) -> CacheBytes: ...
 
 
 class Runner:
     """A model and the cache it runs with."""
 
-    def __init__(self, model: Model, blocks: int) -> None:
+    def __init__(self, model: Model, blocks: int, window_blocks: int) -> None:
         self.model = model
-        self._cache = model.cache(blocks)
+        self._cache = model.cache(blocks, window_blocks)
 
     def forward(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         return self.model.ops.host(self.model.forward(batch_of(chunks), self._cache))
@@ -39,12 +43,18 @@ class Runner:
 
 def batch_of(chunks: Sequence[Chunk]) -> Batch:
     """The chunks' rows one behind the other."""
-    counts = [chunk.size for chunk in chunks]
-    tokens = [token for chunk in chunks for token in chunk.request.tokens(chunk.first, chunk.size)]
-    positions = [np.arange(chunk.first, chunk.first + chunk.size, dtype=np.int32) for chunk in chunks]
-    starts = np.cumsum([0, *counts]).astype(np.int32)
-    blocks = np.zeros((len(chunks), max(len(chunk.request.blocks) for chunk in chunks)), np.int32)
-    for row, chunk in zip(blocks, chunks, strict=True):
-        row[: len(chunk.request.blocks)] = chunk.request.blocks
-    last = [end - 1 for end, chunk in zip(starts[1:], chunks, strict=True) if chunk.samples]
-    return Batch(np.array(tokens, np.int32), np.concatenate(positions), starts, blocks, np.array(last, np.int32))
+    tokens, positions, starts, sampled = array("i"), array("i"), array("i", [0]), array("i")
+    for chunk in chunks:
+        tokens.extend(chunk.request.tokens[chunk.first : chunk.first + chunk.size])
+        tokens.extend(chunk.draft)
+        positions.extend(range(chunk.first, chunk.first + chunk.rows))
+        starts.append(len(tokens))
+        if chunk.samples:
+            sampled.extend(range(len(tokens) - 1 - len(chunk.draft), len(tokens)))
+    held = [(chunk.request.held.full.blocks, chunk.request.held.window.blocks) for chunk in chunks]
+    tables_KSB = np.zeros((2, len(chunks), max(len(blocks) for both in held for blocks in both)), np.int32)
+    for s, both in enumerate(held):
+        for kind, blocks in enumerate(both):
+            tables_KSB[kind, s, : len(blocks)] = blocks[:]  # a copy: an array that numpy looks into cannot grow
+    rows_T, at_T, starts_S1, sampled_R = (np.array(each, np.int32) for each in (tokens, positions, starts, sampled))
+    return Batch(rows_T, at_T, starts_S1, tables_KSB[0], tables_KSB[1], sampled_R)

@@ -1,143 +1,191 @@
 """Who runs in the next step: decoders first, then chunks of prompts, within one budget of tokens and the free blocks.
 
 In: requests as they come and are cancelled; sampled tokens. Out: a plan a step.
-It does not know arrays, logits or how a token is chosen.
+It does not know arrays of numbers, logits or how a token is chosen.
 """
 
+from array import array
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ossia.engine.blocks import BlockPool, blocks_for
+from ossia.engine.cache import Found, Holding, PagedCache
 from ossia.engine.request import Finish, Sampled, SamplingParams, TokenMask
+from ossia.engine.speculative import FEW, MOST, Speculation, StepTimes
+from ossia.kernels import BLOCK
 
 
 @dataclass(eq=False, slots=True)
 class Request:
     """Facts of one request; what it still needs is derived from them. `limit`: prompt and output together."""
 
-    prompt: list[int]
+    tokens: "array[int]"  # the prompt, then what was said
     params: SamplingParams
     mask: TokenMask | None
     seed: int
     limit: int
-    output: list[int] = field(default_factory=list)
+    prompt_length: int = field(init=False)
     computed: int = 0
-    blocks: list[int] = field(default_factory=list)
+    held: Holding = field(default_factory=Holding)
+    cached: int | None = None  # tokens of the prompt that the cache held when it was first admitted
+    speculation: Speculation | None = None
     sampled: deque[Sampled] = field(default_factory=deque)  # not yet taken by whoever asked
     done: bool = False
     error: Exception | None = None  # what ended it, when that was neither the model nor its reader
 
+    def __post_init__(self) -> None:
+        self.prompt_length = len(self.tokens)
+
     @property
     def length(self) -> int:
-        return len(self.prompt) + len(self.output)
+        return len(self.tokens)
+
+    @property
+    def output_length(self) -> int:
+        return len(self.tokens) - self.prompt_length
 
     @property
     def pending(self) -> int:
         """Tokens whose keys and values are not in the cache yet."""
-        return self.length - self.computed
+        return len(self.tokens) - self.computed
 
-    def tokens(self, first: int, count: int) -> list[int]:
-        return (
-            (self.prompt + self.output)[first : first + count]
-            if first < len(self.prompt)
-            else (self.output[first - len(self.prompt) :][:count])
-        )
+    @property
+    def left(self) -> int:
+        """Tokens that it may still say."""
+        room, most = self.limit - self.length, self.params.max_tokens
+        return room if most is None else min(room, most - self.output_length)
 
-    def finish_with(self, token: int) -> Finish | None:
-        """Whether this token, the next of the output, is the last, and why."""
+    def finish_with(self, token: int, ahead: int) -> Finish | None:
+        """Whether this token is the last, and why, when it comes behind `ahead` others that are not noted yet."""
         if token in self.params.stop_tokens:
             return "stop"
-        spent = self.params.max_tokens is not None and len(self.output) + 1 >= self.params.max_tokens
-        return "length" if spent or self.length + 1 >= self.limit else None
+        return "length" if ahead + 1 >= self.left else None
 
 
 class Chunk(NamedTuple):
-    """Tokens first..first+size of a request, to be computed in this step."""
+    """Tokens first..first+size of a request, to be computed in this step, and guesses that may come behind them."""
 
     request: Request
     first: int
     size: int
+    draft: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
-        """Whether the chunk ends at the newest token, so that the next one can be sampled."""
+        """Whether the chunk ends at the newest token, so that the next ones can be sampled."""
         return self.first + self.size == self.request.length
+
+    @property
+    def rows(self) -> int:
+        return self.size + len(self.draft)
 
 
 class Scheduler:
     """Running requests are in the order of their admission; a preempted one waits at the front."""
 
-    def __init__(self, pool: BlockPool, step_tokens: int) -> None:
-        self.pool, self.step_tokens = pool, step_tokens
+    def __init__(self, cache: PagedCache, step_tokens: int, speculate: bool) -> None:
+        self.cache, self.step_tokens, self.speculate = cache, step_tokens, speculate
         self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.running: dict[Request, None] = {}
+        self.times = StepTimes()
+        self.cached_tokens = self.drafted_tokens = self.accepted_tokens = self.preemptions = 0
 
     def add(self, request: Request) -> None:
         self.waiting.append(request)
 
     def cancel(self, request: Request) -> None:
         """Forget a request and free its blocks at once; harmless when it has ended."""
-        if request in self.running:
-            self.running.remove(request)
+        self.running.pop(request, None)
         if request in self.waiting:
             self.waiting.remove(request)
-        self._release(request)
+        self.cache.release(request.held)
         request.done = True
 
     def plan(self) -> list[Chunk]:
         """The next step's chunks; empty when nobody has anything to compute."""
-        budget, chunks = self.step_tokens, []
+        budget, chunks, before = self.step_tokens, [], self.preemptions
         for request in sorted(self.running, key=lambda each: each.pending > 1):
             if budget and request in self.running:  # an earlier one may have preempted it
                 chunk = self._chunk(request, budget)
                 chunks += [chunk] if chunk else []
                 budget -= chunk.size if chunk else 0
-        while budget and self.waiting and self._fits(self.waiting[0]):
-            request = self.waiting.popleft()
-            self.running.append(request)
-            chunk = self._chunk(request, budget)
+        # whoever just gave way must not come back in the same plan: it may have a chunk there
+        while budget and self.waiting and self.preemptions == before and self._admit(self.waiting[0]):
+            chunk = self._chunk(self.waiting.popleft(), budget)
             assert chunk is not None, "its blocks were counted before"
             chunks.append(chunk)
             budget -= chunk.size
-        return [chunk for chunk in chunks if chunk.request in self.running]
+        chunks = [chunk for chunk in chunks if chunk.request in self.running]
+        return self._drafted(chunks, budget) if self.speculate else chunks
 
-    def commit(self, chunk: Chunk, sampled: Sampled | None) -> None:
-        """The chunk is computed; `sampled` is its next token, when it reached the end."""
+    def commit(self, chunk: Chunk, taken: Sequence[Sampled]) -> None:
+        """The chunk is computed; `taken` are the tokens that follow it, when it reached the end: the last one is new."""
         request = chunk.request
         if request.done:  # cancelled while the model computed
             return
-        request.computed = chunk.first + chunk.size
-        if sampled:
-            request.output.append(sampled.token)
-            request.sampled.append(sampled)
-        if request.error or (sampled and sampled.finish):
+        request.tokens.extend(sampled.token for sampled in taken)
+        request.sampled.extend(taken)
+        request.computed = chunk.first + chunk.size + max(0, len(taken) - 1)
+        if request.speculation:
+            request.speculation.learn([sampled.token for sampled in taken])
+        self.drafted_tokens += len(chunk.draft)
+        self.accepted_tokens += max(0, len(taken) - 1)
+        self.cache.advance(request.held, request.tokens, request.computed)
+        if request.error or (taken and taken[-1].finish):
             self.cancel(request)
 
     def _chunk(self, request: Request, budget: int) -> Chunk | None:
-        """As much of the request as the budget allows, its blocks taken; None when it had to give way itself."""
-        count = min(request.pending, budget)
-        needed = blocks_for(request.computed + count) - len(request.blocks)
-        while needed > self.pool.free:
-            youngest = self.running[-1]
+        """As much of the request as budget and free blocks allow; None when it had to give way itself."""
+        while (room := self.cache.room(request.held) - request.computed) < 1:
+            youngest = next(reversed(self.running))
             self._preempt(youngest)
             if youngest is request:
                 return None
-        request.blocks += self.pool.take(needed)
+        count = min(request.pending, budget, room)
+        self.cache.reserve(request.held, request.computed + count)
         return Chunk(request, request.computed, count)
 
-    def _fits(self, request: Request) -> bool:
-        """Whether all of it finds room beside what those already running still have to compute."""
-        promised = sum(blocks_for(each.length) - len(each.blocks) for each in self.running)
-        return blocks_for(request.length) + promised <= self.pool.free
+    def _admit(self, request: Request) -> bool:
+        """Let a request run if all of it finds room beside what those already running still have to compute."""
+        found = self.cache.find(request.held, request.tokens)
+        others = [(each.held, each.length) for each in self.running]
+        if self._is_coming(request, found) or not self.cache.fits(request.held, request.length, found.hit, others):
+            return False
+        self.cache.attach(request.held, found, request.prompt_length)
+        request.computed = found.hit * BLOCK
+        self.running[request] = None
+        if request.cached is None:
+            request.cached = request.computed
+            self.cached_tokens += request.cached
+        return True
+
+    def _is_coming(self, request: Request, found: Found) -> bool:
+        """Whether a running request is about to compute more of this one's prompt than is in the cache now."""
+        keys = request.held.keys
+        coming = ((other.held.keys, mark) for other in self.running for mark in other.held.marks)
+        return any(found.hit < mark <= len(keys) and keys[mark - 1] == others[mark - 1] for others, mark in coming)
+
+    def _drafted(self, chunks: list[Chunk], budget: int) -> list[Chunk]:
+        """The chunks with guesses behind those that decode, in what is left of the budget; nobody gives way for them."""
+        decoding = [place for place, chunk in enumerate(chunks) if chunk.size == 1 and chunk.samples]
+        rows = len(decoding)
+        for place in decoding if rows <= FEW else []:
+            chunk = chunks[place]
+            request = chunk.request
+            most = min(MOST, budget, request.left - 1, self.cache.room(request.held) - request.length)
+            request.speculation = request.speculation or Speculation()
+            draft = request.speculation.draft(request.tokens, most, rows, self.times)
+            self.cache.reserve(request.held, request.length + len(draft))
+            chunks[place] = chunk._replace(draft=draft)
+            budget -= len(draft)
+            rows += len(draft)
+        return chunks
 
     def _preempt(self, request: Request) -> None:
-        """Give up its cache; what it has said is kept, and computed again when there is room."""
-        self.running.remove(request)
-        self._release(request)
+        """Give up its blocks; what it has said is kept, and computed again when there is room, but for what is cached."""
+        del self.running[request]
+        self.cache.release(request.held)
         request.computed = 0
+        self.preemptions += 1
         self.waiting.appendleft(request)
-
-    def _release(self, request: Request) -> None:
-        self.pool.give_back(request.blocks)
-        request.blocks = []
