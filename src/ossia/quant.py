@@ -8,6 +8,7 @@ sign bit over the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6; the low nibble of a byt
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,30 @@ def quantize_mxfp4(x: NDArray[np.float32]) -> Mxfp4:
         packed.scales[span] = scales
     shape = (*x.shape[:-1], x.shape[-1] // QBLOCK)
     return Mxfp4(packed.blocks.reshape(*shape, QBLOCK // 2), packed.scales.reshape(shape))
+
+
+def as_mxfp4(dense: NDArray[Any]) -> Mxfp4 | None:
+    """[E, R, K] in MXFP4 when it holds every value exactly, as after a tool has unpacked it; None at the first row that
+    it cannot hold.
+    """
+    matrices, rows, width = dense.shape
+    if width % QBLOCK or not dense.size:
+        return None
+    packed = Mxfp4(
+        np.empty((matrices, rows, width // QBLOCK, QBLOCK // 2), np.uint8),
+        np.empty((matrices, rows, width // QBLOCK), np.uint8),
+    )
+    edges = [0, 1, *range(256, rows, 256), rows]  # one row first: it mostly decides
+    for matrix in range(matrices):
+        for first, last in pairwise(sorted(set(edges))):
+            values = np.ascontiguousarray(widen(dense[matrix, first:last]), np.float32)
+            if not np.isfinite(values).all():
+                return None
+            part = quantize_mxfp4(values)
+            if not np.array_equal(unpack_mxfp4(part), values):
+                return None
+            packed.blocks[matrix, first:last], packed.scales[matrix, first:last] = part
+    return packed
 
 
 def quantize_int8(x: NDArray[np.float32]) -> Int8:

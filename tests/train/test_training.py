@@ -174,8 +174,8 @@ def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
     batch = rounds(0)[0].batch
     with torch.no_grad():
         ours = network.transformer(ReferenceOps()).forward(batch).numpy()
-    for backend in ("reference", "cpu"):
-        loaded = load_transformer(open_checkpoint(folder), ops(backend))
+    for op_set in (ops("reference"), ops("cpu", dense="bf16", kv="f32")):
+        loaded = load_transformer(open_checkpoint(folder), op_set)
         np.testing.assert_allclose(loaded.ops.host(loaded.forward(batch)), ours, rtol=1e-3, atol=1e-4)
 
 

@@ -104,7 +104,7 @@ def ops(
 ) -> Ops:
     """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (GPU).
 
-    The CPU's: `dense` weights in int8, int4 or bf16 (as they are, and all activations in 16 bits or more); keys and values
+    The CPU's: `dense` weights in int8, int4 or bf16 (as they are, and all activations in 24 bits or more); keys and values
     in bf16, int8 or f32; so many `workers` (threads; None for the physical cores). The reference knows float32 only.
     """
     for name, given, known in (("dense", dense, get_args(Dense)), ("kv", kv, get_args(KeyValues))):

@@ -22,7 +22,7 @@ from ossia.kernels.cpu.norm import rms_norm
 from ossia.kernels.cpu.panels import BIAS, INT4, MXFP4, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.panels import INT8 as INT8_PANELS
 from ossia.kernels.rope import Frequencies, frequencies
-from ossia.quant import Mxfp4, widen
+from ossia.quant import Mxfp4, as_mxfp4, widen
 
 Rows = NDArray[np.float32]
 
@@ -70,7 +70,7 @@ class CpuOps:
 
     def __init__(self, dense: Dense = "int8", kv: KeyValues = "bf16", workers: int | None = None) -> None:
         self._dense, self._kv = dense, {"bf16": BF16, "int8": INT8, "f32": F32}[kv]
-        self._terms = 2 if dense == "bf16" else 1  # of activations, where experts are packed
+        self._terms = 3 if dense == "bf16" else 1  # of activations, where experts are packed
         self._workers = workers or physical_cores()
 
     # made once, at load
@@ -94,6 +94,8 @@ class CpuOps:
 
     def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray, gated: bool) -> DenseExperts | PackedExperts:
         bias = self.vector(bias_ER)
+        if not isinstance(weight_ERD, Mxfp4):
+            weight_ERD = as_mxfp4(weight_ERD) or weight_ERD
         if not isinstance(weight_ERD, Mxfp4):
             weight, width = _padded(_stored(weight_ERD))
             return DenseExperts(weight, bias, width)

@@ -5,7 +5,8 @@ It does not know matrices, experts or threads.
 
 A record is one row of activations: for each block of 32 inputs ten words: 8 of int8 codes (evens, then odds), the
 float32 scale, and -bias times the codes' sum, with which the integer sum begins, so that the weights' bias is gone at its
-end. With two `terms` a row has two records, what the first left over being rounded once more: 16 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
+end. With `terms` of 2 or 3 a row has as
+many records, each of what the one before left over: 16 or 24 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
 """
 
 from typing import Any
@@ -198,8 +199,8 @@ def records_of(rows_N, terms):  # noqa: ANN001, ANN201
 @kernel
 def tile_size(left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
     """How many of the rows left the next tile takes."""
-    if terms == 2:
-        return min(left, 3)
+    if terms > 1:
+        return min(left, 6 // terms)
     return 6 if left >= 6 else (3 if left == 5 else left)
 
 
@@ -207,7 +208,10 @@ def tile_size(left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba'
 def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, out):  # noqa: ANN001, ANN201
     """out float32 [count, 32] = the panel at `start` times rows first .. first + count, whose records `numbers` lists."""
     tile(kind, data, start, blocks, records, numbers, first * terms, count * terms, out)
-    if terms == 2:
+    if terms > 1:
         for i in range(count):
             for r in range(32):
-                out[32 * i + r] = out[64 * i + r] + out[64 * i + 32 + r]
+                total = out[32 * terms * i + r]
+                for term in range(1, terms):
+                    total += out[32 * (terms * i + term) + r]
+                out[32 * i + r] = total
