@@ -26,6 +26,8 @@ from ossia.quant import Mxfp4, as_mxfp4, widen
 
 Rows = NDArray[np.float32]
 
+_WORTH_WAKING = 1 << 20  # products: about 30 µs of one core, what waking a sleeping thread may take
+_ROUNDING = 16  # products that norming, rounding or rotating a number takes as long as
 _APART = 4096  # cached tokens from which a few rows' attention is worth sharing out by key
 
 
@@ -71,7 +73,11 @@ class CpuOps:
     def __init__(self, dense: Dense = "int8", kv: KeyValues = "bf16", workers: int | None = None) -> None:
         self._dense, self._kv = dense, {"bf16": BF16, "int8": INT8, "f32": F32}[kv]
         self._terms = 3 if dense == "bf16" else 1  # of activations, where experts are packed
-        self._workers = workers or physical_cores()
+        self._most = workers or physical_cores()
+
+    def _workers(self, products: int) -> int:
+        """Threads for so many multiplications: one, where waking others would take longer."""
+        return 1 if products < _WORTH_WAKING else self._most
 
     # made once, at load
 
@@ -129,58 +135,64 @@ class CpuOps:
     def norm_linear(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Exact | Packed) -> Rows:
         out_TR = np.zeros((len(x_TD), len(weight.bias_R)), np.float32)
         if isinstance(weight, Exact):
-            self._exact(rms_norm(x_TD, norm_D, eps, weight.width, self._workers), weight, out_TR)
+            self._exact(self._norm(x_TD, norm_D, eps, weight.width), weight, out_TR)
         else:
             self._normed(x_TD, norm_D, eps, weight, 1, out_TR)
         return out_TR
 
+    def _norm(self, x_TD: Rows, norm_D: Rows, eps: float, width: int) -> Rows:
+        return rms_norm(x_TD, norm_D, eps, width, self._workers(_ROUNDING * x_TD.size))
+
     def _normed(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Packed, terms: int, out_TR: Rows) -> None:
         panels = weight.panels
-        records = normed_records(x_TD, norm_D, eps, panels.blocks, terms, BIAS[panels.kind], self._workers)
+        workers = self._workers(_ROUNDING * x_TD.size)
+        records = normed_records(x_TD, norm_D, eps, panels.blocks, terms, BIAS[panels.kind], workers)
         self._multiply(weight, records, terms, out_TR)
 
     def linear_add(self, x: Rows, weight: Exact | Packed, residual_TD: Rows) -> Rows:
         if isinstance(weight, Exact):
             self._exact(_wide(x, weight.width), weight, residual_TD)
         else:
-            panels = weight.panels
-            records = to_records(x, panels.blocks, 1, BIAS[panels.kind], self._workers)
-            self._multiply(weight, records, 1, residual_TD)
+            self._multiply(weight, self._records(x, weight.panels, 1), 1, residual_TD)
         return residual_TD
 
+    def _records(self, x_TD: Rows, panels: Panels, terms: int) -> NDArray[np.int32]:
+        return to_records(x_TD, panels.blocks, terms, BIAS[panels.kind], self._workers(_ROUNDING * x_TD.size))
+
     def _exact(self, x_TD: Rows, weight: Exact, out_TR: Rows) -> None:
-        multiply_exact(weight.weight, weight.bias_R, x_TD, out_TR.reshape(-1), self._workers)
+        workers = self._workers(len(x_TD) * weight.weight.size)
+        multiply_exact(weight.weight, weight.bias_R, x_TD, out_TR.reshape(-1), workers)
 
     def _multiply(self, weight: Packed, records: NDArray[np.int32], terms: int, out_TR: Rows) -> None:
         panels = weight.panels
         args = (panels.kind, panels.data, panels.stride, panels.blocks, records, terms, weight.bias_R, out_TR)
-        multiply(*args, self._workers)
+        multiply(*args, self._workers(len(out_TR) * panels.rows * panels.width))
 
     def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch) -> Rows:
         """RoPE, cache write, attention; without a cache a sequence's rows go through one made for this call."""
         shape = attention.shape
         heads, groups, d = shape.heads, shape.kv_heads, shape.head_dim
-        lengths_S = np.diff(batch.starts_S1)
         blocks_SB = batch.windows_SB if shape.window else batch.blocks_SB
         if cache is None:
-            blocks_SB = _own_blocks(batch, lengths_S)
+            blocks_SB = _own_blocks(np.diff(batch.starts_S1))
             cache = make_cache(shape, int(blocks_SB.max()) + 1, self._kv)
-        places = (batch.positions_T, np.repeat(np.arange(len(lengths_S), dtype=np.int32), lengths_S), blocks_SB)
+        places = (batch.positions_T, batch.starts_S1, blocks_SB)
         size = head_bytes(d, cache.kind)
-        rotate_and_store(
-            qkv, heads, groups, d, places, attention.frequencies, cache.data, cache.kind, size, self._workers
-        )
+        inverse = attention.frequencies
+        workers = self._workers(_ROUNDING * qkv.size)
+        rotate_and_store(qkv, heads, groups, d, places, inverse, cache.data, cache.kind, size, workers)
         out_TD = np.empty((len(qkv), heads * d), np.float32)
+        furthest = int(batch.positions_T.max())
+        workers = self._workers(2 * out_TD.size * min(furthest + 1, shape.window or furthest + 1))
         tiles = groups * -(-len(qkv) * heads // groups // TILE)
-        deep = not shape.window and self._workers > 1 and tiles < 2 * self._workers
-        run = attend_apart if deep and int(batch.positions_T.max()) >= _APART else attend
+        run = attend_apart if not shape.window and tiles < 2 * workers and furthest >= _APART else attend
         layout = (cache.data, cache.kind, groups, d, size)
         sinks = attention.sinks_H
-        run(qkv, heads, layout, batch.positions_T, batch.starts_S1, blocks_SB, sinks, shape.window, out_TD, self._workers)
+        run(qkv, heads, layout, batch.positions_T, batch.starts_S1, blocks_SB, sinks, shape.window, out_TD, workers)
         return out_TD
 
     def route(self, x_TD: Rows, norm_D: Rows, eps: float, router: Exact, k: int) -> Routing:
-        normed_TD = rms_norm(x_TD, norm_D, eps, router.width, self._workers)
+        normed_TD = self._norm(x_TD, norm_D, eps, router.width)
         logits_TE = np.zeros((len(x_TD), len(router.bias_R)), np.float32)
         self._exact(normed_TD, router, logits_TE)
         return Routing(normed_TD, *choose(logits_TE, k))
@@ -196,14 +208,15 @@ class CpuOps:
         if isinstance(up, DenseExperts) and isinstance(down, DenseExperts):
             pairs = sort_pairs(routing.experts_TK, routing.weights_TK, len(up.bias_ER))
             h_NF = np.zeros((len(pairs[0]), down.width), np.float32)
-            up_dense(_wide(routing.x_TD, up.width), pairs, up.weight, up.bias_ER, np.float32(limit), h_NF, self._workers)
-            down_dense(h_NF, pairs, down.weight, down.bias_ER, residual_TD, self._workers)
+            workers = self._workers(len(h_NF) * down.bias_ER.shape[1] * down.width)
+            up_dense(_wide(routing.x_TD, up.width), pairs, up.weight, up.bias_ER, np.float32(limit), h_NF, workers)
+            down_dense(h_NF, pairs, down.weight, down.bias_ER, residual_TD, workers)
             return residual_TD
         assert isinstance(up, PackedExperts) and isinstance(down, PackedExperts), "a checkpoint has one kind of experts"
         pairs = sort_pairs(routing.experts_TK, routing.weights_TK, up.panels.matrices)
-        bias, terms, workers = BIAS[MXFP4], self._terms, self._workers
-        records = to_records(routing.x_TD, up.panels.blocks, terms, bias, workers)
         u, d, cap = up.panels, down.panels, np.float32(limit)
+        bias, terms, workers = BIAS[MXFP4], self._terms, self._workers(routing.experts_TK.size * d.rows * d.width)
+        records = self._records(routing.x_TD, u, terms)
         h = up_packed(u.data, u.stride, u.blocks, records, terms, pairs, up.bias_EPR, cap, bias, workers)
         down_packed(d.data, d.stride, d.blocks, h, terms, pairs, down.bias_EPR, residual_TD, workers)
         return residual_TD
@@ -249,7 +262,7 @@ def _wide(x_TD: Rows, width: int) -> Rows:
     return out
 
 
-def _own_blocks(batch: Batch, lengths_S: NDArray[np.int32]) -> NDArray[np.int32]:
+def _own_blocks(lengths_S: NDArray[np.int32]) -> NDArray[np.int32]:
     """Block tables for sequences that start at position 0 and lie in this batch as a whole."""
     counts_S = -(-lengths_S // BLOCK)
     starts_S = np.cumsum(counts_S) - counts_S

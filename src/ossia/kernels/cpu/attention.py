@@ -4,7 +4,7 @@ In: rotated queries, the cache's bytes, which blocks are whose. Out: heads' outp
 It does not know projections' weights or how the cache was written.
 
 Keys are taken in chunks of 128 and splits of 1024, counted from the sequence's start: inside a split the softmax runs
-from chunk to chunk, and splits are merged in order. So a row's bits depend on its position only, not on the rows in its
+from chunk to chunk, the first from the sink on, and splits are merged in order. So a row's bits depend on its position only, not on the rows in its
 tile, nor on whether its splits were shared out over threads. A masked key weighs exactly 0, which changes no bit.
 
 Shape legend: see ossia.kernels; J queries of a tile: its rows times the heads that share a key head.
@@ -19,13 +19,13 @@ from numba.extending import intrinsic
 
 from ossia.kernels.cpu.cache import BF16, ELEMENT, F32, INT8
 from ossia.kernels.cpu.jit import kernel, parallel, take
-from ossia.kernels.cpu.simd import FLOATS, I8, LANES, WORDS, Emit, emitter, wants
+from ossia.kernels.cpu.simd import FLOATS, I8, I64, LANES, WORDS, Emit, emitter, wants
 
 CHUNK = 128  # keys under one maximum
 SPLIT = 1024  # keys that one thread takes at once
 TILE = 32  # queries, so that their scores and sums stay in the first cache
 NOWHERE = -1e30  # a maximum before any key
-SCORED, WEIGHED = 8, 4  # queries an inner loop takes at once
+AT_ONCE = 8  # queries of an inner loop
 
 
 def _load_16(e: Emit, kind: int, place: Any) -> Any:
@@ -38,64 +38,77 @@ def _load_16(e: Emit, kind: int, place: Any) -> Any:
 
 
 def _make_score(kind: int) -> Any:
+    """8 queries times the keys of some blocks, two blocks at a time (the last twice, where they are odd)."""
     size = ELEMENT[kind]
 
-    def body(e: Emit, q: Any, at: Any, d: Any, data: Any, start: Any, scales: Any, out: Any, to: Any, step: Any) -> None:
+    def body(e: Emit, q: Any, at: Any, d: Any, data: Any, starts: Any, count: Any, scales: Any, out: Any, to: Any) -> None:
         b = e.b
-        keys = e.at(data, start)
-        queries = [e.at(q, b.mul(b.add(at, b.mul(d, e.int(j))), e.int(4))) for j in range(SCORED)]
-        with e.loop(d, [e.floats(0.0)] * SCORED) as loop:
-            lane = _load_16(e, kind, e.at(keys, b.mul(loop.index, e.int(LANES * size))))
-            offset = b.mul(loop.index, e.int(4))
-            loop.carry(*(e.fma(lane, e.broadcast(e.at(queries[j], offset), FLOATS), loop.carried[j]) for j in range(SCORED)))
-        for j, score in enumerate(loop.out):
-            if kind == INT8:
-                score = b.fmul(score, e.load(e.at(data, scales), FLOATS))
-            e.store(score, e.at(out, b.mul(b.add(to, b.mul(step, e.int(j))), e.int(4))))
+        queries = [e.at(q, b.mul(b.add(at, b.mul(d, e.int(j))), e.int(4))) for j in range(AT_ONCE)]
+        rows = [e.at(out, b.mul(b.add(to, e.int(CHUNK * j)), e.int(4))) for j in range(AT_ONCE)]
+        with e.loop(b.udiv(b.add(count, e.int(1)), e.int(2))) as pair:
+            first = b.mul(pair.index, e.int(2))
+            behind = b.add(first, e.int(1))
+            numbers = [first, b.select(b.icmp_signed("<", behind, count), behind, first)]
+            keys = [e.at(data, e.load(e.at(starts, b.mul(number, e.int(8))), I64)) for number in numbers]
+            with e.loop(d, [e.floats(0.0)] * (2 * AT_ONCE)) as loop:
+                lanes = [_load_16(e, kind, e.at(key, b.mul(loop.index, e.int(LANES * size)))) for key in keys]
+                offset = b.mul(loop.index, e.int(4))
+                sums = []
+                for j in range(AT_ONCE):
+                    value = e.broadcast(e.at(queries[j], offset), FLOATS)
+                    sums += [e.fma(lanes[i], value, loop.carried[2 * j + i]) for i in range(2)]
+                loop.carry(*sums)
+            for place, score in enumerate(loop.out):
+                if kind == INT8:
+                    score = b.fmul(score, e.load(e.at(keys[place % 2], scales), FLOATS))
+                e.store(score, e.at(rows[place // 2], b.mul(b.add(first, e.int(place % 2)), e.int(64))))
+            pair.carry()
 
     generate = emitter(body)
 
     @intrinsic
-    def score(typingctx, q, at, d, data, start, scales, out, to, step):  # noqa: ANN001, ANN202
-        return wants(q, at, d, data, start, scales, out, to, step), generate
+    def score(typingctx, q, at, d, data, starts, count, scales, out, to):  # noqa: ANN001, ANN202
+        return wants(q, at, d, data, starts, count, scales, out, to), generate
 
     return score
 
 
 def _make_weigh(kind: int, columns: int) -> Any:
-    """`columns` vectors of a value's width for 4 queries: 16 keys' values times their weights, onto the sums."""
+    """`columns` vectors of the values' width for 8 queries: some blocks' values times their weights, onto the sums."""
     size = ELEMENT[kind]
 
-    def body(e: Emit, p: Any, at: Any, step: Any, data: Any, start: Any, wide: Any, out: Any, to: Any) -> None:
+    def body(e: Emit, p: Any, at: Any, data: Any, starts: Any, count: Any, inside: Any, wide: Any, out: Any, to: Any) -> None:
         b = e.b
-        values = e.at(data, start)
-        weights = [e.at(p, b.mul(b.add(at, b.mul(step, e.int(j))), e.int(4))) for j in range(WEIGHED)]
-        places = [e.at(out, b.mul(b.add(to, b.mul(wide, e.int(j))), e.int(4))) for j in range(WEIGHED)]
+        weights = [e.at(p, b.mul(b.add(at, e.int(CHUNK * j)), e.int(4))) for j in range(AT_ONCE)]
+        places = [e.at(out, b.mul(b.add(to, b.mul(wide, e.int(j))), e.int(4))) for j in range(AT_ONCE)]
         sums = [e.load(e.at(place, 64 * c), FLOATS) for place in places for c in range(columns)]
-        with e.loop(LANES, sums) as loop:
-            row = e.at(values, b.mul(b.mul(loop.index, wide), e.int(size)))
-            value = [_load_16(e, kind, e.at(row, LANES * size * c)) for c in range(columns)]
-            offset = b.mul(loop.index, e.int(4))
-            new = []
-            for j in range(WEIGHED):
-                weight = e.broadcast(e.at(weights[j], offset), FLOATS)
-                new += [e.fma(weight, value[c], loop.carried[j * columns + c]) for c in range(columns)]
-            loop.carry(*new)
-        for place, total in enumerate(loop.out):
+        with e.loop(count, sums) as block:
+            values = e.at(e.at(data, e.load(e.at(starts, b.mul(block.index, e.int(8))), I64)), inside)
+            row = [e.at(each, b.mul(block.index, e.int(64))) for each in weights]
+            with e.loop(LANES, block.carried) as key:
+                there = e.at(values, b.mul(b.mul(key.index, wide), e.int(size)))
+                value = [_load_16(e, kind, e.at(there, LANES * size * c)) for c in range(columns)]
+                new = []
+                for j in range(AT_ONCE):
+                    weight = e.broadcast(e.at(row[j], b.mul(key.index, e.int(4))), FLOATS)
+                    new += [e.fma(weight, value[c], key.carried[j * columns + c]) for c in range(columns)]
+                key.carry(*new)
+            block.carry(*key.out)
+        for place, total in enumerate(block.out):
             e.store(total, e.at(places[place // columns], 64 * (place % columns)))
 
     generate = emitter(body)
 
     @intrinsic
-    def weigh(typingctx, p, at, step, data, start, wide, out, to):  # noqa: ANN001, ANN202
-        return wants(p, at, step, data, start, wide, out, to), generate
+    def weigh(typingctx, p, at, data, starts, count, inside, wide, out, to):  # noqa: ANN001, ANN202
+        return wants(p, at, data, starts, count, inside, wide, out, to), generate
 
     return weigh
 
 
 _score_bf16, _score_int8, _score_f32 = (_make_score(kind) for kind in (BF16, INT8, F32))
 _weigh_bf16_1, _weigh_int8_1, _weigh_f32_1 = (_make_weigh(kind, 1) for kind in (BF16, INT8, F32))
-_weigh_bf16_4, _weigh_int8_4, _weigh_f32_4 = (_make_weigh(kind, 4) for kind in (BF16, INT8, F32))
+_weigh_bf16_2, _weigh_int8_2, _weigh_f32_2 = (_make_weigh(kind, 2) for kind in (BF16, INT8, F32))
 
 
 @intrinsic
@@ -142,48 +155,51 @@ def _exp(typingctx, x):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _scale_weights(p, at, data, scales):  # noqa: ANN001, ANN202 - compiled: types are Numba's
-    """Weights of 16 keys times the scales of their int8 values."""
-    factors = data[scales : scales + 64].view(np.float32)
-    for i in range(16):
-        p[at + i] *= factors[i]
-
-
-@kernel
-def _score_block(kind, q, count, d, data, start, out, vector):  # noqa: ANN001, ANN202
-    wide = -(-d // 16) * 16
-    for j in range(0, count, 8):
+def _score(kind, q, queries, d, data, starts, count, out):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    """out[j, 16 v:] = query j times the 16 keys of block v."""
+    scales = 16 * (d + -(-d // 16) * 16)
+    for j in range(0, queries, 8):
         if kind == 0:
-            _score_bf16(q, j * d, d, data, start, start, out, j * 128 + 16 * vector, 128)
+            _score_bf16(q, j * d, d, data, starts, count, scales, out, j * 128)
         elif kind == 2:
-            _score_f32(q, j * d, d, data, start, start, out, j * 128 + 16 * vector, 128)
+            _score_f32(q, j * d, d, data, starts, count, scales, out, j * 128)
         else:
-            _score_int8(q, j * d, d, data, start, start + 16 * (d + wide), out, j * 128 + 16 * vector, 128)
+            _score_int8(q, j * d, d, data, starts, count, scales, out, j * 128)
 
 
 @kernel
-def _weigh_block(kind, p, count, d, data, start, sums, vector):  # noqa: ANN001, ANN202
+def _scale_weights(p, queries, d, data, starts, count):  # noqa: ANN001, ANN202
+    """Weights times the scales of their int8 values."""
+    behind = 16 * (d + -(-d // 16) * 16) + 64
+    for v in range(count):
+        factors = data[starts[v] + behind : starts[v] + behind + 64].view(np.float32)
+        for j in range(queries):
+            for i in range(16):
+                p[j * 128 + 16 * v + i] *= factors[i]
+
+
+@kernel
+def _weigh(kind, p, queries, d, data, starts, count, sums):  # noqa: ANN001, ANN202
+    """sums[j] += the values of the blocks, weighed by query j."""
     wide = -(-d // 16) * 16
-    columns = 64 if wide % 64 == 0 else 16
-    size = ELEMENT[kind]
+    columns = 32 if wide % 32 == 0 else 16
     if kind == 1:
-        for j in range(count):
-            _scale_weights(p, j * 128 + 16 * vector, data, start + 16 * (d + wide) + 64)
-    for j in range(0, count, 4):
+        _scale_weights(p, queries, d, data, starts, count)
+    for j in range(0, queries, 8):
         for c in range(0, wide, columns):
-            at, values, to = j * 128 + 16 * vector, start + size * (16 * d + c), j * wide + c
-            if kind == 0 and columns == 64:
-                _weigh_bf16_4(p, at, 128, data, values, wide, sums, to)
+            inside, to = ELEMENT[kind] * (16 * d + c), j * wide + c
+            if kind == 0 and columns == 32:
+                _weigh_bf16_2(p, j * 128, data, starts, count, inside, wide, sums, to)
             elif kind == 0:
-                _weigh_bf16_1(p, at, 128, data, values, wide, sums, to)
-            elif kind == 2 and columns == 64:
-                _weigh_f32_4(p, at, 128, data, values, wide, sums, to)
+                _weigh_bf16_1(p, j * 128, data, starts, count, inside, wide, sums, to)
+            elif kind == 2 and columns == 32:
+                _weigh_f32_2(p, j * 128, data, starts, count, inside, wide, sums, to)
             elif kind == 2:
-                _weigh_f32_1(p, at, 128, data, values, wide, sums, to)
-            elif columns == 64:
-                _weigh_int8_4(p, at, 128, data, values, wide, sums, to)
+                _weigh_f32_1(p, j * 128, data, starts, count, inside, wide, sums, to)
+            elif columns == 32:
+                _weigh_int8_2(p, j * 128, data, starts, count, inside, wide, sums, to)
             else:
-                _weigh_int8_1(p, at, 128, data, values, wide, sums, to)
+                _weigh_int8_1(p, j * 128, data, starts, count, inside, wide, sums, to)
 
 
 @kernel
@@ -193,20 +209,19 @@ def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops
     count = lows_J.size
     wide = -(-d // 16) * 16
     first, last = max(lows_J.min(), split * 1024), min(highs_J.max(), split * 1024 + 1023)
+    starts = np.empty(8, np.int64)
     for chunk in range(first // 128, last // 128 + 1):
         block, end = max(first, chunk * 128) // 16, min(last, chunk * 128 + 127) // 16
         vectors = end - block + 1
         for v in range(vectors):
-            start = (np.int64(blocks_B[block + v]) * groups + g) * size
-            _score_block(kind, queries, count, d, data, start, scores, v)
+            starts[v] = (np.int64(blocks_B[block + v]) * groups + g) * size
+        _score(kind, queries, count, d, data, starts, vectors, scores)
         for j in range(count):
             factor = _softmax(scores, j * 128, vectors, block * 16, lows_J[j], highs_J[j], tops, weights, j)
             if factor != np.float32(1.0):
                 for i in range(j * wide, j * wide + wide):
                     sums[i] *= factor
-        for v in range(vectors):
-            start = (np.int64(blocks_B[block + v]) * groups + g) * size
-            _weigh_block(kind, scores, count, d, data, start, sums, v)
+        _weigh(kind, scores, count, d, data, starts, vectors, sums)
 
 
 @kernel
@@ -297,12 +312,16 @@ def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window
             lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
             _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
             sums[:] = np.float32(0.0)
+            blocks_B = blocks_SB[unit[0]]
             for split in range(lows_J.min() // 1024, highs_J.max() // 1024 + 1):
-                _reset(count, more_tops, more_weights, more_sums)
-                _one_split(
-                    cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split, scores, more_tops, more_weights, more_sums
-                )
-                _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
+                if split == 0:
+                    _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums)
+                else:
+                    _reset(count, more_tops, more_weights, more_sums)
+                    _one_split(
+                        cache, blocks_B, g, queries, lows_J, highs_J, split, scores, more_tops, more_weights, more_sums
+                    )
+                    _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
             _finish(out_TD, unit, m, d, g, weights, sums)
             task = take(counter)
 
@@ -333,6 +352,8 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
             lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
             _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
             _reset(count, all_tops[task], all_weights[task], all_sums[task])
+            if split == 0:
+                all_tops[task], all_weights[task] = tops, weights
             if lows_J.min() // 1024 <= split <= highs_J.max() // 1024:
                 _one_split(
                     cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split,
@@ -349,5 +370,8 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
         sums[:] = np.float32(0.0)
         for split in range(lows_J.min() // 1024, highs_J.max() // 1024 + 1):
             at = task * splits + split
-            _merge(count, wide, tops, weights, sums, all_tops[at], all_weights[at], all_sums[at])
+            if split == 0:
+                tops, weights, sums = all_tops[at], all_weights[at], all_sums[at]
+            else:
+                _merge(count, wide, tops, weights, sums, all_tops[at], all_weights[at], all_sums[at])
         _finish(out_TD, unit, m, d, g, weights, sums)

@@ -80,13 +80,16 @@ def _keep(typingctx, data, offset, value):  # noqa: ANN001, ANN202
 def _rotate(qkv, t, heads, d, position, inverse, concentration):  # noqa: ANN001, ANN202 - compiled: types are Numba's
     """Rotate the first `heads` heads (queries, then keys) of a row, in place: lane i with lane i + d/2."""
     half = d // 2
+    cos, sin = np.empty(half, np.float32), np.empty(half, np.float32)
     for i in range(half):
         angle = np.float32(position) * inverse[i]
-        cos, sin = np.cos(angle) * concentration, np.sin(angle) * concentration
-        for h in range(heads):
-            a, b = qkv[t, h * d + i], qkv[t, h * d + half + i]
-            qkv[t, h * d + i] = a * cos - b * sin
-            qkv[t, h * d + half + i] = b * cos + a * sin
+        cos[i], sin[i] = np.cos(angle) * concentration, np.sin(angle) * concentration
+    for h in range(heads):
+        low, high = qkv[t, h * d : h * d + half], qkv[t, h * d + half : h * d + d]
+        for i in range(half):
+            a, b = low[i], high[i]
+            low[i] = a * cos[i] - b * sin[i]
+            high[i] = b * cos[i] + a * sin[i]
 
 
 @kernel
@@ -126,10 +129,10 @@ def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa:
 
 @kernel
 def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: ANN001, ANN202
-    positions_T, sequence_T, blocks_SB = places
+    positions_T, starts_S1, blocks_SB = places
     position = positions_T[t]
     _rotate(qkv, t, heads + groups, d, position, rope[0], rope[1])
-    block = blocks_SB[sequence_T[t], position // 16]
+    block = blocks_SB[np.searchsorted(starts_S1, t, side="right") - 1, position // 16]
     _store(qkv[t], heads * d, groups, d, data, kind, block, position % 16, size)
 
 

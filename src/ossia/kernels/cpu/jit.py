@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,9 +33,18 @@ def kernel(function: Function) -> Function:
 
 
 def parallel(function: Function) -> Function:
-    """Compiled; its `prange` runs on threads."""
+    """Compiled; its `prange` runs on threads, or on the caller's alone when the last argument, `workers`, is 1.
+
+    Two compilations, each made when it is first needed: waking a thread can take longer than a small model's step.
+    """
     with _cache_folder():
-        return numba.njit(parallel=True, **_OPTIONS)(function)  # type: ignore[return-value]
+        threaded, alone = numba.njit(parallel=True, **_OPTIONS)(function), numba.njit(**_OPTIONS)(function)
+
+    @wraps(function)
+    def run(*args: Any) -> Any:
+        return (alone if args[-1] == 1 else threaded)(*args)
+
+    return run  # type: ignore[return-value]
 
 
 @cache

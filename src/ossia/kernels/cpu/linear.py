@@ -13,10 +13,8 @@ from numba import prange
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.norm import FEW, norm_row
-from ossia.kernels.cpu.tiles import round_row, row_sums, tile_size
+from ossia.kernels.cpu.tiles import add_row, round_row, row_sums, tile_size
 
-import os
-_G=int(os.environ.get('GG','1'))
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
 GROUP = 4  # panels of a task when rows are many
@@ -75,14 +73,18 @@ def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: A
 def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
     out = np.empty(6 * 32, np.float32)
-    width = min(32, y_TR.shape[1] - column)
+    y, columns = y_TR.reshape(-1), y_TR.shape[1]
+    width = min(32, columns - column)
     t = first
     while t < last:
         count = tile_size(last - t, terms)
         row_sums(kind, data, start, blocks, records, numbers, t, count, terms, out)
         for i in range(count):
-            for r in range(width):
-                y_TR[t + i, column + r] += out[32 * i + r] + bias_R[column + r]
+            if width == 32:
+                add_row(out, 32 * i, bias_R, column, np.float32(1.0), y, (t + i) * columns + column)
+            else:
+                for r in range(width):
+                    y_TR[t + i, column + r] += out[32 * i + r] + bias_R[column + r]
         t += count
 
 
@@ -92,7 +94,7 @@ def multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers):
     rows = y_TR.shape[0]
     numbers = np.arange(rows * terms).astype(np.int32)
     panels = -(-y_TR.shape[1] // 32)
-    group = _G if rows <= FEW_ROWS else GROUP
+    group = (2 if panels >= 64 else 1) if rows <= FEW_ROWS else GROUP
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)

@@ -19,7 +19,7 @@ from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, wants
-from ossia.kernels.cpu.tiles import records_of, round_row_block, row_sums, tile_size
+from ossia.kernels.cpu.tiles import add_row, records_of, round_row_block, row_sums, tile_size
 
 
 class Routing(NamedTuple):
@@ -153,14 +153,13 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
 @kernel
 def _down_pairs(data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, column, out_TD):  # noqa: ANN001, ANN202
     sums = np.empty(6 * 32, np.float32)
+    out, columns = out_TD.reshape(-1), np.int64(out_TD.shape[1])
     n = first
     while n < last:
         count = tile_size(last - n, terms)
         row_sums(0, data, start, blocks, records, numbers, n, count, terms, sums)
         for i in range(count):
-            row, weight = rows_N[n + i], weights_N[n + i]
-            for r in range(32):
-                out_TD[row, column + r] += (sums[32 * i + r] + bias[r]) * weight
+            add_row(sums, 32 * i, bias, 0, weights_N[n + i], out, rows_N[n + i] * columns + column)
         n += count
 
 
@@ -170,7 +169,7 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
     rows_N, weights_N, starts, used = pairs
     panels = bias_EPR.shape[1]
     numbers = np.arange(rows_N.size * terms).astype(np.int32)
-    group = 1 if out_TD.shape[0] <= FEW_ROWS else max(1, min(16, panels // (4 * workers)))
+    group = max(1, min(2 if out_TD.shape[0] <= FEW_ROWS else 4, panels // (4 * workers)))
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)

@@ -18,7 +18,7 @@ from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from ossia.kernels import HostArray
-from ossia.kernels.cpu.jit import kernel, parallel
+from ossia.kernels.cpu.jit import kernel, parallel, physical_cores, take
 from ossia.kernels.cpu.memory import aligned, let_go
 from ossia.kernels.cpu.simd import F32, I32, TARGET
 from ossia.quant import QBLOCK, Mxfp4, widen
@@ -40,6 +40,7 @@ TABLES = tuple(tuple(code + bias for code in codes) for codes, bias in ((E2M1_CO
 _EXPONENTS = (67, 187)  # scale bytes kept: below, weights are nothing beside any other; above, no model's
 _INT4_FIT = (0.94, 1.0, 1.06)  # of the largest magnitude, tried as the scale
 _NEAREST = np.argmin(np.abs(np.arange(-140, 141)[:, None] - np.array(INT4_CODES)[None]), axis=1).astype(np.uint8)
+_WORTH_WAKING = 1 << 22  # bytes to pack
 _TINY = np.float32(1e-30)  # a scale below it is 0: its inverse would leave float32
 _LEVELS = np.array(INT4_CODES, np.float32)
 _INT8_BIAS = BIAS[INT8]
@@ -73,7 +74,7 @@ def pack_mxfp4(weight: Mxfp4, paired: bool) -> Panels:
     experts, rows, blocks = scales.shape
     panels = _empty(MXFP4, experts, rows, blocks * QBLOCK)
     source = np.ascontiguousarray(weight.blocks).reshape(experts, rows, blocks * 16).view(np.uint32)
-    _pack_nibbles(source, np.ascontiguousarray(scales), paired, panels.stride, panels.data)
+    _pack_nibbles(source, np.ascontiguousarray(scales), paired, panels.stride, panels.data, _workers(panels))
     let_go(weight.blocks)
     let_go(scales)
     return panels
@@ -88,8 +89,7 @@ def pack_dense(weight_RD: HostArray, kind: int) -> Panels:
     panels = _empty(kind, 1, rows, width)
     source = weight_RD if weight_RD.dtype == np.uint16 else widen(weight_RD)
     source = np.ascontiguousarray(source)
-    pack = _pack_int8 if kind == INT8 else _pack_int4
-    if not pack(source, panels.blocks, panels.stride, panels.data):
+    if not _pack_rounded(source, kind, panels.blocks, panels.stride, panels.data, _workers(panels)):
         raise ValueError("a weight is NaN or infinite: the checkpoint is damaged")
     let_go(weight_RD)
     return panels
@@ -101,6 +101,10 @@ def _empty(kind: int, matrices: int, rows: int, width: int) -> Panels:
     count = -(-rows // ROWS)
     data = aligned(matrices * count * stride).view(np.int8)
     return Panels(data, kind, matrices, rows, width, blocks, stride)
+
+
+def _workers(panels: Panels) -> int:
+    return physical_cores() if panels.data.size > _WORTH_WAKING else 1
 
 
 @kernel
@@ -169,69 +173,83 @@ def _int4_codes(x, largest, codes, best):  # noqa: ANN001, ANN202
     return bits
 
 
-@parallel
-def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data):  # noqa: ANN001, ANN202 - compiled
-    experts, rows, blocks = scales_ERB.shape
-    panels = -(-rows // 32)
-    words = data.view(np.uint32)
-    bytes_ = data.view(np.uint8)
-    for task in prange(experts * panels):
-        e, p = task // panels, task % panels
-        for lane in range(32):
-            row = p * 32 + (2 * (lane % 16) + lane // 16 if paired else lane)
-            half, r = lane // 16, lane % 16
-            start = task * stride
-            for b in range(blocks):
-                scale = scales_ERB[e, row, b] if row < rows else np.uint8(0)
-                kept = scale >= _EXPONENTS[0]
-                at = start // 4 + b * 128 + half * 64 + r
-                for d in range(4):
-                    words[at + 16 * d] = source_ERW[e, row, 4 * b + d] if kept else np.uint32(0)
-                bytes_[start + blocks * 512 + b * 32 + half * 16 + r] = scale if kept else np.uint8(127)
+@kernel
+def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    rows, blocks = scales_RB.shape
+    for lane in range(32):
+        row = p * 32 + (2 * (lane % 16) + lane // 16 if paired else lane)
+        half, r = lane // 16, lane % 16
+        for b in range(blocks):
+            scale = scales_RB[row, b] if row < rows else np.uint8(0)
+            kept = scale >= _EXPONENTS[0]
+            at = start // 4 + b * 128 + half * 64 + r
+            for d in range(4):
+                words[at + 16 * d] = source_RW[row, 4 * b + d] if kept else np.uint32(0)
+            bytes_[start + blocks * 512 + b * 32 + half * 16 + r] = scale if kept else np.uint8(127)
 
 
 @parallel
-def _pack_int8(source_RD, blocks, stride, data):  # noqa: ANN001, ANN202
-    rows = source_RD.shape[0]
+def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):  # noqa: ANN001, ANN202
+    experts, rows, _ = scales_ERB.shape
     panels = -(-rows // 32)
+    words, bytes_ = data.view(np.uint32), data.view(np.uint8)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        task = take(counter)
+        while task < experts * panels:
+            e, p = task // panels, task % panels
+            _nibble_panel(source_ERW[e], scales_ERB[e], p, paired, task * stride, words, bytes_)
+            task = take(counter)
+
+
+@kernel
+def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, ANN202
+    x, finite = np.empty(32, np.float32), True
+    for lane in range(32):
+        half, r = lane // 16, lane % 16
+        for b in range(blocks):
+            largest = _block(source_RD, p * 32 + lane, b, x)
+            scale_bits = _bf16_above(largest / np.float32(127.0))
+            scale = _from_bits(scale_bits)
+            finite = finite and largest < np.float32(3e38)
+            inverse = np.float32(1.0) / scale if scale > _TINY else np.float32(0.0)
+            at = start + b * 1024 + half * 512 + r * 4
+            for i in range(32):
+                code = np.int32(np.rint(x[i] * inverse)) + _INT8_BIAS
+                bytes_[at + 64 * (i // 8 + 4 * (i % 2)) + (i % 8) // 2] = np.uint8(code & 255)
+            shorts[(start + blocks * 1024) // 2 + b * 32 + half * 16 + r] = scale_bits
+    return finite
+
+
+@kernel
+def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, ANN202
+    x, codes, best, finite = np.empty(32, np.float32), np.empty(32, np.uint8), np.empty(32, np.uint8), True
+    for lane in range(32):
+        half, r = lane // 16, lane % 16
+        for b in range(blocks):
+            largest = _block(source_RD, p * 32 + lane, b, x)
+            finite = finite and largest < np.float32(3e38)
+            scale_bits = _int4_codes(x, largest, codes, best)
+            at = start + b * 512 + half * 256 + r * 4
+            for i in range(0, 32, 2):
+                bytes_[at + 64 * (i // 8) + (i % 8) // 2] = best[i] | best[i + 1] << np.uint8(4)
+            shorts[(start + blocks * 512) // 2 + b * 32 + half * 16 + r] = scale_bits
+    return finite
+
+
+@parallel
+def _pack_rounded(source_RD, kind, blocks, stride, data, workers):  # noqa: ANN001, ANN202
+    """False where a weight is NaN or infinite."""
+    panels = -(-source_RD.shape[0] // 32)
     bytes_, shorts = data.view(np.uint8), data.view(np.uint16)
     finite = np.ones(panels, np.bool_)
-    for p in prange(panels):
-        x = np.empty(32, np.float32)
-        start = p * stride
-        for lane in range(32):
-            half, r = lane // 16, lane % 16
-            for b in range(blocks):
-                largest = _block(source_RD, p * 32 + lane, b, x)
-                scale_bits = _bf16_above(largest / np.float32(127.0))
-                scale = _from_bits(scale_bits)
-                finite[p] = finite[p] and largest < np.float32(3e38)
-                inverse = np.float32(1.0) / scale if scale > _TINY else np.float32(0.0)
-                at = start + b * 1024 + half * 512 + r * 4
-                for i in range(32):
-                    code = np.int32(np.rint(x[i] * inverse)) + _INT8_BIAS
-                    bytes_[at + 64 * (i // 8 + 4 * (i % 2)) + (i % 8) // 2] = np.uint8(code & 255)
-                shorts[(start + blocks * 1024) // 2 + b * 32 + half * 16 + r] = scale_bits
-    return finite.all()
-
-
-@parallel
-def _pack_int4(source_RD, blocks, stride, data):  # noqa: ANN001, ANN202
-    rows = source_RD.shape[0]
-    panels = -(-rows // 32)
-    bytes_, shorts = data.view(np.uint8), data.view(np.uint16)
-    finite = np.ones(panels, np.bool_)
-    for p in prange(panels):
-        x, codes, best = np.empty(32, np.float32), np.empty(32, np.uint8), np.empty(32, np.uint8)
-        start = p * stride
-        for lane in range(32):
-            half, r = lane // 16, lane % 16
-            for b in range(blocks):
-                largest = _block(source_RD, p * 32 + lane, b, x)
-                finite[p] = finite[p] and largest < np.float32(3e38)
-                scale_bits = _int4_codes(x, largest, codes, best)
-                at = start + b * 512 + half * 256 + r * 4
-                for i in range(0, 32, 2):
-                    bytes_[at + 64 * (i // 8) + (i % 8) // 2] = best[i] | best[i + 1] << np.uint8(4)
-                shorts[(start + blocks * 512) // 2 + b * 32 + half * 16 + r] = scale_bits
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        p = take(counter)
+        while p < panels:
+            if kind == 1:
+                finite[p] = _int8_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
+            else:
+                finite[p] = _int4_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
+            p = take(counter)
     return finite.all()

@@ -22,9 +22,8 @@ from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORD
 WORDS_A_BLOCK = 10  # of a record
 _RECORD = 4 * WORDS_A_BLOCK
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
-PREFETCHED = 2  # tiles of so few rows wait for memory, not for the multipliers
-import os
-AHEAD = int(os.environ.get("AHEAD","4096"))  # bytes
+AHEAD = 8192  # bytes: what a core reads while memory answers
+_CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
 
@@ -52,6 +51,25 @@ def _scaled(e: Emit, kind: int, scales: Any, activation: Any) -> Any:
     return e.b.fmul(scales, e.b.bitcast(activation, FLOATS))
 
 
+class _Chains:
+    """An integer sum in several parts that do not wait for each other."""
+
+    def __init__(self, e: Emit, first: Any, count: int) -> None:
+        self._e, self._next = e, 0
+        self._parts = [first, *(e.constant(WORDS, 0) for _ in range(count - 1))]
+
+    def add(self, weights: Any, values: Any) -> None:
+        part = self._next % len(self._parts)
+        self._parts[part] = self._e.dot4(self._parts[part], weights, values)
+        self._next += 1
+
+    def total(self) -> Any:
+        parts = self._parts
+        while len(parts) > 1:
+            parts = [self._e.b.add(a, c) for a, c in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+
 def _emit_tile(count: int, kind: int) -> Any:
     def body(e: Emit, data: Any, start: Any, blocks: Any, records: Any, rows: Any, first: Any, out: Any) -> None:
         b = e.b
@@ -63,25 +81,24 @@ def _emit_tile(count: int, kind: int) -> Any:
         with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
             payload = e.at(panel, b.mul(loop.index, e.int(PAYLOAD[kind])))
             scale = e.at(scale_start, b.mul(loop.index, e.int(SCALES[kind])))
-            if count <= PREFETCHED:
-                for line in range(0, PAYLOAD[kind], 64):
-                    e.prefetch(e.at(payload, AHEAD + line))
+            for line in range(0, PAYLOAD[kind], 64):
+                e.prefetch(e.at(payload, AHEAD + line))
             record = [e.at(each, b.mul(loop.index, e.int(_RECORD))) for each in starts]
-            sums = [e.broadcast(e.at(each, 36), WORDS) for each in record for _ in range(2)]
+            chains = [_Chains(e, e.broadcast(e.at(each, 36), WORDS), _CHAINS.get(count, 1)) for each in record for _ in "ab"]
             for group in range(4):
                 halves = [_codes(e, kind, e.at(payload, half * PAYLOAD[kind] // 2), group) for half in range(2)]
                 for parity in range(2):
                     for t in range(count):
                         values = e.broadcast(e.at(record[t], 16 * parity + 4 * group), WORDS)
                         for half in range(2):
-                            sums[2 * t + half] = e.dot4(sums[2 * t + half], halves[half][parity], values)
+                            chains[2 * t + half].add(halves[half][parity], values)
             scales = [_scales(e, kind, e.at(scale, half * SCALES[kind] // 2)) for half in range(2)]
             totals = []
             for t in range(count):
                 activation = e.broadcast(e.at(record[t], 32), WORDS)
                 for half in range(2):
                     factor = _scaled(e, kind, scales[half], activation)
-                    whole = b.sitofp(sums[2 * t + half], FLOATS)
+                    whole = b.sitofp(chains[2 * t + half].total(), FLOATS)
                     totals.append(e.fma(whole, factor, loop.carried[2 * t + half]))
             loop.carry(*totals)
         for place, total in enumerate(loop.out):
@@ -140,6 +157,21 @@ def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: 
         _int4_3(data, start, blocks, records, rows, first, out)
     else:
         _int4_4(data, start, blocks, records, rows, first, out)
+
+
+def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
+    source, biases, target = (e.at(p, e.b.mul(i, e.int(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
+    wide = e.splat(factor, FLOATS)
+    for half in (0, 64):
+        total = e.b.fadd(e.load(e.at(source, half), FLOATS), e.load(e.at(biases, half), FLOATS))
+        place = e.at(target, half)
+        e.store(e.b.fadd(e.load(place, FLOATS), e.b.fmul(total, wide)), place)
+
+
+@intrinsic
+def add_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001, ANN201
+    """y[to:to + 32] += (sums[at:] + bias[bias_at:]) * factor, all flat float32."""
+    return wants(sums, at, bias, bias_at, factor, y, to), emitter(_add_row)
 
 
 def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
