@@ -20,7 +20,8 @@ def aligned(size: int) -> NDArray[np.uint8]:
     Small pages cost a quarter of the read bandwidth where memory is fast.
     """
     if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        area = mmap.mmap(-1, size + _LARGE)
+        # private: pages that could be shared with a child are never large
+        area = mmap.mmap(-1, size + _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         area.madvise(mmap.MADV_HUGEPAGE)
         whole, step = np.frombuffer(area, np.uint8), _LARGE
     else:
