@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 import psutil
 from llvmlite import ir
 from numba.core import config, types
@@ -94,3 +95,19 @@ def _folder(given: str) -> str:
         if os.access(folder, os.W_OK):
             return str(folder)
     return ""
+
+
+@kernel
+def shares(count, workers, least):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+    """Bounds of pieces of a range, half a thread's even share of what is left at a time, down to `least`.
+
+    Long pieces keep a core's reads in one stream, which memory answers fastest; the short ones at the end even things out.
+    """
+    bounds = np.empty(count + 1, np.int64)
+    bounds[0], pieces = 0, 0
+    while bounds[pieces] < count:
+        left = count - bounds[pieces]
+        size = max(left // (2 * workers), least) if workers > 1 else left
+        bounds[pieces + 1] = bounds[pieces] + min(size, left)
+        pieces += 1
+    return bounds[: pieces + 1]

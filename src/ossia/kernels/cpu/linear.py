@@ -3,15 +3,15 @@
 In: rows [T, D], a weight's arrays. Out: float32 [T, R], biases added.
 It does not know what a layer is or how a weight was packed.
 
-Shape legend: see ossia.kernels. Few rows: a task is one panel, read once from memory. Many: a task is several panels,
-and rows come in portions that stay in the core's cache while the panels pass over them.
+Shape legend: see ossia.kernels. Few rows: a task is a run of panels, read once from memory, in one stream. Many: a task
+is some panels, and rows come in portions that stay in the core's cache while the panels pass over them.
 """
 
 import numpy as np
 from numba import prange
 
 from ossia.kernels.cpu.exact import dots
-from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.norm import FEW, norm_row
 from ossia.kernels.cpu.tiles import add_row, round_row, row_sums, tile_size
 
@@ -70,6 +70,16 @@ def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: A
 
 
 @kernel
+def even_shares(panels, workers):  # noqa: ANN001, ANN201
+    """Bounds of groups of panels, for many rows."""
+    group = max(1, min(GROUP, panels // (4 * workers)))
+    bounds = np.empty(-(-panels // group) + 1, np.int64)
+    for i in range(bounds.size):
+        bounds[i] = min(i * group, panels)
+    return bounds
+
+
+@kernel
 def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
     out = np.empty(6 * 32, np.float32)
@@ -94,13 +104,13 @@ def multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers):
     rows = y_TR.shape[0]
     numbers = np.arange(rows * terms).astype(np.int32)
     panels = -(-y_TR.shape[1] // 32)
-    group = (2 if panels >= 64 else 1) if rows <= FEW_ROWS else GROUP
+    bounds = shares(panels, workers, 1) if rows <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)
-        while task * group < panels:
+        while task < bounds.size - 1:
             for first in range(0, rows, PORTION):
-                for p in range(task * group, min(task * group + group, panels)):
+                for p in range(bounds[task], bounds[task + 1]):
                     last = min(first + PORTION, rows)
                     panel_rows(kind, data, p * stride, blocks, records, numbers, terms, first, last, bias_R, 32 * p, y_TR)
             task = take(counter)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.exact import dots
-from ossia.kernels.cpu.jit import kernel, parallel, take
-from ossia.kernels.cpu.linear import FEW_ROWS, PORTION
+from ossia.kernels.cpu.jit import kernel, parallel, shares, take
+from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, wants
 from ossia.kernels.cpu.tiles import add_row, records_of, round_row_block, row_sums, tile_size
 
@@ -135,17 +135,19 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
     to_blocks = panels // 2
     numbers = records_of(rows_N, terms)
     out = np.empty(rows_N.size * terms * to_blocks * 10, np.int32)
+    bounds = shares(used.size * to_blocks, workers, 1)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)
-        while task < used.size * to_blocks:
-            e, b = used[task // to_blocks], task % to_blocks
-            start = (e * panels + 2 * b) * stride
-            bias = bias_EPR[e, 2 * b : 2 * b + 2].reshape(-1)
-            _up_pairs(
-                data, start, stride, blocks, records, numbers, terms, starts[e], starts[e + 1],
-                bias, limit, to_blocks, b, code_bias, out,
-            )  # fmt: skip
+        while task < bounds.size - 1:
+            for place in range(bounds[task], bounds[task + 1]):
+                e, b = used[place // to_blocks], place % to_blocks
+                start = (e * panels + 2 * b) * stride
+                bias = bias_EPR[e, 2 * b : 2 * b + 2].reshape(-1)
+                _up_pairs(
+                    data, start, stride, blocks, records, numbers, terms, starts[e], starts[e + 1],
+                    bias, limit, to_blocks, b, code_bias, out,
+                )  # fmt: skip
             task = take(counter)
     return out
 
@@ -169,16 +171,16 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
     rows_N, weights_N, starts, used = pairs
     panels = bias_EPR.shape[1]
     numbers = np.arange(rows_N.size * terms).astype(np.int32)
-    group = max(1, min(2 if out_TD.shape[0] <= FEW_ROWS else 4, panels // (4 * workers)))
+    bounds = shares(panels, workers, 1) if out_TD.shape[0] <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         task = take(counter)
-        while task * group < panels:
+        while task < bounds.size - 1:
             for u in range(used.size):
                 e = used[u]
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last = min(first + PORTION, starts[e + 1])
-                    for p in range(task * group, min(task * group + group, panels)):
+                    for p in range(bounds[task], bounds[task + 1]):
                         start = (e * panels + p) * stride
                         _down_pairs(
                             data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N,

@@ -1,6 +1,6 @@
 """What this machine can do at this moment: bytes read a second, int8 products a second. Ceilings for a benchmark.
 
-In: how many threads. Out: rates, the best of a few short runs.
+In: how many threads. Out: rates, the median of a few short runs.
 It does not know models. Shared machines drift: probe between the runs that are to be compared with it.
 """
 
@@ -21,7 +21,7 @@ _PIECE = 1 << 20  # bytes a thread reads at a time
 _VECTORS = 8  # read or multiplied side by side, enough to hide an instruction's latency
 _CHAINS = 12
 _ROUNDS = 200_000
-_RUNS = 3
+_RUNS = 5
 
 
 @intrinsic
@@ -80,13 +80,13 @@ def _multiply_all(rounds, workers):  # noqa: ANN001, ANN202
 def read_bandwidth(gib: float = 0.5, threads: int | None = None) -> float:
     """Bytes a second that all threads together read from memory, in one stream each after another."""
     data = _area(int(gib * 1024))
-    return data.size / _best(lambda: _read_all(data, data.size // _PIECE, threads or physical_cores()))
+    return data.size / _typical(lambda: _read_all(data, data.size // _PIECE, threads or physical_cores()))
 
 
 def int8_peak(threads: int | None = None) -> float:
     """Multiply-accumulates a second of int8 dot products that never leave the registers."""
     workers = threads or physical_cores()
-    return workers * _ROUNDS * _CHAINS * 64 / _best(lambda: _multiply_all(_ROUNDS, workers))
+    return workers * _ROUNDS * _CHAINS * 64 / _typical(lambda: _multiply_all(_ROUNDS, workers))
 
 
 @cache
@@ -96,11 +96,11 @@ def _area(mebibytes: int) -> NDArray[np.int8]:
     return data.view(np.int8)
 
 
-def _best(work: Any) -> float:
+def _typical(work: Any) -> float:
     work()
     spent = []
     for _ in range(_RUNS):
         started = time.perf_counter()
         work()
         spent.append(time.perf_counter() - started)
-    return min(spent)
+    return sorted(spent)[_RUNS // 2]

@@ -22,7 +22,7 @@ from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORD
 WORDS_A_BLOCK = 10  # of a record
 _RECORD = 4 * WORDS_A_BLOCK
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
-AHEAD = 4096  # bytes: what a core reads while memory answers
+AHEAD = 3072  # bytes: what a core reads while memory answers
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
