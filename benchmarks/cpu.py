@@ -143,8 +143,8 @@ def worker(args: argparse.Namespace) -> None:
     from ossia.bench.subject import Choice
 
     group = GROUPS[args.worker]
-    choice = Choice(model=args.model, dense=args.dense, kv=args.kv)
-    report = run(choice, group.cases, threads=args.threads, repeat=args.repeat, with_engine=group.engine)
+    choice = Choice(model=args.model, dense=args.dense, kv=args.kv, threads=args.threads)
+    report = run(choice, group.cases, repeat=args.repeat, with_engine=group.engine)
     print(json.dumps(as_json(report), allow_nan=False))
 
 

@@ -5,11 +5,10 @@ It does not know how anything is done: each command calls the layer that does.
 """
 
 import json
-import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -25,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_DENSE_HELP = "Weights outside the experts: int8, int4 or bf16 (as they are)."
+_KV_HELP = "Keys and values: bf16, int8 or f32."
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A checkpoint's folder, a Hugging Face name, or the embedded ossia-mini.")
 ]
@@ -45,6 +46,9 @@ def chat(
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     backend: Annotated[str, typer.Option(help="cpu, or reference (torch, for checking).")] = "cpu",
+    dense: Annotated[str | None, typer.Option(help=f"{_DENSE_HELP} Unless said: int8, or bf16 if small.")] = None,
+    kv: Annotated[str | None, typer.Option(help=f"{_KV_HELP} Unless said: bf16, or f32 if small.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
 ) -> None:
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
     from ossia.chat import Chat
@@ -58,7 +62,7 @@ def chat(
 
     def make() -> Chat:
         return Chat(
-            _load(model, backend),
+            _load(model, backend, dense=dense, kv=kv, threads=threads),
             instructions=instructions,
             effort=effort,  # type: ignore[arg-type]
             tools=tools_from(tools) if tools else (),
@@ -94,7 +98,7 @@ def bench(
     batch: Annotated[list[str] | None, typer.Option(help="Sequences that decode together.")] = None,
     depth: Annotated[list[str] | None, typer.Option(help="Tokens in the cache before it begins; 0.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of each.")] = 5,
-    dense: Annotated[str, typer.Option(help="Weights outside the experts: int8, bf16 or int4.")] = "int8",
+    dense: Annotated[str, typer.Option(help=_DENSE_HELP)] = "int8",
     kv: Annotated[str, typer.Option(help="Keys and values: bf16 or int8.")] = "bf16",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
     backend: Annotated[str, typer.Option(help="cpu, or reference (torch).")] = "cpu",
@@ -112,9 +116,9 @@ def bench(
         if not (prompts or gens):
             prompts, gens = [512], [128]
         cases = cases_of(prompts, gens, batches, depths or [0])
-        chosen = Choice(model, shape, _backend(backend), dense, kv)  # type: ignore[arg-type]
+        chosen = Choice(model, shape, _backend(backend), dense, kv, threads)  # type: ignore[arg-type]
         with _status() as say:
-            report = run(chosen, cases, threads=threads, repeat=repeat, say=say)
+            report = run(chosen, cases, repeat=repeat, say=say)
         typer.echo(json.dumps(to_json(report), allow_nan=False) if as_json else as_text(report))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -182,23 +186,21 @@ def train(
 
 def main() -> None:
     """The console script's entry."""
-    # OpenMP's threads spin while they wait, which starves everything else on a busy machine
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
 
 
-def _load(name: str, backend: str):  # noqa: ANN202 - Model's module is imported only when a command needs it
+def _load(name: str, backend: str, **kinds: Any):  # noqa: ANN202 - Model's module is imported only when a command needs it
     from ossia.loading import load
 
     backend = _backend(backend)
     if not sys.stderr.isatty() or name == "ossia-mini":
-        return load(name, backend)
+        return load(name, backend, **kinds)
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"loading {name}", total=None)
-        return load(name, backend, lambda done, total: bar.update(task, completed=done, total=total))
+        return load(name, backend, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
 
 
 def _backend(name: str) -> "Backend":

@@ -75,14 +75,15 @@ def load(
 
     backend: "cpu" (the default), or "reference" (torch, float32, for checking). progress(done, total) is called after
     each layer. On a CPU `dense` says what attention and unembedding weights are kept in ("int8", "int4", or "bf16": as
-    they are), `kv` what keys and values are ("bf16", "int8" or "f32"). Unless said, int8 and bf16; a model so small that
-    rounding gains nothing keeps its bits and has float32 keys and values. threads: the physical cores, unless said. Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
+    they are), `kv` what keys and values are ("bf16", "int8" or "f32"): unless said, int8 and bf16, but a model so small
+    that rounding gains nothing keeps its bits and has float32 keys and values. threads: the physical cores, unless said.
+    Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
     """
     folder = find(path_or_name)
     checkpoint = open_checkpoint(folder)
     is_small = _dense_weights(checkpoint.config) <= SMALL
-    kinds = {"dense": dense or ("bf16" if is_small else "int8"), "kv": kv or ("f32" if is_small else "bf16")}
-    transformer = load_transformer(checkpoint, ops(backend or "cpu", workers=threads, **kinds), progress)
+    dense, kv = dense or ("bf16" if is_small else "int8"), kv or ("f32" if is_small else "bf16")
+    transformer = load_transformer(checkpoint, ops(backend or "cpu", dense=dense, kv=kv, workers=threads), progress)
     tokenizer_file = _tokenizer_file(folder)
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()

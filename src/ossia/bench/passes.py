@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.bench.counts import Formats, cache_bytes
-from ossia.bench.subject import HAS_WINDOWS, empty_cache
+from ossia.bench.subject import STEP_TOKENS, repeat_blocks
 from ossia.engine.blocks import blocks_for
 from ossia.kernels import Batch
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer
 
-STEP_TOKENS = 512  # prompt tokens a pass, as the engine's default
+COMPUTED = 8192  # depth up to which a cache is filled by computing; a deeper one repeats its first blocks, for the same work
 SHORT_PROMPT = 16  # before tokens that are decoded at no depth; llama-batched-bench's -npp 16
 
 
@@ -105,13 +105,19 @@ class Passes:
         reach = window + max(self._step, *(case.tokens for case in cases))
         self._blocks_SB, blocks = _table(lengths, blocks_for(longest))
         self._windows_SB, windows = _table(lengths, min(blocks_for(longest), blocks_for(reach) + 1))
-        self._cache: list[Any] = empty_cache(transformer, blocks, windows)
+        self._cache: list[Any] = transformer.cache(blocks, windows)
+        self._counts = [windows if window else blocks for window in transformer.config.windows]
         rng = np.random.default_rng(seed)
         self._tokens_SN = rng.integers(0, transformer.config.vocab, (rows, longest), dtype=np.int32)
         self._filled = [0] * rows
 
     def prepare(self, case: Case) -> None:
         """Fill the cache up to where the case begins, and run a little of it, so that nothing is compiled later."""
+        if case.first > COMPUTED and self._filled[0] < case.first:
+            self._prompt(0, self._filled[0], STEP_TOKENS)
+            filled = blocks_for(STEP_TOKENS)
+            if all(repeat_blocks(*each, filled) for each in zip(self._cache, self._counts, strict=True)):
+                self._filled[0] = case.first
         for row in range(case.rows):
             if self._filled[row] < case.first:
                 self._prompt(row, self._filled[row], case.first)
@@ -157,7 +163,7 @@ class Passes:
             np.ascontiguousarray(tokens_T),
             positions_T,
             np.array(starts, np.int32),
-            *(np.ascontiguousarray(table) for table in (tables if HAS_WINDOWS else tables[:1])),  # type: ignore[misc]
+            *(np.ascontiguousarray(table) for table in tables),
             sampled_R=np.array(wanted, np.int32),
         )
         self._transformer.ops.host(self._transformer.forward(batch, self._cache))

@@ -10,7 +10,7 @@ from ossia.bench.counts import Formats
 from ossia.bench.measure import Report, Say, measure
 from ossia.bench.passes import Case, bench_cache_bytes, check_context
 from ossia.bench.probes import ProcessProbe
-from ossia.bench.subject import Choice, check_memory, load_subject, use_threads
+from ossia.bench.subject import Choice, check_memory, load_subject, threads_of
 from ossia.model.config import ModelConfig
 
 
@@ -18,7 +18,6 @@ def run(
     choice: Choice,
     cases: Sequence[Case],
     *,
-    threads: int | None = None,
     repeat: int = 5,
     with_engine: bool = True,
     say: Say = lambda _: None,
@@ -29,7 +28,7 @@ def run(
         check_context(config, cases)
         check_memory(config, formats, bench_cache_bytes(config, formats, cases))
 
-    used = use_threads(threads)
+    used = threads_of(choice)
     with ProcessProbe(used) as probe:
         subject = load_subject(choice, check, lambda done, total: say(f"loading: layer {done} of {total}"))
         return measure(subject, cases, probe, threads=used, repeat=repeat, with_engine=with_engine, say=say)

@@ -5,7 +5,6 @@ It does not know cases or clocks, but for the time the load took. What the engin
 here alone.
 """
 
-import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +12,17 @@ from typing import Any, Literal, cast, get_args
 
 from ossia.bench.counts import Dense, Formats, Kv, formats_of, weight_bytes
 from ossia.bench.machine import available_bytes
+from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.hub import find
-from ossia.kernels import Backend, Batch, Ops, ops
+from ossia.kernels import BLOCK, Backend, Ops, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors
 from ossia.model.transformer import Transformer, load_transformer
 
 Progress = Callable[[int, int], None]
+STEP_TOKENS = 512  # of a prompt, as the engine's steps
 _GIB = 1 << 30
 _WORKING_BYTES = _GIB  # the unembedding while it is packed, activations, the interpreter
 
@@ -52,6 +53,7 @@ class Choice:
     backend: Backend = "cpu"
     dense: Dense = "int8"
     kv: Kv = "bf16"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.shape is None):
@@ -99,42 +101,37 @@ def check_memory(config: ModelConfig, formats: Formats, cache: int, available: i
         )
 
 
-def use_threads(threads: int | None) -> int:
-    """Let the CPU kernels use so many threads, or as many as they choose; how many that is."""
+def threads_of(choice: Choice) -> int:
+    """Threads that compute: as many as were asked for, else one a physical core."""
     import numba
 
-    if threads is not None:
-        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        if not 1 <= threads <= most:
-            raise ValueError(f"--threads {threads}: this machine has 1 to {most}")
-        numba.set_num_threads(threads)
-    return numba.get_num_threads()
+    from ossia.kernels.cpu.jit import physical_cores
+
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    if choice.threads is not None and not 1 <= choice.threads <= most:
+        raise ValueError(f"--threads {choice.threads}: this machine has 1 to {most}")
+    return choice.threads or physical_cores()
 
 
 def plain_engine(transformer: Transformer, tokens: int) -> Engine:
     """An engine with a cache for so many tokens that reuses no prefix and guesses no token ahead."""
-    asked = {"cache_tokens": tokens, "prefix_bytes": 0, "speculate": 0}
-    return _supported(Engine, transformer, **asked)
+    sizes = transformer.cache_bytes
+    # the sliding layers' share is small, but for short contexts it is as large as the others'
+    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + STEP_TOKENS // BLOCK * sizes.window
+    return Engine(transformer, cache_bytes=held, prefix_bytes=0, speculate=False)
 
 
-def empty_cache(transformer: Transformer, blocks: int, windows: int) -> list[Any]:
-    """A cache of `blocks` blocks for the layers that see everything, `windows` for those that slide."""
-    if HAS_WINDOWS:
-        return cast(Any, transformer).cache(blocks, windows)
-    return transformer.cache(blocks)
-
-
-HAS_WINDOWS = "windows_SB" in Batch._fields
+def repeat_blocks(cache: Any, count: int, filled: int) -> bool:
+    """Copy a layer's first `filled` blocks over all of its `count`; False for a cache that cannot be seen into."""
+    data = getattr(cache, "data", None)
+    if data is None or filled >= count:
+        return data is not None
+    blocks = data.reshape(count, -1)
+    for first in range(filled, count, filled):
+        blocks[first : first + filled] = blocks[: min(filled, count - first)]
+    return True
 
 
 def kernels_of(choice: Choice) -> Ops:
     """The op set that was chosen."""
-    if choice.backend != "cpu":
-        return ops(choice.backend)
-    return _supported(ops, choice.backend, dense=choice.dense, kv=choice.kv)
-
-
-def _supported(make: Callable[..., Any], *given: Any, **asked: Any) -> Any:
-    """Call with those of the named arguments that it has."""
-    known = inspect.signature(make).parameters
-    return make(*given, **{name: value for name, value in asked.items() if name in known})
+    return ops(choice.backend, dense=choice.dense, kv=choice.kv, workers=choice.threads)

@@ -212,7 +212,8 @@ class CpuOps:
             up_dense(_wide(routing.x_TD, up.width), pairs, up.weight, up.bias_ER, np.float32(limit), h_NF, workers)
             down_dense(h_NF, pairs, down.weight, down.bias_ER, residual_TD, workers)
             return residual_TD
-        assert isinstance(up, PackedExperts) and isinstance(down, PackedExperts), "a checkpoint has one kind of experts"
+        assert isinstance(up, PackedExperts), "a checkpoint has one kind of experts"
+        assert isinstance(down, PackedExperts), "a checkpoint has one kind of experts"
         pairs = sort_pairs(routing.experts_TK, routing.weights_TK, up.panels.matrices)
         u, d, cap = up.panels, down.panels, np.float32(limit)
         bias, terms, workers = BIAS[MXFP4], self._terms, self._workers(routing.experts_TK.size * d.rows * d.width)

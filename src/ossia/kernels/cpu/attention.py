@@ -4,8 +4,9 @@ In: rotated queries, the cache's bytes, which blocks are whose. Out: heads' outp
 It does not know projections' weights or how the cache was written.
 
 Keys are taken in chunks of 128 and splits of 1024, counted from the sequence's start: inside a split the softmax runs
-from chunk to chunk, the first from the sink on, and splits are merged in order. So a row's bits depend on its position only, not on the rows in its
-tile, nor on whether its splits were shared out over threads. A masked key weighs exactly 0, which changes no bit.
+from chunk to chunk, the first from the sink on, and splits are merged in order. So a row's bits depend on its position
+only, not on the rows in its tile, nor on whether its splits were shared out over threads. A masked key weighs exactly
+0, which changes no bit.
 
 Shape legend: see ossia.kernels; J queries of a tile: its rows times the heads that share a key head.
 """
@@ -15,11 +16,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.extending import intrinsic
 
 from ossia.kernels.cpu.cache import BF16, ELEMENT, F32, INT8
 from ossia.kernels.cpu.jit import kernel, parallel, take
-from ossia.kernels.cpu.simd import FLOATS, I8, I64, LANES, WORDS, Emit, emitter, wants
+from ossia.kernels.cpu.simd import FLOATS, I8, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
 
 CHUNK = 128  # keys under one maximum
 SPLIT = 1024  # keys that one thread takes at once
@@ -43,16 +43,16 @@ def _make_score(kind: int) -> Any:
 
     def body(e: Emit, q: Any, at: Any, d: Any, data: Any, starts: Any, count: Any, scales: Any, out: Any, to: Any) -> None:
         b = e.b
-        queries = [e.at(q, b.mul(b.add(at, b.mul(d, e.int(j))), e.int(4))) for j in range(AT_ONCE)]
-        rows = [e.at(out, b.mul(b.add(to, e.int(CHUNK * j)), e.int(4))) for j in range(AT_ONCE)]
-        with e.loop(b.udiv(b.add(count, e.int(1)), e.int(2))) as pair:
-            first = b.mul(pair.index, e.int(2))
-            behind = b.add(first, e.int(1))
+        queries = [e.at(q, b.mul(b.add(at, b.mul(d, e.whole(j))), e.whole(4))) for j in range(AT_ONCE)]
+        rows = [e.at(out, b.mul(b.add(to, e.whole(CHUNK * j)), e.whole(4))) for j in range(AT_ONCE)]
+        with e.loop(b.udiv(b.add(count, e.whole(1)), e.whole(2))) as pair:
+            first = b.mul(pair.index, e.whole(2))
+            behind = b.add(first, e.whole(1))
             numbers = [first, b.select(b.icmp_signed("<", behind, count), behind, first)]
-            keys = [e.at(data, e.load(e.at(starts, b.mul(number, e.int(8))), I64)) for number in numbers]
+            keys = [e.at(data, e.load(e.at(starts, b.mul(number, e.whole(8))), I64)) for number in numbers]
             with e.loop(d, [e.floats(0.0)] * (2 * AT_ONCE)) as loop:
-                lanes = [_load_16(e, kind, e.at(key, b.mul(loop.index, e.int(LANES * size)))) for key in keys]
-                offset = b.mul(loop.index, e.int(4))
+                lanes = [_load_16(e, kind, e.at(key, b.mul(loop.index, e.whole(LANES * size)))) for key in keys]
+                offset = b.mul(loop.index, e.whole(4))
                 sums = []
                 for j in range(AT_ONCE):
                     value = e.broadcast(e.at(queries[j], offset), FLOATS)
@@ -61,7 +61,7 @@ def _make_score(kind: int) -> Any:
             for place, score in enumerate(loop.out):
                 if kind == INT8:
                     score = b.fmul(score, e.load(e.at(keys[place % 2], scales), FLOATS))
-                e.store(score, e.at(rows[place // 2], b.mul(b.add(first, e.int(place % 2)), e.int(64))))
+                e.store(score, e.at(rows[place // 2], b.mul(b.add(first, e.whole(place % 2)), e.whole(64))))
             pair.carry()
 
     generate = emitter(body)
@@ -79,18 +79,18 @@ def _make_weigh(kind: int, columns: int) -> Any:
 
     def body(e: Emit, p: Any, at: Any, data: Any, starts: Any, count: Any, inside: Any, wide: Any, out: Any, to: Any) -> None:
         b = e.b
-        weights = [e.at(p, b.mul(b.add(at, e.int(CHUNK * j)), e.int(4))) for j in range(AT_ONCE)]
-        places = [e.at(out, b.mul(b.add(to, b.mul(wide, e.int(j))), e.int(4))) for j in range(AT_ONCE)]
+        weights = [e.at(p, b.mul(b.add(at, e.whole(CHUNK * j)), e.whole(4))) for j in range(AT_ONCE)]
+        places = [e.at(out, b.mul(b.add(to, b.mul(wide, e.whole(j))), e.whole(4))) for j in range(AT_ONCE)]
         sums = [e.load(e.at(place, 64 * c), FLOATS) for place in places for c in range(columns)]
         with e.loop(count, sums) as block:
-            values = e.at(e.at(data, e.load(e.at(starts, b.mul(block.index, e.int(8))), I64)), inside)
-            row = [e.at(each, b.mul(block.index, e.int(64))) for each in weights]
+            values = e.at(e.at(data, e.load(e.at(starts, b.mul(block.index, e.whole(8))), I64)), inside)
+            row = [e.at(each, b.mul(block.index, e.whole(64))) for each in weights]
             with e.loop(LANES, block.carried) as key:
-                there = e.at(values, b.mul(b.mul(key.index, wide), e.int(size)))
+                there = e.at(values, b.mul(b.mul(key.index, wide), e.whole(size)))
                 value = [_load_16(e, kind, e.at(there, LANES * size * c)) for c in range(columns)]
                 new = []
                 for j in range(AT_ONCE):
-                    weight = e.broadcast(e.at(row[j], b.mul(key.index, e.int(4))), FLOATS)
+                    weight = e.broadcast(e.at(row[j], b.mul(key.index, e.whole(4))), FLOATS)
                     new += [e.fma(weight, value[c], key.carried[j * columns + c]) for c in range(columns)]
                 key.carry(*new)
             block.carry(*key.out)
@@ -117,12 +117,12 @@ def _softmax(typingctx, scores, at, vectors, first, low, high, tops, sums, j):  
 
     def body(e: Emit, scores: Any, at: Any, vectors: Any, first: Any, low: Any, high: Any, tops: Any, sums: Any, j: Any) -> Any:
         b = e.b
-        source, top_at = e.at(scores, b.mul(at, e.int(4))), e.at(tops, b.mul(j, e.int(4)))
+        source, top_at = e.at(scores, b.mul(at, e.whole(4))), e.at(tops, b.mul(j, e.whole(4)))
         lanes = e.constant(WORDS, list(range(LANES)))
         edges = [e.splat(b.trunc(b.sub(edge, first), WORDS.element), WORDS) for edge in (low, high)]
         with e.loop(vectors, [e.floats(NOWHERE)]) as loop:
-            place = e.at(source, b.mul(loop.index, e.int(64)))
-            key = b.add(lanes, e.splat(b.trunc(b.mul(loop.index, e.int(LANES)), WORDS.element), WORDS))
+            place = e.at(source, b.mul(loop.index, e.whole(64)))
+            key = b.add(lanes, e.splat(b.trunc(b.mul(loop.index, e.whole(LANES)), WORDS.element), WORDS))
             seen = b.and_(b.icmp_signed(">=", key, edges[0]), b.icmp_signed("<=", key, edges[1]))
             score = b.select(seen, e.load(place, FLOATS), e.floats(-float("inf")))
             e.store(score, place)
@@ -133,9 +133,9 @@ def _softmax(typingctx, scores, at, vectors, first, low, high, tops, sums, j):  
         e.store(top, top_at)
         wide_top = e.splat(top, FLOATS)
         factor = e.exp(b.fsub(e.splat(before, FLOATS), wide_top))
-        sum_at = e.at(sums, b.mul(j, e.int(64)))
+        sum_at = e.at(sums, b.mul(j, e.whole(64)))
         with e.loop(vectors, [b.fmul(e.load(sum_at, FLOATS), factor)]) as loop:
-            place = e.at(source, b.mul(loop.index, e.int(64)))
+            place = e.at(source, b.mul(loop.index, e.whole(64)))
             weight = e.exp(b.fsub(e.load(place, FLOATS), wide_top))
             e.store(weight, place)
             loop.carry(b.fadd(loop.carried[0], weight))

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape
 from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.norm import FEW
-from ossia.kernels.cpu.simd import I16, I32
+from ossia.kernels.cpu.simd import I16, I32, intrinsic
 
 BF16, INT8, F32 = 0, 1, 2
 ELEMENT = (2, 1, 4)  # bytes

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
 from ossia.kernels.cpu.jit import kernel
-from ossia.kernels.cpu.simd import FLOATS, TARGET, Emit, arguments, emitter, wants
+from ossia.kernels.cpu.simd import FLOATS, TARGET, Emit, arguments, emitter, intrinsic, wants
 
 LANES = 16
 
@@ -26,14 +25,14 @@ def _emit_tile(count: int, rows: int) -> Any:
     def body(e: Emit, is_bf16: bool, x: Any, at: Any, w: Any, first: Any, width: Any, out: Any) -> None:
         """out[t * rows + r] = x[at + t * width:] . w[first + r * width:]"""
         b, size = e.b, 2 if is_bf16 else 4
-        xs = [e.at(x, b.mul(b.add(at, b.mul(width, e.int(t))), e.int(4))) for t in range(count)]
-        ws = [e.at(w, b.mul(b.add(first, b.mul(width, e.int(r))), e.int(size))) for r in range(rows)]
-        steps = b.udiv(width, e.int(LANES))
+        xs = [e.at(x, b.mul(b.add(at, b.mul(width, e.whole(t))), e.whole(4))) for t in range(count)]
+        ws = [e.at(w, b.mul(b.add(first, b.mul(width, e.whole(r))), e.whole(size))) for r in range(rows)]
+        steps = b.udiv(width, e.whole(LANES))
         with e.loop(steps, [e.floats(0.0)] * (count * rows)) as loop:
-            weights = [_weights(e, is_bf16, e.at(each, b.mul(loop.index, e.int(LANES * size)))) for each in ws]
+            weights = [_weights(e, is_bf16, e.at(each, b.mul(loop.index, e.whole(LANES * size)))) for each in ws]
             sums = []
             for t in range(count):
-                values = e.load(e.at(xs[t], b.mul(loop.index, e.int(4 * LANES))), FLOATS)
+                values = e.load(e.at(xs[t], b.mul(loop.index, e.whole(4 * LANES))), FLOATS)
                 sums += [e.fma(values, weights[r], loop.carried[t * rows + r]) for r in range(rows)]
             loop.carry(*sums)
         for place, total in enumerate(loop.out):
@@ -65,9 +64,9 @@ def sum_squares(typingctx, x, at, width):  # noqa: ANN001, ANN201
     """Of x[at:at + width], width a multiple of 16."""
 
     def body(e: Emit, x: Any, at: Any, width: Any) -> Any:
-        source = e.at(x, e.b.mul(at, e.int(4)))
-        with e.loop(e.b.udiv(width, e.int(LANES)), [e.floats(0.0)]) as loop:
-            values = e.load(e.at(source, e.b.mul(loop.index, e.int(4 * LANES))), FLOATS)
+        source = e.at(x, e.b.mul(at, e.whole(4)))
+        with e.loop(e.b.udiv(width, e.whole(LANES)), [e.floats(0.0)]) as loop:
+            values = e.load(e.at(source, e.b.mul(loop.index, e.whole(4 * LANES))), FLOATS)
             loop.carry(e.fma(values, values, loop.carried[0]))
         return e.sum(loop.out[0])
 

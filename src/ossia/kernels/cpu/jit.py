@@ -18,8 +18,9 @@ import numba
 import numpy as np
 import psutil
 from llvmlite import ir
-from numba.core import config, types
-from numba.extending import intrinsic
+from numba.core import config as numba_config
+from numba.core import types
+from numba.extending import intrinsic as numba_intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -56,9 +57,7 @@ def physical_cores() -> int:
     return max(1, min(cores, allowed, numba.get_num_threads()))
 
 
-@intrinsic
-def take(typingctx: Any, counter: Any) -> Any:
-    """The counter's value, which goes up by one: each caller, on whatever thread, gets another number."""
+def _take(typingctx: Any, counter: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -67,9 +66,14 @@ def take(typingctx: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
+# the counter's value, which goes up by one: each caller, on whatever thread, gets another number
+take: Any = numba_intrinsic(_take)
+
+
 @contextmanager
 def _cache_folder() -> Iterator[None]:
     """Numba stamps a compiled function with its own file only; here, with all that it is made of."""
+    config: Any = numba_config  # its settings come from the environment, unseen by type checkers
     before = config.CACHE_DIR
     folder = _folder(before)
     if folder:

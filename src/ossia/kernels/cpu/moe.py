@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares
-from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, wants
+from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.tiles import add_row, records_of, round_row_block, row_sums, tile_size
 
 
@@ -95,14 +94,14 @@ def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN001, ANN201
 def _emit_swiglu(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, limit: Any, out: Any, to: Any) -> None:
     """16 gates at sums[at], their ups behind them, biases likewise -> 16 floats at out[to]."""
     b = e.b
-    source, biases = e.at(sums, b.mul(at, e.int(4))), e.at(bias, b.mul(bias_at, e.int(4)))
+    source, biases = e.at(sums, b.mul(at, e.whole(4))), e.at(bias, b.mul(bias_at, e.whole(4)))
     high, low = e.splat(limit, FLOATS), e.splat(b.fneg(limit), FLOATS)
     gate = e.least(b.fadd(e.load(source, FLOATS), e.load(biases, FLOATS)), high)
     up = b.fadd(e.load(e.at(source, 64), FLOATS), e.load(e.at(biases, 64), FLOATS))
     up = e.most(e.least(up, high), low)
     slowed = e.exp(b.fmul(gate, e.floats(-SWIGLU_SLOPE)))
     swish = b.fdiv(gate, b.fadd(slowed, e.floats(1.0)))
-    e.store(b.fmul(swish, b.fadd(up, e.floats(1.0))), e.at(out, b.mul(to, e.int(4))))
+    e.store(b.fmul(swish, b.fadd(up, e.floats(1.0))), e.at(out, b.mul(to, e.whole(4))))
 
 
 @intrinsic

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from ossia.kernels import HostArray
 from ossia.kernels.cpu.jit import kernel, parallel, physical_cores, take
 from ossia.kernels.cpu.memory import aligned, let_go
-from ossia.kernels.cpu.simd import F32, I32, TARGET
+from ossia.kernels.cpu.simd import F32, I32, TARGET, intrinsic
 from ossia.quant import QBLOCK, Mxfp4, widen
 
 ROWS = 32  # of a panel

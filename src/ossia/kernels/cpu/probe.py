@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from numba import prange, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ossia.kernels.cpu.jit import parallel, physical_cores, take
 from ossia.kernels.cpu.memory import aligned
-from ossia.kernels.cpu.simd import BYTES, WORDS, Emit, emitter, wants
+from ossia.kernels.cpu.simd import BYTES, WORDS, Emit, emitter, intrinsic, wants
 
 _PIECE = 1 << 20  # bytes a thread reads at a time
 _VECTORS = 8  # read or multiplied side by side, enough to hide an instruction's latency
@@ -31,7 +30,7 @@ def _read(typingctx, data, start, count):  # noqa: ANN001, ANN202
     def body(e: Emit, data: Any, start: Any, count: Any) -> Any:
         source = e.at(data, start)
         with e.loop(count, [e.constant(WORDS, 0)] * _VECTORS) as loop:
-            place = e.at(source, e.b.mul(loop.index, e.int(64 * _VECTORS)))
+            place = e.at(source, e.b.mul(loop.index, e.whole(64 * _VECTORS)))
             loop.carry(*(e.b.xor(sofar, e.load(e.at(place, 64 * i), WORDS)) for i, sofar in enumerate(loop.carried)))
         total = loop.out[0]
         for part in loop.out[1:]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import binding, ir
 from numba.core import config, types
+from numba.extending import intrinsic as numba_intrinsic
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 BYTES, WORDS, FLOATS = ir.VectorType(I8, 64), ir.VectorType(I32, 16), ir.VectorType(F32, 16)
@@ -52,10 +53,11 @@ def target_of(arch: str, features: frozenset[str]) -> Target:
 
 def host_target() -> Target:
     """Of the machine that Numba compiles for, NUMBA_CPU_FEATURES respected as Numba itself does."""
-    if config.CPU_FEATURES is None:
+    asked: str | None = getattr(config, "CPU_FEATURES")  # noqa: B009 - Numba sets it at import, unseen by type checkers
+    if asked is None:
         features = {name for name, there in binding.get_host_cpu_features().items() if there}
     else:
-        features = {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+        features = {name[1:] for name in asked.split(",") if name.startswith("+")}
     return target_of(binding.get_default_triple().split("-")[0], frozenset(features))
 
 
@@ -67,19 +69,20 @@ class Emit:
 
     # places
 
-    def int(self, value: Any) -> Any:
+    def whole(self, value: Any) -> Any:
         return ir.Constant(I64, value) if isinstance(value, int) else value
 
     def at(self, pointer: Any, offset: Any) -> Any:
-        return pointer if offset == 0 and isinstance(offset, int) else self.b.gep(pointer, [self.int(offset)])
+        return pointer if offset == 0 and isinstance(offset, int) else self.b.gep(pointer, [self.whole(offset)])
 
     def load(self, pointer: Any, kind: ir.Type) -> Any:
-        loaded = self.b.load(self.b.bitcast(pointer, kind.as_pointer()))
+        loaded: Any = self.b.load(self.b.bitcast(pointer, kind.as_pointer()))
         loaded.align = 1
         return loaded
 
     def store(self, value: Any, pointer: Any) -> None:
-        self.b.store(value, self.b.bitcast(pointer, value.type.as_pointer())).align = 1
+        stored: Any = self.b.store(value, self.b.bitcast(pointer, value.type.as_pointer()))
+        stored.align = 1
 
     def prefetch(self, pointer: Any) -> None:
         """Ask for a cache line that will be read once, soon."""
@@ -96,7 +99,7 @@ class Emit:
         b.branch(body)
         b.position_at_end(body)
         index = b.phi(I64)
-        index.add_incoming(self.int(0), before)
+        index.add_incoming(self.whole(0), before)
         phis = []
         for value in carried:
             phi = b.phi(value.type)
@@ -104,11 +107,11 @@ class Emit:
             phis.append(phi)
         state = Loop(index, phis)
         yield state
-        following = b.add(index, self.int(1))
+        following = b.add(index, self.whole(1))
         index.add_incoming(following, b.block)
         for phi, value in zip(phis, state.out, strict=True):
             phi.add_incoming(value, b.block)
-        b.cbranch(b.icmp_signed("<", following, self.int(count)), body, after)
+        b.cbranch(b.icmp_signed("<", following, self.whole(count)), body, after)
         b.position_at_end(after)
 
     # constants and broadcasts
@@ -295,6 +298,11 @@ class Loop:
 
 
 Body = Callable[..., Any]
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's, without its first parameter in the eyes of type checkers: compiled code does not pass it."""
+    return numba_intrinsic(function)
 
 
 def arguments(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> list[Any]:

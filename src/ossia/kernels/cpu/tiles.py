@@ -5,19 +5,18 @@ It does not know matrices, experts or threads.
 
 A record is one row of activations: for each block of 32 inputs ten words: 8 of int8 codes (evens, then odds), the
 float32 scale, and -bias times the codes' sum, with which the integer sum begins, so that the weights' bias is gone at its
-end. With `terms` of 2 or 3 a row has as
-many records, each of what the one before left over: 16 or 24 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
+end. With `terms` of 2 or 3 a row has as many records, each of what the one before left over: 16 or 24 bits instead of 8.
+A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
 """
 
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.extending import intrinsic
 
 from ossia.kernels.cpu.jit import kernel
 from ossia.kernels.cpu.panels import INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
-from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORDS, Emit, emitter, wants
+from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
 
 WORDS_A_BLOCK = 10  # of a record
 _RECORD = 4 * WORDS_A_BLOCK
@@ -74,16 +73,16 @@ def _emit_tile(count: int, kind: int) -> Any:
     def body(e: Emit, data: Any, start: Any, blocks: Any, records: Any, rows: Any, first: Any, out: Any) -> None:
         b = e.b
         panel = e.at(data, start)
-        scale_start = e.at(panel, b.mul(blocks, e.int(PAYLOAD[kind])))
-        length = b.mul(blocks, e.int(_RECORD))
-        numbers = [e.load(e.at(rows, b.mul(b.add(first, e.int(t)), e.int(4))), I32) for t in range(count)]
+        scale_start = e.at(panel, b.mul(blocks, e.whole(PAYLOAD[kind])))
+        length = b.mul(blocks, e.whole(_RECORD))
+        numbers = [e.load(e.at(rows, b.mul(b.add(first, e.whole(t)), e.whole(4))), I32) for t in range(count)]
         starts = [e.at(records, b.mul(b.zext(number, I64), length)) for number in numbers]
         with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
-            payload = e.at(panel, b.mul(loop.index, e.int(PAYLOAD[kind])))
-            scale = e.at(scale_start, b.mul(loop.index, e.int(SCALES[kind])))
+            payload = e.at(panel, b.mul(loop.index, e.whole(PAYLOAD[kind])))
+            scale = e.at(scale_start, b.mul(loop.index, e.whole(SCALES[kind])))
             for line in range(0, PAYLOAD[kind], 64):
                 e.prefetch(e.at(payload, AHEAD + line))
-            record = [e.at(each, b.mul(loop.index, e.int(_RECORD))) for each in starts]
+            record = [e.at(each, b.mul(loop.index, e.whole(_RECORD))) for each in starts]
             chains = [_Chains(e, e.broadcast(e.at(each, 36), WORDS), _CHAINS.get(count, 1)) for each in record for _ in "ab"]
             for group in range(4):
                 halves = [_codes(e, kind, e.at(payload, half * PAYLOAD[kind] // 2), group) for half in range(2)]
@@ -160,7 +159,7 @@ def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: 
 
 
 def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
-    source, biases, target = (e.at(p, e.b.mul(i, e.int(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
+    source, biases, target = (e.at(p, e.b.mul(i, e.whole(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
     wide = e.splat(factor, FLOATS)
     for half in (0, 64):
         total = e.b.fadd(e.load(e.at(source, half), FLOATS), e.load(e.at(biases, half), FLOATS))
@@ -177,7 +176,7 @@ def add_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001,
 def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
     """32 floats at x[offset] to the record words at records[place]; what was rounded off stays in x."""
     b = e.b
-    source, target = e.at(x, b.mul(offset, e.int(4))), e.at(records, b.mul(place, e.int(4)))
+    source, target = e.at(x, b.mul(offset, e.whole(4))), e.at(records, b.mul(place, e.whole(4)))
     low, high = e.load(source, FLOATS), e.load(e.at(source, 64), FLOATS)
     amax = e.highest(e.most(e.magnitude(low), e.magnitude(high)))
     is_kept = b.fcmp_ordered(">=", amax, ir.Constant(F32, LEAST_AMAX))
@@ -191,9 +190,9 @@ def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: A
         e.store(e.fma(whole[i], back, part), e.at(source, 64 * i))
     shorts = [b.trunc(part, ir.VectorType(I8, LANES)) for part in codes]
     order = [*range(0, 32, 2), *range(1, 32, 2)]
-    e.store(b.shuffle_vector(*shorts, ir.Constant(ir.VectorType(I32, 32), order)), target)
+    e.store(b.shuffle_vector(shorts[0], shorts[1], ir.Constant(ir.VectorType(I32, 32), order)), target)
     e.store(scale, e.at(target, 32))
-    total = e.reduce(b.add(*codes), b.add)
+    total = e.reduce(b.add(codes[0], codes[1]), b.add)
     e.store(b.sub(ir.Constant(I32, 0), b.mul(total, b.trunc(bias, I32))), e.at(target, 36))
 
 
