@@ -37,14 +37,14 @@ class Group:
 
 
 GROUPS = {
-    "short": Group(cases_of([512], [128], [], [0]), engine=True),
-    "prompt": Group(cases_of([2048], [], [], [0])),
+    "single": Group(cases_of([512, 2048], [128], [], [0]), engine=True),
     "depth": Group(cases_of([512], [64], [], [4096])),
     "batched": Group(cases_of([], [32], [1, 4, 8, 16], [0]), peer="batched"),
     "8k": Group(cases_of([], [32], [], [8192 - 32]), peer="none", rounds=1),
     "long": Group(cases_of([], [32], [], [4096, 32768, 131072 - 32]), peer="none", rounds=1),
 }
-DEFAULT_GROUPS = ("short", "prompt", "depth", "batched", "8k")
+WARM_UP = 64
+DEFAULT_GROUPS = ("single", "depth", "batched", "8k")
 TARGETS = {
     "tg128": "≥ 1.2, ≥ 90 % of bandwidth",
     "pp512": "≥ 5, ≥ 65 % of int8 peak",
@@ -86,6 +86,8 @@ def theirs(args: argparse.Namespace, group: str) -> Run:
     else:
         rates = {}
         for line in json.loads(out):
+            if line["n_prompt"] == WARM_UP:
+                continue
             kind, tokens = ("pp", line["n_prompt"]) if line["n_prompt"] else ("tg", line["n_gen"])
             rates[_name(kind, tokens, 1, line["n_depth"])] = statistics.median(line["samples_ts"])
     return {"rates": rates, "peak_rss_bytes": rss, "command": command}
@@ -98,9 +100,10 @@ def _peer_command(args: argparse.Namespace, group: Group) -> list[str]:
         context = str(max(case.rows * case.end for case in group.cases))
         command = [args.llama_batched_bench, "-m", args.gguf, "-t", threads, "-tb", threads, "-c", context, "-b", "512"]
         return [*command, *f"-ub 512 -npp 16 -ntg {tokens} -npl {rows} -fa on --output-format jsonl".split()]
-    prompts = _listed(case.tokens for case in group.cases if case.kind == "prompt") or "0"
+    # a short prompt first is the warm-up; llama-bench's own would run every case twice
+    prompts = _listed([WARM_UP, *(case.tokens for case in group.cases if case.kind == "prompt")])
     gens = _listed(case.tokens for case in group.cases if case.kind == "decode") or "0"
-    command = [args.llama_bench, "-m", args.gguf, "-t", threads, "-p", prompts, "-n", gens, "-r", repeat, "-fa", "1"]
+    command = [args.llama_bench, "-m", args.gguf, "-t", threads, "-p", prompts, "-n", gens, "-r", repeat, "-fa", "1", "--no-warmup"]
     return [*command, "-d", _listed(case.depth for case in group.cases), "-o", "json"]
 
 

@@ -77,7 +77,7 @@ def test_the_cache_is_counted_layer_by_layer():
     formats = formats_of("cpu")
     assert cache_bytes(B20, formats, 128) == 24 * 2048 * 128
     assert cache_bytes(B20, formats, 131072) == 12 * 2048 * (131072 + 128)
-    assert cache_bytes(B20, formats._replace(kv="int8"), 100) == 24 * 2 * 8 * (64 + 2) * 100
+    assert cache_bytes(B20, formats._replace(kv="int8"), 100) == 24 * 2 * 8 * (64 + 4) * 100
     assert decode_bytes(B20, formats, depth=4096) - decode_bytes(B20, formats) == cache_bytes(B20, formats, 4096)
 
 
@@ -244,7 +244,7 @@ def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
     [
         ({}, "choose one of -m"),
         ({"model": "m", "shape": "gpt-oss-20b"}, "choose one of -m"),
-        ({"shape": "gpt-oss-20b", "dense": "q4"}, "dense 'q4' is none of int8, bf16, int4"),
+        ({"shape": "gpt-oss-20b", "dense": "q4"}, "dense 'q4' is none of int8, int4, bf16"),
         ({"shape": "gpt-oss-20b", "kv": "fp8"}, "kv 'fp8' is none of bf16, int8"),
     ],
 )

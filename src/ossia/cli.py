@@ -99,7 +99,7 @@ def bench(
     depth: Annotated[list[str] | None, typer.Option(help="Tokens in the cache before it begins; 0.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of each.")] = 5,
     dense: Annotated[str, typer.Option(help=_DENSE_HELP)] = "int8",
-    kv: Annotated[str, typer.Option(help="Keys and values: bf16 or int8.")] = "bf16",
+    kv: Annotated[str, typer.Option(help=_KV_HELP)] = "bf16",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
     backend: Annotated[str, typer.Option(help="cpu, or reference (torch).")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

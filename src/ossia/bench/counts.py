@@ -6,13 +6,10 @@ and multiply-accumulates. It does not know clocks, arrays, or what a kernel real
 Matrices and the cache are counted; biases, norms and activations, under a fifth of a percent of gpt-oss-20b, are not.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from ossia.kernels import AttentionShape, Backend
+from ossia.kernels import AttentionShape, Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
-
-Dense = Literal["int8", "bf16", "int4"]
-Kv = Literal["bf16", "int8"]
 
 BITS: dict[Dense, float] = {"int8": 8.5, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 32 weights
 MXFP4_BITS = 4.25  # an eight-bit scale to 32 weights
@@ -23,10 +20,10 @@ class Formats(NamedTuple):
 
     dense_bits: float
     expert_bits: float
-    kv: Kv = "bf16"
+    kv: KeyValues = "bf16"
 
     def head_bytes(self, head_dim: int) -> int:
-        return head_dim + 2 if self.kv == "int8" else 2 * head_dim
+        return {"bf16": 2 * head_dim, "f32": 4 * head_dim, "int8": head_dim + 4}[self.kv]  # int8: a float32 scale
 
 
 class Matrices(NamedTuple):
@@ -38,7 +35,7 @@ class Matrices(NamedTuple):
     table: int  # the embedding, and as large the unembedding
 
 
-def formats_of(backend: Backend, dense: Dense = "int8", kv: Kv = "bf16", mxfp4: bool = True) -> Formats:
+def formats_of(backend: Backend, dense: Dense = "int8", kv: KeyValues = "bf16", mxfp4: bool = True) -> Formats:
     """What a backend holds: the reference unpacks all to float32; experts that came as bfloat16 stay so."""
     if backend == "reference":
         return Formats(32.0, 32.0, kv)

@@ -11,9 +11,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.bench.counts import Dense
 from ossia.bench.subject import Choice, kernels_of
-from ossia.kernels import Batch
+from ossia.kernels import Batch, Dense
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from ossia.bench.counts import Dense, Formats, Kv, formats_of, weight_bytes
+from ossia.bench.counts import Formats, formats_of, weight_bytes
 from ossia.bench.machine import available_bytes
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.hub import find
-from ossia.kernels import BLOCK, Backend, Ops, ops
+from ossia.kernels import BLOCK, Backend, Dense, KeyValues, Ops, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors
@@ -52,13 +52,13 @@ class Choice:
     shape: str | None = None
     backend: Backend = "cpu"
     dense: Dense = "int8"
-    kv: Kv = "bf16"
+    kv: KeyValues = "bf16"
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.shape is None):
             raise ValueError("choose one of -m (a checkpoint) and --shape (random weights)")
-        for name, value, known in (("dense", self.dense, get_args(Dense)), ("kv", self.kv, get_args(Kv))):
+        for name, value, known in (("dense", self.dense, get_args(Dense)), ("kv", self.kv, get_args(KeyValues))):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
 
