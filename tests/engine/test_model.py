@@ -1,11 +1,13 @@
 """The engine over a real network: alone, batched, in chunks or preempted, the answer is the cache-less forward's."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.kernels import Backend, Batch, ops
+from ossia.kernels import Backend, Batch, Dense, KeyValues, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import Transformer, load_transformer
 from tests.engine.fake import stopped_clock
@@ -16,14 +18,31 @@ PROMPTS = [np.random.default_rng(size).integers(0, TINY.vocab, size).tolist() fo
 GREEDY = SamplingParams(temperature=0, max_tokens=20, logprobs=3)
 
 
-@pytest.fixture(scope="module", params=["cpu", "reference"])
-def backend(request: pytest.FixtureRequest) -> Backend:
+class Kept(NamedTuple):
+    """A backend, and what it keeps weights, keys and values in."""
+
+    backend: Backend
+    dense: Dense
+    kv: KeyValues
+
+
+KEPT = [Kept("cpu", "bf16", "f32"), Kept("cpu", "int8", "bf16"), Kept("reference", "bf16", "f32")]
+
+
+@pytest.fixture(scope="module", params=KEPT, ids="-".join)
+def kept(request: pytest.FixtureRequest) -> Kept:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def model(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Transformer:
-    return load_transformer(open_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp("tiny"))), ops(backend))
+def backend(kept: Kept) -> Backend:
+    return kept.backend
+
+
+@pytest.fixture(scope="module")
+def model(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Transformer:
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
+    return load_transformer(checkpoint, ops(kept.backend, dense=kept.dense, kv=kept.kv))
 
 
 def without_cache(model: Transformer, prompt: list[int], count: int) -> list[int]:
@@ -80,6 +99,14 @@ def test_speculation_and_what_is_cached_change_no_answer(backend: Backend, model
             prompt += [*tokens(answer), *PROMPTS[1]]
     assert stream.cached_tokens > 100
     assert engine.stats().drafted_tokens > 0
+
+
+def test_a_crowd_of_short_requests_changes_no_answer(backend: Backend, model: Transformer):
+    rng, brief = np.random.default_rng(0), SamplingParams(temperature=0, max_tokens=5, logprobs=2)
+    prompts = [rng.integers(0, TINY.vocab, size).tolist() for size in rng.integers(1, 24, 64)]
+    plain = Engine(model, prefix_bytes=0, speculate=False)
+    alone = [plain.generate([prompt], brief)[0] for prompt in prompts]
+    assert_same(Engine(model).generate(prompts, brief), alone, backend)
 
 
 def assert_same(found: list[list[Sampled]], truth: list[list[Sampled]], backend: Backend) -> None:
