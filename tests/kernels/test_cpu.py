@@ -101,7 +101,9 @@ def test_attend_through_the_cache_equals_attend_at_once(case: Case, kind: Any):
     n, longest = Numbers(), max(case.lengths)
     qkv = queries_keys_values(n, case)
     attention = backend.attention(case.shape, n.bf16(case.heads))
-    once = np.array(backend.host(backend.attend(backend.vector(qkv.copy()), attention, None, fresh_batch(case.lengths))))
+    once = np.array(
+        backend.host(backend.attend(backend.vector(qkv.copy()), attention, None, fresh_batch(case.lengths)))
+    )
     steps = in_steps(backend, case, qkv, attention, [0, *range(max(1, longest - 3), longest + 1)])
     if kind == "reference":
         np.testing.assert_allclose(steps, once, rtol=2e-5, atol=2e-5)

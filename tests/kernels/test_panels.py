@@ -131,7 +131,9 @@ def test_unpacked_experts_are_packed_again_and_give_the_same_bits():
     up, down = n.mxfp4(case.experts, 2 * case.width, case.hidden), n.mxfp4(case.experts, case.hidden, case.width)
     biases = n.f32(case.experts, 2 * case.width), n.f32(case.experts, case.hidden)
     x = n.f32(9, case.hidden, scale=1.0)
-    routing = CPU.route(x, np.ones(case.hidden, np.float32), 1e-5, CPU.router(n.bf16(case.experts, case.hidden), None), 2)
+    routing = CPU.route(
+        x, np.ones(case.hidden, np.float32), 1e-5, CPU.router(n.bf16(case.experts, case.hidden), None), 2
+    )
     found = []
     for form in (lambda packed: packed, lambda packed: to_bf16(unpack_mxfp4(packed)), unpack_mxfp4):
         experts = CPU.experts(form(up), biases[0], True), CPU.experts(form(down), biases[1], False)
