@@ -37,14 +37,15 @@ class Group:
 
 
 GROUPS = {
-    "single": Group(cases_of([512, 2048], [128], [], [0]), engine=True),
+    "single": Group(cases_of([512], [128], [], [0]), engine=True),
+    "prompt": Group(cases_of([2048], [], [], [0])),
     "depth": Group(cases_of([512], [64], [], [4096])),
     "batched": Group(cases_of([], [32], [1, 4, 8, 16], [0]), peer="batched"),
     "8k": Group(cases_of([], [32], [], [8192 - 32]), peer="none", rounds=1),
     "long": Group(cases_of([], [32], [], [4096, 32768, 131072 - 32]), peer="none", rounds=1),
 }
 WARM_UP = 64
-DEFAULT_GROUPS = ("single", "depth", "batched", "8k")
+DEFAULT_GROUPS = ("single", "prompt", "depth", "batched", "8k")
 TARGETS = {
     "tg128": "≥ 1.2, ≥ 90 % of bandwidth",
     "pp512": "≥ 5, ≥ 65 % of int8 peak",

@@ -74,6 +74,7 @@ def _emit_tile(count: int, kind: int) -> Any:
         b = e.b
         panel = e.at(data, start)
         scale_start = e.at(panel, b.mul(blocks, e.whole(PAYLOAD[kind])))
+        whole_panel = b.mul(blocks, e.whole(PAYLOAD[kind] + SCALES[kind]))
         length = b.mul(blocks, e.whole(_RECORD))
         numbers = [e.load(e.at(rows, b.mul(b.add(first, e.whole(t)), e.whole(4))), I32) for t in range(count)]
         starts = [e.at(records, b.mul(b.zext(number, I64), length)) for number in numbers]
@@ -82,6 +83,7 @@ def _emit_tile(count: int, kind: int) -> Any:
             scale = e.at(scale_start, b.mul(loop.index, e.whole(SCALES[kind])))
             for line in range(0, PAYLOAD[kind], 64):
                 e.prefetch(e.at(payload, AHEAD + line))
+            e.prefetch(e.at(scale, whole_panel))  # the next panel's: their stream is too short for the machine to foresee
             record = [e.at(each, b.mul(loop.index, e.whole(_RECORD))) for each in starts]
             chains = [_Chains(e, e.broadcast(e.at(each, 36), WORDS), _CHAINS.get(count, 1)) for each in record for _ in "ab"]
             for group in range(4):
