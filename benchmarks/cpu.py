@@ -104,8 +104,8 @@ def _peer_command(args: argparse.Namespace, group: Group) -> list[str]:
     # a short prompt first is the warm-up; llama-bench's own would run every case twice
     prompts = _listed([WARM_UP, *(case.tokens for case in group.cases if case.kind == "prompt")])
     gens = _listed(case.tokens for case in group.cases if case.kind == "decode") or "0"
-    command = [args.llama_bench, "-m", args.gguf, "-t", threads, "-p", prompts, "-n", gens, "-r", repeat, "-fa", "1", "--no-warmup"]
-    return [*command, "-d", _listed(case.depth for case in group.cases), "-o", "json"]
+    command = [args.llama_bench, "-m", args.gguf, "-t", threads, "-p", prompts, "-n", gens, "-r", repeat]
+    return [*command, "-fa", "1", "--no-warmup", "-d", _listed(case.depth for case in group.cases), "-o", "json"]
 
 
 def _listed(numbers: Any) -> str:

@@ -158,13 +158,13 @@ def _exp(typingctx, x):  # noqa: ANN001, ANN202
 def _score(kind, q, queries, d, data, starts, count, out):  # noqa: ANN001, ANN202 - compiled: types are Numba's
     """out[j, 16 v:] = query j times the 16 keys of block v."""
     scales = 16 * (d + -(-d // 16) * 16)
-    for j in range(0, queries, 8):
-        if kind == 0:
-            _score_bf16(q, j * d, d, data, starts, count, scales, out, j * 128)
-        elif kind == 2:
-            _score_f32(q, j * d, d, data, starts, count, scales, out, j * 128)
+    for j in range(0, queries, AT_ONCE):
+        if kind == BF16:
+            _score_bf16(q, j * d, d, data, starts, count, scales, out, j * CHUNK)
+        elif kind == F32:
+            _score_f32(q, j * d, d, data, starts, count, scales, out, j * CHUNK)
         else:
-            _score_int8(q, j * d, d, data, starts, count, scales, out, j * 128)
+            _score_int8(q, j * d, d, data, starts, count, scales, out, j * CHUNK)
 
 
 @kernel
@@ -175,7 +175,7 @@ def _scale_weights(p, queries, d, data, starts, count):  # noqa: ANN001, ANN202
         factors = data[starts[v] + behind : starts[v] + behind + 64].view(np.float32)
         for j in range(queries):
             for i in range(16):
-                p[j * 128 + 16 * v + i] *= factors[i]
+                p[j * CHUNK + 16 * v + i] *= factors[i]
 
 
 @kernel
@@ -183,41 +183,41 @@ def _weigh(kind, p, queries, d, data, starts, count, sums):  # noqa: ANN001, ANN
     """sums[j] += the values of the blocks, weighed by query j."""
     wide = -(-d // 16) * 16
     columns = 32 if wide % 32 == 0 else 16
-    if kind == 1:
+    if kind == INT8:
         _scale_weights(p, queries, d, data, starts, count)
-    for j in range(0, queries, 8):
+    for j in range(0, queries, AT_ONCE):
         for c in range(0, wide, columns):
             inside, to = ELEMENT[kind] * (16 * d + c), j * wide + c
-            if kind == 0 and columns == 32:
-                _weigh_bf16_2(p, j * 128, data, starts, count, inside, wide, sums, to)
-            elif kind == 0:
-                _weigh_bf16_1(p, j * 128, data, starts, count, inside, wide, sums, to)
-            elif kind == 2 and columns == 32:
-                _weigh_f32_2(p, j * 128, data, starts, count, inside, wide, sums, to)
-            elif kind == 2:
-                _weigh_f32_1(p, j * 128, data, starts, count, inside, wide, sums, to)
+            if kind == BF16 and columns == 32:
+                _weigh_bf16_2(p, j * CHUNK, data, starts, count, inside, wide, sums, to)
+            elif kind == BF16:
+                _weigh_bf16_1(p, j * CHUNK, data, starts, count, inside, wide, sums, to)
+            elif kind == F32 and columns == 32:
+                _weigh_f32_2(p, j * CHUNK, data, starts, count, inside, wide, sums, to)
+            elif kind == F32:
+                _weigh_f32_1(p, j * CHUNK, data, starts, count, inside, wide, sums, to)
             elif columns == 32:
-                _weigh_int8_2(p, j * 128, data, starts, count, inside, wide, sums, to)
+                _weigh_int8_2(p, j * CHUNK, data, starts, count, inside, wide, sums, to)
             else:
-                _weigh_int8_1(p, j * 128, data, starts, count, inside, wide, sums, to)
+                _weigh_int8_1(p, j * CHUNK, data, starts, count, inside, wide, sums, to)
 
 
 @kernel
 def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums):  # noqa: ANN001, ANN202
-    """Keys split * 1024 .. + 1023 for all queries of a tile, from tops = NOWHERE and zeros."""
+    """Keys split * SPLIT .. + 1023 for all queries of a tile, from tops = NOWHERE and zeros."""
     data, kind, groups, d, size = cache
     count = lows_J.size
     wide = -(-d // 16) * 16
-    first, last = max(lows_J.min(), split * 1024), min(highs_J.max(), split * 1024 + 1023)
-    starts = np.empty(8, np.int64)
-    for chunk in range(first // 128, last // 128 + 1):
-        block, end = max(first, chunk * 128) // 16, min(last, chunk * 128 + 127) // 16
+    first, last = max(lows_J.min(), split * SPLIT), min(highs_J.max(), split * SPLIT + SPLIT - 1)
+    starts = np.empty(CHUNK // 16, np.int64)
+    for chunk in range(first // CHUNK, last // CHUNK + 1):
+        block, end = max(first, chunk * CHUNK) // 16, min(last, chunk * CHUNK + CHUNK - 1) // 16
         vectors = end - block + 1
         for v in range(vectors):
             starts[v] = (np.int64(blocks_B[block + v]) * groups + g) * size
         _score(kind, queries, count, d, data, starts, vectors, scores)
         for j in range(count):
-            factor = _softmax(scores, j * 128, vectors, block * 16, lows_J[j], highs_J[j], tops, weights, j)
+            factor = _softmax(scores, j * CHUNK, vectors, block * 16, lows_J[j], highs_J[j], tops, weights, j)
             if factor != np.float32(1.0):
                 for i in range(j * wide, j * wide + wide):
                     sums[i] *= factor
@@ -226,7 +226,7 @@ def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops
 
 @kernel
 def _reset(count, tops, weights, sums):  # noqa: ANN001, ANN202
-    tops[:count] = np.float32(-1e30)
+    tops[:count] = np.float32(NOWHERE)
     weights[: count * 16] = np.float32(0.0)
     sums[:] = np.float32(0.0)
 
@@ -301,7 +301,7 @@ def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         queries = np.zeros(most * d, np.float32)
-        scores = np.zeros(most * 128, np.float32)
+        scores = np.zeros(most * CHUNK, np.float32)
         tops, more_tops = np.empty(most, np.float32), np.empty(most, np.float32)
         weights, more_weights = np.empty(most * 16, np.float32), np.empty(most * 16, np.float32)
         sums, more_sums = np.empty(most * wide, np.float32), np.empty(most * wide, np.float32)
@@ -313,7 +313,7 @@ def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window
             _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
             sums[:] = np.float32(0.0)
             blocks_B = blocks_SB[unit[0]]
-            for split in range(lows_J.min() // 1024, highs_J.max() // 1024 + 1):
+            for split in range(lows_J.min() // SPLIT, highs_J.max() // SPLIT + 1):
                 if split == 0:
                     _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums)
                 else:
@@ -335,7 +335,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
     units = units_of(starts_S1, rows)
     most = -(-rows * m // 8) * 8
     wide = -(-d // 16) * 16
-    splits = np.int64(positions_T.max()) // 1024 + 1
+    splits = np.int64(positions_T.max()) // SPLIT + 1
     tasks = units.shape[0] * groups
     all_tops = np.empty((tasks * splits, most), np.float32)
     all_weights = np.empty((tasks * splits, most * 16), np.float32)
@@ -343,7 +343,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
     counter = np.zeros(2, np.int64)
     for _ in prange(workers):
         queries = np.zeros(most * d, np.float32)
-        scores = np.zeros(most * 128, np.float32)
+        scores = np.zeros(most * CHUNK, np.float32)
         tops, weights = np.empty(most, np.float32), np.empty(most * 16, np.float32)
         task = take(counter)
         while task < tasks * splits:
@@ -354,7 +354,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
             _reset(count, all_tops[task], all_weights[task], all_sums[task])
             if split == 0:
                 all_tops[task], all_weights[task] = tops, weights
-            if lows_J.min() // 1024 <= split <= highs_J.max() // 1024:
+            if lows_J.min() // SPLIT <= split <= highs_J.max() // SPLIT:
                 _one_split(
                     cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split,
                     scores, all_tops[task], all_weights[task], all_sums[task],
@@ -368,7 +368,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
         lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
         _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
         sums[:] = np.float32(0.0)
-        for split in range(lows_J.min() // 1024, highs_J.max() // 1024 + 1):
+        for split in range(lows_J.min() // SPLIT, highs_J.max() // SPLIT + 1):
             at = task * splits + split
             if split == 0:
                 tops, weights, sums = all_tops[at], all_weights[at], all_sums[at]

@@ -106,11 +106,11 @@ def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa:
     for g in range(groups):
         start = (block * groups + g) * size
         k, v = first_key + g * d, first_key + (groups + g) * d
-        if kind == 0:
+        if kind == BF16:
             for i in range(d):
                 _keep(data, start + 2 * (16 * i + offset), bf16_bits(row[k + i]))
                 _keep(data, start + 2 * (16 * d + offset * wide + i), bf16_bits(row[v + i]))
-        elif kind == 2:
+        elif kind == F32:
             for i in range(d):
                 _keep(data, start + 4 * (16 * i + offset), row[k + i])
                 _keep(data, start + 4 * (16 * d + offset * wide + i), row[v + i])

@@ -13,7 +13,7 @@ from numba import prange
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.norm import FEW, norm_row
-from ossia.kernels.cpu.tiles import add_row, round_row, row_sums, tile_size
+from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, round_row, row_sums, tile_size
 
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
@@ -33,7 +33,7 @@ def _round(x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202 - com
 def to_records(x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
     """Rows rounded to int8."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * terms * blocks * 10, np.int32)
+    records = np.empty(rows * terms * blocks * WORDS_A_BLOCK, np.int32)
     if rows <= FEW:
         for t in range(rows):
             _round(x_TD, t, blocks, records, terms, bias)
@@ -51,7 +51,7 @@ def to_records(x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
 def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
     """Rows normed and rounded to int8."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * terms * blocks * 10, np.int32)
+    records = np.empty(rows * terms * blocks * WORDS_A_BLOCK, np.int32)
     if rows <= FEW:
         for t in range(rows):
             padded = np.zeros(blocks * 32, np.float32)

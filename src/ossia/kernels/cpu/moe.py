@@ -17,8 +17,9 @@ from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares
+from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import add_row, records_of, round_row_block, row_sums, tile_size
+from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, records_of, round_row_block, row_sums, tile_size
 
 
 class Routing(NamedTuple):
@@ -118,7 +119,7 @@ def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last,
     while n < last:
         count = tile_size(last - n, terms)
         for half in range(2):
-            row_sums(0, data, start + half * stride, blocks, records, numbers, n, count, terms, sums)
+            row_sums(MXFP4, data, start + half * stride, blocks, records, numbers, n, count, terms, sums)
             for i in range(count):
                 swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
         for i in range(count):
@@ -133,7 +134,7 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
     panels = bias_EPR.shape[1]
     to_blocks = panels // 2
     numbers = records_of(rows_N, terms)
-    out = np.empty(rows_N.size * terms * to_blocks * 10, np.int32)
+    out = np.empty(rows_N.size * terms * to_blocks * WORDS_A_BLOCK, np.int32)
     bounds = shares(used.size * to_blocks, workers, 1)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
@@ -158,7 +159,7 @@ def _down_pairs(data, start, blocks, records, numbers, terms, first, last, rows_
     n = first
     while n < last:
         count = tile_size(last - n, terms)
-        row_sums(0, data, start, blocks, records, numbers, n, count, terms, sums)
+        row_sums(MXFP4, data, start, blocks, records, numbers, n, count, terms, sums)
         for i in range(count):
             add_row(sums, 32 * i, bias, 0, weights_N[n + i], out, rows_N[n + i] * columns + column)
         n += count

@@ -247,7 +247,7 @@ def _pack_rounded(source_RD, kind, blocks, stride, data, workers):  # noqa: ANN0
     for _ in prange(workers):
         p = take(counter)
         while p < panels:
-            if kind == 1:
+            if kind == INT8:
                 finite[p] = _int8_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
             else:
                 finite[p] = _int4_panel(source_RD, p, blocks, p * stride, bytes_, shorts)

@@ -126,7 +126,7 @@ _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count
 @kernel
 def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: ANN001, ANN201
     """out float32 [count, 32] = the panel at `start` times the records rows[first:first + count]."""
-    if kind == 0:
+    if kind == MXFP4:
         if count == 6:
             _fp4_6(data, start, blocks, records, rows, first, out)
         elif count == 1:
@@ -137,7 +137,7 @@ def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: 
             _fp4_3(data, start, blocks, records, rows, first, out)
         else:
             _fp4_4(data, start, blocks, records, rows, first, out)
-    elif kind == 1:
+    elif kind == INT8:
         if count == 6:
             _int8_6(data, start, blocks, records, rows, first, out)
         elif count == 1:
@@ -209,14 +209,14 @@ def round_row(x, blocks, records, row, terms, bias):  # noqa: ANN001, ANN201
     """Round `blocks` blocks of x (flat float32, spoiled) to the records of row `row`."""
     for term in range(terms):
         for b in range(blocks):
-            round_block(x, 32 * b, records, ((row * terms + term) * blocks + b) * 10, bias)
+            round_block(x, 32 * b, records, ((row * terms + term) * blocks + b) * WORDS_A_BLOCK, bias)
 
 
 @kernel
 def round_row_block(x, at, blocks, b, records, row, terms, bias):  # noqa: ANN001, ANN201
     """Round 32 floats at x[at] (spoiled) to block b of the records of row `row`."""
     for term in range(terms):
-        round_block(x, at, records, ((row * terms + term) * blocks + b) * 10, bias)
+        round_block(x, at, records, ((row * terms + term) * blocks + b) * WORDS_A_BLOCK, bias)
 
 
 @kernel
