@@ -262,6 +262,15 @@ def _tile(qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries,
 
 
 @kernel
+def tile_rows(starts_S1, m):  # noqa: ANN001, ANN201
+    """Rows of a tile: as many as make TILE queries, but no more than any sequence has."""
+    most = 1
+    for s in range(starts_S1.size - 1):
+        most = max(most, starts_S1[s + 1] - starts_S1[s])
+    return min(max(1, TILE // m), most)
+
+
+@kernel
 def units_of(starts_S1, rows):  # noqa: ANN001, ANN201
     """[U, 3]: sequence, first row, rows of each tile."""
     count = 0
@@ -294,7 +303,7 @@ def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window
     """Every row over the keys it sees, each tile of rows and key head by one thread."""
     _, _, groups, d, _ = cache
     m = heads // groups
-    rows = max(1, TILE // m)
+    rows = tile_rows(starts_S1, m)
     units = units_of(starts_S1, rows)
     most = -(-rows * m // 8) * 8
     wide = -(-d // 16) * 16
@@ -331,7 +340,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
     """As `attend`, for few rows far into their sequences: splits are shared out too, and merged in order at the end."""
     _, _, groups, d, _ = cache
     m = heads // groups
-    rows = max(1, TILE // m)
+    rows = tile_rows(starts_S1, m)
     units = units_of(starts_S1, rows)
     most = -(-rows * m // 8) * 8
     wide = -(-d // 16) * 16

@@ -5,8 +5,9 @@ It does not know layers, activations or who multiplies.
 
 A panel holds, for each block of 32 inputs, two halves of 16 rows; in a half every row has a lane of 32 bits. MXFP4 and
 int4: 4 x 64 bytes of nibbles a half, a byte being an even input (low) and the odd one after it, as in the checkpoint.
-int8: 8 x 64 bytes, the block's evens before its odds. The panel's scales follow: a byte 2^(s - 127) a row for MXFP4,
-else a bfloat16. Codes are signed, or shifted to unsigned where the machine's dot product wants that (`Target.bias`).
+int8: 8 x 64 bytes, the block's evens before its odds. The block's scales follow: a byte 2^(s - 127) a row for MXFP4, else a
+bfloat16. So a panel is one stream, front to back. Codes are signed, or shifted to unsigned where the machine's dot product
+wants that (`Target.bias`).
 """
 
 from typing import NamedTuple
@@ -28,7 +29,7 @@ HALF = 16
 MXFP4, INT8, INT4 = 0, 1, 2
 PAYLOAD = (512, 1024, 512)  # bytes of a block of a panel
 SCALES = (32, 64, 64)
-BITS = (4.25, 8.5, 4.5)  # a weight, scales included
+BLOCK_BYTES = tuple(payload + scales for payload, scales in zip(PAYLOAD, SCALES))
 
 # twice an E2M1 value
 E2M1_CODES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
@@ -97,7 +98,7 @@ def pack_dense(weight_RD: HostArray, kind: int) -> Panels:
 
 def _empty(kind: int, matrices: int, rows: int, width: int) -> Panels:
     blocks = -(-width // QBLOCK)
-    stride = -(-blocks * (PAYLOAD[kind] + SCALES[kind]) // 64) * 64
+    stride = -(-blocks * BLOCK_BYTES[kind] // 64) * 64
     count = -(-rows // ROWS)
     data = aligned(matrices * count * stride).view(np.int8)
     return Panels(data, kind, matrices, rows, width, blocks, stride)
@@ -182,10 +183,10 @@ def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):  # noq
         for b in range(blocks):
             scale = scales_RB[row, b] if row < rows else np.uint8(0)
             kept = scale >= _EXPONENTS[0]
-            at = start // 4 + b * 128 + half * 64 + r
+            at = start // 4 + b * 136 + half * 64 + r
             for d in range(4):
                 words[at + 16 * d] = source_RW[row, 4 * b + d] if kept else np.uint32(0)
-            bytes_[start + blocks * 512 + b * 32 + half * 16 + r] = scale if kept else np.uint8(127)
+            bytes_[start + b * 544 + 512 + half * 16 + r] = scale if kept else np.uint8(127)
 
 
 @parallel
@@ -213,11 +214,11 @@ def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
             scale = _from_bits(scale_bits)
             finite = finite and largest < np.float32(3e38)
             inverse = np.float32(1.0) / scale if scale > _TINY else np.float32(0.0)
-            at = start + b * 1024 + half * 512 + r * 4
+            at = start + b * 1088 + half * 512 + r * 4
             for i in range(32):
                 code = np.int32(np.rint(x[i] * inverse)) + _INT8_BIAS
                 bytes_[at + 64 * (i // 8 + 4 * (i % 2)) + (i % 8) // 2] = np.uint8(code & 255)
-            shorts[(start + blocks * 1024) // 2 + b * 32 + half * 16 + r] = scale_bits
+            shorts[(start + b * 1088 + 1024) // 2 + half * 16 + r] = scale_bits
     return finite
 
 
@@ -230,10 +231,10 @@ def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
             largest = _block(source_RD, p * 32 + lane, b, x)
             finite = finite and largest < np.float32(3e38)
             scale_bits = _int4_codes(x, largest, codes, best)
-            at = start + b * 512 + half * 256 + r * 4
+            at = start + b * 576 + half * 256 + r * 4
             for i in range(0, 32, 2):
                 bytes_[at + 64 * (i // 8) + (i % 8) // 2] = best[i] | best[i + 1] << np.uint8(4)
-            shorts[(start + blocks * 512) // 2 + b * 32 + half * 16 + r] = scale_bits
+            shorts[(start + b * 576 + 512) // 2 + half * 16 + r] = scale_bits
     return finite
 
 

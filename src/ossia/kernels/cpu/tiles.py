@@ -15,13 +15,13 @@ import numpy as np
 from llvmlite import ir
 
 from ossia.kernels.cpu.jit import kernel
-from ossia.kernels.cpu.panels import INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
+from ossia.kernels.cpu.panels import BLOCK_BYTES, INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
 from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
 
 WORDS_A_BLOCK = 10  # of a record
 _RECORD = 4 * WORDS_A_BLOCK
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
-AHEAD = 3072  # bytes: what a core reads while memory answers
+AHEAD = 8192  # bytes: what a core reads while memory answers
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
@@ -73,17 +73,14 @@ def _emit_tile(count: int, kind: int) -> Any:
     def body(e: Emit, data: Any, start: Any, blocks: Any, records: Any, rows: Any, first: Any, out: Any) -> None:
         b = e.b
         panel = e.at(data, start)
-        scale_start = e.at(panel, b.mul(blocks, e.whole(PAYLOAD[kind])))
-        whole_panel = b.mul(blocks, e.whole(PAYLOAD[kind] + SCALES[kind]))
         length = b.mul(blocks, e.whole(_RECORD))
         numbers = [e.load(e.at(rows, b.mul(b.add(first, e.whole(t)), e.whole(4))), I32) for t in range(count)]
         starts = [e.at(records, b.mul(b.zext(number, I64), length)) for number in numbers]
         with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
-            payload = e.at(panel, b.mul(loop.index, e.whole(PAYLOAD[kind])))
-            scale = e.at(scale_start, b.mul(loop.index, e.whole(SCALES[kind])))
-            for line in range(0, PAYLOAD[kind], 64):
+            payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
+            for line in range(0, BLOCK_BYTES[kind], 64):
                 e.prefetch(e.at(payload, AHEAD + line))
-            e.prefetch(e.at(scale, whole_panel))  # the next panel's: their stream is too short for the machine to foresee
+            scale = e.at(payload, PAYLOAD[kind])
             record = [e.at(each, b.mul(loop.index, e.whole(_RECORD))) for each in starts]
             chains = [_Chains(e, e.broadcast(e.at(each, 36), WORDS), _CHAINS.get(count, 1)) for each in record for _ in "ab"]
             for group in range(4):
