@@ -349,7 +349,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
     all_tops = np.empty((tasks * splits, most), np.float32)
     all_weights = np.empty((tasks * splits, most * 16), np.float32)
     all_sums = np.empty((tasks * splits, most * wide), np.float32)
-    counter = np.zeros(2, np.int64)
+    counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         queries = np.zeros(most * d, np.float32)
         scores = np.zeros(most * CHUNK, np.float32)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape
 from ossia.kernels.cpu.jit import kernel, parallel, take
-from ossia.kernels.cpu.norm import FEW
 from ossia.kernels.cpu.simd import I16, I32, intrinsic
 
 BF16, INT8, F32 = 0, 1, 2
@@ -139,15 +138,11 @@ def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: A
 def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN001, ANN201
     """Every row's queries and keys rotated in place, its keys and values written to the cache."""
     rows = qkv.shape[0]
-    if rows <= FEW:
-        for t in range(rows):
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        t = take(counter)
+        while t < rows:
             _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
-    else:
-        counter = np.zeros(1, np.int64)
-        for _ in prange(workers):
             t = take(counter)
-            while t < rows:
-                _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
-                t = take(counter)
 
 

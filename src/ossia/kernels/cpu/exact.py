@@ -12,9 +12,7 @@ import numpy as np
 from numba import types
 
 from ossia.kernels.cpu.jit import kernel
-from ossia.kernels.cpu.simd import FLOATS, TARGET, Emit, arguments, emitter, intrinsic, wants
-
-LANES = 16
+from ossia.kernels.cpu.simd import FLOATS, LANES, TARGET, Emit, arguments, emitter, intrinsic, wants
 
 
 def _weights(e: Emit, is_bf16: bool, pointer: Any) -> Any:

@@ -12,8 +12,8 @@ from numba import prange
 
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
-from ossia.kernels.cpu.norm import FEW, norm_row
-from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, round_row, row_sums, tile_size
+from ossia.kernels.cpu.norm import norm_row
+from ossia.kernels.cpu.tiles import MOST, WORDS_A_BLOCK, add_row, round_row, row_sums, tile_size
 
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
@@ -29,21 +29,25 @@ def _round(x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202 - com
     round_row(padded, blocks, records, t, terms, bias)
 
 
+@kernel
+def _round_normed(x_TD, t, scale_D, eps, blocks, records, terms, bias):  # noqa: ANN001, ANN202
+    """Row t of x, normed, to its records."""
+    padded = np.zeros(blocks * 32, np.float32)
+    norm_row(x_TD, t, scale_D, eps, padded)
+    round_row(padded, blocks, records, t, terms, bias)
+
+
 @parallel
 def to_records(x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
     """Rows rounded to int8."""
     rows = x_TD.shape[0]
     records = np.empty(rows * terms * blocks * WORDS_A_BLOCK, np.int32)
-    if rows <= FEW:
-        for t in range(rows):
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        t = take(counter)
+        while t < rows:
             _round(x_TD, t, blocks, records, terms, bias)
-    else:
-        counter = np.zeros(1, np.int64)
-        for _ in prange(workers):
             t = take(counter)
-            while t < rows:
-                _round(x_TD, t, blocks, records, terms, bias)
-                t = take(counter)
     return records
 
 
@@ -52,20 +56,12 @@ def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: A
     """Rows normed and rounded to int8."""
     rows = x_TD.shape[0]
     records = np.empty(rows * terms * blocks * WORDS_A_BLOCK, np.int32)
-    if rows <= FEW:
-        for t in range(rows):
-            padded = np.zeros(blocks * 32, np.float32)
-            norm_row(x_TD, t, scale_D, eps, padded)
-            round_row(padded, blocks, records, t, terms, bias)
-    else:
-        counter = np.zeros(1, np.int64)
-        for _ in prange(workers):
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        t = take(counter)
+        while t < rows:
+            _round_normed(x_TD, t, scale_D, eps, blocks, records, terms, bias)
             t = take(counter)
-            while t < rows:
-                mine = np.zeros(blocks * 32, np.float32)
-                norm_row(x_TD, t, scale_D, eps, mine)
-                round_row(mine, blocks, records, t, terms, bias)
-                t = take(counter)
     return records
 
 
@@ -82,7 +78,7 @@ def even_shares(panels, workers):  # noqa: ANN001, ANN201
 @kernel
 def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
-    out = np.empty(6 * 32, np.float32)
+    out = np.empty(MOST * 32, np.float32)
     y, columns = y_TR.reshape(-1), y_TR.shape[1]
     width = min(32, columns - column)
     t = first

@@ -19,7 +19,7 @@ from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares
 from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, records_of, round_row_block, row_sums, tile_size
+from ossia.kernels.cpu.tiles import MOST, WORDS_A_BLOCK, add_row, records_of, round_row_block, row_sums, tile_size
 
 
 class Routing(NamedTuple):
@@ -114,7 +114,7 @@ def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001,
 @kernel
 def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last, bias, limit, to_blocks, b, code_bias, out):  # noqa: ANN001, ANN202
     """Two panels, so 32 features, of the pairs first..last, to block b of their records for the way down."""
-    sums, h = np.empty(6 * 32, np.float32), np.empty(6 * 32, np.float32)
+    sums, h = np.empty(MOST * 32, np.float32), np.empty(MOST * 32, np.float32)
     n = first
     while n < last:
         count = tile_size(last - n, terms)
@@ -154,7 +154,7 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
 
 @kernel
 def _down_pairs(data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, column, out_TD):  # noqa: ANN001, ANN202
-    sums = np.empty(6 * 32, np.float32)
+    sums = np.empty(MOST * 32, np.float32)
     out, columns = out_TD.reshape(-1), np.int64(out_TD.shape[1])
     n = first
     while n < last:

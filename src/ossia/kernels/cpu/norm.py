@@ -10,8 +10,6 @@ from numba import prange
 from ossia.kernels.cpu.exact import sum_squares
 from ossia.kernels.cpu.jit import kernel, parallel, take
 
-FEW = 4  # rows that one thread norms sooner than others could be woken
-
 
 @kernel
 def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN001, ANN201 - compiled: types are Numba's
@@ -29,14 +27,10 @@ def rms_norm(x_TD, scale_D, eps, padded, workers):  # noqa: ANN001, ANN201
     """[T, padded], the columns beyond D zeros."""
     rows = x_TD.shape[0]
     out = np.zeros((rows, padded), np.float32)
-    if rows <= FEW:
-        for t in range(rows):
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        t = take(counter)
+        while t < rows:
             norm_row(x_TD, t, scale_D, eps, out[t])
-    else:
-        counter = np.zeros(1, np.int64)
-        for _ in prange(workers):
             t = take(counter)
-            while t < rows:
-                norm_row(x_TD, t, scale_D, eps, out[t])
-                t = take(counter)
     return out

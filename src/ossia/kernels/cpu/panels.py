@@ -183,10 +183,10 @@ def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):  # noq
         for b in range(blocks):
             scale = scales_RB[row, b] if row < rows else np.uint8(0)
             kept = scale >= _EXPONENTS[0]
-            at = start // 4 + b * 136 + half * 64 + r
+            at = start // 4 + b * (BLOCK_BYTES[MXFP4] // 4) + half * 64 + r
             for d in range(4):
                 words[at + 16 * d] = source_RW[row, 4 * b + d] if kept else np.uint32(0)
-            bytes_[start + b * 544 + 512 + half * 16 + r] = scale if kept else np.uint8(127)
+            bytes_[start + b * BLOCK_BYTES[MXFP4] + PAYLOAD[MXFP4] + half * 16 + r] = scale if kept else np.uint8(127)
 
 
 @parallel
@@ -214,11 +214,11 @@ def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
             scale = _from_bits(scale_bits)
             finite = finite and largest < np.float32(3e38)
             inverse = np.float32(1.0) / scale if scale > _TINY else np.float32(0.0)
-            at = start + b * 1088 + half * 512 + r * 4
+            at = start + b * BLOCK_BYTES[INT8] + half * 512 + r * 4
             for i in range(32):
                 code = np.int32(np.rint(x[i] * inverse)) + _INT8_BIAS
                 bytes_[at + 64 * (i // 8 + 4 * (i % 2)) + (i % 8) // 2] = np.uint8(code & 255)
-            shorts[(start + b * 1088 + 1024) // 2 + half * 16 + r] = scale_bits
+            shorts[(start + b * BLOCK_BYTES[INT8] + PAYLOAD[INT8]) // 2 + half * 16 + r] = scale_bits
     return finite
 
 
@@ -231,10 +231,10 @@ def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
             largest = _block(source_RD, p * 32 + lane, b, x)
             finite = finite and largest < np.float32(3e38)
             scale_bits = _int4_codes(x, largest, codes, best)
-            at = start + b * 576 + half * 256 + r * 4
+            at = start + b * BLOCK_BYTES[INT4] + half * 256 + r * 4
             for i in range(0, 32, 2):
                 bytes_[at + 64 * (i // 8) + (i % 8) // 2] = best[i] | best[i + 1] << np.uint8(4)
-            shorts[(start + b * 576 + 512) // 2 + half * 16 + r] = scale_bits
+            shorts[(start + b * BLOCK_BYTES[INT4] + PAYLOAD[INT4]) // 2 + half * 16 + r] = scale_bits
     return finite
 
 

@@ -230,8 +230,8 @@ def records_of(rows_N, terms):  # noqa: ANN001, ANN201
 def tile_size(left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
     """How many of the rows left the next tile takes."""
     if terms > 1:
-        return min(left, 6 // terms)
-    return 6 if left >= 6 else (3 if left == 5 else left)
+        return min(left, MOST // terms)
+    return MOST if left >= MOST else (3 if left == 5 else left)
 
 
 @kernel
