@@ -39,8 +39,10 @@ def parallel(function: Function) -> Function:
 
     Two compilations, each made when it is first needed: waking a thread can take longer than a small model's step.
     """
+    with _cache_folder("threaded"):  # Numba would file both under one name, and give one for the other
+        threaded = numba.njit(parallel=True, **_OPTIONS)(function)
     with _cache_folder():
-        threaded, alone = numba.njit(parallel=True, **_OPTIONS)(function), numba.njit(**_OPTIONS)(function)
+        alone = numba.njit(**_OPTIONS)(function)
 
     @wraps(function)
     def run(*args: Any) -> Any:
@@ -71,13 +73,13 @@ take: Any = numba_intrinsic(_take)
 
 
 @contextmanager
-def _cache_folder() -> Iterator[None]:
+def _cache_folder(within: str = "") -> Iterator[None]:
     """Numba stamps a compiled function with its own file only; here, with all that it is made of."""
     config: Any = numba_config  # its settings come from the environment, unseen by type checkers
     before = config.CACHE_DIR
     folder = _folder(before)
     if folder:
-        config.CACHE_DIR = folder
+        config.CACHE_DIR = str(Path(folder, within))
     try:
         yield
     finally:
