@@ -121,7 +121,8 @@ def test_far_rows_have_the_same_bits_however_they_come(kind: Any, window: int, m
     once = in_steps(backend, case, qkv, attention, [0, 2200])
     shared = []
     monkeypatch.setattr(cpu, "_APART", 0)
-    monkeypatch.setattr(cpu, "attend_apart", lambda *args, run=cpu.attend_apart: (shared.append(args), run(*args)))
+    run = cpu.place_and_attend_apart
+    monkeypatch.setattr(cpu, "place_and_attend_apart", lambda *args: (shared.append(args), run(*args)))
     cuts = [0, *range(100, 130), 700, 1020, 1021, 1030, 2040, 2047, 2048, 2049, 2060, 2199, 2200]
     assert in_steps(backend, case, qkv, attention, cuts).tobytes() == once.tobytes()
     assert bool(shared) == (window == 0)

@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, KeyValues
-from ossia.kernels.cpu.attention import TILE, attend, attend_apart
-from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache, rotate_and_store
+from ossia.kernels.cpu.attention import TILE, place_and_attend, place_and_attend_apart
+from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache
 from ossia.kernels.cpu.jit import physical_cores
-from ossia.kernels.cpu.linear import multiply, multiply_exact, normed_records, to_records
-from ossia.kernels.cpu.moe import Routing, choose, down_dense, down_packed, sort_pairs, up_dense, up_packed
-from ossia.kernels.cpu.norm import rms_norm
+from ossia.kernels.cpu.linear import multiply_exact, normed_exact, normed_multiply, rounded_multiply
+from ossia.kernels.cpu.moe import Routing, add_packed, down_dense, routed, sort_pairs, up_dense
 from ossia.kernels.cpu.panels import BIAS, INT4, MXFP4, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.panels import INT8 as INT8_PANELS
-from ossia.kernels.rope import Frequencies, frequencies
+from ossia.kernels.rope import frequencies
 from ossia.quant import Mxfp4, as_mxfp4, widen
 
 Rows = NDArray[np.float32]
@@ -38,10 +37,18 @@ class Exact(NamedTuple):
     bias_R: Rows
     width: int
 
+    @property
+    def size(self) -> int:
+        return self.weight.size
+
 
 class Packed(NamedTuple):
     panels: Panels
     bias_R: Rows
+
+    @property
+    def size(self) -> int:
+        return self.panels.rows * self.panels.width
 
 
 class DenseExperts(NamedTuple):
@@ -61,7 +68,7 @@ class PackedExperts(NamedTuple):
 
 class Attention(NamedTuple):
     shape: AttentionShape
-    frequencies: Frequencies
+    rope: tuple[NDArray[np.float32], float]  # `Frequencies`, as Numba takes it fastest
     sinks_H: Rows
 
 
@@ -75,9 +82,9 @@ class CpuOps:
         self._terms = 3 if dense == "bf16" else 1  # of activations, where experts are packed
         self._most = workers or physical_cores()
 
-    def _workers(self, products: int) -> int:
-        """Threads for so many multiplications: one, where waking others would take longer."""
-        return 1 if products < _WORTH_WAKING else self._most
+    def _workers(self, products: int) -> int | None:
+        """Threads for so many multiplications; None for the caller's own, where waking others would take longer."""
+        return None if products < _WORTH_WAKING or self._most == 1 else self._most
 
     # made once, at load
 
@@ -115,7 +122,8 @@ class CpuOps:
         return PackedExperts(panels, np.ascontiguousarray(in_panels))
 
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Attention:
-        return Attention(shape, frequencies(shape.rope, shape.head_dim), self.vector(sinks_H))
+        inverse, concentration = frequencies(shape.rope, shape.head_dim)
+        return Attention(shape, (inverse, concentration), self.vector(sinks_H))
 
     def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> list[LayerCache]:
         return [make_cache(shape, window_blocks if shape.window else blocks, self._kv) for shape in shapes]
@@ -134,39 +142,25 @@ class CpuOps:
 
     def norm_linear(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Exact | Packed) -> Rows:
         out_TR = np.zeros((len(x_TD), len(weight.bias_R)), np.float32)
-        if isinstance(weight, Exact):
-            self._exact(self._norm(x_TD, norm_D, eps, weight.width), weight, out_TR)
-        else:
-            self._normed(x_TD, norm_D, eps, weight, 1, out_TR)
+        self._norm_linear(x_TD, norm_D, eps, weight, 1, out_TR)
         return out_TR
 
-    def _norm(self, x_TD: Rows, norm_D: Rows, eps: float, width: int) -> Rows:
-        return rms_norm(x_TD, norm_D, eps, width, self._workers(_ROUNDING * x_TD.size))
-
-    def _normed(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Packed, terms: int, out_TR: Rows) -> None:
-        panels = weight.panels
-        workers = self._workers(_ROUNDING * x_TD.size)
-        records = normed_records(x_TD, norm_D, eps, panels.blocks, terms, BIAS[panels.kind], workers)
-        self._multiply(weight, records, terms, out_TR)
+    def _norm_linear(
+        self, x_TD: Rows, norm_D: Rows, eps: float, weight: Exact | Packed, terms: int, out_TR: Rows
+    ) -> None:
+        rounders, workers = self._workers(_ROUNDING * x_TD.size), self._workers(len(x_TD) * weight.size)
+        if isinstance(weight, Exact):
+            normed_exact(x_TD, norm_D, eps, weight.width, rounders, weight.weight, weight.bias_R, out_TR, workers)
+        else:
+            normed_multiply(x_TD, norm_D, eps, rounders, *_of(weight, terms), out_TR, workers)
 
     def linear_add(self, x: Rows, weight: Exact | Packed, residual_TD: Rows) -> Rows:
+        rounders, workers = self._workers(_ROUNDING * x.size), self._workers(len(x) * weight.size)
         if isinstance(weight, Exact):
-            self._exact(_wide(x, weight.width), weight, residual_TD)
+            multiply_exact(weight.weight, weight.bias_R, _wide(x, weight.width), residual_TD.reshape(-1), workers)
         else:
-            self._multiply(weight, self._records(x, weight.panels, 1), 1, residual_TD)
+            rounded_multiply(x, rounders, *_of(weight, 1), residual_TD, workers)
         return residual_TD
-
-    def _records(self, x_TD: Rows, panels: Panels, terms: int) -> NDArray[np.int32]:
-        return to_records(x_TD, panels.blocks, terms, BIAS[panels.kind], self._workers(_ROUNDING * x_TD.size))
-
-    def _exact(self, x_TD: Rows, weight: Exact, out_TR: Rows) -> None:
-        workers = self._workers(len(x_TD) * weight.weight.size)
-        multiply_exact(weight.weight, weight.bias_R, x_TD, out_TR.reshape(-1), workers)
-
-    def _multiply(self, weight: Packed, records: NDArray[np.int32], terms: int, out_TR: Rows) -> None:
-        panels = weight.panels
-        args = (panels.kind, panels.data, panels.stride, panels.blocks, records, terms, weight.bias_R, out_TR)
-        multiply(*args, self._workers(len(out_TR) * panels.rows * panels.width))
 
     def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch) -> Rows:
         """RoPE, cache write, attention; without a cache a sequence's rows go through one made for this call."""
@@ -176,26 +170,21 @@ class CpuOps:
         if cache is None:
             blocks_SB = _own_blocks(np.diff(batch.starts_S1))
             cache = make_cache(shape, int(blocks_SB.max()) + 1, self._kv)
-        places = (batch.positions_T, batch.starts_S1, blocks_SB)
-        size = head_bytes(d, cache.kind)
-        inverse = attention.frequencies
-        workers = self._workers(_ROUNDING * qkv.size)
-        rotate_and_store(qkv, heads, groups, d, places, inverse, cache.data, cache.kind, size, workers)
         out_TD = np.empty((len(qkv), heads * d), np.float32)
         furthest = int(batch.positions_T.max())
+        placers = self._workers(_ROUNDING * qkv.size)
         workers = self._workers(2 * out_TD.size * min(furthest + 1, shape.window or furthest + 1))
         tiles = groups * -(-len(qkv) * heads // groups // TILE)
-        run = attend_apart if not shape.window and tiles < 2 * workers and furthest >= _APART else attend
-        layout = (cache.data, cache.kind, groups, d, size)
-        sinks = attention.sinks_H
-        run(qkv, heads, layout, batch.positions_T, batch.starts_S1, blocks_SB, sinks, shape.window, out_TD, workers)
+        is_apart = not shape.window and tiles < 2 * (workers or 1) and furthest >= _APART
+        run = place_and_attend_apart if is_apart else place_and_attend
+        layout = (cache.data, cache.kind, groups, d, head_bytes(d, cache.kind))
+        places = (batch.positions_T, batch.starts_S1, blocks_SB)
+        run(qkv, heads, layout, attention.rope, places, attention.sinks_H, shape.window, out_TD, placers, workers)
         return out_TD
 
     def route(self, x_TD: Rows, norm_D: Rows, eps: float, router: Exact, k: int) -> Routing:
-        normed_TD = self._norm(x_TD, norm_D, eps, router.width)
-        logits_TE = np.zeros((len(x_TD), len(router.bias_R)), np.float32)
-        self._exact(normed_TD, router, logits_TE)
-        return Routing(normed_TD, *choose(logits_TE, k))
+        normers, workers = self._workers(_ROUNDING * x_TD.size), self._workers(len(x_TD) * router.size)
+        return Routing(*routed(x_TD, norm_D, eps, router.width, normers, router.weight, router.bias_R, k, workers))
 
     def experts_add(
         self,
@@ -214,24 +203,28 @@ class CpuOps:
             return residual_TD
         assert isinstance(up, PackedExperts), "a checkpoint has one kind of experts"
         assert isinstance(down, PackedExperts), "a checkpoint has one kind of experts"
-        pairs = sort_pairs(routing.experts_TK, routing.weights_TK, up.panels.matrices)
-        u, d, cap = up.panels, down.panels, np.float32(limit)
-        bias, terms, workers = BIAS[MXFP4], self._terms, self._workers(routing.experts_TK.size * d.rows * d.width)
-        records = self._records(routing.x_TD, u, terms)
-        h = up_packed(u.data, u.stride, u.blocks, records, terms, pairs, up.bias_EPR, cap, bias, workers)
-        down_packed(d.data, d.stride, d.blocks, h, terms, pairs, down.bias_EPR, residual_TD, workers)
+        u, d, x_TD = up.panels, down.panels, routing.x_TD
+        rounders = self._workers(_ROUNDING * x_TD.size)
+        workers = self._workers(routing.experts_TK.size * d.rows * d.width)
+        ways = ((u.data, u.stride, u.blocks, up.bias_EPR), (d.data, d.stride, d.blocks, down.bias_EPR))
+        chosen = (routing.experts_TK, routing.weights_TK)
+        add_packed(x_TD, *chosen, self._terms, BIAS[MXFP4], rounders, *ways, np.float32(limit), residual_TD, workers)
         return residual_TD
 
     def unembed(self, x_TD: Rows, rows_R: NDArray[np.int32], norm_D: Rows, eps: float, table: Exact | Packed) -> Rows:
         """Activations in 16 bits: few rows come here, and reading the weights costs more than computing twice."""
-        if isinstance(table, Exact):
-            return self.norm_linear(x_TD[rows_R], norm_D, eps, table)
         out_RV = np.zeros((len(rows_R), len(table.bias_R)), np.float32)
-        self._normed(x_TD[rows_R], norm_D, eps, table, 2, out_RV)
+        self._norm_linear(x_TD[rows_R], norm_D, eps, table, 2, out_RV)
         return out_RV
 
     def host(self, logits_RV: Rows) -> Rows:
         return logits_RV
+
+
+def _of(weight: Packed, terms: int) -> tuple[int, NDArray[np.int8], int, int, int, int, Rows]:
+    """What the kernels take of a weight."""
+    panels = weight.panels
+    return panels.kind, panels.data, panels.stride, panels.blocks, terms, BIAS[panels.kind], weight.bias_R
 
 
 def _stored(host: NDArray[Any]) -> NDArray[Any]:

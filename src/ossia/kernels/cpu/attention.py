@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 
-from ossia.kernels.cpu.cache import BF16, ELEMENT, F32, INT8
+from ossia.kernels.cpu.cache import BF16, ELEMENT, F32, INT8, rotate_and_store
 from ossia.kernels.cpu.jit import kernel, parallel, take
 from ossia.kernels.cpu.simd import FLOATS, I8, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
 
@@ -384,3 +384,19 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
             else:
                 _merge(count, wide, tops, weights, sums, all_tops[at], all_weights[at], all_sums[at])
         _finish(out_TD, unit, m, d, g, weights, sums)
+
+
+@kernel
+def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN001, ANN201
+    """Rows rotated and stored by `placers`, then `attend`."""
+    data, kind, groups, d, size = cache
+    rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
+    attend(qkv, heads, cache, places[0], places[1], places[2], sinks_H, window, out_TD, workers)
+
+
+@kernel
+def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN001, ANN201
+    """Rows rotated and stored by `placers`, then `attend_apart`."""
+    data, kind, groups, d, size = cache
+    rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
+    attend_apart(qkv, heads, cache, places[0], places[1], places[2], sinks_H, window, out_TD, workers)

@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba.core import config as numba_config
 from numba.core import types
 from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import overload
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,9 +36,10 @@ def kernel(function: Function) -> Function:
 
 
 def parallel(function: Function) -> Function:
-    """Compiled; its `prange` runs on threads, or on the caller's alone when the last argument, `workers`, is 1.
+    """Compiled; its `prange` runs on `workers` threads, the last argument, or on the caller's alone when that is None.
 
-    Two compilations, each made when it is first needed: waking a thread can take longer than a small model's step.
+    Two compilations, each made when it is first needed: waking a thread can take longer than a small model's step. Another
+    kernel may call it, too.
     """
     with _cache_folder("threaded"):  # Numba would file both under one name, and give one for the other
         threaded = numba.njit(parallel=True, **_OPTIONS)(function)
@@ -46,7 +48,13 @@ def parallel(function: Function) -> Function:
 
     @wraps(function)
     def run(*args: Any) -> Any:
-        return (alone if args[-1] == 1 else threaded)(*args)
+        return alone(*args[:-1], 1) if args[-1] is None else threaded(*args)
+
+    @overload(run, strict=False)
+    def run_compiled(*args: Any) -> Any:
+        if isinstance(args[-1], types.NoneType):
+            return lambda *args: alone(*args[:-1], 1)
+        return lambda *args: threaded(*args)
 
     return run  # type: ignore[return-value]
 

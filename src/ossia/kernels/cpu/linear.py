@@ -12,7 +12,7 @@ from numba import prange
 
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
-from ossia.kernels.cpu.norm import norm_row
+from ossia.kernels.cpu.norm import norm_row, rms_norm
 from ossia.kernels.cpu.tiles import MOST, WORDS_A_BLOCK, add_row, round_row, row_sums, tile_size
 
 FEW_ROWS = 16  # of a decode step
@@ -128,3 +128,25 @@ def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN001, ANN201
                     y[t * rows + r] += bias_R[r]
             dots(x, 0, count, weight, first * width, taken, width, y, first, rows)
             task = take(counter)
+
+
+@kernel
+def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, terms, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+    """y[t] += W norm(x[t]) + bias. `rounders`: the workers that norm and round."""
+    records = normed_records(x_TD, scale_D, eps, blocks, terms, code_bias, rounders)
+    multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers)
+
+
+@kernel
+def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, terms, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+    """y[t] += W x[t] + bias."""
+    records = to_records(x_TD, blocks, terms, code_bias, rounders)
+    multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers)
+
+
+@kernel
+def normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+    """y[t] += W norm(x[t]) + bias, W as stored. The normed rows, `padded` wide."""
+    normed_TD = rms_norm(x_TD, scale_D, eps, padded, rounders)
+    multiply_exact(weight, bias_R, normed_TD, y_TR.reshape(-1), workers)
+    return normed_TD

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
-from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares
+from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, normed_exact, to_records
 from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.tiles import MOST, WORDS_A_BLOCK, add_row, records_of, round_row_block, row_sums, tile_size
@@ -90,6 +90,15 @@ def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN001, ANN201
             weights_N[place[e]] = weights_TK[t, i]
             place[e] += 1
     return rows_N, weights_N, starts, used[:count].copy()
+
+
+@kernel
+def routed(x_TD, scale_D, eps, padded, rounders, weight, bias_E, k, workers):  # noqa: ANN001, ANN201
+    """`Routing`'s fields: rows normed, scored by the router, and each one's choice."""
+    logits_TE = np.zeros((x_TD.shape[0], bias_E.size), np.float32)
+    normed_TD = normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_E, logits_TE, workers)
+    best_TK, weights_TK = choose(logits_TE, k)
+    return normed_TD, best_TK, weights_TK
 
 
 def _emit_swiglu(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, limit: Any, out: Any, to: Any) -> None:
@@ -187,6 +196,15 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
                             bias_EPR[e, p], 32 * p, out_TD,
                         )  # fmt: skip
             task = take(counter)
+
+
+@kernel
+def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):  # noqa: ANN001, ANN201
+    """out[t] += the weighted sum of the chosen experts of row t. up, down: (data, stride, blocks, biases in panels)."""
+    pairs = sort_pairs(experts_TK, weights_TK, up[3].shape[0])
+    records = to_records(x_TD, up[2], terms, code_bias, rounders)
+    h = up_packed(up[0], up[1], up[2], records, terms, pairs, up[3], limit, code_bias, workers)
+    down_packed(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
 
 
 @parallel

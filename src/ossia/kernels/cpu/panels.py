@@ -104,8 +104,8 @@ def _empty(kind: int, matrices: int, rows: int, width: int) -> Panels:
     return Panels(data, kind, matrices, rows, width, blocks, stride)
 
 
-def _workers(panels: Panels) -> int:
-    return physical_cores() if panels.data.size > _WORTH_WAKING else 1
+def _workers(panels: Panels) -> int | None:
+    return physical_cores() if panels.data.size > _WORTH_WAKING else None
 
 
 @kernel

@@ -85,12 +85,12 @@ class Emit:
         stored: Any = self.b.store(value, self.b.bitcast(pointer, value.type.as_pointer()))
         stored.align = 1
 
-    def prefetch(self, pointer: Any) -> None:
-        """Ask for a cache line that will be read once, soon."""
+    def prefetch(self, pointer: Any, near: bool = True) -> None:
+        """Ask for a cache line that will be read: into the first cache, or, for later, into the second."""
         name, module = "llvm.prefetch.p0", self.b.module
         kind = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
         function = module.globals.get(name) or ir.Function(module, kind, name)
-        self.b.call(function, [pointer, *(ir.Constant(I32, each) for each in (0, 3, 1))])
+        self.b.call(function, [pointer, *(ir.Constant(I32, each) for each in (0, 3 if near else 2, 1))])
 
     @contextmanager
     def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["Loop"]:

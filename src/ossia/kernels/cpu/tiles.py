@@ -21,7 +21,8 @@ from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORD
 WORDS_A_BLOCK = 10  # of a record
 _RECORD = 4 * WORDS_A_BLOCK
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
-AHEAD = 8192  # bytes: what a core reads while memory answers
+AHEAD = {MXFP4: 8192, INT8: 2048, INT4: 8192}  # bytes before a line is needed: into the first cache
+FAR_AHEAD = {INT8: 12288}  # into the second: int8 is read too fast to ask the first cache for so much
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
@@ -79,7 +80,9 @@ def _emit_tile(count: int, kind: int) -> Any:
         with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
             payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
             for line in range(0, BLOCK_BYTES[kind], 64):
-                e.prefetch(e.at(payload, AHEAD + line))
+                e.prefetch(e.at(payload, AHEAD[kind] + line))
+                if kind in FAR_AHEAD:
+                    e.prefetch(e.at(payload, FAR_AHEAD[kind] + line), near=False)
             scale = e.at(payload, PAYLOAD[kind])
             record = [e.at(each, b.mul(loop.index, e.whole(_RECORD))) for each in starts]
             chains = [_Chains(e, e.broadcast(e.at(each, 36), WORDS), _CHAINS.get(count, 1)) for each in record for _ in "ab"]
