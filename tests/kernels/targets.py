@@ -51,11 +51,11 @@ def _pairs(kind, panels, records, y):
     for first in range(0, y.shape[0], 2):
         sums = out[first * 32 : first * 32 + 64]
         if kind == 0:
-            _fp4_2(panels.data, 0, panels.blocks, records, numbers, first, sums)
+            _fp4_2(panels.data, 0, panels.blocks, 0, panels.blocks, records, numbers, first, sums, 0)
         elif kind == 1:
-            _int8_2(panels.data, 0, panels.blocks, records, numbers, first, sums)
+            _int8_2(panels.data, 0, panels.blocks, 0, panels.blocks, records, numbers, first, sums, 0)
         else:
-            _int4_2(panels.data, 0, panels.blocks, records, numbers, first, sums)
+            _int4_2(panels.data, 0, panels.blocks, 0, panels.blocks, records, numbers, first, sums, 0)
 
 
 def weights(width: int) -> dict[str, Panels]:

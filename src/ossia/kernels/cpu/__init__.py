@@ -17,6 +17,7 @@ from ossia.kernels.cpu.attention import TILE, place_and_attend, place_and_attend
 from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache
 from ossia.kernels.cpu.jit import physical_cores
 from ossia.kernels.cpu.linear import multiply_exact, normed_exact, normed_multiply, rounded_multiply
+from ossia.kernels.cpu.memory import ask_for
 from ossia.kernels.cpu.moe import Routing, add_packed, down_dense, routed, sort_pairs, up_dense
 from ossia.kernels.cpu.panels import BIAS, INT4, MXFP4, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.panels import INT8 as INT8_PANELS
@@ -27,6 +28,7 @@ Rows = NDArray[np.float32]
 
 _WORTH_WAKING = 1 << 20  # products: about 30 µs of one core, what waking a sleeping thread may take
 _ROUNDING = 16  # products that norming, rounding or rotating a number takes as long as
+_ATTENDING = 2  # products that one of a query and a key takes as long as
 _APART = 4096  # cached tokens from which a few rows' attention is worth sharing out by key
 
 
@@ -92,6 +94,7 @@ class CpuOps:
         return np.ascontiguousarray(widen(host), np.float32)
 
     def embedding(self, table_VD: HostArray) -> NDArray[np.uint16] | NDArray[np.float32]:
+        ask_for(table_VD)
         return _stored(table_VD)
 
     def linear(self, weight_RD: HostArray, bias_R: HostArray | None) -> Exact | Packed:
@@ -173,7 +176,7 @@ class CpuOps:
         out_TD = np.empty((len(qkv), heads * d), np.float32)
         furthest = int(batch.positions_T.max())
         placers = self._workers(_ROUNDING * qkv.size)
-        workers = self._workers(2 * out_TD.size * min(furthest + 1, shape.window or furthest + 1))
+        workers = self._workers(_ATTENDING * 2 * out_TD.size * min(furthest + 1, shape.window or furthest + 1))
         tiles = groups * -(-len(qkv) * heads // groups // TILE)
         is_apart = not shape.window and tiles < 2 * (workers or 1) and furthest >= _APART
         run = place_and_attend_apart if is_apart else place_and_attend

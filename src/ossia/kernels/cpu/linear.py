@@ -13,7 +13,7 @@ from numba import prange
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.norm import norm_row, rms_norm
-from ossia.kernels.cpu.tiles import MOST, WORDS_A_BLOCK, add_row, round_row, row_sums, tile_size
+from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, ask_row, round_row, row_sums
 
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
@@ -67,31 +67,30 @@ def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: A
 
 @kernel
 def even_shares(panels, workers):  # noqa: ANN001, ANN201
-    """Bounds of groups of panels, for many rows."""
-    group = max(1, min(GROUP, panels // (4 * workers)))
-    bounds = np.empty(-(-panels // group) + 1, np.int64)
-    for i in range(bounds.size):
-        bounds[i] = min(i * group, panels)
-    return bounds
+    """Bounds of groups of panels, for many rows; the last ones smaller, so that threads end together."""
+    bounds = np.empty(panels + 1, np.int64)
+    bounds[0], groups = 0, 0
+    while bounds[groups] < panels:
+        left = panels - bounds[groups]
+        bounds[groups + 1] = bounds[groups] + min(GROUP, max(1, left // (2 * workers)))
+        groups += 1
+    return bounds[: groups + 1]
 
 
 @kernel
 def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
-    out = np.empty(MOST * 32, np.float32)
+    out = np.empty((last - first) * terms * 32, np.float32)
     y, columns = y_TR.reshape(-1), y_TR.shape[1]
-    width = min(32, columns - column)
-    t = first
-    while t < last:
-        count = tile_size(last - t, terms)
-        row_sums(kind, data, start, blocks, records, numbers, t, count, terms, out)
-        for i in range(count):
-            if width == 32:
-                add_row(out, 32 * i, bias_R, column, np.float32(1.0), y, (t + i) * columns + column)
-            else:
-                for r in range(width):
-                    y_TR[t + i, column + r] += out[32 * i + r] + bias_R[column + r]
-        t += count
+    for t in range(first, last):
+        ask_row(y, t * columns + column)
+    row_sums(kind, data, start, blocks, records, numbers, first, last - first, terms, out)
+    for i in range(last - first):
+        if column + 32 <= columns:
+            add_row(out, 32 * i, bias_R, column, np.float32(1.0), y, (first + i) * columns + column)
+        else:
+            for r in range(columns - column):
+                y_TR[first + i, column + r] += out[32 * i + r] + bias_R[column + r]
 
 
 @parallel

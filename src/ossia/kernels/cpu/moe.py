@@ -19,7 +19,7 @@ from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, normed_exact, to_records
 from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import MOST, WORDS_A_BLOCK, add_row, records_of, round_row_block, row_sums, tile_size
+from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, ask_row, records_of, round_row_block, row_sums
 
 
 class Routing(NamedTuple):
@@ -123,17 +123,14 @@ def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001,
 @kernel
 def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last, bias, limit, to_blocks, b, code_bias, out):  # noqa: ANN001, ANN202
     """Two panels, so 32 features, of the pairs first..last, to block b of their records for the way down."""
-    sums, h = np.empty(MOST * 32, np.float32), np.empty(MOST * 32, np.float32)
-    n = first
-    while n < last:
-        count = tile_size(last - n, terms)
-        for half in range(2):
-            row_sums(MXFP4, data, start + half * stride, blocks, records, numbers, n, count, terms, sums)
-            for i in range(count):
-                swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
+    count = last - first
+    sums, h = np.empty(count * terms * 32, np.float32), np.empty(count * 32, np.float32)
+    for half in range(2):
+        row_sums(MXFP4, data, start + half * stride, blocks, records, numbers, first, count, terms, sums)
         for i in range(count):
-            round_row_block(h, 32 * i, to_blocks, b, out, n + i, terms, code_bias)
-        n += count
+            swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
+    for i in range(count):
+        round_row_block(h, 32 * i, to_blocks, b, out, first + i, terms, code_bias)
 
 
 @parallel
@@ -153,25 +150,25 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
                 e, b = used[place // to_blocks], place % to_blocks
                 start = (e * panels + 2 * b) * stride
                 bias = bias_EPR[e, 2 * b : 2 * b + 2].reshape(-1)
-                _up_pairs(
-                    data, start, stride, blocks, records, numbers, terms, starts[e], starts[e + 1],
-                    bias, limit, to_blocks, b, code_bias, out,
-                )  # fmt: skip
+                for first in range(starts[e], starts[e + 1], PORTION):
+                    last = min(first + PORTION, starts[e + 1])
+                    _up_pairs(
+                        data, start, stride, blocks, records, numbers, terms, first, last,
+                        bias, limit, to_blocks, b, code_bias, out,
+                    )  # fmt: skip
             task = take(counter)
     return out
 
 
 @kernel
 def _down_pairs(data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, column, out_TD):  # noqa: ANN001, ANN202
-    sums = np.empty(MOST * 32, np.float32)
+    sums = np.empty((last - first) * terms * 32, np.float32)
     out, columns = out_TD.reshape(-1), np.int64(out_TD.shape[1])
-    n = first
-    while n < last:
-        count = tile_size(last - n, terms)
-        row_sums(MXFP4, data, start, blocks, records, numbers, n, count, terms, sums)
-        for i in range(count):
-            add_row(sums, 32 * i, bias, 0, weights_N[n + i], out, rows_N[n + i] * columns + column)
-        n += count
+    for n in range(first, last):
+        ask_row(out, rows_N[n] * columns + column)
+    row_sums(MXFP4, data, start, blocks, records, numbers, first, last - first, terms, sums)
+    for i in range(last - first):
+        add_row(sums, 32 * i, bias, 0, weights_N[first + i], out, rows_N[first + i] * columns + column)
 
 
 @parallel

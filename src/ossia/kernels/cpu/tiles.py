@@ -23,6 +23,7 @@ _RECORD = 4 * WORDS_A_BLOCK
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
 AHEAD = {MXFP4: 8192, INT8: 2048, INT4: 8192}  # bytes before a line is needed: into the first cache
 FAR_AHEAD = {INT8: 12288}  # into the second: int8 is read too fast to ask the first cache for so much
+CACHED = 16384  # bytes of a panel that stay in a core's first cache while rows pass over them
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
@@ -71,13 +72,17 @@ class _Chains:
 
 
 def _emit_tile(count: int, kind: int) -> Any:
-    def body(e: Emit, data: Any, start: Any, blocks: Any, records: Any, rows: Any, first: Any, out: Any) -> None:
+    def body(
+        e: Emit, data: Any, start: Any, blocks: Any, skip: Any, taken: Any, records: Any, rows: Any, first: Any, out: Any, at: Any
+    ) -> None:
         b = e.b
-        panel = e.at(data, start)
-        length = b.mul(blocks, e.whole(_RECORD))
+        panel = e.at(data, b.add(start, b.mul(skip, e.whole(BLOCK_BYTES[kind]))))
+        length, skipped = b.mul(blocks, e.whole(_RECORD)), b.mul(skip, e.whole(_RECORD))
         numbers = [e.load(e.at(rows, b.mul(b.add(first, e.whole(t)), e.whole(4))), I32) for t in range(count)]
-        starts = [e.at(records, b.mul(b.zext(number, I64), length)) for number in numbers]
-        with e.loop(blocks, [e.floats(0.0)] * (2 * count)) as loop:
+        starts = [e.at(records, b.add(b.mul(b.zext(number, I64), length), skipped)) for number in numbers]
+        sums = e.at(out, b.mul(at, e.whole(4)))
+        before = [e.load(e.at(sums, 64 * place), FLOATS) for place in range(2 * count)]
+        with e.loop(taken, before) as loop:
             payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
             for line in range(0, BLOCK_BYTES[kind], 64):
                 e.prefetch(e.at(payload, AHEAD[kind] + line))
@@ -103,7 +108,7 @@ def _emit_tile(count: int, kind: int) -> Any:
                     totals.append(e.fma(whole, factor, loop.carried[2 * t + half]))
             loop.carry(*totals)
         for place, total in enumerate(loop.out):
-            e.store(total, e.at(out, 64 * place))
+            e.store(total, e.at(sums, 64 * place))
 
     return emitter(body)
 
@@ -112,8 +117,8 @@ def _make_tile(count: int, kind: int) -> Any:
     generate = _emit_tile(count, kind)
 
     @intrinsic
-    def tile(typingctx, data, start, blocks, records, rows, first, out):  # noqa: ANN001, ANN202
-        return wants(data, start, blocks, records, rows, first, out), generate
+    def tile(typingctx, data, start, blocks, skip, taken, records, rows, first, out, at):  # noqa: ANN001, ANN202
+        return wants(data, start, blocks, skip, taken, records, rows, first, out, at), generate
 
     return tile
 
@@ -124,40 +129,40 @@ _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count
 
 
 @kernel
-def tile(kind, data, start, blocks, records, rows, first, count, out):  # noqa: ANN001, ANN201
-    """out float32 [count, 32] = the panel at `start` times the records rows[first:first + count]."""
+def tile(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at):  # noqa: ANN001, ANN201
+    """out[at:], [count, 32], += `taken` blocks behind `skip` of the panel at `start`, times records rows[first:first + count]."""
     if kind == MXFP4:
         if count == 6:
-            _fp4_6(data, start, blocks, records, rows, first, out)
+            _fp4_6(data, start, blocks, skip, taken, records, rows, first, out, at)
         elif count == 1:
-            _fp4_1(data, start, blocks, records, rows, first, out)
+            _fp4_1(data, start, blocks, skip, taken, records, rows, first, out, at)
         elif count == 2:
-            _fp4_2(data, start, blocks, records, rows, first, out)
+            _fp4_2(data, start, blocks, skip, taken, records, rows, first, out, at)
         elif count == 3:
-            _fp4_3(data, start, blocks, records, rows, first, out)
+            _fp4_3(data, start, blocks, skip, taken, records, rows, first, out, at)
         else:
-            _fp4_4(data, start, blocks, records, rows, first, out)
+            _fp4_4(data, start, blocks, skip, taken, records, rows, first, out, at)
     elif kind == INT8:
         if count == 6:
-            _int8_6(data, start, blocks, records, rows, first, out)
+            _int8_6(data, start, blocks, skip, taken, records, rows, first, out, at)
         elif count == 1:
-            _int8_1(data, start, blocks, records, rows, first, out)
+            _int8_1(data, start, blocks, skip, taken, records, rows, first, out, at)
         elif count == 2:
-            _int8_2(data, start, blocks, records, rows, first, out)
+            _int8_2(data, start, blocks, skip, taken, records, rows, first, out, at)
         elif count == 3:
-            _int8_3(data, start, blocks, records, rows, first, out)
+            _int8_3(data, start, blocks, skip, taken, records, rows, first, out, at)
         else:
-            _int8_4(data, start, blocks, records, rows, first, out)
+            _int8_4(data, start, blocks, skip, taken, records, rows, first, out, at)
     elif count == 6:
-        _int4_6(data, start, blocks, records, rows, first, out)
+        _int4_6(data, start, blocks, skip, taken, records, rows, first, out, at)
     elif count == 1:
-        _int4_1(data, start, blocks, records, rows, first, out)
+        _int4_1(data, start, blocks, skip, taken, records, rows, first, out, at)
     elif count == 2:
-        _int4_2(data, start, blocks, records, rows, first, out)
+        _int4_2(data, start, blocks, skip, taken, records, rows, first, out, at)
     elif count == 3:
-        _int4_3(data, start, blocks, records, rows, first, out)
+        _int4_3(data, start, blocks, skip, taken, records, rows, first, out, at)
     else:
-        _int4_4(data, start, blocks, records, rows, first, out)
+        _int4_4(data, start, blocks, skip, taken, records, rows, first, out, at)
 
 
 def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
@@ -173,6 +178,18 @@ def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, 
 def add_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001, ANN201
     """y[to:to + 32] += (sums[at:] + bias[bias_at:]) * factor, all flat float32."""
     return wants(sums, at, bias, bias_at, factor, y, to), emitter(_add_row)
+
+
+def _ask_row(e: Emit, y: Any, to: Any) -> None:
+    target = e.at(y, e.b.mul(to, e.whole(4)))
+    for line in (0, 64, 127):
+        e.prefetch(e.at(target, line))
+
+
+@intrinsic
+def ask_row(typingctx, y, to):  # noqa: ANN001, ANN201
+    """Ask for the lines of y[to:to + 32], flat float32, which `add_row` will read after some work."""
+    return wants(y, to), emitter(_ask_row)
 
 
 def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
@@ -239,8 +256,19 @@ def tile_size(left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba'
 
 @kernel
 def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, out):  # noqa: ANN001, ANN201
-    """out float32 [count, 32] = the panel at `start` times rows first .. first + count, whose records `numbers` lists."""
-    tile(kind, data, start, blocks, records, numbers, first * terms, count * terms, out)
+    """out float32 [count, 32] = the panel at `start` times rows first .. first + count, whose records `numbers` lists.
+
+    `out` has room for every term. Rows of several tiles: a part of the panel at a time, which stays in the first cache.
+    """
+    out[: count * terms * 32] = np.float32(0.0)
+    part = blocks if count * terms <= MOST else CACHED // block_bytes(kind)
+    for skip in range(0, blocks, part):
+        t = 0
+        while t < count:
+            size = tile_size(count - t, terms)
+            row, taken = (first + t) * terms, min(part, blocks - skip)
+            tile(kind, data, start, blocks, skip, taken, records, numbers, row, size * terms, out, t * terms * 32)
+            t += size
     if terms > 1:
         for i in range(count):
             for r in range(32):
@@ -248,3 +276,8 @@ def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, o
                 for term in range(1, terms):
                     total += out[32 * (terms * i + term) + r]
                 out[32 * i + r] = total
+
+
+@kernel
+def block_bytes(kind):  # noqa: ANN001, ANN201
+    return BLOCK_BYTES[kind]
