@@ -79,7 +79,9 @@ class Store:
     Opening never fails: `fault` says why nothing can be kept, and then every call raises StoreError.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400
+    ) -> None:
         self.path = folder / "state.sqlite"
         self.fault: str | None = None
         self._vocabulary = vocabulary_of(tokenizer)
@@ -114,7 +116,13 @@ class Store:
         await self._write(lambda c: _update(c, response, status, body))
 
     async def finish(
-        self, response: str, status: str, body: bytes, made: Sequence[Item], given: Sequence[Item] = (), into: str | None = None
+        self,
+        response: str,
+        status: str,
+        body: bytes,
+        made: Sequence[Item],
+        given: Sequence[Item] = (),
+        into: str | None = None,
     ) -> None:
         """A response is over: its output is kept and, with the items given, added to the conversation `into`."""
         await self._write(lambda c: _finish(c, response, status, body, self._rows(made), self._rows(given), into))
@@ -240,7 +248,8 @@ class Store:
         for table in ("responses", "conversations", "calls"):
             _drop(self._writes, table, "used < ? LIMIT ?", (before, BATCH))
         while self._bytes() > self._max_bytes and any(
-            _drop(self._writes, table, "1 ORDER BY used LIMIT ?", (BATCH,)) for table in ("calls", "responses", "conversations")
+            _drop(self._writes, table, "1 ORDER BY used LIMIT ?", (BATCH,))
+            for table in ("calls", "responses", "conversations")
         ):
             pass
 

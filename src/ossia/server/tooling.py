@@ -15,7 +15,9 @@ from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
 from ossia.server.errors import ApiError
 
 UNFIT = re.compile(r"[^\w./:-]|\W+$")  # what cannot stand in a harmony header
-BUILT_IN = re.compile(r"(?:python|browser)(?:\W|$)")  # the model calls its own tools of these names, with other arguments
+BUILT_IN = re.compile(
+    r"(?:python|browser)(?:\W|$)"
+)  # the model calls its own tools of these names, with other arguments
 LONGEST_NAME = 256
 FREE_TEXT: JsonObject = {"type": "string"}
 
@@ -194,7 +196,9 @@ def _must(names: Mapping[str, object] | set[str]) -> str:
 
 def _allowed(tools: Sequence[object], mode: object, named: Mapping[str, _Offer]) -> tuple[str, set[str]]:
     """What is allowed but not run here is left out, as it was from the tools."""
-    callable_here = [each for each in tools if not isinstance(each, Mapping) or each.get("type") in (None, "function", "custom")]
+    callable_here = [
+        each for each in tools if not isinstance(each, Mapping) or each.get("type") in (None, "function", "custom")
+    ]
     allowed = {_find(each, named) for each in callable_here}
     if mode not in (None, "auto", "required"):
         raise ApiError(400, "the mode of allowed_tools must be 'auto' or 'required'", param="tool_choice.mode")
