@@ -15,7 +15,9 @@ from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
 from ossia.server.errors import bad
 
 UNFIT = re.compile(r"[^\w./:-]|\W+$")  # what cannot stand in a harmony header
-BUILT_IN = re.compile(r"(?:python|browser)(?:\W|$)")  # the model calls its own tools of these names, with other arguments
+BUILT_IN = re.compile(
+    r"(?:python|browser)(?:\W|$)"
+)  # the model calls its own tools of these names, with other arguments
 LONGEST_NAME = 256
 FREE_TEXT: JsonObject = {"type": "string"}
 

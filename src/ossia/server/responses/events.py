@@ -28,6 +28,8 @@ from ossia.tokenizer import Tokenizer
 
 Summary = Literal["copied", "condensed"]
 SENTENCE = re.compile(r"\s*(.+?[.!?…。！？](?=\s|$)|.+)", re.DOTALL)  # the first of a paragraph
+WARNINGS = "ossia.warnings"  # the key in a response's metadata
+LONGEST_WARNING = 512
 LEAST_LOGPROB = -9999.0  # JSON has no minus infinity
 
 E = TypeVar("E", bound=wire.StreamEvent)
@@ -94,6 +96,11 @@ class Scribe:
     def cancel(self) -> list[wire.StreamEvent]:
         return self._end("cancelled")
 
+    def warn(self, warning: str) -> None:
+        """Also in the events already given, which hold this response."""
+        self.response.metadata[WARNINGS] = warning[:LONGEST_WARNING]
+        self.response.store = False
+
     def _end(self, status: wire.Status) -> list[wire.StreamEvent]:
         events = self._close("incomplete", None)
         cut = wire.Incomplete("max_output_tokens") if status == "incomplete" else None
@@ -121,7 +128,8 @@ class Scribe:
         item = opened.item
         self.response = replace(self.response, output=[*self.response.output, item])
         # only what was sampled in form is shown to the model again as it was
-        self.made.append(Item(item.id, encode(item), message if message and message.tokens else None))
+        said = message if message and message.tokens else None
+        self.made.append(Item(item.id, encode(item), said, getattr(item, "call_id", None)))
         return [*events, wire.ItemDone(output_index=opened.index, item=item)]
 
     def _numbered(self, events: Sequence[wire.StreamEvent]) -> list[wire.StreamEvent]:

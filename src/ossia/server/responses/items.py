@@ -52,23 +52,23 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
-def read_input(given: str | Sequence[JsonDict] | None, warnings: list[str]) -> list[Entry]:
+def read_input(given: str | Sequence[JsonDict] | None, warnings: list[str], at: str = "input") -> list[Entry]:
     """A request's items in normal form: typed, with ids, contents as parts. Raises ApiError (400) that names the field.
 
     Items of a type that is not known are left out with a warning.
     """
     if given is None or isinstance(given, str):
-        return [Entry(_message({"role": "user", "content": given or ""}, "input"))]
+        return [Entry(_message({"role": "user", "content": given or ""}, at))]
     entries: list[Entry] = []
     for number, item in enumerate(given):
-        at = f"input[{number}]"
+        place = f"{at}[{number}]"
         kind = item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else None)
         if not isinstance(kind, str):
-            raise bad(f"{at}.type", "an item needs a type, such as 'message'")
+            raise bad(f"{place}.type", "an item needs a type, such as 'message'")
         if kind in PREFIXES:
-            entries.append(Entry(_normal(kind, item, at), at=at))
+            entries.append(Entry(_normal(kind, item, place), at=place))
         else:
-            warnings.append(f"{at}: items of type {kind!r} are not known to this server; it was left out")
+            warnings.append(f"{place}: items of type {kind!r} are not known to this server; it was left out")
     return entries
 
 
@@ -124,7 +124,9 @@ def _texts(content: str | list[Part] | None, at: str) -> list[str]:
         return [] if content is None else [content]
     for number, part in enumerate(content):
         if part.type not in TEXT_PARTS:
-            raise bad(f"{at}[{number}]", f"the model reads text only: a part of type {part.type!r} cannot be given to it")
+            raise bad(
+                f"{at}[{number}]", f"the model reads text only: a part of type {part.type!r} cannot be given to it"
+            )
     return [part.text or part.refusal or "" for part in content]
 
 

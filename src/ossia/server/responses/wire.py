@@ -3,10 +3,10 @@
 In and out: nothing but these types. Fields that are not known are ignored. It does not know what any of them means.
 """
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ossia.server.wire import JsonDict
 
@@ -19,7 +19,10 @@ Phase = Literal["commentary", "final_answer"]
 
 
 class Reasoning(Struct):
+    """max_tokens: of analysis, an extension of ours; then the answer begins."""
+
     effort: str | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
     summary: Literal["auto", "concise", "detailed", "none"] | None = None
     generate_summary: Literal["auto", "concise", "detailed", "none"] | None = None  # its older name
 
