@@ -6,13 +6,14 @@ It does not know HTTP routes or any API's wire types.
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import psutil
 
-from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, Usage, advance, exchange
+from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
@@ -20,6 +21,7 @@ from ossia.engine.sampler import sample
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce.reader import SchemaError
 from ossia.harmony.messages import Message
+from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
 from ossia.server.ask import Ask
@@ -29,6 +31,7 @@ from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
 from ossia.server.worker import EngineError, Feed, TokenEngine, Worker
 
+log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
 
@@ -99,6 +102,8 @@ class Service:
         steps = exchange(self.grammars, ask.messages, how)
         run: _Run | None = None
         self._answers += 1
+        if self.settings.log_prompts:
+            log.info("asked: %s", "".join(message.text for message in ask.messages[-1:]))
         try:
             step, reply = await self._open(steps), None
             while step is not None:
@@ -114,6 +119,8 @@ class Service:
                     case Calling(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
                     case _:
+                        if self.settings.log_prompts:
+                            _log_words(step)
                         yield step
                         reply = None
                 step = advance(steps, reply)
@@ -237,6 +244,11 @@ class _Run:
                 self.metrics.first_token.observe(now - self.asked)
             self.tokens, self.last = self.tokens + 1, now
         return sampled
+
+
+def _log_words(event: Event) -> None:
+    if isinstance(event, End | ToolAnswer):
+        log.info("said (%s): %s", event.message.recipient or event.message.channel, event.message.text)
 
 
 def usual_cache(model: Model) -> int:
