@@ -87,12 +87,14 @@ class Server(uvicorn.Server):
         self._context, self._say_started = context, started
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             self._say_started()
+            self._warming = asyncio.ensure_future(self._context.service.warm())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal is not raised again afterwards, as uvicorn does: the exit status is 0."""

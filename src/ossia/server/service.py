@@ -140,7 +140,7 @@ class Service:
         self._answers += 1
         run: _Run | None = None
         try:
-            run = await self._begin(client, list(prompt), params, None)
+            run = await self._begin(client, list(prompt), params, None, "prompt")
             while (sampled := await run.next()) is not None:
                 yield sampled
             yield Usage(len(prompt), run.tokens, 0, run.cached_tokens)
@@ -152,6 +152,15 @@ class Service:
             if run:
                 self._end(run)
 
+    async def warm(self) -> None:
+        """Say one token, so that the kernels are compiled before anybody waits for them."""
+        params = SamplingParams(max_tokens=1)
+        try:
+            async for _ in self.continuation([min(self.model.stop_tokens)], params):
+                pass
+        except ApiError as error:
+            log.warning("the first step failed: %s", error)
+
     async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
         """Each token with its log-probability behind those before it; the first one's means nothing.
 
@@ -159,7 +168,7 @@ class Service:
         """
         self._refuse_when_closed()
         if len(tokens) > self.context:
-            raise too_long(len(tokens), self.context)
+            raise too_long(len(tokens), self.context, "prompt")
         most = SCORED_BYTES // (4 * self.model.config.vocab)
         if len(tokens) > most:
             raise bad("logprobs", f"log-probabilities of {len(tokens)} echoed tokens: want {most} at most")
@@ -173,9 +182,9 @@ class Service:
         except ValueError as error:
             raise _impossible(error) from error
 
-    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None) -> "_Run":
+    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages") -> "_Run":
         if len(prompt) + 1 > self.context:
-            raise too_long(len(prompt), self.context)
+            raise too_long(len(prompt), self.context, param)
         asked = time.perf_counter()
         need = self._line.need(len(prompt), params.max_tokens, self.context)
         try:
@@ -269,9 +278,9 @@ def token_scores(model: Model, tokens: list[int], top: int) -> list[Sampled]:
     return scores
 
 
-def too_long(tokens: int, context: int) -> ApiError:
+def too_long(tokens: int, context: int, param: str) -> ApiError:
     message = f"the prompt has {tokens} tokens, the context {context}: shorten it"
-    return bad("messages", message, "context_length_exceeded")
+    return bad(param, message, "context_length_exceeded")
 
 
 def busy(message: str, seconds: int) -> ApiError:
