@@ -4,7 +4,13 @@ from pathlib import Path
 
 from tests.server.responses.world import CALL, FINAL, SAY, THINK, world
 
-ADD = {"type": "function", "name": "add", "description": None, "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}, "strict": True}
+ADD = {
+    "type": "function",
+    "name": "add",
+    "description": None,
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    "strict": True,
+}
 
 
 def test_an_answer():
