@@ -18,6 +18,7 @@ from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.sampler import sample
 from ossia.harmony.constrain import Grammars
+from ossia.harmony.enforce.reader import SchemaError
 from ossia.harmony.messages import Message
 from ossia.harmony.render import render
 from ossia.loading import Model
@@ -268,8 +269,7 @@ def busy(message: str, seconds: int) -> ApiError:
 def _impossible(error: ValueError) -> ApiError:
     """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
     said = str(error)
+    code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
     if said.startswith("tool_choice"):
-        return bad("tool_choice", said)
-    if said.startswith("the JSON schema of final"):
-        return bad("format", said, "invalid_json_schema")
-    return bad("tools", said, "invalid_json_schema" if "schema" in said else "invalid_value")
+        return bad("tool_choice", said, code)
+    return bad("format" if said.startswith("the JSON schema of final") else "tools", said, code)
