@@ -3,6 +3,7 @@
 It trusts nothing: an event about an item that is not open, a wrong index, a second `done` fails here.
 """
 
+from copy import deepcopy
 from typing import Any
 
 LAST = ("response.completed", "response.incomplete", "response.failed")
@@ -12,7 +13,7 @@ def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The output that the events add up to."""
     output: list[dict[str, Any]] = []
     open_parts: set[tuple[str, int]] = set()
-    for event in events:
+    for event in deepcopy(events):
         kind = event["type"].removeprefix("response.")
         if event["type"] in LAST or kind in ("created", "queued", "in_progress"):
             continue
