@@ -1,6 +1,7 @@
 """A custom tool's text comes piece by piece as its JSON does, and nothing is lost where it is no such JSON."""
 
 import json
+from itertools import pairwise
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ SPACES = st.text(" \n\t\r", max_size=3)
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[a:b] for a, b in zip(places, places[1:])]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
 def read(text: str, cuts: list[int]) -> str:
