@@ -47,11 +47,14 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
             backlog=BACKLOG,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
+        server = Server(config, context, lambda: say(told))
         try:
-            asyncio.run(Server(config, context, lambda: say(told)).serve([listener]))
+            asyncio.run(server.serve([listener]))
         finally:
             if context.store:
                 context.store.close()
+        if not server.started:
+            raise OSError("the server did not start: the log says why")
 
 
 def context_of(model: Model, settings: Settings) -> Context:

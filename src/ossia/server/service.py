@@ -7,9 +7,11 @@ It does not know HTTP routes or any API's wire types.
 import asyncio
 import functools
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import psutil
 
@@ -50,7 +52,8 @@ class Service:
         if model.tokenizer is None:
             raise ValueError(f"model {model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
         self.settings = settings or Settings()
-        self.name, self.model, self.tokenizer = model.name, model, model.tokenizer
+        self.names = names_of(model.name)
+        self.name, self.model, self.tokenizer = self.names[0], model, model.tokenizer
         self.grammars = Grammars(model.tokenizer, model.config.vocab)
         self.metrics = metrics or Metrics()
         self._worker = Worker(make_engine or self._engine)
@@ -253,6 +256,14 @@ class _Run:
                 self.metrics.first_token.observe(now - self.asked)
             self.tokens, self.last = self.tokens + 1, now
         return sampled
+
+
+def names_of(model: str) -> tuple[str, ...]:
+    """What clients may call a model: its name on the hub or its folder's, and Ollama's tag where it is a gpt-oss."""
+    short = PurePath(model).name
+    own = model if model.count("/") == 1 and not Path(model).is_dir() else short
+    tag = re.sub(r"^gpt-oss-(\d+b)$", r"gpt-oss:\1", short)
+    return tuple(dict.fromkeys((own, short, tag)))
 
 
 def _log_words(event: Event) -> None:
