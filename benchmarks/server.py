@@ -1,7 +1,8 @@
 """What the server costs: a token's overhead, many streams at once, and ten thousand requests of which some hang up.
 
 It starts a real `ossia serve` with ossia-mini and speaks HTTP to it over loopback, from a process of its own on the same
-machine. Prompts kept for reuse are held to 50 MB, so that memory shows what is not given back. Run: python benchmarks/server.py [--requests 10000] [--streams 256]
+machine. Prompts kept for reuse are held to 50 MB, so that memory shows what is not given back.
+Run: python benchmarks/server.py [--requests 10000] [--streams 256]
 """
 
 import argparse
