@@ -5,6 +5,7 @@ It does not know how anything is done: each command calls the layer that does.
 """
 
 import json
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,6 +173,8 @@ def serve(
     from ossia.server.run import serve as run
     from ossia.server.settings import Settings
 
+    # clients and the event loop want the cores too: kernel threads that spin would slow all of them down, tenfold
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         settings = Settings(
             names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
