@@ -23,7 +23,8 @@ from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Te
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
 from ossia.server.service import impossible
-from ossia.server.store import Item, MissingError, Store, StoreError
+from ossia.server.store import Item, Store, StoreError
+from ossia.server.tables import MissingError
 from ossia.server.tooling import Toolbox, toolbox
 from ossia.server.wire import JsonDict, encode
 
