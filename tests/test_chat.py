@@ -46,6 +46,7 @@ class Spoken:
     tokens: list[int]
     mask: Any
     params: SamplingParams
+    cached_tokens: int = 3
 
     def __iter__(self) -> Iterator[Sampled]:
         stops = {small().special["<|return|>"], small().special["<|call|>"]}
@@ -79,6 +80,7 @@ def test_an_answer_has_its_text_reasoning_and_counts():
     answer = chat.ask("2 + 2?")
     assert (answer.text, answer.reasoning, answer.finish) == ("Four.", "Hm, easy.", "stop")
     assert answer.usage.reasoning_tokens == len(small().encode("Hm, easy.")) + 1
+    assert answer.usage.cached_tokens == 3
     assert answer.usage.output_tokens == len(small().encode_with_special(THINK.format("easy") + FINAL.format("Four.")))
     assert script.strayed == 0
     assert script.closed == 1

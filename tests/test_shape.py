@@ -31,7 +31,8 @@ MAY_USE: dict[str, set[str]] = {
     "synth": set(BOTH),
     "bench": {"engine", "model", "kernels", "hub"},
     "terminal": {*BOTH, "loading", "chat"},
-    "cli": {*BOTH, "hub", "loading", "chat", "train", "synth", "terminal", "bench"},
+    "server": {*BOTH, "hub", "loading", "chat"},
+    "cli": {*BOTH, "hub", "loading", "chat", "train", "synth", "terminal", "bench", "server"},
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }
@@ -96,6 +97,6 @@ def test_every_file_says_what_it_is(path: Path):
 
 
 def test_importing_ossia_imports_neither_torch_nor_numba():
-    code = "import sys, ossia, ossia.harmony, ossia.cli; print([n for n in ('torch', 'numba', 'numpy') if n in sys.modules])"
+    code = "import sys, ossia, ossia.harmony, ossia.cli; print([n for n in ('torch', 'numba', 'numpy', 'starlette', 'uvicorn') if n in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -7,9 +7,10 @@ It does not know HTTP, terminals or how logits are made.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
@@ -29,9 +30,10 @@ from ossia.harmony.messages import (
 )
 from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.harmony.render import render
+from ossia.harmony.stops import StopText
 from ossia.loading import Model, load
 from ossia.tokenizer import Tokenizer
-from ossia.tools.functions import Tool, function_tool
+from ossia.tools.functions import Tool, ToolResult, function_tool
 
 FinishReason = Literal["stop", "length", "tool_calls", "steps"]
 
@@ -45,15 +47,25 @@ class ToolAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """The tokens that the next `Delta` is made of, with their log-probabilities; only where `logprobs` was asked for."""
+
+    channel: str | None
+    recipient: str | None
+    tokens: tuple[Sampled, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one exchange, all its samplings together, and the seconds they took.
 
-    `first_token_seconds` is the wait for the first token of the first sampling.
+    cached_tokens: of the prompts, not computed again. `first_token_seconds` is the wait for the first sampling's first.
     """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    cached_tokens: int = 0
     seconds: float = 0.0
     first_token_seconds: float = 0.0
 
@@ -62,13 +74,16 @@ class Usage:
 class Done:
     """The exchange is over. finish: "stop" after a final answer, "length" when tokens or context ran out, "tool_calls"
     when a call waits for a tool that is not run here, "steps" when tools were called too many times.
+
+    stop: the stop string that ended the answer, if one did.
     """
 
     finish: FinishReason
     usage: Usage
+    stop: str | None = None
 
 
-Event: TypeAlias = Start | Delta | End | ToolAnswer | Done
+Event: TypeAlias = Start | Delta | End | Scores | ToolAnswer | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +91,50 @@ class Answering:
     """How to answer: sampling, what may be called, the form of the final answer, how long to think.
 
     thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
-    tool_choice: "auto", "none", "required", or a function's name. max_steps: samplings with tools run between them.
+    tool_choice: "auto", "none", "required", or a function's name. allowed: the recipients that may be called ("functions.f");
+    None for all that are declared. stop: strings that end the final answer, and are not part of it. max_steps:
+    samplings with tools run between them.
     """
 
     params: SamplingParams = field(default_factory=SamplingParams)
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
+    allowed: frozenset[str] | None = None
     response_format: JsonObject | None = None
     thinking_budget: int | None = None
+    stop: tuple[str, ...] = ()
     max_steps: int = 16
+
+
+class Sampling(NamedTuple):
+    """The exchange wants a sampling begun: answer with its tokens' source."""
+
+    prompt: list[int]
+    params: SamplingParams
+    mask: Constraint
+
+
+class NextToken(NamedTuple):
+    """The exchange wants the next token of the sampling: answer with it, or with None at its end."""
+
+
+class Calling(NamedTuple):
+    """The exchange wants a tool run: answer with its result."""
+
+    tool: Tool
+    text: str
+
+
+class Source(Protocol):
+    """Where a sampling's tokens come from, as far as the exchange sees it."""
+
+    @property
+    def cached_tokens(self) -> int: ...
+
+
+Step: TypeAlias = Event | Sampling | NextToken | Calling
+Steps: TypeAlias = Generator[Step, Any, None]
+NEXT_TOKEN = NextToken()
 
 
 def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], how: Answering) -> Iterator[Event]:
@@ -94,24 +144,56 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
     ends the exchange with "tool_calls". A message to anyone else is malformed, and so is text. Raises ContextError
     before any work for a prompt that does not fit.
     """
-    tokenizer, rules = grammars.tokenizer, rules_for(grammars, messages, how)
+    steps, reply = exchange(grammars, messages, how), None
+    with ExitStack() as open_stream:
+        tokens: Iterator[Sampled] = iter(())
+        while (step := advance(steps, reply)) is not None:
+            reply = None
+            match step:
+                case Sampling(prompt, params, mask):
+                    open_stream.close()
+                    reply = open_stream.enter_context(closing(engine.submit(prompt, params, mask)))
+                    tokens = iter(reply)
+                case NextToken():
+                    reply = next(tokens, None)
+                case Calling(called, text):
+                    reply = called.call(text)
+                case _:
+                    yield step
+
+
+def advance(steps: Steps, reply: object) -> Step | None:
+    """What the exchange wants or tells next; None at its end."""
+    try:
+        return steps.send(reply)
+    except StopIteration:
+        return None
+
+
+def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering) -> Steps:
+    """The loop itself, without input or output: it yields events, which want no answer, and what it wants done.
+
+    Whoever drives it sends the answers back, so one loop serves a plain `for` and an event loop.
+    """
+    rules = rules_for(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {f"functions.{each.spec.name}": each for each in how.tools}
     declared = recipients(declared_tools(messages))
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
-        turn = yield from _sample(engine, tokenizer, said, params, rules.start())
+        prompt = render(grammars.tokenizer, said, next_role="assistant")
+        turn = yield from _sample(Sampling(prompt, params, rules.start()), grammars.tokenizer, how.stop)
         said += turn.messages
         usage = _add(usage, turn, time.perf_counter() - started)
         calls = [message for message in turn.messages if message.recipient in declared]
-        if not calls or turn.cut:
-            yield Done("length" if turn.cut else "stop", usage)
+        if not calls or turn.cut or turn.stop:
+            yield Done("length" if turn.cut else "stop", usage, turn.stop)
             return
         if any(call.recipient not in runnable for call in calls):
             yield Done("tool_calls", usage)
             return
         for call in calls:
-            result = runnable[str(call.recipient)].call(call.text)
+            result: ToolResult = yield Calling(runnable[str(call.recipient)], call.text)
             answer = tool(str(call.recipient), result.text)
             said.append(answer)
             yield ToolAnswer(answer, result.failed)
@@ -128,52 +210,104 @@ def rules_for(grammars: Grammars, messages: Sequence[Message], how: Answering) -
     """The rules that keep the answer well-formed: only tools that the messages declare can be called."""
     return Rules(
         grammars,
-        tools=declared_tools(messages),
+        tools=_allowed(declared_tools(messages), how.allowed),
         tool_choice=how.tool_choice,
         response_format=how.response_format,
         analysis_budget=how.thinking_budget,
     )
 
 
+def _allowed(spaces: Sequence[ToolNamespace], allowed: frozenset[str] | None) -> Sequence[ToolNamespace]:
+    """The tools that may be called, of those declared."""
+    if allowed is None:
+        return spaces
+    kept = [
+        replace(space, tools=tuple(each for each in space.tools if f"{space.name}.{each.name}" in allowed))
+        for space in spaces
+    ]
+    # one without tools would be called as a whole
+    return [new for new, old in zip(kept, spaces) if new.tools or (not old.tools and old.name in allowed)]
+
+
 class _Turn(NamedTuple):
-    """One sampling: the messages it made, its tokens, and whether it was cut before its end."""
+    """One sampling: the messages it made, its tokens, whether it was cut before its end, and by which stop string."""
 
     messages: list[Message]
     prompt_tokens: int
     output: list[Sampled]
     reasoning_tokens: int
+    cached_tokens: int
     first_token_seconds: float
     cut: bool
+    stop: str | None
 
 
-def _sample(
-    engine: Engine, tokenizer: Tokenizer, said: Sequence[Message], params: SamplingParams, mask: Constraint
-) -> Generator[Event, None, _Turn]:
-    prompt = render(tokenizer, said, next_role="assistant")
+def _sample(wanted: Sampling, tokenizer: Tokenizer, stop: Sequence[str]) -> Generator[Step, Any, _Turn]:
     parser = Parser(tokenizer, role="assistant")
+    spoken = _Spoken(parser, stop, scored=wanted.params.logprobs is not None)
     started, first = time.perf_counter(), 0.0
-    messages: list[Message] = []
     output: list[Sampled] = []
     thinking = 0
-    stream = engine.submit(prompt, params, mask)
-    try:
-        for sampled in stream:
-            first = first or time.perf_counter() - started
-            output.append(sampled)
-            thinking += parser.channel == "analysis"
-            yield from _keep(parser.feed(sampled.token), messages)
-        yield from _keep(parser.finish(), messages)
-    finally:
-        stream.close()
-    cut = bool(output) and output[-1].finish == "length"
-    return _Turn(messages, len(prompt), output, thinking, first, cut)
+    source: Source = yield wanted
+    while not spoken.stop and (sampled := (yield NEXT_TOKEN)) is not None:
+        first = first or time.perf_counter() - started
+        output.append(sampled)
+        thinking += parser.channel == "analysis"
+        yield from spoken.hear(sampled)
+    if not spoken.stop:
+        yield from spoken.keep(parser.finish())
+    cut = not spoken.stop and (not output or output[-1].finish != "stop")
+    cached = source.cached_tokens
+    return _Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, first, cut, spoken.stop)
 
 
-def _keep(events: Sequence[Start | Delta | End], messages: list[Message]) -> Iterator[Event]:
-    for event in events:
-        if isinstance(event, End):
-            messages.append(event.message)
-        yield event
+class _Spoken:
+    """The messages of one sampling as they come: cut at a stop string, with log-probabilities where they are wanted."""
+
+    def __init__(self, parser: Parser, stops: Sequence[str], scored: bool) -> None:
+        self._parser, self._stops, self._scored = parser, stops, scored
+        self._unscored: list[Sampled] = []  # their text is not whole yet
+        self._final, self._given = StopText(stops), ""  # of the final answer under way
+        self.messages: list[Message] = []
+        self.stop: str | None = None
+
+    def hear(self, sampled: Sampled) -> Iterator[Event]:
+        if not self._scored:
+            yield from self.keep(self._parser.feed(sampled.token))
+            return
+        inside, events = self._parser.inside, self._parser.feed(sampled.token)
+        if inside and not any(isinstance(event, End) for event in events):
+            self._unscored.append(sampled)
+        delta = next((event for event in events if isinstance(event, Delta)), None)
+        if delta and self._unscored:
+            yield Scores(delta.channel, delta.recipient, tuple(self._unscored))
+            self._unscored.clear()
+        yield from self.keep(events)
+
+    def keep(self, events: Sequence[Start | Delta | End]) -> Iterator[Event]:
+        for event in events:
+            match event:
+                case Delta(channel="final", recipient=None, text=text) if self._stops:
+                    yield from self._until_stop(text)
+                    if self.stop:
+                        return
+                    continue
+                case End(message):
+                    if held := self._final.flush():
+                        yield Delta("final", None, held)
+                    self._given = ""
+                    self.messages.append(message)
+            yield event
+
+    def _until_stop(self, text: str) -> Iterator[Event]:
+        known = self._final.feed(text)
+        self._given += known
+        if known:
+            yield Delta("final", None, known)
+        self.stop = self._final.stopped_by
+        if self.stop:
+            self.messages.append(Message("assistant", (self._given,), channel="final"))
+            yield End(self.messages[-1])
 
 
 def _add(usage: Usage, turn: _Turn, seconds: float) -> Usage:
@@ -181,6 +315,7 @@ def _add(usage: Usage, turn: _Turn, seconds: float) -> Usage:
         usage.prompt_tokens + turn.prompt_tokens,
         usage.output_tokens + len(turn.output),
         usage.reasoning_tokens + turn.reasoning_tokens,
+        usage.cached_tokens + turn.cached_tokens,
         seconds,
         usage.first_token_seconds or turn.first_token_seconds,
     )

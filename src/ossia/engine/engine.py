@@ -108,6 +108,15 @@ class Engine:
                 raise request.error
             return None
 
+    def take_all(self, request: Request) -> list[Sampled]:
+        """Every token that the request has now. Raises as `take` does, once there is none."""
+        with self._changed:
+            if request.error and not request.sampled:
+                raise request.error
+            taken = list(request.sampled)
+            request.sampled.clear()
+            return taken
+
     def cancel(self, request: Request) -> None:
         """Forget a request and its unread tokens, and free its cache at once; harmless when it has ended."""
         with self._changed:
@@ -118,6 +127,11 @@ class Engine:
     def drop(self, request: Request) -> None:
         """`cancel` for finalizers: they may run in the middle of anything here, so it is only noted until the next call."""
         self._dropped.append(request)
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the cache can hold, all requests together."""
+        return self._cache.tokens
 
     def stats(self) -> Stats:
         with self._changed:
@@ -222,6 +236,15 @@ class Stream:
     def cached_tokens(self) -> int:
         """Tokens of the prompt that were not computed again: the cache held them from earlier requests."""
         return self._request.cached or 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has been sampled; what is `ready` may still be unread."""
+        return self._request.done
+
+    def ready(self) -> list[Sampled]:
+        """What can be read without waiting, for whoever steps the engine itself. Raises what ended it, as reading does."""
+        return self._engine.take_all(self._request)
 
     def __iter__(self) -> "Stream":
         return self

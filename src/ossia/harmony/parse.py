@@ -70,6 +70,11 @@ class Parser:
         """The channel of the message whose text is under way; None in a header and between messages."""
         return self._header.channel if self._state == "content" else None
 
+    @property
+    def inside(self) -> bool:
+        """Whether a message's text is under way."""
+        return self._state == "content"
+
     def feed(self, token: int) -> list[Event]:
         """What this id brings about."""
         match self._state:

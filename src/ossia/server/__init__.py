@@ -1,0 +1,1 @@
+"""The server: HTTP APIs over one model. Imported only by `ossia serve`."""

@@ -1,0 +1,134 @@
+"""What every route does alike: read a body, know its client, stream events, stop when the client goes.
+
+In: Starlette's requests, and frames of bytes. Out: values, responses. It does not know any API's shapes.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from time import monotonic
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ossia.server.errors import ApiError
+from ossia.server.wire import decode, encode
+
+T = TypeVar("T")
+log = logging.getLogger("ossia.server")
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def read(request: Request, type: type[T]) -> T:
+    """The request's body as a value. Raises ApiError where it is none."""
+    return decode(await request.body(), type)
+
+
+def client_of(request: Request) -> str:
+    """Who asks, for fairness: the number of the API key, or else the address."""
+    key = request.scope.get("state", {}).get("client")
+    return key or (request.client.host if request.client else "")
+
+
+def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encode(value), status, headers, media_type="application/json")
+
+
+def refusal(error: ApiError) -> Response:
+    return reply(error.body(), error.status, error.headers)
+
+
+def sse(value: object, event: str | None = None) -> bytes:
+    """One server-sent event."""
+    name = f"event: {event}\n".encode() if event else b""
+    return b"%bdata: %b\n\n" % (name, encode(value))
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, but stop it when the client goes. Raises ClientDisconnect then."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        await _stop(task, gone)
+
+
+class EventStream(Response):
+    """Frames as they come, a comment now and then while none comes; closed when the client goes.
+
+    An ApiError before the first frame is an ordinary refusal; `failed` says one that comes later in the API's own way.
+    """
+
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], failed: Callable[[ApiError], bytes] = lambda e: sse(e.body())
+    ) -> None:
+        self.frames, self.failed = frames, failed
+        self.status_code, self.background = 200, None
+        self._started, self._last = False, monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = asyncio.ensure_future(self._send_all(scope, receive, send))
+        others = [asyncio.ensure_future(each) for each in (_gone(receive), self._ping(send))]
+        try:
+            await asyncio.wait({work, others[0]}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _stop(work, *others)
+            await self.frames.aclose()
+        if work.done() and not work.cancelled():
+            work.result()
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async for frame in self.frames:
+                await self._write(send, frame)
+        except ApiError as error:
+            await self._tell(error, scope, receive, send)
+        except Exception:
+            log.exception("an answer failed")
+            await self._tell(ApiError(500, "the server failed: its log says why"), scope, receive, send)
+        if self._started:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._started:
+            await self._write(send, self.failed(error))
+        else:
+            await refusal(error)(scope, receive, send)
+
+    async def _write(self, send: Send, frame: bytes) -> None:
+        self._last = monotonic()
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+        await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    async def _ping(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            if monotonic() - self._last >= PING_SECONDS:
+                await self._write(send, PING)
+
+
+async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stop(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError, Exception):
+            await task

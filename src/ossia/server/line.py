@@ -1,0 +1,119 @@
+"""The queue before the engine: who may run, by room in the cache, in turn by client.
+
+In: the tokens each is likely to need. Out: leave to run, now or later, or a refusal.
+It does not know what is run, and keeps to the event loop's thread.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+LEAST_OUTPUT = 64  # tokens that an answer of unknown length is at least thought to need
+MEMORY = 0.05  # weight of the newest answer in what answers usually take
+
+
+class FullError(Exception):
+    """The queue is full; `seconds` until it is worth another try."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many requests wait: try again in {seconds} s")
+        self.seconds = seconds
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A place in the line, and in the cache once it is `let`."""
+
+    client: str
+    need: int
+    let: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    running: bool = False
+
+
+class Line:
+    """At most `most_running` run and `most_waiting` wait. Clients take turns, each client's own come in order.
+
+    room: tokens that the cache holds. An answer of unknown length counts as twice the usual; where that was too little the
+    engine's scheduler lets the youngest give way, so it is never wrong, only slower.
+    """
+
+    def __init__(self, room: int, most_running: int, most_waiting: int) -> None:
+        self.room, self.most_running, self.most_waiting = room, most_running, most_waiting
+        self.used = self.running = self.waiting = 0
+        self._clients: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._usual_output, self._usual_seconds = 256.0, 1.0
+
+    def need(self, prompt: int, most_output: int | None, context: int) -> int:
+        """Tokens of the cache that an answer is likely to hold."""
+        likely = max(LEAST_OUTPUT, round(2 * self._usual_output))
+        return min(prompt + min(likely, most_output or likely), context)
+
+    async def enter(self, client: str, need: int, seconds: float) -> Place:
+        """Wait for leave to run. Raises FullError at once, or TimeoutError after so many seconds."""
+        place = Place(client, need)
+        if not self.waiting and self._fits(place):
+            self._let(place)
+            return place
+        if self.waiting >= self.most_waiting:
+            raise FullError(self.seconds_to_wait())
+        self._clients.setdefault(client, deque()).append(place)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await place.let
+        except BaseException:
+            self._forget(place)
+            raise
+        return place
+
+    def leave(self, place: Place, output: int, seconds: float) -> None:
+        """Done, after so many tokens and seconds; the next ones may run."""
+        self._usual_output += MEMORY * (output - self._usual_output)
+        self._usual_seconds += MEMORY * (seconds - self._usual_seconds)
+        self._free(place)
+
+    def seconds_to_wait(self) -> int:
+        """A guess at how long the queue takes to move by as many as run now."""
+        turns = 1 + self.waiting / max(1, self.running)
+        return max(1, min(60, round(turns * self._usual_seconds)))
+
+    def _fits(self, place: Place) -> bool:
+        return self.running < self.most_running and (not self.running or self.used + place.need <= self.room)
+
+    def _let(self, place: Place) -> None:
+        place.running = True
+        self.used += place.need
+        self.running += 1
+
+    def _free(self, place: Place) -> None:
+        place.running = False
+        self.used -= place.need
+        self.running -= 1
+        self._admit()
+
+    def _forget(self, place: Place) -> None:
+        if place.running:  # let in, and gone before it knew
+            self._free(place)
+            return
+        line = self._clients.get(place.client)
+        if line and place in line:
+            line.remove(place)
+            self.waiting -= 1
+            if not line:
+                del self._clients[place.client]
+        self._admit()
+
+    def _admit(self) -> None:
+        """Let in whom there is room for. Who is first and does not fit yet holds up the rest: large ones get their turn."""
+        while self._clients:
+            client, line = next(iter(self._clients.items()))
+            if not self._fits(line[0]):
+                return
+            place = line.popleft()
+            self._clients.move_to_end(client)
+            if not line:
+                del self._clients[client]
+            self.waiting -= 1
+            self._let(place)
+            if not place.let.done():
+                place.let.set_result(None)

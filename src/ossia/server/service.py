@@ -1,0 +1,287 @@
+"""The service: one model, its engine in a thread of its own, and answers as streams of events for many clients.
+
+In: `Ask`s. Out: the events of `ossia.chat`, or an `ApiError` before the first of them.
+It does not know HTTP routes or any API's wire types.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import psutil
+
+from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange
+from ossia.engine.blocks import blocks_for
+from ossia.engine.engine import Engine
+from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
+from ossia.engine.sampler import sample
+from ossia.harmony.constrain import Grammars
+from ossia.harmony.enforce.reader import SchemaError
+from ossia.harmony.messages import Message
+from ossia.harmony.parse import End
+from ossia.harmony.render import render
+from ossia.loading import Model
+from ossia.server.ask import Ask
+from ossia.server.errors import ApiError, bad
+from ossia.server.line import FullError, Line, Place
+from ossia.server.metrics import Metrics
+from ossia.server.settings import Settings
+from ossia.server.worker import EngineError, Feed, TokenEngine, Worker
+
+log = logging.getLogger("ossia.server")
+USUAL_CACHE = 2 << 30
+SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
+
+
+class Service:
+    """Answers for many at once. `start` it inside a running loop; `drain` and `close` it there, too."""
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings | None = None,
+        *,
+        make_engine: Callable[[], TokenEngine] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        if model.tokenizer is None:
+            raise ValueError(f"model {model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
+        self.settings = settings or Settings()
+        self.name, self.model, self.tokenizer = model.name, model, model.tokenizer
+        self.grammars = Grammars(model.tokenizer, model.config.vocab)
+        self.metrics = metrics or Metrics()
+        self._worker = Worker(make_engine or self._engine)
+        self.context = min(model.config.max_context, self._worker.cache_tokens)
+        self._line = Line(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
+        self._draining = False
+        self._answers = 0
+        self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
+
+    def _engine(self) -> Engine:
+        given = self.settings.cache_bytes
+        size = usual_cache(self.model) if given is None else given
+        return Engine(self.model.transformer, cache_bytes=size, prefix_bytes=min(self.settings.prefix_bytes, size))
+
+    def start(self) -> None:
+        self._worker.start()
+
+    @property
+    def state(self) -> str:
+        """ "ok", "draining", or "unhealthy" when the engine failed again and again."""
+        if not self._worker.healthy:
+            return "unhealthy"
+        return "draining" if self._draining else "ok"
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse new answers and wait for those under way; False when the time was too short for some."""
+        self._draining = True
+        end = time.monotonic() + seconds
+        while self._answers and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        return not self._answers
+
+    async def close(self) -> None:
+        self._draining = True
+        await asyncio.to_thread(self._worker.close)
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that these messages make."""
+        return len(render(self.tokenizer, messages, next_role="assistant"))
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Event, None]:
+        """The events of one answer. Closing it stops the sampling, and its cache is free before the next step.
+
+        Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
+        too many wait; 503 while the server stops. EngineError, in the middle, when the engine fails.
+        """
+        self._refuse_when_closed()
+        how = replace(ask.how, stop=ask.stop or ask.how.stop)
+        steps = exchange(self.grammars, ask.messages, how)
+        run: _Run | None = None
+        self._answers += 1
+        if self.settings.log_prompts:
+            log.info("asked: %s", "".join(message.text for message in ask.messages[-1:]))
+        try:
+            step, reply = await self._open(steps), None
+            while step is not None:
+                match step:
+                    case Sampling():
+                        if run:
+                            self._end(run)
+                        run = None
+                        run = reply = await self._begin(ask.client, *step)
+                    case NextToken():
+                        assert run is not None, "a sampling was begun"
+                        reply = await run.next()
+                    case Calling(tool, text):
+                        reply = await asyncio.to_thread(tool.call, text)
+                    case _:
+                        if self.settings.log_prompts:
+                            _log_words(step)
+                        yield step
+                        reply = None
+                step = advance(steps, reply)
+        except (GeneratorExit, asyncio.CancelledError):
+            self.metrics.cancelled.inc()
+            raise
+        finally:
+            self._answers -= 1
+            if run:
+                self._end(run)
+
+    async def continuation(
+        self, prompt: Sequence[int], params: SamplingParams, client: str = ""
+    ) -> AsyncGenerator[Sampled | Usage, None]:
+        """What the model says after these very tokens, without any form, and at the end what it took; otherwise as `answer`."""
+        self._refuse_when_closed()
+        self._answers += 1
+        run: _Run | None = None
+        try:
+            run = await self._begin(client, list(prompt), params, None)
+            while (sampled := await run.next()) is not None:
+                yield sampled
+            yield Usage(len(prompt), run.tokens, 0, run.cached_tokens)
+        except (GeneratorExit, asyncio.CancelledError):
+            self.metrics.cancelled.inc()
+            raise
+        finally:
+            self._answers -= 1
+            if run:
+                self._end(run)
+
+    async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
+        """Each token with its log-probability behind those before it; the first one's means nothing.
+
+        Raises ApiError where the logits of so many tokens would take too much memory.
+        """
+        self._refuse_when_closed()
+        if len(tokens) > self.context:
+            raise too_long(len(tokens), self.context)
+        most = SCORED_BYTES // (4 * self.model.config.vocab)
+        if len(tokens) > most:
+            raise bad("logprobs", f"log-probabilities of {len(tokens)} echoed tokens: want {most} at most")
+        work = functools.partial(token_scores, self.model, list(tokens), top)
+        return await asyncio.wrap_future(self._worker.call(work))
+
+    async def _open(self, steps: Steps) -> Step | None:
+        """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
+        try:
+            return await asyncio.to_thread(advance, steps, None)
+        except ValueError as error:
+            raise _impossible(error) from error
+
+    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None) -> "_Run":
+        if len(prompt) + 1 > self.context:
+            raise too_long(len(prompt), self.context)
+        asked = time.perf_counter()
+        need = self._line.need(len(prompt), params.max_tokens, self.context)
+        try:
+            place = await self._line.enter(client, need, self.settings.queue_seconds)
+        except FullError as error:
+            self.metrics.refused.labels("full").inc()
+            raise busy(str(error), error.seconds) from error
+        except TimeoutError as error:
+            self.metrics.refused.labels("waited too long").inc()
+            raise busy("the server is too busy: the request waited too long", self._line.seconds_to_wait()) from error
+        run = _Run(Feed(prompt, params, mask), place, self.metrics, asked)
+        self.metrics.queued.observe(run.started - asked)
+        run.timer = asyncio.get_running_loop().call_later(self.settings.answer_seconds, self._expire, run)
+        self._worker.begin(run.feed)
+        return run
+
+    def _expire(self, run: "_Run") -> None:
+        """The time is over: the answer ends as one does that ran out of tokens."""
+        self._worker.stop(run.feed)
+        run.feed.cut()
+
+    def _end(self, run: "_Run") -> None:
+        if run.timer:
+            run.timer.cancel()
+        self._worker.stop(run.feed)
+        self._line.leave(run.place, run.tokens, time.perf_counter() - run.started)
+
+    def _refuse_when_closed(self) -> None:
+        if self.state == "unhealthy":
+            raise ApiError(503, "the engine failed: restart the server", code="engine_failed")
+        if self._draining:
+            raise ApiError(503, "the server is stopping", code="stopping", headers={"retry-after": "5"})
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One sampling that was let in."""
+
+    feed: Feed
+    place: Place
+    metrics: Metrics
+    asked: float
+    started: float = field(default_factory=time.perf_counter)
+    timer: asyncio.TimerHandle | None = None
+    tokens: int = 0
+    last: float = 0.0
+
+    @property
+    def cached_tokens(self) -> int:
+        return self.feed.cached_tokens
+
+    async def next(self) -> Sampled | None:
+        try:
+            sampled = await self.feed.next()
+        except ContextError as error:
+            raise bad("messages", str(error), "context_length_exceeded") from error
+        except EngineError as error:
+            raise ApiError(500, str(error), code="engine_failed") from error
+        except ValueError as error:  # a bias outside the vocabulary, a mask that leaves nothing
+            raise ApiError(400, str(error), code="invalid_value") from error
+        now = time.perf_counter()
+        if sampled is not None:
+            if self.tokens:
+                self.metrics.between.observe(now - self.last)
+            else:
+                self.metrics.first_token.observe(now - self.asked)
+            self.tokens, self.last = self.tokens + 1, now
+        return sampled
+
+
+def _log_words(event: Event) -> None:
+    if isinstance(event, End | ToolAnswer):
+        log.info("said (%s): %s", event.message.recipient or event.message.channel, event.message.text)
+
+
+def usual_cache(model: Model) -> int:
+    """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills."""
+    block = model.transformer.cache_bytes
+    whole = blocks_for(model.config.max_context) * (block.full + block.window)
+    return max(whole, min(psutil.virtual_memory().available // 4, USUAL_CACHE))
+
+
+def token_scores(model: Model, tokens: list[int], top: int) -> list[Sampled]:
+    """Each token with its log-probability behind those before it."""
+    params = SamplingParams(temperature=0.0, logprobs=top)
+    scores = [Sampled(tokens[0], 0.0)]
+    for row, token in zip(model.logits(tokens[:-1]) if len(tokens) > 1 else (), tokens[1:]):
+        likeliest = sample(row, params, None, 0, 0)
+        total = float(row[likeliest.token]) - likeliest.logprob
+        scores.append(Sampled(token, float(row[token]) - total, likeliest.top))
+    return scores
+
+
+def too_long(tokens: int, context: int) -> ApiError:
+    message = f"the prompt has {tokens} tokens, the context {context}: shorten it"
+    return bad("messages", message, "context_length_exceeded")
+
+
+def busy(message: str, seconds: int) -> ApiError:
+    return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
+
+
+def _impossible(error: ValueError) -> ApiError:
+    """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
+    said = str(error)
+    code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
+    if said.startswith("tool_choice"):
+        return bad("tool_choice", said, code)
+    return bad("format" if said.startswith("the JSON schema of final") else "tools", said, code)

@@ -1,0 +1,217 @@
+"""Wire tools of any API to what the model is told of them, and the model's calls back to the client's names.
+
+In: the tools and the tool choice of a request, as JSON. Out: a `Toolbox`. Tools that only a provider could run are left
+out with a warning, never refused. It does not know messages, sampling or how a tool is run.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
+from ossia.server.errors import bad
+
+UNFIT = re.compile(r"[^\w./:-]|\W+$")  # what cannot stand in a harmony header
+BUILT_IN = re.compile(
+    r"(?:python|browser)(?:\W|$)"
+)  # the model calls its own tools of these names, with other arguments
+LONGEST_NAME = 256
+FREE_TEXT: JsonObject = {"type": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTool:
+    """A tool as its client knows it. custom: it takes free text, which the model gives as the argument `input`."""
+
+    name: str
+    namespace: str | None = None
+    custom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """The tools of a request. `called` finds the client's tool by the recipient of a call.
+
+    choice and allowed: what `Answering.tool_choice` and `Answering.allowed` take. warnings: what was left out, and why.
+    """
+
+    spaces: tuple[ToolNamespace, ...] = ()
+    called: Mapping[str, ClientTool] = field(default_factory=dict)
+    choice: str = "auto"
+    allowed: frozenset[str] | None = None
+    warnings: tuple[str, ...] = ()
+
+    def recipient(self, name: str, namespace: str | None = None) -> str:
+        """Where a call in a history went, be its tool still offered or not."""
+        same = (each for each, tool in self.called.items() if (tool.name, tool.namespace) == (name, namespace))
+        return next(same, f"functions.{_alias(name, namespace)}")
+
+
+def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None) -> Toolbox:
+    """Read the tools and the choice of a request. Raises ApiError (400) for a tool without a usable name or schema, and
+    for a choice that fits no tool that can be called.
+    """
+    warnings: list[str] = []
+    named: dict[str, _Offer] = {}
+    for offer in _offers(tools or (), warnings):
+        known = {each.tool: alias for alias, each in named.items()}
+        if offer.tool in known:  # of two declarations the later one holds
+            warnings.append(f"{offer.at}: {offer.tool.name!r} is declared more than once; the last declaration holds")
+        named[known.get(offer.tool) or _free(_alias(offer.tool.name, offer.tool.namespace), named)] = offer
+    word, allowed = _choose(choice, named)
+    specs = tuple(ToolSpec(alias, _description(alias, offer), offer.parameters) for alias, offer in named.items())
+    return Toolbox(
+        (ToolNamespace("functions", None, specs),) if specs else (),
+        {f"functions.{alias}": offer.tool for alias, offer in named.items()},
+        word,
+        None if allowed is None else frozenset(f"functions.{alias}" for alias in allowed),
+        tuple(warnings),
+    )
+
+
+class _Offer(NamedTuple):
+    """A tool that can be declared; `at` is its place in the request."""
+
+    tool: ClientTool
+    description: str
+    parameters: JsonObject | None
+    at: str
+
+
+def _offers(tools: Sequence[Mapping[str, object]], warnings: list[str]) -> Iterator[_Offer]:
+    for number, tool in enumerate(tools):
+        yield from _offer(tool, f"tools[{number}]", None, warnings)
+
+
+def _offer(tool: Mapping[str, object], at: str, namespace: str | None, warnings: list[str]) -> Iterator[_Offer]:
+    kind = tool.get("type")
+    nested = tool.get(kind) if kind in ("function", "custom") else None  # Chat Completions nests what is flat elsewhere
+    if isinstance(nested, Mapping):
+        tool, at = nested, f"{at}.{kind}"
+    if "input_schema" in tool and kind in (None, "custom"):  # Anthropic's form
+        yield _function(tool, at, "input_schema", namespace)
+        return
+    match kind:
+        case "function":
+            yield _function(tool, at, "parameters", namespace)
+        case "custom":
+            yield _custom(tool, at, namespace, warnings)
+        case "namespace" if namespace is None:
+            name, members = _name(tool, at), tool.get("tools")
+            if not isinstance(members, Sequence) or not all(isinstance(each, Mapping) for each in members):
+                raise bad(f"{at}.tools", "a namespace's tools must be an array of objects")
+            for number, member in enumerate(members):
+                yield from _offer(member, f"{at}.tools[{number}]", name, warnings)
+        case str():
+            warnings.append(f"{at}: tools of type {kind!r} are not run by this server; it was left out")
+        case _:
+            raise bad(f"{at}.type", "a tool needs a type, such as 'function'")
+
+
+def _function(tool: Mapping[str, object], at: str, key: str, namespace: str | None) -> _Offer:
+    parameters = tool.get(key)
+    if parameters is not None:
+        if not isinstance(parameters, Mapping) or parameters.get("type", "object") not in ("object", None):
+            raise bad(f"{at}.{key}", "a tool's parameters must be a JSON schema of type 'object'")
+        parameters = {**parameters, "type": "object"}
+    return _Offer(ClientTool(_name(tool, at), namespace), _text(tool, "description", at), parameters, at)
+
+
+def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings: list[str]) -> _Offer:
+    """A regular expression is enforced as a schema's pattern; a Lark grammar the model can only be told."""
+    name, description, given = _name(tool, at), _text(tool, "description", at), tool.get("format")
+    text = FREE_TEXT
+    form = given if isinstance(given, Mapping) else {}
+    form = nested if isinstance(nested := form.get("grammar"), Mapping) else form  # nested in Chat Completions
+    if isinstance(definition := form.get("definition"), str):
+        if form.get("syntax") == "regex":
+            text = {"type": "string", "pattern": f"^(?:{definition})$"}
+        else:
+            description += f"\nThe input must fit this {form.get('syntax', '')} grammar:\n{definition}"
+            warnings.append(f"{at}: the model is told the grammar of {name!r}, but it is not enforced")
+    schema = {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
+    return _Offer(ClientTool(name, namespace, custom=True), description, schema, at)
+
+
+def _name(tool: Mapping[str, object], at: str) -> str:
+    name = tool.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        raise bad(f"{at}.name", f"a tool needs a name of 1 to {LONGEST_NAME} characters")
+    return name
+
+
+def _text(tool: Mapping[str, object], key: str, at: str) -> str:
+    text = tool.get(key)
+    if text is not None and not isinstance(text, str):
+        raise bad(f"{at}.{key}", f"{key} must be a string")
+    return text or ""
+
+
+def _alias(name: str, namespace: str | None) -> str:
+    """A name that can stand in a header and means nothing else to the model."""
+    whole = UNFIT.sub("_", name if namespace is None else f"{namespace}__{name}")
+    return f"client_{whole.replace('.', '_')}" if BUILT_IN.match(whole) else whole
+
+
+def _free(alias: str, taken: Mapping[str, object]) -> str:
+    candidates = (alias, *(f"{alias}_{number}" for number in range(2, len(taken) + 2)))
+    return next(each for each in candidates if each not in taken)
+
+
+def _description(alias: str, offer: _Offer) -> str:
+    """Instructions may speak of a tool by the client's name for it."""
+    if alias == offer.tool.name:
+        return offer.description
+    return f"{offer.description}\nAlso known as: {offer.tool.name}".strip()
+
+
+def _choose(choice: object, named: Mapping[str, _Offer]) -> tuple[str, set[str] | None]:
+    """The word for `Answering.tool_choice`, and the aliases that may be called where not all may."""
+    match choice:
+        case None | "auto" | {"type": "auto"}:
+            return "auto", None
+        case "none" | {"type": "none"}:
+            return "none", None
+        case "required" | "any" | {"type": "any"}:
+            return _must(named), None
+        case {"type": "allowed_tools", "allowed_tools": {"tools": [*tools], **rest}}:
+            return _allowed(tools, rest.get("mode"), named)
+        case {"type": "allowed_tools", "tools": [*tools], **rest}:
+            return _allowed(tools, rest.get("mode"), named)
+        case {"type": "function" | "custom" | "tool"}:
+            return f"functions.{_find(choice, named)}", None
+        case {"type": str(kind)}:
+            raise bad("tool_choice", f"tool_choice: tools of type {kind!r} are not run by this server")
+    wanted = "'auto', 'none', 'required', or an object that names a tool"
+    raise bad("tool_choice", f"tool_choice must be {wanted}")
+
+
+def _must(names: Mapping[str, object] | set[str]) -> str:
+    if not names:
+        raise bad("tool_choice", "tool_choice 'required' needs at least one tool that can be called")
+    return "required"
+
+
+def _allowed(tools: Sequence[object], mode: object, named: Mapping[str, _Offer]) -> tuple[str, set[str]]:
+    """What is allowed but not run here is left out, as it was from the tools."""
+    ours = (None, "function", "custom")
+    allowed = {_find(each, named) for each in tools if not isinstance(each, Mapping) or each.get("type") in ours}
+    if mode not in (None, "auto", "required"):
+        raise bad("tool_choice.mode", "the mode of allowed_tools must be 'auto' or 'required'")
+    return _must(allowed) if mode == "required" else "auto", allowed
+
+
+def _find(wanted: object, named: Mapping[str, _Offer]) -> str:
+    """The alias of the tool that a choice names, in the flat form or the nested one."""
+    flat: Mapping[str, object] = wanted if isinstance(wanted, Mapping) else {}
+    inner = flat.get(str(flat.get("type")))
+    given = inner if isinstance(inner, Mapping) else flat
+    for alias, offer in named.items():
+        if offer.tool.name == given.get("name") and given.get("namespace") in (None, offer.tool.namespace):
+            return alias
+    names = ", ".join(offer.tool.name for offer in named.values()) or "none"
+    shown = msgspec.json.encode(wanted).decode()[:200]
+    raise bad("tool_choice", f"tool_choice {shown} fits no tool of this request (tools: {names})")

@@ -1,0 +1,75 @@
+"""JSON in and out: bodies to checked values, values to bytes.
+
+In: a request's bytes and the type they should be. Out: a value of that type, or an `ApiError` that names the field.
+It does not know what any field means.
+"""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from ossia.server.errors import ApiError, bad
+
+T = TypeVar("T")
+JsonDict = dict[str, Any]
+# msgspec ends what it says with where it was: "… - at `$.messages[0].role`"
+PLACE = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
+MISSING = re.compile(r"missing required field `([^`]+)`")
+DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
+
+encode = msgspec.json.Encoder().encode
+
+
+def decode(body: bytes, type: type[T]) -> T:
+    """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`."""
+    if _depth(body) > DEEPEST:
+        raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
+    try:
+        body.decode("utf-8")
+        return msgspec.json.decode(body, type=type)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise bad(None, f"the body is not UTF-8: {error.reason} at byte {error.start}", "invalid_json") from error
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise bad(None, f"the body is not JSON: {error}", "invalid_json") from error
+
+
+def convert(value: Any, type: type[T], param: str) -> T:
+    """A part of a body, kept as plain JSON until its kind is known, as a value. Raises as `decode` does."""
+    try:
+        return msgspec.convert(value, type=type)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), param) from error
+
+
+def _invalid(said: str, under: str = "") -> ApiError:
+    found = PLACE.search(said)
+    place = under + (found[1] if found else "")
+    message = PLACE.sub("", said)
+    code = "invalid_type"
+    if missing := MISSING.search(message):
+        place, code = f"{place}.{missing[1]}", "missing_required_parameter"
+        message = f"field {missing[1]!r} is missing"
+    elif "Invalid" in message or ">=" in message or "<=" in message:
+        code = "invalid_value"
+    param = place.lstrip(".") or None
+    return bad(param, f"{param}: {message}" if param else message, code)
+
+
+def _depth(body: bytes) -> int:
+    """How deep brackets nest, strings left out; at most one more than allowed."""
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return 0
+    depth = deepest = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', body, re.DOTALL):
+        match found[0]:
+            case b"[" | b"{":
+                depth += 1
+                deepest = max(deepest, depth)
+                if deepest > DEEPEST:
+                    break
+            case b"]" | b"}":
+                depth -= 1
+    return deepest

@@ -1,0 +1,243 @@
+"""The thread that steps the engine while anyone waits, and the hand-over of its tokens to the event loop.
+
+In: samplings to begin and to stop. Out: `Feed`s that fill with tokens, all of a step's in one call into the loop.
+It does not know who asked, why, or what the tokens say.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol, TypeVar
+
+from ossia.engine.engine import Stats
+from ossia.engine.request import Sampled, SamplingParams, TokenMask
+
+T = TypeVar("T")
+log = logging.getLogger("ossia.server")
+IDLE_SECONDS = 0.02  # between looks at an engine that has requests, but nothing to do for them
+FAILURES = 3  # steps in a row that may fail, each with a fresh engine, before the server calls itself unhealthy
+
+
+class TokenStream(Protocol):
+    """One request of an engine, read without waiting."""
+
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def ended(self) -> bool: ...
+    def ready(self) -> list[Sampled]: ...
+    def close(self) -> None: ...
+
+
+class TokenEngine(Protocol):
+    """What the server needs of an engine: `ossia.engine.engine.Engine` is one. One thread alone calls it."""
+
+    @property
+    def cache_tokens(self) -> int: ...
+    def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> TokenStream: ...
+    def step(self) -> bool: ...
+    def stats(self) -> Stats: ...
+
+
+class EngineError(RuntimeError):
+    """The engine failed in the middle of an answer: that answer is lost, the server may go on."""
+
+
+class Feed:
+    """One sampling as the event loop sees it: tokens as they come, its end, or what ended it."""
+
+    def __init__(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> None:
+        self.prompt, self.params, self.mask = prompt, params, mask
+        self.stream: TokenStream | None = None  # the worker's own
+        self.cached_tokens = 0
+        self._tokens: deque[Sampled] = deque()
+        self._ended = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def next(self) -> Sampled | None:
+        """The next token, None at the end. Raises what ended it, when that was a failure."""
+        while not self._tokens:
+            if self._error:
+                raise self._error
+            if self._ended:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._tokens.popleft()
+
+    def deliver(self, news: "News") -> None:
+        """Called in the loop's thread."""
+        self._tokens.extend(news.tokens)
+        self.cached_tokens = news.cached_tokens
+        self._ended |= news.ended
+        self._error = self._error or news.error
+        self._wake()
+
+    def cut(self) -> None:
+        """No more tokens are wanted: what was read so far is all."""
+        self._tokens.clear()
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class News(NamedTuple):
+    """What a step brought for one feed."""
+
+    feed: Feed
+    tokens: list[Sampled]
+    cached_tokens: int
+    ended: bool
+    error: Exception | None = None
+
+
+class Worker:
+    """Owns the engine. A step that fails ends the answers under way; the next ones get a fresh engine."""
+
+    def __init__(self, make_engine: Callable[[], TokenEngine], heard: Callable[[int], None] = lambda _: None) -> None:
+        self._make_engine, self._heard = make_engine, heard
+        self._engine = make_engine()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._inbox: deque[tuple[Feed, bool]] = deque()  # to begin (True) or to stop
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._called = threading.Event()
+        self._live: set[Feed] = set()
+        self._closing = False
+        self._failures = 0
+        self._thread: threading.Thread | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self._failures < FAILURES
+
+    @property
+    def cache_tokens(self) -> int:
+        return self._engine.cache_tokens
+
+    def stats(self) -> Stats:
+        return self._engine.stats()
+
+    def start(self) -> None:
+        """Begin to serve the running loop. Once a worker."""
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, name="ossia-engine", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after the step it is in; whoever still waits is told."""
+        self._closing = True
+        self._called.set()
+        if self._thread:
+            self._thread.join()
+
+    def begin(self, feed: Feed) -> None:
+        self._tell(feed, True)
+
+    def stop(self, feed: Feed) -> None:
+        """Its cache is free before the next step."""
+        self._tell(feed, False)
+
+    def call(self, work: Callable[[], T]) -> "Future[T]":
+        """Do something with the model between two steps: its kernels want one caller at a time."""
+        done: Future[T] = Future()
+        self._jobs.append(lambda: _settle(done, work))
+        self._called.set()
+        return done
+
+    def _tell(self, feed: Feed, begin: bool) -> None:
+        self._inbox.append((feed, begin))
+        self._called.set()
+
+    def _run(self) -> None:
+        while not self._closing:
+            if not self._live:
+                self._called.wait()
+            self._called.clear()
+            while self._jobs:
+                self._jobs.popleft()()
+            news = self._read_inbox()
+            stepped = False
+            if self._live:
+                try:
+                    stepped = self._engine.step()
+                    news += [each for feed in self._live if (each := _news(feed))]
+                    self._failures = 0 if stepped else self._failures
+                except Exception as error:
+                    news += self._failed(error)
+            self._live -= {each.feed for each in news if each.ended}
+            self._send(news)
+            if self._live and not stepped and not news:
+                self._called.wait(IDLE_SECONDS)
+        self._send([News(feed, [], 0, True, EngineError("the server is stopping")) for feed in self._live])
+
+    def _read_inbox(self) -> list[News]:
+        refused: list[News] = []
+        while self._inbox:
+            feed, begin = self._inbox.popleft()
+            if begin:
+                try:
+                    feed.stream = self._engine.submit(feed.prompt, feed.params, feed.mask)
+                    self._live.add(feed)
+                except Exception as error:
+                    refused.append(News(feed, [], 0, True, error))
+            elif feed.stream:
+                feed.stream.close()
+                self._live.discard(feed)
+                feed.stream = None
+        return refused
+
+    def _failed(self, error: Exception) -> list[News]:
+        """The engine is broken: tell everybody, and go on with a fresh one."""
+        log.error("the engine failed, %d answers are lost", len(self._live), exc_info=error)
+        self._failures += 1
+        lost = [News(feed, [], 0, True, EngineError(f"the engine failed: {error}")) for feed in self._live]
+        for feed in self._live:
+            feed.stream = None
+        try:
+            self._engine = self._make_engine()
+        except Exception:
+            log.exception("no fresh engine could be made")
+            self._failures = FAILURES
+        return lost
+
+    def _send(self, news: list[News]) -> None:
+        if news and self._loop:
+            self._heard(sum(len(each.tokens) for each in news))
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(_deliver, news)
+
+
+def _news(feed: Feed) -> News | None:
+    stream = feed.stream
+    assert stream is not None, "a live feed has a stream"
+    ended = stream.ended
+    try:
+        tokens = stream.ready()
+    except Exception as error:  # of this request alone: a mask, a bias
+        return News(feed, [], 0, True, error)
+    return News(feed, tokens, stream.cached_tokens, ended) if tokens or ended else None
+
+
+def _deliver(news: list[News]) -> None:
+    for each in news:
+        each.feed.deliver(each)
+
+
+def _settle(done: "Future[T]", work: Callable[[], T]) -> None:
+    if done.set_running_or_notify_cancel():
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)

@@ -1,0 +1,38 @@
+"""Runs the checks of a Python client and prints each one's outcome as a line of JSON.
+
+In: functions. Out: lines {"check", "ok", "detail"}, and an exit status. It does not know which client is checked: it runs
+in that client's own environment, so it uses the standard library alone.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """Where the server is, what its model is called, and who speaks: "mini" (a real model) or "actor" (a written part)."""
+
+    base_url: str
+    model: str
+    speaker: str
+    key: str
+    home: str  # the folder of the client's own environment
+
+    @property
+    def acted(self) -> bool:
+        return self.speaker == "actor"
+
+
+def run(checks: dict[str, Callable[[Place], Any]]) -> None:
+    place = Place(*sys.argv[1:6])
+    failed = 0
+    for name, check in checks.items():
+        try:
+            detail, ok = check(place), True
+        except Exception as error:
+            where = traceback.format_exc(limit=-3)
+            detail, ok, failed = f"{type(error).__name__}: {error}\n{where}", False, failed + 1
+        print(json.dumps({"check": name, "ok": ok, "detail": "" if detail is None else str(detail)}), flush=True)
+    sys.exit(1 if failed else 0)
