@@ -171,7 +171,7 @@ class Service:
         try:
             return await asyncio.to_thread(advance, steps, None)
         except ValueError as error:
-            raise _impossible(error) from error
+            raise impossible(error) from error
 
     async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None) -> "_Run":
         if len(prompt) + 1 > self.context:
@@ -278,7 +278,7 @@ def busy(message: str, seconds: int) -> ApiError:
     return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
 
 
-def _impossible(error: ValueError) -> ApiError:
+def impossible(error: ValueError) -> ApiError:
     """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
     said = str(error)
     code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
