@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from ossia.engine.request import SamplingParams, TokenMask
+from ossia.harmony.parse import parse
 from tests.server.responses.world import Script, Spoken
 from tests.vocabularies import SPECIAL, small
 
@@ -30,7 +31,10 @@ HALVES = (b"\xe6", b"\xf0\x9f", b"\xff", b"\xed\xa0\x80", b"\xc3")
 
 @dataclass
 class Hostile(Script):
-    """A turn for each prompt, drawn from `seed`. words: those of the latest turn, each of which must reach the client."""
+    """A turn for each prompt, drawn from `seed`. words: those of the latest turn, each of which must reach the client.
+
+    A word that the reference, too, reads as a part of a header (a channel's name, a recipient) is no text.
+    """
 
     turns: list[str] = field(default_factory=list)
     seed: int = 0
@@ -42,7 +46,8 @@ class Hostile(Script):
         ends = [place for place, token in enumerate(tokens) if token in STOPS]
         tokens = tokens[: ends[0] + 1] if ends else tokens
         self.said = small().decode(tokens)
-        self.words = re.findall(r"q\d+z", self.said)
+        fields = [(m.channel, m.recipient, m.content_type, m.name) for m in parse(small(), tokens)]
+        self.words = [word for word in re.findall(r"q\d+z", self.said) if word not in str(fields)]
         spoken = Spoken(self, tokens, bool(tokens) and tokens[-1] in STOPS, mask)
         self.live.append(spoken)
         return spoken
