@@ -30,6 +30,7 @@ from ossia.harmony.messages import (
 )
 from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.harmony.render import render
+from ossia.harmony.stops import StopText
 from ossia.loading import Model, load
 from ossia.tokenizer import Tokenizer
 from ossia.tools.functions import Tool, ToolResult, function_tool
@@ -261,16 +262,12 @@ def _sample(wanted: Sampling, tokenizer: Tokenizer, stop: Sequence[str]) -> Gene
 
 
 class _Spoken:
-    """The messages of one sampling as they come: cut at a stop string, with log-probabilities where they are wanted.
-
-    Of text that may yet become a stop string nothing is given before that is decided. A string stops where it first
-    ends, wherever the borders of tokens lie.
-    """
+    """The messages of one sampling as they come: cut at a stop string, with log-probabilities where they are wanted."""
 
     def __init__(self, parser: Parser, stops: Sequence[str], scored: bool) -> None:
         self._parser, self._stops, self._scored = parser, stops, scored
         self._unscored: list[Sampled] = []  # their text is not whole yet
-        self._held, self._given = "", ""  # of the final answer under way
+        self._final, self._given = StopText(stops), ""  # of the final answer under way
         self.messages: list[Message] = []
         self.stop: str | None = None
 
@@ -296,29 +293,21 @@ class _Spoken:
                         return
                     continue
                 case End(message):
-                    if self._held:
-                        yield Delta("final", None, self._held)
-                    self._held, self._given = "", ""
+                    if held := self._final.flush():
+                        yield Delta("final", None, held)
+                    self._given = ""
                     self.messages.append(message)
             yield event
 
     def _until_stop(self, text: str) -> Iterator[Event]:
-        text = self._held + text
-        found = [(text.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in text]
-        end, _, self.stop = min(found, default=(len(text), 0, None))
-        known = end - (len(self.stop) if self.stop else self._undecided(text))
-        self._held = text[known:]
-        self._given += text[:known]
-        if text[:known]:
-            yield Delta("final", None, text[:known])
+        known = self._final.feed(text)
+        self._given += known
+        if known:
+            yield Delta("final", None, known)
+        self.stop = self._final.stopped_by
         if self.stop:
             self.messages.append(Message("assistant", (self._given,), channel="final"))
             yield End(self.messages[-1])
-
-    def _undecided(self, text: str) -> int:
-        """The length of the text's end that a stop string may begin with."""
-        lengths = [size for stop in self._stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
-        return max(lengths, default=0)
 
 
 def _add(usage: Usage, turn: _Turn, seconds: float) -> Usage:

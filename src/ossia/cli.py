@@ -1,4 +1,4 @@
-"""The command line: ossia bench, chat, info, synth, train.
+"""The command line: ossia bench, chat, info, serve, synth, train.
 
 In: what a person types. Out: text on the terminal, an exit status of 0, or of 1 with one line that says what to do.
 It does not know how anything is done: each command calls the layer that does.
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from ossia.server import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +138,53 @@ def info(
     try:
         typer.echo(describe(_config(model)))
     except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def serve(
+    model: options.Model = "ossia-mini",
+    name: options.Names = None,
+    backend: options.Backend = "cpu",
+    dense: options.Dense = None,
+    kv: options.Kv = None,
+    threads: options.Threads = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
+    api_key: options.ApiKeys = None,
+    allow_origin: options.Origins = None,
+    allow_host: options.Hosts = None,
+    max_body: options.MaxBody = 32,
+    max_running: options.MaxRunning = 256,
+    max_waiting: options.MaxWaiting = 512,
+    answer_seconds: options.AnswerSeconds = 3600,
+    drain_seconds: options.DrainSeconds = 30,
+    cache_gb: options.CacheGb = None,
+    state: options.State = None,
+    state_gb: options.StateGb = 1,
+    state_days: options.StateDays = 30,
+    no_state: options.NoState = False,
+    quiet: options.Quiet = False,
+    log_prompts: options.LogPrompts = False,
+) -> None:
+    """Serve a model to every OpenAI client and to a browser, on this machine alone unless told otherwise."""
+    from ossia.server.run import serve as run
+    from ossia.server.settings import Settings
+
+    try:
+        settings = Settings(
+            names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
+            allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()),
+            max_body_bytes=int(max_body * 2**20), max_running=max_running, max_waiting=max_waiting,
+            answer_seconds=answer_seconds, drain_seconds=drain_seconds,
+            cache_bytes=None if cache_gb is None else int(cache_gb * 2**30),
+            state=None if no_state else state or Path.home() / ".local" / "state" / "ossia",
+            state_bytes=int(state_gb * 2**30), state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
+        )  # fmt: skip
+        run(lambda: _load(model, backend, dense=dense, kv=kv, threads=threads), settings, typer.echo)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         _fail(str(error))
 
 

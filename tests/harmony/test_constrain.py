@@ -185,12 +185,13 @@ def test_a_turn_ends_as_the_tool_choice_says(name: str, seed: int, choice: str, 
 INTEGERS = st.tuples(st.integers(-50, 50), st.integers(0, 99)).map(
     lambda pair: {"type": "integer", "minimum": pair[0], "maximum": pair[0] + pair[1]}
 )
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=5)  # an enum's strings hold no control characters
 LEAVES = st.one_of(
     INTEGERS,
     st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": "string", "maxLength": 4}]),
-    st.lists(st.text(max_size=5) | st.integers(-9, 9) | st.none(), min_size=1, max_size=3).map(lambda values: {"enum": values}),
+    st.lists(WORDS | st.integers(-9, 9) | st.none(), min_size=1, max_size=3).map(lambda values: {"enum": values}),
 )
-PROPERTY_NAMES = st.text(max_size=4) | st.sampled_from(["a", "<|end|>", 'q"\\', "type"])
+PROPERTY_NAMES = WORDS | st.sampled_from(["a", "<|end|>", 'q"\\', "type"])
 
 
 def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -484,9 +485,9 @@ def test_bytes_that_begin_no_character_are_not_waited_for(data: bytes):
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
-        ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
-        ({"type": "string", "pattern": "(?=a)b"}, r"\(\?=a\)b .*look-around"),
-        ({"oneOf": [{"type": "integer"}, {"minimum": 2}]}, "oneOf"),
+        ({"$ref": "#/$defs/A", "unevaluatedProperties": False, "$defs": {"A": {}}}, "unevaluatedProperties at #: "),
+        ({"items": {"type": "string", "pattern": "(?=a)b"}}, r"pattern at #/items: .*\(\?=a\)b .*look-around"),
+        ({"oneOf": [{"type": "integer"}, {"multipleOf": 2}]}, "oneOf at #: "),
         ({"$ref": "#/$defs/Nowhere"}, "Nowhere"),
         ({"$ref": "#"}, "no value fits it"),
         ({"enum": []}, "anyOf is empty"),
@@ -499,15 +500,37 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_the_reason(schema: Jso
 
 
 def test_a_schema_may_ask_for_less_to_be_enforced():
-    schema = {"oneOf": [{"type": "integer"}, {"minimum": 2, "type": "number"}], "not": {}}
-    assert answers({**schema, "x-guidance": {"coerce_one_of": True, "lenient": True}}, "3")
+    schema = {"oneOf": [{"type": "integer"}, {"multipleOf": 2, "type": "number"}], "contains": {}}
+    assert answers({**schema, "x-guidance": {"lenient": True}}, "4")
+    with pytest.raises(ValueError, match="contains"):
+        answers({**schema, "x-guidance": {"coerce_one_of": True}}, "4")
 
 
 def test_a_refused_schema_of_a_tool_is_named_by_the_tool():
-    tools = ToolNamespace("functions", None, (ToolSpec("f", "", {"properties": {"x": {"not": {}}}}),))
-    with pytest.raises(ValueError, match=r"JSON schema of functions\.f cannot be enforced: .*not"):
+    tools = ToolNamespace("functions", None, (ToolSpec("f", "", {"properties": {"x": {"uniqueItems": True}}}),))
+    with pytest.raises(ValueError, match=r"JSON schema of functions\.f cannot be enforced: uniqueItems at #/properties/x: "):
         Rules(GRAMMARS["small"], (tools,))
     assert Rules(GRAMMARS["small"], (tools,), tool_choice="none")
+
+
+def test_of_a_tool_that_is_not_strict_what_cannot_be_enforced_is_left_out_and_said():
+    schema = {"properties": {"x": {"type": "array", "uniqueItems": True, "items": {"type": "integer", "maximum": 3}}}, "required": ["x"]}
+    space = ToolNamespace("functions", None, (ToolSpec("f", "", schema, strict=False), ToolSpec("g", "", WEATHER, strict=False)))
+    rules = Rules(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0)
+    assert [*rules.dropped] == ["functions.f"]
+    assert rules.dropped["functions.f"][0].startswith("uniqueItems at #/properties/x: ")
+    header = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>"
+    turn = feed(rules.start(), small().encode_with_special(header + '{"x":[3,3]}'))
+    assert GRAMMARS["small"].call in allowed(turn)
+    turn = feed(rules.start(), small().encode_with_special(header + '{"x":['))
+    assert small().encode("4")[0] not in allowed(turn)
+
+
+def test_no_schema_of_a_tool_that_is_not_strict_is_refused():
+    for schema in ({"type": "text"}, {"type": "array"}, {"properties": 3, "required": None}, {"$ref": "http://a.b/c"}, {"enum": []}, {"not": {}}):
+        space = ToolNamespace("functions", None, (ToolSpec("f", "", schema, strict=False),))
+        said = walk(Rules(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0), 1)
+        assert isinstance(json.loads(read(small(), said)[-1].text), dict)
 
 
 def test_a_schema_too_costly_to_follow_sets_the_turn_free():

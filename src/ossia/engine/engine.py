@@ -243,7 +243,7 @@ class Stream:
         return self._request.done
 
     def ready(self) -> list[Sampled]:
-        """What can be read without waiting, for whoever steps the engine itself. Raises what ended the request, as reading does."""
+        """What can be read without waiting, for whoever steps the engine itself. Raises what ended it, as reading does."""
         return self._engine.take_all(self._request)
 
     def __iter__(self) -> "Stream":

@@ -18,7 +18,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 
-from ossia.harmony.messages import JsonObject, ToolNamespace
+from ossia.harmony.enforce import SchemaError, culprit, enforceable, is_lenient
+from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
 from ossia.tokenizer import Tokenizer
 
 BUILT_IN = frozenset({"browser", "python"})  # trained to be called in the middle of thinking, on the analysis channel
@@ -29,6 +30,7 @@ CONTROL = re.compile(r"<\|\w+\|>")
 FIRST_PART = re.compile("[\0-\xff]+|.")  # of a spelling: its text up to a control token, or that token
 # Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
+ESCAPES = 'nrbtf\\"'  # without u, by which a key that is declared could be spelt anew, and what is said of it got around
 COMPILED_SCHEMAS = 256  # kept for later turns
 
 Result = TypeVar("Result")
@@ -90,22 +92,65 @@ class Grammars:
         return {s.encode("latin-1"): token for s, token in within.items() if all("\x80" <= c < "\xc0" for c in s)}
 
     def matcher(self, schema: JsonObject) -> LLMatcher:
-        """A fresh matcher of JSON that fits the schema. Raises ValueError with what of it cannot be compiled."""
-        return self._compiled(json.dumps(schema, default=dict)).deep_copy()
+        """A fresh matcher of JSON that fits the schema. Raises SchemaError with what of it cannot be enforced."""
+        return self._compiled(_as_text(schema))[0].deep_copy()
 
-    def _compile(self, schema: str) -> LLMatcher:
-        grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": WHITE_SPACE})
+    def dropped(self, schema: JsonObject) -> tuple[str, ...]:
+        """What of a lenient schema is not enforced."""
+        return self._compiled(_as_text(schema))[1]
+
+    def _compile(self, text: str) -> tuple[LLMatcher, tuple[str, ...]]:
+        given: JsonObject = json.loads(text)
+        said = enforceable(given)
+        dropped = list(said.dropped)
+        while isinstance(matcher := self._grammar(said.schema), str):
+            found = culprit(said.schema, lambda schema: _why(self._grammar(schema)))
+            place = "" if not found else "/".join((said.places[found.within], *found.steps))
+            error = SchemaError(found.keyword if found else "", place, matcher)
+            if not is_lenient(given):
+                raise error
+            dropped.append(str(error))
+            if not found:
+                said.schema["$defs"]["0"] = {"type": "object"} if given.get("type") == "object" else True
+            else:
+                del found.node[found.keyword]
+        return matcher, tuple(dropped)
+
+    def _grammar(self, schema: Mapping[str, object]) -> LLMatcher | str:
+        """llguidance's matcher, or why there is none."""
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(
+                json.dumps(schema), {"whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": ESCAPES}
+            )
+        except ValueError as error:
+            return _reason(str(error))
         matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise ValueError(" ".join(matcher.get_error().split()))
+            return _reason(matcher.get_error())
         matcher.compute_bitmask()
         if matcher.is_stopped():  # at the first token, which no JSON is without
-            raise ValueError("no value fits it")
+            return "no value fits it"
         return matcher
 
     @cached_property
     def _json_tokenizer(self) -> LLTokenizer:
         return lltokenizer_from_encoding(self.tokenizer.encoding, n_vocab=self._vocab, eos_token=self.ret)
+
+
+def _as_text(schema: JsonObject) -> str:
+    try:
+        return json.dumps(schema, default=dict)
+    except RecursionError:
+        raise SchemaError("", "#", "the schema is nested too deep") from None
+
+
+def _reason(error: str) -> str:
+    """llguidance's reason in one line, without the names of places that the given schema does not have."""
+    return " ".join(error.partition(" while processing ")[0].split())
+
+
+def _why(compiled: LLMatcher | str) -> str | None:
+    return compiled if isinstance(compiled, str) else None
 
 
 def _decodes(data: bytes) -> bool:
@@ -134,7 +179,7 @@ class Rules:
     tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a
     tool's name ("f", "functions.f", "python"). response_format: the JSON schema of the final answer. analysis_budget:
     tokens of analysis in the turn, after which only the answer or a call may follow.
-    Raises ValueError for a choice or a name that cannot be, and for a schema that cannot be enforced.
+    Raises ValueError for a choice or a name that cannot be, and SchemaError for a schema that cannot be enforced.
     """
 
     grammars: Grammars
@@ -150,8 +195,14 @@ class Rules:
             if way.schema is not None:
                 try:
                     self.grammars.matcher(way.schema)
-                except ValueError as error:
-                    raise ValueError(f"the JSON schema of {way.name} cannot be enforced: {error}") from error
+                except SchemaError as error:
+                    raise error.of(f"the JSON schema of {way.name} cannot be enforced: ") from error
+
+    @cached_property
+    def dropped(self) -> dict[str, tuple[str, ...]]:
+        """What is not enforced of the schemas of tools that are not strict, by their recipients."""
+        found = {way.name: self.grammars.dropped(way.schema) for way in self.endings if way.schema is not None}
+        return {name: dropped for name, dropped in found.items() if dropped}
 
     def start(self) -> "Constraint":
         """The mask of one turn, from just behind `<|start|>assistant`."""
@@ -197,12 +248,19 @@ def recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
         if not space.tools and space.name != "functions":
             found[space.name] = None
         for tool in space.tools:
-            given = tool.parameters
-            found[f"{space.name}.{tool.name}"] = NO_ARGUMENTS if given is None else {"type": "object", **given}
+            found[f"{space.name}.{tool.name}"] = _arguments(tool)
     for name in found:
         if not NAME.fullmatch(name):
             raise ValueError(f"tool name {name!r} cannot stand in a header: use letters, digits and any of _ - . / :")
     return found
+
+
+def _arguments(tool: ToolSpec) -> JsonObject:
+    if tool.parameters is None:
+        return NO_ARGUMENTS
+    if tool.strict:
+        return {"type": "object", **tool.parameters}
+    return {**tool.parameters, "type": "object", "x-guidance": {"lenient": True}}
 
 
 def _call_headers(recipient: str, schema: JsonObject | None) -> list[str]:

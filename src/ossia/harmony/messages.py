@@ -21,11 +21,15 @@ ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A function a model may call; `parameters` is a JSON schema of an object, or None for no arguments."""
+    """A function a model may call; `parameters` is a JSON schema of an object, or None for no arguments.
+
+    Where `strict` is false, what of the schema cannot be enforced is left out instead of being an error.
+    """
 
     name: str
     description: str
     parameters: JsonObject | None = None
+    strict: bool = True
 
 
 @dataclass(frozen=True, slots=True)

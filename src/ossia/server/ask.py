@@ -95,6 +95,7 @@ def sampling(
     max_tokens_param: str = "max_tokens",
     logit_bias: Mapping[str, float] | None = None,
     logprobs: int | None = None,
+    logprobs_param: str = "top_logprobs",
 ) -> SamplingParams:
     """Sampling parameters; what is None is the model's own. Raises ApiError that names the field out of range."""
     within = {
@@ -103,7 +104,7 @@ def sampling(
         "top_k": top_k is None or -1 <= top_k < 2**31,
         "min_p": min_p is None or 0 <= min_p <= 1,
         max_tokens_param: max_tokens is None or max_tokens >= 1,
-        "top_logprobs": logprobs is None or 0 <= logprobs <= 20,
+        logprobs_param: logprobs is None or 0 <= logprobs <= 20,
     }
     if outside := [name for name, good in within.items() if not good]:
         raise bad(outside[0], f"{outside[0]} is out of range")

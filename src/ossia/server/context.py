@@ -3,19 +3,30 @@
 In and out: references only. It does not know any route.
 """
 
+import asyncio
+import logging
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Protocol, TypeAlias
 
 from ossia.harmony.messages import Message
+from ossia.server.errors import ApiError
 from ossia.server.service import Service
 from ossia.server.settings import Settings
 
+log = logging.getLogger("ossia.server")
+Kept: TypeAlias = Mapping[str, Sequence[Message]]  # by the call that they led to
+
 
 class Memory(Protocol):
-    """Messages that led to a tool call, for clients that send the call back without the thinking before it."""
+    """Messages that led to a tool call, for clients that send the call back without the thinking before it.
 
-    def remember(self, call_id: str, messages: tuple[Message, ...]) -> None: ...
+    Both may wait for a disk; they are called in other threads, several at a time.
+    """
+
+    def remember(self, call_id: str, messages: Sequence[Message]) -> None: ...
     def recall(self, call_id: str) -> tuple[Message, ...]: ...
 
 
@@ -25,14 +36,36 @@ class Recent:
     def __init__(self, most: int = 2000) -> None:
         self._most = most
         self._calls: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
+        self._lock = Lock()
 
-    def remember(self, call_id: str, messages: tuple[Message, ...]) -> None:
-        self._calls[call_id] = messages
-        while len(self._calls) > self._most:
-            self._calls.popitem(last=False)
+    def remember(self, call_id: str, messages: Sequence[Message]) -> None:
+        with self._lock:
+            self._calls[call_id] = tuple(messages)
+            while len(self._calls) > self._most:
+                self._calls.popitem(last=False)
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
         return self._calls.get(call_id, ())
+
+
+async def recalled(memory: Memory, call_ids: Sequence[str]) -> Kept:
+    """What is remembered of these calls. A memory that fails is one that remembers nothing."""
+    if not call_ids:
+        return {}
+    try:
+        return await asyncio.to_thread(lambda: {call: kept for call in call_ids if (kept := memory.recall(call))})
+    except Exception:
+        log.exception("earlier calls could not be looked up")
+        return {}
+
+
+async def remembered(memory: Memory, calls: Kept) -> None:
+    """Keep these. A memory that fails costs later answers some quality, and this one nothing."""
+    try:
+        for call, messages in calls.items():
+            await asyncio.to_thread(memory.remember, call, messages)
+    except Exception:
+        log.exception("calls could not be kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +82,14 @@ class Context:
         """What the model may be called; the first is its own."""
         own = self.service.name
         return (own, *(name for name in self.settings.names if name != own))
+
+    def check_model(self, name: str | None) -> str:
+        """The name that a client gave, if it is one of ours. Raises ApiError 404 for another."""
+        if not name:
+            return self.service.name
+        if name not in self.names:
+            known = ", ".join(self.names)
+            raise ApiError(
+                404, f"there is no model {name[:200]!r} here: there is {known}", param="model", code="model_not_found"
+            )
+        return name

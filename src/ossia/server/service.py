@@ -5,13 +5,18 @@ It does not know HTTP routes or any API's wire types.
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, advance, exchange
+import psutil
+
+from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, Usage, advance, exchange
+from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
+from ossia.engine.sampler import sample
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Message
 from ossia.harmony.render import render
@@ -22,6 +27,9 @@ from ossia.server.line import FullError, Line, Place
 from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
 from ossia.server.worker import EngineError, Feed, TokenEngine, Worker
+
+USUAL_CACHE = 2 << 30
+SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
 
 
 class Service:
@@ -49,8 +57,9 @@ class Service:
         self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
 
     def _engine(self) -> Engine:
-        s = self.settings
-        return Engine(self.model.transformer, cache_bytes=s.cache_bytes, prefix_bytes=s.prefix_bytes)
+        given = self.settings.cache_bytes
+        size = usual_cache(self.model) if given is None else given
+        return Engine(self.model.transformer, cache_bytes=size, prefix_bytes=min(self.settings.prefix_bytes, size))
 
     def start(self) -> None:
         self._worker.start()
@@ -78,7 +87,7 @@ class Service:
         """Tokens of the prompt that these messages make."""
         return len(render(self.tokenizer, messages, next_role="assistant"))
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Event]:
+    async def answer(self, ask: Ask) -> AsyncGenerator[Event, None]:
         """The events of one answer. Closing it stops the sampling, and its cache is free before the next step.
 
         Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
@@ -97,7 +106,7 @@ class Service:
                         if run:
                             self._end(run)
                         run = None
-                        run = reply = await self._begin(ask.client, step)
+                        run = reply = await self._begin(ask.client, *step)
                     case NextToken():
                         assert run is not None, "a sampling was begun"
                         reply = await run.next()
@@ -116,16 +125,17 @@ class Service:
                 self._end(run)
 
     async def continuation(
-        self, prompt: Sequence[int], params: SamplingParams, client: str = "", mask: TokenMask | None = None
-    ) -> AsyncIterator[Sampled]:
-        """What the model says after these very tokens, without any form; otherwise as `answer`."""
+        self, prompt: Sequence[int], params: SamplingParams, client: str = ""
+    ) -> AsyncGenerator[Sampled | Usage, None]:
+        """What the model says after these very tokens, without any form, and at the end what it took; otherwise as `answer`."""
         self._refuse_when_closed()
         self._answers += 1
         run: _Run | None = None
         try:
-            run = await self._begin(client, Sampling(list(prompt), params, mask))  # type: ignore[arg-type]
+            run = await self._begin(client, list(prompt), params, None)
             while (sampled := await run.next()) is not None:
                 yield sampled
+            yield Usage(len(prompt), run.tokens, 0, run.cached_tokens)
         except (GeneratorExit, asyncio.CancelledError):
             self.metrics.cancelled.inc()
             raise
@@ -134,6 +144,20 @@ class Service:
             if run:
                 self._end(run)
 
+    async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
+        """Each token with its log-probability behind those before it; the first one's means nothing.
+
+        Raises ApiError where the logits of so many tokens would take too much memory.
+        """
+        self._refuse_when_closed()
+        if len(tokens) > self.context:
+            raise too_long(len(tokens), self.context)
+        most = SCORED_BYTES // (4 * self.model.config.vocab)
+        if len(tokens) > most:
+            raise bad("logprobs", f"log-probabilities of {len(tokens)} echoed tokens: want {most} at most")
+        work = functools.partial(token_scores, self.model, list(tokens), top)
+        return await asyncio.wrap_future(self._worker.call(work))
+
     async def _open(self, steps: Steps) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
         try:
@@ -141,8 +165,7 @@ class Service:
         except ValueError as error:
             raise _impossible(error) from error
 
-    async def _begin(self, client: str, wanted: Sampling) -> "_Run":
-        prompt, params = wanted.prompt, wanted.params
+    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None) -> "_Run":
         if len(prompt) + 1 > self.context:
             raise too_long(len(prompt), self.context)
         asked = time.perf_counter()
@@ -155,7 +178,7 @@ class Service:
         except TimeoutError as error:
             self.metrics.refused.labels("waited too long").inc()
             raise busy("the server is too busy: the request waited too long", self._line.seconds_to_wait()) from error
-        run = _Run(Feed(prompt, params, wanted.mask), place, self.metrics, asked)
+        run = _Run(Feed(prompt, params, mask), place, self.metrics, asked)
         self.metrics.queued.observe(run.started - asked)
         run.timer = asyncio.get_running_loop().call_later(self.settings.answer_seconds, self._expire, run)
         self._worker.begin(run.feed)
@@ -213,6 +236,24 @@ class _Run:
                 self.metrics.first_token.observe(now - self.asked)
             self.tokens, self.last = self.tokens + 1, now
         return sampled
+
+
+def usual_cache(model: Model) -> int:
+    """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills."""
+    block = model.transformer.cache_bytes
+    whole = blocks_for(model.config.max_context) * (block.full + block.window)
+    return max(whole, min(psutil.virtual_memory().available // 4, USUAL_CACHE))
+
+
+def token_scores(model: Model, tokens: list[int], top: int) -> list[Sampled]:
+    """Each token with its log-probability behind those before it."""
+    params = SamplingParams(temperature=0.0, logprobs=top)
+    scores = [Sampled(tokens[0], 0.0)]
+    for row, token in zip(model.logits(tokens[:-1]) if len(tokens) > 1 else (), tokens[1:]):
+        likeliest = sample(row, params, None, 0, 0)
+        total = float(row[likeliest.token]) - likeliest.logprob
+        scores.append(Sampled(token, float(row[token]) - total, likeliest.top))
+    return scores
 
 
 def too_long(tokens: int, context: int) -> ApiError:

@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -53,11 +53,24 @@ class MissingError(LookupError):
 
 
 class Item(NamedTuple):
-    """An item as JSON and, where the model said it, its message with the ids it was sampled as."""
+    """An item as JSON and, where the model said it, its message with the ids it was sampled as; of a call, its call_id."""
 
     id: str
     body: bytes
     said: Message | None = None
+    call_id: str | None = None
+
+
+class Made(NamedTuple):
+    """What came of a response. calls: by call_id, the thinking before a call, and the call.
+
+    into: the conversation to which its output is added, after the items that were `given`.
+    """
+
+    output: Sequence[Item]
+    calls: Mapping[str, Sequence[Message]] = {}
+    into: str | None = None
+    given: Sequence[Item] = ()
 
 
 class _Said(msgspec.Struct, array_like=True):
@@ -79,7 +92,9 @@ class Store:
     Opening never fails: `fault` says why nothing can be kept, and then every call raises StoreError.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400
+    ) -> None:
         self.path = folder / "state.sqlite"
         self.fault: str | None = None
         self._vocabulary = vocabulary_of(tokenizer)
@@ -113,11 +128,11 @@ class Store:
         """A response that has changed but goes on. One that was deleted stays deleted."""
         await self._write(lambda c: _update(c, response, status, body))
 
-    async def finish(
-        self, response: str, status: str, body: bytes, made: Sequence[Item], given: Sequence[Item] = (), into: str | None = None
-    ) -> None:
-        """A response is over: its output is kept and, with the items given, added to the conversation `into`."""
-        await self._write(lambda c: _finish(c, response, status, body, self._rows(made), self._rows(given), into))
+    async def finish(self, response: str, status: str, body: bytes, made: "Made") -> None:
+        """A response is over: its output is kept, and added to its conversation. One that was deleted stays deleted."""
+        calls = {call_id: self._said(messages) for call_id, messages in made.calls.items()}
+        output, given = self._rows(made.output), self._rows(made.given)
+        await self._write(lambda c: _finish(c, response, status, body, output, given, made.into, calls))
 
     async def response(self, response: str) -> bytes | None:
         return await self._read(lambda c: _body(c, "responses", response))
@@ -165,48 +180,55 @@ class Store:
     async def delete_item(self, conversation: str, item: str) -> bool:
         return await self._write(lambda c: _delete_item(c, conversation, item), wipe=True)
 
-    # thinking before calls
+    # thinking before calls: for any thread but the event loop's
 
-    async def remember(self, call_id: str, messages: Sequence[Message], owner: str | None = None) -> None:
+    def remember(self, call_id: str, messages: Sequence[Message]) -> None:
         """Keep what the model said up to and with a call, for clients that give back the call alone.
 
-        owner: the response it is part of, with which it is deleted.
+        What cannot be kept is forgotten: an answer is not to fail for it.
         """
-        said = msgspec.msgpack.encode([self._pack(each) for each in messages])
-        await self._write(lambda c: _remember(c, call_id, owner, said))
+        said = self._said(messages)
+        with suppress(StoreError):
+            self._wait(self._writer, lambda: self._committed(lambda c: _remember(c, call_id, None, said)))
 
-    async def recall(self, call_id: str) -> tuple[Message, ...]:
+    def recall(self, call_id: str) -> tuple[Message, ...]:
         """What was remembered with this call; nothing when it is gone or was never here."""
-        said = await self._read(lambda c: _recall(c, call_id))
+        said: bytes | None = None
+        with suppress(StoreError):
+            said = self._wait(self._reader, lambda: self._looked(lambda c: _recall(c, call_id)))
         return tuple(self._unpack(each) for each in msgspec.msgpack.decode(said, type=list[_Said])) if said else ()
 
     # within
 
     async def _write(self, work: Callable[[sqlite3.Connection], Result], wipe: bool = False) -> Result:
-        """In the writer's thread, in one transaction; a caller that goes away does not stop it."""
-
-        def run() -> Result:
-            with self._explained(), _transaction(self._writes):
-                result = work(self._writes)
-                self._prune()
-            if wipe:  # the write-ahead log has older copies still
-                with suppress(sqlite3.Error):
-                    self._writes.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return result
-
-        return await self._in(self._writer, run)
+        """In the writer's thread; a caller that goes away does not stop it."""
+        future = self._submit(self._writer, lambda: self._committed(work, wipe))
+        return await asyncio.shield(asyncio.wrap_future(future))
 
     async def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        def run() -> Result:
-            with self._explained():
-                return work(self._reads)
+        return await asyncio.wrap_future(self._submit(self._reader, lambda: self._looked(work)))
 
-        return await self._in(self._reader, run)
+    def _wait(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> Result:
+        return self._submit(thread, run).result()
 
-    async def _in(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> Result:
+    def _submit(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> "Future[Result]":
         if self.fault:
             raise StoreError(self.fault)
-        return await asyncio.shield(asyncio.wrap_future(thread.submit(run)))
+        return thread.submit(run)
+
+    def _committed(self, work: Callable[[sqlite3.Connection], Result], wipe: bool = False) -> Result:
+        """The work as one transaction."""
+        with self._explained(), _transaction(self._writes):
+            result = work(self._writes)
+            self._prune()
+        if wipe:  # the write-ahead log has older copies still
+            with suppress(sqlite3.Error):
+                self._writes.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return result
+
+    def _looked(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        with self._explained():
+            return work(self._reads)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -240,7 +262,8 @@ class Store:
         for table in ("responses", "conversations", "calls"):
             _drop(self._writes, table, "used < ? LIMIT ?", (before, BATCH))
         while self._bytes() > self._max_bytes and any(
-            _drop(self._writes, table, "1 ORDER BY used LIMIT ?", (BATCH,)) for table in ("calls", "responses", "conversations")
+            _drop(self._writes, table, "1 ORDER BY used LIMIT ?", (BATCH,))
+            for table in ("calls", "responses", "conversations")
         ):
             pass
 
@@ -248,6 +271,9 @@ class Store:
         pragmas = ("page_count", "freelist_count", "page_size")
         pages, free, size = (self._writes.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas)
         return (pages - free) * size
+
+    def _said(self, messages: Sequence[Message]) -> bytes:
+        return msgspec.msgpack.encode([self._pack(each) for each in messages])
 
     def _pack(self, m: Message) -> _Said:
         return _Said(self._vocabulary, m.role, m.text, m.name, m.channel, m.recipient, m.content_type, m.tokens)
@@ -338,14 +364,17 @@ def _finish(
     response: str,
     status: str,
     body: bytes,
-    made: Sequence[_Row],
+    output: Sequence[_Row],
     given: Sequence[_Row],
     into: str | None,
+    calls: Mapping[str, bytes],
 ) -> None:
     if _update(c, response, status, body):
-        _add(c, response, made, output=True)
-    if into is not None and _body(c, "conversations", into) is not None:
-        _append(c, into, [*given, *made])
+        _add(c, response, output, output=True)
+        for call_id, said in calls.items():
+            _remember(c, call_id, response, said)
+    if into is not None:
+        _append(c, into, [*given, *output])
 
 
 def _add(c: sqlite3.Connection, owner: str, rows: Sequence[_Row], output: bool) -> None:

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
-from ossia.server.errors import ApiError
+from ossia.server.errors import bad
 
 UNFIT = re.compile(r"[^\w./:-]|\W+$")  # what cannot stand in a harmony header
-BUILT_IN = re.compile(r"(?:python|browser)(?:\W|$)")  # the model calls its own tools of these names, with other arguments
+BUILT_IN = re.compile(
+    r"(?:python|browser)(?:\W|$)"
+)  # the model calls its own tools of these names, with other arguments
 LONGEST_NAME = 256
 FREE_TEXT: JsonObject = {"type": "string"}
 
@@ -33,12 +35,13 @@ class ClientTool:
 class Toolbox:
     """The tools of a request. `called` finds the client's tool by the recipient of a call.
 
-    choice: what `Answering.tool_choice` takes. warnings: what was left out, and why.
+    choice and allowed: what `Answering.tool_choice` and `Answering.allowed` take. warnings: what was left out, and why.
     """
 
     spaces: tuple[ToolNamespace, ...] = ()
     called: Mapping[str, ClientTool] = field(default_factory=dict)
     choice: str = "auto"
+    allowed: frozenset[str] | None = None
     warnings: tuple[str, ...] = ()
 
     def recipient(self, name: str, namespace: str | None = None) -> str:
@@ -59,12 +62,12 @@ def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None)
             warnings.append(f"{offer.at}: {offer.tool.name!r} is declared more than once; the last declaration holds")
         named[known.get(offer.tool) or _free(_alias(offer.tool.name, offer.tool.namespace), named)] = offer
     word, allowed = _choose(choice, named)
-    kept = {alias: offer for alias, offer in named.items() if allowed is None or alias in allowed}
-    specs = tuple(ToolSpec(alias, _description(alias, offer), offer.parameters) for alias, offer in kept.items())
+    specs = tuple(ToolSpec(alias, _description(alias, offer), offer.parameters) for alias, offer in named.items())
     return Toolbox(
         (ToolNamespace("functions", None, specs),) if specs else (),
-        {f"functions.{alias}": offer.tool for alias, offer in kept.items()},
+        {f"functions.{alias}": offer.tool for alias, offer in named.items()},
         word,
+        None if allowed is None else frozenset(f"functions.{alias}" for alias in allowed),
         tuple(warnings),
     )
 
@@ -78,9 +81,9 @@ class _Offer(NamedTuple):
     at: str
 
 
-def _offers(tools: Sequence[Mapping[str, object]], warnings: list[str], at: str = "tools") -> Iterator[_Offer]:
+def _offers(tools: Sequence[Mapping[str, object]], warnings: list[str]) -> Iterator[_Offer]:
     for number, tool in enumerate(tools):
-        yield from _offer(tool, f"{at}[{number}]", None, warnings)
+        yield from _offer(tool, f"tools[{number}]", None, warnings)
 
 
 def _offer(tool: Mapping[str, object], at: str, namespace: str | None, warnings: list[str]) -> Iterator[_Offer]:
@@ -99,20 +102,20 @@ def _offer(tool: Mapping[str, object], at: str, namespace: str | None, warnings:
         case "namespace" if namespace is None:
             name, members = _name(tool, at), tool.get("tools")
             if not isinstance(members, Sequence) or not all(isinstance(each, Mapping) for each in members):
-                raise ApiError(400, "a namespace's tools must be an array of objects", param=f"{at}.tools")
+                raise bad(f"{at}.tools", "a namespace's tools must be an array of objects")
             for number, member in enumerate(members):
                 yield from _offer(member, f"{at}.tools[{number}]", name, warnings)
         case str():
             warnings.append(f"{at}: tools of type {kind!r} are not run by this server; it was left out")
         case _:
-            raise ApiError(400, "a tool needs a type, such as 'function'", param=f"{at}.type")
+            raise bad(f"{at}.type", "a tool needs a type, such as 'function'")
 
 
 def _function(tool: Mapping[str, object], at: str, key: str, namespace: str | None) -> _Offer:
     parameters = tool.get(key)
     if parameters is not None:
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") not in ("object", None):
-            raise ApiError(400, "a tool's parameters must be a JSON schema of type 'object'", param=f"{at}.{key}")
+            raise bad(f"{at}.{key}", "a tool's parameters must be a JSON schema of type 'object'")
         parameters = {**parameters, "type": "object"}
     return _Offer(ClientTool(_name(tool, at), namespace), _text(tool, "description", at), parameters, at)
 
@@ -136,14 +139,14 @@ def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings
 def _name(tool: Mapping[str, object], at: str) -> str:
     name = tool.get("name")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-        raise ApiError(400, f"a tool needs a name of 1 to {LONGEST_NAME} characters", param=f"{at}.name")
+        raise bad(f"{at}.name", f"a tool needs a name of 1 to {LONGEST_NAME} characters")
     return name
 
 
 def _text(tool: Mapping[str, object], key: str, at: str) -> str:
     text = tool.get(key)
     if text is not None and not isinstance(text, str):
-        raise ApiError(400, f"{key} must be a string", param=f"{at}.{key}")
+        raise bad(f"{at}.{key}", f"{key} must be a string")
     return text or ""
 
 
@@ -181,23 +184,23 @@ def _choose(choice: object, named: Mapping[str, _Offer]) -> tuple[str, set[str] 
         case {"type": "function" | "custom" | "tool"}:
             return f"functions.{_find(choice, named)}", None
         case {"type": str(kind)}:
-            raise ApiError(400, f"tool_choice: tools of type {kind!r} are not run by this server", param="tool_choice")
+            raise bad("tool_choice", f"tool_choice: tools of type {kind!r} are not run by this server")
     wanted = "'auto', 'none', 'required', or an object that names a tool"
-    raise ApiError(400, f"tool_choice must be {wanted}", param="tool_choice")
+    raise bad("tool_choice", f"tool_choice must be {wanted}")
 
 
 def _must(names: Mapping[str, object] | set[str]) -> str:
     if not names:
-        raise ApiError(400, "tool_choice 'required' needs at least one tool that can be called", param="tool_choice")
+        raise bad("tool_choice", "tool_choice 'required' needs at least one tool that can be called")
     return "required"
 
 
 def _allowed(tools: Sequence[object], mode: object, named: Mapping[str, _Offer]) -> tuple[str, set[str]]:
     """What is allowed but not run here is left out, as it was from the tools."""
-    callable_here = [each for each in tools if not isinstance(each, Mapping) or each.get("type") in (None, "function", "custom")]
-    allowed = {_find(each, named) for each in callable_here}
+    ours = (None, "function", "custom")
+    allowed = {_find(each, named) for each in tools if not isinstance(each, Mapping) or each.get("type") in ours}
     if mode not in (None, "auto", "required"):
-        raise ApiError(400, "the mode of allowed_tools must be 'auto' or 'required'", param="tool_choice.mode")
+        raise bad("tool_choice.mode", "the mode of allowed_tools must be 'auto' or 'required'")
     return _must(allowed) if mode == "required" else "auto", allowed
 
 
@@ -211,4 +214,4 @@ def _find(wanted: object, named: Mapping[str, _Offer]) -> str:
             return alias
     names = ", ".join(offer.tool.name for offer in named.values()) or "none"
     shown = msgspec.json.encode(wanted).decode()[:200]
-    raise ApiError(400, f"tool_choice {shown} fits no tool of this request (tools: {names})", param="tool_choice")
+    raise bad("tool_choice", f"tool_choice {shown} fits no tool of this request (tools: {names})")

@@ -10,11 +10,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol, TypeVar
 
 from ossia.engine.engine import Stats
 from ossia.engine.request import Sampled, SamplingParams, TokenMask
 
+T = TypeVar("T")
 log = logging.getLogger("ossia.server")
 IDLE_SECONDS = 0.02  # between looks at an engine that has requests, but nothing to do for them
 FAILURES = 3  # steps in a row that may fail, each with a fresh engine, before the server calls itself unhealthy
@@ -108,6 +110,7 @@ class Worker:
         self._engine = make_engine()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: deque[tuple[Feed, bool]] = deque()  # to begin (True) or to stop
+        self._jobs: deque[Callable[[], None]] = deque()
         self._called = threading.Event()
         self._live: set[Feed] = set()
         self._closing = False
@@ -146,6 +149,13 @@ class Worker:
         """Its cache is free before the next step."""
         self._tell(feed, False)
 
+    def call(self, work: Callable[[], T]) -> "Future[T]":
+        """Do something with the model between two steps: its kernels want one caller at a time."""
+        done: Future[T] = Future()
+        self._jobs.append(lambda: _settle(done, work))
+        self._called.set()
+        return done
+
     def _tell(self, feed: Feed, begin: bool) -> None:
         self._inbox.append((feed, begin))
         self._called.set()
@@ -155,6 +165,8 @@ class Worker:
             if not self._live:
                 self._called.wait()
             self._called.clear()
+            while self._jobs:
+                self._jobs.popleft()()
             news = self._read_inbox()
             stepped = False
             if self._live:
@@ -221,3 +233,11 @@ def _news(feed: Feed) -> News | None:
 def _deliver(news: list[News]) -> None:
     for each in news:
         each.feed.deliver(each)
+
+
+def _settle(done: "Future[T]", work: Callable[[], T]) -> None:
+    if done.set_running_or_notify_cancel():
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)

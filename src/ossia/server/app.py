@@ -1,0 +1,80 @@
+"""The application: every route behind the guard, every failure in OpenAI's shape.
+
+In: settings, service, and what is remembered. Out: an ASGI app. It does not know sockets or signals (`run` does).
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from ossia.server import chat, completions, models, ollama
+from ossia.server.context import Context
+from ossia.server.errors import ApiError
+from ossia.server.guard import Guard
+from ossia.server.http import refusal
+
+log = logging.getLogger("ossia.server")
+
+
+def app(context: Context) -> Starlette:
+    """The whole server. Its lifespan starts the service and ends it."""
+    settings = context.settings
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        context.service.start()
+        try:
+            yield
+        finally:
+            await context.service.close()
+
+    middleware = [Middleware(Guard, settings=settings, metrics=context.service.metrics)]
+    if settings.allow_origins:
+        allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+        middleware.insert(0, Middleware(CORSMiddleware, **allowed))
+    made = Starlette(
+        routes=routes(context),
+        middleware=middleware,
+        lifespan=lifespan,
+        exception_handlers={
+            ApiError: _refused,  # type: ignore[dict-item]
+            HTTPException: _not_served,  # type: ignore[dict-item]
+            ClientDisconnect: _gone,  # type: ignore[dict-item]
+            Exception: _failed,
+        },
+    )
+    made.router.redirect_slashes = False
+    return made
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    parts = (chat, completions, models, ollama)
+    return [route for part in parts for route in part.routes(context)]
+
+
+async def _refused(_: Request, error: ApiError) -> Response:
+    return refusal(error)
+
+
+async def _not_served(request: Request, error: HTTPException) -> Response:
+    """An address or a method that is not there."""
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    code = "not_found" if error.status_code == 404 else "method_not_allowed"
+    return refusal(ApiError(error.status_code, message, code=code, headers=dict(error.headers or {})))
+
+
+async def _gone(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=499)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What nobody foresaw: said plainly, explained in the log alone."""
+    return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"))

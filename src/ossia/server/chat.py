@@ -1,0 +1,272 @@
+"""/v1/chat/completions: an answer as chunks while it is made, or as a whole.
+
+In: requests. Out: OpenAI's JSON, or server-sent events that end in [DONE].
+It does not know how requests are read (`chat_input`), nor how answers are made (`service`).
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ossia.chat import Done
+from ossia.chat import Usage as Counts
+from ossia.engine.request import Sampled
+from ossia.server.chat_input import ChatAsk, chat_ask
+from ossia.server.chat_wire import (
+    Cached,
+    CallDelta,
+    CallMade,
+    ChatChunk,
+    ChatCompletion,
+    ChatDelta,
+    ChatRequest,
+    Choice,
+    ChunkChoice,
+    CustomDelta,
+    FinishReason,
+    FunctionDelta,
+    Logprobs,
+    MessageMade,
+    Reasoning,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from ossia.server.context import Context, remembered
+from ossia.server.errors import ApiError
+from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
+from ossia.server.speech import Argued, Called, Piece, Said, Speech
+from ossia.tokenizer import Tokenizer
+
+T = TypeVar("T")
+DONE = b"data: [DONE]\n\n"
+LEAST_LOGPROB = -9999.0  # JSON has no infinity
+
+
+def routes(context: Context) -> list[Route]:
+    async def complete(request: Request) -> Response:
+        return await _complete(context, request)
+
+    return [Route("/v1/chat/completions", complete, methods=["POST"])]
+
+
+async def _complete(context: Context, request: Request) -> Response:
+    given = await read(request, ChatRequest)
+    model = context.check_model(given.model)
+    asked = await chat_ask(given, context.service.model.stop_tokens, context.memory, client_of(request))
+    answer = _Answer(context, asked, model)
+    if given.stream:
+        wants_usage = bool(given.stream_options and given.stream_options.include_usage)
+        return EventStream(answer.frames(wants_usage))
+    return reply(await while_there(request, answer.whole()))
+
+
+@dataclass(slots=True)
+class _Answer:
+    """All choices of one request."""
+
+    context: Context
+    asked: ChatAsk
+    model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    async def whole(self) -> ChatCompletion:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_caught(self._choice(index))) for index in range(self.asked.choices)]
+        made = [task.result() for task in tasks]
+        if errors := [each for each in made if isinstance(each, ApiError)]:
+            raise errors[0]
+        told = [each for each in made if isinstance(each, tuple)]
+        return ChatCompletion(
+            self.id,
+            self.created,
+            self.model,
+            [choice for choice, _ in told],
+            usage_of([done.usage for _, done in told]),
+        )
+
+    async def _choice(self, index: int) -> tuple[Choice, Done]:
+        fold = _Fold(self.context.service.tokenizer)
+        async with aclosing(self._pieces(index)) as pieces:
+            async for piece in pieces:
+                fold.add(piece)
+        assert fold.done is not None, "an exchange ends in Done"
+        return Choice(index, fold.message(), finish_of(fold.done), fold.logprobs()), fold.done
+
+    async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
+        dones: list[Done] = []
+        tokenizer = self.context.service.tokenizer
+        async with aclosing(merged([self._pieces(index) for index in range(self.asked.choices)])) as pieces:
+            begun: set[int] = set()
+            async for index, piece in pieces:
+                if index not in begun:
+                    begun.add(index)
+                    yield self._chunk(ChunkChoice(index, ChatDelta(role="assistant", content="")))
+                if isinstance(piece, Done):
+                    dones.append(piece)
+                    yield self._chunk(ChunkChoice(index, ChatDelta(), finish_reason=finish_of(piece)))
+                else:
+                    yield self._chunk(ChunkChoice(index, _delta(piece), _logprobs(tokenizer, piece)))
+        if wants_usage:
+            usage = usage_of([done.usage for done in dones])
+            yield sse(ChatChunk(self.id, self.created, self.model, [], usage=usage))
+        yield DONE
+
+    def _chunk(self, choice: ChunkChoice) -> bytes:
+        return sse(ChatChunk(self.id, self.created, self.model, [choice]))
+
+    async def _pieces(self, index: int) -> AsyncGenerator[Piece, None]:
+        ask = self.asked.nth(index)
+        speech = Speech(self.asked.box, has_form=ask.how.response_format is not None)
+        try:
+            async with aclosing(self.context.service.answer(ask)) as events:
+                async for event in events:
+                    if isinstance(event, Done) and speech.calls:
+                        # before the client hears of its end: it may answer at once
+                        await remembered(self.context.memory, speech.calls)
+                    for piece in speech.tell(event):
+                        yield piece
+        except ApiError as error:
+            if error.param == "format":
+                error.param = "response_format"
+            raise
+
+
+async def _caught(work: Awaitable[tuple[Choice, Done]]) -> tuple[Choice, Done] | ApiError:
+    """A group of tasks would wrap the error."""
+    try:
+        return await work
+    except ApiError as error:
+        return error
+
+
+async def merged(sources: list[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
+    """What several sources give, as it comes, each with its source's number."""
+    if len(sources) == 1:
+        async with aclosing(sources[0]) as pieces:
+            async for piece in pieces:
+                yield 0, piece
+        return
+    queue: asyncio.Queue[tuple[int, T | Exception | None]] = asyncio.Queue()
+
+    async def pour(index: int, source: AsyncGenerator[T, None]) -> None:
+        try:
+            async with aclosing(source) as pieces:
+                async for piece in pieces:
+                    queue.put_nowait((index, piece))
+            queue.put_nowait((index, None))
+        except Exception as error:
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.ensure_future(pour(index, source)) for index, source in enumerate(sources)]
+    try:
+        left = len(sources)
+        while left:
+            index, piece = await queue.get()
+            if isinstance(piece, Exception):
+                raise piece
+            if piece is None:
+                left -= 1
+            else:
+                yield index, piece
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Fold:
+    """The pieces of one choice as one message."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._texts: dict[str, list[str]] = {"content": [], "reasoning": []}
+        self._calls: list[tuple[Called, list[str]]] = []
+        self._scores: list[TokenLogprob] | None = None
+        self.done: Done | None = None
+
+    def add(self, piece: Piece) -> None:
+        match piece:
+            case Said(kind, text):
+                self._texts[kind].append(text)
+                if scored := _logprobs(self._tokenizer, piece):
+                    self._scores = [*(self._scores or ()), *scored.content]
+            case Called():
+                self._calls.append((piece, []))
+            case Argued(text=text):
+                self._calls[-1][1].append(text)
+            case Done():
+                self.done = piece
+
+    def message(self) -> MessageMade:
+        content, reasoning = ("".join(self._texts[kind]) for kind in ("content", "reasoning"))
+        message = MessageMade(None if self._calls and not content else content)
+        if reasoning:
+            message.reasoning = message.reasoning_content = reasoning
+        if self._calls:
+            message.tool_calls = [_made(called, "".join(parts)) for called, parts in self._calls]
+        return message
+
+    def logprobs(self) -> Logprobs | None:
+        return None if self._scores is None else Logprobs(self._scores)
+
+
+def _made(called: Called, text: str) -> CallMade:
+    if called.tool.custom:
+        return CallMade(called.id, "custom", custom=CustomDelta(called.tool.name, text))
+    return CallMade(called.id, "function", FunctionDelta(called.tool.name, text))
+
+
+def _delta(piece: Said | Called | Argued) -> ChatDelta:
+    match piece:
+        case Said("reasoning", text):
+            return ChatDelta(reasoning=text, reasoning_content=text)
+        case Said(_, text):
+            return ChatDelta(content=text)
+        case Called(index, call, tool) if tool.custom:
+            return ChatDelta(tool_calls=[CallDelta(index, call, "custom", custom=CustomDelta(tool.name, ""))])
+        case Called(index, call, tool):
+            return ChatDelta(tool_calls=[CallDelta(index, call, "function", FunctionDelta(tool.name, ""))])
+        case Argued(index, text, custom):
+            if custom:
+                return ChatDelta(tool_calls=[CallDelta(index, custom=CustomDelta(input=text))])
+            return ChatDelta(tool_calls=[CallDelta(index, function=FunctionDelta(arguments=text))])
+
+
+def _logprobs(tokenizer: Tokenizer, piece: Piece) -> Logprobs | None:
+    """OpenAI gives those of the content only."""
+    if not isinstance(piece, Said) or piece.kind != "content" or not piece.scores:
+        return None
+    return Logprobs([scored(tokenizer, each) for each in piece.scores])
+
+
+def scored(tokenizer: Tokenizer, sampled: Sampled) -> TokenLogprob:
+    top = [TopLogprob(*_token(tokenizer, token, value)) for token, value in sampled.top]
+    return TokenLogprob(*_token(tokenizer, sampled.token, sampled.logprob), top)
+
+
+def _token(tokenizer: Tokenizer, token: int, value: float) -> tuple[str, float, list[int]]:
+    data = tokenizer.token_bytes(token)
+    return data.decode("utf-8", "replace"), max(value, LEAST_LOGPROB), list(data)
+
+
+def finish_of(done: Done) -> FinishReason:
+    return "length" if done.finish == "steps" else done.finish
+
+
+def usage_of(counts: list[Counts]) -> Usage:
+    """Of several choices together; they share one prompt."""
+    prompt = max((each.prompt_tokens for each in counts), default=0)
+    made = sum(each.output_tokens for each in counts)
+    cached = max((each.cached_tokens for each in counts), default=0)
+    thought = sum(each.reasoning_tokens for each in counts)
+    return Usage(prompt, made, prompt + made, Cached(cached), Reasoning(thought))

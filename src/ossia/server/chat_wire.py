@@ -1,0 +1,210 @@
+"""The wire of /v1/chat/completions: what a request may hold, and what an answer is made of.
+
+In and out: types that msgspec reads and writes. Null and absent mean the same; fields that are not here are ignored.
+It does not know harmony.
+"""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class Part(Struct):
+    """A piece of a message. Only text can be read; other kinds are refused by name."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(Struct):
+    name: str
+    arguments: str | dict[str, Any] = ""
+
+
+class CustomCall(Struct):
+    name: str
+    input: str = ""
+
+
+class ToolCall(Struct):
+    id: str
+    type: str = "function"
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
+
+
+class ChatMessage(Struct):
+    """`reasoning` and `reasoning_content` are the same under two names: clients differ."""
+
+    role: Role
+    content: str | list[Part] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class JsonSchema(Struct):
+    name: str = "answer"
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Form(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class Thinking(Struct):
+    """max_tokens: of reasoning, after which the answer begins."""
+
+    effort: str | None = None
+    max_tokens: int | None = None
+
+
+class ChatRequest(Struct):
+    """reasoning, top_k and min_p are not OpenAI's; the rest is."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    reasoning_effort: str | None = None
+    reasoning: Thinking | None = None
+    response_format: Form | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class Cached(Struct):
+    cached_tokens: int
+
+
+class Reasoning(Struct):
+    reasoning_tokens: int
+
+
+class Usage(Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: Cached
+    completion_tokens_details: Reasoning
+
+
+class TopLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Struct):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class FunctionDelta(Struct, omit_defaults=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CustomDelta(Struct, omit_defaults=True):
+    name: str | None = None
+    input: str | None = None
+
+
+class CallDelta(Struct, omit_defaults=True):
+    """A piece of a call: the first of it has id, type and name, the others more of the arguments."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionDelta | None = None
+    custom: CustomDelta | None = None
+
+
+class ChatDelta(Struct, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
+
+
+class ChunkChoice(Struct):
+    index: int
+    delta: ChatDelta
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatChunk(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    usage: Usage | UnsetType = UNSET
+
+
+class CallMade(Struct, omit_defaults=True):
+    id: str
+    type: str
+    function: FunctionDelta | None = None
+    custom: CustomDelta | None = None
+
+
+class MessageMade(Struct):
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    reasoning: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallMade] | UnsetType = UNSET
+
+
+class Choice(Struct):
+    index: int
+    message: MessageMade
+    finish_reason: FinishReason
+    logprobs: Logprobs | None = None
+
+
+class ChatCompletion(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    object: Literal["chat.completion"] = "chat.completion"

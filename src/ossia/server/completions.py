@@ -1,0 +1,275 @@
+"""/v1/completions: what comes after a text or its tokens, without roles, channels or any form.
+
+In: prompts. Out: OpenAI's JSON, or server-sent events that end in [DONE].
+It does not know harmony: a prompt's text is text, control tokens can be given as token ids only.
+"""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ossia.chat import Usage as Counts
+from ossia.engine.request import Sampled, SamplingParams
+from ossia.harmony.stops import StopText
+from ossia.server.ask import sampling, stops
+from ossia.server.chat import DONE, LEAST_LOGPROB, merged
+from ossia.server.chat_wire import Cached, Reasoning, StreamOptions, Usage
+from ossia.server.context import Context
+from ossia.server.errors import bad
+from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
+from ossia.tokenizer import TextStream, Tokenizer
+
+MOST_PROMPTS, MOST_CHOICES = 64, 16
+DEFAULT_TOKENS = 16  # OpenAI's own
+
+
+class CompletionRequest(Struct):
+    prompt: Any
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    echo: bool | None = None
+    n: int | None = None
+    best_of: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+
+
+class Logprobs(Struct):
+    """Beside each token its place in the text. The first token of an echoed prompt has no probability."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class Choice(Struct):
+    index: int
+    text: str
+    logprobs: Logprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class Completion(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    object: Literal["text_completion"] = "text_completion"
+    usage: Usage | UnsetType = UNSET
+
+
+def routes(context: Context) -> list[Route]:
+    async def complete(request: Request) -> Response:
+        return await _complete(context, request)
+
+    return [Route("/v1/completions", complete, methods=["POST"])]
+
+
+async def _complete(context: Context, request: Request) -> Response:
+    given = await read(request, CompletionRequest)
+    model = context.check_model(given.model)
+    answer = _Answer(context, given, _prompts(given.prompt, context.service.tokenizer), client_of(request), model)
+    answer.params()
+    if given.stream:
+        return EventStream(answer.frames(bool(given.stream_options and given.stream_options.include_usage)))
+    return reply(await while_there(request, answer.whole()))
+
+
+def _prompts(given: Any, tokenizer: Tokenizer) -> list[list[int]]:
+    """One text, several, one list of ids, or several."""
+    match given:
+        case str():
+            texts: list[Any] = [given]
+        case [int(), *_]:
+            texts = [given]
+        case [*several] if several:
+            texts = list(several)
+        case _:
+            raise bad("prompt", "prompt must be a text or token ids, or several of either, and not empty")
+    if len(texts) > MOST_PROMPTS:
+        raise bad("prompt", f"prompt has {len(texts)} texts: want {MOST_PROMPTS} at most")
+    return [_ids(text, tokenizer) for text in texts]
+
+
+def _ids(text: Any, tokenizer: Tokenizer) -> list[int]:
+    ids = tokenizer.encode(text) if isinstance(text, str) else text
+    if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < tokenizer.size for each in ids):
+        raise bad("prompt", f"prompt must be a text, or token ids from 0 to {tokenizer.size - 1}")
+    if not ids:
+        raise bad("prompt", "prompt is empty: there is nothing to go on from")
+    return ids
+
+
+@dataclass(slots=True)
+class _Answer:
+    """All choices of one request: `n` for each prompt, in the prompts' order."""
+
+    context: Context
+    asked: CompletionRequest
+    prompts: list[list[int]]
+    client: str
+    model: str
+    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    cached: int = 0
+    made: int = 0
+
+    @property
+    def choices(self) -> int:
+        return len(self.prompts) * (self.asked.n or 1)
+
+    def params(self) -> SamplingParams:
+        """How to sample. Raises ApiError for what cannot be."""
+        asked = self.asked
+        for name in ("frequency_penalty", "presence_penalty", "suffix"):
+            if getattr(asked, name):
+                raise bad(name, f"{name} is not supported: leave it out", "unsupported_parameter")
+        if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
+            raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
+        if asked.best_of not in (None, 1, asked.n or 1):
+            raise bad("best_of", "best_of is not supported but as n", "unsupported_parameter")
+        if asked.max_tokens == 0 and not asked.echo:
+            raise bad("max_tokens", "max_tokens 0 needs echo")
+        stops(asked.stop)
+        return sampling(
+            self.context.service.model.stop_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            top_k=asked.top_k,
+            min_p=asked.min_p,
+            seed=asked.seed,
+            max_tokens=DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens or 1,
+            logit_bias=asked.logit_bias,
+            logprobs=asked.logprobs,
+            logprobs_param="logprobs",
+        )
+
+    async def whole(self) -> Completion:
+        choices = [Choice(index, "") for index in range(self.choices)]
+        async with aclosing(merged([self._pieces(index) for index in range(self.choices)])) as pieces:
+            async for index, piece in pieces:
+                _join(choices[index], piece)
+        return Completion(self.id, self.created, self.model, choices, usage=self._usage())
+
+    async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
+        async with aclosing(merged([self._pieces(index) for index in range(self.choices)])) as pieces:
+            async for _, piece in pieces:
+                yield sse(Completion(self.id, self.created, self.model, [piece]))
+        if wants_usage:
+            yield sse(Completion(self.id, self.created, self.model, [], usage=self._usage()))
+        yield DONE
+
+    async def _pieces(self, index: int) -> AsyncGenerator[Choice, None]:
+        """The choice in pieces: what is echoed, then text as it comes, and at last how it ended."""
+        prompt = self.prompts[index // (self.asked.n or 1)]
+        scored = self.asked.logprobs is not None
+        writer = _Writer(self.context.service.tokenizer, index, stops(self.asked.stop), scored)
+        if self.asked.echo:
+            yield await self._echo(writer, prompt)
+        if self.asked.max_tokens == 0:
+            yield Choice(index, "", finish_reason="length")
+            return
+        params = self.params()
+        if params.seed is not None:
+            params = replace(params, seed=params.seed + 1_000_003 * (index % (self.asked.n or 1)))
+        async with aclosing(self.context.service.continuation(prompt, params, self.client)) as told:
+            async for each in told:
+                if isinstance(each, Counts):
+                    self.cached += each.cached_tokens
+                    continue
+                self.made += 1
+                if piece := writer.write(each):
+                    yield piece
+                if writer.finished:
+                    break
+        if not writer.finished:
+            yield writer.cut()
+
+    async def _echo(self, writer: "_Writer", prompt: list[int]) -> Choice:
+        if self.asked.logprobs is None:
+            return writer.echo(prompt)
+        scores = await self.context.service.score(prompt, self.asked.logprobs)
+        return writer.echo(prompt, scores)
+
+    def _usage(self) -> Usage:
+        prompt = sum(len(each) for each in self.prompts)
+        return Usage(prompt, self.made, prompt + self.made, Cached(self.cached), Reasoning(0))
+
+
+class _Writer:
+    """The text of one choice, token by token; `finished` once it has ended."""
+
+    def __init__(self, tokenizer: Tokenizer, index: int, stop: Sequence[str], scored: bool) -> None:
+        self._tokenizer, self._index, self._scored = tokenizer, index, scored
+        self._text, self._stop, self._offset = TextStream(tokenizer), StopText(stop), 0
+        self.finished = False
+
+    def write(self, sampled: Sampled) -> Choice | None:
+        """What this token brings; a token that ends the model's turn has no text."""
+        ends = sampled.finish == "stop"
+        text = "" if ends else self._text.feed(sampled.token)
+        logprobs = self._logprobs([sampled]) if self._scored and not ends else None
+        shown = self._stop.feed(text + (self._text.flush() if sampled.finish else ""))
+        finish = "stop" if self._stop.stopped_by else sampled.finish
+        if finish:
+            self.finished = True
+            shown += self._stop.flush()
+        return Choice(self._index, shown, logprobs, finish) if shown or logprobs or finish else None
+
+    def cut(self) -> Choice:
+        """The time was over."""
+        self.finished = True
+        return Choice(self._index, self._stop.feed(self._text.flush()) + self._stop.flush(), None, "length")
+
+    def echo(self, prompt: list[int], scores: Sequence[Sampled] | None = None) -> Choice:
+        text = self._tokenizer.decode(prompt)
+        if scores is None:
+            self._offset = len(text)
+            return Choice(self._index, text)
+        logprobs = self._logprobs(scores)
+        logprobs.token_logprobs[0] = logprobs.top_logprobs[0] = None
+        return Choice(self._index, text, logprobs)
+
+    def _logprobs(self, tokens: Sequence[Sampled]) -> Logprobs:
+        found = Logprobs([], [], [], [])
+        for each in tokens:
+            text = self._name(each.token)
+            found.tokens.append(text)
+            found.token_logprobs.append(max(each.logprob, LEAST_LOGPROB))
+            found.top_logprobs.append({self._name(token): max(value, LEAST_LOGPROB) for token, value in each.top})
+            found.text_offset.append(self._offset)
+            self._offset += len(text)
+        return found
+
+    def _name(self, token: int) -> str:
+        return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
+
+
+def _join(choice: Choice, piece: Choice) -> None:
+    choice.text += piece.text
+    choice.finish_reason = piece.finish_reason or choice.finish_reason
+    if choice.logprobs is None or piece.logprobs is None:
+        choice.logprobs = choice.logprobs or piece.logprobs
+        return
+    for name in Logprobs.__struct_fields__:
+        getattr(choice.logprobs, name).extend(getattr(piece.logprobs, name))

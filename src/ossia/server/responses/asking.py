@@ -1,0 +1,306 @@
+"""A request of the Responses API as what is asked of the service, and the response as it stands before the first word.
+
+In: a checked body, and earlier items that it goes on from. Out: an `Asked`. Raises ApiError (400, 404) that names the field.
+It does not know how an answer is made, told or kept.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from ossia.chat import Answering
+from ossia.engine.request import SamplingParams
+from ossia.harmony.messages import JsonObject, Message, ResponseFormat, developer
+from ossia.server.ask import ANY_OBJECT, Ask, conversation, effort_of, sampling
+from ossia.server.context import Context
+from ossia.server.errors import ApiError, bad
+from ossia.server.responses import wire
+from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Telling
+from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
+from ossia.server.sealed import Seal
+from ossia.server.store import Item, MissingError, Store, StoreError
+from ossia.server.tooling import Toolbox, toolbox
+from ossia.server.wire import JsonDict, encode
+
+SUMMARIES: dict[str | None, Summary] = {"auto": "copied", "detailed": "copied", "concise": "condensed"}
+LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
+T = TypeVar("T")
+ANSWER_SHARE = 8  # of the context, kept free for the answer where items are dropped to fit it
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to do and how to tell it. given: the request's own items, as they are kept. keep: whether to keep anything."""
+
+    ask: Ask
+    telling: Telling
+    response: wire.Response
+    given: tuple[Item, ...]
+    conversation: str | None
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What reading a request needs."""
+
+    context: Context
+    seal: Seal
+
+    @property
+    def store(self) -> Store | None:
+        return self.context.store
+
+    def kept(self) -> Store:
+        """The store, for what cannot be done without. Raises ApiError (503) where there is none."""
+        if self.store is None or self.store.fault:
+            reason = self.store.fault if self.store else "this server keeps nothing: start it with --state FOLDER"
+            raise ApiError(503, f"responses cannot be found now: {reason}", code="store_unavailable")
+        return self.store
+
+
+async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
+    """Look up what the request goes on from, and compose what it asks for."""
+    check(desk, request)
+    warnings: list[str] = []
+    given = [await _resolved(desk, entry) for entry in read_input(request.input, warnings)]
+    earlier = await _earlier(desk, request)
+    # rendering to count tokens, and a long history, must not hold up the loop
+    return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
+
+
+def check(desk: Desk, request: wire.Request) -> None:
+    """What can be said of a request without its conversation."""
+    names = desk.context.names
+    if request.model is not None and request.model not in names:
+        message = f"the model {request.model!r} is not served here (models: {', '.join(names)})"
+        raise ApiError(404, message, param="model", code="model_not_found")
+    if request.prompt is not None:
+        raise bad("prompt", "prompt templates are kept by OpenAI: send the text itself", "unsupported_parameter")
+    if request.previous_response_id and request.conversation:
+        raise bad("conversation", "give either previous_response_id or conversation, not both")
+    if request.background and request.store is False:
+        raise bad("background", "a response in the background has to be kept: leave out store=false")
+    if request.max_tool_calls is not None and request.max_tool_calls < 1:
+        raise bad("max_tool_calls", "max_tool_calls must be at least 1")
+    check_metadata(request.metadata or {})
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    if len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()):
+        raise bad("metadata", "metadata takes 16 pairs, keys of 64 characters and values of 512 at most")
+
+
+async def _resolved(desk: Desk, entry: Entry) -> Entry:
+    """The item itself, where a request only names it."""
+    if entry.item["type"] != "item_reference":
+        return entry
+    found = await guarded(desk.kept().item(entry.item["id"]))
+    if found is None:
+        message = f"there is no item {entry.item['id']!r}: it was not kept, or has expired"
+        raise ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
+    return entry_of(found, entry.at)
+
+
+async def _earlier(desk: Desk, request: wire.Request) -> list[Entry]:
+    if previous := request.previous_response_id:
+        try:
+            items = await guarded(desk.kept().history(previous))
+        except MissingError as error:
+            gone = str(error)
+            also = "" if gone == previous else f" (it goes on from {gone!r}, which is gone)"
+            message = f"there is no response {previous!r}{also}: it was not kept, was deleted, or has expired"
+            raise bad("previous_response_id", message, "previous_response_not_found") from error
+        return [entry_of(item, "previous_response_id") for item in items]
+    if own := conversation_of(request):
+        if await guarded(desk.kept().conversation(own)) is None:
+            raise ApiError(
+                404, f"there is no conversation {own!r}", param="conversation", code="conversation_not_found"
+            )
+        return [entry_of(item, "conversation") for item in await guarded(desk.kept().conversation_items(own))]
+    return []
+
+
+def conversation_of(request: wire.Request) -> str | None:
+    given = request.conversation
+    return given.id if isinstance(given, wire.ConversationId) else given or None
+
+
+def entry_of(item: Item, at: str) -> Entry:
+    return Entry(msgspec.json.decode(item.body), item.said, at)
+
+
+async def guarded(work: Awaitable[T]) -> T:
+    """What the store gives; that it cannot is 503, not a crash."""
+    try:
+        return await work
+    except StoreError as error:
+        raise ApiError(503, str(error), code="store_unavailable") from error
+
+
+def _composed(
+    desk: Desk,
+    request: wire.Request,
+    client: str,
+    earlier: Sequence[Entry],
+    given: Sequence[Entry],
+    warnings: list[str],
+) -> Asked:
+    service, reasoning = desk.context.service, request.reasoning or wire.Reasoning()
+    box = toolbox(request.tools, request.tool_choice)
+    warnings += box.warnings
+    said = messages_of(
+        [*earlier, *given], box, lambda sealed: desk.seal.open(sealed, service.name), desk.context.memory.recall
+    )
+    if request.instructions:
+        said.insert(0, developer(request.instructions))
+    formats, schema = _format(request.text)
+    messages = conversation(effort_of(reasoning.effort, "reasoning.effort"), said, box.spaces, formats)
+    if request.truncation == "auto":
+        messages = _fitting(desk.context, messages, request.max_output_tokens)
+    how = Answering(
+        params=_params(desk.context, request),
+        tool_choice=box.choice,
+        allowed=box.allowed,
+        response_format=schema,
+        thinking_budget=reasoning.max_tokens,
+    )
+    response = _response(request, service.name, box, _keeps(desk, request, warnings))
+    if warnings:
+        response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
+    return Asked(
+        Ask(tuple(messages), how, client=client),
+        _telling(desk, request, box),
+        response,
+        tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
+        conversation_of(request),
+        response.store,
+    )
+
+
+def _keeps(desk: Desk, request: wire.Request, warnings: list[str]) -> bool:
+    """Whether the response is kept; who did not say otherwise is told where it cannot be."""
+    if request.store is False:
+        return False
+    fault = desk.store.fault if desk.store else "this server keeps nothing" if request.store else None
+    if fault:
+        warnings.append(f"not kept: {fault}")
+    return desk.store is not None and not desk.store.fault
+
+
+def _format(text: wire.Text | None) -> tuple[tuple[ResponseFormat, ...], JsonObject | None]:
+    """What the model is told of the answer's form, and the schema that holds it to it."""
+    form = (text and text.format) or wire.Format()
+    match form.type:
+        case "text":
+            return (), None
+        case "json_object":
+            return (), ANY_OBJECT
+        case "json_schema":
+            if form.schema is None:
+                raise bad("text.format.schema", "text.format.schema is missing", "missing_required_parameter")
+            return (ResponseFormat(form.name or "answer", form.schema, form.description),), form.schema
+
+
+def _fitting(context: Context, messages: Sequence[Message], most: int | None) -> Sequence[Message]:
+    count, whole = context.service.count, context.service.context
+    if count(messages) < whole:
+        return messages
+    room = min(most or whole, whole // ANSWER_SHARE)
+    return shorten(messages, lambda some: count(some) + room <= whole)
+
+
+def _params(context: Context, request: wire.Request) -> SamplingParams:
+    scored = LOGPROBS in (request.include or ()) or request.top_logprobs
+    return sampling(
+        context.service.model.stop_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        max_tokens=request.max_output_tokens,
+        max_tokens_param="max_output_tokens",
+        logprobs=request.top_logprobs or 0 if scored else None,
+    )
+
+
+def _telling(desk: Desk, request: wire.Request, box: Toolbox) -> Telling:
+    service, include, reasoning = desk.context.service, request.include or (), request.reasoning or wire.Reasoning()
+    return Telling(
+        box,
+        (lambda text: desk.seal.seal(text, service.name)) if SEALED in include else None,
+        SUMMARIES.get(reasoning.summary or reasoning.generate_summary),
+        service.tokenizer if LOGPROBS in include or request.top_logprobs else None,
+    )
+
+
+def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wire.Response:
+    reasoning = request.reasoning or wire.Reasoning()
+    own = conversation_of(request)
+    return wire.Response(
+        id=new_id("resp"),
+        created_at=int(time.time()),
+        status="queued" if request.background else "in_progress",
+        model=request.model or model,
+        background=bool(request.background),
+        conversation=wire.ConversationId(own) if own else None,
+        instructions=request.instructions,
+        max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.max_tool_calls,
+        metadata=dict(request.metadata or {}),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        previous_response_id=request.previous_response_id,
+        prompt_cache_key=request.prompt_cache_key,
+        reasoning=wire.ReasoningShown(reasoning.effort, reasoning.summary or reasoning.generate_summary),
+        safety_identifier=request.safety_identifier,
+        store=keep,
+        temperature=1.0 if request.temperature is None else request.temperature,
+        text=_shown_text(request.text),
+        tool_choice=_shown_choice(box),
+        tools=[shown for tool in request.tools or () if (shown := _shown_tool(tool))],
+        top_logprobs=request.top_logprobs or 0,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        truncation=request.truncation or "disabled",
+        user=request.user,
+    )
+
+
+def _shown_text(text: wire.Text | None) -> JsonDict:
+    text = text or wire.Text()
+    form = text.format or wire.Format()
+    shown: JsonDict = {"type": form.type}
+    if form.type == "json_schema":
+        shown |= {"name": form.name or "answer", "schema": form.schema, "strict": bool(form.strict)}
+        shown |= {"description": form.description} if form.description else {}
+    return {"format": shown, "verbosity": text.verbosity or "medium"}
+
+
+def _shown_tool(tool: JsonDict) -> JsonDict | None:
+    """A tool as it was offered to the model, in the API's form; None for one that was left out."""
+    kind = tool.get("type")
+    nested = tool.get(str(kind))
+    inner: JsonDict = nested if isinstance(nested, dict) else tool
+    head = {"type": kind, "name": inner.get("name"), "description": inner.get("description")}
+    match kind:
+        case "function":
+            strict = inner.get("strict")
+            own = {"parameters": inner.get("parameters"), "strict": strict if isinstance(strict, bool) else None}
+            return {**head, **own}
+        case "custom":
+            return head
+        case "namespace":
+            members = [shown for each in tool["tools"] if (shown := _shown_tool(each))]
+            return {**head, "description": head["description"] or "", "tools": members}
+    return None
+
+
+def _shown_choice(box: Toolbox) -> str | JsonDict:
+    if box.allowed is not None:
+        tools = [{"type": "function", "name": box.called[each].name} for each in sorted(box.allowed)]
+        return {"type": "allowed_tools", "mode": box.choice, "tools": tools}
+    if called := box.called.get(box.choice):
+        return {"type": "custom" if called.custom else "function", "name": called.name}
+    return box.choice

@@ -1,0 +1,58 @@
+"""The free text in `{"input": "…"}`, as it comes: a custom tool's argument before its JSON is whole.
+
+In: pieces of JSON text. Out: pieces of the text in it. What is no such JSON is given as it is: nothing is lost.
+It does not know tools, events or where the pieces come from.
+"""
+
+import json
+import re
+
+OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+OPENING_BEGUN = re.compile(r'\s*(?:\{\s*(?:"(?:i(?:n(?:p(?:u(?:t(?:"\s*(?::\s*)?)?)?)?)?)?)?)?)?')
+WHOLE = re.compile(r'(?:[^"\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[^u])*')
+MAYBE_A_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?$")
+CLOSING = re.compile(r'"\s*\}?\s*')
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a pair, which no UTF-8 can say
+
+
+class FreeText:
+    """Feed pieces, take text. `finish` gives what was held back."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "before"
+
+    def feed(self, piece: str) -> str:
+        self._held += piece
+        if self._state == "before":
+            self._begin()
+        if self._state == "inside":
+            return self._inside()
+        return self._take(len(self._held)) if self._state == "raw" else ""
+
+    def finish(self) -> str:
+        """A well-formed end says nothing; anything else is given as it stands."""
+        return "" if self._state == "inside" and CLOSING.fullmatch(self._held) else self._take(len(self._held))
+
+    def _begin(self) -> None:
+        if opening := OPENING.match(self._held):
+            self._take(opening.end())
+            self._state = "inside"
+        elif not OPENING_BEGUN.fullmatch(self._held):
+            self._state = "raw"
+
+    def _inside(self) -> str:
+        whole = WHOLE.match(self._held)
+        end = whole.end() if whole else 0
+        text = self._held[:end]
+        if end == len(self._held) and (cut := MAYBE_A_PAIR.search(text)):  # half of a pair waits for the other
+            end = cut.start()
+        try:
+            return SURROGATE.sub("\ufffd", json.loads(f'"{self._take(end)}"', strict=False))
+        except ValueError:
+            self._state = "raw"
+            return text[:end]
+
+    def _take(self, end: int) -> str:
+        taken, self._held = self._held[:end], self._held[end:]
+        return taken

@@ -1,0 +1,155 @@
+"""The process: load, listen, say where, and leave in good order.
+
+In: a model and settings. Out: an exit when it is told to stop, after the answers under way. It does not know routes.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ossia.loading import Model
+from ossia.server.app import app
+from ossia.server.context import Context, Recent
+from ossia.server.errors import ApiError
+from ossia.server.service import Service
+from ossia.server.settings import Settings
+from ossia.server.store import Store
+from ossia.server.wire import encode
+
+log = logging.getLogger("ossia.server")
+BACKLOG = 2048
+HEAD_SECONDS = 30.0  # for a connection to say what it wants
+LAST_SECONDS = 2  # for connections to close, after the answers are done or given up
+
+
+def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C. `say` is told where. Raises OSError, before the model is loaded, when the address
+    cannot be had.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("ossia").setLevel(logging.INFO)
+    with listen(settings.host, settings.port) as listener:
+        context = context_of(load(), settings)
+        told = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
+        config = uvicorn.Config(
+            app(context),
+            http=protocol(settings.max_header_bytes),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=LAST_SECONDS,
+        )
+        try:
+            asyncio.run(Server(config, context, lambda: say(told)).serve([listener]))
+        finally:
+            if context.store:
+                context.store.close()
+
+
+def context_of(model: Model, settings: Settings) -> Context:
+    """The service, and the store where there is a folder for it."""
+    service = Service(model, settings)
+    if settings.state is None:
+        return Context(settings, service, Recent())
+    seconds = settings.state_days * 86400
+    store = Store(settings.state, service.tokenizer, max_bytes=settings.state_bytes, max_seconds=seconds)
+    if store.fault:
+        log.warning("nothing is kept: %s", store.fault)
+    return Context(settings, service, store, store)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(f"{host}:{port} cannot be had ({error.strerror}): give another --port or --host") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """Told to stop, it refuses new answers with 503 and ends when those under way have; told again, at once."""
+
+    def __init__(self, config: uvicorn.Config, context: Context, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._context, self._say_started = context, started
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            self._say_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal is not raised again afterwards, as uvicorn does: the exit status is 0."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._draining:
+            self.should_exit = self.force_exit = True
+        else:
+            self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        if not await self._context.service.drain(self._context.settings.drain_seconds):
+            log.warning("some answers were not finished in time")
+        self.should_exit = True
+
+
+def protocol(most: int) -> type[HttpToolsProtocol]:
+    """uvicorn's HTTP, with limits on what it otherwise keeps without end: a head that never ends or never comes."""
+    error = ApiError(431, f"the headers are larger than {most} bytes", code="too_large")
+    body = encode(error.body())
+    answer = (
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+    class Limited(HttpToolsProtocol):
+        _in_head, _head_bytes, _late = True, 0, None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._late = self.loop.call_later(HEAD_SECONDS, transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._in_time()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            self._head_bytes += len(data) if self._in_head else 0
+            super().data_received(data)
+            if self._in_head and self._head_bytes > most and not self.transport.is_closing():
+                self.transport.write(answer)
+                self.transport.close()
+
+        def on_message_begin(self) -> None:
+            self._in_head, self._head_bytes = True, 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            self._in_time()
+            super().on_headers_complete()
+
+        def _in_time(self) -> None:
+            if self._late:
+                self._late.cancel()
+                self._late = None
+
+    return Limited
