@@ -62,7 +62,9 @@ def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None)
             warnings.append(f"{offer.at}: {offer.tool.name!r} is declared more than once; the last declaration holds")
         named[known.get(offer.tool) or _free(_alias(offer.tool.name, offer.tool.namespace), named)] = offer
     word, allowed = _choose(choice, named)
-    specs = tuple(ToolSpec(alias, _description(alias, offer), offer.parameters) for alias, offer in named.items())
+    specs = tuple(
+        ToolSpec(alias, _description(alias, offer), offer.parameters, offer.strict) for alias, offer in named.items()
+    )
     return Toolbox(
         (ToolNamespace("functions", None, specs),) if specs else (),
         {f"functions.{alias}": offer.tool for alias, offer in named.items()},
@@ -73,11 +75,12 @@ def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None)
 
 
 class _Offer(NamedTuple):
-    """A tool that can be declared; `at` is its place in the request."""
+    """A tool that can be declared; `at` is its place in the request. strict: all of its schema must be enforced."""
 
     tool: ClientTool
     description: str
     parameters: JsonObject | None
+    strict: bool
     at: str
 
 
@@ -117,7 +120,8 @@ def _function(tool: Mapping[str, object], at: str, key: str, namespace: str | No
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") not in ("object", None):
             raise bad(f"{at}.{key}", "a tool's parameters must be a JSON schema of type 'object'")
         parameters = {**parameters, "type": "object"}
-    return _Offer(ClientTool(_name(tool, at), namespace), _text(tool, "description", at), parameters, at)
+    strict = tool.get("strict") is True
+    return _Offer(ClientTool(_name(tool, at), namespace), _text(tool, "description", at), parameters, strict, at)
 
 
 def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings: list[str]) -> _Offer:
@@ -133,7 +137,7 @@ def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings
             description += f"\nThe input must fit this {form.get('syntax', '')} grammar:\n{definition}"
             warnings.append(f"{at}: the model is told the grammar of {name!r}, but it is not enforced")
     schema = {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
-    return _Offer(ClientTool(name, namespace, custom=True), description, schema, at)
+    return _Offer(ClientTool(name, namespace, custom=True), description, schema, True, at)
 
 
 def _name(tool: Mapping[str, object], at: str) -> str:
