@@ -121,7 +121,7 @@ def calculates(prompt: str) -> str:
     """Hands the user's text to the calculator, and says what it answers."""
     if said := last_tool(prompt):
         return final(said)
-    return think("I calculate it.") + call("functions.calculator", json.dumps({"expression": last_user(prompt)}))
+    return think("I calculate it.") + call("functions.calculator", json.dumps({"expression": last_user(prompt)}, ensure_ascii=False))
 
 
 def test_an_answer_streams_and_its_thinking_is_folded_but_can_be_opened_meanwhile(enter: Enter):
@@ -170,22 +170,21 @@ def test_a_tool_runs_in_the_page_and_shows_what_it_was_given_and_gave(enter: Ent
 
 CALCULATIONS = {
     "1+2*3": "7", "(1+2)*3": "9", "2^10": "1024", "2**3**2": "512", "-2^2": "-4", "10/4": "2.5", "1/3+1/6": "0.5", "0.1+0.2": "0.3",
-    "123456789012345678*987654321": "121932631124828532112635269.0".removesuffix(".0"), "7 % 3": "1", "-7 % 3": "2", "20% of 50": "10", "200+10%": "200.1",
+    "123456789012345678*987654321": str(123456789012345678 * 987654321), "7 % 3": "1", "-7 % 3": "2", "20% of 50": "10", "200+10%": "200.1",
     "sqrt(16)": "4", "sqrt(2)^2": "2", "5!": "120", "max(3, 7, 5)": "7", "gcd(12, 18)": "6", "round(2.5)": "3", "floor(-2.5)": "-3", "2(3+4)": "14",
     "sin(pi/2)": "1", "1,234,567+1": "1234568", "６×７": "42", "12 ÷ 5": "2.4", "1e3": "1000", "abs(-3)": "3", "ln(e)": "1",
 }  # fmt: skip
 MISTAKES = {
     "1/0": "division by zero", "2+": "ends too early", "(1": "missing at the end", "1 2": "not expected", "foo(1)": "not known",
     "9^99999": "too large", "5000!": "0 to 1000", "(" * 300 + "1": "nested too deep", "sqrt(-1)": "not a finite", "constructor(1)": "not known",
-    "alert(1)": "not known", "1e999999": "not expected", "gcd(1)": "takes 2",
+    "alert(1)": "not known", "1e999999": "too large", "gcd(1)": "takes 2",
 }  # fmt: skip
 
 
 def test_the_calculator_is_exact_and_says_what_it_does_not_understand(enter: Enter):
     with enter(calculates) as (visit, _):
         found = {text: visit.ask(text) for text in CALCULATIONS}
-        CALCULATIONS["123456789012345678*987654321"]
-        assert {text: re.sub(r"\D*(-?[\d.]+)\}", r"\1", said) for text, said in found.items()} == {**CALCULATIONS, "123456789012345678*987654321": str(123456789012345678 * 987654321)}
+        assert found == {text: f'{{"result": {value}}}' for text, value in CALCULATIONS.items()}
         wrong = {text: visit.ask(text) for text in MISTAKES}
         assert [text for text, part in MISTAKES.items() if part not in wrong[text]] == [], wrong
         assert visit.last.locator("details.tool.failed").count() == 1
@@ -413,19 +412,19 @@ def test_a_conversation_is_exported_as_json(enter: Enter):
 
 
 def test_a_server_with_keys_is_given_one(enter: Enter):
-    with enter(echo, settings={"api_keys": ("right",)}) as (visit, _):
+    with enter(echo, settings={"api_keys": ("the-right-key",)}) as (visit, _):
         field = visit.page.get_by_label("API key", exact=True)
         field.wait_for()
-        field.fill("wrong")
+        field.fill("the-wrong-key")
         field.press("Enter")
         field.wait_for()  # asked again
         visit.page.keyboard.press("Escape")
         visit.send("Hello")
         field.wait_for()
-        field.fill("right")
+        field.fill("the-right-key")
         visit.button("Use the key").click()
         assert visit.settled() == "You said Hello"
-        assert visit.page.evaluate("[sessionStorage.getItem('ossia.key'), localStorage.getItem('ossia.key')]") == ["right", None]
+        assert visit.page.evaluate("[sessionStorage.getItem('ossia.key'), localStorage.getItem('ossia.key')]") == ["the-right-key", None]
 
 
 def test_a_busy_server_is_asked_again(enter: Enter):
@@ -505,7 +504,7 @@ def test_colours_follow_the_system_and_the_switch(enter: Enter):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_enough(enter: Enter, scheme: str):
     """WCAG AA: 4.5 to 1, for every text on the page."""
-    lightness = """nodes => nodes.map(node => { const rgb = c => c.match(/[\\d.]+/g).map(Number);
+    lightness = """nodes => nodes.filter(n => [...n.childNodes].some(c => c.nodeType === 3 && c.data.trim())).map(node => { const rgb = c => c.match(/[\\d.]+/g).map(Number);
         const lum = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
         const layers = []; for (let n = node; n; n = n.parentElement) layers.push(rgb(getComputedStyle(n).backgroundColor));
         let back = [255, 255, 255]; for (const [r, g, b, a = 1] of layers.reverse()) back = [r, g, b].map((v, i) => v * a + back[i] * (1 - a));
@@ -535,7 +534,7 @@ def test_all_of_it_by_keyboard(enter: Enter):
         for _ in range(40):
             keys.press("Tab")
             name, ring = visit.page.evaluate("""() => { const e = document.activeElement, on = e.matches(".choice input") ? e.parentElement : e;
-                return [e.ariaLabel || e.title || e.value || e.textContent.trim() || e.id || e.tagName, getComputedStyle(on).outlineStyle !== "none" || e.id === "prompt"]; }""")
+                return [e === document.body ? "BODY" : e.ariaLabel || e.title || e.value || e.textContent.trim() || e.id || e.tagName, getComputedStyle(on).outlineStyle !== "none" || e.id === "prompt"]; }""")
             assert ring or name == "BODY", name
             reached.append(name)
         for wanted in ("New conversation", "More", "Copy", "Answer again", "Edit", "Show or hide the conversations", "medium", "auto", "en"):
