@@ -13,20 +13,22 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
-from ossia.server import chat, completions, models, ollama
+from ossia.server import anthropic, chat, completions, models, ollama
 from ossia.server.context import Context
 from ossia.server.errors import ApiError
 from ossia.server.guard import Guard
 from ossia.server.http import refusal
+from ossia.server.page import page
+from ossia.server.responses.routes import responses
 
 log = logging.getLogger("ossia.server")
 
 
 def app(context: Context) -> Starlette:
     """The whole server. Its lifespan starts the service and ends it."""
-    settings = context.settings
+    settings, kept = context.settings, responses(context)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -34,6 +36,7 @@ def app(context: Context) -> Starlette:
         try:
             yield
         finally:
+            await kept.close()
             await context.service.close()
 
     middleware = [Middleware(Guard, settings=settings, metrics=context.service.metrics)]
@@ -41,7 +44,7 @@ def app(context: Context) -> Starlette:
         allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
     made = Starlette(
-        routes=routes(context),
+        routes=[*routes(context), *kept.routes(), *web_chat()],
         middleware=middleware,
         lifespan=lifespan,
         exception_handlers={
@@ -56,8 +59,17 @@ def app(context: Context) -> Starlette:
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    parts = (chat, completions, models, ollama)
+    parts = (chat, completions, anthropic, models, ollama)
     return [route for part in parts for route in part.routes(context)]
+
+
+def web_chat() -> list[BaseRoute]:
+    body, headers = page()
+
+    async def show(_: Request) -> Response:
+        return Response(body, headers=headers)
+
+    return [Route("/", show)]
 
 
 async def _refused(_: Request, error: ApiError) -> Response:

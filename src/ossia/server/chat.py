@@ -7,10 +7,10 @@ It does not know how requests are read (`chat_input`), nor how answers are made 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled
+from ossia.server.ask import Ask
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import (
     Cached,
@@ -30,9 +31,10 @@ from ossia.server.chat_wire import (
     ChatRequest,
     Choice,
     ChunkChoice,
-    CustomDelta,
+    CustomMade,
     FinishReason,
     FunctionDelta,
+    FunctionMade,
     Logprobs,
     MessageMade,
     Reasoning,
@@ -44,6 +46,7 @@ from ossia.server.context import Context, remembered
 from ossia.server.errors import ApiError
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said, Speech
+from ossia.server.tooling import Toolbox
 from ossia.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -80,12 +83,7 @@ class _Answer:
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def whole(self) -> ChatCompletion:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_caught(self._choice(index))) for index in range(self.asked.choices)]
-        made = [task.result() for task in tasks]
-        if errors := [each for each in made if isinstance(each, ApiError)]:
-            raise errors[0]
-        told = [each for each in made if isinstance(each, tuple)]
+        told = await together([self._choice(index) for index in range(self.asked.choices)])
         return ChatCompletion(
             self.id,
             self.created,
@@ -96,7 +94,7 @@ class _Answer:
 
     async def _choice(self, index: int) -> tuple[Choice, Done]:
         fold = _Fold(self.context.service.tokenizer)
-        async with aclosing(self._pieces(index)) as pieces:
+        async with aclosing(pieces_of(self.context, self.asked.nth(index), self.asked.box)) as pieces:
             async for piece in pieces:
                 fold.add(piece)
         assert fold.done is not None, "an exchange ends in Done"
@@ -105,7 +103,9 @@ class _Answer:
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         dones: list[Done] = []
         tokenizer = self.context.service.tokenizer
-        async with aclosing(merged([self._pieces(index) for index in range(self.asked.choices)])) as pieces:
+        box = plain(self.asked.box)
+        choices = [pieces_of(self.context, self.asked.nth(index), box) for index in range(self.asked.choices)]
+        async with aclosing(merged(choices)) as pieces:
             begun: set[int] = set()
             async for index, piece in pieces:
                 if index not in begun:
@@ -124,29 +124,37 @@ class _Answer:
     def _chunk(self, choice: ChunkChoice) -> bytes:
         return sse(ChatChunk(self.id, self.created, self.model, [choice]))
 
-    async def _pieces(self, index: int) -> AsyncGenerator[Piece, None]:
-        ask = self.asked.nth(index)
-        speech = Speech(self.asked.box, has_form=ask.how.response_format is not None)
-        try:
-            async with aclosing(self.context.service.answer(ask)) as events:
-                async for event in events:
-                    if isinstance(event, Done) and speech.calls:
-                        # before the client hears of its end: it may answer at once
-                        await remembered(self.context.memory, speech.calls)
-                    for piece in speech.tell(event):
-                        yield piece
-        except ApiError as error:
-            if error.param == "format":
-                error.param = "response_format"
-            raise
+
+def plain(box: Toolbox) -> Toolbox:
+    """The same tools, all of them functions: a streamed call is always one, by OpenAI's types."""
+    return replace(box, called={to: replace(tool, custom=False) for to, tool in box.called.items()})
 
 
-async def _caught(work: Awaitable[tuple[Choice, Done]]) -> tuple[Choice, Done] | ApiError:
-    """A group of tasks would wrap the error."""
+async def pieces_of(context: Context, ask: Ask, box: Toolbox) -> AsyncGenerator[Piece, None]:
+    """An answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
+    speech = Speech(box, has_form=ask.how.response_format is not None)
     try:
-        return await work
+        async with aclosing(context.service.answer(ask)) as events:
+            async for event in events:
+                if isinstance(event, Done) and speech.calls:
+                    await remembered(context.memory, speech.calls)
+                for piece in speech.tell(event):
+                    yield piece
     except ApiError as error:
-        return error
+        if error.param == "format":
+            error.param = "response_format"
+        raise
+
+
+async def together(works: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all; when one fails, the others are stopped."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def merged(sources: list[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
@@ -222,8 +230,8 @@ class _Fold:
 
 def _made(called: Called, text: str) -> CallMade:
     if called.tool.custom:
-        return CallMade(called.id, "custom", custom=CustomDelta(called.tool.name, text))
-    return CallMade(called.id, "function", FunctionDelta(called.tool.name, text))
+        return CallMade(called.id, "custom", custom=CustomMade(called.tool.name, text))
+    return CallMade(called.id, "function", FunctionMade(called.tool.name, text))
 
 
 def _delta(piece: Said | Called | Argued) -> ChatDelta:
@@ -232,13 +240,9 @@ def _delta(piece: Said | Called | Argued) -> ChatDelta:
             return ChatDelta(reasoning=text, reasoning_content=text)
         case Said(_, text):
             return ChatDelta(content=text)
-        case Called(index, call, tool) if tool.custom:
-            return ChatDelta(tool_calls=[CallDelta(index, call, "custom", custom=CustomDelta(tool.name, ""))])
         case Called(index, call, tool):
             return ChatDelta(tool_calls=[CallDelta(index, call, "function", FunctionDelta(tool.name, ""))])
-        case Argued(index, text, custom):
-            if custom:
-                return ChatDelta(tool_calls=[CallDelta(index, custom=CustomDelta(input=text))])
+        case Argued(index, text):
             return ChatDelta(tool_calls=[CallDelta(index, function=FunctionDelta(arguments=text))])
 
 

@@ -139,11 +139,6 @@ class FunctionDelta(Struct, omit_defaults=True):
     arguments: str | None = None
 
 
-class CustomDelta(Struct, omit_defaults=True):
-    name: str | None = None
-    input: str | None = None
-
-
 class CallDelta(Struct, omit_defaults=True):
     """A piece of a call: the first of it has id, type and name, the others more of the arguments."""
 
@@ -151,7 +146,6 @@ class CallDelta(Struct, omit_defaults=True):
     id: str | None = None
     type: str | None = None
     function: FunctionDelta | None = None
-    custom: CustomDelta | None = None
 
 
 class ChatDelta(Struct, omit_defaults=True):
@@ -178,11 +172,21 @@ class ChatChunk(Struct):
     usage: Usage | UnsetType = UNSET
 
 
+class FunctionMade(Struct):
+    name: str
+    arguments: str
+
+
+class CustomMade(Struct):
+    name: str
+    input: str
+
+
 class CallMade(Struct, omit_defaults=True):
     id: str
-    type: str
-    function: FunctionDelta | None = None
-    custom: CustomDelta | None = None
+    type: Literal["function", "custom"]
+    function: FunctionMade | None = None
+    custom: CustomMade | None = None
 
 
 class MessageMade(Struct):

@@ -6,19 +6,22 @@ It does not know HTTP routes or any API's wire types.
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import psutil
 
-from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, Usage, advance, exchange
+from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.sampler import sample
 from ossia.harmony.constrain import Grammars
+from ossia.harmony.enforce.reader import SchemaError
 from ossia.harmony.messages import Message
+from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
 from ossia.server.ask import Ask
@@ -28,6 +31,7 @@ from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
 from ossia.server.worker import EngineError, Feed, TokenEngine, Worker
 
+log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
 
@@ -98,6 +102,8 @@ class Service:
         steps = exchange(self.grammars, ask.messages, how)
         run: _Run | None = None
         self._answers += 1
+        if self.settings.log_prompts:
+            log.info("asked: %s", "".join(message.text for message in ask.messages[-1:]))
         try:
             step, reply = await self._open(steps), None
             while step is not None:
@@ -113,6 +119,8 @@ class Service:
                     case Calling(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
                     case _:
+                        if self.settings.log_prompts:
+                            _log_words(step)
                         yield step
                         reply = None
                 step = advance(steps, reply)
@@ -238,6 +246,11 @@ class _Run:
         return sampled
 
 
+def _log_words(event: Event) -> None:
+    if isinstance(event, End | ToolAnswer):
+        log.info("said (%s): %s", event.message.recipient or event.message.channel, event.message.text)
+
+
 def usual_cache(model: Model) -> int:
     """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills."""
     block = model.transformer.cache_bytes
@@ -268,8 +281,7 @@ def busy(message: str, seconds: int) -> ApiError:
 def _impossible(error: ValueError) -> ApiError:
     """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
     said = str(error)
+    code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
     if said.startswith("tool_choice"):
-        return bad("tool_choice", said)
-    if said.startswith("the JSON schema of final"):
-        return bad("format", said, "invalid_json_schema")
-    return bad("tools", said, "invalid_json_schema" if "schema" in said else "invalid_value")
+        return bad("tool_choice", said, code)
+    return bad("format" if said.startswith("the JSON schema of final") else "tools", said, code)

@@ -43,7 +43,6 @@ class Argued:
 
     index: int
     text: str
-    custom: bool
 
 
 Piece: TypeAlias = Said | Called | Argued | Done
@@ -96,7 +95,7 @@ class Speech:
         scores, self._scores = self._scores, ()
         if self._kind is None:
             if not self._tool.custom:
-                yield Argued(self._count - 1, text, custom=False)
+                yield Argued(self._count - 1, text)
             return
         if self._begins and self._kind in self._spoke:
             text = f"\n{text}" if self._kind == "reasoning" else f"\n\n{text}"
@@ -108,7 +107,7 @@ class Speech:
         self._messages.append(message)
         if self._kind is None:
             if self._tool.custom:
-                yield Argued(self._count - 1, input_of(message.text), custom=True)
+                yield Argued(self._count - 1, input_of(message.text))
             self.calls[self._call_id], self._messages = tuple(self._messages), []
         self._kind = "content"
 
