@@ -190,15 +190,15 @@ def test_the_calculator_is_exact_and_says_what_it_does_not_understand(enter: Ent
         assert visit.last.locator("details.tool.failed").count() == 1
 
 
-def test_a_call_of_a_tool_that_was_switched_off_is_not_offered(enter: Enter):
+def test_a_tool_that_was_switched_off_is_not_offered(enter: Enter):
     with enter(echo) as (visit, actor):
-        visit.button("Tools 3").click()
+        visit.button("Tools 2").click()
         visit.page.get_by_role("menuitemcheckbox", name="Calculator").click()
         visit.page.keyboard.press("Escape")
         visit.ask("Hello")
         assert "type get_time" in actor.prompts[-1]
         assert "type calculator" not in actor.prompts[-1]
-        assert visit.button("Tools 2").is_visible()
+        assert visit.button("Tools 1").is_visible()
 
 
 def test_escape_stops_an_answer_which_is_kept_and_can_be_asked_for_again(enter: Enter):
@@ -514,7 +514,7 @@ def test_text_stands_out_enough(enter: Enter, scheme: str):
         visit.ask("Show")
         nodes = "#title, .model span, .answer *, .words, summary, .figures, .choice label, .chip, .hint, .list *, .new, .brand"
         ratios = visit.page.locator(nodes).evaluate_all(lightness)
-        assert len(ratios) > 40
+        assert len(ratios) > 30
         assert [each for each in ratios if each[1] < 4.5] == []
 
 
