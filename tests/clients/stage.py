@@ -21,9 +21,9 @@ def main() -> None:
     wanted = argparse.ArgumentParser(description=__doc__)
     wanted.add_argument("--port", type=int, required=True)
     wanted.add_argument("--state", type=Path, required=True)
-    wanted.add_argument("--api-key", required=True)
+    wanted.add_argument("--api-key", action="append", default=[])
     given = wanted.parse_args()
-    settings = Settings(names=("gpt-oss:20b",), port=given.port, state=given.state, api_keys=(given.api_key,))
+    settings = Settings(names=("gpt-oss:20b",), port=given.port, state=given.state, api_keys=tuple(given.api_key))
     with patch.object(Service, "_engine", lambda _: Actor(o200k(), part)):
         serve(lambda: stage(o200k()), replace(settings, log_requests=False), lambda said: print(said, flush=True))
 
