@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.server.responses.world import CALL, FINAL, SAY, THINK
-from tests.server.scripted import function, refusal, scripted, user
+from tests.server.scripted import function, mini, refusal, scripted, user
 from tests.vocabularies import small
 
 WEATHER = function("weather", {"city": {"type": "string"}})
@@ -317,3 +317,41 @@ def test_a_custom_tool_takes_free_text_and_is_a_function_in_a_stream():
     assert call["custom"] == {"name": "shell", "input": "ls -l"}
     calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
     assert json.loads("".join(call["function"].get("arguments", "") for call in calls)) == {"input": "ls -l"}
+
+
+def test_a_choice_among_tools_is_kept_to_by_a_real_model():
+    other, weather = (function(name, {"where": {"enum": ["Kyoto", "Nara"]}}) for name in ("clock", "weather"))
+    named = {"type": "function", "function": {"name": "clock"}}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
+    with mini() as served:
+        for choice, names in ((named, {"clock"}), (allowed, {"clock"}), ("required", {"clock", "weather"}), ("none", None)):
+            message = served.message("What is 2 + 2?", tools=[weather, other], tool_choice=choice, seed=1, max_tokens=500)
+            calls = message.get("tool_calls")
+            assert (calls is None) == (names is None)
+            for call in calls or ():
+                assert call["function"]["name"] in (names or ())
+                assert isinstance(json.loads(call["function"]["arguments"]), dict)
+
+
+def test_a_real_models_answer_fits_its_schema():
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "number", "schema": schema, "strict": True}}
+    with mini() as served:
+        answer = served.chat("What is 2 + 2?", response_format=form, temperature=0)
+        (choice,) = answer["choices"]
+        assert isinstance(json.loads(choice["message"]["content"])["n"], int)
+        assert choice["message"]["reasoning"]
+        anything = served.chat("What is 2 + 2?", response_format={"type": "json_object"}, seed=3, max_tokens=300)["choices"][0]
+        assert anything["finish_reason"] == "length" or isinstance(json.loads(anything["message"]["content"]), dict)
+
+
+def test_a_budget_of_thinking_ends_it():
+    with mini() as served:
+        usage = served.chat("What is 4821 + 999?", reasoning={"effort": "high", "max_tokens": 5})["usage"]
+    assert usage["completion_tokens_details"]["reasoning_tokens"] <= 8
+
+
+def test_the_same_seed_says_the_same():
+    with mini() as served:
+        answers = [served.message("What is 12 + 30?", seed=3) for _ in range(2)]
+    assert answers[0] == answers[1]

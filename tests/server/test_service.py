@@ -12,7 +12,7 @@ from ossia.loading import load
 from ossia.server.ask import Ask, conversation, sampling
 from ossia.server.errors import ApiError
 from ossia.server.line import FullError, Line, Place
-from ossia.server.service import Service
+from ossia.server.service import Service, names_of
 from ossia.server.settings import Settings
 from tests.server.responses.world import FINAL, Script
 from tests.server.scripted import refusal, scripted
@@ -246,6 +246,19 @@ def test_a_bias_outside_the_vocabulary_is_refused_and_harms_no_other():
         assert await text_of(service, ask(temperature=0))
 
     with_service(work)
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("ossia-mini", ("ossia-mini",)),
+        ("openai/gpt-oss-20b", ("openai/gpt-oss-20b", "gpt-oss-20b", "gpt-oss:20b")),
+        ("/data/models/gpt-oss-120b", ("gpt-oss-120b", "gpt-oss:120b")),
+        ("./tuned/", ("tuned",)),
+    ],
+)
+def test_a_model_has_the_names_that_clients_ask_for(model: str, names: tuple[str, ...]):
+    assert names_of(model) == names
 
 
 def test_a_prompt_too_long_is_refused_before_it_waits():

@@ -63,7 +63,12 @@ def test_of_two_declarations_of_a_name_the_later_one_holds():
 
 
 def test_a_namespaces_members_are_flattened_and_found_again():
-    space = {"type": "namespace", "name": "crm", "description": "", "tools": [function("find"), {"type": "custom", "name": "run"}]}
+    space = {
+        "type": "namespace",
+        "name": "crm",
+        "description": "",
+        "tools": [function("find"), {"type": "custom", "name": "run"}],
+    }
     box = toolbox([space, function("find")])
     assert box.called == {
         "functions.crm__find": ClientTool("find", "crm"),
@@ -151,8 +156,15 @@ def test_choices_of_every_api(choice: object, word: str):
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
 def test_allowed_tools_leave_the_prompt_as_it_is(mode: str):
-    flat = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "b"}, {"type": "mcp", "server_label": "x"}]}
-    nested = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": "b"}}]}}
+    flat = {
+        "type": "allowed_tools",
+        "mode": mode,
+        "tools": [{"type": "function", "name": "b"}, {"type": "mcp", "server_label": "x"}],
+    }
+    nested = {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": "b"}}]},
+    }
     for choice in (flat, nested):
         box = toolbox([function("a"), function("b")], choice)
         assert (box.choice, box.allowed) == (mode, {"functions.b"})
@@ -161,7 +173,15 @@ def test_allowed_tools_leave_the_prompt_as_it_is(mode: str):
 
 @pytest.mark.parametrize(
     "choice",
-    ["sometimes", 3, {}, {"type": "web_search"}, {"type": "function", "name": "no"}, {"type": "function"}, {"type": "allowed_tools", "mode": "required", "tools": []}],
+    [
+        "sometimes",
+        3,
+        {},
+        {"type": "web_search"},
+        {"type": "function", "name": "no"},
+        {"type": "function"},
+        {"type": "allowed_tools", "mode": "required", "tools": []},
+    ],
 )
 def test_a_choice_that_cannot_be_is_refused(choice: object):
     with pytest.raises(ApiError) as caught:
@@ -174,7 +194,13 @@ def test_required_needs_a_tool_that_can_be_called():
         toolbox([{"type": "web_search"}], "required")
 
 
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=12), st.none() | st.text(min_size=1, max_size=8)), max_size=6, unique=True))
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1, max_size=12), st.none() | st.text(min_size=1, max_size=8)),
+        max_size=6,
+        unique=True,
+    )
+)
 def test_every_name_can_be_declared_and_comes_back(names: list[tuple[str, str | None]]):
     tools = [
         function(name) if space is None else {"type": "namespace", "name": space, "tools": [function(name)]}

@@ -80,8 +80,7 @@ class Context:
     @property
     def names(self) -> tuple[str, ...]:
         """What the model may be called; the first is its own."""
-        own = self.service.name
-        return (own, *(name for name in self.settings.names if name != own))
+        return tuple(dict.fromkeys((*self.service.names, *self.settings.names)))
 
     def check_model(self, name: str | None) -> str:
         """The name that a client gave, if it is one of ours. Raises ApiError 404 for another."""

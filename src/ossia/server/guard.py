@@ -39,6 +39,9 @@ class Guard:
             await self.app(scope, limited, note.send)
         except ApiError as error:
             await refusal(error)(scope, receive, note.send)
+        except Exception:
+            note.status = 500
+            raise
         finally:
             self._write_down(scope, note)
 

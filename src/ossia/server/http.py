@@ -6,7 +6,6 @@ In: Starlette's requests, and frames of bytes. Out: values, responses. It does n
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from ossia.server.wire import decode, encode
 T = TypeVar("T")
 log = logging.getLogger("ossia.server")
 PING_SECONDS = 15.0
+BODY_SECONDS = 120.0
 PING = b": ping\n\n"
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -29,8 +29,13 @@ EVENT_STREAM = [
 
 
 async def read(request: Request, type: type[T]) -> T:
-    """The request's body as a value. Raises ApiError where it is none."""
-    return decode(await request.body(), type)
+    """The request's body as a value. Raises ApiError where it is none, or does not come."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.body()
+    except TimeoutError as error:
+        raise ApiError(408, f"the body did not come within {BODY_SECONDS:.0f} s", code="too_slow") from error
+    return decode(body, type)
 
 
 def client_of(request: Request) -> str:
@@ -129,6 +134,4 @@ async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
 async def _stop(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+    await asyncio.gather(*tasks, return_exceptions=True)

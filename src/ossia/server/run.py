@@ -47,11 +47,14 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
             backlog=BACKLOG,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
+        server = Server(config, context, lambda: say(told))
         try:
-            asyncio.run(Server(config, context, lambda: say(told)).serve([listener]))
+            asyncio.run(server.serve([listener]))
         finally:
             if context.store:
                 context.store.close()
+        if not server.started:
+            raise OSError("the server did not start: the log says why")
 
 
 def context_of(model: Model, settings: Settings) -> Context:
@@ -87,12 +90,14 @@ class Server(uvicorn.Server):
         self._context, self._say_started = context, started
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             self._say_started()
+            self._warming = asyncio.ensure_future(self._context.service.warm())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal is not raised again afterwards, as uvicorn does: the exit status is 0."""

@@ -7,9 +7,11 @@ It does not know HTTP routes or any API's wire types.
 import asyncio
 import functools
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import psutil
 
@@ -50,7 +52,8 @@ class Service:
         if model.tokenizer is None:
             raise ValueError(f"model {model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
         self.settings = settings or Settings()
-        self.name, self.model, self.tokenizer = model.name, model, model.tokenizer
+        self.names = names_of(model.name)
+        self.name, self.model, self.tokenizer = self.names[0], model, model.tokenizer
         self.grammars = Grammars(model.tokenizer, model.config.vocab)
         self.metrics = metrics or Metrics()
         self._worker = Worker(make_engine or self._engine)
@@ -140,7 +143,7 @@ class Service:
         self._answers += 1
         run: _Run | None = None
         try:
-            run = await self._begin(client, list(prompt), params, None)
+            run = await self._begin(client, list(prompt), params, None, "prompt")
             while (sampled := await run.next()) is not None:
                 yield sampled
             yield Usage(len(prompt), run.tokens, 0, run.cached_tokens)
@@ -152,6 +155,15 @@ class Service:
             if run:
                 self._end(run)
 
+    async def warm(self) -> None:
+        """Say one token, so that the kernels are compiled before anybody waits for them."""
+        params = SamplingParams(max_tokens=1)
+        try:
+            async for _ in self.continuation([min(self.model.stop_tokens)], params):
+                pass
+        except ApiError as error:
+            log.warning("the first step failed: %s", error)
+
     async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
         """Each token with its log-probability behind those before it; the first one's means nothing.
 
@@ -159,7 +171,7 @@ class Service:
         """
         self._refuse_when_closed()
         if len(tokens) > self.context:
-            raise too_long(len(tokens), self.context)
+            raise too_long(len(tokens), self.context, "prompt")
         most = SCORED_BYTES // (4 * self.model.config.vocab)
         if len(tokens) > most:
             raise bad("logprobs", f"log-probabilities of {len(tokens)} echoed tokens: want {most} at most")
@@ -171,11 +183,11 @@ class Service:
         try:
             return await asyncio.to_thread(advance, steps, None)
         except ValueError as error:
-            raise _impossible(error) from error
+            raise impossible(error) from error
 
-    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None) -> "_Run":
+    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages") -> "_Run":
         if len(prompt) + 1 > self.context:
-            raise too_long(len(prompt), self.context)
+            raise too_long(len(prompt), self.context, param)
         asked = time.perf_counter()
         need = self._line.need(len(prompt), params.max_tokens, self.context)
         try:
@@ -246,6 +258,14 @@ class _Run:
         return sampled
 
 
+def names_of(model: str) -> tuple[str, ...]:
+    """What clients may call a model: its name on the hub or its folder's, and Ollama's tag where it is a gpt-oss."""
+    short = PurePath(model).name
+    own = model if model.count("/") == 1 and not Path(model).is_dir() else short
+    tag = re.sub(r"^gpt-oss-(\d+b)$", r"gpt-oss:\1", short)
+    return tuple(dict.fromkeys((own, short, tag)))
+
+
 def _log_words(event: Event) -> None:
     if isinstance(event, End | ToolAnswer):
         log.info("said (%s): %s", event.message.recipient or event.message.channel, event.message.text)
@@ -269,16 +289,16 @@ def token_scores(model: Model, tokens: list[int], top: int) -> list[Sampled]:
     return scores
 
 
-def too_long(tokens: int, context: int) -> ApiError:
+def too_long(tokens: int, context: int, param: str) -> ApiError:
     message = f"the prompt has {tokens} tokens, the context {context}: shorten it"
-    return bad("messages", message, "context_length_exceeded")
+    return bad(param, message, "context_length_exceeded")
 
 
 def busy(message: str, seconds: int) -> ApiError:
     return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
 
 
-def _impossible(error: ValueError) -> ApiError:
+def impossible(error: ValueError) -> ApiError:
     """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
     said = str(error)
     code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"

@@ -1,8 +1,8 @@
 """A server of the Responses API around an engine that says what it is told to, and the checks of openai's own types."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +10,12 @@ from typing import Any
 
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from ossia.engine.engine import Stats
 from ossia.engine.request import Sampled, SamplingParams, TokenMask
+from ossia.server.app import app
 from ossia.server.context import Context
-from ossia.server.errors import ApiError
-from ossia.server.http import refusal
-from ossia.server.responses.routes import responses
 from ossia.server.service import Service
 from ossia.server.settings import Settings
 from ossia.server.store import Store
@@ -63,7 +60,7 @@ class Script:
             return False
         if self.fail:
             raise self.fail
-        return any([spoken.step() for spoken in self.live])
+        return sum(spoken.step() for spoken in self.live) > 0
 
     def stats(self) -> Stats:
         return Stats(*[0] * 13)
@@ -163,22 +160,8 @@ def world(*turns: str, state: Path | None = None, **script: Any) -> Iterator[Wor
     store = Store(state, small()) if state else None
     service = Service(model, settings, make_engine=lambda: engine)  # type: ignore[arg-type]
     context = Context(settings, service, **({"memory": store} if store else {}), store=store)
-    ours = responses(context)
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        service.start()
-        yield
-        await ours.close()
-        await service.close()
-
-    async def refuse(_: Any, error: Exception) -> Any:
-        assert isinstance(error, ApiError)
-        return refusal(error)
-
-    app = Starlette(routes=ours.routes(), lifespan=lifespan, exception_handlers={ApiError: refuse})
     try:
-        with TestClient(app) as client:
+        with TestClient(app(context), base_url="http://localhost") as client:
             yield World(client, engine, store)
     finally:
         if store:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ossia.chat import Answering
+from ossia.chat import Answering, rules_for
 from ossia.engine.request import SamplingParams
 from ossia.harmony.messages import JsonObject, Message, ResponseFormat, developer
 from ossia.server.ask import ANY_OBJECT, Ask, conversation, effort_of, sampling
@@ -22,11 +22,13 @@ from ossia.server.responses import wire
 from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Telling
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
+from ossia.server.service import impossible
 from ossia.server.store import Item, MissingError, Store, StoreError
 from ossia.server.tooling import Toolbox, toolbox
 from ossia.server.wire import JsonDict, encode
 
 SUMMARIES: dict[str | None, Summary] = {"auto": "copied", "detailed": "copied", "concise": "condensed"}
+PARAMS = {"messages": "input", "format": "text.format.schema"}  # by what the service calls them
 LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
 T = TypeVar("T")
 ANSWER_SHARE = 8  # of the context, kept free for the answer where items are dropped to fit it
@@ -75,10 +77,7 @@ async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
 
 def check(desk: Desk, request: wire.Request) -> None:
     """What can be said of a request without its conversation."""
-    names = desk.context.names
-    if request.model is not None and request.model not in names:
-        message = f"the model {request.model!r} is not served here (models: {', '.join(names)})"
-        raise ApiError(404, message, param="model", code="model_not_found")
+    desk.context.check_model(request.model)
     if request.prompt is not None:
         raise bad("prompt", "prompt templates are kept by OpenAI: send the text itself", "unsupported_parameter")
     if request.previous_response_id and request.conversation:
@@ -169,6 +168,7 @@ def _composed(
         response_format=schema,
         thinking_budget=reasoning.max_tokens,
     )
+    warnings += _loosened(desk.context, messages, how, box)
     response = _response(request, service.name, box, _keeps(desk, request, warnings))
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
@@ -180,6 +180,25 @@ def _composed(
         conversation_of(request),
         response.store,
     )
+
+
+def _loosened(context: Context, messages: Sequence[Message], how: Answering, box: Toolbox) -> list[str]:
+    """What of the tools' schemas will not be enforced. Raises ApiError (400) for rules that cannot be: in the background
+    nobody would be there to hear of it later.
+    """
+    try:
+        dropped = rules_for(context.service.grammars, messages, how).dropped
+    except ValueError as error:
+        raise renamed(impossible(error)) from error
+    return [
+        f"{box.called[to].name}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in box.called
+    ]
+
+
+def renamed(error: ApiError) -> ApiError:
+    """With this API's own names of the fields that the service refuses."""
+    error.param = PARAMS.get(error.param or "", error.param)
+    return error
 
 
 def _keeps(desk: Desk, request: wire.Request, warnings: list[str]) -> bool:

@@ -9,8 +9,10 @@ import re
 
 OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 OPENING_BEGUN = re.compile(r'\s*(?:\{\s*(?:"(?:i(?:n(?:p(?:u(?:t(?:"\s*(?::\s*)?)?)?)?)?)?)?)?)?')
-WHOLE = re.compile(r'(?:[^"\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[^u])*')
-MAYBE_A_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?$")
+HEX = "[0-9a-fA-F]"
+HIGH, LOW = rf"\\u[dD][89abAB]{HEX}{{2}}", rf"\\u[dD][c-fC-F]{HEX}{{2}}"
+NO_LOW = r"(?=[^\\]|\\(?:[^u]|u(?:[^dD]|[dD][^c-fC-F])))"  # half a pair waits until it is known to have no other half
+WHOLE = re.compile(rf'(?:[^"\\]|{HIGH}{LOW}|{HIGH}{NO_LOW}|\\u(?![dD][89abAB]){HEX}{{4}}|\\[^u])*')
 CLOSING = re.compile(r'"\s*\}?\s*')
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a pair, which no UTF-8 can say
 
@@ -45,8 +47,6 @@ class FreeText:
         whole = WHOLE.match(self._held)
         end = whole.end() if whole else 0
         text = self._held[:end]
-        if end == len(self._held) and (cut := MAYBE_A_PAIR.search(text)):  # half of a pair waits for the other
-            end = cut.start()
         try:
             return SURROGATE.sub("\ufffd", json.loads(f'"{self._take(end)}"', strict=False))
         except ValueError:

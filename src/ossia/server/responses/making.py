@@ -13,14 +13,13 @@ from ossia.chat import Done
 from ossia.harmony.messages import Message
 from ossia.server.errors import ApiError
 from ossia.server.responses import wire
-from ossia.server.responses.asking import Asked, Desk
+from ossia.server.responses.asking import Asked, Desk, renamed
 from ossia.server.responses.events import Scribe
 from ossia.server.store import Item, Made, Store, StoreError
 from ossia.server.wire import encode
 
 log = logging.getLogger("ossia.server")
 BROKEN = "The server failed: its log says why."
-PARAMS = {"messages": "input", "format": "text.format.schema"}  # what the API calls the fields that the service names
 
 
 class Making:
@@ -55,14 +54,7 @@ class Making:
                         yield told
         except ApiError as error:
             if not self._begun:
-                raise ApiError(
-                    error.status,
-                    error.message,
-                    type=error.type,
-                    param=PARAMS.get(error.param or "", error.param),
-                    code=error.code,
-                    headers=error.headers,
-                ) from error
+                raise renamed(error) from None
             yield await self._fail(_code(error.status), error.message)
         except Exception:
             if not self._begun:

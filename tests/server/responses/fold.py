@@ -1,0 +1,70 @@
+"""What a client makes of a stream: every delta added to its part, every part to its item, every item to the response.
+
+It trusts nothing: an event about an item that is not open, a wrong index, a second `done` fails here.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+LAST = ("response.completed", "response.incomplete", "response.failed")
+
+
+def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The output that the events add up to."""
+    output: list[dict[str, Any]] = []
+    open_parts: set[tuple[str, int]] = set()
+    for event in deepcopy(events):
+        kind = event["type"].removeprefix("response.")
+        if event["type"] in LAST or kind in ("created", "queued", "in_progress"):
+            continue
+        index = event["output_index"]
+        if kind == "output_item.added":
+            assert index == len(output), "items are opened in order"
+            assert all(item["status"] != "in_progress" for item in output), "one item at a time"
+            assert event["item"]["status"] == "in_progress"
+            output.append(event["item"])
+            continue
+        assert index == len(output) - 1
+        item = output[index]
+        if kind == "output_item.done":
+            done = event["item"]
+            assert not open_parts
+            assert item | {"status": done["status"]} | {k: done[k] for k in ("encrypted_content",) if k in done} == done
+            output[index] = done
+            continue
+        assert event["item_id"] == item["id"]
+        assert item["status"] == "in_progress"
+        change(item, kind, event, open_parts)
+    return output
+
+
+def change(item: dict[str, Any], kind: str, event: dict[str, Any], open_parts: set[tuple[str, int]]) -> None:
+    match kind.split("."):
+        case ["content_part" | "reasoning_summary_part" as part, state]:
+            place = ("summary", event["summary_index"]) if "summary" in part else ("content", event["content_index"])
+            if state == "added":
+                assert len(item[place[0]]) == place[1]
+                item[place[0]].append(event["part"])
+                open_parts.add(place)
+            else:
+                assert item[place[0]][place[1]] == event["part"]
+                open_parts.remove(place)
+        case ["output_text" | "reasoning_text" | "reasoning_summary_text" as part, state]:
+            place = ("summary", event["summary_index"]) if "summary" in part else ("content", event["content_index"])
+            assert place in open_parts
+            text = item[place[0]][place[1]]
+            if state == "delta":
+                assert event["delta"]
+                text["text"] += event["delta"]
+                if "logprobs" in text:
+                    text["logprobs"] = text["logprobs"] + event["logprobs"]
+            else:
+                assert text["text"] == event["text"]
+        case ["function_call_arguments" | "custom_tool_call_input" as part, state]:
+            key = "arguments" if part.startswith("function") else "input"
+            if state == "delta":
+                item[key] += event["delta"]
+            else:
+                assert item[key] == event[key]
+        case _:
+            raise AssertionError(f"unknown event {kind}")

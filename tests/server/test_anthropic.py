@@ -1,0 +1,114 @@
+"""Anthropic's messages: the same answers as blocks, whole or streamed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.server.responses.world import CALL, FINAL, SAY, THINK
+from tests.server.scripted import Served, scripted, user
+
+TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+ADAPTIVE = {"type": "adaptive"}
+
+
+def ask(served: Served, **body: Any) -> Any:
+    return served.client.post("/v1/messages", json={"max_tokens": 500, "messages": [user("hi")], **body})
+
+
+def events(served: Served, **body: Any) -> list[dict[str, Any]]:
+    frames = [frame.split("\n") for frame in ask(served, stream=True, **body).text.split("\n\n") if frame]
+    made = [json.loads(data.removeprefix("data: ")) for _, data in frames]
+    assert [name.removeprefix("event: ") for name, _ in frames] == [event["type"] for event in made]
+    return made
+
+
+def blocks_of(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks that a stream's events make, as a client puts them together."""
+    blocks: list[dict[str, Any]] = []
+    for event in made:
+        match event:
+            case {"type": "content_block_start", "index": index, "content_block": block}:
+                assert index == len(blocks)
+                blocks.append({**block, "json": ""})
+            case {"type": "content_block_delta", "index": index, "delta": delta}:
+                assert index == len(blocks) - 1
+                name = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}[delta["type"]]
+                blocks[index]["json" if name == "partial_json" else name] += delta[name]
+    for block in blocks:
+        text = block.pop("json")
+        if block["type"] == "tool_use":
+            block["input"] = json.loads(text)
+    return blocks
+
+
+def test_an_answer_has_blocks_of_thinking_and_text():
+    turn = THINK.format("easy") + FINAL.format("Four.")
+    with scripted(turn, turn, cached=4) as served:
+        message = ask(served, thinking=ADAPTIVE).json()
+        made = events(served, thinking=ADAPTIVE)
+    assert [block["type"] for block in message["content"]] == ["thinking", "text"]
+    assert (message["content"][0]["thinking"], message["content"][1]["text"]) == ("easy", "Four.")
+    assert (message["type"], message["role"], message["stop_reason"]) == ("message", "assistant", "end_turn")
+    assert message["usage"]["cache_read_input_tokens"] == 4
+    assert blocks_of(made) == message["content"]
+    assert [made[0]["type"], made[-2]["type"], made[-1]["type"]] == ["message_start", "message_delta", "message_stop"]
+    starts, stops = ([event["index"] for event in made if event["type"] == f"content_block_{end}"] for end in ("start", "stop"))
+    assert starts == stops == [0, 1]
+    assert made[-2]["usage"] == message["usage"]
+
+
+def test_thinking_is_shown_only_when_asked_for():
+    with scripted(THINK.format("easy") + FINAL.format("Four.")) as served:
+        assert [block["type"] for block in ask(served).json()["content"]] == ["text"]
+
+
+def test_a_tool_is_used_and_its_result_taken_with_the_thinking_before_it():
+    turn = THINK.format("look") + SAY.format("I look.") + CALL.format("weather", '{"city": "Kyoto"}')
+    with scripted(turn, turn, FINAL.format("Sunny.")) as served:
+        made = events(served, tools=[TOOL])
+        message = ask(served, tools=[TOOL], tool_choice={"type": "any"}).json()
+        result = {"type": "tool_result", "tool_use_id": message["content"][1]["id"], "content": [{"type": "text", "text": "sunny"}]}
+        history = [user("hi"), {"role": "assistant", "content": message["content"]}, user([result, {"type": "text", "text": "so?"}])]
+        answer = ask(served, tools=[TOOL], messages=history).json()
+    assert message["stop_reason"] == "tool_use"
+    assert [block["type"] for block in message["content"]] == [block["type"] for block in blocks_of(made)] == ["text", "tool_use"]
+    assert message["content"][1]["input"] == blocks_of(made)[1]["input"] == {"city": "Kyoto"}
+    assert answer["content"] == [{"type": "text", "text": "Sunny."}]
+    assert f"{turn}<|start|>functions.weather to=assistant<|channel|>commentary<|message|>sunny<|end|><|start|>user<|message|>so?" in served.script.prompts[2]
+
+
+def test_system_stop_sequences_and_length():
+    with scripted(FINAL.format("one two"), FINAL.format("a long answer")) as served:
+        first = ask(served, system=[{"type": "text", "text": "Be kind."}], stop_sequences=["two"]).json()
+        second = ask(served, max_tokens=8).json()
+    assert "# Instructions\n\nBe kind." in served.script.prompts[0]
+    assert (first["stop_reason"], first["stop_sequence"], first["content"][0]["text"]) == ("stop_sequence", "two", "one ")
+    assert second["stop_reason"] == "max_tokens"
+
+
+def test_tokens_are_counted():
+    with scripted(FINAL.format("ok")) as served:
+        counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")]}).json()["input_tokens"]
+        usage = ask(served).json()["usage"]
+    assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"max_tokens": None},
+        {"messages": []},
+        {"messages": [user([{"type": "image", "source": {}}])]},
+        {"messages": [user([{"type": "tool_result", "tool_use_id": "unknown", "content": "x"}])]},
+        {"messages": [{"role": "assistant", "content": [{"type": "tool_use"}]}]},
+        {"temperature": 9},
+        {"thinking": {"type": "sometimes"}},
+    ],
+)
+def test_what_cannot_be_is_refused_in_anthropics_shape(body: dict[str, Any]):
+    with scripted() as served:
+        answer = ask(served, **body)
+    assert answer.status_code == 400
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "invalid_request_error"
