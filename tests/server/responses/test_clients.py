@@ -59,10 +59,10 @@ def run(work: Any, folder: Path) -> None:
 
 def test_text_streamed_and_not(tmp_path: Path):
     async def work(client: AsyncOpenAI) -> None:
-        made = await client.responses.create(model="ossia-mini", input="What is 2 + 3?")
+        made = await client.responses.create(model="ossia-mini", temperature=0, input="What is 2 + 3?")
         assert made.output_text
         assert (await client.responses.retrieve(made.id)).output_text == made.output_text
-        async with client.responses.stream(model="ossia-mini", input="What is 2 + 3?") as stream:
+        async with client.responses.stream(model="ossia-mini", temperature=0, input="What is 2 + 3?") as stream:
             deltas = [event.delta async for event in stream if event.type == "response.output_text.delta"]
             final = await stream.get_final_response()
         assert "".join(deltas) == final.output_text
@@ -77,7 +77,9 @@ def test_text_streamed_and_not(tmp_path: Path):
 
 def test_tools_there_and_back(tmp_path: Path):
     async def work(client: AsyncOpenAI) -> None:
-        ask: dict[str, Any] = {"model": "ossia-mini", "tools": [ADD]}
+        # so small a model that may not answer would think on and on
+        enough = {"reasoning": {"max_tokens": 60}}
+        ask: dict[str, Any] = {"model": "ossia-mini", "tools": [ADD], "temperature": 0, "extra_body": enough}
         first = await client.responses.create(input="Add 2 and 3.", tool_choice="required", **ask)
         (call,) = [item for item in first.output if item.type == "function_call"]
         assert set(json.loads(call.arguments)) == {"a", "b"}
@@ -105,7 +107,7 @@ def test_structured_output_comes_after_thinking(tmp_path: Path):
 
     async def work(client: AsyncOpenAI) -> None:
         form: Any = {"format": {"type": "json_schema", "name": "sum", "schema": schema, "strict": True}}
-        made = await client.responses.create(model="ossia-mini", input="What is 2 + 3?", text=form)
+        made = await client.responses.create(model="ossia-mini", temperature=0, input="What is 2 + 3?", text=form)
         assert isinstance(json.loads(made.output_text)["sum"], int)
 
     run(work, tmp_path)
@@ -114,15 +116,19 @@ def test_structured_output_comes_after_thinking(tmp_path: Path):
 def test_sealed_reasoning_and_conversations(tmp_path: Path):
     async def work(client: AsyncOpenAI) -> None:
         made = await client.responses.create(
-            model="ossia-mini", input="What is 2 + 3?", store=False, include=["reasoning.encrypted_content"]
+            model="ossia-mini",
+            temperature=0,
+            input="What is 2 + 3?",
+            store=False,
+            include=["reasoning.encrypted_content"],
         )
         items = [item.to_dict() for item in made.output]
         for item in items:
             item.pop("content", None) if item["type"] == "reasoning" else None
         again = [{"role": "user", "content": "What is 2 + 3?"}, *items, {"role": "user", "content": "And 1 + 1?"}]
-        assert (await client.responses.create(model="ossia-mini", input=again)).status == "completed"  # type: ignore[arg-type]
+        assert (await client.responses.create(model="ossia-mini", temperature=0, input=again)).status == "completed"  # type: ignore[arg-type]
         talk = await client.conversations.create(items=[{"role": "user", "content": "Hello."}])
-        await client.responses.create(model="ossia-mini", input="What is 1 + 2?", conversation=talk.id)
+        await client.responses.create(model="ossia-mini", temperature=0, input="What is 1 + 2?", conversation=talk.id)
         kinds = [item.type async for item in client.conversations.items.list(talk.id, order="asc")]
         assert kinds[:2] == ["message", "message"]
         assert len(kinds) > 2
