@@ -157,12 +157,10 @@ class Service:
 
     async def warm(self) -> None:
         """Say one token, so that the kernels are compiled before anybody waits for them."""
-        params = SamplingParams(max_tokens=1)
         try:
-            async for _ in self.continuation([min(self.model.stop_tokens)], params):
-                pass
-        except ApiError as error:
-            log.warning("the first step failed: %s", error)
+            await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)]))
+        except Exception:
+            log.exception("the first step failed")
 
     async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
         """Each token with its log-probability behind those before it; the first one's means nothing.
