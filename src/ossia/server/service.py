@@ -157,12 +157,10 @@ class Service:
 
     async def warm(self) -> None:
         """Say one token, so that the kernels are compiled before anybody waits for them."""
-        params = SamplingParams(max_tokens=1)
         try:
-            async for _ in self.continuation([min(self.model.stop_tokens)], params):
-                pass
-        except ApiError as error:
-            log.warning("the first step failed: %s", error)
+            await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)]))
+        except Exception:
+            log.exception("the first step failed")
 
     async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
         """Each token with its log-probability behind those before it; the first one's means nothing.
@@ -185,7 +183,9 @@ class Service:
         except ValueError as error:
             raise impossible(error) from error
 
-    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages") -> "_Run":
+    async def _begin(
+        self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
+    ) -> "_Run":
         if len(prompt) + 1 > self.context:
             raise too_long(len(prompt), self.context, param)
         asked = time.perf_counter()

@@ -156,6 +156,17 @@ class Worker:
         self._called.set()
         return done
 
+    def warm(self, prompt: Sequence[int]) -> "Future[None]":
+        """Say one token to nobody."""
+
+        def say() -> None:
+            stream = self._engine.submit(prompt, SamplingParams(max_tokens=1), None)
+            while not stream.ended:
+                self._engine.step()
+            stream.close()
+
+        return self.call(say)
+
     def _tell(self, feed: Feed, begin: bool) -> None:
         self._inbox.append((feed, begin))
         self._called.set()
