@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """Where the server is, what its model is called, and who speaks: "mini" (a real model) or "actor" (a written part)."""
+    """Where the server is, what its model is called, and who speaks: "mini" (a real model), "actor" (a written part), or
+    "open" (the same, where no key is wanted).
+    """
 
     base_url: str
     model: str
@@ -22,11 +24,15 @@ class Place(NamedTuple):
 
     @property
     def acted(self) -> bool:
-        return self.speaker == "actor"
+        return self.speaker != "mini"
+
+
+def place_of(words: list[str]) -> Place:
+    return Place(*words[1:6])
 
 
 def run(checks: dict[str, Callable[[Place], Any]]) -> None:
-    place = Place(*sys.argv[1:6])
+    place = place_of(sys.argv)
     failed = 0
     for name, check in checks.items():
         try:

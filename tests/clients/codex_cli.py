@@ -1,17 +1,18 @@
 """Codex, the command line: `codex exec` with a provider of one's own, and `--oss` as with Ollama and LM Studio.
 
 In: base URL, model, speaker, key, home. Out: lines of JSON (checks.py). Its prompt of 40 KB wants a model with a long
-context, so it is run with the actor.
+context, so it is run with the actor; with --oss it can send no key, so that is asked of a server without keys.
 """
 
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import Place, run
+from checks import Place, place_of, run
 
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"], "additionalProperties": False}
 QUESTION = "What is 12 + 30?"
@@ -86,8 +87,8 @@ def oss(place: Place, provider: str):
     assert "Adding two numbers is easy." in said.out, said.out[-1500:]
 
 
+EXEC = {"exec": text, "exec, raw reasoning": reasoning, "exec, a command in its sandbox": tool, "exec, output schema": structured}
+OSS = {"--oss, as Ollama": lambda place: oss(place, "ollama"), "--oss, as LM Studio": lambda place: oss(place, "lmstudio")}
+
 if __name__ == "__main__":
-    run({
-        "exec": text, "exec, raw reasoning": reasoning, "exec, a command in its sandbox": tool, "exec, output schema": structured,
-        "--oss, as Ollama": lambda place: oss(place, "ollama"), "--oss, as LM Studio": lambda place: oss(place, "lmstudio"),
-    })  # fmt: skip
+    run(OSS if place_of(sys.argv).speaker == "open" else EXEC)

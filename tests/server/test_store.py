@@ -223,6 +223,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path):
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file" / "state", small())
     assert store.fault is not None
+    assert str(tmp_path) not in store.fault
     store.close()
 
 

@@ -272,16 +272,17 @@ def _lock(path: Path) -> sqlite3.Connection:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         connection.close()
-        raise StoreError(f"another server keeps its state in {path.parent}: give this one another folder") from error
+        raise StoreError("another server keeps its state in the same folder: give this one another") from error
     return connection
 
 
 def _explain(error: Exception, path: Path) -> str:
-    text = str(error)
+    """What clients may read, too: it names no folder."""
+    text = str((error.strerror if isinstance(error, OSError) else None) or error)
     if isinstance(error, StoreError):
         return text
     if "full" in text:
-        return f"the disk of {path} is full: free some space, or limit the store's size"
+        return f"the disk of {path.name} is full: free some space, or limit the store's size"
     if type(error) is sqlite3.DatabaseError:
-        return f"{path} is damaged ({text}): stop the server and move the file away"
-    return f"{path} cannot be used: {text}"
+        return f"{path.name} is damaged ({text}): stop the server and move the file away"
+    return f"{path.name} cannot be used: {text}"

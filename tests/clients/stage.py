@@ -1,0 +1,32 @@
+"""A server as `ossia serve` starts it, with the actor for an engine: for clients that want more than ossia-mini.
+
+In: a port, a folder for state, API keys. Out: a process that serves until it is told to stop.
+It does not know which client asks.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+from ossia.server.run import serve
+from ossia.server.service import Service
+from ossia.server.settings import Settings
+from tests.clients.part import part
+from tests.server.actor import Actor, stage
+from tests.vocabularies import o200k
+
+
+def main() -> None:
+    wanted = argparse.ArgumentParser(description=__doc__)
+    wanted.add_argument("--port", type=int, required=True)
+    wanted.add_argument("--state", type=Path, required=True)
+    wanted.add_argument("--api-key", action="append", default=[])
+    given = wanted.parse_args()
+    settings = Settings(names=("gpt-oss:20b",), port=given.port, state=given.state, api_keys=tuple(given.api_key))
+    with patch.object(Service, "_engine", lambda _: Actor(o200k(), part)):
+        serve(lambda: stage(o200k()), replace(settings, log_requests=False), lambda said: print(said, flush=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The real app on a real port, in a thread of this process: for tests with a browser.
+
+In: a model, and an engine where it is not the model's own. Out: its address. It does not know what is asked of it.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from ossia.loading import Model
+from ossia.server.app import app
+from ossia.server.context import Context
+from ossia.server.service import Service
+from ossia.server.settings import Settings
+from ossia.server.worker import TokenEngine
+
+
+@contextmanager
+def live(
+    model: Model, engine: TokenEngine | None = None, settings: Settings | None = None, port: int | None = None
+) -> Iterator[str]:
+    """Serve until the block is left. `engine` is used by this server alone."""
+    settings = settings or Settings(log_requests=False)
+    make: Callable[[], TokenEngine] | None = (lambda: engine) if engine else None
+    service = Service(model, settings, make_engine=make)
+    sock = socket.create_server(("127.0.0.1", port or 0))
+    config = uvicorn.Config(app(Context(settings, service)), log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        sock.close()
