@@ -111,6 +111,8 @@ class Operation:
     refusal: Any = Refusal
 
 
+ENDED_BY_DONE = ("/v1/chat/completions", "/v1/completions")
+RESUMING = ("stream", "starting_after")
 PAGING = ("limit", "order", "after", "before")
 QUERY: dict[str, JsonDict] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
@@ -123,27 +125,30 @@ QUERY: dict[str, JsonDict] = {
 RESPONSE, CONVERSATION = "/v1/responses/{response}", "/v1/conversations/{conversation}"
 KEPT = (404, 503)  # of a store that has not, or does not keep
 MADE = (*WITH_BODY, *WITH_MODEL)
+SAVING = (*WITH_BODY, *KEPT)
 wire, chat, claude = responses_wire, chat_wire, anthropic_wire
+Anthropic = AnthropicRefusal
+Raw, RawMade = completions.CompletionRequest, completions.Completion
 OPERATIONS = (
     Operation("post", "/v1/responses", "Make a response", wire.Request, wire.Response, wire.StreamEvent, MADE),
     Operation("post", "/v1/responses/input_tokens", "Count a prompt's tokens", wire.Request, Count, statuses=MADE),
     Operation("post", "/v1/responses/compact", "Not implemented", wire.Request, statuses=(*WITH_BODY, 501)),
-    Operation("get", RESPONSE, "Look up a response", None, wire.Response, wire.StreamEvent, (400, *KEPT), ("stream", "starting_after")),
+    Operation("get", RESPONSE, "Look up a response", None, wire.Response, wire.StreamEvent, (400, *KEPT), RESUMING),
     Operation("delete", RESPONSE, "Delete a response", None, Deleted, statuses=KEPT),
     Operation("post", f"{RESPONSE}/cancel", "Stop a response in the background", None, wire.Response, statuses=(400, *KEPT)),
     Operation("get", f"{RESPONSE}/input_items", "What a response answers", None, ItemPage, None, (400, *KEPT), PAGING),
-    Operation("post", "/v1/conversations", "Begin a conversation", wire.NewConversation, wire.Conversation, statuses=(*WITH_BODY, *KEPT)),
+    Operation("post", "/v1/conversations", "Begin a conversation", wire.NewConversation, wire.Conversation, statuses=SAVING),
     Operation("get", CONVERSATION, "Look up a conversation", None, wire.Conversation, statuses=KEPT),
-    Operation("post", CONVERSATION, "Change its metadata", wire.NewConversation, wire.Conversation, statuses=(*WITH_BODY, *KEPT)),
+    Operation("post", CONVERSATION, "Change its metadata", wire.NewConversation, wire.Conversation, statuses=SAVING),
     Operation("delete", CONVERSATION, "Delete a conversation", None, Deleted, statuses=KEPT),
     Operation("get", f"{CONVERSATION}/items", "Its items", None, ItemPage, None, (400, *KEPT), PAGING),
-    Operation("post", f"{CONVERSATION}/items", "Add items", wire.NewItems, ItemPage, statuses=(*WITH_BODY, *KEPT)),
+    Operation("post", f"{CONVERSATION}/items", "Add items", wire.NewItems, ItemPage, statuses=SAVING),
     Operation("get", f"{CONVERSATION}/items/{{item}}", "One item", None, JsonDict, statuses=KEPT),
     Operation("delete", f"{CONVERSATION}/items/{{item}}", "Delete an item", None, wire.Conversation, statuses=KEPT),
     Operation("post", "/v1/chat/completions", "Answer a chat", chat.ChatRequest, chat.ChatCompletion, chat.ChatChunk, MADE),
-    Operation("post", "/v1/completions", "Go on from a text", completions.CompletionRequest, completions.Completion, completions.Completion, MADE),
-    Operation("post", "/v1/messages", "Answer Anthropic's clients", claude.MessagesRequest, claude.MessageMade, JsonDict, MADE, (), AnthropicRefusal),
-    Operation("post", "/v1/messages/count_tokens", "Count a prompt's tokens", claude.CountRequest, Count, None, MADE, (), AnthropicRefusal),
+    Operation("post", "/v1/completions", "Continue", Raw, RawMade, RawMade, MADE),
+    Operation("post", "/v1/messages", "Answer a chat", claude.MessagesRequest, claude.MessageMade, JsonDict, MADE, (), Anthropic),
+    Operation("post", "/v1/messages/count_tokens", "Count tokens", claude.CountRequest, Count, None, MADE, (), Anthropic),
     Operation("get", "/v1/models", "The model, by its names", None, ModelList),
     Operation("get", "/v1/models/{name}", "One name", None, ModelCard, statuses=(404,)),
     Operation("get", "/health", "Whether answers can be made", None, Health),
@@ -195,7 +200,7 @@ def _operation(one: Operation, schemas: dict[int, JsonDict]) -> JsonDict:
     if one.answers:
         content = {"text/plain": {"schema": {"type": "string"}}} if one.answers is str else as_json(one.answers)
         if one.stream:
-            content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": schemas[id(one.stream)]}
+            content["text/event-stream"] = {"schema": _event(schemas[id(one.stream)], one.path in ENDED_BY_DONE)}
         answers["200"] = {"description": "the answer", "content": content}
     if one.answers is Health:
         answers["503"] = {"description": "the engine has failed, or is still to start", "content": as_json(Health)}
@@ -207,6 +212,14 @@ def _operation(one: Operation, schemas: dict[int, JsonDict]) -> JsonDict:
     if one.takes:
         said["requestBody"] = {"required": True, "content": as_json(one.takes)}
     return said
+
+
+def _event(schema: JsonDict, ended_by_done: bool) -> JsonDict:
+    """One of the events of a stream."""
+    data: JsonDict = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    if ended_by_done:
+        data = {"anyOf": [{"const": "[DONE]", "description": "the last event"}, data]}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": data}, "required": ["data"]}
 
 
 def _parameters(one: Operation) -> list[JsonDict]:
