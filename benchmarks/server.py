@@ -1,7 +1,7 @@
 """What the server costs: a token's overhead, many streams at once, and ten thousand requests of which some hang up.
 
 It starts a real `ossia serve` with ossia-mini and speaks HTTP to it over loopback, from a process of its own on the same
-machine. Run: python benchmarks/server.py [--requests 10000] [--streams 256]
+machine. Prompts kept for reuse are held to 50 MB, so that memory shows what is not given back. Run: python benchmarks/server.py [--requests 10000] [--streams 256]
 """
 
 import argparse
@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -100,33 +99,54 @@ def chat(text: str, **more: object) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": text}], **more}
 
 
-def engine_alone(repeats: int) -> tuple[list[float], int]:
-    """Seconds a token of the same answers, with the same masks, from the engine without any server; and their tokens."""
+@dataclass
+class Cost:
+    """Of one stream's tokens: seconds between them, and processor seconds of the whole process for each."""
+
+    seconds: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds * 1e6:.0f} µs, processor time {self.processor * 1e6:.0f} µs"
+
+
+def engine_alone(repeats: int) -> tuple[Cost, int]:
+    """The same answers with the same masks, from the engine without any server; and how many tokens they have."""
     model = load()
     assert model.tokenizer is not None
     engine, grammars = model.engine(), Grammars(model.tokenizer, model.config.vocab)
     how = Answering(sampling(model.stop_tokens, temperature=0.0))
     messages = conversation("medium", [user(QUESTION)])
     prompt, rules = render(model.tokenizer, messages, "assistant"), rules_for(grammars, messages, how)
-    taken, count = [], 0
-    for _ in range(repeats + 2):
-        times = [time.perf_counter() for _ in engine.submit(prompt, how.params, rules.start())]
-        taken.append((times[-1] - times[0]) / (len(times) - 1))
-        count = len(times)
-    return taken[2:], count
+
+    def answer() -> list[float]:
+        return [time.perf_counter() for _ in engine.submit(prompt, how.params, rules.start())]
+
+    count = len(answer())
+    answer()
+    before = processor_time(psutil.Process())
+    taken = [times[-1] - times[0] for times in (answer() for _ in range(repeats))]
+    processor = processor_time(psutil.Process()) - before
+    return Cost(statistics.median(taken) / (count - 1), processor / repeats / count), count
 
 
-async def served(host: str, port: int, process: psutil.Process, repeats: int, tokens: int) -> tuple[list[float], float]:
-    """Seconds a token of the same answers, streamed; and the processor time that the server took for each."""
+def processor_time(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def served(host: str, port: int, process: psutil.Process, repeats: int, tokens: int) -> Cost:
+    """The same answers, streamed."""
     for _ in range(2):
         await stream(host, port, chat(QUESTION, temperature=0))
     taken = []
-    before = sum(process.cpu_times()[:2])
+    before = processor_time(process)
     for _ in range(repeats):
         reading = await stream(host, port, chat(QUESTION, temperature=0))
         assert reading.whole
-        taken.append((reading.times[-1] - reading.times[0]) / (tokens - 1))
-    return taken, (sum(process.cpu_times()[:2]) - before) / repeats / tokens
+        taken.append(reading.times[-1] - reading.times[0])
+    processor = processor_time(process) - before
+    return Cost(statistics.median(taken) / (tokens - 1), processor / repeats / tokens)
 
 
 async def crowd(host: str, port: int, streams: int) -> None:
@@ -197,17 +217,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     given = parser.parse_args()
     alone, tokens = engine_alone(given.repeats)
-    with tempfile.TemporaryDirectory() as folder, server("--state", str(Path(folder))) as (process, host, port):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server("--state", folder, "--prefix-gb", "0.05") as (process, host, port),
+    ):
         asyncio.run(measure(given, process, host, port, alone, tokens))
 
 
 async def measure(
-    given: argparse.Namespace, process: psutil.Process, host: str, port: int, alone: list[float], tokens: int
+    given: argparse.Namespace, process: psutil.Process, host: str, port: int, alone: Cost, tokens: int
 ) -> None:
-    streamed, processor = await served(host, port, process, given.repeats, tokens)
-    a, s = statistics.median(alone) * 1e6, statistics.median(streamed) * 1e6
-    print(f"a token of one stream ({tokens} tokens): engine {a:.0f} µs, streamed {s:.0f} µs, overhead {s - a:.0f} µs")
-    print(f"  the server's processor time for a token, model and all: {processor * 1e6:.0f} µs")
+    streamed = await served(host, port, process, given.repeats, tokens)
+    print(f"a token of one stream ({tokens} tokens)")
+    print(f"  engine alone: {alone}")
+    print(f"  streamed:     {streamed}")
+    more = Cost(streamed.seconds - alone.seconds, streamed.processor - alone.processor)
+    print(f"  overhead:     {more}")
     await crowd(host, port, given.streams)
     await endurance(host, port, process, given.requests, given.at_once)
 

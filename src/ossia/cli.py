@@ -160,6 +160,7 @@ def serve(
     answer_seconds: options.AnswerSeconds = 3600,
     drain_seconds: options.DrainSeconds = 30,
     cache_gb: options.CacheGb = None,
+    prefix_gb: options.PrefixGb = 1,
     state: options.State = None,
     state_gb: options.StateGb = 1,
     state_days: options.StateDays = 30,
@@ -177,7 +178,7 @@ def serve(
             allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()),
             max_body_bytes=int(max_body * 2**20), max_running=max_running, max_waiting=max_waiting,
             answer_seconds=answer_seconds, drain_seconds=drain_seconds,
-            cache_bytes=None if cache_gb is None else int(cache_gb * 2**30),
+            cache_bytes=None if cache_gb is None else int(cache_gb * 2**30), prefix_bytes=int(prefix_gb * 2**30),
             state=None if no_state else state or Path.home() / ".local" / "state" / "ossia",
             state_bytes=int(state_gb * 2**30), state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
         )  # fmt: skip

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from openai import OpenAI
 
 
@@ -119,7 +118,7 @@ def test_a_port_that_is_taken_and_an_open_host_are_one_line_errors():
     assert "no model at" in failed("-m", "nowhere", "--port", "0")
 
 
-@pytest.mark.parametrize("group", ["Model", "Address", "Security", "Limits", "Memory", "Log"])
-def test_help_has_groups(group: str):
+def test_help_has_groups():
     told = subprocess.run([sys.executable, "-m", "ossia", "serve", "--help"], capture_output=True, text=True, timeout=60)
-    assert f" {group} " in told.stdout
+    for group in ("Model", "Address", "Security", "Limits", "Memory", "Log"):
+        assert f" {group} " in told.stdout

@@ -68,6 +68,7 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], memory: Me
     how = Answering(
         params=params,
         tool_choice=box.choice,
+        allowed=box.allowed,
         response_format=form.schema if form else None,
         thinking_budget=thinks.max_tokens,
     )

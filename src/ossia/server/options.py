@@ -44,6 +44,7 @@ DrainSeconds = Annotated[float, _option(_LIMITS, "When told to stop, wait so lon
 CacheGb = Annotated[
     float | None, _option(_MEMORY, "Gigabytes for keys and values; one whole context, and 2 where that is less.")
 ]
+PrefixGb = Annotated[float, _option(_MEMORY, "Gigabytes of these kept for prompts that begin alike.")]
 State = Annotated[Path | None, _option(_MEMORY, "Folder where responses are kept; ~/.local/state/ossia.")]
 StateGb = Annotated[float, _option(_MEMORY, "Gigabytes of them at most.")]
 StateDays = Annotated[float, _option(_MEMORY, "And for so many days after their last use.")]

@@ -185,7 +185,9 @@ class Service:
         except ValueError as error:
             raise impossible(error) from error
 
-    async def _begin(self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages") -> "_Run":
+    async def _begin(
+        self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
+    ) -> "_Run":
         if len(prompt) + 1 > self.context:
             raise too_long(len(prompt), self.context, param)
         asked = time.perf_counter()

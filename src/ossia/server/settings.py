@@ -49,6 +49,8 @@ class Settings:
             "queue_seconds": self.queue_seconds > 0,
             "answer_seconds": self.answer_seconds > 0,
             "drain_seconds": self.drain_seconds >= 0,
+            "cache_bytes": self.cache_bytes is None or self.cache_bytes > 0,
+            "prefix_bytes": self.prefix_bytes >= 0,
             "state_bytes": self.state_bytes >= 1 << 20,
             "state_days": self.state_days > 0,
         }
