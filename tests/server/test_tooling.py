@@ -79,6 +79,13 @@ def test_a_namespaces_members_are_flattened_and_found_again():
     assert box.recipient("find") == "functions.find"
 
 
+def test_a_call_without_its_namespace_still_finds_its_tool():
+    space = {"type": "namespace", "name": "crm", "tools": [function("find")]}
+    assert toolbox([space]).recipient("find") == "functions.crm__find"
+    assert toolbox([space]).recipient("find", "other") == "functions.other__find"
+    assert toolbox([]).recipient("gone") == "functions.gone"
+
+
 def test_custom_tools_take_one_text():
     box = toolbox([{"type": "custom", "name": "sql", "format": {"type": "text"}}])
     assert box.spaces[0].tools[0].parameters == {

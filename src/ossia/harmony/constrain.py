@@ -30,7 +30,9 @@ CONTROL = re.compile(r"<\|\w+\|>")
 FIRST_PART = re.compile("[\0-\xff]+|.")  # of a spelling: its text up to a control token, or that token
 # Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
-ESCAPES = 'nrbtf\\"'  # without u, by which a key that is declared could be spelt anew, and what is said of it got around
+ESCAPES = (
+    'nrbtf\\"'  # without u, by which a key that is declared could be spelt anew, and what is said of it got around
+)
 COMPILED_SCHEMAS = 256  # kept for later turns
 
 Result = TypeVar("Result")
@@ -196,7 +198,7 @@ class Rules:
                 try:
                     self.grammars.matcher(way.schema)
                 except SchemaError as error:
-                    raise error.of(f"the JSON schema of {way.name} cannot be enforced: ") from error
+                    raise error.of(f"the JSON schema of {way.name} cannot be enforced") from error
 
     @cached_property
     def dropped(self) -> dict[str, tuple[str, ...]]:

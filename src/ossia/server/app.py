@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ossia.server import anthropic, chat, completions, models, ollama
+from ossia.server import anthropic, chat, completions, models, ollama, openapi
 from ossia.server.context import Context
 from ossia.server.errors import ApiError
 from ossia.server.guard import Guard
@@ -59,7 +59,7 @@ def app(context: Context) -> Starlette:
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    parts = (chat, completions, anthropic, models, ollama)
+    parts = (chat, completions, anthropic, models, ollama, openapi)
     return [route for part in parts for route in part.routes(context)]
 
 

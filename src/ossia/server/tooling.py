@@ -45,9 +45,10 @@ class Toolbox:
     warnings: tuple[str, ...] = ()
 
     def recipient(self, name: str, namespace: str | None = None) -> str:
-        """Where a call in a history went, be its tool still offered or not."""
-        same = (each for each, tool in self.called.items() if (tool.name, tool.namespace) == (name, namespace))
-        return next(same, f"functions.{_alias(name, namespace)}")
+        """Where a call in a history went, be its tool still offered or not. Some clients leave out the namespace."""
+        exact = [each for each, tool in self.called.items() if (tool.name, tool.namespace) == (name, namespace)]
+        alike = [each for each, tool in self.called.items() if tool.name == name and namespace is None]
+        return next(iter(exact or alike), f"functions.{_alias(name, namespace)}")
 
 
 def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None) -> Toolbox:

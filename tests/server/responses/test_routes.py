@@ -461,6 +461,25 @@ def test_only_background_answers_can_be_cancelled_or_resumed(tmp_path: Path):
         assert w.client.get(path, params={"stream": "true"}).json()["error"]["code"] == "stream_unavailable"
 
 
+def test_what_goes_on_from_an_answer_waits_for_its_end(tmp_path: Path):
+    with world(FINAL.format("ok"), FINAL.format("ok"), state=tmp_path) as w:
+        w.script.held = True
+        first = w.post(input="x", background=True)["id"]
+        assert w.refused(input="y", previous_response_id=first)[2] == "previous_response_in_progress"
+        w.script.held = False
+        until(w, first, "completed")
+        assert w.post(input="y", previous_response_id=first)["status"] == "completed"
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
+def test_efforts_and_summaries_of_every_name(effort: str):
+    with world(*[THINK.format("One. Two.") + FINAL.format("ok")] * 4) as w:
+        for summary, text in (("auto", "One. Two."), ("concise", "One."), ("detailed", "One. Two."), ("none", None)):
+            response = w.post(input="x", reasoning={"effort": effort, "summary": summary, "max_tokens": 50})
+            shown = response["output"][0]["summary"]
+            assert shown == ([{"type": "summary_text", "text": text}] if text else [])
+
+
 def test_deleting_a_background_answer_stops_it(tmp_path: Path):
     with world(FINAL.format("never"), state=tmp_path) as w:
         w.script.held = True

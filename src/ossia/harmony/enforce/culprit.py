@@ -4,10 +4,11 @@ In: a schema that is refused, and a function that compiles one. Out: the place a
 not be. It does not know what the compiler is.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-TRIES = 400  # compilations spent on the search; each takes a fraction of a millisecond
+SECONDS = 0.5  # for the search, which compiles each part on its own: a fraction of a millisecond for most
 
 
 class Culprit(NamedTuple):
@@ -24,10 +25,10 @@ def culprit(schema: Mapping[str, Any], refusal: Callable[[Mapping[str, Any]], st
 
     The schema is one reference, and definitions below "$defs".
     """
-    reason, tries = refusal(schema), 0
+    reason, deadline = refusal(schema), time.monotonic() + SECONDS
     for name, definition in schema["$defs"].items():
         for steps, node in _inner_first(definition, ()):
-            if (tries := tries + 1) > TRIES:
+            if time.monotonic() > deadline:
                 return None
             if refusal({**node, "$defs": schema["$defs"]}) != reason:
                 continue

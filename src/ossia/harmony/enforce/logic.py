@@ -4,7 +4,6 @@ In: schemas. Out: the opposite as a schema without `not`, or None where none is 
 two schemas, or none. It does not know grammars, and reads no reference but by the table it is given.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,7 +86,7 @@ def _none_of(values: Sequence[Any]) -> Any:
 
 
 def _other_than(words: Sequence[str]) -> str:
-    r"""A regular expression, without look-around, of every string but these; \n stands for [\s\S] in this text.
+    """A regular expression, without look-around, of every string but these.
 
     After the letters that some of the words share, either another letter comes, or the string ends where none does.
     """
@@ -96,10 +95,14 @@ def _other_than(words: Sequence[str]) -> str:
     ways = [] if "" in words else [""]
     for letter in following:
         rest = _other_than([word[1:] for word in words if word[:1] == letter])
-        ways.append(f"{re.escape(letter) if letter.isascii() else letter}(?:{rest})")
-    first = "".join(f"\\u{{{ord(letter):x}}}" for letter in following)
+        ways.append(f"{_literal(letter)}(?:{rest})")
+    first = "".join(map(_literal, following))
     ways.append(f"[^{first}]{anything}" if following else rf"[\s\S]{anything}")
     return "|".join(ways)
+
+
+def _literal(letter: str) -> str:
+    return letter if letter.isalnum() or not letter.isascii() else rf"\x{ord(letter):02x}"
 
 
 def disjoint(one: Any, other: Any, named: Mapping[str, Any], depth: int = 12) -> bool:

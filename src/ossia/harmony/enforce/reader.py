@@ -7,7 +7,6 @@ Keywords without an exact form of their own are said by others where that is pla
 required); annotations and unknown keywords go. A lenient reading leaves out what cannot be kept and so allows more.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +15,21 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 from ossia.harmony.enforce.logic import TYPES, disjoint, negation
 from ossia.harmony.enforce.pattern import rust_pattern
+from ossia.harmony.enforce.values import (
+    BOUND,
+    as_list,
+    as_mapping,
+    as_names,
+    as_number,
+    as_text,
+    check_value,
+    short,
+)
 from ossia.harmony.messages import JsonObject
 
 Node: TypeAlias = dict[str, Any] | bool
 _Found: TypeAlias = tuple[str, str, Any]  # a schema's path, the URI its references are relative to, itself
-SIZE = 20_000
+SIZE = 10_000  # of what may be read: a oneOf or an if says its ways several times
 DEPTH = 100  # of nesting; llguidance's JSON reader stops at 128
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
 SUB = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
@@ -41,28 +50,27 @@ FORMATS: dict[str, JsonObject] = {
     "date-time": {"pattern": f"^{DATE}[Tt]{TIME}$"},
     # no label in punycode, whose hyphens stand side by side, and none cut by the length of the whole
     "hostname": {"format": "hostname", "maxLength": 253, "pattern": "^[^-]+(?:-[^-]+)*$"},
-    **{name: {"format": name} for name in ("duration", "email", "ipv4", "ipv6", "uuid", "uri")},
+    "email": {"format": "email", "pattern": "^[^@]{1,64}@[^@]{1,253}$"},
+    **{name: {"format": name} for name in ("duration", "ipv4", "ipv6", "uuid", "uri")},
 }
 # Those of the standard that no grammar here knows; any other name is an annotation, as "int32" is
 UNKNOWN_FORMATS = frozenset(
     "regex uri-reference uri-template iri iri-reference idn-email idn-hostname json-pointer relative-json-pointer".split()
 )
-UNWRITABLE = re.compile(r"[\0-\x07\x0b\x0e-\x1f\x7f\ud800-\udfff]")
-BOUND = 2**53  # beyond it llguidance's ranges are not exact
 
 
 class SchemaError(ValueError):
     """What of a schema cannot be kept to: a keyword, or "" for the whole, and the JSON pointer of where it stands."""
 
-    def __init__(self, keyword: str, path: str, why: str) -> None:
-        super().__init__(f"{keyword} at {path or '#'}: {why}" if keyword else f"{path or '#'}: {why}")
-        self.keyword, self.path = keyword, path or "#"
+    def __init__(self, keyword: str, path: str, why: str, whose: str = "") -> None:
+        super().__init__(
+            ": ".join(part for part in (whose, f"{keyword} at {path or '#'}" if keyword else path, why) if part)
+        )
+        self.keyword, self.path, self.why, self.whose = keyword, path or "#", why, whose
 
     def of(self, whose: str) -> "SchemaError":
         """The same, its message begun with whose schema it is."""
-        named = SchemaError(self.keyword, self.path, "")
-        named.args = (f"{whose}{self}",)
-        return named
+        return SchemaError(self.keyword, self.path, self.why, whose)
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class _Reader:
         declared = root.get("$schema")
         draft = DRAFTS.fullmatch(declared) if isinstance(declared, str) else None
         if declared is not None and not draft and not self.lenient:
-            raise SchemaError("$schema", "#", f"{_short(declared)} is no draft from 4 to 2020-12")
+            raise SchemaError("$schema", "#", f"{short(declared)} is no draft from 4 to 2020-12")
         self.draft = int(draft[1]) if draft and draft[1] else 2020
         self.dropped: list[str] = []
         self.names: dict[str, str] = {}  # of definitions, by where their schemas stand
@@ -183,7 +191,7 @@ class _Reader:
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, Mapping):
-            self._give_up(SchemaError("", path, f"a schema is an object or a boolean, not {_short(schema)}"))
+            self._give_up(SchemaError("", path, f"a schema is an object or a boolean, not {short(schema)}"))
             return True
         if self.draft < 2019 and "$ref" in schema:
             schema = {"$ref": schema["$ref"]}  # what stands beside it is ignored
@@ -218,34 +226,34 @@ class _Reader:
     def type(self, place: _Place, keyword: str, value: Any) -> None:
         kinds = [value] if isinstance(value, str) else value
         if not isinstance(kinds, list) or not kinds or not all(kind in TYPES for kind in kinds):
-            raise ValueError(f"{_short(value)} names no type: the types are {', '.join(TYPES)}")
+            raise ValueError(f"{short(value)} names no type: the types are {', '.join(TYPES)}")
         place.out[keyword] = value if isinstance(value, str) else list(dict.fromkeys(kinds))
 
     def values(self, place: _Place, keyword: str, value: Any) -> None:
         if keyword == "enum" and not isinstance(value, list):
-            raise ValueError(f"it must be a list, not {_short(value)}")
-        _check_value(value)
+            raise ValueError(f"it must be a list, not {short(value)}")
+        check_value(value)
         place.out[keyword] = value
 
     def bound(self, place: _Place, keyword: str, value: Any) -> None:
-        number = _number(value)
+        number = as_number(value)
         limit = min(number, BOUND) if keyword.endswith("aximum") else max(number, -BOUND)
         if abs(limit) > BOUND:
-            raise ValueError(f"{_short(value)} is beyond 2^53, up to where a grammar can keep to a bound")
+            raise ValueError(f"{short(value)} is beyond 2^53, up to where a grammar can keep to a bound")
         if limit == number:
             place.out[keyword] = value
         else:
             place.more.append({"maximum" if keyword.endswith("aximum") else "minimum": limit})
 
     def multiple(self, place: _Place, keyword: str, value: Any) -> None:
-        if not 0 < _number(value) <= BOUND:
-            raise ValueError(f"it must be above 0 and not beyond 2^53, not {_short(value)}")
+        if not 0 < as_number(value) <= BOUND:
+            raise ValueError(f"it must be above 0 and not beyond 2^53, not {short(value)}")
         place.out[keyword] = value
 
     def count(self, place: _Place, keyword: str, value: Any) -> None:
-        number = _number(value)
+        number = as_number(value)
         if number < 0 or number != int(number):
-            raise ValueError(f"it must be 0 or a whole number above, not {_short(value)}")
+            raise ValueError(f"it must be 0 or a whole number above, not {short(value)}")
         if keyword == "minProperties":
             # of keys that are not declared, one may come twice, and JSON's readers take the later one
             required = place.given.get("required")
@@ -259,10 +267,10 @@ class _Reader:
         place.out[keyword] = int(number)
 
     def pattern(self, place: _Place, keyword: str, value: Any) -> None:
-        place.out[keyword] = rust_pattern(_text(value))
+        place.out[keyword] = rust_pattern(as_text(value))
 
     def format(self, place: _Place, keyword: str, value: Any) -> None:
-        name, kinds = _text(value), place.given.get("type", "string")
+        name, kinds = as_text(value), place.given.get("type", "string")
         if kinds != "string" and not (isinstance(kinds, list) and "string" in kinds):
             return
         if name in UNKNOWN_FORMATS:
@@ -271,23 +279,23 @@ class _Reader:
             place.more.append(dict(FORMATS[name]))
 
     def properties(self, place: _Place, keyword: str, value: Any) -> None:
-        _check_value(list(_mapping(value)))
+        check_value(list(as_mapping(value)))
         said = {name: self._within(place, keyword, name) for name in value}
         if keyword == "patternProperties":
             said = {rust_pattern(name): each for name, each in said.items()}
         place.out[keyword] = said
 
     def required(self, place: _Place, keyword: str, value: Any) -> None:
-        place.out[keyword] = _names(value)
+        place.out[keyword] = as_names(value)
 
     def one(self, place: _Place, keyword: str, value: Any) -> None:
         place.out[keyword] = self._within(place, keyword)
 
     def several(self, place: _Place, keyword: str, value: Any) -> None:
-        place.out[keyword] = [self._within(place, keyword, number) for number in range(len(_listing(value)))]
+        place.out[keyword] = [self._within(place, keyword, number) for number in range(len(as_list(value)))]
 
     def all_of(self, place: _Place, keyword: str, value: Any) -> None:
-        place.more += [self._within(place, keyword, number) for number in range(len(_listing(value)))]
+        place.more += [self._within(place, keyword, number) for number in range(len(as_list(value)))]
 
     def prefix(self, place: _Place, keyword: str, value: Any) -> None:
         if self.draft == 2020:
@@ -302,7 +310,7 @@ class _Reader:
             place.out["items"] = self._within(place, "additionalItems")
 
     def one_of(self, place: _Place, keyword: str, value: Any) -> None:
-        ways = [self._within(place, keyword, number) for number in range(len(_listing(value)))]
+        ways = [self._within(place, keyword, number) for number in range(len(as_list(value)))]
         choice: dict[str, Any] = {"anyOf": ways}
         place.more.append(choice)
         self.choices.append((place, value, choice))
@@ -321,9 +329,9 @@ class _Reader:
             self._give_up(SchemaError("oneOf", place.path, why))
 
     def ref(self, place: _Place, keyword: str, value: Any) -> None:
-        target = self._resolve(_text(value), place.base)
+        target = self._resolve(as_text(value), place.base)
         if target is None:
-            raise ValueError(f"{_short(value)} leads to no schema in this one, and none is fetched")
+            raise ValueError(f"{short(value)} leads to no schema in this one, and none is fetched")
         if keyword == "$dynamicRef" and self.dynamic.get(value.partition("#")[2], 0) > 1:
             raise ValueError("which of several anchors it means depends on the way there")
         if "$ref" in place.out:
@@ -359,12 +367,12 @@ class _Reader:
         """Names that are listed, or that follow a pattern: any other property is closed off."""
         if value is False:
             return self._also(place, {"maxProperties": 0})
-        said = {} if value is True else {key: each for key, each in _mapping(value).items() if key in READERS}
+        said = {} if value is True else {key: each for key, each in as_mapping(value).items() if key in READERS}
         if said.get("type") == "string":
             del said["type"]
         match said:
             case {"enum": list(names), **rest} if not rest:
-                self._also(place, {"properties": dict.fromkeys(_names(names), True), "additionalProperties": False})
+                self._also(place, {"properties": dict.fromkeys(as_names(names), True), "additionalProperties": False})
             case {"const": str(name), **rest} if not rest:
                 self._also(place, {"properties": {name: True}, "additionalProperties": False})
             case {"pattern": str(pattern), **rest} if not rest:
@@ -373,9 +381,17 @@ class _Reader:
                 raise ValueError("of names only enum, const and pattern can be kept to")
 
     def dependent(self, place: _Place, keyword: str, value: Any) -> None:
-        for name, follows in _mapping(value).items():
+        for name, follows in as_mapping(value).items():
             needed = {"required": follows} if isinstance(follows, list) else follows
-            self._also(place, {"anyOf": [{"properties": {name: False}}, {"required": [name], "allOf": [needed]}]})
+            self._also(
+                place,
+                {
+                    "anyOf": [
+                        {"properties": {name: False}},
+                        {"properties": {name: True}, "required": [name], "allOf": [needed]},
+                    ]
+                },
+            )
 
     def unevaluated(self, place: _Place, keyword: str, value: Any) -> None:
         if value is True or value == {}:
@@ -441,59 +457,3 @@ def _below(path: str, *steps: object) -> str:
 def _join(base: str, reference: str) -> str:
     # urljoin drops the base of a URN
     return base + reference if reference.startswith("#") else urljoin(base, reference)
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _number(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"it must be a number, not {_short(value)}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"it must be a string, not {_short(value)}")
-    return value
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"it must be an object, not {_short(value)}")
-    return value
-
-
-def _listing(value: Any) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"it must be a list with something in it, not {_short(value)}")
-    return value
-
-
-def _names(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"it must be a list of strings, not {_short(value)}")
-    _check_value(value)
-    return list(dict.fromkeys(value))
-
-
-def _check_value(value: Any) -> None:
-    """Raises ValueError for a value that cannot be written, or not exactly."""
-    match value:
-        case bool():
-            return
-        case int() | float():
-            if not abs(_number(value)) <= BOUND:
-                raise ValueError(f"{_short(value)} is beyond 2^53, up to where numbers are exact")
-        case str():
-            if UNWRITABLE.search(value):
-                raise ValueError(f"{_short(value)} holds a control character, or half of a surrogate pair")
-        case list():
-            for each in value:
-                _check_value(each)
-        case Mapping():
-            for key, each in value.items():
-                _check_value(key)
-                _check_value(each)

@@ -23,7 +23,8 @@ from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Te
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
 from ossia.server.service import impossible
-from ossia.server.store import Item, MissingError, Store, StoreError
+from ossia.server.store import Item, Store, StoreError
+from ossia.server.tables import MissingError
 from ossia.server.tooling import Toolbox, toolbox
 from ossia.server.wire import JsonDict, encode
 
@@ -69,9 +70,9 @@ async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
     """Look up what the request goes on from, and compose what it asks for."""
     check(desk, request)
     warnings: list[str] = []
-    given = [await _resolved(desk, entry) for entry in read_input(request.input, warnings)]
+    # a long input must not hold up the loop, nor what is done with it below
+    given = [await _resolved(desk, entry) for entry in await asyncio.to_thread(read_input, request.input, warnings)]
     earlier = await _earlier(desk, request)
-    # rendering to count tokens, and a long history, must not hold up the loop
     return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
 
 
@@ -105,23 +106,34 @@ async def _resolved(desk: Desk, entry: Entry) -> Entry:
     return entry_of(found, entry.at)
 
 
-async def _earlier(desk: Desk, request: wire.Request) -> list[Entry]:
+async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
     if previous := request.previous_response_id:
+        if await _under_way(desk, previous):
+            message = f"the response {previous!r} is not finished yet: wait for it, or cancel it"
+            raise bad("previous_response_id", message, "previous_response_in_progress")
         try:
-            items = await guarded(desk.kept().history(previous))
+            return await guarded(desk.kept().history(previous))
         except MissingError as error:
             gone = str(error)
             also = "" if gone == previous else f" (it goes on from {gone!r}, which is gone)"
             message = f"there is no response {previous!r}{also}: it was not kept, was deleted, or has expired"
             raise bad("previous_response_id", message, "previous_response_not_found") from error
-        return [entry_of(item, "previous_response_id") for item in items]
     if own := conversation_of(request):
         if await guarded(desk.kept().conversation(own)) is None:
             raise ApiError(
                 404, f"there is no conversation {own!r}", param="conversation", code="conversation_not_found"
             )
-        return [entry_of(item, "conversation") for item in await guarded(desk.kept().conversation_items(own))]
+        return await guarded(desk.kept().conversation_items(own))
     return []
+
+
+async def _under_way(desk: Desk, response: str) -> bool:
+    body = await guarded(desk.kept().response(response))
+    return body is not None and msgspec.json.decode(body, type=_State).status in ("queued", "in_progress")
+
+
+class _State(msgspec.Struct):
+    status: wire.Status
 
 
 def conversation_of(request: wire.Request) -> str | None:
@@ -145,15 +157,16 @@ def _composed(
     desk: Desk,
     request: wire.Request,
     client: str,
-    earlier: Sequence[Entry],
+    earlier: Sequence[Item],
     given: Sequence[Entry],
     warnings: list[str],
 ) -> Asked:
     service, reasoning = desk.context.service, request.reasoning or wire.Reasoning()
     box = toolbox(request.tools, request.tool_choice)
     warnings += box.warnings
+    before = [entry_of(item, "input") for item in earlier]
     said = messages_of(
-        [*earlier, *given], box, lambda sealed: desk.seal.open(sealed, service.name), desk.context.memory.recall
+        [*before, *given], box, lambda sealed: desk.seal.open(sealed, service.name), desk.context.memory.recall
     )
     if request.instructions:
         said.insert(0, developer(request.instructions))
@@ -258,7 +271,7 @@ def _telling(desk: Desk, request: wire.Request, box: Toolbox) -> Telling:
 
 def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wire.Response:
     reasoning = request.reasoning or wire.Reasoning()
-    own = conversation_of(request)
+    own, summary = conversation_of(request), reasoning.summary or reasoning.generate_summary
     return wire.Response(
         id=new_id("resp"),
         created_at=int(time.time()),
@@ -273,7 +286,7 @@ def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wi
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=request.previous_response_id,
         prompt_cache_key=request.prompt_cache_key,
-        reasoning=wire.ReasoningShown(reasoning.effort, reasoning.summary or reasoning.generate_summary),
+        reasoning=wire.ReasoningShown(reasoning.effort, summary if summary != "none" else None),
         safety_identifier=request.safety_identifier,
         store=keep,
         temperature=1.0 if request.temperature is None else request.temperature,
