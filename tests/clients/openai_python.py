@@ -197,13 +197,14 @@ def chat_parsed(place: Place):
 
 
 def errors(place: Place):
-    c = client(place)
     try:
-        c.responses.create(model=place.model, input=SUM, temperature=7)
+        client(place).responses.create(model=place.model, input=SUM, temperature=7)
     except openai.BadRequestError as error:
-        assert error.param == "temperature", error.body
-        return error.body
-    raise AssertionError("a temperature of 7 was taken")
+        refused = error
+    else:
+        raise AssertionError("a temperature of 7 was taken")
+    assert refused.param == "temperature", refused.body
+    return refused.body
 
 
 if __name__ == "__main__":

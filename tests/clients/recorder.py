@@ -95,7 +95,7 @@ def _of(exchange: Exchange) -> Iterator[str]:
             yield f"not an error of OpenAI's form: {error}"
     elif exchange.path.startswith("/v1/models"):
         found = json.loads(exchange.answer)
-        for each in found["data"] if "data" in found else [found]:
+        for each in found.get("data", [found]):
             yield from _fits(Model, each)
     elif exchange.method == "POST" and exchange.path in WHOLE and exchange.whole:
         if exchange.kind.startswith("text/event-stream"):

@@ -354,12 +354,12 @@ def test_markdown(enter: Enter):
 
 def test_markdown_that_would_be_slow_to_read_is_not(enter: Enter):
     hostile = "*a **a _a `a [a ~~a " * 2000 + "\n" + "> " * 500 + "deep\n" + "- " * 300 + "deep\n" + "[" * 5000 + "|" * 5000 + "\n|-|\n" + "#" * 3000
-    with enter(echo) as (visit, _):
-        seconds = visit.page.evaluate("() => performance.now()")
-        visit.page.evaluate("text => navigator.clipboard", "")
-        visit.send(hostile)
+    with enter(says(hostile)) as (visit, _):
+        visit.send("Go")
         visit.page.locator(".turn:last-child[aria-busy=false]").wait_for(timeout=60000)
-        assert visit.page.evaluate("() => performance.now()") > seconds
+        shown = visit.page.locator(".answer").text_content()
+        assert shown.count("deep") == 2
+        assert shown.startswith("*a **a _a ")
 
 
 def test_history_is_kept_in_the_browser(enter: Enter):
@@ -479,11 +479,6 @@ def test_languages(enter: Enter):
         assert visit.button("New conversation").is_visible()
         visit.page.reload()
         assert html.get_attribute("lang") == "en"
-    words = re.search(r"const WORDS = (\{.*?\n\});", the_page().body.decode(), re.DOTALL)
-    assert words
-    halves = words[1].split("\n  ja: {")
-    keys = [set(re.findall(r"(?<![\w\"])([a-zA-Z_]\w*): [\"\[{]", re.sub(r'"[^"]*"', '""', half))) - {"en"} for half in halves]
-    assert keys[0] == keys[1]
 
 
 def test_colours_follow_the_system_and_the_switch(enter: Enter):
@@ -579,6 +574,30 @@ def test_the_end_is_followed_unless_one_has_scrolled_away(enter: Enter):
         assert visit.page.evaluate(at_end)
 
 
+def test_what_is_written_before_the_history_is_read_is_sent(enter: Enter):
+    with enter(echo) as (visit, _):
+        visit.ask("Earlier")
+        visit.page.add_init_script(
+            """const open = indexedDB.open.bind(indexedDB); indexedDB.open = (...all) => { const late = {}; setTimeout(() => {
+            const asked = open(...all); for (const name of ["onsuccess", "onerror", "onupgradeneeded"]) asked[name] = event => {
+            Object.defineProperty(late, "result", { get: () => asked.result, configurable: true }); late[name]?.(event); }; }, 500); return late; };"""
+        )
+        visit.page.reload()
+        visit.send("At once")
+        assert visit.settled() == "You said At once"
+        visit.page.locator("#list .open", has_text="Earlier").wait_for()
+        assert visit.page.locator("#list .open").count() == 2
+
+
+def test_a_browser_that_keeps_nothing_is_told_so_and_works(enter: Enter):
+    with enter(echo) as (visit, _):
+        visit.page.add_init_script("Object.defineProperty(window, 'indexedDB', { get() { throw new Error('forbidden') } })")
+        visit.page.reload()
+        visit.page.get_by_text("This browser keeps no history here").wait_for()
+        assert visit.ask("Hello") == "You said Hello"
+        assert visit.page.locator("#list .open").all_inner_texts() == ["Hello"]
+
+
 def test_two_conversations_at_once(enter: Enter):
     def part(prompt: str) -> str:
         return says("slow " * 60)(prompt) if "slow" in last_user(prompt) else echo(prompt)
@@ -600,7 +619,7 @@ def mini_url() -> Iterator[str]:
 
 def test_ossia_mini_answers(chromium: Any, mini_url: str):
     visit = Visit(chromium, mini_url)
-    visit.page.locator("#model", has_text="ossia-mini").wait_for()
+    visit.page.locator("#model span", has_text="ossia-mini").wait_for()  # one model, whatever other names it has
     assert "42" in visit.ask("What is 12 + 30?")
     assert visit.last.locator("details.aside").count() == 1
     assert visit.faults == []
@@ -609,7 +628,11 @@ def test_ossia_mini_answers(chromium: Any, mini_url: str):
 
 def test_ossia_mini_looks_at_the_clock(chromium: Any, mini_url: str):
     visit = Visit(chromium, mini_url)
+    visit.button("Tools 2").click()
+    visit.page.get_by_role("menuitemcheckbox", name="Calculator").click()
+    visit.page.keyboard.press("Escape")
     visit.ask("What is the time in Tokyo?")
-    assert "Tokyo" in visit.last.locator("details.tool .brief").first.inner_text()
-    assert "Asia/Tokyo" in visit.last.locator("details.tool .outcome").first.inner_text()
+    tool = visit.last.locator("details.tool").first
+    assert "Tokyo" in tool.locator(".brief").inner_text()
+    assert "Asia/Tokyo" in tool.locator(".outcome").inner_text()
     visit.context.close()

@@ -19,8 +19,10 @@ def routes(context: Context) -> list[Route]:
     started = int(time.time())
 
     def card(name: str) -> dict[str, object]:
-        length = context.service.context
-        return {"id": name, "object": "model", "created": started, "owned_by": "ossia", "max_model_len": length}
+        """root: the model's own name, as vLLM says it, so that a list can leave its other names out."""
+        own, length = context.service.name, context.service.context
+        common = {"id": name, "object": "model", "created": started, "owned_by": "ossia"}
+        return {**common, "root": own, "max_model_len": length}
 
     async def listed(_: Request) -> Response:
         return reply({"object": "list", "data": [card(name) for name in context.names]})
