@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# Kernel threads wait awake for the next kernel, some 30 µs, then sleep: for ever, they would slow down all else that runs.
+_SPINS = "2000"
 _DENSE_HELP = "Weights outside the experts: int8, int4 or bf16 (as they are)."
 _KV_HELP = "Keys and values: bf16, int8 or f32."
 ModelOption = Annotated[
@@ -173,8 +175,6 @@ def serve(
     from ossia.server.run import serve as run
     from ossia.server.settings import Settings
 
-    # clients and the event loop want the cores too: kernel threads that spin would slow all of them down, tenfold
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         settings = Settings(
             names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
@@ -239,6 +239,8 @@ def train(
 
 def main() -> None:
     """The console script's entry."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     app()
 
 
