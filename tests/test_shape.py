@@ -27,16 +27,20 @@ MAY_USE: dict[str, set[str]] = {
     "hub": set(),
     "loading": {*BOTH, "hub"},
     "chat": {*BOTH, "loading"},
-    "train": {*BOTH, "loading", "chat"},
+    "task": {*RIGHT, "chat"},
+    "tasks": {*RIGHT, "task"},
+    "rollout": {*BOTH, "loading", "chat", "task"},
+    "train": {*BOTH, "loading", "chat", "task", "tasks", "rollout"},
+    "evals": {*BOTH, "loading", "chat", "task", "tasks", "rollout"},
     "synth": set(BOTH),
     "bench": {"engine", "model", "kernels", "hub"},
     "terminal": {*BOTH, "loading", "chat"},
     "server": {*BOTH, "hub", "loading", "chat"},
-    "cli": {*BOTH, "hub", "loading", "chat", "train", "synth", "terminal", "bench", "server"},
+    "cli": {*BOTH, "hub", "loading", "chat", "train", "evals", "synth", "terminal", "bench", "server"},
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }
-TEXT_ONLY = ["tokenizer.py", "tokenizer_json.py", "harmony", "tools"]
+TEXT_ONLY = ["tokenizer.py", "tokenizer_json.py", "harmony", "tools", "task.py", "tasks"]
 ARRAY_LIBRARIES = {"numpy", "torch", "numba", "triton"}
 
 

@@ -177,7 +177,7 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering) ->
     """
     rules = rules_for(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
-    runnable = {f"functions.{each.spec.name}": each for each in how.tools}
+    runnable = {each.recipient: each for each in how.tools}
     declared = recipients(declared_tools(messages))
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
@@ -194,7 +194,7 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering) ->
             return
         for call in calls:
             result: ToolResult = yield Calling(runnable[str(call.recipient)], call.text)
-            answer = tool(str(call.recipient), result.text)
+            answer = tool(str(call.recipient), result.text, call.channel or "commentary")
             said.append(answer)
             yield ToolAnswer(answer, result.failed)
     yield Done("steps", usage)

@@ -23,10 +23,19 @@ class ToolResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that can be declared (`spec`) and run (`call`, from the arguments' JSON text)."""
+    """A tool that can be declared (`spec`) and run (`call`, from the arguments' JSON text).
+
+    namespace: where it is declared; None for a built-in one, such as python, which is itself called, with free text.
+    """
 
     spec: ToolSpec
     call: Callable[[str], ToolResult]
+    namespace: str | None = "functions"
+
+    @property
+    def recipient(self) -> str:
+        """Whom a call is addressed to."""
+        return self.spec.name if self.namespace is None else f"{self.namespace}.{self.spec.name}"
 
 
 def function_tool(function: Callable[..., object]) -> Tool:

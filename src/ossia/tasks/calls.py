@@ -1,0 +1,173 @@
+"""Function calling: one function, several to choose from, none that fits, and answers read from a function's result.
+
+In: a seeded random source and a split. Out: examples; a call is right when its function and all arguments are.
+It does not know how functions are made up, or how calls are run.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from ossia.harmony.messages import Developer, Effort, Message, ToolSpec, assistant, developer, tool
+from ossia.task import Example, Grade, Split, Task, calls_of, final_text
+from ossia.tasks.build import INSTRUCTIONS, example, functions, opening, thoughts
+from ossia.tasks.grades import numbers_in, verdict
+from ossia.tasks.toolbox import REQUESTS, Function, function, topics
+from ossia.tools.functions import Tool, ToolResult
+
+STATES = {
+    "train": tuple("clear cloudy rainy open closed high low good ready late green busy calm full".split()),
+    "held": tuple("sunny windy empty early strong weak".split()),
+}
+FIELDS = {
+    "train": tuple("sky state value celsius result level amount count note condition kind total".split()),
+    "held": tuple("outcome reading quality share".split()),
+}
+NONE_FITS = "None of my functions gives the {t}."
+
+
+def declared(rng: random.Random, split: Split, specs: Sequence[ToolSpec]) -> list[Message]:
+    """A system message, and a developer's with the functions; at times with an instruction that does not matter."""
+    told = rng.choice(INSTRUCTIONS[split]) if rng.random() < 0.2 else None
+    return [opening(rng), developer(Developer(told, (functions(specs),)))]
+
+
+def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) -> dict[Effort, str]:
+    """The thinking before a call: what is wanted, at high effort each function held against it, then the arguments."""
+    looked = " ".join(f"{each.spec.name}: {each.wanted}, {'yes' if each is chosen else 'no'}." for each in offered)
+    if chosen is None:
+        return thoughts("", f"Wanted: {wanted}. None fits.", f"Wanted: {wanted}. {looked} None fits, so no call.")
+    given = ", ".join(f"{key} {_written(value)}" for key, value in chosen.arguments.items())
+    left_out = [key for key in _parameters(chosen.spec) if key not in chosen.arguments]
+    rest = f" Not said: {', '.join(left_out)}." if left_out else ""
+    return thoughts(
+        "",
+        f"Wanted: {wanted}. Call {chosen.spec.name}.",
+        f"Wanted: {wanted}. {looked} Call {chosen.spec.name} with {given}.{rest}",
+    )
+
+
+def _parameters(spec: ToolSpec) -> Sequence[str]:
+    properties: Any = (spec.parameters or {}).get("properties", {})
+    return tuple(properties)
+
+
+def _written(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def call_of(chosen: Function) -> Message:
+    name = f"functions.{chosen.spec.name}"
+    return assistant(json.dumps(dict(chosen.arguments)), "commentary", name, "<|constrain|>json")
+
+
+def _offered(rng: random.Random, split: Split, count: int, extras: int) -> tuple[Function, list[Function]]:
+    """The function that fits, and all that are declared, in no order."""
+    made = [function(rng, split, topic, extras) for topic in topics(rng, split, count)]
+    chosen = made[0]
+    rng.shuffle(made)
+    return chosen, made
+
+
+def _calling(family: str, least: int, most: int) -> Task:
+    def make(rng: random.Random, split: Split) -> Example:
+        chosen, offered = _offered(rng, split, rng.randint(least, most), 2)
+        before = declared(rng, split, [each.spec for each in offered])
+        answer = [chosen.spec.name, dict(chosen.arguments)]
+        template = f"{family}/{split}/{_request_number(chosen, split)}"
+        thinking = choosing(chosen.wanted, offered, chosen)
+        return example(rng, split, template, chosen.request, answer, thinking, [call_of(chosen)], before)
+
+    return Task(family, make, called, weight=2.0)
+
+
+def _request_number(chosen: Function, split: Split) -> int:
+    starts = [form.format(t=chosen.wanted, v=chosen.about) for form in REQUESTS[split]]
+    return max(
+        (number for number, start in enumerate(starts) if chosen.request.startswith(start)),
+        key=lambda n: len(starts[n]),
+    )
+
+
+def called(example: Example, turn: Sequence[Message]) -> Grade:
+    """One call, of the right function, with exactly the right arguments."""
+    calls = calls_of(turn)
+    if len(calls) != 1:
+        return Grade(0.0, f"{len(calls)} calls, wanted one")
+    name, arguments = example.answer[:2]
+    if calls[0].recipient != f"functions.{name}":
+        return Grade(0.0, f"called {calls[0].recipient}, wanted functions.{name}")
+    try:
+        return verdict(json.loads(calls[0].text), arguments)
+    except ValueError:
+        return Grade(0.0, "arguments that are not JSON")
+
+
+def _none_fits(rng: random.Random, split: Split) -> Example:
+    asked, offered = _offered(rng, split, rng.randint(2, 4), 1)
+    offered = [each for each in offered if each is not asked]
+    before = declared(rng, split, [each.spec for each in offered])
+    template = f"no function/{split}/{_request_number(asked, split)}"
+    thinking = choosing(asked.wanted, offered, None)
+    return example(rng, split, template, asked.request, None, thinking, NONE_FITS.format(t=asked.wanted), before)
+
+
+def not_called(_: Example, turn: Sequence[Message]) -> Grade:
+    """No call, and something said."""
+    if calls := calls_of(turn):
+        return Grade(0.0, f"called {calls[0].recipient}, where none fits")
+    return Grade(1.0, "no call") if final_text(turn) else Grade(0.0, "no final answer")
+
+
+def _reading(rng: random.Random, split: Split) -> Example:
+    """The function answers with several fields; one of them is what was asked."""
+    chosen, offered = _offered(rng, split, rng.randint(1, 2), 0)
+    value = rng.choice((rng.choice(STATES[split]), rng.randint(0, 999)))
+    fields: dict[str, Any] = {chosen.wanted.replace(" ", "_"): value}
+    for key in rng.sample(FIELDS[split], rng.randint(0, 2)):
+        fields.setdefault(key, rng.choice((rng.choice(STATES[split]), rng.randint(0, 999))))
+    shuffled = dict(rng.sample(list(fields.items()), len(fields)))
+    result = json.dumps(shuffled, separators=(",", ":"))
+    name = f"functions.{chosen.spec.name}"
+    reply = [call_of(chosen), tool(name, result), assistant(f"The {chosen.wanted} of {chosen.about} is {value}.")]
+    before = declared(rng, split, [each.spec for each in offered])
+    answer = [chosen.spec.name, dict(chosen.arguments), result, value]
+    template = f"using results/{split}/{_request_number(chosen, split)}"
+    thinking = choosing(chosen.wanted, offered, chosen)
+    return example(rng, split, template, chosen.request, answer, thinking, reply, before)
+
+
+def _read(example: Example, turn: Sequence[Message]) -> Grade:
+    """The right call, and then an answer that ends with what was asked for."""
+    grade = called(example, turn)
+    if not grade.score:
+        return grade
+    text, value = final_text(turn), example.answer[3]
+    if text is None:
+        return Grade(0.0, "no final answer")
+    if isinstance(value, int):
+        return verdict(numbers_in(text)[-1:], [value])
+    return verdict(text.removesuffix(".").split()[-1:], [value])
+
+
+def _result_tools(example: Example) -> tuple[Tool, ...]:
+    """The function that fits, run: it answers the right arguments, and refuses others."""
+    name, arguments, result, _ = example.answer
+
+    def run(text: str) -> ToolResult:
+        try:
+            right = json.loads(text) == arguments
+        except ValueError:
+            right = False
+        return ToolResult(result) if right else ToolResult("error: nothing found", failed=True)
+
+    return (Tool(ToolSpec(name, ""), run),)
+
+
+TASKS = (
+    _calling("one function", 1, 1),
+    _calling("several functions", 2, 4),
+    Task("no function", _none_fits, not_called, weight=1.5),
+    Task("using results", _reading, _read, _result_tools, weight=1.5),
+)

@@ -1,0 +1,102 @@
+"""A little of Python, computed without running it: whole numbers, lists of them, and a few functions.
+
+In: code as a model writes it for its python tool. Out: what it prints, or gives back last.
+It does not know names, files or loops; anything else raises ValueError, and what would grow too large does too.
+"""
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+LARGEST_BITS = 4096
+LONGEST_LIST = 10_000
+LONGEST_CODE = 2000
+
+
+def compute(code: str) -> str:
+    """The text that the code gives. Raises ValueError for what is not of this little language."""
+    if len(code) > LONGEST_CODE:
+        raise ValueError("the code is too long")
+    try:
+        body = ast.parse(code.strip(), mode="exec").body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"SyntaxError: {error}") from None
+    if len(body) != 1 or not isinstance(body[0], ast.Expr):
+        raise ValueError("only one expression can be computed")
+    node = body[0].value
+    match node:
+        case ast.Call(func=ast.Name("print"), args=[inner], keywords=[]):
+            node = inner
+    try:
+        return str(_value(node))
+    except (ArithmeticError, TypeError, IndexError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(int() as number):
+            return _kept(number)
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_number(operand)
+        case ast.BinOp(left, ast.Pow(), right):
+            return _power(_number(left), _number(right))
+        case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
+            return _kept(_OPERATORS[type(op)](_number(left), _number(right)))
+        case ast.List(items) | ast.Tuple(items):
+            return [_value(each) for each in items]
+        case ast.Call(func=ast.Name(name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+            return _kept(_FUNCTIONS[name](*(_value(each) for each in arguments)))
+    raise ValueError(f"cannot compute {ast.unparse(node)}")
+
+
+def _number(node: ast.expr) -> int:
+    value = _value(node)
+    if isinstance(value, int):
+        return value
+    raise ValueError(f"{ast.unparse(node)} is no whole number")
+
+
+def _power(base: int, exponent: int) -> int:
+    if exponent < 0 or base.bit_length() * exponent > LARGEST_BITS:
+        raise ValueError("a power that is too large, or no whole number")
+    return base**exponent
+
+
+def _range(*bounds: int) -> list[int]:
+    numbers = range(*bounds)
+    if len(numbers) > LONGEST_LIST:
+        raise ValueError("a list that is too long")
+    return list(numbers)
+
+
+def _factorial(number: int) -> int:
+    if number > 300:
+        raise ValueError("a factorial that is too large")
+    return math.factorial(number)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
+        raise ValueError("a number that is too large")
+    return value
+
+
+_OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = MappingProxyType(
+    {
+        ast.Add: operator.add,
+        ast.Sub: operator.sub,
+        ast.Mult: operator.mul,
+        ast.FloorDiv: operator.floordiv,
+        ast.Mod: operator.mod,
+    }
+)
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "sum": sum, "max": max, "min": min, "len": len, "abs": abs, "sorted": sorted, "list": list,
+        "range": _range, "factorial": _factorial,
+    }
+)  # fmt: skip

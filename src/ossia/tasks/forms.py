@@ -1,0 +1,169 @@
+"""Structured output: the developer sets a JSON schema, and the answer is the question's facts in that form.
+
+In: a seeded random source and a split. Out: examples; the answer must be JSON, fit the schema and say what was said.
+It does not know how a form is enforced.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ossia.harmony.messages import Developer, ResponseFormat, developer
+from ossia.task import Example, Grade, Split, Task
+from ossia.tasks.arithmetic import any_sum, number
+from ossia.tasks.build import INSTRUCTIONS, example, opening, thoughts
+from ossia.tasks.grades import of_text, verdict
+from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, some
+from ossia.tasks.working import working
+
+# What a fact is called in a schema.
+KEYS: Mapping[str, Words] = {
+    "person": {"train": ("name", "who", "buyer", "user"), "held": ("full_name", "client")},
+    "place": {"train": ("city", "place", "location"), "held": ("town", "destination")},
+    "thing": {"train": ("item", "goods", "what"), "held": ("product", "object_name")},
+    "count": {"train": ("quantity", "count", "amount"), "held": ("how_many", "pieces")},
+    "age": {"train": ("age", "years"), "held": ("age_in_years",)},
+    "price": {"train": ("price", "cost", "dollars"), "held": ("unit_price",)},
+    "day": {"train": ("day", "weekday"), "held": ("on_day",)},
+    "urgent": {"train": ("urgent", "express"), "held": ("is_urgent",)},
+    "result": {"train": ("answer", "result", "value", "solution"), "held": ("outcome", "total_value")},
+    "list": {"train": ("items", "words", "list"), "held": ("entries", "all_of_them")},
+}
+KINDS = {"count": "integer", "age": "integer", "price": "integer", "result": "integer", "urgent": "boolean"}
+# Sentences with the facts that stand in them.
+SENTENCES: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
+    "about": {
+        "train": ("{person} is {age} years old and lives in {place}.", "{person}, {age}, from {place}", "I am {person}, {age} years old, and I live in {place}.",
+                  "My friend {person} lives in {place} and is {age}.", "Name {person}, age {age}, home {place}."),
+        "held": ("{person} from {place} is {age} years old.", "In {place} lives {person}, who is {age}."),
+    },
+    "order": {
+        "train": ("{person} orders {count} {thing} for {price} dollars each.", "I am {person} and want {count} {thing} at {price} dollars.",
+                  "{count} {thing}, {price} dollars each, for {person}", "Please send {count} {thing} to {person}, price {price} dollars."),
+        "held": ("{person} would like {count} {thing} at {price} dollars each.", "For {person}: {count} {thing}, each {price} dollars."),
+    },
+    "trip": {
+        "train": ("{person} travels to {place} on {day}.", "On {day} {person} goes to {place}.", "{person} wants a ticket to {place} for {day}.", "A room in {place} for {person}, {day}."),
+        "held": ("{person} flies to {place} next {day}.", "Next {day}, {person} will be in {place}."),
+    },
+}  # fmt: skip
+LISTED: Mapping[Split, tuple[str, ...]] = {
+    "train": ("I need {x}.", "Buy {x}.", "My list: {x}", "Please get {x}."),
+    "held": ("We want {x}.", "Could you bring {x}?"),
+}
+NAMES_OF_FORMS: Words = {"train": ("answer", "record", "reply", "form"), "held": ("output", "entry")}
+
+
+class _Made(NamedTuple):
+    """A question, the facts that the form wants, by their kinds in the question's order, and the template's name."""
+
+    question: str
+    facts: Mapping[str, Any]
+    template: str
+
+
+def _facts(rng: random.Random, split: Split) -> _Made:
+    kind = rng.choice(tuple(SENTENCES))
+    which = rng.randrange(len(SENTENCES[kind][split]))
+    template = SENTENCES[kind][split][which]
+    person = made_up(rng).capitalize() if split == "train" and rng.random() < 0.2 else some(rng, NAMES, split)
+    values: dict[str, Any] = {
+        "person": person, "place": some(rng, PLACES, split, made=0.2), "thing": some(rng, THINGS, split, made=0.2), "count": rng.randint(2, 500),
+        "age": rng.randint(5, 99), "price": rng.randint(1, 99), "day": rng.choice(DAYS),
+    }  # fmt: skip
+    question = template.format(**values)
+    said = sorted(
+        (fact for fact in values if f"{{{fact}}}" in template), key=lambda fact: template.index(f"{{{fact}}}")
+    )
+    facts = {fact: values[fact] for fact in said}
+    if kind == "order" and rng.random() < 0.5:
+        urgent = rng.random() < 0.5
+        facts["urgent"] = urgent
+        question += " It is urgent." if urgent else " There is no hurry."
+    wanted = rng.sample(list(facts), rng.randint(2, len(facts)))
+    return _Made(question, {fact: facts[fact] for fact in wanted}, f"{kind}/{split}/{which}")
+
+
+def _list(rng: random.Random, split: Split) -> _Made:
+    items = rng.sample(THINGS[split], rng.randint(2, 4))
+    which = rng.randrange(len(LISTED[split]))
+    facts: dict[str, Any] = {"list": items}
+    if rng.random() < 0.5:
+        facts["count"] = len(items)
+    return _Made(LISTED[split][which].format(x=", ".join(items)), facts, f"list/{split}/{which}")
+
+
+def _extracting(rng: random.Random, split: Split) -> Example:
+    made = (_list if rng.random() < 0.25 else _facts)(rng, split)
+    keys = {fact: some(rng, KEYS[fact], split) for fact in made.facts}
+    if split == "train" and rng.random() < 0.15:
+        keys[rng.choice(list(keys))] += f"_{made_up(rng, 1)}"
+    answer = {keys[fact]: value for fact, value in made.facts.items()}
+    schema = _schema(rng, {keys[fact]: _type(fact) for fact in made.facts})
+    said = ", ".join(
+        f"{key} {json.dumps(value) if not isinstance(value, str) else value}" for key, value in answer.items()
+    )
+    medium = f"{said}."
+    high = f"The form wants {', '.join(answer)}. {said}. {len(answer)} keys, right."
+    return _in_form(rng, split, f"form/{made.template}", made.question, answer, schema, (medium, high))
+
+
+def _type(fact: str) -> dict[str, Any]:
+    if fact == "list":
+        return {"type": "array", "items": {"type": "string"}}
+    if fact == "day":
+        return {"type": "string", "enum": list(DAYS)}
+    return {"type": KINDS.get(fact, "string")}
+
+
+def _schema(rng: random.Random, properties: Mapping[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": dict(properties), "required": list(properties)}
+    if rng.random() < 0.6:
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _sum_in_form(rng: random.Random, split: Split) -> Example:
+    task = any_sum(rng, rng.choice(("+", "-", "*")))
+    if rng.random() < 0.5:
+        task = type(task)(number(rng, 2), rng.choice(("+", "*")), number(rng, 1))
+    key = some(rng, KEYS["result"], split)
+    which = rng.randrange(len(SUMS[split]))
+    question = SUMS[split][which].format(x=f"{task.left} {task.operator} {task.right}")
+    schema = _schema(rng, {key: {"type": "integer"}})
+    medium, high = working(task, "medium"), f"{working(task, 'high')} In the form as {key}."
+    return _in_form(rng, split, f"sum in a form/{split}/{which}", question, {key: task.answer}, schema, (medium, high))
+
+
+SUMS: Mapping[Split, tuple[str, ...]] = {
+    "train": ("What is {x}?", "Compute {x}.", "{x}", "How much is {x}?", "Please calculate {x}.", "{x} = ?"),
+    "held": ("Could you compute {x}?", "What number is {x}?"),
+}
+
+
+def _in_form(
+    rng: random.Random, split: Split, template: str, question: str, answer: Any, schema: Any, said: tuple[str, str]
+) -> Example:
+    told = rng.choice(INSTRUCTIONS[split]) if rng.random() < 0.3 else None
+    form = ResponseFormat(some(rng, NAMES_OF_FORMS, split), schema)
+    before = [opening(rng), developer(Developer(told, (), (form,)))]
+    return example(rng, split, template, question, answer, thoughts("", *said), json.dumps(answer), before)
+
+
+@of_text
+def _same_json(asked: Example, text: str) -> Grade:
+    """The answer is JSON, and says exactly what was asked for; the expert's own answer fits the schema."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        return Grade(0.0, "not JSON")
+    if json.dumps(given, sort_keys=True) == json.dumps(asked.answer, sort_keys=True):  # true is not 1
+        return Grade(1.0, "right")
+    return verdict(json.dumps(given), json.dumps(asked.answer))
+
+
+TASKS = (
+    Task("form", _extracting, _same_json, weight=2.0),
+    Task("sum in a form", _sum_in_form, _same_json),
+)

@@ -1,0 +1,153 @@
+"""Small logic puzzles: orders from comparisons, what follows from all and none, finding by ruling out.
+
+In: a seeded random source and a split. Out: examples whose thinking puts the facts together one by one.
+It does not know numbers.
+"""
+
+import itertools
+import random
+
+from ossia.task import Example, Split, Task
+from ossia.tasks.build import Templates, example, pick, thoughts
+from ossia.tasks.grades import one_of
+from ossia.tasks.words import COLORS, CONTAINERS, NAMES, PLACES, THINGS, joined, made_up, several
+
+# A comparison, the word for its first, and for its last.
+RELATIONS = {
+    "train": (
+        ("taller", "tallest", "shortest"), ("older", "oldest", "youngest"), ("faster", "fastest", "slowest"), ("richer", "richest", "poorest"),
+        ("stronger", "strongest", "weakest"), ("heavier", "heaviest", "lightest"), ("bigger", "biggest", "smallest"),
+    ),
+    "held": (("louder", "loudest", "quietest"), ("happier", "happiest", "saddest"), ("smarter", "smartest", "dumbest")),
+}  # fmt: skip
+WHO: Templates = {
+    "train": (
+        "{x} Who is the {q}?",
+        "{x} Which of them is the {q}?",
+        "{x} Tell me who is the {q}.",
+        "Who is the {q}? {x}",
+        "{x} So who is the {q}?",
+    ),
+    "held": ("{x} Name the {q} of them.", "{x} Can you say who is the {q}?"),
+}
+HOW = "Answer yes, no or unknown."
+ALL: Templates = {
+    "train": (
+        "All {a} are {b}. {w} is one of the {a}. Is {w} one of the {b}?",
+        "Every one of the {a} is one of the {b}. {w} is one of the {a}. Is {w} one of the {b}?",
+    ),
+    "held": ("{w} is one of the {a}. All {a} are {b}. Does that make {w} one of the {b}?",),
+}
+NONE: Templates = {
+    "train": (
+        "No {a} are {b}. {w} is one of the {a}. Is {w} one of the {b}?",
+        "None of the {a} is one of the {b}. {w} is one of the {a}. Is {w} one of the {b}?",
+    ),
+    "held": ("{w} is one of the {a}. No {a} are {b}. Does that make {w} one of the {b}?",),
+}
+BACKWARDS: Templates = {
+    "train": (
+        "All {a} are {b}. {w} is one of the {b}. Is {w} one of the {a}?",
+        "Every one of the {a} is one of the {b}. {w} is one of the {b}. Is {w} one of the {a}?",
+    ),
+    "held": ("{w} is one of the {b}. All {a} are {b}. Does that make {w} one of the {a}?",),
+}
+HIDDEN: Templates = {
+    "train": (
+        "The key is in the {x} box. {n} Which box is it in?", "A prize is in the {x} box. {n} Where is it?", "The ball is in the {x} bag. {n} Which one has the ball?",
+        "The cat is in the {x} room. {n} In which room is the cat?",
+    ),
+    "held": ("A coin is under the {x} cup. {n} Which cup is it under?", "The letter is in the {x} folder. {n} Where is the letter?"),
+}  # fmt: skip
+WHERE: Templates = {
+    "train": (
+        "{w} is in {a}. {v} is in {c}. Then {w} goes to {b}. Where is {w}?", "{w} lived in {a} and moved to {b}. {v} lives in {c}. Where does {w} live now?",
+        "{v} is in {c}. {w} was in {a} and went to {b}. Where is {w} now?", "{w} flies from {a} to {b}, {v} stays in {c}. Where is {w}?",
+    ),
+    "held": ("{w} leaves {a} for {b}. {v} is in {c}. Where is {w} now?", "First {w} was in {a}, then in {b}. {v} was in {c}. Where is {w} now?"),
+}  # fmt: skip
+
+
+def _ordering(rng: random.Random, split: Split) -> Example:
+    """Neighbours in an order, told in no order, some of them turned round by the opposite word."""
+    relation, most, least = rng.choice(RELATIONS[split])
+    people = several(rng, NAMES, split, rng.choice((3, 3, 4)))
+    facts = [f"{one} is {relation} than {other}." for one, other in itertools.pairwise(people)]
+    rng.shuffle(facts)
+    asked = rng.choice([most, least])
+    answer = people[0] if asked == most else people[-1]
+    template, number_of = pick(rng, WHO, split)
+    medium = f"{' > '.join(people)}."
+    pairs = "; ".join(fact.removesuffix(".").replace(f" is {relation} than ", " > ") for fact in facts)
+    high = f"{pairs}. In order: {' > '.join(people)}. The {most} is {people[0]}, the {least} is {people[-1]}. Asked: {asked}, {answer}."
+    others = [name for name in people if name != answer]
+    question = template.format(x=" ".join(facts), q=asked)
+    thinking = thoughts("", medium, high)
+    return example(rng, split, f"ordering/{number_of}", question, [answer, others], thinking, f"{answer}.")
+
+
+def _following(rng: random.Random, split: Split) -> Example:
+    """Yes, no, or not known: that all a are b says nothing of a b."""
+    kind, templates, answer = rng.choice(
+        (("all", ALL, "yes"), ("none", NONE, "no"), ("backwards", BACKWARDS, "unknown"))
+    )
+    if split == "train" and rng.random() < 0.6:
+        one, other = made_up(rng, 1) + "s", made_up(rng, 2) + "s"
+    else:
+        one, other = several(rng, rng.choice((THINGS, CONTAINERS)), split, 2)
+    (who,) = several(rng, NAMES, split, 1)
+    template, number_of = pick(rng, templates, split)
+    rule = f"No {one} are {other}" if kind == "none" else f"All {one} are {other}"
+    fact = f"{who} is in {other if kind == 'backwards' else one}"
+    why = {
+        "all": "so it is in both",
+        "none": "so it cannot be in both",
+        "backwards": f"but other {other} may not be {one}",
+    }[kind]
+    medium = f"{rule}; {fact}."
+    high = f"Rule: {rule}. Fact: {fact}, {why}. Asked: is {who} in {one if kind == 'backwards' else other}? {answer}."
+    others = [word for word in ("yes", "no", "unknown") if word != answer]
+    question = f"{template.format(a=one, b=other, w=who)} {HOW}"
+    return example(
+        rng, split, f"following/{kind}/{number_of}", question, [answer, others], thoughts("", medium, high),
+        f"{answer.capitalize()}.",
+    )  # fmt: skip
+
+
+def _ruling_out(rng: random.Random, split: Split) -> Example:
+    places = several(rng, COLORS, split, rng.randint(3, 4))
+    answer, *others = rng.sample(places, len(places))
+    told = rng.sample(others, len(others))
+    facts = " ".join(rng.choice((f"It is not the {each} one.", f"The {each} one is empty.")) for each in told)
+    template, number_of = pick(rng, HIDDEN, split)
+    shown = f"{', '.join(places[:-1])} or {places[-1]}"
+    left, steps = list(places), []
+    for each in told:
+        left.remove(each)
+        steps.append(f"not {each}: {' '.join(left)}")
+    medium = f"Not {joined(told)}."
+    high = f"{' '.join(places)}. {'; '.join(steps)}. Left is {answer}."
+    question = template.format(x=shown, n=facts)
+    thinking = thoughts("", medium, high)
+    return example(rng, split, f"ruling out/{number_of}", question, [answer, others], thinking, f"The {answer} one.")
+
+
+def _whereabouts(rng: random.Random, split: Split) -> Example:
+    """Someone moves; the last place counts."""
+    (who, other), places = several(rng, NAMES, split, 2), several(rng, PLACES, split, 3)
+    template, number_of = pick(rng, WHERE, split)
+    question = template.format(w=who, v=other, a=places[0], b=places[1], c=places[2])
+    medium = f"{who}: {places[0]}, then {places[1]}."
+    high = f"{who}: first {places[0]}, then {places[1]}. {other}: {places[2]}. Asked: {who}, now {places[1]}."
+    answer = [places[1], [places[0], places[2]]]
+    return example(
+        rng, split, f"whereabouts/{number_of}", question, answer, thoughts("", medium, high), f"In {places[1]}."
+    )
+
+
+TASKS = (
+    Task("ordering", _ordering, one_of),
+    Task("following", _following, one_of),
+    Task("ruling out", _ruling_out, one_of, weight=0.5),
+    Task("whereabouts", _whereabouts, one_of, weight=0.5),
+)

@@ -1,0 +1,156 @@
+"""Comparing and sorting: whole and decimal numbers, and words.
+
+In: a seeded random source and a split. Out: examples; the thinking compares from the left, a digit or a letter at a time.
+It does not know sums.
+"""
+
+import random
+from collections.abc import Sequence
+
+from ossia.task import Example, Grade, Split, Task
+from ossia.tasks.arithmetic import number
+from ossia.tasks.build import Templates, example, pick, thoughts
+from ossia.tasks.grades import of_text, plain, verdict
+from ossia.tasks.words import ANIMALS, FRUIT, PLAIN, Words, joined, several
+from ossia.tasks.working import compare
+
+LARGER: Templates = {
+    "train": (
+        "Which is larger, {a} or {b}?", "Which number is bigger: {a} or {b}?", "Is {a} or {b} larger?", "{a} or {b}: which is larger?",
+        "What is larger, {a} or {b}", "Tell me the larger of {a} and {b}.", "Which one is greater, {a} or {b}?", "larger: {a} or {b}?",
+        "Find the larger number: {a}, {b}", "The bigger one of {a} and {b}?",
+    ),
+    "held": ("Of {a} and {b}, which is larger?", "Please say which is bigger, {a} or {b}.", "Give me the larger number of {a} and {b}."),
+}  # fmt: skip
+SMALLER: Templates = {
+    "train": (
+        "Which is smaller, {a} or {b}?", "Which number is less: {a} or {b}?", "Is {a} or {b} smaller?", "{a} or {b}: which is smaller?",
+        "Tell me the smaller of {a} and {b}.", "Find the smaller number: {a}, {b}", "smaller: {a} or {b}?", "What is smaller, {a} or {b}",
+    ),
+    "held": ("Of {a} and {b}, which is smaller?", "Please say which is smaller, {a} or {b}.", "Give me the smaller number of {a} and {b}."),
+}  # fmt: skip
+UPWARDS: Templates = {
+    "train": (
+        "Sort these numbers: {x}", "Sort {x}.", "Put {x} in order.", "Sort from smallest to largest: {x}", "Order these: {x}",
+        "Arrange {x} from small to large.", "sort {x}", "Please sort {x} in ascending order.", "Put these numbers in order: {x}",
+    ),
+    "held": ("Could you sort {x} for me?", "Write {x} in order, smallest first.", "Please put {x} in ascending order."),
+}  # fmt: skip
+DOWNWARDS: Templates = {
+    "train": (
+        "Sort from largest to smallest: {x}", "Sort {x} in descending order.", "Arrange {x} from large to small.",
+        "Put {x} in order, largest first.", "Order these from largest to smallest: {x}", "descending order: {x}",
+    ),
+    "held": ("Could you sort {x} from largest to smallest?", "Please put {x} in descending order.", "Write {x}, largest first."),
+}  # fmt: skip
+ALPHABET: Templates = {
+    "train": (
+        "Sort these words: {x}", "Put {x} in alphabetical order.", "Sort alphabetically: {x}", "Alphabetical order: {x}",
+        "Arrange these words by the alphabet: {x}", "Please sort {x} from A to Z.", "Order the words {x} alphabetically.",
+    ),
+    "held": ("Could you put {x} in alphabetical order?", "Write {x} from A to Z.", "Please sort the words {x} alphabetically."),
+}  # fmt: skip
+
+
+@of_text
+def _one_number(example: Example, text: str) -> Grade:
+    """Decimals too: the last number written is compared as it is written."""
+    return verdict(plain(text.split()[-1]) if text.split() else "", example.answer)
+
+
+@of_text
+def _whole_list(example: Example, text: str) -> Grade:
+    return verdict([plain(part) for part in text.split(",")], example.answer)
+
+
+def _comparing(rng: random.Random, split: Split) -> Example:
+    a, b = _pair(rng)
+    wants_larger = rng.random() < 0.6
+    template, number_of = pick(rng, LARGER if wants_larger else SMALLER, split)
+    medium = _decimal_comparison(a, b) if "." in a else f"{a} and {b}: {compare(int(a), int(b))}."
+    larger, smaller = (a, b) if float(a) > float(b) else (b, a)
+    wanted = larger if wants_larger else smaller
+    high = f"{medium} So {larger} is larger, {smaller} is smaller. Wanted: {'larger' if wants_larger else 'smaller'}, {wanted}."
+    name = f"comparing/{'larger' if wants_larger else 'smaller'}/{number_of}"
+    return example(rng, split, name, template.format(a=a, b=b), wanted, thoughts("", medium, high), wanted)
+
+
+def _pair(rng: random.Random) -> tuple[str, str]:
+    """Two different numbers; many begin alike, and some have a decimal point."""
+    while True:
+        if rng.random() < 0.3:
+            whole = number(rng, 2)
+            pair = [f"{whole + rng.choice((0, 0, 0, 1))}.{rng.randint(1, 99):0{rng.randint(1, 2)}d}" for _ in range(2)]
+        else:
+            a = number(rng, 5)
+            b = number(rng, 5) if rng.random() < 0.4 else max(0, a + rng.choice((-1, 1)) * number(rng, 2))
+            pair = [str(a), str(b)]
+        if float(pair[0]) != float(pair[1]):
+            return pair[0], pair[1]
+
+
+def _decimal_comparison(a: str, b: str) -> str:
+    """The parts before the point first; then the digits behind it, with zeros to the same length."""
+    (x, u), (y, v) = a.split("."), b.split(".")
+    if x != y:
+        return f"{a} and {b}: before the point {compare(int(x), int(y))}."
+    width = max(len(u), len(v))
+    u, v = u.ljust(width, "0"), v.ljust(width, "0")
+    pairs = []
+    for one, other in zip(u, v):
+        pairs.append(f"{one}{'<' if one < other else '>' if one > other else '='}{other}")
+        if one != other:
+            break
+    return f"{a} and {b}: before the point the same; behind it {u} and {v}: {', '.join(pairs)}."
+
+
+def _sorting(rng: random.Random, split: Split) -> Example:
+    count = rng.randint(3, 5)
+    numbers = rng.sample(range(0, rng.choice((20, 100, 1000))), count)
+    down = rng.random() < 0.35
+    template, number_of = pick(rng, DOWNWARDS if down else UPWARDS, split)
+    shown = ", ".join(map(str, numbers)) if rng.random() < 0.7 else joined([str(each) for each in numbers])
+    ordered = sorted(numbers, reverse=down)
+    reply = ", ".join(map(str, ordered))
+    word = "largest" if down else "smallest"
+    medium = _picked(numbers, ordered, "")
+    high = _picked(numbers, ordered, f" {word}") + f" Count: {count} and {count}, right."
+    name = f"sorting/{'down' if down else 'up'}/{number_of}"
+    answer = [str(each) for each in ordered]
+    return example(rng, split, name, template.format(x=shown), answer, thoughts("", medium, high), reply)
+
+
+def _picked(items: Sequence[int | str], ordered: Sequence[int | str], word: str) -> str:
+    """The next of the order is taken out until one is left. With a word for it, what is left is written each time."""
+    left, said = list(items), []
+    for item in ordered[:-1]:
+        said.append(f"{' '.join(map(str, left))}:{word} {item}" if word or not said else f"{item}")
+        left.remove(item)
+    return "; ".join([*said, str(left[0])]) + "."
+
+
+def _alphabet(rng: random.Random, split: Split) -> Example:
+    lists: tuple[Words, ...] = (ANIMALS, FRUIT, PLAIN)
+    words = several(rng, rng.choice(lists), split, rng.randint(3, 4))
+    template, number_of = pick(rng, ALPHABET, split)
+    ordered = sorted(words)
+    first = ", ".join(f"{word} {_beginning(word, words)}" for word in words)
+    high = f"{first}. {_picked(words, ordered, ' first')}"
+    medium = f"{', '.join(_beginning(word, words) for word in ordered)}."
+    question = template.format(x=", ".join(words))
+    return example(
+        rng, split, f"alphabet/{number_of}", question, ordered, thoughts("", medium, high), ", ".join(ordered)
+    )
+
+
+def _beginning(word: str, words: Sequence[str]) -> str:
+    """As many first letters, apart, as tell the word from the others."""
+    length = next(n for n in range(1, len(word) + 1) if n == len(word) or sum(w[:n] == word[:n] for w in words) == 1)
+    return "-".join(word[:length])
+
+
+TASKS = (
+    Task("comparing", _comparing, _one_number),
+    Task("sorting", _sorting, _whole_list),
+    Task("alphabet", _alphabet, _whole_list),
+)

@@ -1,0 +1,191 @@
+"""Functions made by code: names, parameters, types and enums of every kind, with the words a user asks by.
+
+In: a seeded random source and a split. Out: a `Function`: its declaration, a request, and the arguments that fit it.
+It does not know conversations or grades. No name, parameter, topic or enum is in both splits.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ossia.harmony.messages import ToolSpec
+from ossia.task import Split
+from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, some
+
+VERBS: Words = {
+    "train": ("get", "find", "check", "fetch", "look_up", "show", "query", "read", "ask"),
+    "held": ("retrieve", "load", "obtain", "request"),
+}
+TOPICS: Words = {
+    "train": tuple(
+        "weather time temperature forecast population humidity traffic price stock color weight age address email score "
+        "rating status balance level news menu schedule grade height speed size area depth length cost salary income "
+        "phone birthday title rank team owner author mood plan route event job pulse".split()
+    ),
+    "held": tuple("altitude rainfall currency width shoe_size deadline budget nationality discount inventory".split()),
+}
+KEYS: Mapping[str, Words] = {
+    "place": {
+        "train": ("city", "location", "place", "region", "area_name"),
+        "held": ("town", "country", "destination"),
+    },
+    "thing": {"train": ("item", "goods", "article", "what", "thing"), "held": ("product", "object_name")},
+    "person": {"train": ("name", "player", "student", "who", "employee"), "held": ("person", "customer", "member")},
+    "number": {
+        "train": ("order_id", "account_id", "user_id", "number", "code"),
+        "held": ("ticket_id", "invoice_number"),
+    },
+    "day": {"train": ("day", "weekday"), "held": ("on_day",)},
+}
+MORE_KEYS: Mapping[str, Words] = {
+    "count": {"train": ("limit", "max_results", "days", "top"), "held": ("hours", "how_many")},
+    "choice": {"train": ("unit", "language", "format", "mode", "style"), "held": ("scale", "output_kind", "tone")},
+    "flag": {"train": ("details", "history", "sources", "links"), "held": ("pictures", "comments")},
+}
+ENUMS: Mapping[Split, tuple[tuple[str, ...], ...]] = {
+    "train": (
+        ("celsius", "fahrenheit"), ("km", "miles"), ("english", "french", "german"), ("short", "long"), ("json", "text", "html"),
+        ("fast", "slow"), ("daily", "weekly", "monthly"), ("dollars", "euros", "yen"), ("small", "medium", "large"), ("old", "new"),
+    ),
+    "held": (("kelvin", "rankine"), ("spanish", "italian", "dutch"), ("csv", "xml"), ("hourly", "yearly"), ("brief", "complete")),
+}  # fmt: skip
+REQUESTS: Mapping[Split, tuple[str, ...]] = {
+    "train": (
+        "What is the {t} of {v}", "What's the {t} for {v}", "Tell me the {t} of {v}", "Get the {t} for {v}", "what is the {t} in {v}",
+        "Find the {t} of {v}", "I want to know the {t} of {v}", "{t} of {v}", "Check the {t} in {v}", "How is the {t} in {v}",
+        "Can you look up the {t} of {v}", "{v}: what is the {t}", "Show the {t} for {v}", "Please get me the {t} of {v}",
+        "Which {t} does {v} have", "I need the {t} for {v}", "Do you have the {t} of {v}", "{t}, {v}", "Look up {v} and tell me the {t}",
+    ),
+    "held": (
+        "Could you find the {t} of {v}", "Please check the {t} for {v}", "Let me know the {t} of {v}", "Give me the {t} in {v}",
+        "I would like the {t} of {v}", "For {v}, what is the {t}",
+    ),
+}  # fmt: skip
+DESCRIPTIONS: Mapping[Split, tuple[str, ...]] = {
+    "train": (
+        "{V} the {t} of a {k}.",
+        "The {t} of a {k}.",
+        "{V} the {t}.",
+        "",
+        "{t} for a given {k}",
+        "Use this for the {t}.",
+    ),
+    "held": ("Gives the {t} of a {k}.", "{V} the {t} for any {k}.", "Returns the {t}."),
+}
+EXTRAS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
+    "count": {"train": (", at most {v} {k}", ", {k} {v}", " with {k} {v}"), "held": (" and {k} {v}", ", {v} {k}")},
+    "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}"), "held": (", {v} {k}", " and {k} {v}")},
+    "flag": {"train": (", with {k}", " and the {k}", ", {k} too"), "held": (", also with {k}", " including {k}")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A declared function with a request that only it fits. `wanted` is what is asked for, as the request says it."""
+
+    spec: ToolSpec
+    wanted: str
+    about: str
+    request: str
+    arguments: Mapping[str, Any]
+
+
+def function(rng: random.Random, split: Split, topic: str, extras: int) -> Function:
+    """A function that looks `topic` up, with one required parameter and up to `extras` optional ones."""
+    made = split == "train" and rng.random() < 0.25
+    kind = rng.choices(("place", "thing", "person", "number", "day"), (4, 3, 3, 2, 1))[0]
+    key = made_up(rng) if made else some(rng, KEYS[kind], split)
+    value = _value(rng, kind, split)
+    verb = some(rng, VERBS, split)
+    said_topic = topic.replace("_", " ")
+    request = rng.choice(REQUESTS[split]).format(t=said_topic, v=value)
+    properties: dict[str, Any] = {key: _property(rng, "integer" if kind == "number" else "string", key)}
+    arguments: dict[str, Any] = {key: value}
+    required = [key]
+    for extra in rng.sample(tuple(MORE_KEYS), rng.randint(0, extras)):
+        name, schema, given, phrase = _extra(rng, split, extra)
+        if name in properties:
+            continue
+        properties[name] = schema
+        if rng.random() < 0.7:
+            arguments[name], request = given, request + phrase
+            required += [name] if rng.random() < 0.5 else []
+    schema: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
+    if rng.random() < 0.5:
+        schema["additionalProperties"] = False
+    described = rng.choice(DESCRIPTIONS[split]).format(
+        V=verb.split("_")[0].capitalize(), t=said_topic, k=key.replace("_", " ")
+    )
+    spec = ToolSpec(_name(rng, verb, topic), described, schema)
+    return Function(spec, said_topic, str(value), request + rng.choice(("?", ".", "", "?")), arguments)
+
+
+def topics(rng: random.Random, split: Split, count: int) -> list[str]:
+    """Different topics of the split; in training some are words that nobody knows."""
+    found = rng.sample(TOPICS[split], count)
+    return [made_up(rng, 2) if split == "train" and rng.random() < 0.3 else topic for topic in found]
+
+
+def unrelated_tools(rng: random.Random, split: Split) -> tuple[ToolSpec, ...]:
+    """Tools that are declared and do not fit what is asked."""
+    return tuple(function(rng, split, topic, 1).spec for topic in topics(rng, split, rng.randint(1, 2)))
+
+
+def _name(rng: random.Random, verb: str, topic: str) -> str:
+    """get_weather, getWeather, weather_get, weather."""
+    words = f"{verb}_{topic}".split("_")
+    match rng.choices(("snake", "camel", "behind", "bare"), (6, 2, 1, 1))[0]:
+        case "snake":
+            return "_".join(words)
+        case "camel":
+            return words[0] + "".join(word.capitalize() for word in words[1:])
+        case "behind":
+            return f"{topic}_{verb}"
+    return topic
+
+
+def _property(rng: random.Random, kind: str, key: str) -> dict[str, Any]:
+    described = {"description": f"the {key.replace('_', ' ')}"} if rng.random() < 0.3 else {}
+    return {"type": kind, **described}
+
+
+def _extra(rng: random.Random, split: Split, kind: str) -> tuple[str, dict[str, Any], Any, str]:
+    """An optional parameter: its name, schema, the value asked for, and the words that ask for it."""
+    key = some(rng, MORE_KEYS[kind], split)
+    phrase = rng.choice(EXTRAS[kind][split])
+    said = key.replace("_", " ")
+    match kind:
+        case "count":
+            value: Any = rng.randint(2, 60)
+            return key, {"type": "integer"}, value, phrase.format(k=said, v=value)
+        case "choice":
+            values = list(rng.choice(ENUMS[split]))
+            if split == "train" and rng.random() < 0.3:
+                values = [made_up(rng, 1), made_up(rng, 2)]
+            value = rng.choice(values)
+            return key, {"type": "string", "enum": values}, value, phrase.format(k=said, v=value)
+    return key, {"type": "boolean"}, True, phrase.format(k=said)
+
+
+def _value(rng: random.Random, kind: str, split: Split) -> str | int:
+    match kind:
+        case "place":
+            return some(rng, PLACES, split, made=0.3)
+        case "thing":
+            return some(rng, THINGS, split, made=0.3)
+        case "day":
+            return rng.choice(DAYS)
+        case "number":
+            return rng.randint(10, 9999)
+    return some(rng, NAMES, split, made=0.3)
+
+
+def names_in(specs: Sequence[ToolSpec]) -> set[str]:
+    """Every name, parameter and enum value of some declarations."""
+    found = {spec.name for spec in specs}
+    for spec in specs:
+        properties: Any = (spec.parameters or {}).get("properties", {})
+        for key, schema in properties.items():
+            found |= {key, *schema.get("enum", ())}
+    return found
