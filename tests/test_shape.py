@@ -36,7 +36,7 @@ MAY_USE: dict[str, set[str]] = {
     "bench": {"engine", "model", "kernels", "hub"},
     "terminal": {*BOTH, "loading", "chat"},
     "server": {*BOTH, "hub", "loading", "chat"},
-    "cli": {*BOTH, "hub", "loading", "chat", "train", "evals", "synth", "terminal", "bench", "server"},
+    "cli": {*BOTH, "hub", "loading", "chat", "train", "evals", "task", "tasks", "synth", "terminal", "bench", "server"},
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }

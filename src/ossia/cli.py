@@ -1,4 +1,4 @@
-"""The command line: ossia bench, chat, info, serve, synth, train.
+"""The command line: ossia bench, chat, eval, info, serve, synth, train.
 
 In: what a person types. Out: text on the terminal, an exit status of 0, or of 1 with one line that says what to do.
 It does not know how anything is done: each command calls the layer that does.
@@ -18,6 +18,7 @@ from ossia.server import options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ossia.harmony.messages import Effort
     from ossia.kernels import Backend
 
 app = typer.Typer(
@@ -125,6 +126,41 @@ def bench(
         with _status() as say:
             report = run(chosen, cases, repeat=repeat, say=say)
         typer.echo(json.dumps(to_json(report), allow_nan=False) if as_json else as_text(report))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        _fail(str(error))
+
+
+@app.command(name="eval")
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="mini: the task families that ossia-mini is trained on.")],
+    model: ModelOption = "ossia-mini",
+    effort: Annotated[list[str] | None, typer.Option(help="low, medium or high; all three unless said.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Only this family; may be repeated.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Problems a family, split and effort.")] = 10,
+    seed: Annotated[int, typer.Option(help="Another seed, other problems; training uses none of them.")] = 1000,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    backend: Annotated[str, typer.Option(help="cpu, or reference (torch, for checking).")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Judge a model on fresh problems: accuracy with its 95 % interval by family and effort, and tokens of thinking."""
+    try:
+        if suite != "mini":
+            raise ValueError(f"no eval {suite!r}: there is mini")
+        from ossia.evals.mini import cases_of
+        from ossia.evals.mini import evaluate as run
+        from ossia.evals.report import as_json as to_json
+        from ossia.evals.report import as_table
+        from ossia.tasks.catalogue import TASKS, tasks_named
+
+        tasks = tasks_named(family) if family else TASKS
+        cases = cases_of(tasks, _efforts(effort), count, seed)
+        loaded = _load(model, backend, threads=threads)
+        with _status() as say:
+            scores = run(loaded, cases, seed, temperature, lambda done: say(f"{done} of {len(cases)} answered"))
+        typer.echo(json.dumps(to_json(scores, loaded.name, seed, temperature)) if as_json else as_table(scores))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -282,6 +318,15 @@ def _numbers(given: list[str] | None) -> list[int]:
     if wrong := [word for word in words if not word.strip().isdecimal()]:
         raise ValueError(f"{wrong[0]!r} is not a number of tokens")
     return [int(word) for word in words]
+
+
+def _efforts(given: list[str] | None) -> "list[Effort]":
+    """In the usual order; all where none is given."""
+    from ossia.task import EFFORTS
+
+    if wrong := [effort for effort in given or () if effort not in EFFORTS]:
+        raise ValueError(f"effort {wrong[0]!r} is none of low, medium, high")
+    return [effort for effort in EFFORTS if not given or effort in given]
 
 
 def _config(name: str):  # noqa: ANN202
