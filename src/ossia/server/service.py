@@ -35,6 +35,7 @@ from ossia.server.worker import EngineError, Feed, TokenEngine, Worker
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
+WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
 SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
 
 
@@ -156,9 +157,12 @@ class Service:
                 self._end(run)
 
     async def warm(self) -> None:
-        """Say one token, so that the kernels are compiled before anybody waits for them."""
+        """Compile the kernels before anybody waits for them: each is made for few rows, for more, for many."""
+        hidden, context = self.model.config.hidden, self.context
+        lengths = [rows for rows in WARMING if rows * hidden <= WARMING_MOST and rows < context]
         try:
-            await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)]))
+            for length in lengths:
+                await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)] * length))
         except Exception:
             log.exception("the first step failed")
 
