@@ -127,7 +127,7 @@ def protocol(most: int) -> type[HttpToolsProtocol]:
     too_large = refused_head(431, f"the headers are larger than {most} bytes", "too_large")
 
     class Limited(HttpToolsProtocol):
-        _in_head, _head_bytes, _late = True, 0, None
+        _in_head, _in_body, _head_bytes, _late = True, False, 0, None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -151,9 +151,18 @@ def protocol(most: int) -> type[HttpToolsProtocol]:
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
-            self._in_head = False
+            self._in_head, self._in_body = False, True
             self._in_time()
             super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_body = False
+            super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self._in_body:  # refused; the rest is read and dropped: closed at once, the client would never see why
+                self._hurry()
 
         def send_400_response(self, msg: str) -> None:
             self.transport.write(refused_head(400, "this is no HTTP request that can be read", "invalid_http"))
