@@ -103,7 +103,7 @@ class Service:
         """
         self._refuse_when_closed()
         how = replace(ask.how, stop=ask.stop or ask.how.stop)
-        steps = exchange(self.grammars, ask.messages, how)
+        steps = exchange(self.grammars, ask.messages, how, self.context)
         run: _Run | None = None
         self._answers += 1
         if self.settings.log_prompts:
