@@ -72,7 +72,7 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], memory: Me
         response_format=form.schema if form else None,
         thinking_budget=thinks.max_tokens,
     )
-    effort = effort_of(request.reasoning_effort or thinks.effort)
+    effort = effort_of(request.reasoning_effort) or effort_of(thinks.effort, "reasoning.effort")
     messages = conversation(effort, said, box.spaces, (form,) if form else ())
     return ChatAsk(Ask(messages, how, stops(request.stop), client), box, _choices(request.n))
 
