@@ -19,7 +19,7 @@ def play(engine: Engine, grammars: Grammars, cases: Sequence[tuple[Sequence[Mess
 
     Raises ContextError for a prompt that does not fit, or that has grown past the context by its tools' answers.
     """
-    players = [_Player(engine, exchange(grammars, messages, how)) for messages, how in cases]
+    players = [_Player(engine, exchange(grammars, messages, how, engine.context)) for messages, how in cases]
     going = players
     while going:
         going = [player for player in going if player.go_on()]

@@ -13,6 +13,8 @@ from tests.vocabularies import small
 class Expert:
     """Knows the examples by their prompts. `waiting`: how many samplings were submitted before the first was read."""
 
+    context = 4096
+
     def __init__(self, examples: Sequence[Example]) -> None:
         self._said = {key: tokens for each in examples for key, tokens in turns_of(each)}
         self.waiting, self._read, self.submitted = 0, False, 0

@@ -43,6 +43,8 @@ def test_thinking_is_counted_in_tokens_of_analysis(monkeypatch: pytest.MonkeyPat
 
 def test_a_model_that_says_nothing_has_no_points(monkeypatch: pytest.MonkeyPatch):
     class Silent:
+        context = 4096
+
         def submit(self, *_: Any) -> Any:
             return SilentStream()
 

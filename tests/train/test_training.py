@@ -113,7 +113,7 @@ def test_the_sinks_gradient_agrees_with_finite_differences():
 
 def test_training_lowers_the_loss(tmp_path: Path):
     trainer(tmp_path, steps=40).run()
-    assert np.mean(losses(tmp_path)[-5:]) < 0.6 * losses(tmp_path)[0]
+    assert np.mean(losses(tmp_path)[-5:]) < 0.7 * losses(tmp_path)[0]
 
 
 def test_each_cycle_falls_from_its_rate_along_a_cosine():

@@ -39,7 +39,7 @@ KEYS: Mapping[str, Words] = {
     "day": {"train": ("day", "weekday"), "held": ("on_day",)},
 }
 MORE_KEYS: Mapping[str, Words] = {
-    "count": {"train": ("limit", "max_results", "days", "top"), "held": ("hours", "how_many")},
+    "count": {"train": ("limit", "max_results", "days", "top"), "held": ("hours", "page_count")},
     "choice": {"train": ("unit", "language", "format", "mode", "style"), "held": ("scale", "output_kind", "tone")},
     "flag": {"train": ("details", "history", "sources", "links"), "held": ("pictures", "comments")},
 }
