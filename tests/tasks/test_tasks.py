@@ -68,6 +68,24 @@ def test_a_turn_that_was_cut_is_worth_nothing(seed: int, task: Task):
         assert task.grade(example, turn).score == 0.0
 
 
+ANY_TEXT = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(["9" * 9999, "[" * 9999, "-", "1,000,000", "{}", "null", "٣٤", "\x00", "print(" * 900]),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(seed=SEEDS, task=ANY_TASK, text=ANY_TEXT, called=st.sampled_from([None, "python", "functions.f", ""]))
+def test_whatever_a_model_says_has_a_grade_and_a_reason(seed: int, task: Task, text: str, called: str | None):
+    example = first(task, seed)
+    name = f"functions.{example.answer[0]}" if called == "functions.f" and isinstance(example.answer, list) else called
+    grade = task.grade(example, [assistant(text, "commentary", name), assistant(text)])
+    assert grade.score in (0.0, 1.0)
+    assert grade.reason
+    for tool in task.tools(example):
+        assert isinstance(tool.call(text).text, str)
+
+
 @settings(max_examples=500, deadline=None)
 @given(seed=SEEDS, task=ANY_TASK, split=st.sampled_from(SPLITS), effort=st.sampled_from(EFFORTS))
 def test_every_conversation_renders_and_is_parsed_back(seed: int, task: Task, split: Split, effort):

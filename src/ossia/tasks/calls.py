@@ -12,7 +12,7 @@ from typing import Any
 from ossia.harmony.messages import Developer, Effort, Message, ToolSpec, assistant, developer, tool
 from ossia.task import Example, Grade, Split, Task, calls_of, final_text
 from ossia.tasks.build import INSTRUCTIONS, example, functions, opening, thoughts
-from ossia.tasks.grades import numbers_in, verdict
+from ossia.tasks.grades import numbers_in, read_json, verdict
 from ossia.tasks.toolbox import REQUESTS, Function, function, topics
 from ossia.tools.functions import Tool, ToolResult
 
@@ -99,7 +99,7 @@ def called(example: Example, turn: Sequence[Message]) -> Grade:
     if calls[0].recipient != f"functions.{name}":
         return Grade(0.0, f"called {calls[0].recipient}, wanted functions.{name}")
     try:
-        return verdict(json.loads(calls[0].text), arguments)
+        return verdict(read_json(calls[0].text), arguments)
     except ValueError:
         return Grade(0.0, "arguments that are not JSON")
 
@@ -157,7 +157,7 @@ def _result_tools(example: Example) -> tuple[Tool, ...]:
 
     def run(text: str) -> ToolResult:
         try:
-            right = json.loads(text) == arguments
+            right = read_json(text) == arguments
         except ValueError:
             right = False
         return ToolResult(result) if right else ToolResult("error: nothing found", failed=True)

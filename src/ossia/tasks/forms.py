@@ -13,7 +13,7 @@ from ossia.harmony.messages import Developer, ResponseFormat, developer
 from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.arithmetic import any_sum, number
 from ossia.tasks.build import INSTRUCTIONS, example, opening, thoughts
-from ossia.tasks.grades import of_text, verdict
+from ossia.tasks.grades import of_text, read_json, verdict
 from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, some
 from ossia.tasks.working import working
 
@@ -155,7 +155,7 @@ def _in_form(
 def _same_json(asked: Example, text: str) -> Grade:
     """The answer is JSON, and says exactly what was asked for; the expert's own answer fits the schema."""
     try:
-        given = json.loads(text)
+        given = read_json(text)
     except ValueError:
         return Grade(0.0, "not JSON")
     if json.dumps(given, sort_keys=True) == json.dumps(asked.answer, sort_keys=True):  # true is not 1

@@ -4,12 +4,15 @@ In: an example and a turn. Out: a `Grade`, 1 or 0, with the reason.
 It does not know how examples are made.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ossia.harmony.messages import Message
 from ossia.task import Example, Grade, final_text
 
+LONGEST_NUMBER = 1000  # digits read: Python refuses to read some thousands
 NUMBER = re.compile(r"-?\d+(?:,\d{3})*")
 Grader = Callable[[Example, Sequence[Message]], Grade]
 
@@ -29,7 +32,7 @@ def verdict(given: object, wanted: object) -> Grade:
 
 
 def numbers_in(text: str) -> list[int]:
-    return [int(found.replace(",", "")) for found in NUMBER.findall(text)]
+    return [int(found.replace(",", "")[:LONGEST_NUMBER]) for found in NUMBER.findall(text)]
 
 
 @of_text
@@ -62,6 +65,14 @@ def one_of(example: Example, text: str) -> Grade:
     right, others = example.answer
     said = {word.lower() for word in re.findall(r"[\w']+", text)}
     return verdict([word for word in (right, *others) if word.lower() in said], [right])
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for anything else, nested too deep as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def plain(text: str) -> str:
