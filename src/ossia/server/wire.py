@@ -23,6 +23,8 @@ encode = msgspec.json.Encoder().encode
 
 def decode(body: bytes, type: type[T]) -> T:
     """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`."""
+    if not body:
+        raise bad(None, "the body is empty: send a JSON object", "invalid_json")
     if _depth(body) > DEEPEST:
         raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
     try:
