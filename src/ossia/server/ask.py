@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from math import inf
 
 from ossia.chat import Answering
 from ossia.engine.request import SamplingParams
@@ -107,16 +108,17 @@ def sampling(
     logprobs_param: str = "top_logprobs",
 ) -> SamplingParams:
     """Sampling parameters; what is None is the model's own. Raises ApiError that names the field out of range."""
-    within = {
-        "temperature": temperature is None or 0 <= temperature <= 2,
-        "top_p": top_p is None or 0 <= top_p <= 1,
-        "top_k": top_k is None or -1 <= top_k < 2**31,
-        "min_p": min_p is None or 0 <= min_p <= 1,
-        max_tokens_param: max_tokens is None or max_tokens >= 1,
-        logprobs_param: logprobs is None or 0 <= logprobs <= 20,
+    ranges = {
+        "temperature": (temperature, 0, 2),
+        "top_p": (top_p, 0, 1),
+        "top_k": (top_k, -1, 2**31 - 1),
+        "min_p": (min_p, 0, 1),
+        max_tokens_param: (max_tokens, 1, inf),
+        logprobs_param: (logprobs, 0, 20),
     }
-    if outside := [name for name, good in within.items() if not good]:
-        raise bad(outside[0], f"{outside[0]} is out of range")
+    for name, (value, least, most) in ranges.items():
+        if value is not None and not least <= value <= most:
+            raise bad(name, f"{name} is {value}: want {least} {'or more' if most == inf else f'to {most}'}")
     return SamplingParams(
         temperature=1.0 if temperature is None else temperature,
         top_p=1.0 if top_p is None else max(top_p, 1e-6),  # 0 keeps the likeliest alone

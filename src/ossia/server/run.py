@@ -17,6 +17,7 @@ from ossia.loading import Model
 from ossia.server.app import app
 from ossia.server.context import Context, Recent
 from ossia.server.errors import ApiError
+from ossia.server.logs import forgotten, write_log
 from ossia.server.service import Service
 from ossia.server.settings import Settings
 from ossia.server.store import Store
@@ -33,8 +34,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
     """Serve until SIGTERM or Ctrl-C. `say` is told where. Raises OSError, before the model is loaded, when the address
     cannot be had.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("ossia").setLevel(logging.INFO)
+    write_log(settings.log_prompts)
     with listen(settings.host, settings.port) as listener:
         context = context_of(load(), settings)
         told = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
@@ -98,6 +98,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(forgotten)
         await super().startup(sockets)
         if self.started:
             self._say_started()

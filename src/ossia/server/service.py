@@ -100,7 +100,7 @@ class Service:
         """The events of one answer. Closing it stops the sampling, and its cache is free before the next step.
 
         Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
-        too many wait; 503 while the server stops. EngineError, in the middle, when the engine fails.
+        too many wait; 503 while the server stops. In the middle, ApiError 500 when the engine fails, 503 when it is closed.
         """
         self._refuse_when_closed()
         how = replace(ask.how, stop=ask.stop or ask.how.stop)

@@ -23,7 +23,7 @@ from ossia.server.responses.wire import (
     Reference,
 )
 from ossia.server.tooling import Toolbox
-from ossia.server.wire import JsonDict, convert
+from ossia.server.wire import JsonDict, convert, same_json
 
 JSON_TYPE = "<|constrain|>json"
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
@@ -227,14 +227,7 @@ def _call(item: JsonDict, toolbox: Toolbox) -> Message:
 
 def _same(remembered: Sequence[Message], call: Message) -> list[Message]:
     """What was remembered, if it is this very call: a client may have changed its arguments."""
-    return list(remembered) if remembered and _value(remembered[-1].text) == _value(call.text) else []
-
-
-def _value(arguments: str) -> object:
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
+    return list(remembered) if remembered and same_json(remembered[-1].text, call.text) else []
 
 
 def _has_thought(said: Sequence[Message]) -> bool:
