@@ -84,7 +84,9 @@ def conversation(
 
 
 def _told_effort(said: Sequence[Message]) -> Effort:
-    told = [word for message in said if message.role == "developer" for word in TOLD_EFFORT.findall(_instructions(message))]
+    told = [
+        word for message in said if message.role == "developer" for word in TOLD_EFFORT.findall(_instructions(message))
+    ]
     return EFFORTS[told[-1].lower()] if told else "medium"
 
 

@@ -50,4 +50,6 @@ def write_log(log_prompts: bool) -> None:
 
 def forgotten(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """A failure in a task that nobody waited for; asyncio's own words would quote the task."""
-    logging.getLogger("ossia.server").error("in the event loop: %s", context["message"], exc_info=context.get("exception"))
+    logging.getLogger("ossia.server").error(
+        "in the event loop: %s", context["message"], exc_info=context.get("exception")
+    )

@@ -224,7 +224,9 @@ class Worker:
         """The engine is broken: tell everybody, and go on with a fresh one."""
         log.error("the engine failed, %d answers are lost", len(self._live), exc_info=error)
         self._failures += 1
-        lost = [News(feed, [], 0, True, EngineError("the engine failed: the server's log says why")) for feed in self._live]
+        lost = [
+            News(feed, [], 0, True, EngineError("the engine failed: the server's log says why")) for feed in self._live
+        ]
         for feed in self._live:
             feed.stream = None
         # the old one's memory first: there may be none for two
