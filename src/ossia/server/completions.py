@@ -192,7 +192,8 @@ class _Answer:
         params = self.params()
         if params.seed is not None:
             params = replace(params, seed=params.seed + 1_000_003 * (index % (self.asked.n or 1)))
-        async with aclosing(self.context.service.continuation(prompt, params, self.client)) as told:
+        service = self.context.service
+        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished)) as told:
             async for each in told:
                 if isinstance(each, Counts):
                     self.cached += each.cached_tokens
@@ -200,8 +201,6 @@ class _Answer:
                 self.made += 1
                 if piece := writer.write(each):
                     yield piece
-                if writer.finished:
-                    break
         if not writer.finished:
             yield writer.cut()
 
