@@ -4,6 +4,7 @@ In: its requests, read as a chat's. Out: its JSON, or its server-sent events.
 It does not know how answers are made, nor anything that a chat request does not.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, Iterator
@@ -51,7 +52,7 @@ def routes(context: Context) -> list[Route]:
             given = await read(request, CountRequest)
             context.check_model(given.model)
             asked = await chat_ask(_chat(given), frozenset(), context.memory, "")
-            return reply({"input_tokens": context.service.count(asked.ask.messages)})
+            return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
         except ApiError as error:
             return reply(_error(error), error.status, error.headers)
 

@@ -4,6 +4,7 @@ In: prompts. Out: OpenAI's JSON, or server-sent events that end in [DONE].
 It does not know harmony: a prompt's text is text, control tokens can be given as token ids only.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -88,7 +89,8 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, CompletionRequest)
     model = context.check_model(given.model)
-    answer = _Answer(context, given, _prompts(given.prompt, context.service.tokenizer), client_of(request), model)
+    prompts = await asyncio.to_thread(_prompts, given.prompt, context.service.tokenizer)
+    answer = _Answer(context, given, prompts, client_of(request), model)
     answer.params()
     if given.stream:
         return EventStream(answer.frames(bool(given.stream_options and given.stream_options.include_usage)))

@@ -93,7 +93,7 @@ class Service:
         await asyncio.to_thread(self._worker.close)
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that these messages make."""
+        """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
         return len(render(self.tokenizer, messages, next_role="assistant"))
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Event, None]:
