@@ -51,7 +51,7 @@ def routes(context: Context) -> list[Route]:
         try:
             given = await read(request, CountRequest)
             context.check_model(given.model)
-            asked = await chat_ask(_chat(given), frozenset(), context.memory, "")
+            asked = await chat_ask(_chat(given), frozenset(), context.recall, "")
             return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
         except ApiError as error:
             return reply(_error(error), error.status, error.headers)
@@ -67,7 +67,7 @@ async def _create(context: Context, request: Request) -> Response:
     model = context.check_model(given.model)
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
-    asked = await chat_ask(_sampled(given), context.service.model.stop_tokens, context.memory, client_of(request))
+    asked = await chat_ask(_sampled(given), context.service.model.stop_tokens, context.recall, client_of(request))
     shows = given.thinking is not None and given.thinking.type != "disabled"
     answer = _Answer(context, asked, model, shows)
     if given.stream:
@@ -101,7 +101,7 @@ def _chat(given: CountRequest) -> ChatRequest:
 def _sampled(given: MessagesRequest) -> ChatRequest:
     chat = _chat(given)
     chat.max_tokens, chat.temperature, chat.top_p = given.max_tokens, given.temperature, given.top_p
-    chat.top_k, chat.stop = given.top_k, given.stop_sequences
+    chat.top_k, chat.stop, chat.store = given.top_k, given.stop_sequences, given.store
     return chat
 
 
@@ -192,7 +192,7 @@ class _Answer:
         yield _event("message_stop")
 
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
-        async with aclosing(pieces_of(self.context, self.asked.ask, self.asked.box)) as pieces:
+        async with aclosing(pieces_of(self.context, self.asked)) as pieces:
             async for piece in pieces:
                 if self.shows_thinking or not (isinstance(piece, Said) and piece.kind == "reasoning"):
                     yield piece

@@ -19,7 +19,6 @@ from starlette.routing import Route
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled
-from ossia.server.ask import Ask
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import (
     Cached,
@@ -64,7 +63,7 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, ChatRequest)
     model = context.check_model(given.model)
-    asked = await chat_ask(given, context.service.model.stop_tokens, context.memory, client_of(request))
+    asked = await chat_ask(given, context.service.model.stop_tokens, context.recall, client_of(request))
     answer = _Answer(context, asked, model)
     if given.stream:
         wants_usage = bool(given.stream_options and given.stream_options.include_usage)
@@ -94,7 +93,7 @@ class _Answer:
 
     async def _choice(self, index: int) -> tuple[Choice, Done]:
         fold = _Fold(self.context.service.tokenizer)
-        async with aclosing(pieces_of(self.context, self.asked.nth(index), self.asked.box)) as pieces:
+        async with aclosing(pieces_of(self.context, self.asked, index)) as pieces:
             async for piece in pieces:
                 fold.add(piece)
         assert fold.done is not None, "an exchange ends in Done"
@@ -103,8 +102,8 @@ class _Answer:
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         dones: list[Done] = []
         tokenizer = self.context.service.tokenizer
-        box = plain(self.asked.box)
-        choices = [pieces_of(self.context, self.asked.nth(index), box) for index in range(self.asked.choices)]
+        asked = self.asked._replace(box=plain(self.asked.box))
+        choices = [pieces_of(self.context, asked, index) for index in range(asked.choices)]
         async with aclosing(merged(choices)) as pieces:
             begun: set[int] = set()
             async for index, piece in pieces:
@@ -130,14 +129,15 @@ def plain(box: Toolbox) -> Toolbox:
     return replace(box, called={to: replace(tool, custom=False) for to, tool in box.called.items()})
 
 
-async def pieces_of(context: Context, ask: Ask, box: Toolbox) -> AsyncGenerator[Piece, None]:
-    """An answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
-    speech = Speech(box, has_form=ask.how.response_format is not None)
+async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGenerator[Piece, None]:
+    """One answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
+    ask = asked.nth(index)
+    speech = Speech(asked.box, has_form=ask.how.response_format is not None)
     try:
         async with aclosing(context.service.answer(ask)) as events:
             async for event in events:
                 if isinstance(event, Done) and speech.calls:
-                    await remembered(context.memory, speech.calls)
+                    await remembered(context.memory if asked.stores else context.passing, speech.calls)
                 for piece in speech.tell(event):
                     yield piece
     except ApiError as error:
