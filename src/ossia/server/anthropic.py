@@ -33,28 +33,20 @@ from ossia.server.chat import pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import ChatMessage, ChatRequest, FunctionCall, Part, Thinking, ToolCall
 from ossia.server.context import Context
-from ossia.server.errors import ApiError, bad
+from ossia.server.errors import ANTHROPIC, bad
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said
-
-TYPES = {400: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
 
 
 def routes(context: Context) -> list[Route]:
     async def create(request: Request) -> Response:
-        try:
-            return await _create(context, request)
-        except ApiError as error:
-            return reply(_error(error), error.status, error.headers)
+        return await _create(context, request)
 
     async def count(request: Request) -> Response:
-        try:
-            given = await read(request, CountRequest)
-            context.check_model(given.model)
-            asked = await chat_ask(_chat(given), frozenset(), context.recall, "")
-            return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
-        except ApiError as error:
-            return reply(_error(error), error.status, error.headers)
+        given = await read(request, CountRequest)
+        context.check_model(given.model)
+        asked = await chat_ask(_chat(given), frozenset(), context.recall, "")
+        return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
 
     return [
         Route("/v1/messages", create, methods=["POST"]),
@@ -71,13 +63,8 @@ async def _create(context: Context, request: Request) -> Response:
     shows = given.thinking is not None and given.thinking.type != "disabled"
     answer = _Answer(context, asked, model, shows)
     if given.stream:
-        return EventStream(answer.frames(), lambda error: sse(_error(error), "error"))
+        return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"))
     return reply(await while_there(request, answer.whole()))
-
-
-def _error(error: ApiError) -> dict[str, object]:
-    kind = TYPES.get(error.status, "api_error" if error.status >= 500 else error.type)
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
 def _chat(given: CountRequest) -> ChatRequest:

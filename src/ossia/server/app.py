@@ -1,4 +1,4 @@
-"""The application: every route behind the guard, every failure in OpenAI's shape.
+"""The application: every route behind the guard, every failure in its API's shape.
 
 In: settings, service, and what is remembered. Out: an ASGI app. It does not know sockets or signals (`run` does).
 """
@@ -72,15 +72,16 @@ def web_chat() -> list[BaseRoute]:
     return [Route("/", show)]
 
 
-async def _refused(_: Request, error: ApiError) -> Response:
-    return refusal(error)
+async def _refused(request: Request, error: ApiError) -> Response:
+    return refusal(error, request.url.path)
 
 
 async def _not_served(request: Request, error: HTTPException) -> Response:
     """An address or a method that is not there."""
     message = f"{request.method} {request.url.path[:200]}: {error.detail}"
     code = "not_found" if error.status_code == 404 else "method_not_allowed"
-    return refusal(ApiError(error.status_code, message, code=code, headers=dict(error.headers or {})))
+    refused = ApiError(error.status_code, message, code=code, headers=dict(error.headers or {}))
+    return refusal(refused, request.url.path)
 
 
 async def _gone(_: Request, __: ClientDisconnect) -> Response:
@@ -89,4 +90,4 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """What nobody foresaw: said plainly, explained in the log alone."""
-    return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"))
+    return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"), request.url.path)

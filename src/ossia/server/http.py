@@ -48,8 +48,9 @@ def reply(value: object, status: int = 200, headers: dict[str, str] | None = Non
     return Response(encode(value), status, headers, media_type="application/json")
 
 
-def refusal(error: ApiError) -> Response:
-    return reply(error.body(), error.status, error.headers)
+def refusal(error: ApiError, path: str) -> Response:
+    """In the shape of the API under this path."""
+    return reply(error.body(path), error.status, error.headers)
 
 
 def sse(value: object, event: str | None = None) -> bytes:
@@ -110,7 +111,7 @@ class EventStream(Response):
         if self._started:
             await self._write(send, self.failed(error))
         else:
-            await refusal(error)(scope, receive, send)
+            await refusal(error, scope["path"])(scope, receive, send)
 
     async def _write(self, send: Send, frame: bytes) -> None:
         self._last = monotonic()
