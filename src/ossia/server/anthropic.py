@@ -29,7 +29,7 @@ from ossia.server.anthropic_wire import (
     Turn,
     Usage,
 )
-from ossia.server.chat import pieces_of
+from ossia.server.chat import advised, pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import ChatMessage, ChatRequest, FunctionCall, Part, Thinking, ToolCall
 from ossia.server.context import Context
@@ -62,9 +62,10 @@ async def _create(context: Context, request: Request) -> Response:
     asked = await chat_ask(_sampled(given), context.service.model.stop_tokens, context.recall, client_of(request))
     shows = given.thinking is not None and given.thinking.type != "disabled"
     answer = _Answer(context, asked, model, shows)
+    headers = await advised(context, asked)
     if given.stream:
-        return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"))
-    return reply(await while_there(request, answer.whole()))
+        return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
+    return reply(await while_there(request, answer.whole()), headers=headers)
 
 
 def _chat(given: CountRequest) -> ChatRequest:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ossia.server import anthropic, chat, completions, models, ollama, openapi
+from ossia.server.advice import HEADER
 from ossia.server.context import Context
 from ossia.server.errors import ApiError
 from ossia.server.guard import Guard
@@ -42,6 +43,7 @@ def app(context: Context) -> Starlette:
     middleware = [Middleware(Guard, settings=settings, metrics=context.service.metrics)]
     if settings.allow_origins:
         allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+        allowed["expose_headers"] = [HEADER]
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
     made = Starlette(
         routes=[*routes(context), *kept.routes(), *web_chat()],

@@ -5,7 +5,7 @@ In: Starlette's requests, and frames of bytes. Out: values, responses. It does n
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -78,9 +78,13 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, frames: AsyncGenerator[bytes, None], failed: Callable[[ApiError], bytes] = lambda e: sse(e.body())
+        self,
+        frames: AsyncGenerator[bytes, None],
+        failed: Callable[[ApiError], bytes] = lambda e: sse(e.body()),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.frames, self.failed = frames, failed
+        self._headers = [*EVENT_STREAM, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self.status_code, self.background = 200, None
         self._started, self._last = False, monotonic()
 
@@ -117,7 +121,7 @@ class EventStream(Response):
         self._last = monotonic()
         if not self._started:
             self._started = True
-            await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         await send({"type": "http.response.body", "body": frame, "more_body": True})
 
     async def _ping(self, send: Send) -> None:
