@@ -193,6 +193,7 @@ def serve(
     api_key: options.ApiKeys = None,
     allow_origin: options.Origins = None,
     allow_host: options.Hosts = None,
+    behind_proxy: options.BehindProxy = False,
     max_body: options.MaxBody = 32,
     max_running: options.MaxRunning = 256,
     max_waiting: options.MaxWaiting = 512,
@@ -215,6 +216,7 @@ def serve(
         settings = Settings(
             names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
             allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()),
+            behind_proxy=behind_proxy,
             max_body_bytes=int(max_body * 2**20), max_running=max_running, max_waiting=max_waiting,
             answer_seconds=answer_seconds, drain_seconds=drain_seconds,
             cache_bytes=None if cache_gb is None else int(cache_gb * 2**30), prefix_bytes=int(prefix_gb * 2**30),

@@ -111,8 +111,9 @@ def call(recipient: str, arguments: str) -> str:
 
 
 def last_user(prompt: str) -> str:
-    """What the user said last."""
-    return re.findall(r"<\|start\|>user<\|message\|>(.*?)<\|end\|>", prompt, re.DOTALL)[-1]
+    """What the user said last; nothing where the prompt has no user, as a warm-up's has not."""
+    said = re.findall(r"<\|start\|>user<\|message\|>(.*?)<\|end\|>", prompt, re.DOTALL)
+    return said[-1] if said else ""
 
 
 def last_tool(prompt: str) -> str | None:

@@ -3,12 +3,16 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from ossia.server.openapi import AnthropicRefusal, document
+from ossia.server.settings import Settings
 from tests.server.responses.world import CALL, FINAL, SAY, THINK
-from tests.server.scripted import Served, scripted, user
+from tests.server.scripted import Served, refusal, scripted, user
 
 TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+DOCUMENT = document()
 ADAPTIVE = {"type": "adaptive"}
 
 
@@ -92,6 +96,43 @@ def test_tokens_are_counted():
         counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")]}).json()["input_tokens"]
         usage = ask(served).json()["usage"]
     assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_who_may_not_come_in_is_told_so_in_anthropics_shape(path: str, streams: bool):
+    settings = Settings(api_keys=("long-secret",), max_body_bytes=2000, max_header_bytes=2000)
+    key, body = {"x-api-key": "long-secret"}, json.dumps({"stream": streams}).encode()
+    large = iter([body, b" " * 3000])
+    with scripted(settings=settings) as served:
+        post = served.client.post
+        refused = [
+            (post(path, content=body), 401, "authentication_error"),
+            (post(path, content=body, headers={"origin": "https://evil.example"}), 403, "permission_error"),
+            (post(path, content=body + b" " * 3000, headers=key), 413, "request_too_large"),
+            (post(path, content=large, headers=key), 413, "request_too_large"),
+            (post(path, content=body, headers={**key, "x": "y" * 3000}), 431, "invalid_request_error"),
+            (served.client.get(path, headers=key), 405, "invalid_request_error"),
+            (post(f"{path}/nothing", headers=key), 404, "not_found_error"),
+        ]
+        described = DOCUMENT["paths"][path]["post"]["responses"]
+    for answer, status, kind in refused:
+        assert answer.status_code == status
+        error = msgspec.convert(answer.json(), AnthropicRefusal)
+        assert (error.type, error.error.type) == ("error", kind)
+        assert status == 405 or "AnthropicRefusal" in str(described[str(status)])
+
+
+def test_another_path_has_openais_shape():
+    with scripted() as served:
+        assert refusal(served.client.post("/v1/messages2"))[0] == 404
+
+
+def test_a_refused_stream_is_in_anthropics_shape_as_well():
+    with scripted() as served:
+        answer = ask(served, stream=True, messages=[user("x" * 5000)])
+    assert answer.status_code == 400
+    assert msgspec.convert(answer.json(), AnthropicRefusal).error.type == "invalid_request_error"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,16 @@ def test_stop_strings_end_the_text():
     assert (choice["text"], choice["finish_reason"]) == ("one ", "stop")
 
 
+def test_a_stop_string_is_no_reader_who_left():
+    with scripted("one stop two<|return|>", "one stop two<|return|>", cached=1) as served:
+        whole = served.complete(prompt="xy", stop="stop", max_tokens=50)
+        streamed(served, prompt="xy", stop="stop", max_tokens=50)
+        metrics = served.client.get("/metrics").text
+    assert "ossia_cancelled_total 0.0" in metrics
+    assert whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+    assert served.script.closed == 2
+
+
 def test_logprobs_have_a_place_for_each_token():
     with scripted("abc<|return|>") as served:
         logprobs = served.complete(prompt="x", logprobs=2, max_tokens=50)["choices"][0]["logprobs"]

@@ -1,9 +1,14 @@
 """Who may come in, and what every answer that is a refusal looks like."""
 
+import asyncio
 import logging
 
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from ossia.server.context import Context
+from ossia.server.run import config_of
 from ossia.server.settings import Settings, is_loopback
 from tests.server.responses.world import FINAL, THINK
 from tests.server.scripted import refusal, scripted
@@ -122,6 +127,25 @@ def test_metrics_count_requests_and_tokens():
         assert f"\nossia_{name} " in text
     assert "ossia_first_token_seconds_count 1.0" in text
     assert "ossia_inter_token_seconds_count" in text
+
+
+@pytest.mark.parametrize(("settings", "client"), [(Settings(), "127.0.0.1"), (Settings(behind_proxy=True), "192.0.2.7")])
+def test_who_asks_is_what_a_proxy_says_only_where_there_is_one(settings: Settings, client: str):
+    with scripted(FINAL.format("ok"), settings=settings) as served:
+        config = config_of(Context(settings, served.service))
+    config.load()
+    heard: list[str] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        heard.append(scope["client"][0])
+
+    if isinstance(config.loaded_app, ProxyHeadersMiddleware):
+        config.loaded_app.app = app  # type: ignore[assignment]
+    else:
+        config.loaded_app = app
+    scope = {"type": "http", "scheme": "http", "client": ("127.0.0.1", 5), "headers": [(b"x-forwarded-for", b"192.0.2.7")]}
+    asyncio.run(config.loaded_app(scope, None, None))  # type: ignore[arg-type]
+    assert heard == [client]
 
 
 def test_models_have_the_names_they_were_given():

@@ -1,11 +1,13 @@
 """The OpenAPI document is true: every route is in it, and whatever is sent, the answer is one that it describes."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import schemathesis
@@ -17,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from ossia.server.app import app
@@ -65,6 +68,16 @@ def test_the_document_is_valid_and_served(client: TestClient):
     assert served.headers["content-type"] == "application/json"
     assert served.json() == DOCUMENT
     assert "ossia.server" not in served.text
+
+
+def test_a_body_that_does_not_come_is_in_the_document(client: TestClient):
+    async def never(_: Request) -> bytes:
+        return await asyncio.get_running_loop().create_future()
+
+    with patch("ossia.server.http.BODY_SECONDS", 0.01), patch.object(Request, "body", never):
+        statuses = {path: client.post(path, content=b"{}").status_code for path in POSTS}
+    assert set(statuses.values()) == {408}
+    assert all("408" in DOCUMENT["paths"][path]["post"]["responses"] for path in statuses)
 
 
 def test_names_in_the_document_are_the_wire_s_own():

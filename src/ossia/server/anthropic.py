@@ -4,6 +4,7 @@ In: its requests, read as a chat's. Out: its JSON, or its server-sent events.
 It does not know how answers are made, nor anything that a chat request does not.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, Iterator
@@ -28,32 +29,24 @@ from ossia.server.anthropic_wire import (
     Turn,
     Usage,
 )
-from ossia.server.chat import pieces_of
+from ossia.server.chat import advised, pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import ChatMessage, ChatRequest, FunctionCall, Part, Thinking, ToolCall
 from ossia.server.context import Context
-from ossia.server.errors import ApiError, bad
+from ossia.server.errors import ANTHROPIC, bad
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said
-
-TYPES = {400: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
 
 
 def routes(context: Context) -> list[Route]:
     async def create(request: Request) -> Response:
-        try:
-            return await _create(context, request)
-        except ApiError as error:
-            return reply(_error(error), error.status, error.headers)
+        return await _create(context, request)
 
     async def count(request: Request) -> Response:
-        try:
-            given = await read(request, CountRequest)
-            context.check_model(given.model)
-            asked = await chat_ask(_chat(given), frozenset(), context.memory, "")
-            return reply({"input_tokens": context.service.count(asked.ask.messages)})
-        except ApiError as error:
-            return reply(_error(error), error.status, error.headers)
+        given = await read(request, CountRequest)
+        context.check_model(given.model)
+        asked = await chat_ask(_chat(given), frozenset(), context.recall, "")
+        return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
 
     return [
         Route("/v1/messages", create, methods=["POST"]),
@@ -66,17 +59,13 @@ async def _create(context: Context, request: Request) -> Response:
     model = context.check_model(given.model)
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
-    asked = await chat_ask(_sampled(given), context.service.model.stop_tokens, context.memory, client_of(request))
+    asked = await chat_ask(_sampled(given), context.service.model.stop_tokens, context.recall, client_of(request))
     shows = given.thinking is not None and given.thinking.type != "disabled"
     answer = _Answer(context, asked, model, shows)
+    headers = await advised(context, asked)
     if given.stream:
-        return EventStream(answer.frames(), lambda error: sse(_error(error), "error"))
-    return reply(await while_there(request, answer.whole()))
-
-
-def _error(error: ApiError) -> dict[str, object]:
-    kind = TYPES.get(error.status, "api_error" if error.status >= 500 else error.type)
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+        return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
+    return reply(await while_there(request, answer.whole()), headers=headers)
 
 
 def _chat(given: CountRequest) -> ChatRequest:
@@ -100,7 +89,7 @@ def _chat(given: CountRequest) -> ChatRequest:
 def _sampled(given: MessagesRequest) -> ChatRequest:
     chat = _chat(given)
     chat.max_tokens, chat.temperature, chat.top_p = given.max_tokens, given.temperature, given.top_p
-    chat.top_k, chat.stop = given.top_k, given.stop_sequences
+    chat.top_k, chat.stop, chat.store = given.top_k, given.stop_sequences, given.store
     return chat
 
 
@@ -191,7 +180,7 @@ class _Answer:
         yield _event("message_stop")
 
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
-        async with aclosing(pieces_of(self.context, self.asked.ask, self.asked.box)) as pieces:
+        async with aclosing(pieces_of(self.context, self.asked)) as pieces:
             async for piece in pieces:
                 if self.shows_thinking or not (isinstance(piece, Said) and piece.kind == "reasoning"):
                     yield piece

@@ -49,12 +49,15 @@ class CountRequest(Struct):
 
 
 class MessagesRequest(CountRequest):
+    """store is not Anthropic's: false as in OpenAI's APIs."""
+
     max_tokens: int | None = None
     stream: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     stop_sequences: list[str] | None = None
+    store: bool | None = None
 
 
 class Usage(Struct):

@@ -1,4 +1,4 @@
-"""The application: every route behind the guard, every failure in OpenAI's shape.
+"""The application: every route behind the guard, every failure in its API's shape.
 
 In: settings, service, and what is remembered. Out: an ASGI app. It does not know sockets or signals (`run` does).
 """
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ossia.server import anthropic, chat, completions, models, ollama, openapi
+from ossia.server.advice import HEADER
 from ossia.server.context import Context
 from ossia.server.errors import ApiError
 from ossia.server.guard import Guard
@@ -42,6 +43,7 @@ def app(context: Context) -> Starlette:
     middleware = [Middleware(Guard, settings=settings, metrics=context.service.metrics)]
     if settings.allow_origins:
         allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+        allowed["expose_headers"] = [HEADER]
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
     made = Starlette(
         routes=[*routes(context), *kept.routes(), *web_chat()],
@@ -72,8 +74,8 @@ def web_chat() -> list[BaseRoute]:
     return [Route("/", show)]
 
 
-async def _refused(_: Request, error: ApiError) -> Response:
-    return refusal(error)
+async def _refused(request: Request, error: ApiError) -> Response:
+    return refusal(error, request.url.path)
 
 
 async def _not_served(request: Request, error: HTTPException) -> Response:
@@ -83,7 +85,8 @@ async def _not_served(request: Request, error: HTTPException) -> Response:
     message = (
         f"{request.method} {request.url.path[:200]}: {what}; OpenAI's API is under /v1, and /openapi.json lists all"
     )
-    return refusal(ApiError(error.status_code, message, code=code, headers=dict(error.headers or {})))
+    refused = ApiError(error.status_code, message, code=code, headers=dict(error.headers or {}))
+    return refusal(refused, request.url.path)
 
 
 async def _gone(_: Request, __: ClientDisconnect) -> Response:
@@ -92,4 +95,4 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """What nobody foresaw: said plainly, explained in the log alone."""
-    return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"))
+    return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"), request.url.path)

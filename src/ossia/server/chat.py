@@ -7,8 +7,8 @@ It does not know how requests are read (`chat_input`), nor how answers are made 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled
-from ossia.server.ask import Ask
+from ossia.server.advice import header, loosened
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import (
     Cached,
@@ -64,12 +64,32 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, ChatRequest)
     model = context.check_model(given.model)
-    asked = await chat_ask(given, context.service.model.stop_tokens, context.memory, client_of(request))
-    answer = _Answer(context, asked, model)
+    asked = await chat_ask(given, context.service.model.stop_tokens, context.recall, client_of(request))
+    answer, headers = _Answer(context, asked, model), await advised(context, asked)
     if given.stream:
         wants_usage = bool(given.stream_options and given.stream_options.include_usage)
-        return EventStream(answer.frames(wants_usage))
-    return reply(await while_there(request, answer.whole()))
+        return EventStream(answer.frames(wants_usage), headers=headers)
+    return reply(await while_there(request, answer.whole()), headers=headers)
+
+
+async def advised(context: Context, asked: ChatAsk) -> dict[str, str]:
+    """The header that says what of the tools was left out or is not enforced."""
+    ask, box = asked.ask, asked.box
+    if not box.called:
+        return header(box.warnings)
+    with _named_as_here():
+        return header([*box.warnings, *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box)])
+
+
+@contextmanager
+def _named_as_here() -> Iterator[None]:
+    """Refusals name the form of an answer as this API does."""
+    try:
+        yield
+    except ApiError as error:
+        if error.param == "format":
+            error.param = "response_format"
+        raise
 
 
 @dataclass(slots=True)
@@ -94,7 +114,7 @@ class _Answer:
 
     async def _choice(self, index: int) -> tuple[Choice, Done]:
         fold = _Fold(self.context.service.tokenizer)
-        async with aclosing(pieces_of(self.context, self.asked.nth(index), self.asked.box)) as pieces:
+        async with aclosing(pieces_of(self.context, self.asked, index)) as pieces:
             async for piece in pieces:
                 fold.add(piece)
         assert fold.done is not None, "an exchange ends in Done"
@@ -103,8 +123,8 @@ class _Answer:
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         dones: list[Done] = []
         tokenizer = self.context.service.tokenizer
-        box = plain(self.asked.box)
-        choices = [pieces_of(self.context, self.asked.nth(index), box) for index in range(self.asked.choices)]
+        asked = self.asked._replace(box=plain(self.asked.box))
+        choices = [pieces_of(self.context, asked, index) for index in range(asked.choices)]
         async with aclosing(merged(choices)) as pieces:
             begun: set[int] = set()
             async for index, piece in pieces:
@@ -130,20 +150,17 @@ def plain(box: Toolbox) -> Toolbox:
     return replace(box, called={to: replace(tool, custom=False) for to, tool in box.called.items()})
 
 
-async def pieces_of(context: Context, ask: Ask, box: Toolbox) -> AsyncGenerator[Piece, None]:
-    """An answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
-    speech = Speech(box, has_form=ask.how.response_format is not None)
-    try:
+async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGenerator[Piece, None]:
+    """One answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
+    ask = asked.nth(index)
+    speech = Speech(asked.box, has_form=ask.how.response_format is not None)
+    with _named_as_here():
         async with aclosing(context.service.answer(ask)) as events:
             async for event in events:
                 if isinstance(event, Done) and speech.calls:
-                    await remembered(context.memory, speech.calls)
+                    await remembered(context.memory if asked.stores else context.passing, speech.calls)
                 for piece in speech.tell(event):
                     yield piece
-    except ApiError as error:
-        if error.param == "format":
-            error.param = "response_format"
-        raise
 
 
 async def together(works: list[Coroutine[Any, Any, T]]) -> list[T]:

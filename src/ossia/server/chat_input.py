@@ -13,7 +13,7 @@ from ossia.chat import Answering
 from ossia.harmony.messages import Message, ResponseFormat, assistant, developer, tool, user
 from ossia.server.ask import ANY_OBJECT, Ask, conversation, effort_of, sampling, stops
 from ossia.server.chat_wire import ChatMessage, ChatRequest, Form, Part, Thinking, ToolCall
-from ossia.server.context import Kept, Memory, recalled
+from ossia.server.context import Kept, Recall, recalled
 from ossia.server.errors import bad
 from ossia.server.tooling import Toolbox, toolbox
 from ossia.server.wire import encode, same_json
@@ -23,11 +23,12 @@ TEXT = ("text", "input_text", "output_text")
 
 
 class ChatAsk(NamedTuple):
-    """An ask, the tools by which to read its calls, and how many answers are wanted."""
+    """An ask, the tools by which to read its calls, and how many answers are wanted. stores: on a disk, too."""
 
     ask: Ask
     box: Toolbox
     choices: int
+    stores: bool
 
     def nth(self, index: int) -> Ask:
         """The ask for one of several answers: each has a seed of its own."""
@@ -38,7 +39,7 @@ class ChatAsk(NamedTuple):
         return replace(self.ask, how=how)
 
 
-async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], memory: Memory, client: str) -> ChatAsk:
+async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: Recall, client: str) -> ChatAsk:
     """Read a request. Everything that it can be refused for, but its length and its schemas, is found here."""
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
@@ -47,7 +48,7 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], memory: Me
             raise bad(name, f"{name} is not supported: leave it out, or 0", "unsupported_parameter")
     box = toolbox(request.tools, request.tool_choice if request.tools else None)
     form = _form(request.response_format)
-    said = _History(request.messages, box, await recalled(memory, _call_ids(request.messages))).said()
+    said = _History(request.messages, box, await recalled(recall, _call_ids(request.messages))).said()
     longest = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     field = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
     params = sampling(
@@ -74,7 +75,7 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], memory: Me
     )
     effort = effort_of(request.reasoning_effort) or effort_of(thinks.effort, "reasoning.effort")
     messages = conversation(effort, said, box.spaces, (form,) if form else ())
-    return ChatAsk(Ask(messages, how, stops(request.stop), client), box, _choices(request.n))
+    return ChatAsk(Ask(messages, how, stops(request.stop), client), box, _choices(request.n), request.store is not False)
 
 
 def _call_ids(messages: Sequence[ChatMessage]) -> list[str]:

@@ -98,6 +98,7 @@ class ChatRequest(Struct):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    store: bool | None = None
 
 
 class Cached(Struct):

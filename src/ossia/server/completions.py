@@ -4,6 +4,7 @@ In: prompts. Out: OpenAI's JSON, or server-sent events that end in [DONE].
 It does not know harmony: a prompt's text is text, control tokens can be given as token ids only.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -89,7 +90,8 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, CompletionRequest)
     model = context.check_model(given.model)
-    answer = _Answer(context, given, _prompts(given.prompt, context.service.tokenizer), client_of(request), model)
+    prompts = await asyncio.to_thread(_prompts, given.prompt, context.service.tokenizer)
+    answer = _Answer(context, given, prompts, client_of(request), model)
     answer.params()
     if given.stream:
         return EventStream(answer.frames(bool(given.stream_options and given.stream_options.include_usage)))
@@ -193,7 +195,8 @@ class _Answer:
         params = self.params()
         if params.seed is not None:
             params = replace(params, seed=params.seed + 1_000_003 * (index % (self.asked.n or 1)))
-        async with aclosing(self.context.service.continuation(prompt, params, self.client)) as told:
+        service = self.context.service
+        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished)) as told:
             async for each in told:
                 if isinstance(each, Counts):
                     self.cached += each.cached_tokens
@@ -201,8 +204,6 @@ class _Answer:
                 self.made += 1
                 if piece := writer.write(each):
                     yield piece
-                if writer.finished:
-                    break
         if not writer.finished:
             yield writer.cut()
 

@@ -5,8 +5,9 @@ In and out: references only. It does not know any route.
 
 import asyncio
 import logging
+import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +19,7 @@ from ossia.server.settings import Settings
 
 log = logging.getLogger("ossia.server")
 Kept: TypeAlias = Mapping[str, Sequence[Message]]  # by the call that they led to
+Recall: TypeAlias = Callable[[str], tuple[Message, ...]]
 
 
 class Memory(Protocol):
@@ -31,34 +33,38 @@ class Memory(Protocol):
 
 
 class Recent:
-    """A `Memory` of the last calls, for as long as the process lives. most: tokens of them that are kept."""
+    """A `Memory` of the calls used last, of so many bytes, for as long as the process lives. Nothing of it is on disk."""
 
-    def __init__(self, most: int = 2_000_000) -> None:
-        self._most, self._held = most, 0
+    def __init__(self, most_bytes: int = 64 << 20) -> None:
+        self._most_bytes, self._bytes = most_bytes, 0
         self._calls: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
         self._lock = Lock()
 
     def remember(self, call_id: str, messages: Sequence[Message]) -> None:
         with self._lock:
-            self._held += _size(messages) - _size(self._calls.pop(call_id, ()))
+            self._bytes += _size(messages) - _size(self._calls.pop(call_id, ()))
             self._calls[call_id] = tuple(messages)
-            while self._held > self._most:
-                self._held -= _size(self._calls.popitem(last=False)[1])
+            while self._bytes > self._most_bytes:
+                self._bytes -= _size(self._calls.popitem(last=False)[1])
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
-        return self._calls.get(call_id, ())
+        with self._lock:
+            if call_id in self._calls:
+                self._calls.move_to_end(call_id)
+            return self._calls.get(call_id, ())
 
 
 def _size(messages: Sequence[Message]) -> int:
-    return sum(16 + len(message.tokens or message.text) for message in messages)  # an empty one is no free one
+    """Bytes in memory, about: a message's own, its text's, and a pointer and a number for each of its tokens."""
+    return sum(500 + sys.getsizeof(each.text) + 40 * len(each.tokens or ()) for each in messages)
 
 
-async def recalled(memory: Memory, call_ids: Sequence[str]) -> Kept:
+async def recalled(recall: Recall, call_ids: Sequence[str]) -> Kept:
     """What is remembered of these calls. A memory that fails is one that remembers nothing."""
     if not call_ids:
         return {}
     try:
-        return await asyncio.to_thread(lambda: {call: kept for call in call_ids if (kept := memory.recall(call))})
+        return await asyncio.to_thread(lambda: {call: kept for call in call_ids if (kept := recall(call))})
     except Exception:
         log.exception("earlier calls could not be looked up")
         return {}
@@ -75,17 +81,25 @@ async def remembered(memory: Memory, calls: Kept) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """store: the Responses API's, opaque to the other routes; None where there is none."""
+    """store: the Responses API's, opaque to the other routes; None where there is none.
+
+    memory: of calls; it may be on disk. passing: of those that may not be written (`store: false`).
+    """
 
     settings: Settings
     service: Service
     memory: Memory = field(default_factory=Recent)
     store: Any = None
+    passing: Recent = field(default_factory=Recent)
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the model may be called; the first is its own."""
         return tuple(dict.fromkeys((*self.service.names, *self.settings.names)))
+
+    def recall(self, call_id: str) -> tuple[Message, ...]:
+        """What is remembered with this call, wherever that is. It may wait for a disk."""
+        return self.passing.recall(call_id) or self.memory.recall(call_id)
 
     def check_model(self, name: str | None) -> str:
         """The name that a client gave, if it is one of ours. Raises ApiError 404 for another."""

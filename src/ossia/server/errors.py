@@ -1,6 +1,6 @@
 """What a client is told when its request cannot be answered.
 
-In: a status and words. Out: the JSON that OpenAI's clients read.
+In: a status and words. Out: the JSON that OpenAI's clients read, or, under /v1/messages, Anthropic's.
 It does not know HTTP beyond that, nor what went wrong.
 """
 
@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+ANTHROPIC = "/v1/messages"
+ANTHROPIC_TYPES = {**TYPES, 413: "request_too_large", 503: "overloaded_error"}
 
 
 class ApiError(Exception):
-    """A refusal in OpenAI's shape. `param` is the field at fault (a dotted path), `code` what a program can compare."""
+    """A refusal. `param` is the field at fault (a dotted path), `code` what a program can compare."""
 
     def __init__(
         self,
@@ -28,7 +30,11 @@ class ApiError(Exception):
         self.type = type or TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.headers = dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
+    def body(self, path: str = "") -> dict[str, Any]:
+        """In OpenAI's shape, or the one of the API under this path."""
+        if path == ANTHROPIC or path.startswith(f"{ANTHROPIC}/"):
+            kind = ANTHROPIC_TYPES.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")
+            return {"type": "error", "error": {"type": kind, "message": self.message}}
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 

@@ -22,7 +22,7 @@ OPEN = ("/", "/health")  # to anyone: they say nothing that is anybody's
 
 
 class Guard:
-    """Refuses what may not come in, in OpenAI's shape."""
+    """Refuses what may not come in, in the shape of the API that was asked."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
@@ -38,7 +38,7 @@ class Guard:
             limited = _limited(receive, self.settings.max_body_bytes)
             await self.app(scope, limited, note.send)
         except ApiError as error:
-            await refusal(error)(scope, receive, note.send)
+            await refusal(error, scope["path"])(scope, receive, note.send)
         except Exception:
             note.status = 500
             raise

@@ -5,7 +5,7 @@ In: Starlette's requests, and frames of bytes. Out: values, responses. It does n
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -48,8 +48,9 @@ def reply(value: object, status: int = 200, headers: dict[str, str] | None = Non
     return Response(encode(value), status, headers, media_type="application/json")
 
 
-def refusal(error: ApiError) -> Response:
-    return reply(error.body(), error.status, error.headers)
+def refusal(error: ApiError, path: str) -> Response:
+    """In the shape of the API under this path."""
+    return reply(error.body(path), error.status, error.headers)
 
 
 def sse(value: object, event: str | None = None) -> bytes:
@@ -77,9 +78,13 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, frames: AsyncGenerator[bytes, None], failed: Callable[[ApiError], bytes] = lambda e: sse(e.body())
+        self,
+        frames: AsyncGenerator[bytes, None],
+        failed: Callable[[ApiError], bytes] = lambda e: sse(e.body()),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.frames, self.failed = frames, failed
+        self._headers = [*EVENT_STREAM, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self.status_code, self.background = 200, None
         self._started, self._last = False, monotonic()
 
@@ -110,13 +115,13 @@ class EventStream(Response):
         if self._started:
             await self._write(send, self.failed(error))
         else:
-            await refusal(error)(scope, receive, send)
+            await refusal(error, scope["path"])(scope, receive, send)
 
     async def _write(self, send: Send, frame: bytes) -> None:
         self._last = monotonic()
         if not self._started:
             self._started = True
-            await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         await send({"type": "http.response.body", "body": frame, "more_body": True})
 
     async def _ping(self, send: Send) -> None:

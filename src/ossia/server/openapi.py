@@ -22,7 +22,7 @@ from ossia.server.wire import JsonDict
 
 PLACE = re.compile(r"\{(\w+)(?::path)?\}")
 ALWAYS = (401, 403, 431, 500)  # what any route may answer
-WITH_BODY = (400, 413)
+WITH_BODY = (400, 408, 413)
 WITH_MODEL = (404, 429, 503)
 
 
@@ -239,6 +239,7 @@ def _reason(status: int) -> str:
         401: "no API key, or a wrong one",
         403: "this host or origin may not ask",
         404: "there is no such thing",
+        408: "the body did not come in time",
         413: "the body is too large",
         429: "too many requests wait: try again later",
         431: "the headers are too large",

@@ -34,6 +34,9 @@ Origins = Annotated[list[str] | None, _option(_SECURITY, "Web pages from there m
 Hosts = Annotated[
     list[str] | None, _option(_SECURITY, "This machine's name behind a proxy; repeatable.", "--allow-host")
 ]
+BehindProxy = Annotated[
+    bool, _option(_SECURITY, "A proxy on this machine says who asks (X-Forwarded-For).", "--behind-proxy")
+]
 
 MaxBody = Annotated[float, _option(_LIMITS, "Megabytes of a request.", "--max-body-mb")]
 MaxRunning = Annotated[int, _option(_LIMITS, "Answers at a time.")]

@@ -38,19 +38,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
     with listen(settings.host, settings.port) as listener:
         context = context_of(load(), settings)
         told = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
-        config = uvicorn.Config(
-            app(context),
-            http=protocol(settings.max_header_bytes),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEPT_SECONDS,
-            timeout_graceful_shutdown=LAST_SECONDS,
-        )
-        server = Server(config, context, lambda: say(told))
+        server = Server(config_of(context), context, lambda: say(told))
         try:
             asyncio.run(server.serve([listener]))
         finally:
@@ -58,6 +46,24 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
                 context.store.close()
         if not server.started:
             raise OSError("the server did not start: the log says why")
+
+
+def config_of(context: Context) -> uvicorn.Config:
+    """What uvicorn is told. Of its own accord it would believe any process of this machine about who asks."""
+    settings = context.settings
+    return uvicorn.Config(
+        app(context),
+        http=protocol(settings.max_header_bytes),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=settings.behind_proxy,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEPT_SECONDS,
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
 
 
 def context_of(model: Model, settings: Settings) -> Context:

@@ -93,7 +93,7 @@ class Service:
         await asyncio.to_thread(self._worker.close)
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that these messages make."""
+        """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
         return len(render(self.tokenizer, messages, next_role="assistant"))
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Event, None]:
@@ -138,9 +138,16 @@ class Service:
                 self._end(run)
 
     async def continuation(
-        self, prompt: Sequence[int], params: SamplingParams, client: str = ""
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        client: str = "",
+        enough: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Sampled | Usage, None]:
-        """What the model says after these very tokens, without any form, and at the end what it took; otherwise as `answer`."""
+        """What the model says after these very tokens, without any form, and at the end what it took; otherwise as `answer`.
+
+        enough: whether the reader wants no more. Who closes it instead has left.
+        """
         self._refuse_when_closed()
         self._answers += 1
         run: _Run | None = None
@@ -148,6 +155,8 @@ class Service:
             run = await self._begin(client, list(prompt), params, None, "prompt")
             while (sampled := await run.next()) is not None:
                 yield sampled
+                if enough():
+                    break
             yield Usage(len(prompt), run.tokens, 0, run.cached_tokens)
         except (GeneratorExit, asyncio.CancelledError):
             self.metrics.cancelled.inc()

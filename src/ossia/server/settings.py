@@ -10,7 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log."""
+    """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log.
+
+    behind_proxy: a proxy on this machine says who asks; else any process here could choose to be anybody.
+    """
 
     names: tuple[str, ...] = ()
     host: str = "127.0.0.1"
@@ -18,6 +21,7 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    behind_proxy: bool = False
     max_body_bytes: int = 32 << 20
     max_header_bytes: int = 64 << 10
     max_running: int = 256

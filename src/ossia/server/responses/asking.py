@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import msgspec
 
-from ossia.chat import Answering, rules_for
+from ossia.chat import Answering
 from ossia.engine.request import SamplingParams
 from ossia.harmony.messages import JsonObject, Message, ResponseFormat, developer
+from ossia.server.advice import loosened
 from ossia.server.ask import ANY_OBJECT, Ask, conversation, effort_of, sampling
 from ossia.server.context import Context
 from ossia.server.errors import ApiError, bad
@@ -22,7 +23,6 @@ from ossia.server.responses import wire
 from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Telling
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
-from ossia.server.service import impossible
 from ossia.server.store import Item, Store, StoreError
 from ossia.server.tables import MissingError
 from ossia.server.tooling import Toolbox, toolbox
@@ -165,9 +165,7 @@ def _composed(
     box = toolbox(request.tools, request.tool_choice)
     warnings += box.warnings
     before = [entry_of(item, "input") for item in earlier]
-    said = messages_of(
-        [*before, *given], box, lambda sealed: desk.seal.open(sealed, service.name), desk.context.memory.recall
-    )
+    said = messages_of([*before, *given], box, lambda sealed: desk.seal.open(sealed, service.name), desk.context.recall)
     if request.instructions:
         said.insert(0, developer(request.instructions))
     formats, schema = _format(request.text)
@@ -181,7 +179,10 @@ def _composed(
         response_format=schema,
         thinking_budget=reasoning.max_tokens,
     )
-    warnings += _loosened(desk.context, messages, how, box)
+    try:  # in the background nobody would be there to hear of it later
+        warnings += loosened(service, messages, how, box)
+    except ApiError as error:
+        raise renamed(error) from error
     response = _response(request, service.name, box, _keeps(desk, request, warnings))
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
@@ -193,19 +194,6 @@ def _composed(
         conversation_of(request),
         response.store,
     )
-
-
-def _loosened(context: Context, messages: Sequence[Message], how: Answering, box: Toolbox) -> list[str]:
-    """What of the tools' schemas will not be enforced. Raises ApiError (400) for rules that cannot be: in the background
-    nobody would be there to hear of it later.
-    """
-    try:
-        dropped = rules_for(context.service.grammars, messages, how).dropped
-    except ValueError as error:
-        raise renamed(impossible(error)) from error
-    return [
-        f"{box.called[to].name}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in box.called
-    ]
 
 
 def renamed(error: ApiError) -> ApiError:

@@ -124,9 +124,8 @@ def _texts(content: str | list[Part] | None, at: str) -> list[str]:
         return [] if content is None else [content]
     for number, part in enumerate(content):
         if part.type not in TEXT_PARTS:
-            raise bad(
-                f"{at}[{number}]", f"the model reads text only: a part of type {part.type!r} cannot be given to it"
-            )
+            message = f"the model reads text only: a part of type {part.type[:40]!r} cannot be given to it"
+            raise bad(f"{at}[{number}]", message, "unsupported_content")
     return [part.text or part.refusal or "" for part in content]
 
 

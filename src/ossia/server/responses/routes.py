@@ -3,6 +3,7 @@
 In: the context. Out: routes, and what has to live as long as they do. They do not know how items become messages.
 """
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator
@@ -68,9 +69,8 @@ class Responses:
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.Request)
         asked = await compose(self.desk, body, client_of(request))
-        return reply(
-            {"object": "response.input_tokens", "input_tokens": self.desk.context.service.count(asked.ask.messages)}
-        )
+        tokens = await asyncio.to_thread(self.desk.context.service.count, asked.ask.messages)
+        return reply({"object": "response.input_tokens", "input_tokens": tokens})
 
     async def compact(self, request: Request) -> Response:
         remedy = "send truncation='auto', or summarize the conversation in a request of your own"

@@ -1,0 +1,35 @@
+"""What of a request was left out or is not enforced, said without refusing it.
+
+In: what the tools' schemas cannot hold the model to, and warnings in words. Out: words, and the header that carries them.
+It does not know which API asked.
+"""
+
+from collections.abc import Sequence
+
+from ossia.chat import Answering, rules_for
+from ossia.harmony.messages import Message
+from ossia.server.service import Service, impossible
+from ossia.server.tooling import Toolbox
+
+HEADER = "x-ossia-warnings"
+LONGEST_HEADER = 1000  # proxies refuse long ones
+
+
+def loosened(service: Service, messages: Sequence[Message], how: Answering, box: Toolbox) -> list[str]:
+    """What of the tools' schemas will not be enforced. Raises ApiError (400) for rules that cannot be.
+
+    For any thread but the event loop's: it compiles schemas.
+    """
+    try:
+        dropped = rules_for(service.grammars, messages, how).dropped
+    except ValueError as error:
+        raise impossible(error) from error
+    return [
+        f"{box.called[to].name}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in box.called
+    ]
+
+
+def header(warnings: Sequence[str]) -> dict[str, str]:
+    """No header where there are none. Names of tools may hold anything; a header only printable ASCII: the rest is escaped."""
+    said = "; ".join(warnings).encode("unicode_escape").decode("ascii")
+    return {HEADER: said[:LONGEST_HEADER]} if said else {}

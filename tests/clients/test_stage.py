@@ -1,0 +1,24 @@
+"""The stage for the clients is set before they come: what it says needs no user to have spoken."""
+
+import asyncio
+
+import pytest
+
+from ossia.server.service import Service
+from tests.clients.part import part
+from tests.server.actor import Actor, stage
+from tests.vocabularies import o200k
+
+
+def test_the_actor_can_be_warmed_up(caplog: pytest.LogCaptureFixture):
+    actor = Actor(o200k(), part)
+
+    async def warmed() -> None:
+        service = Service(stage(o200k()), make_engine=lambda: actor)
+        service.start()
+        await service.warm()
+        await service.close()
+
+    asyncio.run(warmed())
+    assert actor.prompts
+    assert not caplog.records
