@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
-from ossia.server.openapi import AnthropicRefusal, document
+from ossia.server.openapi import document
 from ossia.server.settings import Settings
 from tests.server.responses.world import CALL, FINAL, SAY, THINK
 from tests.server.scripted import Served, refusal, scripted, user
@@ -118,8 +117,9 @@ def test_who_may_not_come_in_is_told_so_in_anthropics_shape(path: str, streams: 
         described = DOCUMENT["paths"][path]["post"]["responses"]
     for answer, status, kind in refused:
         assert answer.status_code == status
-        error = msgspec.convert(answer.json(), AnthropicRefusal)
-        assert (error.type, error.error.type) == ("error", kind)
+        told = answer.json()
+        assert set(told["error"]) == {"type", "message"}
+        assert (told["type"], told["error"]["type"]) == ("error", kind)
         assert status == 405 or "AnthropicRefusal" in str(described[str(status)])
 
 
@@ -132,7 +132,8 @@ def test_a_refused_stream_is_in_anthropics_shape_as_well():
     with scripted() as served:
         answer = ask(served, stream=True, messages=[user("x" * 5000)])
     assert answer.status_code == 400
-    assert msgspec.convert(answer.json(), AnthropicRefusal).error.type == "invalid_request_error"
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(

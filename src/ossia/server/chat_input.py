@@ -75,7 +75,9 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: Re
     )
     effort = effort_of(request.reasoning_effort) or effort_of(thinks.effort, "reasoning.effort")
     messages = conversation(effort, said, box.spaces, (form,) if form else ())
-    return ChatAsk(Ask(messages, how, stops(request.stop), client), box, _choices(request.n), request.store is not False)
+    return ChatAsk(
+        Ask(messages, how, stops(request.stop), client), box, _choices(request.n), request.store is not False
+    )
 
 
 def _call_ids(messages: Sequence[ChatMessage]) -> list[str]:
