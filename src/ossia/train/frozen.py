@@ -91,11 +91,13 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
         pairs = torch.from_numpy(_PAIRS).to(blocks.device, dtype)
         values = torch.nn.functional.embedding(blocks.reshape(-1).int(), pairs).reshape(-1, QBLOCK)
         return values.mul_(_powers(scales).to(dtype).reshape(-1, 1)).reshape(shape)
+    # not Tensor.numpy(): it would make the storage one that FSDP cannot free
+    host = Mxfp4(np.from_dlpack(blocks), np.from_dlpack(scales))
     if dtype != torch.bfloat16:
-        return torch.from_numpy(unpack_mxfp4(Mxfp4(blocks.numpy(), scales.numpy()))).to(dtype)
+        return torch.from_numpy(unpack_mxfp4(host)).to(dtype)
     # NumPy's take is several times as fast on a CPU as torch's index_select
     pairs = np.empty(blocks.numel(), np.uint32)
-    np.take(_PAIRS_BF16, blocks.numpy().reshape(-1), out=pairs, mode="clip")
+    np.take(_PAIRS_BF16, host.blocks.reshape(-1), out=pairs, mode="clip")
     values = torch.from_numpy(pairs.view(np.int16)).view(torch.bfloat16).reshape(-1, QBLOCK)
     return values.mul_(_powers(scales).bfloat16().reshape(-1, 1)).reshape(shape)
 
