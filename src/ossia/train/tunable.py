@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ossia.kernels import AttentionShape, Batch, HostArray
-from ossia.kernels.reference import Attention, ReferenceOps, Routing, rms_norm, swiglu
+from ossia.kernels.reference import Attention, ReferenceOps, Routing, rms_norm
 from ossia.model.checkpoint import Checkpoint, LayerTensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Layer, block
@@ -26,6 +26,7 @@ from ossia.quant import Mxfp4
 from ossia.train.attention import packed_attention
 from ossia.train.chunked_loss import row_losses
 from ossia.train.frozen import DenseWeight, Frozen, PackedWeight, Update, grouped_linear
+from ossia.train.lean_swiglu import lean_swiglu
 from ossia.train.lora import Adapter, Lora, Target, chosen
 
 
@@ -95,14 +96,13 @@ class TuneOps(ReferenceOps):
         return Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE)
 
     def experts_add(self, routing: Routing, up: Any, down: Any, limit: float, residual_TD: Tensor) -> Tensor:
-        """Rows sorted by expert go through all experts as one; SwiGLU's inner values are computed again for the gradient."""
+        """Rows sorted by expert go through all experts as one."""
         k, experts = routing.experts_TK.shape[1], routing.logits_TE.shape[1]
         flat = routing.experts_TK.reshape(-1)
         order = torch.argsort(flat, stable=True)
         counts = torch.bincount(flat, minlength=experts).tolist()
         rows = order // k
-        h_MU = up(routing.x_TD[rows], counts)
-        h_MF: Tensor = checkpoint(swiglu, h_MU, limit, use_reentrant=False, preserve_rng_state=False)  # type: ignore[assignment]
+        h_MF = lean_swiglu(up(routing.x_TD[rows], counts), limit)
         weights_M1 = routing.weights_TK.reshape(-1)[order][:, None].to(residual_TD.dtype)
         return residual_TD.index_add(0, rows, down(h_MF, counts) * weights_M1)
 
