@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-SCORES = 1 << 24  # scores computed at a time, over all heads
+SCORES = 1 << 23  # scores computed at a time, over all heads
 
 
 def packed_attention(

@@ -26,7 +26,7 @@ from ossia.quant import Mxfp4
 from ossia.train.attention import packed_attention
 from ossia.train.chunked_loss import row_losses
 from ossia.train.frozen import DenseWeight, Frozen, PackedWeight, Update, grouped_linear
-from ossia.train.lean_swiglu import lean_swiglu
+from ossia.train.activation import lean_swiglu
 from ossia.train.lora import Adapter, Lora, Target, chosen
 
 

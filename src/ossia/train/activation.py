@@ -12,7 +12,7 @@ from torch import Tensor
 from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.reference import swiglu
 
-ELEMENTS = 1 << 21  # of the input, worked on at a time
+ELEMENTS = 1 << 20  # of the input, worked on at a time
 
 
 def lean_swiglu(x_MU: Tensor, limit: float) -> Tensor:
