@@ -213,7 +213,10 @@ def test_an_adapter_comes_back_to_the_bit(tmp_path: Path, targets: tuple[str, ..
     assert back.matrices.keys() == made.trained().keys()
     for name, value in made.trained().items():
         assert np.array_equal(back.matrices[name], value.detach().numpy()), name
-    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Fine-tuning a checkpoint: the loss falls, the base stays, a run goes on to the bit, two processes are as good as one."""
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -71,7 +72,8 @@ def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path, dropout: float):
     tuner(tmp_path / "broken", model, dropout=dropout).run(until=4)
     again = tuner(tmp_path / "broken", model, dropout=dropout)
     assert again.step == 4
-    (tmp_path / "broken" / "log.jsonl").open("a").write('{"step": 5, "loss": 0}\n')  # as a kill leaves it
+    with (tmp_path / "broken" / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "loss": 0}\n')  # as a kill leaves it
     again = tuner(tmp_path / "broken", model, dropout=dropout)
     again.run()
     assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
@@ -92,8 +94,8 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
                 marked = np.zeros(len(each.batch.tokens_T), bool)
                 marked[each.batch.sampled_R + 1] = True
                 starts = each.batch.starts_S1
-                tokens += [each.batch.tokens_T[a:b].tolist() for a, b in zip(starts, starts[1:])]
-                said += [marked[a:b].tolist() for a, b in zip(starts, starts[1:])]
+                tokens += [each.batch.tokens_T[a:b].tolist() for a, b in itertools.pairwise(starts)]
+                said += [marked[a:b].tolist() for a, b in itertools.pairwise(starts)]
             yield packed(tokens, said)
 
     tuner(tmp_path / "many", model, steps=4).run()
@@ -120,7 +122,7 @@ def test_batches_that_end_and_targets_that_are_none_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"rate": 0.0}, {"accumulate": 0}, {"clip": 0.0}, {"final_rate": 2.0}])
 def test_settings_that_cannot_be_are_refused(bad):
-    with pytest.raises(ValueError, match="want|must be"):
+    with pytest.raises(ValueError, match=r"want|must be"):
         TuneSettings(**{"steps": 1} | bad)
 
 
@@ -147,7 +149,7 @@ processes = Processes.join("cpu")
 network = tunable(open_checkpoint(model), Lora(rank=4), dtype=torch.float32, processes=processes)
 settings = TuneSettings(steps=6, rate=1e-2, warmup=2, accumulate=3)
 Finetuner(network, batches, settings, out, processes=processes).run(until)
-if processes.count > 1:
+if processes.size > 1:
     dist.destroy_process_group()
 """
 

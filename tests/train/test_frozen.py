@@ -1,5 +1,7 @@
 """Frozen weights: unpacked by blocks, exact against plain torch, and with gradients to activations and updates only."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,10 @@ import torch.nn.functional as F
 from ossia.kernels.reference import sink_attention, swiglu
 from ossia.quant import Mxfp4, quantize_mxfp4, unpack_mxfp4
 from ossia.train import activation, attention, chunked_loss, frozen
+from ossia.train.activation import lean_swiglu
 from ossia.train.attention import packed_attention
 from ossia.train.chunked_loss import row_losses
 from ossia.train.frozen import DenseWeight, PackedWeight, Update, grouped_linear, unpack
-from ossia.train.activation import lean_swiglu
 
 
 def packed_weight(*shape: int, seed: int = 0) -> tuple[PackedWeight, torch.Tensor]:
@@ -69,7 +71,9 @@ def test_the_linear_is_plain_torchs(small_blocks: None, kind: str):
     grad = torch.randn_like(ours)
     got = torch.autograd.grad(ours, (x, a, b), grad)
     parts = x.split(counts)
-    plain = torch.cat([F.linear(part, dense[e] + scale * b[e] @ a[e], bias[e].detach()) for e, part in enumerate(parts)])
+    plain = torch.cat(
+        [F.linear(part, dense[e] + scale * b[e] @ a[e], bias[e].detach()) for e, part in enumerate(parts)]
+    )
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(got, torch.autograd.grad(plain, (x, a, b), grad)):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
@@ -110,14 +114,16 @@ def test_attention_by_blocks_is_the_references(small_blocks: None, window: int):
     sinks = torch.randn(heads, dtype=torch.float64, requires_grad=True)
     ours = packed_attention(q, k, v, starts, window, sinks)
     want = []
-    for first, last in zip(starts[:-1], starts[1:]):
+    for first, last in itertools.pairwise(starts):
         at = torch.arange(last - first)
         distance = at[:, None] - at[None]
         seen = (distance >= 0) & ((distance < window) if window else True)
         want.append(sink_attention(q[None, first:last], k[None, first:last], v[None, first:last], seen[None], sinks)[0])
     plain, grad = torch.cat(want), torch.randn_like(ours)
     torch.testing.assert_close(ours, plain)
-    for mine, theirs in zip(torch.autograd.grad(ours, (q, k, v, sinks), grad), torch.autograd.grad(plain, (q, k, v, sinks), grad)):
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (q, k, v, sinks), grad), torch.autograd.grad(plain, (q, k, v, sinks), grad)
+    ):
         torch.testing.assert_close(mine, theirs)
 
 

@@ -68,7 +68,7 @@ class Processes(NamedTuple):
     """This process among those that torchrun started; `mesh` is None where it is alone."""
 
     rank: int = 0
-    count: int = 1
+    size: int = 1
     mesh: DeviceMesh | None = None
 
     @staticmethod
@@ -126,7 +126,9 @@ class Finetuner:
         while self.step < last:
             given = list(islice(source, self.settings.accumulate))
             if len(given) < self.settings.accumulate:
-                raise ValueError(f"the batches end at step {self.step} of {self.settings.steps}: repeat them or take fewer steps")
+                raise ValueError(
+                    f"the batches end at step {self.step} of {self.settings.steps}: repeat them or take fewer steps"
+                )
             self._step(given)
             if self.step % self.settings.save_every == 0 and self.step < last:
                 self.save()
@@ -197,13 +199,15 @@ class Finetuner:
             matrices: dict[str, NDArray[Any]] = {name: value.numpy() for name, value in trained.items()}
             network = self.network
             write_adapter(self.folder / "adapter", network.config, network.lora, network.targets, matrices, self.base)
-        if self.processes.count > 1:
+        if self.processes.size > 1:
             dist.barrier()
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self._state, weights_only=True, map_location="cpu")
         if state["lora"] != asdict(self.network.lora):
-            raise ValueError(f"{self._state}: was made with {state['lora']}: go on with the same, or choose another folder")
+            raise ValueError(
+                f"{self._state}: was made with {state['lora']}: go on with the same, or choose another folder"
+            )
         put(self.network, state["trained"])
         for name, parameter in self.network.trained().items():
             moments = state["moments"][name]

@@ -20,6 +20,8 @@ _BLOCK_BYTES_ELSEWHERE = 1 << 26
 _BYTES = np.arange(256)
 _PAIRS = np.ascontiguousarray(E2M1[np.stack([_BYTES & 15, _BYTES >> 4], axis=-1)])  # a byte's two values
 _PAIRS_BF16 = np.ascontiguousarray((_PAIRS.view(np.uint32) >> 16).astype(np.uint16)).view(np.uint32).ravel()
+# 2 ** (scale - 127): the scale is the exponent's own bits, but for 0, which lies below the normal range
+_POWERS_BF16 = np.where(_BYTES > 0, _BYTES << 7, 0x40).astype(np.uint16)
 
 
 def block_bytes(device: torch.device | str) -> int:
@@ -92,18 +94,19 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
         values = torch.nn.functional.embedding(blocks.reshape(-1).int(), pairs).reshape(-1, QBLOCK)
         return values.mul_(_powers(scales).to(dtype).reshape(-1, 1)).reshape(shape)
     # not Tensor.numpy(): it would make the storage one that FSDP cannot free
-    host = Mxfp4(np.from_dlpack(blocks), np.from_dlpack(scales))
+    host = Mxfp4(np.from_dlpack(blocks).view(np.uint8), np.from_dlpack(scales).view(np.uint8))
     if dtype != torch.bfloat16:
         return torch.from_numpy(unpack_mxfp4(host)).to(dtype)
     # NumPy's take is several times as fast on a CPU as torch's index_select
-    pairs = np.empty(blocks.numel(), np.uint32)
+    pairs, powers = np.empty(blocks.numel(), np.uint32), np.empty(scales.numel(), np.uint16)
     np.take(_PAIRS_BF16, host.blocks.reshape(-1), out=pairs, mode="clip")
+    np.take(_POWERS_BF16, host.scales.reshape(-1), out=powers, mode="clip")
     values = torch.from_numpy(pairs.view(np.int16)).view(torch.bfloat16).reshape(-1, QBLOCK)
-    return values.mul_(_powers(scales).bfloat16().reshape(-1, 1)).reshape(shape)
+    return values.mul_(torch.from_numpy(powers.view(np.int16)).view(torch.bfloat16)[:, None]).reshape(shape)
 
 
 def _powers(scales: Tensor) -> Tensor:
-    """2 ** (scale - 127) in float32: the scale is the exponent's own bits, but for 0, which is below the normal range."""
+    """2 ** (scale - 127) in float32, as `_POWERS_BF16`."""
     powers = (scales.int() << 23).view(torch.float32)
     return torch.where(scales == 0, 2.0**-127, powers)
 
@@ -150,19 +153,19 @@ class _GroupedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad_MR,) = grads
-        x_MC, a, b = ctx.saved_tensors or (None, None, None)
         grad_x = grad_MR.new_empty(grad_MR.shape[0], ctx.inputs) if ctx.needs_input_grad[0] else None
-        grad_a, grad_b = (None if each is None else torch.zeros_like(each) for each in (a, b))
+        if grad_x is not None:
+            for expert, own in _segments(ctx.counts):
+                grad_x[own] = _input_gradient(grad_MR[own], ctx.weight, expert)
+        if not ctx.saved_tensors:
+            return grad_x, None, None, None, None, None, None
+        x_MC, a, b = ctx.saved_tensors
+        grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
         for expert, own in _segments(ctx.counts):
-            grad_NR = grad_MR[own]
-            if grad_x is not None:
-                grad_x[own] = _input_gradient(grad_NR, ctx.weight, expert)
-            if a is None:
-                continue
             narrow_a, narrow_b = a[expert].to(grad_MR.dtype), b[expert].to(grad_MR.dtype)
-            back_Nr = (grad_NR @ narrow_b).mul_(ctx.scale)
+            back_Nr = (grad_MR[own] @ narrow_b).mul_(ctx.scale)
             grad_a[expert] = back_Nr.T @ x_MC[own]
-            grad_b[expert] = (grad_NR.T @ (x_MC[own] @ narrow_a.T)).mul_(ctx.scale)
+            grad_b[expert] = (grad_MR[own].T @ (x_MC[own] @ narrow_a.T)).mul_(ctx.scale)
             if grad_x is not None:
                 grad_x[own].addmm_(back_Nr, narrow_a)
         return grad_x, grad_a, grad_b, None, None, None, None

@@ -46,7 +46,9 @@ class Kept:
     """What became of the updates of one kind of weight."""
 
     weights: int = 0
-    same: int = 0  # weights (experts counted one by one) whose stored bytes are the base's although an update asked for more
+    same: int = (
+        0  # weights (experts counted one by one) whose stored bytes are the base's although an update asked for more
+    )
     asked: float = 0.0  # the updates' squared length
     got: float = 0.0  # what of it the stored weights moved along
 
@@ -73,7 +75,9 @@ class MergeReport(NamedTuple):
                 f"  {name:6} against base + adapter: logits differ by {each.largest:.4g} at most, mean KL {each.mean_kl:.3g} nats"
             )
         if self.merged.mean_kl >= self.base.mean_kl:
-            lines.append("  the merged model is no nearer to what was trained than the base: write layout 'bf16' instead")
+            lines.append(
+                "  the merged model is no nearer to what was trained than the base: write layout 'bf16' instead"
+            )
         return "\n".join(lines)
 
 
@@ -119,7 +123,10 @@ def _compared(
 
 def replace_matrices(adapter: AdapterFile, zero: bool) -> AdapterFile:
     """The adapter with its B matrices zero: the base alone."""
-    keep = {name: np.zeros_like(value) if zero and name.endswith(".b") else value for name, value in adapter.matrices.items()}
+    keep = {
+        name: np.zeros_like(value) if zero and name.endswith(".b") else value
+        for name, value in adapter.matrices.items()
+    }
     return adapter._replace(matrices=keep)
 
 
@@ -183,7 +190,9 @@ class _Merged:
 
     def _delta(self, name: str, expert: int | None = None) -> NDArray[np.float32]:
         a, b = self._matrices[f"{name}.a"], self._matrices[f"{name}.b"]
-        return (b if expert is None else b[expert]) @ (a if expert is None else a[expert]) * np.float32(self._lora.scale)
+        return (
+            (b if expert is None else b[expert]) @ (a if expert is None else a[expert]) * np.float32(self._lora.scale)
+        )
 
     def _dense(self, weight: HostArray, rows: slice, name: str, kind: str) -> HostArray:
         delta = self._delta(name)

@@ -81,10 +81,14 @@ def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
             matrices[f"{target.name}.{part}"] = _ours(file.path, key, left.pop(key), target, rank, part)
         found.append(target)
     if left:
-        raise CheckpointError(f"{file.path}: tensor {sorted(left)[0]!r} fits no weight of this model that can be adapted")
+        raise CheckpointError(
+            f"{file.path}: tensor {sorted(left)[0]!r} fits no weight of this model that can be adapted"
+        )
     if not found:
         raise CheckpointError(f"{file.path}: holds no adapter")
-    lora = Lora(rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=tuple(t.name for t in found))
+    lora = Lora(
+        rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=tuple(t.name for t in found)
+    )
     return AdapterFile(lora, matrices)
 
 
@@ -171,7 +175,9 @@ def _read_name(target: Target, held: Mapping[str, Any], raw: dict[str, Any]) -> 
     return outer if fits else None
 
 
-def _ours(path: Path, key: str, value: NDArray[np.float32], target: Target, rank: int, part: str) -> NDArray[np.float32]:
+def _ours(
+    path: Path, key: str, value: NDArray[np.float32], target: Target, rank: int, part: str
+) -> NDArray[np.float32]:
     experts = max(1, target.experts)
     wanted = (experts * rank, target.inputs) if part == "a" else (target.outputs, rank * experts)
     if value.shape != wanted:
@@ -183,5 +189,3 @@ def _ours(path: Path, key: str, value: NDArray[np.float32], target: Target, rank
     if part == "a":
         return value.reshape(experts, rank, target.inputs)
     return np.ascontiguousarray(value.reshape(target.outputs, rank, experts).transpose(2, 0, 1))
-
-

@@ -22,7 +22,10 @@ _TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments
 # Bytes that a block's backward pass holds at its height, counted from measured peaks
 _PER_HIDDEN = 34  # a row's norms, in float32, and its residuals
 _PER_PROJECTED, _PER_ATTENDED = 2.75, 1.5  # copies of a row's q, k, v and of what it attends to
-_PER_EXPERT = (4.3, 3.9)  # copies of a row, hidden and F wide, in each of its experts while the down weight's backward runs
+_PER_EXPERT = (
+    4.3,
+    3.9,
+)  # copies of a row, hidden and F wide, in each of its experts while the down weight's backward runs
 _PER_SWIGLU = (1.3, 5.0)  # the same while SwiGLU's runs
 _SCORE_BYTES, _SWIGLU_BYTES = 21, 24  # of work space an element
 

@@ -23,10 +23,10 @@ from ossia.model.checkpoint import Checkpoint, LayerTensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Layer, block
 from ossia.quant import Mxfp4
+from ossia.train.activation import lean_swiglu
 from ossia.train.attention import packed_attention
 from ossia.train.chunked_loss import row_losses
 from ossia.train.frozen import DenseWeight, Frozen, PackedWeight, Update, grouped_linear
-from ossia.train.activation import lean_swiglu
 from ossia.train.lora import Adapter, Lora, Target, chosen
 
 
@@ -155,8 +155,8 @@ class Block(nn.Module):
         return self.get_parameter(name)
 
     def _adapter(self, kind: str) -> Adapter | None:
-        name = kind.replace(".", "/")
-        return self.adapters[name] if name in self.adapters else None  # type: ignore[return-value]
+        own: dict[str, Any] = dict(self.adapters.items())
+        return own.get(kind.replace(".", "/"))
 
     def _linear(self, name: str, parts: list[tuple[int, Adapter | None]]) -> TuneLinear:
         weight, bias = self._own(f"{name}_weight"), self._own(f"{name}_bias")
@@ -211,9 +211,8 @@ class Tunable(nn.Module):
 
     def adapters(self) -> dict[str, Adapter]:
         """By the weight's name."""
-        return {
-            target.name: self.blocks[target.layer].adapters[target.kind.replace(".", "/")] for target in self.targets
-        }  # type: ignore[return-value]
+        blocks: list[Any] = list(self.blocks)
+        return {target.name: blocks[target.layer].adapters[target.kind.replace(".", "/")] for target in self.targets}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Everything that has a gradient, by name, in an order that never changes."""
@@ -240,7 +239,9 @@ def packed(tokens: list[list[int]], said: list[list[bool]]) -> Packed:
     """Sequences side by side, none seeing another; `said` marks the tokens that are targets (a first one never is)."""
     for number, (ids, marks) in enumerate(zip(tokens, said, strict=True)):
         if len(ids) != len(marks) or not ids:
-            raise ValueError(f"sequence {number}: {len(ids)} tokens and {len(marks)} marks: want as many, and one at least")
+            raise ValueError(
+                f"sequence {number}: {len(ids)} tokens and {len(marks)} marks: want as many, and one at least"
+            )
     flat = np.array([token for ids in tokens for token in ids], np.int32)
     starts = np.cumsum([0, *map(len, tokens)]).astype(np.int32)
     positions = np.concatenate([np.arange(len(ids), dtype=np.int32) for ids in tokens])
