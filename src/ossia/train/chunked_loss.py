@@ -50,9 +50,10 @@ class _RowLosses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        if not ctx.saved_tensors:
+        saved = ctx.saved_tensors
+        if not saved:
             return None, None, None
-        (slopes_RD,) = ctx.saved_tensors
+        (slopes_RD,) = saved
         return (slopes_RD * grads[0][:, None]).to(slopes_RD.dtype), None, None
 
 

@@ -152,14 +152,15 @@ class _GroupedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        (grad_MR,) = grads
+        # read once: activation checkpointing gives saved tensors out only once
+        (grad_MR,), saved = grads, ctx.saved_tensors
         grad_x = grad_MR.new_empty(grad_MR.shape[0], ctx.inputs) if ctx.needs_input_grad[0] else None
         if grad_x is not None:
             for expert, own in _segments(ctx.counts):
                 grad_x[own] = _input_gradient(grad_MR[own], ctx.weight, expert)
-        if not ctx.saved_tensors:
+        if not saved:
             return grad_x, None, None, None, None, None, None
-        x_MC, a, b = ctx.saved_tensors
+        x_MC, a, b = saved
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
         for expert, own in _segments(ctx.counts):
             narrow_a, narrow_b = a[expert].to(grad_MR.dtype), b[expert].to(grad_MR.dtype)
