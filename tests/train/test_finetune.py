@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ossia.model.checkpoint import open_checkpoint
-from ossia.train.finetune import Batches, Finetuner, TuneSettings, matrices, tunable
+from ossia.train.finetune import Batches, Finetuner, TuneSettings, finetune, matrices, tunable
 from ossia.train.lora import Lora
 from ossia.train.merge import merge
 from ossia.train.peft_format import read_adapter
@@ -63,6 +63,19 @@ def test_the_loss_falls_the_base_stays_and_the_adapter_and_the_merge_have_what_w
     report = merge(open_checkpoint(model), read, tmp_path / "merged", probe=given.batch)
     assert report.merged.mean_kl < 0.2 * report.base.mean_kl
     assert open_checkpoint(tmp_path / "merged").config == TINY
+
+
+def test_what_is_trained_and_its_memory_are_said_before_it_starts_and_what_will_not_fit_is_refused(tmp_path: Path):
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path / "model"))
+    said: list[str] = []
+    settings = TuneSettings(steps=1)
+    done = finetune(checkpoint, Lora(), batches, settings, tmp_path / "run", tokens=32, say=said.append)
+    assert done.step == 1
+    assert "trained parameters" in said[0]
+    assert "in all" in said[1]
+    with pytest.raises(MemoryError, match="tokens would fit"):
+        finetune(checkpoint, Lora(), batches, settings, tmp_path / "huge", tokens=10**12, say=said.append)
+    assert not (tmp_path / "huge").exists()
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])

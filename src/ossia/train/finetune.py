@@ -27,8 +27,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ossia.model.checkpoint import Checkpoint
-from ossia.train.lora import Lora
+from ossia.train.lora import Lora, chosen, report
 from ossia.train.peft_format import AdapterFile, write_adapter
+from ossia.train.plan import check, free_bytes, plan
 from ossia.train.tunable import Tunable, TuneBatch
 
 # the batches of a run from number n on, counted over all steps; the same ones on every process
@@ -218,6 +219,35 @@ class Finetuner:
         if log.exists() and self.processes.rank == 0:
             kept = [line for line in log.read_text("utf-8").splitlines() if json.loads(line)["step"] <= self.step]
             log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def finetune(
+    checkpoint: Checkpoint, lora: Lora, batches: Batches, settings: TuneSettings, folder: Path, *, tokens: int,
+    dtype: torch.dtype = torch.bfloat16, device: str = "cpu", base: str = "", say: Callable[[str], None] = print,
+    adapter: AdapterFile | None = None,
+) -> Finetuner:  # fmt: skip
+    """Say what is trained and what memory it takes, refuse what will not fit, train (or go on) to the end.
+
+    `tokens` is the most that a batch has. MemoryError before anything is loaded; the adapter lies in folder/adapter.
+    """
+    processes = Processes.join(device)
+    how: dict[str, Any] = {
+        "itemsize": dtype.itemsize,
+        "layout": checkpoint.layout,
+        "device": device,
+        "processes": processes.size,
+    }
+    needed = plan(checkpoint.config, lora, tokens, **how)
+    if processes.rank == 0:
+        say(report(chosen(checkpoint.config, lora), lora, checkpoint.config))
+        say(str(needed))
+    check(needed, checkpoint.config, lora, free_bytes(device), **how)
+    network = tunable(
+        checkpoint, lora, seed=settings.seed, dtype=dtype, device=device, processes=processes, adapter=adapter
+    )
+    run = Finetuner(network, batches, settings, folder, base, processes)
+    run.run()
+    return run
 
 
 def whole(value: Tensor) -> Tensor:

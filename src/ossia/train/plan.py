@@ -136,9 +136,10 @@ def _block(c: ModelConfig, tokens: int, itemsize: int) -> int:
 
 
 def _scores(tokens: int, window: int, heads: int) -> int:
-    """Attention scores that exist at a time when the tokens are one sequence."""
-    blocks = attention.query_blocks(tokens, window, heads)
-    return max(heads * (end - begin) * (end - seen) for begin, end, seen in blocks)
+    """The most attention scores that exist at a time when the tokens are one sequence; see `attention.query_blocks`."""
+    queries = min(tokens, max(window, 256)) if window else tokens
+    seen = min(tokens, queries + window - 1) if window else tokens
+    return max(min(attention.SCORES, heads * queries * seen), heads * min(tokens, window or tokens))
 
 
 def _loss(c: ModelConfig, tokens: int, itemsize: int) -> int:
