@@ -50,11 +50,7 @@ class Transformer:
         c, w, ops = self.config, self.weights, self.ops
         x_TD = ops.embed(batch.tokens_T, w.embedding)
         for i, layer in enumerate(w.layers):
-            qkv = ops.norm_linear(x_TD, layer.attn_norm, c.norm_eps, layer.qkv)
-            heads = ops.attend(qkv, layer.attention, cache[i] if cache else None, batch, soon=layer.out)
-            x_TD = ops.linear_add(heads, layer.out, x_TD)
-            routing = ops.route(x_TD, layer.mlp_norm, c.norm_eps, layer.router, c.experts_per_token)
-            x_TD = ops.experts_add(routing, layer.up, layer.down, c.swiglu_limit, x_TD)
+            x_TD = block(c, ops, layer, x_TD, cache[i] if cache else None, batch)
         return ops.unembed(x_TD, batch.sampled_R, w.norm, c.norm_eps, w.unembedding)
 
     @property
@@ -64,6 +60,15 @@ class Transformer:
     def cache(self, blocks: int, window_blocks: int) -> list[Any]:
         """An empty cache for every layer: of `blocks` blocks where attention is full, of `window_blocks` where it slides."""
         return self.ops.cache(self.config.shapes, blocks, window_blocks)
+
+
+def block(config: ModelConfig, ops: Ops, layer: Layer, x_TD: Any, cache: Any, batch: Batch) -> Any:
+    """Attention, then experts, each added to the rows it was given."""
+    qkv = ops.norm_linear(x_TD, layer.attn_norm, config.norm_eps, layer.qkv)
+    heads = ops.attend(qkv, layer.attention, cache, batch, soon=layer.out)
+    x_TD = ops.linear_add(heads, layer.out, x_TD)
+    routing = ops.route(x_TD, layer.mlp_norm, config.norm_eps, layer.router, config.experts_per_token)
+    return ops.experts_add(routing, layer.up, layer.down, config.swiglu_limit, x_TD)
 
 
 def load_transformer(

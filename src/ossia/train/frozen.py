@@ -1,0 +1,185 @@
+"""Frozen weights and the linear layer over them: MXFP4 stays MXFP4, and only a block of rows is ever unpacked.
+
+In: activations sorted by expert, a frozen weight, and a low-rank update beside it. Out: activations; gradients flow to
+the activations and to the update, never to the weight. It does not know layers, names or where weights came from.
+
+The backward pass unpacks the blocks again. Shape legend: M rows sorted by expert, E experts, R outputs, C inputs, r rank.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ossia.quant import E2M1, QBLOCK, Mxfp4, unpack_mxfp4
+
+_BLOCK_BYTES = {"cpu": 1 << 24}  # unpacked at a time
+_BLOCK_BYTES_ELSEWHERE = 1 << 26
+_BYTES = np.arange(256)
+_PAIRS = np.ascontiguousarray(E2M1[np.stack([_BYTES & 15, _BYTES >> 4], axis=-1)])  # a byte's two values
+_PAIRS_BF16 = np.ascontiguousarray((_PAIRS.view(np.uint32) >> 16).astype(np.uint16)).view(np.uint32).ravel()
+# 2 ** (scale - 127): the scale is the exponent's own bits, but for 0, which lies below the normal range
+_POWERS_BF16 = np.where(_BYTES > 0, _BYTES << 7, 0x40).astype(np.uint16)
+
+
+def block_bytes(device: torch.device | str) -> int:
+    """The most bytes of a weight that are unpacked at once."""
+    return _BLOCK_BYTES.get(torch.device(device).type, _BLOCK_BYTES_ELSEWHERE)
+
+
+class PackedWeight(NamedTuple):
+    """[E, R, C] in MXFP4: uint8 blocks [E, R, C/32, 16] and scales [E, R, C/32]."""
+
+    blocks: Tensor
+    scales: Tensor
+
+    @property
+    def outputs(self) -> int:
+        return self.blocks.shape[1]
+
+    def row_blocks(self, expert: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """The expert's rows, a block at a time, as numbers."""
+        blocks, scales = self.blocks[expert], self.scales[expert]
+        for rows in _row_slices(blocks.shape[0], scales.shape[1] * QBLOCK * dtype.itemsize, blocks.device):
+            yield rows, unpack(blocks[rows], scales[rows], dtype)
+
+
+class DenseWeight(NamedTuple):
+    """[E, R, C] as numbers, in a type that may be narrower than the one it is computed in."""
+
+    values: Tensor
+
+    @property
+    def outputs(self) -> int:
+        return self.values.shape[1]
+
+    def row_blocks(self, expert: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        values = self.values[expert]
+        if values.dtype == dtype:
+            yield slice(0, values.shape[0]), values
+            return
+        for rows in _row_slices(values.shape[0], values.shape[1] * dtype.itemsize, values.device):
+            yield rows, values[rows].to(dtype)
+
+
+Frozen = PackedWeight | DenseWeight
+
+
+class Update(NamedTuple):
+    """A low-rank update of an [E, R, C] weight: scale times b [E, R, r] times a [E, r, C]."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+def grouped_linear(
+    x_MC: Tensor, counts: list[int], weight: Frozen, bias_ER: Tensor | None, update: Update | None = None
+) -> Tensor:
+    """Rows times their expert's weight, plus its bias: the first counts[0] rows are expert 0's, and so on.
+
+    Without an update no activation is kept for the backward pass; with one, the input alone.
+    """
+    a, b, scale = update or (None, None, 0.0)
+    return _GroupedLinear.apply(x_MC, a, b, scale, counts, weight, bias_ER)  # type: ignore[no-any-return]
+
+
+def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """[R, C/32, 16] and [R, C/32] as [R, C] numbers, exact in bfloat16 and wider."""
+    shape = (*scales.shape[:-1], scales.shape[-1] * QBLOCK)
+    if blocks.device.type != "cpu":
+        pairs = torch.from_numpy(_PAIRS).to(blocks.device, dtype)
+        values = torch.nn.functional.embedding(blocks.reshape(-1).int(), pairs).reshape(-1, QBLOCK)
+        return values.mul_(_powers(scales).to(dtype).reshape(-1, 1)).reshape(shape)
+    # not Tensor.numpy(): it would make the storage one that FSDP cannot free
+    host = Mxfp4(np.from_dlpack(blocks).view(np.uint8), np.from_dlpack(scales).view(np.uint8))
+    if dtype != torch.bfloat16:
+        return torch.from_numpy(unpack_mxfp4(host)).to(dtype)
+    # NumPy's take is several times as fast on a CPU as torch's index_select
+    pairs, powers = np.empty(blocks.numel(), np.uint32), np.empty(scales.numel(), np.uint16)
+    np.take(_PAIRS_BF16, host.blocks.reshape(-1), out=pairs, mode="clip")
+    np.take(_POWERS_BF16, host.scales.reshape(-1), out=powers, mode="clip")
+    values = torch.from_numpy(pairs.view(np.int16)).view(torch.bfloat16).reshape(-1, QBLOCK)
+    return values.mul_(torch.from_numpy(powers.view(np.int16)).view(torch.bfloat16)[:, None]).reshape(shape)
+
+
+def _powers(scales: Tensor) -> Tensor:
+    """2 ** (scale - 127) in float32, as `_POWERS_BF16`."""
+    powers = (scales.int() << 23).view(torch.float32)
+    return torch.where(scales == 0, 2.0**-127, powers)
+
+
+def _row_slices(rows: int, row_bytes: int, device: torch.device) -> Iterator[slice]:
+    step = max(1, block_bytes(device) // row_bytes)
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+
+
+def _segments(counts: list[int]) -> Iterator[tuple[int, slice]]:
+    """Experts that have rows, and which."""
+    first = 0
+    for expert, count in enumerate(counts):
+        if count:
+            yield expert, slice(first, first + count)
+        first += count
+
+
+class _GroupedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_MC: Tensor,
+        a: Tensor | None,
+        b: Tensor | None,
+        scale: float,
+        counts: list[int],
+        weight: Frozen,
+        bias_ER: Tensor | None,
+    ) -> Tensor:
+        out_MR = x_MC.new_empty(x_MC.shape[0], weight.outputs)
+        for expert, own in _segments(counts):
+            x_NC = x_MC[own]
+            bias_R = None if bias_ER is None else bias_ER[expert].to(x_MC.dtype)
+            for rows, values in weight.row_blocks(expert, x_MC.dtype):
+                part = None if bias_R is None else bias_R[rows]
+                out_MR[own, rows] = torch.nn.functional.linear(x_NC, values, part)
+            if a is not None and b is not None:
+                out_MR[own].addmm_(x_NC @ a[expert].to(x_MC.dtype).T, b[expert].to(x_MC.dtype).T, alpha=scale)
+        ctx.save_for_backward(*((x_MC, a, b) if a is not None else ()))
+        ctx.scale, ctx.counts, ctx.weight, ctx.inputs = scale, counts, weight, x_MC.shape[1]
+        return out_MR
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        # read once: activation checkpointing gives saved tensors out only once
+        (grad_MR,), saved = grads, ctx.saved_tensors
+        grad_x = grad_MR.new_empty(grad_MR.shape[0], ctx.inputs) if ctx.needs_input_grad[0] else None
+        if grad_x is not None:
+            for expert, own in _segments(ctx.counts):
+                grad_x[own] = _input_gradient(grad_MR[own], ctx.weight, expert)
+        if not saved:
+            return grad_x, None, None, None, None, None, None
+        x_MC, a, b = saved
+        grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
+        for expert, own in _segments(ctx.counts):
+            narrow_a, narrow_b = a[expert].to(grad_MR.dtype), b[expert].to(grad_MR.dtype)
+            back_Nr = (grad_MR[own] @ narrow_b).mul_(ctx.scale)
+            grad_a[expert] = back_Nr.T @ x_MC[own]
+            grad_b[expert] = (grad_MR[own].T @ (x_MC[own] @ narrow_a.T)).mul_(ctx.scale)
+            if grad_x is not None:
+                grad_x[own].addmm_(back_Nr, narrow_a)
+        return grad_x, grad_a, grad_b, None, None, None, None
+
+
+def _input_gradient(grad_NR: Tensor, weight: Frozen, expert: int) -> Tensor:
+    """The blocks' parts, summed in float32 or wider."""
+    total: Tensor | None = None
+    for rows, values in weight.row_blocks(expert, grad_NR.dtype):
+        part = grad_NR[:, rows] @ values
+        if rows.start == 0 and rows.stop == weight.outputs:
+            return part
+        wide = part.to(torch.promote_types(part.dtype, torch.float32))
+        total = wide if total is None else total.add_(wide)
+    assert total is not None
+    return total.to(grad_NR.dtype)

@@ -1,0 +1,191 @@
+"""Adapters as PEFT stores them: adapter_config.json and adapter_model.safetensors, written and read.
+
+In: adapters' matrices by weight, or a folder. Out: a folder that PEFT loads, or a `Lora` and its matrices.
+It does not know networks. PEFT reaches experts and router through `target_parameters`; its own package is the tests' oracle.
+
+Layout: PEFT wraps a module once for each of its parameters, so of two on one module the first ("gate_up_proj") lies
+under "base_layer". An expert weight's A is [E r, C]; its B is [R, r E], the expert varying fastest.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ossia.model.config import ModelConfig
+from ossia.model.tensorfile import CheckpointError, Planned, open_tensorfile, read_json, write_json, write_tensors
+from ossia.quant import widen
+from ossia.train.lora import ATTENTION, EXPERTS, ROUTER, Lora, Target, candidates
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# what changes the computation, and the value under which it does not
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "use_dora": (False, None), "fan_in_fan_out": (False, None), "bias": ("none", None), "lora_bias": (False, None),
+    "rank_pattern": ({}, None), "alpha_pattern": ({}, None), "modules_to_save": ([], None), "layer_replication": ([], None),
+    "megatron_config": ({}, None), "trainable_token_indices": ([], {}, None), "use_qalora": (False, None),
+    "alora_invocation_tokens": ([], None), "target_bank": (None,),
+}  # fmt: skip
+
+Matrices = dict[str, NDArray[np.float32]]  # "WEIGHT.a" [E, r, C] or [r, C] and "WEIGHT.b" [E, R, r] or [R, r]
+
+
+class AdapterFile(NamedTuple):
+    """An adapter as read: its `Lora` names every weight in full."""
+
+    lora: Lora
+    matrices: Matrices
+
+
+def write_adapter(
+    folder: str | Path, config: ModelConfig, lora: Lora, targets: Sequence[Target], matrices: Mapping[str, NDArray[Any]],
+    base: str = "",
+) -> None:  # fmt: skip
+    """Write or replace an adapter; each file appears whole. `base` is the model's name or path, for whoever loads it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {
+        name: np.ascontiguousarray(value, np.float32) for name, value in _stored(config, targets, matrices).items()
+    }
+    plan = [Planned(name, "F32", value.shape) for name, value in stored.items()]
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as stage:
+        write_tensors(Path(stage), plan, iter(stored.items()), sum(each.bytes for each in plan) + 1)
+        write_json(Path(stage) / CONFIG, _config(config, lora, targets, base))
+        for made, name in (("model.safetensors", WEIGHTS), (CONFIG, CONFIG)):
+            with (Path(stage) / made).open("rb+") as file:
+                os.fsync(file.fileno())
+            (Path(stage) / made).replace(folder / name)
+
+
+def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
+    """CheckpointError, naming file and tensor or key, for an adapter that is not this model's or that Ossia cannot apply."""
+    folder = Path(folder)
+    raw = read_json(folder / CONFIG)
+    rank, alpha = _rank_and_alpha(folder / CONFIG, raw)
+    file = open_tensorfile(folder / WEIGHTS)
+    left = {name: widen(file.read(name)) for name in file.entries}
+    matrices: Matrices = {}
+    found: list[Target] = []
+    for target in candidates(config):
+        name = _read_name(target, left, raw)
+        if name is None:
+            continue
+        for part, key in (("a", f"{name}.lora_A.weight"), ("b", f"{name}.lora_B.weight")):
+            if key not in left:
+                raise CheckpointError(f"{folder / WEIGHTS}: missing tensor {key!r}")
+            matrices[f"{target.name}.{part}"] = _ours(file.path, key, left.pop(key), target, rank, part)
+        found.append(target)
+    if left:
+        raise CheckpointError(
+            f"{file.path}: tensor {sorted(left)[0]!r} fits no weight of this model that can be adapted"
+        )
+    if not found:
+        raise CheckpointError(f"{file.path}: holds no adapter")
+    lora = Lora(
+        rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=tuple(t.name for t in found)
+    )
+    return AdapterFile(lora, matrices)
+
+
+def _rank_and_alpha(path: Path, raw: dict[str, Any]) -> tuple[int, float]:
+    if raw.get("peft_type") != "LORA":
+        raise CheckpointError(f"{path}: peft_type is {raw.get('peft_type')!r}; Ossia reads 'LORA'")
+    for key, neutral in _NEUTRAL.items():
+        if raw.get(key) not in neutral:
+            raise CheckpointError(f"{path}: {key} is {raw[key]!r}, which Ossia cannot apply: merge it with PEFT first")
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not alpha > 0:
+        raise CheckpointError(f"{path}: r {rank!r} and lora_alpha {alpha!r} must be numbers above 0")
+    return rank, float(alpha * math.sqrt(rank) if raw.get("use_rslora") else alpha)
+
+
+def _config(config: ModelConfig, lora: Lora, targets: Sequence[Target], base: str) -> dict[str, Any]:
+    modules = _listed(config, targets, ATTENTION)
+    parameters = _listed(config, targets, (ROUTER, *EXPERTS))
+    return {
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
+        # PEFT refuses dropout beside target_parameters; it is of no use after training anyway
+        "lora_dropout": 0.0 if parameters else lora.dropout,
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "target_modules": modules or None,
+        "target_parameters": [f"{name}.weight" if name.endswith(ROUTER) else name for name in parameters] or None,
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _listed(config: ModelConfig, targets: Sequence[Target], kinds: tuple[str, ...]) -> list[str]:
+    """A kind by its short name where every layer has it, else layer by layer."""
+    names: list[str] = []
+    for kind in kinds:
+        own = [target.name for target in targets if target.kind == kind]
+        short = kind.removeprefix("self_attn.")
+        names += [short] if len(own) == config.layers else own
+    return names
+
+
+def _stored(config: ModelConfig, targets: Sequence[Target], matrices: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    both = {
+        layer
+        for layer in range(config.layers)
+        if {target.kind for target in targets if target.layer == layer}.issuperset(EXPERTS)
+    }
+    stored: dict[str, Any] = {}
+    for target in targets:
+        name = _module(target, nested=target.kind == EXPERTS[0] and target.layer in both)
+        a, b = matrices[f"{target.name}.a"], matrices[f"{target.name}.b"]
+        if target.experts:
+            a, b = a.reshape(-1, target.inputs), b.transpose(1, 2, 0).reshape(target.outputs, -1)
+        stored[f"{name}.lora_A.weight"], stored[f"{name}.lora_B.weight"] = a, b
+    return stored
+
+
+def _module(target: Target, nested: bool) -> str:
+    if not target.experts:
+        return _PREFIX + target.name
+    return f"{_PREFIX}model.layers.{target.layer}.mlp.experts" + (".base_layer" if nested else "")
+
+
+def _read_name(target: Target, held: Mapping[str, Any], raw: dict[str, Any]) -> str | None:
+    """Under which name the file has this target, if it does."""
+    if not target.experts:
+        name = _module(target, nested=False)
+        return name if f"{name}.lora_A.weight" in held else None
+    inner, outer = _module(target, nested=True), _module(target, nested=False)
+    if f"{inner}.lora_A.weight" in held:
+        return inner if target.kind == EXPERTS[0] else outer
+    if f"{outer}.lora_A.weight" not in held:
+        return None
+    # one of the two alone (or the second, once the first was taken off): the config says which
+    named = [str(name) for name in raw.get("target_parameters") or []]
+    wanted = target.kind.rpartition(".")[2]
+    fits = any(name.rpartition(".")[2] == wanted and target.name.endswith(name) for name in named)
+    return outer if fits else None
+
+
+def _ours(
+    path: Path, key: str, value: NDArray[np.float32], target: Target, rank: int, part: str
+) -> NDArray[np.float32]:
+    experts = max(1, target.experts)
+    wanted = (experts * rank, target.inputs) if part == "a" else (target.outputs, rank * experts)
+    if value.shape != wanted:
+        raise CheckpointError(f"{path}: tensor {key!r} has shape {list(value.shape)}; this model wants {list(wanted)}")
+    if not np.isfinite(value).all():
+        raise CheckpointError(f"{path}: tensor {key!r} holds NaN or infinity")
+    if not target.experts:
+        return value
+    if part == "a":
+        return value.reshape(experts, rank, target.inputs)
+    return np.ascontiguousarray(value.reshape(target.outputs, rank, experts).transpose(2, 0, 1))

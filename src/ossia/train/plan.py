@@ -1,0 +1,147 @@
+"""How much memory fine-tuning will take, before it starts; what will not fit is refused with what would.
+
+In: a config, a `Lora`, tokens in a batch and the device's free memory. Out: a `Plan` of bytes by purpose, or MemoryError.
+It does not load anything; its constants are checked against measured peaks in the tests.
+
+The peak is the base, the adapters with gradient and moments, every block's input, and the larger of one block's backward
+pass and the loss.
+"""
+
+from dataclasses import dataclass
+
+import psutil
+
+from ossia.model.config import ModelConfig
+from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
+from ossia.train import activation, attention
+from ossia.train.chunked_loss import rows_at_a_time
+from ossia.train.frozen import block_bytes
+from ossia.train.lora import Lora, chosen
+
+_TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments
+# Bytes that a block's backward pass holds at its height, counted from measured peaks
+_PER_HIDDEN = 34  # a row's norms, in float32, and its residuals
+_PER_PROJECTED, _PER_ATTENDED = 2.75, 1.5  # copies of a row's q, k, v and of what it attends to
+_PER_EXPERT = (
+    4.3,
+    3.9,
+)  # copies of a row, hidden and F wide, in each of its experts while the down weight's backward runs
+_PER_SWIGLU = (1.3, 5.0)  # the same while SwiGLU's runs
+_SCORE_BYTES, _SWIGLU_BYTES = 21, 24  # of work space an element
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Bytes on one device at the height of a step; `tokens` of one batch, all of which may be targets."""
+
+    tokens: int
+    base: int
+    adapters: int
+    inputs: int
+    work: int
+
+    @property
+    def total(self) -> int:
+        return self.base + self.adapters + self.inputs + self.work
+
+    def __str__(self) -> str:
+        parts = (
+            ("frozen base", self.base), ("adapters, gradients, AdamW", self.adapters),
+            (f"inputs of the blocks, {self.tokens:,} tokens", self.inputs), ("work space of a block or the loss", self.work),
+            ("in all", self.total),
+        )  # fmt: skip
+        return "\n".join(f"  {name:42} {size / 2**30:8.2f} GiB" for name, size in parts)
+
+
+def plan(
+    config: ModelConfig, lora: Lora, tokens: int, *, itemsize: int = 2, layout: Layout = "hf", device: str = "cpu",
+    processes: int = 1,
+) -> Plan:  # fmt: skip
+    """For batches of `tokens` tokens computed in numbers of `itemsize` bytes, over so many processes."""
+    c = config
+    trained = sum(target.parameters(lora.rank) for target in chosen(c, lora))
+    base = -(-_base_bytes(c, layout) // processes)
+    if processes > 1:  # two blocks, or the unembedding, are whole at a time
+        whole = _base_bytes(c, layout, layers=1) - c.vocab * c.hidden * 2
+        base += 2 * whole + c.vocab * c.hidden * 2
+    return Plan(
+        tokens=tokens,
+        base=base,
+        adapters=-(-trained * _TRAINED_BYTES // processes),
+        inputs=(c.layers + 1) * tokens * c.hidden * itemsize,
+        work=max(_block(c, tokens, itemsize), _loss(c, tokens, itemsize)) + block_bytes(device),
+    )
+
+
+def longest(config: ModelConfig, lora: Lora, free: int, **how: object) -> int:
+    """The most tokens of a batch whose plan fits into `free` bytes; 0 when none does."""
+    low, high = 0, config.max_context
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = plan(config, lora, middle, **how).total <= free  # type: ignore[arg-type]
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def check(made: Plan, config: ModelConfig, lora: Lora, free: int, **how: object) -> None:
+    """MemoryError, naming the longest batch that would fit, when the plan passes `free`; `how` as `plan` was given."""
+    if made.total <= free:
+        return
+    most = longest(config, lora, free, **how)
+    remedy = (
+        f"batches of up to {most:,} tokens would fit"
+        if most
+        else "no batch would: train fewer weights or a lower rank, or take more processes"
+    )
+    raise MemoryError(
+        f"fine-tuning with batches of {made.tokens:,} tokens takes {made.total / 2**30:.2f} GiB and "
+        f"{free / 2**30:.2f} GiB are free: {remedy}\n{made}"
+    )
+
+
+def free_bytes(device: str) -> int:
+    """What the device has free now."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    return psutil.virtual_memory().available
+
+
+def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) -> int:
+    """Of all frozen tensors but the embedding, which stays in its file; of a model of so many layers."""
+    embedding = {part.name for part in stored(config, layout, EMBEDDING)}
+    total = per_layer = 0
+    for name, part in all_stored(config, layout).items():
+        if name in embedding:
+            continue
+        size = 1 if part.form in ("blocks", "scales") else 2
+        for dimension in part.shape:
+            size *= dimension
+        total += size
+        if ".layers.0." in name or name.startswith("block.0."):
+            per_layer += size
+    return total if layers is None else total - (config.layers - layers) * per_layer
+
+
+def _block(c: ModelConfig, tokens: int, itemsize: int) -> int:
+    attended = c.heads * c.head_dim
+    projected = attended + 2 * c.kv_heads * c.head_dim
+    rows = tokens * c.experts_per_token
+    held = tokens * (_PER_HIDDEN * c.hidden + itemsize * (_PER_PROJECTED * projected + _PER_ATTENDED * attended))
+    down, swiglu = (rows * itemsize * (d * c.hidden + f * c.intermediate) for d, f in (_PER_EXPERT, _PER_SWIGLU))
+    swiglu += _SWIGLU_BYTES * min(activation.ELEMENTS, rows * 2 * c.intermediate)
+    scores = _SCORE_BYTES * max(_scores(tokens, window, c.heads) for window in set(c.windows))
+    return int(held + max(down, swiglu, scores))
+
+
+def _scores(tokens: int, window: int, heads: int) -> int:
+    """The most attention scores that exist at a time when the tokens are one sequence; see `attention.query_blocks`."""
+    queries = min(tokens, max(window, 256)) if window else tokens
+    seen = min(tokens, queries + window - 1) if window else tokens
+    return max(min(attention.SCORES, heads * queries * seen), heads * min(tokens, window or tokens))
+
+
+def _loss(c: ModelConfig, tokens: int, itemsize: int) -> int:
+    logits = min(tokens, rows_at_a_time(c.vocab)) * c.vocab
+    return logits * (4 + 2 * itemsize) + tokens * c.hidden * (3 * itemsize + 8)

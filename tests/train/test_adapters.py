@@ -1,0 +1,297 @@
+"""Adapters: what the patterns choose, PEFT's format in and out with PEFT as the oracle, and merging."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ossia.kernels import ops
+from ossia.model.checkpoint import CheckpointError, open_checkpoint
+from ossia.model.transformer import load_transformer
+from ossia.train.lora import EVERYTHING, KINDS, Lora, chosen, report
+from ossia.train.merge import merge
+from ossia.train.peft_format import AdapterFile, read_adapter, write_adapter
+from ossia.train.tunable import Packed, Tunable, packed
+from tests.tiny import SHAPES, TINY, tiny_checkpoint
+
+
+def batch(seed: int = 0, lengths: tuple[int, ...] = (40, 1, 25), vocab: int = TINY.vocab) -> Packed:
+    rng = np.random.default_rng(seed)
+    return packed([rng.integers(0, vocab, n).tolist() for n in lengths], [[True] * n for n in lengths])
+
+
+def network(path: Path, lora: Lora, stirred: float = 0.0) -> Tunable:
+    """In float32; `stirred` gives the adapters' B matrices random values of that size."""
+    made = Tunable(open_checkpoint(path), lora, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, value in made.trained().items():
+            if name.endswith(".b"):
+                value.copy_(torch.randn(value.shape, generator=generator) * stirred)
+    return made
+
+
+def as_file(made: Tunable) -> AdapterFile:
+    return AdapterFile(made.lora, {name: value.detach().numpy().copy() for name, value in made.trained().items()})
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("layout", ["hf", "bf16", "original"])
+def test_a_fresh_adapter_changes_nothing_and_the_logits_are_the_references(tmp_path: Path, name: str, layout):
+    config = SHAPES[name]
+    if layout == "original" and config.rope_factor == 1:
+        config = replace(config, rope_factor=2.0, max_context=128)
+    if layout == "original" and list(config.sliding) != [i % 2 == 0 for i in range(config.layers)]:
+        pytest.skip("the original layout cannot say this shape")
+    path = tiny_checkpoint(tmp_path, config, layout)
+    made = network(path, Lora(targets=EVERYTHING if config.experts > 1 else EVERYTHING[:2]))
+    given = batch(vocab=config.vocab)
+    plain = load_transformer(open_checkpoint(path), ops("reference")).forward(given.batch)
+    torch.testing.assert_close(made.logits(given.batch), plain, rtol=1e-4, atol=1e-4)
+    losses = torch.nn.functional.cross_entropy(plain, torch.from_numpy(given.targets_R), reduction="none")
+    torch.testing.assert_close(made(given), losses, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_adapters_are_trained_and_all_of_them(tmp_path: Path):
+    made = network(tiny_checkpoint(tmp_path), Lora(rank=3), stirred=0.1)
+    made(batch()).sum().backward()
+    trained = made.trained()
+    assert len(trained) == 2 * len(KINDS) * TINY.layers
+    assert {id(p) for p in made.parameters() if p.requires_grad} == {id(p) for p in trained.values()}
+    for name, value in trained.items():
+        assert value.grad is not None, name
+        assert value.grad.abs().max() > 0, name
+    assert all(p.grad is None for p in made.parameters() if not p.requires_grad)
+
+
+def test_activation_checkpointing_changes_no_gradient(tmp_path: Path):
+    path = tiny_checkpoint(tmp_path)
+    grads = []
+    for recompute in (True, False):
+        made = network(path, Lora(rank=2), stirred=0.05)
+        made.recompute = recompute
+        made(batch()).mean().backward()
+        grads.append([value.grad for value in made.trained().values()])
+    for one, other in zip(*grads):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "count"),
+    [
+        (("q_proj",), 4),
+        (("self_attn.*",), 16),
+        (("mlp.experts.*", "router"), 12),
+        (("layers.[02].mlp.experts.down_proj",), 2),
+        (("model.layers.3.self_attn.o_proj",), 1),
+        (("*",), 28),
+    ],
+)
+def test_patterns_choose_weights_by_name(patterns: tuple[str, ...], count: int):
+    assert len(chosen(TINY, Lora(targets=patterns))) == count
+
+
+@pytest.mark.parametrize("pattern", ["q_project", "layers.4.*", "experts", "mlp.experts.0.up_proj", "lm_head", ""])
+def test_a_pattern_that_matches_nothing_is_refused(pattern: str):
+    with pytest.raises(ValueError, match=r"names no weight of this model: it has self_attn\.q_proj"):
+        chosen(TINY, Lora(targets=("q_proj", pattern)))
+
+
+@pytest.mark.parametrize("bad", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"targets": ()}])
+def test_settings_that_cannot_be_are_refused(bad):
+    with pytest.raises(ValueError, match="LoRA"):
+        Lora(**bad)
+
+
+def test_the_report_counts_what_is_trained(tmp_path: Path):
+    lora = Lora(rank=3, targets=("q_proj", "experts.*"))
+    made = network(tiny_checkpoint(tmp_path), lora)
+    total = sum(value.numel() for value in made.trained().values())
+    said = report(made.targets, lora, TINY)
+    assert f"{total:,} trained parameters" in said
+    assert "mlp.router                not trained" in said
+
+
+def peft_model(path: Path):
+    """transformers' model of a bf16 checkpoint, in float32."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+
+
+def peft_logits(model, tokens: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0]
+
+
+CHOICES = {
+    "everything": EVERYTHING,
+    "attention": ("self_attn.*",),
+    "router and one of the experts' weights": ("router", "down_proj"),
+    "the other of the experts' weights": ("gate_up_proj",),
+    "some layers": ("layers.[13].self_attn.q_proj", "layers.2.mlp.experts.*", "layers.0.mlp.experts.down_proj"),
+}
+
+
+@pytest.mark.parametrize("targets", CHOICES.values(), ids=CHOICES.keys())
+def test_peft_loads_our_adapter_and_has_our_logits(tmp_path: Path, targets: tuple[str, ...]):
+    model = peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16"))
+    import peft
+
+    made = network(tmp_path / "model", Lora(rank=3, alpha=5.0, targets=targets), stirred=0.2)
+    tokens = np.random.default_rng(1).integers(0, TINY.vocab, 30).tolist()
+    ours = made.logits(packed([tokens], [[True] * 30]).batch)
+    base = peft_logits(model, tokens)[:-1]
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices, "base")
+    theirs = peft_logits(peft.PeftModel.from_pretrained(model, str(tmp_path / "adapter")), tokens)[:-1]
+    assert (ours - base).abs().max() > 0.05
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_the_gradients_are_pefts(tmp_path: Path):
+    """Through transformers' own network with dense experts and PEFT's own adapters."""
+    model = peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16"))
+    import peft
+    from safetensors.numpy import load_file
+
+    tiny_checkpoint(tmp_path / "packed")
+    made = network(tmp_path / "packed", Lora(rank=3, alpha=5.0), stirred=0.1)
+    tokens = np.random.default_rng(1).integers(0, TINY.vocab, 30).tolist()
+    made(packed([tokens], [[True] * 30])).mean().backward()
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    adapted = peft.PeftModel.from_pretrained(model, str(tmp_path / "adapter"), is_trainable=True)
+    ids = torch.tensor([tokens])
+    adapted(ids, labels=ids).loss.backward()
+    ours = {name: value.grad.numpy() for name, value in made.trained().items() if value.grad is not None}
+    write_adapter(tmp_path / "gradients", TINY, made.lora, made.targets, ours)
+    stored = load_file(tmp_path / "gradients" / "adapter_model.safetensors")
+    theirs = {name.replace(".default", ""): p.grad for name, p in adapted.named_parameters() if p.requires_grad}
+    assert stored.keys() == theirs.keys()
+    for name, value in stored.items():
+        scale = theirs[name].abs().max()
+        torch.testing.assert_close(torch.from_numpy(value), theirs[name], rtol=1e-3, atol=1e-3 * float(scale))
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_an_adapter_that_peft_wrote_is_read(tmp_path: Path, rslora: bool):
+    model = peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16"))
+    import peft
+
+    config = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=["q_proj", "o_proj"], use_rslora=rslora, task_type="CAUSAL_LM",
+        target_parameters=["mlp.router.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    )  # fmt: skip
+    adapted = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.2)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    read = read_adapter(tmp_path / "adapter", TINY)
+    assert {name.rpartition(".")[0] for name in read.matrices} == set(read.lora.targets)
+    assert len(read.lora.targets) == 5 * TINY.layers
+    made = network(tmp_path / "model", read.lora)
+    with torch.no_grad():
+        for name, value in made.trained().items():
+            value.copy_(torch.from_numpy(read.matrices[name]))
+    tokens = np.random.default_rng(1).integers(0, TINY.vocab, 30).tolist()
+    ours = made.logits(packed([tokens], [[True] * 30]).batch)
+    torch.testing.assert_close(ours, peft_logits(adapted, tokens)[:-1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("targets", CHOICES.values(), ids=CHOICES.keys())
+def test_an_adapter_comes_back_to_the_bit(tmp_path: Path, targets: tuple[str, ...]):
+    made = network(tiny_checkpoint(tmp_path / "model"), Lora(rank=3, alpha=5.0, targets=targets), stirred=0.2)
+    for _ in range(2):  # a second time over the first
+        write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    back = read_adapter(tmp_path / "adapter", TINY)
+    assert (back.lora.rank, back.lora.alpha) == (3, 5.0)
+    assert back.lora.targets == tuple(target.name for target in made.targets)
+    assert back.matrices.keys() == made.trained().keys()
+    for name, value in made.trained().items():
+        assert np.array_equal(back.matrices[name], value.detach().numpy()), name
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+        ({"use_dora": True}, "use_dora is True"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"r": 5}, "has shape"),
+        ({"r": "3"}, "must be numbers"),
+    ],
+)
+def test_an_adapter_that_cannot_be_applied_is_refused(tmp_path: Path, change, said: str):
+    made = network(tiny_checkpoint(tmp_path / "model"), Lora(rank=3))
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=said):
+        read_adapter(tmp_path / "adapter", TINY)
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path):
+    made = network(tiny_checkpoint(tmp_path / "model"), Lora(rank=3))
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    with pytest.raises(CheckpointError, match="fits no weight of this model"):
+        read_adapter(tmp_path / "adapter", replace(TINY, layers=3, sliding=TINY.sliding[:3]))
+    with pytest.raises(CheckpointError, match="has shape"):
+        read_adapter(tmp_path / "adapter", replace(TINY, hidden=96))
+
+
+@pytest.mark.parametrize("source", ["hf", "bf16", "original"])
+@pytest.mark.parametrize("layout", ["hf", "bf16", "original"])
+def test_a_merged_model_is_what_was_trained_not_the_base(tmp_path: Path, source, layout):
+    path = tiny_checkpoint(tmp_path / "model", layout=source)
+    made = network(path, Lora(rank=3), stirred=0.2)
+    given = batch().batch
+    report = merge(open_checkpoint(path), as_file(made), tmp_path / "merged", layout, given)
+    merged = load_transformer(open_checkpoint(tmp_path / "merged"), ops("reference")).forward(given)
+    assert float((merged - made.logits(given)).detach().abs().max()) == pytest.approx(report.merged.largest, rel=0.01)
+    assert report.merged.mean_kl < (0.01 if layout == "bf16" else 0.3) * report.base.mean_kl
+    assert set(report.kept) == set(KINDS)
+    assert all(0.95 < kept.share < 1.05 for kept in report.kept.values())
+    assert "mean KL" in str(report)
+
+
+def test_what_was_not_trained_keeps_its_bytes(tmp_path: Path):
+    path = tiny_checkpoint(tmp_path / "model")
+    lora = Lora(rank=3, targets=("layers.1.mlp.experts.*", "layers.2.self_attn.k_proj"))
+    made = network(path, lora, stirred=0.2)
+    with torch.no_grad():
+        made.trained()["model.layers.1.mlp.experts.down_proj.b"][2:] = 0  # experts that met no token
+    merge(open_checkpoint(path), as_file(made), tmp_path / "merged")
+    old, new = open_checkpoint(path), open_checkpoint(tmp_path / "merged")
+    keyed = slice(TINY.heads * TINY.head_dim, (TINY.heads + TINY.kv_heads) * TINY.head_dim)
+    for layer in range(TINY.layers):
+        for field, before, after in zip(old.layer(layer)._fields, old.layer(layer), new.layer(layer)):
+            parts = list(zip(before, after)) if isinstance(before, tuple) else [(before, after)]
+            for one, other in parts:
+                if (layer, field) == (1, "up_weight"):
+                    continue
+                if (layer, field) == (1, "down_weight"):
+                    assert not np.array_equal(one[:2], other[:2]) or one.shape[-1] != 16
+                    one, other = one[2:], other[2:]
+                if (layer, field) == (2, "qkv_weight"):
+                    assert not np.array_equal(one[keyed], other[keyed])
+                    one, other = np.delete(one, keyed, 0), np.delete(other, keyed, 0)
+                assert np.array_equal(one, other), (layer, field)
+
+
+def test_a_merge_that_rounding_undoes_is_refused(tmp_path: Path):
+    path = tiny_checkpoint(tmp_path / "model")
+    made = network(path, Lora(rank=3, targets=("experts.*",)), stirred=1e-6)
+    with pytest.raises(ValueError, match="still the base"):
+        merge(open_checkpoint(path), as_file(made), tmp_path / "merged")
+    assert list((tmp_path / "merged").iterdir()) == []
+    report = merge(open_checkpoint(path), as_file(network(path, made.lora)), tmp_path / "nothing")  # nothing was asked
+    assert report.merged.largest == 0

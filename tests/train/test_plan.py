@@ -1,0 +1,86 @@
+"""The memory plan against measured peaks, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ossia.model.checkpoint import open_checkpoint
+from ossia.model.config import ModelConfig
+from ossia.train.frozen import block_bytes
+from ossia.train.lora import EVERYTHING, Lora
+from ossia.train.plan import check, longest, plan
+from ossia.train.tunable import Tunable, packed
+from tests.tiny import TINY, tiny_checkpoint
+from tests.train.peak import Peak
+
+MEDIUM = replace(
+    TINY, layers=2, sliding=(True, False), hidden=256, intermediate=256, heads=8, head_dim=32, experts=8, experts_per_token=4,
+    vocab=128, window=128,
+)  # fmt: skip
+TOLERANCE = 0.35  # the plan may be so much above the measured peak, and a tenth of it below
+B20 = ModelConfig.preset("gpt-oss-20b")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        (MEDIUM, 512),
+        (replace(MEDIUM, heads=2), 1024),
+        (replace(MEDIUM, intermediate=1024), 512),
+        (replace(MEDIUM, hidden=1024, vocab=64), 512),
+        (replace(MEDIUM, vocab=16384), 512),
+        (replace(MEDIUM, layers=8, sliding=(True,) * 8, experts_per_token=1, heads=2), 1024),
+    ],
+    ids=["medium", "longer", "wide experts", "wide", "many words", "deep"],
+)
+def test_the_plan_is_near_the_measured_peak(tmp_path: Path, config: ModelConfig, tokens: int, dtype: torch.dtype):
+    lora = Lora(rank=2)
+    network = Tunable(open_checkpoint(tiny_checkpoint(tmp_path, config)), lora, dtype=dtype)
+    ids = np.random.default_rng(0).integers(0, config.vocab, tokens).tolist()
+    given = packed([ids], [[True] * tokens])
+    frozen = sum(p.nbytes for p in network.parameters() if not p.requires_grad)
+    trained = sum(p.nbytes for p in network.trained().values())
+    with Peak() as peak:
+        network(given).mean().backward()
+    measured = peak.bytes - trained  # its gradients are the plan's adapters'
+    made = plan(config, lora, tokens, itemsize=dtype.itemsize)
+    assert (made.base, made.adapters) == (frozen, 4 * trained)
+    planned = made.inputs + made.work - block_bytes("cpu")  # small experts are unpacked in one small block
+    assert 0.9 * measured <= planned <= (1 + TOLERANCE) * measured, (measured, planned)
+
+
+def test_the_20b_fits_a_card_of_16_gb():
+    assert plan(B20, Lora(rank=8), 2048, device="cuda").total < 16e9
+    assert plan(B20, Lora(rank=8), 4096, device="cuda").total < 16 * 2**30
+    assert plan(B20, Lora(rank=8, targets=EVERYTHING), 2048, layout="bf16", device="cuda").total > 38 * 2**30
+
+
+def test_the_base_is_the_published_checkpoint_without_its_embedding():
+    assert plan(B20, Lora(), 1).base == 13_761_264_768 - 201_088 * 2880 * 2
+
+
+def test_what_does_not_fit_is_refused_with_what_would():
+    lora, free = Lora(rank=8), 16 * 2**30
+    most = longest(B20, lora, free)
+    assert plan(B20, lora, most).total <= free < plan(B20, lora, most + 1).total
+    check(plan(B20, lora, most), B20, lora, free)
+    with pytest.raises(MemoryError, match=f"up to {most:,} tokens would fit"):
+        check(plan(B20, lora, 60_000), B20, lora, free)
+    with pytest.raises(MemoryError, match="no batch would"):
+        check(plan(B20, lora, 1), B20, lora, 8 * 2**30)
+
+
+def test_more_processes_take_less_each():
+    one, four = (plan(B20, Lora(), 1024, processes=count) for count in (1, 4))
+    assert four.base < one.base / 2
+    assert four.adapters == -(-one.adapters // 4)
+
+
+def test_the_plan_can_be_read():
+    said = str(plan(B20, Lora(), 4096))
+    assert "4,096 tokens" in said
+    assert "in all" in said
