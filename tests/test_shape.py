@@ -27,7 +27,7 @@ MAY_USE: dict[str, set[str]] = {
     "hub": set(),
     "loading": {*BOTH, "hub"},
     "chat": {*BOTH, "loading"},
-    "train": {*BOTH, "loading", "chat"},
+    "train": {*BOTH, "hub", "loading", "chat"},
     "synth": set(BOTH),
     "bench": {"engine", "model", "kernels", "hub"},
     "terminal": {*BOTH, "loading", "chat"},
