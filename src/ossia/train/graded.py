@@ -56,7 +56,7 @@ def tasks_of(path: str) -> list[Task]:
     value: Any = named(path)
     if callable(value) and not hasattr(value, "grade"):
         value = value()
-    tasks: list[Task] = [value] if hasattr(value, "grade") else list(value) if isinstance(value, Several) else []
+    tasks: list[Any] = [value] if hasattr(value, "grade") else list(value) if isinstance(value, Several) else []
     if not tasks or not all(hasattr(each, "grade") and hasattr(each, "examples") for each in tasks):
         raise ValueError(f"{path!r} names no tasks: want what has `examples` and `grade`")
     return tasks

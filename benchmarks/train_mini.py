@@ -1,7 +1,7 @@
 """Training speed of a recipe's supervised stage: tokens a second, by optimizer and precision, on this machine.
 
 The variants take turns, round by round, on the same batches, so that what else the machine does falls on all alike.
-Run: python benchmarks/train.py [RECIPE] [--rounds N] [--only adamw,muon] [--profile]
+Run: python benchmarks/train_mini.py [RECIPE] [--rounds N] [--only adamw,muon] [--profile]
 """
 
 import argparse
