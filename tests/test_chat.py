@@ -31,9 +31,10 @@ class Script:
     params: list[SamplingParams] = field(default_factory=list)
     closed: int = 0
     strayed: int = 0
+    context: int = 4000
 
     def submit(self, prompt: list[int], params: SamplingParams, mask: Any) -> "Spoken":
-        if len(prompt) > 4000:
+        if len(prompt) > self.context:
             raise ContextError("too long")
         self.prompts.append(small().decode(prompt))
         self.params.append(params)

@@ -91,9 +91,10 @@ class Answering:
     """How to answer: sampling, what may be called, the form of the final answer, how long to think.
 
     thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
-    tool_choice: "auto", "none", "required", or a function's name. allowed: the recipients that may be called ("functions.f");
-    None for all that are declared. stop: strings that end the final answer, and are not part of it. max_steps:
-    samplings with tools run between them.
+    tool_choice: "auto", "none", "required", or a function's name; where a call must come, what comes before it is closed
+    with a quarter of the tokens left, 64 at least and 1024 at most. allowed: the recipients that may be called
+    ("functions.f"); None for all that are declared. stop: strings that end the final answer, and are not part of it.
+    max_steps: samplings with tools run between them.
     """
 
     params: SamplingParams = field(default_factory=SamplingParams)
@@ -135,6 +136,7 @@ class Source(Protocol):
 Step: TypeAlias = Event | Sampling | NextToken | Calling
 Steps: TypeAlias = Generator[Step, Any, None]
 NEXT_TOKEN = NextToken()
+LEAST_FOR_A_CALL, MOST_FOR_A_CALL = 64, 1024  # tokens kept free for it
 
 
 def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], how: Answering) -> Iterator[Event]:
@@ -144,7 +146,7 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
     ends the exchange with "tool_calls". A message to anyone else is malformed, and so is text. Raises ContextError
     before any work for a prompt that does not fit.
     """
-    steps, reply = exchange(grammars, messages, how), None
+    steps, reply = exchange(grammars, messages, how, engine.context), None
     with ExitStack() as open_stream:
         tokens: Iterator[Sampled] = iter(())
         while (step := advance(steps, reply)) is not None:
@@ -170,9 +172,10 @@ def advance(steps: Steps, reply: object) -> Step | None:
         return None
 
 
-def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering) -> Steps:
+def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, context: int) -> Steps:
     """The loop itself, without input or output: it yields events, which want no answer, and what it wants done.
 
+    context: tokens that a prompt and its answer can have together.
     Whoever drives it sends the answers back, so one loop serves a plain `for` and an event loop.
     """
     rules = rules_for(grammars, messages, how)
@@ -182,7 +185,8 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering) ->
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
         prompt = render(grammars.tokenizer, said, next_role="assistant")
-        turn = yield from _sample(Sampling(prompt, params, rules.start()), grammars.tokenizer, how.stop)
+        mask = rules.start(_room(how, context - len(prompt)))
+        turn = yield from _sample(Sampling(prompt, params, mask), grammars.tokenizer, how.stop)
         said += turn.messages
         usage = _add(usage, turn, time.perf_counter() - started)
         calls = [message for message in turn.messages if message.recipient in declared]
@@ -198,6 +202,14 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering) ->
             said.append(answer)
             yield ToolAnswer(answer, result.failed)
     yield Done("steps", usage)
+
+
+def _room(how: Answering, left: int) -> int | None:
+    """Tokens that may come before a call that must; None where none must."""
+    if how.tool_choice in ("auto", "none"):
+        return None
+    left = min(left, how.params.max_tokens or left)
+    return max(0, left - max(LEAST_FOR_A_CALL, min(left // 4, MOST_FOR_A_CALL)))
 
 
 def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:

@@ -445,6 +445,21 @@ def test_preambles_and_answers_are_not_counted():
     feed(turn, small().encode_with_special("<|start|>assistant<|channel|>final<|message|>A long answer.<|return|>"))
 
 
+@BOTH
+@pytest.mark.parametrize("channel", ["analysis", "commentary"])
+def test_what_is_being_said_as_the_room_ends_is_closed_and_the_call_forced(name: str, channel: str):
+    g = GRAMMARS[name]
+    turn = Rules(g, TOOLS, tool_choice="get").start(6)
+    feed(turn, g.tokenizer.encode_with_special(f"<|channel|>{channel}<|message|>"))
+    x = g.tokenizer.encode("x")
+    while allowed(turn) != [g.end]:
+        feed(turn, x)
+    call = "<|end|><|start|>assistant<|channel|>commentary to=functions.get <|constrain|>json<|message|>"
+    for token in g.tokenizer.encode_with_special(call):
+        assert allowed(turn) == [token]
+        turn.accept(token)
+
+
 def test_a_spent_budget_leaves_the_calls_open_but_no_more_thoughts():
     g = GRAMMARS["o200k"]
     turn = Rules(g, TOOLS, analysis_budget=1).start()

@@ -248,6 +248,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_crowd(dense: Any, seed: int, len
 @pytest.mark.parametrize("lengths", [(1,), (40, 3, 1)], ids=["few rows", "many rows"])
 def test_threads_change_no_bit(dense: Any, lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu, "_WORTH_WAKING", 0)
+    monkeypatch.setattr(cpu, "_LARGE", 0)
     found = []
     for workers in (1, 2):
         n = Numbers()
@@ -285,6 +286,7 @@ class _Layer:
 
     def run(self, x: np.ndarray, batch: Batch) -> np.ndarray:
         qkv = self.ops.norm_linear(x, self.norm, 1e-5, self.qkv)
-        y = self.ops.linear_add(self.ops.attend(qkv, self.attention, None, batch), self.out, x.copy())
+        heads = self.ops.attend(qkv, self.attention, None, batch, soon=self.out)
+        y = self.ops.linear_add(heads, self.out, x.copy())
         routing = self.ops.route(y, self.norm, 1e-5, self.router, self.case.k)
         return self.ops.experts_add(routing, self.up, self.down, 7.0, y)

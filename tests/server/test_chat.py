@@ -355,3 +355,16 @@ def test_the_same_seed_says_the_same():
     with mini() as served:
         answers = [served.message("What is 12 + 30?", seed=3) for _ in range(2)]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("limit", [66, 200, None])
+def test_a_call_that_must_come_comes_however_long_the_model_would_think(limit: int | None):
+    pick = function("pick", {"size": {"type": "string", "enum": ["small", "large"]}})
+    # thinking cannot end by itself
+    with mini() as served:
+        never = {"logit_bias": {str(served.service.tokenizer.special["<|end|>"]): -100}}
+        for choice in ("required", {"type": "function", "function": {"name": "pick"}}):
+            answer = served.chat(tools=[pick], tool_choice=choice, max_tokens=limit, seed=1, **never)
+            (made,) = answer["choices"]
+            assert made["finish_reason"] == "tool_calls"
+            assert json.loads(made["message"]["tool_calls"][0]["function"]["arguments"])["size"] in ("small", "large")

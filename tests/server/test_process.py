@@ -1,5 +1,6 @@
 """`ossia serve` as a process: where it says it is, who is refused, and how it leaves."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -7,12 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
+import uvicorn
 from openai import OpenAI
+from uvicorn.server import ServerState
+
+from ossia.loading import load
+from ossia.server.run import protocol
 
 LONG = {"prompt": "a", "max_tokens": 4000, "logit_bias": {"1016": -100, "1017": -100}}
 
@@ -119,6 +126,101 @@ def test_who_does_not_read_holds_up_nobody():
             other = http.client.HTTPConnection(address.netloc, timeout=20)
             other.request("POST", "/v1/completions", json.dumps({**LONG, "max_tokens": 50}))
             assert len(json.loads(other.getresponse().read())["choices"]) == 1
+
+
+def test_answers_that_outlast_the_patience_of_a_stop_end_with_a_word():
+    with process("--no-state", "--drain-seconds", "600") as (server, url):
+        running = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+        endless = {**LONG, "logit_bias": {str(stop): -100 for stop in load().stop_tokens}}
+        running.request("POST", "/v1/completions", json.dumps({**endless, "n": 8, "stream": True}))
+        answer = running.getresponse()
+        answer.readline()
+        server.send_signal(signal.SIGINT)
+        while b'"draining"' not in health_of(url):
+            pass
+        server.send_signal(signal.SIGINT)
+        assert b'"code":"stopping"' in answer.read()
+        assert server.wait(20) == 0
+        assert server.stderr is not None
+        assert "Traceback" not in server.stderr.read()
+
+
+def health_of(url: str) -> bytes:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection.request("GET", "/health")
+    return connection.getresponse().read()
+
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
+LAST = b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n"  # a probe that names no host
+SHORT = b'{"prompt":"a","max_tokens":1}'
+
+
+def test_what_is_no_http_gets_an_error_in_openais_shape_and_the_rest_is_answered():
+    with process("--no-state", "--max-body-mb", "0.1") as (_, url):
+        for lie in (
+            b"\x16\x03\x01\x00\xff rubbish\r\n\r\n",
+            HEAD + b"content-length: 10\r\n\r\n" + SHORT,  # the rest of the body is no request
+            HEAD + b"content-length: -1\r\n\r\n",
+            HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + SHORT,
+            HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            HEAD + b"transfer-encoding: chunked\r\n\r\nZZ\r\n",
+            HEAD + b"transfer-encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 0x10000 + b"\r\n") * 9 + b"0\r\n\r\n",
+            b"GET /health HTTP/1.1\r\nhost: elsewhere.example\r\n\r\n",
+            b"OPTIONS /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            b"GET /v1/nothing HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ):
+            status, body = answers(url, lie + LAST)[0]
+            assert 400 <= status < 500
+            assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+        whole = HEAD + b"content-length: %d\r\n\r\n" % len(SHORT) + SHORT
+        chunked = HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(SHORT), SHORT)
+        assert [status for status, _ in answers(url, whole + whole + chunked)] == [200, 200, 200]
+        assert answers(url, LAST)[0][0] == 200
+        head = b"HEAD /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        assert answers(url, head) == [(200, b"")]
+        assert health_of(url)
+
+
+def answers(url: str, sent: bytes) -> list[tuple[int, bytes]]:
+    """Status and body of each answer that comes until the server closes."""
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 20) as raw:
+        raw.sendall(sent)
+        told = b""
+        while data := raw.recv(65536):
+            told += data
+    parts = [part.partition(b"\r\n\r\n") for part in told.split(b"HTTP/1.1 ")[1:]]
+    return [(int(head[:3]), body) for head, _, body in parts]
+
+
+def test_who_sends_too_much_is_told_so_however_much_it_still_sends():
+    with process("--no-state", "--max-body-mb", "0.1") as (_, url):
+        for _ in range(5):
+            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+            connection.request("POST", "/v1/completions", b" " * (16 << 20))
+            assert connection.getresponse().status == 413
+
+
+def test_a_head_that_takes_too_long_is_cut_off_on_a_kept_connection_too():
+    async def work() -> None:
+        made = protocol(1000)
+        config = uvicorn.Config(nothing, log_config=None, timeout_keep_alive=60)
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: made(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await reader.readuntil(b"done")
+        writer.write(b"GET / HTTP/1.1\r\n")
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        server.close()
+
+    async def nothing(_: object, __: object, send: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    with patch("ossia.server.run.HEAD_SECONDS", 0.05):
+        asyncio.run(work())
 
 
 def test_a_head_without_end_is_cut_off():

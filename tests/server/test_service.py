@@ -1,12 +1,14 @@
 """The service under load: who may run, who waits, what becomes of those who leave, and of a broken engine."""
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from ossia.chat import Answering, Delta, Done
+from ossia.engine.engine import Engine
 from ossia.harmony.messages import user
 from ossia.loading import load
 from ossia.server.ask import Ask, conversation, sampling
@@ -195,6 +197,34 @@ def test_a_server_whose_engine_always_fails_says_that_it_is_unhealthy():
         assert served.refused(messages=[{"role": "user", "content": "hi"}]) == (503, None, "engine_failed")
 
 
+def test_the_memory_of_a_broken_engine_is_free_before_a_fresh_one_is_made():
+    made: list[weakref.ref[Engine]] = []
+    alive: list[bool] = []
+
+    def fail(_: object) -> Any:
+        raise MemoryError("no memory")
+
+    def make() -> Engine:
+        alive.append(any(each() for each in made))
+        engine = MINI.engine()
+        if not made:
+            engine._runner.forward = fail  # type: ignore[method-assign]
+        made.append(weakref.ref(engine))
+        return engine
+
+    async def work() -> None:
+        service = Service(MINI, make_engine=make)
+        service.start()
+        with pytest.raises(ApiError) as failed:
+            await text_of(service, ask(temperature=0))
+        assert (failed.value.status, failed.value.code) == (500, "engine_failed")
+        assert "42" in await text_of(service, ask(temperature=0))
+        await service.close()
+
+    asyncio.run(work())
+    assert alive == [False, False]
+
+
 def test_an_engine_that_fails_in_a_stream_says_so_in_the_stream():
     script = Script([FINAL.format("a long answer")])
     steps = iter(range(100))
@@ -236,6 +266,20 @@ def test_answers_that_take_too_long_do_not_hold_up_the_end():
         await answer.aclose()
 
     with_service(work)
+
+
+def test_a_server_that_is_closed_tells_who_still_waits():
+    async def work(service: Service) -> None:
+        answers = [asyncio.ensure_future(text_of(service, ask())) for _ in range(3)]
+        await until(lambda: service._line.running == 1 and service._line.waiting == 2)
+        await service.close()
+        for answer in answers:
+            with pytest.raises(ApiError) as told:
+                await answer
+            assert (told.value.status, told.value.code) == (503, "stopping")
+        assert service._line.running == service._line.used == 0
+
+    with_service(work, Settings(max_running=1))
 
 
 def test_a_bias_outside_the_vocabulary_is_refused_and_harms_no_other():

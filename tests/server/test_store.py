@@ -250,15 +250,17 @@ def test_many_write_and_read_at_once(store: Store):
     assert asyncio.run(all_of_them()) == [body("completed", id=f"r{number}") for number in range(200)]
 
 
-def test_a_writer_that_is_cancelled_has_written(store: Store):
-    async def hasty() -> None:
+def test_what_a_cancelled_writer_began_is_written_before_all_that_is_written_later(store: Store):
+    async def hasty() -> bool:
         task = asyncio.create_task(store.begin("a", "in_progress", b"{}", None, []))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
+        await store.finish("a", "completed", b"[]", Made([]))
+        return task.cancelled()
 
-    asyncio.run(hasty())
-    assert run(store.response("a")) == b"{}"
+    assert asyncio.run(hasty())
+    assert run(store.response("a")) == b"[]"
 
 
 def test_the_files_are_their_owners_alone(store: Store, tmp_path: Path):

@@ -133,6 +133,11 @@ class Engine:
         """Tokens that the cache can hold, all requests together."""
         return self._cache.tokens
 
+    @property
+    def context(self) -> int:
+        """Tokens that one request can have, prompt and answer together."""
+        return min(self._config.max_context, self._cache.tokens)
+
     def stats(self) -> Stats:
         with self._changed:
             self._sweep()
@@ -198,7 +203,7 @@ class Engine:
             raise ContextError(f"the prompt has {len(prompt)} tokens, the model's context {context}: shorten it")
         if len(prompt) + 1 > cache:
             raise ContextError(f"the prompt has {len(prompt)} tokens, the engine's cache {cache}: give it a larger one")
-        return min(context, cache)
+        return self.context
 
     def _raise_if_broken(self) -> None:
         if self._broken:

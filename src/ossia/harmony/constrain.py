@@ -206,9 +206,12 @@ class Rules:
         found = {way.name: self.grammars.dropped(way.schema) for way in self.endings if way.schema is not None}
         return {name: dropped for name, dropped in found.items() if dropped}
 
-    def start(self) -> "Constraint":
-        """The mask of one turn, from just behind `<|start|>assistant`."""
-        return Constraint(self)
+    def start(self, room: int | None = None) -> "Constraint":
+        """The mask of one turn, from just behind `<|start|>assistant`.
+
+        room: after so many tokens, headers and all, thoughts and preambles are closed, and what ends the turn has to come.
+        """
+        return Constraint(self, room)
 
     @cached_property
     def thoughts(self) -> tuple[Way, ...]:
@@ -281,9 +284,9 @@ class Constraint:
     gave up on a schema that is too costly to follow.
     """
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules, self._grammars = rules, rules.grammars
-        self._thought = 0
+    def __init__(self, rules: Rules, room: int | None = None) -> None:
+        self._rules, self._grammars, self._room = rules, rules.grammars, room
+        self._thought = self._said = 0
         self.strayed = False
         self._steps = self._turn()
         self._mask = next(self._steps)
@@ -294,6 +297,7 @@ class Constraint:
     def accept(self, token: int) -> None:
         if self._mask is None:
             return
+        self._said += 1
         if _has(self._mask, token):
             self._mask = self._steps.send(token)
         else:
@@ -323,7 +327,7 @@ class Constraint:
 
     def _text(self, way: Way) -> Steps[None]:
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        while not (way.thought and self._spent()):
+        while not self._is_over(way):
             token = yield self._grammars.text_masks[way.stop]
             if token == way.stop:
                 return
@@ -355,8 +359,16 @@ class Constraint:
             yield self._grammars.mask_of([token])
 
     def _spent(self) -> bool:
+        """Whether the turn has to come to its end now."""
         budget = self._rules.analysis_budget
-        return budget is not None and self._thought >= budget
+        return self._is_full() or (budget is not None and self._thought >= budget)
+
+    def _is_over(self, way: Way) -> bool:
+        """Whether this message has to end; never one that ends the turn."""
+        return self._spent() if way.thought else way.stop == self._grammars.end and self._is_full()
+
+    def _is_full(self) -> bool:
+        return self._room is not None and self._said >= self._room
 
 
 def _has(mask: bytes | bytearray, token: int) -> bool:

@@ -105,7 +105,9 @@ class ReferenceOps:
     def linear_add(self, x: Tensor, weight: Linear, residual_TD: Tensor) -> Tensor:
         return residual_TD + F.linear(x, weight.weight_RD, weight.bias_R)
 
-    def attend(self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: Batch) -> Tensor:
+    def attend(
+        self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: Batch, soon: object = None
+    ) -> Tensor:
         """RoPE, cache write, attention with sinks; without a cache a sequence sees its own rows only."""
         shape = attention.shape
         q_THd, k_TGd, v_TGd = self._heads(qkv, shape, batch)

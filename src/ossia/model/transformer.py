@@ -51,7 +51,7 @@ class Transformer:
         x_TD = ops.embed(batch.tokens_T, w.embedding)
         for i, layer in enumerate(w.layers):
             qkv = ops.norm_linear(x_TD, layer.attn_norm, c.norm_eps, layer.qkv)
-            heads = ops.attend(qkv, layer.attention, cache[i] if cache else None, batch)
+            heads = ops.attend(qkv, layer.attention, cache[i] if cache else None, batch, soon=layer.out)
             x_TD = ops.linear_add(heads, layer.out, x_TD)
             routing = ops.route(x_TD, layer.mlp_norm, c.norm_eps, layer.router, c.experts_per_token)
             x_TD = ops.experts_add(routing, layer.up, layer.down, c.swiglu_limit, x_TD)

@@ -78,8 +78,9 @@ async def _refused(_: Request, error: ApiError) -> Response:
 
 async def _not_served(request: Request, error: HTTPException) -> Response:
     """An address or a method that is not there."""
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    code = "not_found" if error.status_code == 404 else "method_not_allowed"
+    known = error.status_code == 404
+    code, what = ("not_found", "there is no such address") if known else ("method_not_allowed", "not with this method")
+    message = f"{request.method} {request.url.path[:200]}: {what}; OpenAI's API is under /v1, and /openapi.json lists all"
     return refusal(ApiError(error.status_code, message, code=code, headers=dict(error.headers or {})))
 
 

@@ -4,9 +4,11 @@ In: fields that all APIs share, in one form. Out: `Ask`s, harmony messages, samp
 It does not know any API's own shapes, nor how an answer is made.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from math import inf
 
 from ossia.chat import Answering
 from ossia.engine.request import SamplingParams
@@ -33,6 +35,8 @@ EFFORTS: dict[str, Effort] = {
     "xhigh": "high",
     "max": "high",
 }
+# A line of its own in a system text, as gpt-oss's own system message says it: "Reasoning: high".
+TOLD_EFFORT = re.compile(rf"^[^\w\n]*reasoning:[ \t]*({'|'.join(EFFORTS)})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 ANY_OBJECT: JsonObject = {"type": "object"}
 
 
@@ -50,17 +54,17 @@ class Ask:
     client: str = ""
 
 
-def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort:
-    """The effort that a client's word means. Raises ApiError for a word that is none."""
+def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort | None:
+    """The effort that a client's word means; None where it says none. Raises ApiError for a word that is no effort."""
     if value is None:
-        return "medium"
+        return None
     if value not in EFFORTS:
         raise bad(param, f"{param} {value!r} is none of {', '.join(EFFORTS)}")
     return EFFORTS[value]
 
 
 def conversation(
-    effort: Effort,
+    effort: Effort | None,
     said: Sequence[Message],
     tools: Sequence[ToolNamespace] = (),
     formats: Sequence[ResponseFormat] = (),
@@ -68,14 +72,20 @@ def conversation(
     """Our system message, one developer message with all that stands first, and the rest as it was said.
 
     What an API's user calls "system" or "developer" is a `developer("…")` in `said`: to gpt-oss both are a developer's word.
+    effort: None for what the last of these texts says in a line "Reasoning: …", or else medium.
     """
     count = next((i for i, message in enumerate(said) if message.role != "developer"), len(said))
     words = [text for message in said[:count] if (text := _instructions(message)).strip()]
     declared = Developer("\n\n".join(words) or None, tuple(tools), tuple(formats))
-    opening = [system(System(effort=effort, current_date=date.today().isoformat()))]
+    opening = [system(System(effort=effort or _told_effort(said), current_date=date.today().isoformat()))]
     if declared != Developer():
         opening.append(developer(declared))
     return (*opening, *said[count:])
+
+
+def _told_effort(said: Sequence[Message]) -> Effort:
+    told = [word for message in said if message.role == "developer" for word in TOLD_EFFORT.findall(_instructions(message))]
+    return EFFORTS[told[-1].lower()] if told else "medium"
 
 
 def _instructions(message: Message) -> str:
@@ -98,16 +108,17 @@ def sampling(
     logprobs_param: str = "top_logprobs",
 ) -> SamplingParams:
     """Sampling parameters; what is None is the model's own. Raises ApiError that names the field out of range."""
-    within = {
-        "temperature": temperature is None or 0 <= temperature <= 2,
-        "top_p": top_p is None or 0 <= top_p <= 1,
-        "top_k": top_k is None or -1 <= top_k < 2**31,
-        "min_p": min_p is None or 0 <= min_p <= 1,
-        max_tokens_param: max_tokens is None or max_tokens >= 1,
-        logprobs_param: logprobs is None or 0 <= logprobs <= 20,
+    ranges = {
+        "temperature": (temperature, 0, 2),
+        "top_p": (top_p, 0, 1),
+        "top_k": (top_k, -1, 2**31 - 1),
+        "min_p": (min_p, 0, 1),
+        max_tokens_param: (max_tokens, 1, inf),
+        logprobs_param: (logprobs, 0, 20),
     }
-    if outside := [name for name, good in within.items() if not good]:
-        raise bad(outside[0], f"{outside[0]} is out of range")
+    for name, (value, least, most) in ranges.items():
+        if value is not None and not least <= value <= most:
+            raise bad(name, f"{name} is {value}: want {least} {'or more' if most == inf else f'to {most}'}")
     return SamplingParams(
         temperature=1.0 if temperature is None else temperature,
         top_p=1.0 if top_p is None else max(top_p, 1e-6),  # 0 keeps the likeliest alone

@@ -47,11 +47,11 @@ from ossia.server.errors import ApiError
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said, Speech
 from ossia.server.tooling import Toolbox
+from ossia.server.wire import LEAST_LOGPROB
 from ossia.tokenizer import Tokenizer
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
-LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 def routes(context: Context) -> list[Route]:

@@ -16,7 +16,7 @@ from ossia.server.chat_wire import ChatMessage, ChatRequest, Form, Part, Thinkin
 from ossia.server.context import Kept, Memory, recalled
 from ossia.server.errors import bad
 from ossia.server.tooling import Toolbox, toolbox
-from ossia.server.wire import encode
+from ossia.server.wire import encode, same_json
 
 MOST_CHOICES = 16
 TEXT = ("text", "input_text", "output_text")
@@ -72,7 +72,7 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], memory: Me
         response_format=form.schema if form else None,
         thinking_budget=thinks.max_tokens,
     )
-    effort = effort_of(request.reasoning_effort or thinks.effort)
+    effort = effort_of(request.reasoning_effort) or effort_of(thinks.effort, "reasoning.effort")
     messages = conversation(effort, said, box.spaces, (form,) if form else ())
     return ChatAsk(Ask(messages, how, stops(request.stop), client), box, _choices(request.n))
 
@@ -152,7 +152,7 @@ class _History:
         """What the model said up to this call, as it said it, unless the client has changed it."""
         if not kept or (reasoning and reasoning != thinking(kept)):
             return []
-        same = kept[-1].recipient == made.recipient and _same_json(kept[-1].text, made.text)
+        same = kept[-1].recipient == made.recipient and same_json(kept[-1].text, made.text)
         return [*kept[:-1], kept[-1] if same else made]
 
     def _call(self, call: ToolCall, at: str) -> Message:
@@ -181,15 +181,6 @@ class _History:
 def thinking(messages: Sequence[Message]) -> str:
     """The reasoning of these messages, as a client is given it."""
     return "\n".join(each.text for each in messages if each.channel == "analysis" and not each.recipient)
-
-
-def _same_json(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    try:
-        return json.loads(one) == json.loads(other)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _text(message: ChatMessage, at: str) -> str:

@@ -20,11 +20,12 @@ from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.stops import StopText
 from ossia.server.ask import sampling, stops
-from ossia.server.chat import DONE, LEAST_LOGPROB, merged
+from ossia.server.chat import DONE, merged
 from ossia.server.chat_wire import Cached, Reasoning, StreamOptions, Usage
 from ossia.server.context import Context
 from ossia.server.errors import bad
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
+from ossia.server.wire import LEAST_LOGPROB
 from ossia.tokenizer import TextStream, Tokenizer
 
 MOST_PROMPTS, MOST_CHOICES = 64, 16

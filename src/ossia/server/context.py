@@ -31,21 +31,26 @@ class Memory(Protocol):
 
 
 class Recent:
-    """A `Memory` of the last calls, for as long as the process lives."""
+    """A `Memory` of the last calls, for as long as the process lives. most: tokens of them that are kept."""
 
-    def __init__(self, most: int = 2000) -> None:
-        self._most = most
+    def __init__(self, most: int = 2_000_000) -> None:
+        self._most, self._held = most, 0
         self._calls: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
         self._lock = Lock()
 
     def remember(self, call_id: str, messages: Sequence[Message]) -> None:
         with self._lock:
+            self._held += _size(messages) - _size(self._calls.pop(call_id, ()))
             self._calls[call_id] = tuple(messages)
-            while len(self._calls) > self._most:
-                self._calls.popitem(last=False)
+            while self._held > self._most:
+                self._held -= _size(self._calls.popitem(last=False)[1])
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
         return self._calls.get(call_id, ())
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum(16 + len(message.tokens or message.text) for message in messages)  # an empty one is no free one
 
 
 async def recalled(memory: Memory, call_ids: Sequence[str]) -> Kept:

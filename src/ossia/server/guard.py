@@ -58,10 +58,13 @@ class Guard:
             raise _body_too_large(self.settings.max_body_bytes)
 
     def _check_host(self, headers: dict[bytes, str]) -> None:
-        """A name that a stranger's page had pointed at this machine gets nothing from a server without keys."""
-        if self._keys or not is_loopback(self.settings.host):
+        """A name that a stranger's page had pointed at this machine gets nothing from a server without keys.
+
+        Every browser names a host; what names none is a probe.
+        """
+        if self._keys or not is_loopback(self.settings.host) or b"host" not in headers:
             return
-        host = _host_name(headers.get(b"host", ""))
+        host = _host_name(headers[b"host"])
         if not is_loopback(host) and host not in self.settings.allow_hosts:
             raise ApiError(
                 403, f"host {host[:200]!r} is not served: start with --allow-host {host[:200]}", code="unknown_host"
@@ -126,7 +129,7 @@ def _limited(receive: Receive, most: int) -> Receive:
 
 
 def _body_too_large(most: int) -> ApiError:
-    return ApiError(413, f"the body is larger than {most} bytes", code="too_large", headers={"connection": "close"})
+    return ApiError(413, f"the body is larger than {most} bytes", code="too_large")
 
 
 def _host_name(host: str) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from types import FrameType
 
 import uvicorn
@@ -16,6 +17,7 @@ from ossia.loading import Model
 from ossia.server.app import app
 from ossia.server.context import Context, Recent
 from ossia.server.errors import ApiError
+from ossia.server.logs import forgotten, write_log
 from ossia.server.service import Service
 from ossia.server.settings import Settings
 from ossia.server.store import Store
@@ -24,6 +26,7 @@ from ossia.server.wire import encode
 log = logging.getLogger("ossia.server")
 BACKLOG = 2048
 HEAD_SECONDS = 30.0  # for a connection to say what it wants
+KEPT_SECONDS = 75  # that a connection may idle: longer than clients keep theirs, or they write into a closed one
 LAST_SECONDS = 2  # for connections to close, after the answers are done or given up
 
 
@@ -31,8 +34,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
     """Serve until SIGTERM or Ctrl-C. `say` is told where. Raises OSError, before the model is loaded, when the address
     cannot be had.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("ossia").setLevel(logging.INFO)
+    write_log(settings.log_prompts)
     with listen(settings.host, settings.port) as listener:
         context = context_of(load(), settings)
         told = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
@@ -45,6 +47,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
+            timeout_keep_alive=KEPT_SECONDS,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
         server = Server(config, context, lambda: say(told))
@@ -65,7 +68,7 @@ def context_of(model: Model, settings: Settings) -> Context:
     seconds = settings.state_days * 86400
     store = Store(settings.state, service.tokenizer, max_bytes=settings.state_bytes, max_seconds=seconds)
     if store.fault:
-        log.warning("nothing is kept: %s", store.fault)
+        log.warning("nothing is kept in %s: %s (give another --state, or --no-state)", settings.state, store.fault)
     return Context(settings, service, store, store)
 
 
@@ -74,7 +77,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(f"{host}:{port} cannot be had ({error.strerror}): give another --port or --host") from error
+        reason = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is said already
+        raise OSError(f"{host}:{port} cannot be had ({reason}): give another --port or --host") from error
 
 
 def url_of(listener: socket.socket) -> str:
@@ -89,11 +93,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._context, self._say_started = context, started
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self._stopping: list[asyncio.Task[None]] = []
         self._warming: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(forgotten)
         await super().startup(sockets)
         if self.started:
             self._say_started()
@@ -105,32 +110,29 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
-        if self._draining:
-            self.should_exit = self.force_exit = True
-        else:
-            self._draining = asyncio.ensure_future(self._drain())
+        seconds = 0.0 if self._stopping else self._context.settings.drain_seconds
+        self._stopping.append(asyncio.ensure_future(self._drain(seconds)))
 
-    async def _drain(self) -> None:
-        if not await self._context.service.drain(self._context.settings.drain_seconds):
+    async def _drain(self, seconds: float) -> None:
+        service = self._context.service
+        if not await service.drain(seconds):
             log.warning("some answers were not finished in time")
+            await service.close()  # tells their clients
         self.should_exit = True
 
 
 def protocol(most: int) -> type[HttpToolsProtocol]:
-    """uvicorn's HTTP, with limits on what it otherwise keeps without end: a head that never ends or never comes."""
-    error = ApiError(431, f"the headers are larger than {most} bytes", code="too_large")
-    body = encode(error.body())
-    answer = (
-        b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        b"content-length: %d\r\n\r\n%b" % (len(body), body)
-    )
+    """uvicorn's HTTP, with limits on what it otherwise keeps without end, a head that never ends or never comes, and
+    with its refusals in OpenAI's shape.
+    """
+    too_large = refused_head(431, f"the headers are larger than {most} bytes", "too_large")
 
     class Limited(HttpToolsProtocol):
-        _in_head, _head_bytes, _late = True, 0, None
+        _in_head, _in_body, _head_bytes, _late = True, False, 0, None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._late = self.loop.call_later(HEAD_SECONDS, transport.close)
+            self._hurry()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._in_time()
@@ -140,17 +142,35 @@ def protocol(most: int) -> type[HttpToolsProtocol]:
             self._head_bytes += len(data) if self._in_head else 0
             super().data_received(data)
             if self._in_head and self._head_bytes > most and not self.transport.is_closing():
-                self.transport.write(answer)
+                self.transport.write(too_large)
                 self.transport.close()
 
         def on_message_begin(self) -> None:
             self._in_head, self._head_bytes = True, 0
+            if not self._late:  # a later request of a connection that is kept
+                self._hurry()
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
-            self._in_head = False
+            self._in_head, self._in_body = False, True
             self._in_time()
             super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_body = False
+            super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self._in_body:  # refused; the rest is read and dropped: closed at once, the client would never see why
+                self._hurry()
+
+        def send_400_response(self, msg: str) -> None:
+            self.transport.write(refused_head(400, "this is no HTTP request that can be read", "invalid_http"))
+            self.transport.close()
+
+        def _hurry(self) -> None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
         def _in_time(self) -> None:
             if self._late:
@@ -158,3 +178,10 @@ def protocol(most: int) -> type[HttpToolsProtocol]:
                 self._late = None
 
     return Limited
+
+
+def refused_head(status: int, message: str, code: str) -> bytes:
+    """An answer to what never became a request, after which the connection ends."""
+    body = encode(ApiError(status, message, code=code).body())
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return b"%bcontent-length: %d\r\n\r\n%b" % (head.encode(), len(body), body)

@@ -31,10 +31,11 @@ from ossia.server.errors import ApiError, bad
 from ossia.server.line import FullError, Line, Place
 from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
-from ossia.server.worker import EngineError, Feed, TokenEngine, Worker
+from ossia.server.worker import EngineError, Feed, StoppedError, TokenEngine, Worker
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
+WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
 SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
 
 
@@ -59,7 +60,7 @@ class Service:
         self._worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self._worker.cache_tokens)
         self._line = Line(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
-        self._draining = False
+        self._draining = self._closed = False
         self._answers = 0
         self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
 
@@ -87,7 +88,8 @@ class Service:
         return not self._answers
 
     async def close(self) -> None:
-        self._draining = True
+        """Answers that are still under way, or wait to be let in, end in 503."""
+        self._draining = self._closed = True
         await asyncio.to_thread(self._worker.close)
 
     def count(self, messages: Sequence[Message]) -> int:
@@ -98,11 +100,11 @@ class Service:
         """The events of one answer. Closing it stops the sampling, and its cache is free before the next step.
 
         Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
-        too many wait; 503 while the server stops. EngineError, in the middle, when the engine fails.
+        too many wait; 503 while the server stops. In the middle, ApiError 500 when the engine fails, 503 when it is closed.
         """
         self._refuse_when_closed()
         how = replace(ask.how, stop=ask.stop or ask.how.stop)
-        steps = exchange(self.grammars, ask.messages, how)
+        steps = exchange(self.grammars, ask.messages, how, self.context)
         run: _Run | None = None
         self._answers += 1
         if self.settings.log_prompts:
@@ -156,9 +158,12 @@ class Service:
                 self._end(run)
 
     async def warm(self) -> None:
-        """Say one token, so that the kernels are compiled before anybody waits for them."""
+        """Compile the kernels before anybody waits for them: each is made for few rows, for more, for many."""
+        hidden, context = self.model.config.hidden, self.context
+        lengths = [rows for rows in WARMING if rows * hidden <= WARMING_MOST and rows < context]
         try:
-            await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)]))
+            for length in lengths:
+                await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)] * length))
         except Exception:
             log.exception("the first step failed")
 
@@ -198,6 +203,9 @@ class Service:
         except TimeoutError as error:
             self.metrics.refused.labels("waited too long").inc()
             raise busy("the server is too busy: the request waited too long", self._line.seconds_to_wait()) from error
+        if self._closed:
+            self._line.leave(place, 0, 0.0)
+            raise stopping()
         run = _Run(Feed(prompt, params, mask), place, self.metrics, asked)
         self.metrics.queued.observe(run.started - asked)
         run.timer = asyncio.get_running_loop().call_later(self.settings.answer_seconds, self._expire, run)
@@ -219,7 +227,7 @@ class Service:
         if self.state == "unhealthy":
             raise ApiError(503, "the engine failed: restart the server", code="engine_failed")
         if self._draining:
-            raise ApiError(503, "the server is stopping", code="stopping", headers={"retry-after": "5"})
+            raise stopping()
 
 
 @dataclass(eq=False, slots=True)
@@ -244,6 +252,8 @@ class _Run:
             sampled = await self.feed.next()
         except ContextError as error:
             raise bad("messages", str(error), "context_length_exceeded") from error
+        except StoppedError as error:
+            raise stopping() from error
         except EngineError as error:
             raise ApiError(500, str(error), code="engine_failed") from error
         except ValueError as error:  # a bias outside the vocabulary, a mask that leaves nothing
@@ -296,6 +306,10 @@ def too_long(tokens: int, context: int, param: str) -> ApiError:
 
 def busy(message: str, seconds: int) -> ApiError:
     return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
+
+
+def stopping() -> ApiError:
+    return ApiError(503, "the server is stopping", code="stopping", headers={"retry-after": "5"})
 
 
 def impossible(error: ValueError) -> ApiError:

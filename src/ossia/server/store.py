@@ -189,7 +189,7 @@ class Store:
         tables.prune(time.time() - self._max_seconds, self._max_bytes)
 
     async def _write(self, work: Callable[[Tables], Result], wipe: bool = False) -> Result:
-        """In the writer's thread; a caller that goes away does not stop it."""
+        """In the writer's thread, one after the other. A caller that goes away does not stop its own, nor wait for it."""
         future = self._submit(self._writer, lambda: self._committed(work, wipe))
         return await asyncio.shield(asyncio.wrap_future(future))
 

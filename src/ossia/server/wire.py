@@ -4,6 +4,7 @@ In: a request's bytes and the type they should be. Out: a value of that type, or
 It does not know what any field means.
 """
 
+import json
 import re
 from typing import Any, TypeVar
 
@@ -18,11 +19,14 @@ PLACE = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
 MISSING = re.compile(r"missing required field `([^`]+)`")
 DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
 
+LEAST_LOGPROB = -9999.0  # JSON has no infinity
 encode = msgspec.json.Encoder().encode
 
 
 def decode(body: bytes, type: type[T]) -> T:
     """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`."""
+    if not body:
+        raise bad(None, "the body is empty: send a JSON object", "invalid_json")
     if _depth(body) > DEEPEST:
         raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
     try:
@@ -42,6 +46,14 @@ def convert(value: Any, type: type[T], param: str) -> T:
         return msgspec.convert(value, type=type)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), param) from error
+
+
+def same_json(one: str, other: str) -> bool:
+    """Whether two texts say the same value; texts that are no JSON have to be equal."""
+    try:
+        return one == other or json.loads(one) == json.loads(other)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _invalid(said: str, under: str = "") -> ApiError:

@@ -6,8 +6,10 @@ It does not know who asked, why, or what the tokens say.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -45,6 +47,10 @@ class TokenEngine(Protocol):
 
 class EngineError(RuntimeError):
     """The engine failed in the middle of an answer: that answer is lost, the server may go on."""
+
+
+class StoppedError(EngineError):
+    """The worker was closed."""
 
 
 class Feed:
@@ -107,7 +113,8 @@ class Worker:
 
     def __init__(self, make_engine: Callable[[], TokenEngine], heard: Callable[[int], None] = lambda _: None) -> None:
         self._make_engine, self._heard = make_engine, heard
-        self._engine = make_engine()
+        self._engine: TokenEngine | None = (engine := make_engine())  # None while, or where, no fresh one can be made
+        self.cache_tokens = engine.cache_tokens
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: deque[tuple[Feed, bool]] = deque()  # to begin (True) or to stop
         self._jobs: deque[Callable[[], None]] = deque()
@@ -121,12 +128,9 @@ class Worker:
     def healthy(self) -> bool:
         return self._failures < FAILURES
 
-    @property
-    def cache_tokens(self) -> int:
-        return self._engine.cache_tokens
-
     def stats(self) -> Stats:
-        return self._engine.stats()
+        engine = self._engine
+        return engine.stats() if engine else Stats(*[0] * len(Stats._fields))
 
     def start(self) -> None:
         """Begin to serve the running loop. Once a worker."""
@@ -160,9 +164,10 @@ class Worker:
         """Say one token to nobody."""
 
         def say() -> None:
-            stream = self._engine.submit(prompt, SamplingParams(max_tokens=1), None)
+            engine = self._current()
+            stream = engine.submit(prompt, SamplingParams(max_tokens=1), None)
             while not stream.ended:
-                self._engine.step()
+                engine.step()
             stream.close()
 
         return self.call(say)
@@ -182,7 +187,7 @@ class Worker:
             stepped = False
             if self._live:
                 try:
-                    stepped = self._engine.step()
+                    stepped = self._current().step()
                     news += [each for feed in self._live if (each := _news(feed))]
                     self._failures = 0 if stepped else self._failures
                 except Exception as error:
@@ -191,7 +196,13 @@ class Worker:
             self._send(news)
             if self._live and not stepped and not news:
                 self._called.wait(IDLE_SECONDS)
-        self._send([News(feed, [], 0, True, EngineError("the server is stopping")) for feed in self._live])
+        waiting = {feed for feed, begin in self._inbox if begin}
+        self._send([News(feed, [], 0, True, StoppedError()) for feed in self._live | waiting])
+
+    def _current(self) -> TokenEngine:
+        if self._engine is None:
+            raise EngineError("there is no engine")
+        return self._engine
 
     def _read_inbox(self) -> list[News]:
         refused: list[News] = []
@@ -199,7 +210,7 @@ class Worker:
             feed, begin = self._inbox.popleft()
             if begin:
                 try:
-                    feed.stream = self._engine.submit(feed.prompt, feed.params, feed.mask)
+                    feed.stream = self._current().submit(feed.prompt, feed.params, feed.mask)
                     self._live.add(feed)
                 except Exception as error:
                     refused.append(News(feed, [], 0, True, error))
@@ -213,9 +224,13 @@ class Worker:
         """The engine is broken: tell everybody, and go on with a fresh one."""
         log.error("the engine failed, %d answers are lost", len(self._live), exc_info=error)
         self._failures += 1
-        lost = [News(feed, [], 0, True, EngineError(f"the engine failed: {error}")) for feed in self._live]
+        lost = [News(feed, [], 0, True, EngineError("the engine failed: the server's log says why")) for feed in self._live]
         for feed in self._live:
             feed.stream = None
+        # the old one's memory first: there may be none for two
+        self._engine = None
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
         try:
             self._engine = self._make_engine()
         except Exception:

@@ -126,8 +126,20 @@ def test_of_a_reasoning_item_the_sealed_text_counts_then_the_content_then_the_su
     assert said(full) == [assistant("a\nb", "analysis")]
     assert said(sealed, unseal=str.upper) == [assistant("XYZ", "analysis")]
     assert said({"type": "reasoning", "summary": []}) == []
-    refused = refusal_of({"role": "user", "content": "x"}, sealed)
-    assert (refused.param, refused.code) == ("input[1].encrypted_content", "invalid_encrypted_content")
+
+
+def test_a_seal_that_cannot_be_opened_is_no_fault_where_the_content_came_with_it():
+    summary = [{"type": "summary_text", "text": "short"}]
+    alone = {"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "another server's"}
+    both = {**alone, "content": [{"type": "reasoning_text", "text": "a"}]}
+    asked, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+    assert said(asked, both) == [user("x"), assistant("a", "analysis")]
+    for lost in (alone, {**alone, "content": []}, {**alone, "content": None}):
+        refused = refusal_of(asked, lost, CALL, OUTPUT)
+        assert (refused.param, refused.code) == ("input[1].encrypted_content", "invalid_encrypted_content")
+    # thinking that led to an answer is not read again, so it need not be readable
+    assert said(asked, alone, answer, asked) == [user("x"), assistant("y", "final"), user("x")]
+    assert refusal_of(asked, alone, answer, asked, alone).param == "input[4].encrypted_content"
 
 
 def test_thinking_that_a_client_dropped_is_recalled():

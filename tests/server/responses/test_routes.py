@@ -344,6 +344,15 @@ def test_sealed_reasoning_alone_brings_the_thinking_back():
         assert w.refused(input=[sealed])[:2] == (400, "input[0].encrypted_content")
 
 
+def test_a_conversation_goes_on_at_another_server_for_who_gives_back_the_thinking_itself_too():
+    with world(THINK.format("so") + CALL.format("add", "{}")) as w:
+        made = w.post(input="add", tools=[ADD], store=False, include=SEALED)["output"]
+    with world(FINAL.format("ok")) as w:
+        output = {"type": "function_call_output", "call_id": made[1]["call_id"], "output": "1"}
+        w.post(input=[{"role": "user", "content": "add"}, *made, output], tools=[ADD], store=False)
+        assert "<|channel|>analysis<|message|>so<|end|>" in w.script.prompts[0]
+
+
 def test_input_items_come_in_pages(tmp_path: Path):
     with world(FINAL.format("ok"), state=tmp_path) as w:
         response = w.post(input=[{"role": "user", "content": str(number)} for number in range(5)])

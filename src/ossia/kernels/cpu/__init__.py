@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, KeyValues
-from ossia.kernels.cpu.attention import TILE, place_and_attend, place_and_attend_apart
+from ossia.kernels.cpu.attention import TILE, attend_while_reading, place_and_attend, place_and_attend_apart
 from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache
 from ossia.kernels.cpu.jit import physical_cores
 from ossia.kernels.cpu.linear import multiply_exact, normed_exact, normed_multiply, rounded_multiply
@@ -28,7 +28,8 @@ Rows = NDArray[np.float32]
 
 _WORTH_WAKING = 1 << 20  # products: about 30 µs of one core, what waking a sleeping thread may take
 _ROUNDING = 16  # products that norming, rounding or rotating a number takes as long as
-_ATTENDING = 2  # products that one of a query and a key takes as long as
+_ALONE = 1 << 22  # products of attention that one thread does while another fetches the weights that come next
+_LARGE = 1 << 22  # bytes of such weights: they come from memory, not from a cache
 _APART = 4096  # cached tokens from which a few rows' attention is worth sharing out by key
 
 
@@ -165,7 +166,9 @@ class CpuOps:
             rounded_multiply(x, rounders, *_of(weight, 1), residual_TD, workers)
         return residual_TD
 
-    def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch) -> Rows:
+    def attend(
+        self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch, soon: Any = None
+    ) -> Rows:
         """RoPE, cache write, attention; without a cache a sequence's rows go through one made for this call."""
         shape = attention.shape
         heads, groups, d = shape.heads, shape.kv_heads, shape.head_dim
@@ -175,14 +178,19 @@ class CpuOps:
             cache = make_cache(shape, int(blocks_SB.max()) + 1, self._kv)
         out_TD = np.empty((len(qkv), heads * d), np.float32)
         furthest = int(batch.positions_T.max())
-        placers = self._workers(_ROUNDING * qkv.size)
-        workers = self._workers(_ATTENDING * 2 * out_TD.size * min(furthest + 1, shape.window or furthest + 1))
+        products = 2 * out_TD.size * min(furthest + 1, shape.window or furthest + 1)
+        layout = (cache.data, cache.kind, groups, d, head_bytes(d, cache.kind))
+        places = (batch.positions_T, batch.starts_S1, blocks_SB)
+        given = (qkv, heads, layout, attention.rope, places, attention.sinks_H, shape.window, out_TD)
+        is_idle = self._most > 1 and products < _ALONE
+        if is_idle and isinstance(soon, Packed) and soon.panels.data.size > _LARGE:
+            attend_while_reading(*given, soon.panels.data, self._most)
+            return out_TD
+        workers = self._workers(products)
         tiles = groups * -(-len(qkv) * heads // groups // TILE)
         is_apart = not shape.window and tiles < 2 * (workers or 1) and furthest >= _APART
         run = place_and_attend_apart if is_apart else place_and_attend
-        layout = (cache.data, cache.kind, groups, d, head_bytes(d, cache.kind))
-        places = (batch.positions_T, batch.starts_S1, blocks_SB)
-        run(qkv, heads, layout, attention.rope, places, attention.sinks_H, shape.window, out_TD, placers, workers)
+        run(*given, self._workers(_ROUNDING * qkv.size), workers)
         return out_TD
 
     def route(self, x_TD: Rows, norm_D: Rows, eps: float, router: Exact, k: int) -> Routing:

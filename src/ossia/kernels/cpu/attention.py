@@ -18,8 +18,9 @@ from llvmlite import ir
 from numba import prange, types
 
 from ossia.kernels.cpu.cache import BF16, ELEMENT, F32, INT8, rotate_and_store
-from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.jit import kernel, parallel, peek, take
 from ossia.kernels.cpu.simd import FLOATS, I8, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
+from ossia.kernels.cpu.tiles import ask_page
 
 CHUNK = 128  # keys under one maximum
 SPLIT = 1024  # keys that one thread takes at once
@@ -400,3 +401,24 @@ def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out
     data, kind, groups, d, size = cache
     rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
     attend_apart(qkv, heads, cache, places[0], places[1], places[2], sinks_H, window, out_TD, workers)
+
+
+@kernel
+def _read_ahead(data, done):  # noqa: ANN001, ANN202
+    """Bring data near, front to back, until another thread is done."""
+    at = 0
+    while at + 4096 <= data.size and peek(done) == 0:
+        ask_page(data, at)
+        at += 4096
+
+
+@parallel
+def attend_while_reading(qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, workers):  # noqa: ANN001, ANN201
+    """`place_and_attend` on one thread, while another fetches the weights `soon` from memory, which would idle."""
+    done = np.zeros(1, np.int64)
+    for worker in prange(2):
+        if worker == 0:
+            place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, None, None)
+            take(done)
+        else:
+            _read_ahead(soon, done)

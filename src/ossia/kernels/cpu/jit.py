@@ -80,6 +80,19 @@ def _take(typingctx: Any, counter: Any) -> Any:
 take: Any = numba_intrinsic(_take)
 
 
+def _peek(typingctx: Any, counter: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(place, "monotonic", 8)
+
+    return types.int64(counter), generate
+
+
+# the counter's value as other threads left it
+peek: Any = numba_intrinsic(_peek)
+
+
 @contextmanager
 def _cache_folder(within: str = "") -> Iterator[None]:
     """Numba stamps a compiled function with its own file only; here, with all that it is made of."""

@@ -192,6 +192,18 @@ def ask_row(typingctx, y, to):  # noqa: ANN001, ANN201
     return wants(y, to), emitter(_ask_row)
 
 
+def _ask_page(e: Emit, data: Any, at: Any) -> None:
+    place = e.at(data, at)
+    for line in range(0, 4096, 64):
+        e.prefetch(e.at(place, line), near=False)
+
+
+@intrinsic
+def ask_page(typingctx, data, at):  # noqa: ANN001, ANN201
+    """Ask for 4096 bytes at data[at], for the second cache."""
+    return wants(data, at), emitter(_ask_page)
+
+
 def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
     """32 floats at x[offset] to the record words at records[place]; what was rounded off stays in x."""
     b = e.b

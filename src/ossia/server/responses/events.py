@@ -23,14 +23,13 @@ from ossia.server.responses.freetext import FreeText
 from ossia.server.responses.items import new_id, phase_of
 from ossia.server.store import Item
 from ossia.server.tooling import ClientTool, Toolbox
-from ossia.server.wire import encode
+from ossia.server.wire import LEAST_LOGPROB, encode
 from ossia.tokenizer import Tokenizer
 
 Summary = Literal["copied", "condensed"]
 SENTENCE = re.compile(r"\s*(.+?[.!?…。！？](?=\s|$)|.+)", re.DOTALL)  # the first of a paragraph
 WARNINGS = "ossia.warnings"  # the key in a response's metadata
 LONGEST_WARNING = 512
-LEAST_LOGPROB = -9999.0  # JSON has no minus infinity
 
 E = TypeVar("E", bound=wire.StreamEvent)
 

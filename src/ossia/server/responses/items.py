@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from ossia.harmony.messages import Message, assistant, developer, tool, user
-from ossia.server.errors import bad
+from ossia.server.errors import ApiError, bad
 from ossia.server.responses.wire import (
     GivenCall,
     GivenCustomCall,
@@ -23,7 +23,7 @@ from ossia.server.responses.wire import (
     Reference,
 )
 from ossia.server.tooling import Toolbox
-from ossia.server.wire import JsonDict, convert
+from ossia.server.wire import JsonDict, convert, same_json
 
 JSON_TYPE = "<|constrain|>json"
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
@@ -142,12 +142,14 @@ def messages_of(
     unseal: Callable[[str], str],
     recall: Callable[[str], Sequence[Message]] = lambda _: (),
 ) -> list[Message]:
-    """The conversation that the items are. Raises ApiError (400) for an answer to a call that is not among them.
+    """The conversation that the items are. Raises ApiError (400) for an answer to a call that is not among them, and for
+    sealed thinking that is needed and cannot be had.
 
     unseal opens reasoning that only we can read; it raises ValueError for what was not sealed here. recall finds the
     thinking before a call, for clients that give back the call alone. Thinking that led to an answer is left out.
     """
     said: list[Message] = []
+    unread: tuple[int, ApiError] | None = None  # the last thought that cannot be had, and where it would stand
     recipients: dict[str, str] = {}
     for entry in entries:
         item, kind = entry.item, entry.item["type"]
@@ -163,8 +165,16 @@ def messages_of(
             said.append(tool(recipients[item["call_id"]], item["output"]))
         elif entry.said:
             said.append(entry.said)
+        elif kind == "reasoning":
+            try:
+                said += _thought(item, unseal)
+            except ValueError as error:
+                place = f"{entry.at}.encrypted_content"
+                unread = len(said), bad(place, str(error), "invalid_encrypted_content")
         else:
-            said += _spoken(item, unseal, entry.at)
+            said += _spoken(item)
+    if unread and unread[0] > _answered(said):
+        raise unread[1]
     return without_old_analysis(said)
 
 
@@ -173,14 +183,16 @@ def without_old_analysis(said: Sequence[Message]) -> list[Message]:
 
     A renderer does the same for one answer's history; here there may be many turns.
     """
-    answered = next((i for i in range(len(said) - 1, -1, -1) if said[i].channel == "final"), -1)
+    answered = _answered(said)
     return [message for i, message in enumerate(said) if i > answered or message.channel != "analysis"]
 
 
-def _spoken(item: JsonDict, unseal: Callable[[str], str], at: str) -> list[Message]:
-    if item["type"] == "reasoning":
-        text = _thought(item, unseal, at)
-        return [assistant(text, "analysis")] if text else []
+def _answered(said: Sequence[Message]) -> int:
+    """Where the last answer stands; -1 where there is none."""
+    return next((i for i in range(len(said) - 1, -1, -1) if said[i].channel == "final"), -1)
+
+
+def _spoken(item: JsonDict) -> list[Message]:
     texts = [part["text"] for part in item["content"]]
     match item["role"]:
         case "assistant":  # one without words, as some clients send beside a call, says nothing
@@ -192,15 +204,19 @@ def _spoken(item: JsonDict, unseal: Callable[[str], str], at: str) -> list[Messa
             return [developer("\n".join(texts))]
 
 
-def _thought(item: JsonDict, unseal: Callable[[str], str], at: str) -> str:
-    """What was sealed is the thought itself; a summary stands for it only where there is nothing else."""
-    if sealed := item.get("encrypted_content"):
-        try:
-            return unseal(sealed)
-        except ValueError as error:
-            raise bad(f"{at}.encrypted_content", str(error), "invalid_encrypted_content") from error
-    parts = item.get("content") or item["summary"]
-    return "\n".join(part["text"] for part in parts)
+def _thought(item: JsonDict, unseal: Callable[[str], str]) -> list[Message]:
+    """The sealed thought, or what came beside it where the seal cannot be opened: many clients give both back.
+
+    A summary is no thought: it stands for one only where nothing is sealed. Raises ValueError where nothing is left.
+    """
+    sealed, content = item.get("encrypted_content"), "\n".join(part["text"] for part in item.get("content", ()))
+    try:
+        text = unseal(sealed) if sealed else content or "\n".join(part["text"] for part in item["summary"])
+    except ValueError:
+        if not content:
+            raise
+        text = content
+    return [assistant(text, "analysis")] if text else []
 
 
 def _call(item: JsonDict, toolbox: Toolbox) -> Message:
@@ -211,14 +227,7 @@ def _call(item: JsonDict, toolbox: Toolbox) -> Message:
 
 def _same(remembered: Sequence[Message], call: Message) -> list[Message]:
     """What was remembered, if it is this very call: a client may have changed its arguments."""
-    return list(remembered) if remembered and _value(remembered[-1].text) == _value(call.text) else []
-
-
-def _value(arguments: str) -> object:
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
+    return list(remembered) if remembered and same_json(remembered[-1].text, call.text) else []
 
 
 def _has_thought(said: Sequence[Message]) -> bool:

@@ -153,7 +153,7 @@ def _key(context: Context) -> bytes:
         try:
             return key_in(folder)
         except OSError as error:
-            log.warning("the sealing key cannot be kept, so sealed reasoning opens until the server stops: %s", error)
+            log.warning("sealed reasoning opens only until the server stops: its key cannot be kept (%s)", error)
     return secrets.token_bytes(KEY_BYTES)
 
 

@@ -45,7 +45,11 @@ class ConversationId(Struct):
 
 
 class Request(Struct, kw_only=True):
-    """The body of POST /responses; /input_tokens takes the same."""
+    """The body of POST /responses; /input_tokens takes the same.
+
+    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. seed:
+    of the Chat API, taken here too.
+    """
 
     model: str | None = None
     input: str | list[JsonDict] | None = None
