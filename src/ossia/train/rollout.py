@@ -76,7 +76,7 @@ class _Talk:
 
     def __init__(self, engine: Engine, grammars: Grammars, ask: Ask) -> None:
         self._engine = engine
-        self._steps = exchange(grammars, ask.messages, ask.how)
+        self._steps = exchange(grammars, ask.messages, ask.how, engine.context)
         self._step = advance(self._steps, None)
         self._stream: Stream | None = None
         self._ready: deque[Sampled] = deque()
