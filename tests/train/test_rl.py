@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ossia.chat import Answering, converse
-from ossia.engine.request import SamplingParams
+from ossia.engine.request import ContextError, SamplingParams
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Developer, ToolNamespace, developer, system, user
 from ossia.harmony.parse import End
@@ -69,6 +69,24 @@ def test_many_rollouts_together_are_each_what_converse_gives_alone():
             for token, mask in zip(spoken.output, spoken.masks):
                 assert mask is None or mask[token.token >> 3] >> (token.token & 7) & 1
     assert any(message.role == "tool" for rollout in together for message in rollout.turn)
+
+
+def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_prompt_that_does_not_fit_is_an_error():
+    def shout() -> str:
+        """Say much."""
+        return "a " * CONFIG.max_context
+
+    tool = function_tool(shout)
+    spaces = (ToolNamespace("functions", None, (tool.spec,)),)
+    params = SamplingParams(seed=1, max_tokens=90, stop_tokens=STOPS)
+    how = Answering(params, tools=(tool,), tool_choice="required", thinking_budget=5)
+    engine, grammars = work()._engine(), Grammars(small(), CONFIG.vocab)
+    messages = [system(), developer(Developer(None, spaces)), user("Hi")]
+    (rollout,) = roll_out(engine, grammars, [Ask(messages, how)])
+    assert rollout.finish == "length"
+    assert [message.role for message in rollout.turn][-2:] == ["assistant", "tool"]
+    with pytest.raises(ContextError):
+        roll_out(engine, grammars, [Ask([user("a " * CONFIG.max_context)], Answering(params))])
 
 
 def test_what_is_learnt_is_what_was_sampled_behind_the_prompt_of_inference():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ossia.chat import Answering, Calling, Done, FinishReason, NextToken, Sampling, ToolAnswer, Usage, advance, exchange
 from ossia.engine.engine import Engine, Stream
-from ossia.engine.request import Sampled, TokenMask
+from ossia.engine.request import ContextError, Sampled, TokenMask
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
@@ -45,7 +45,10 @@ class Rollout:
 
 
 def roll_out(engine: Engine, grammars: Grammars, asks: Several[Ask]) -> list[Rollout]:
-    """Answer all, together. The engine is this thread's alone."""
+    """Answer all, together. The engine is this thread's alone.
+
+    An answer that outgrows the context by what its tools say ends as "length". ContextError for a prompt that does not fit.
+    """
     talks = [_Talk(engine, grammars, ask) for ask in asks]
     active = list(talks)
     while active:
@@ -84,6 +87,14 @@ class _Talk:
 
     def go_on(self) -> bool:
         """Go as far as the tokens there are allow. False when the exchange is over."""
+        try:
+            return self._go_on()
+        except ContextError:
+            if not any(spoken.output for spoken in self.rollout.spoken):
+                raise
+            return False
+
+    def _go_on(self) -> bool:
         while self._step is not None:
             reply: object = None
             match self._step:
