@@ -30,7 +30,7 @@ MAY_USE: dict[str, set[str]] = {
     "task": {*RIGHT, "chat"},
     "tasks": {*RIGHT, "task"},
     "rollout": {*BOTH, "loading", "chat", "task"},
-    "train": {*BOTH, "loading", "chat", "task", "tasks", "rollout"},
+    "train": {*BOTH, "hub", "loading", "chat", "task", "tasks", "rollout"},
     "evals": {*BOTH, "loading", "chat", "task", "tasks", "rollout"},
     "synth": set(BOTH),
     "bench": {"engine", "model", "kernels", "hub"},

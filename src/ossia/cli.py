@@ -261,12 +261,13 @@ def synth(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe, such as recipes/mini.toml.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints, the log and the finished model go.")] = Path("runs/out"),
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines of data out, and count them.")] = False,
 ) -> None:
     """Train a model by a recipe; a run that was broken off goes on where it stopped."""
     try:
-        from ossia.train.sft import run
+        from ossia.train.run import run
 
-        run(recipe, out)
+        typer.echo(run(recipe, out, skip_bad=skip_bad))
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "tokenizers"):
             raise

@@ -4,8 +4,8 @@ import random
 import re
 
 from ossia.tasks.words import HELD_LOWER
-from ossia.train.data import render_last_turn
 from ossia.train.dialogues import GREETING, dialogue
+from ossia.train.sequences import Conversation, sequences
 from tests.vocabularies import small
 
 
@@ -22,7 +22,7 @@ def test_a_dialogue_begins_with_the_system_and_ends_with_the_assistant():
     for messages in dialogues(3, 500):
         assert messages[0].role == "system"
         assert messages[-1].role == "assistant"
-        assert any(render_last_turn(small(), messages).sampled)
+        assert sequences(small(), Conversation(messages))
 
 
 def test_there_are_several_turns_small_talk_calls_and_tools():

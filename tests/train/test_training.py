@@ -1,213 +1,251 @@
-"""The trainer: masks, MXFP4 in the loop, resuming to the bit, and a model that comes out as it went in."""
+"""The trainer: MXFP4 in the loop, sinks' gradients, resuming to the bit, and a model that comes out as it went in."""
 
-import json
 import os
 import random
-import re
-from itertools import pairwise
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ossia.harmony.messages import assistant, system, tool, user
+from ossia.engine.engine import Engine
+from ossia.engine.request import SamplingParams
 from ossia.kernels import ops
-from ossia.kernels.reference import ReferenceOps
+from ossia.kernels.reference import ReferenceOps, sink_attention
 from ossia.model.checkpoint import open_checkpoint
-from ossia.model.config import ModelConfig, alternating
 from ossia.model.transformer import load_transformer
-from ossia.quant import quantize_mxfp4, unpack_mxfp4
+from ossia.quant import from_bf16, quantize_mxfp4, to_bf16, unpack_mxfp4
 from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import write_tokenizer_json
-from ossia.train.data import batches, render_last_turn
-from ossia.train.fake_quant import fake_quantize, mxfp4_values
-from ossia.train.loop import Cycle, Schedule, Trainer
-from ossia.train.network import Network
-from ossia.train.sft import export, read_recipe, run
+from ossia.train.balance import balance_loss, router_figures
+from ossia.train.data import TrainBatch, pack
+from ossia.train.fake_quant import fake_bf16, fake_quantize, mxfp4_values
+from ossia.train.loop import Loop
+from ossia.train.metrics import read_log
+from ossia.train.network import Network, RecordingOps
+from ossia.train.recipe import Keeping, Optimizer
+from ossia.train.run import export
+from ossia.train.sequences import Conversation, sequences
+from ossia.train.state import StateError
+from ossia.train.supervised import NextToken
 from ossia.train.vocabulary import learn
+from tests.train.worlds import CONFIG, chatter, rounds, settings
 from tests.vocabularies import small
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "mini.toml"
-CONFIG = ModelConfig(
-    layers=2, hidden=32, intermediate=32, heads=2, kv_heads=1, head_dim=16, experts=4, experts_per_token=2, vocab=small().size,
-    window=16, sliding=alternating(2), max_context=512, initial_context=64, rope_factor=8.0,
-)  # fmt: skip
+MUON = Optimizer(kind="muon", rate=3e-3, muon_rate=3e-3)
 
 
-def rounds(number: int):
-    return batches(small(), 3, number, tokens=2500, count=2)
-
-
-def trainer(folder: Path, steps: int = 6, **settings: float) -> Trainer:
+def trainer(folder: Path, steps: int = 6, save_every: int = 2, **given: object) -> Loop:
     torch.manual_seed(0)
-    schedule = Schedule(cycles=(Cycle(steps=steps, rate=3e-3),), warmup=2, log_every=1, save_every=2, **settings)  # type: ignore[arg-type]
-    return Trainer(Network(CONFIG, 0), rounds, schedule, folder)
+    network, chosen = Network(CONFIG, 0), settings(steps, **given)
+    keep = Keeping(save_every=save_every, log_every=1)
+    return Loop("sft", network, NextToken(network, rounds(chosen), chosen), folder, keep)
 
 
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    """To the bit: a log has all digits of a float32."""
+    return [row["loss"] for row in read_log(folder / "log.jsonl")]
 
 
-def test_only_what_the_assistant_says_in_this_turn_is_a_target():
-    said = [
-        system(), user("1 + 1?"), assistant("old thought", "analysis"), assistant("2"), user("2 + 2?"), assistant("Hm.", "analysis"),
-        assistant("{}", "commentary", "functions.f", "json"), tool("functions.f", "4"), assistant("4"),
-    ]  # fmt: skip
-    rendered = render_last_turn(small(), said)
-    target = small().decode([token for token, flag in zip(*rendered, strict=True) if flag])
-    assert target == (
-        "<|channel|>analysis<|message|>Hm.<|end|>"
-        " to=functions.f<|channel|>commentary json<|message|>{}<|call|>"
-        "<|channel|>final<|message|>4<|return|>"
-    )
-    assert "old thought" not in small().decode(rendered.tokens)
+def batch(count: int = 3) -> TrainBatch:
+    return pack([each for i in range(count) for each in sequences(small(), Conversation(chatter(random.Random(i))))])
 
 
-def test_batches_are_the_same_for_the_same_seed_and_predict_the_next_token():
-    (first, second), again = rounds(0), rounds(0)
-    assert np.array_equal(first.batch.tokens_T, again[0].batch.tokens_T)
-    assert np.array_equal(first.targets_R, first.batch.tokens_T[first.batch.sampled_R + 1])
-    assert not np.array_equal(first.batch.tokens_T, rounds(1)[0].batch.tokens_T)
-    longest = [int(np.diff(each.batch.starts_S1).max()) for each in (first, second)]
-    shortest = [int(np.diff(each.batch.starts_S1).min()) for each in (first, second)]
-    assert max(shortest) >= min(longest)  # sorted by length into batches
-
-
-@settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), power=st.integers(-40, 40))
 def test_fake_quantization_is_the_real_one_to_the_bit(seed: int, power: int):
     weight = np.random.default_rng(seed).standard_normal((3, 64)).astype(np.float32) * np.float32(2.0**power)
     weight[0, :8] = [0, -0.0, 7, 5, 2.5, 0.25, 0.75, 3.5]
     real = unpack_mxfp4(quantize_mxfp4(weight))
     assert np.array_equal(mxfp4_values(torch.from_numpy(weight)).numpy(), real)
+    assert np.array_equal(fake_bf16(torch.from_numpy(weight)).numpy(), from_bf16(to_bf16(weight)))
 
 
-def test_the_gradient_passes_straight_through():
+@pytest.mark.parametrize("fake", [fake_quantize, fake_bf16])
+def test_the_gradient_passes_straight_through(fake):
     weight = torch.randn(2, 32, requires_grad=True)
-    (fake_quantize(weight) * torch.arange(32.0)).sum().backward()
+    (fake(weight) * torch.arange(32.0)).sum().backward()
     assert torch.equal(weight.grad, torch.arange(32.0).expand(2, 32))
 
 
-def test_the_sinks_gradient_agrees_with_finite_differences():
-    network = Network(CONFIG, 0)
-    batch = rounds(0)[0]
-    sinks = network.named()["layers.1.sinks"]
+@pytest.mark.parametrize("window", [0, 3])
+def test_attention_with_sinks_has_the_gradient_of_finite_differences(window: int):
+    """In float64, of queries, keys, values and sinks alike."""
+    source = torch.Generator().manual_seed(1)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=source, dtype=torch.float64, requires_grad=True)
+
+    q, k, v, sinks = drawn(2, 5, 4, 6), drawn(2, 5, 2, 6), drawn(2, 5, 2, 6), drawn(4)
+    distance = torch.arange(5)[:, None] - torch.arange(5)[None]
+    seen = ((distance >= 0) & ((distance < window) if window else True)).expand(2, -1, -1)
+    assert torch.autograd.gradcheck(lambda *given: sink_attention(*given[:3], seen, given[3]), (q, k, v, sinks))
+
+
+def test_the_whole_networks_gradient_agrees_with_finite_differences_along_it():
+    network = Network(replace(CONFIG, experts_per_token=CONFIG.experts), 0)  # a choice of experts would make jumps
+    given = batch()
 
     def loss() -> torch.Tensor:
-        logits = network.transformer(ReferenceOps(), quantized=False).forward(batch.batch)
-        return torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(batch.targets_R))
+        logits = network.transformer(ReferenceOps(), "none").forward(given.batch)
+        return torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(given.targets_R))
 
     loss().backward()
+    for name in ("layers.1.sinks", "layers.0.qkv_weight", "layers.1.up_weight", "layers.0.router_weight", "embedding"):
+        value = network.named()[name]
+        assert value.grad is not None
+        direction, step = value.grad / value.grad.norm(), min(0.2, 2e-3 / float(value.grad.norm()))
+        with torch.no_grad():
+            value += step * direction
+            up = loss()
+            value -= 2 * step * direction
+            down = loss()
+            value += step * direction
+        assert float((up - down) / (2 * step)) == pytest.approx(float(value.grad.norm()), rel=0.05), name
+
+
+def test_balance_is_one_when_experts_are_used_alike_and_their_number_when_one_is_alone():
+    recording = RecordingOps()
+    network = Network(CONFIG, 0)
     with torch.no_grad():
-        step = 0.05
-        sinks[0] += step
-        up = loss()
-        sinks[0] -= 2 * step
-        down = loss()
-    assert sinks.grad is not None
-    assert float((up - down) / (2 * step)) == pytest.approx(float(sinks.grad[0]), rel=0.05, abs=1e-7)
+        for i in range(CONFIG.layers):
+            network.named()[f"layers.{i}.router_weight"].zero_()
+            network.named()[f"layers.{i}.router_bias"].copy_(torch.tensor([40.0, 20.0, 0.0, 0.0]))
+        network.transformer(recording).forward(batch().batch)
+        alone = router_figures(recording.routings)
+        assert alone["balance"] == pytest.approx(2.0)  # half the choices go to the sure one of four
+        assert (alone["busiest"], alone["idle"]) == (2.0, 4.0)
+        assert alone["spread"] < 0.01
+        recording.routings.clear()
+        Network(CONFIG, 1).transformer(recording).forward(batch().batch)
+        assert float(balance_loss(recording.routings)) == pytest.approx(1.0, abs=0.3)
+        assert router_figures(recording.routings)["idle"] == 0
 
 
-def test_training_lowers_the_loss(tmp_path: Path):
-    trainer(tmp_path, steps=40).run()
+@pytest.mark.parametrize("optimizer", [Optimizer(rate=3e-3), MUON], ids=["adamw", "muon"])
+def test_training_lowers_the_loss(tmp_path: Path, optimizer: Optimizer):
+    trainer(tmp_path, steps=30, save_every=100, optimizer=optimizer).run()
     assert np.mean(losses(tmp_path)[-5:]) < 0.7 * losses(tmp_path)[0]
 
 
-def test_each_cycle_falls_from_its_rate_along_a_cosine():
-    schedule = Schedule(cycles=(Cycle(steps=100, rate=1.0), Cycle(steps=50, rate=0.5)), warmup=10, final_rate=0.1)
-    rates = [schedule.rate_at(step) for step in range(150)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert (rates[10], rates[100]) == (1.0, 0.5)
-    assert rates[99] == pytest.approx(0.1, abs=0.01)
-    assert rates[149] == pytest.approx(0.05, abs=0.01)
-    assert all(a > b for a, b in pairwise(rates[10:100]))
+def test_bfloat16_products_train_alike(tmp_path: Path):
+    for precision in ("f32", "bf16"):
+        trainer(tmp_path / precision, steps=12, save_every=100, precision=precision).run()
+    assert losses(tmp_path / "f32") != losses(tmp_path / "bf16")
+    np.testing.assert_allclose(losses(tmp_path / "bf16"), losses(tmp_path / "f32"), rtol=0.03)
 
 
-def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path):
-    trainer(tmp_path / "whole").run()
-    trainer(tmp_path / "broken").run(until=3)
-    trainer(tmp_path / "broken").run()
-    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
-
-
-def test_steps_after_the_last_save_are_done_again_alike(tmp_path: Path):
-    """As after a kill: the log is ahead of the state; it is cut back, and the same losses come again."""
-    whole = trainer(tmp_path)
-    whole.run(until=4)
-    before = losses(tmp_path)
-    state = (tmp_path / "state.pt").read_bytes()
-    whole.run(until=5)
-    (tmp_path / "state.pt").write_bytes(state)
-    (tmp_path / "state.part").write_bytes(state[:100])  # what a kill in mid-write leaves
-    again = trainer(tmp_path)
-    assert losses(tmp_path) == before
-    again.run()
-    assert len(losses(tmp_path)) == 6
-
-
-def test_sigterm_saves_and_ends(tmp_path: Path):
-    import signal
-
-    run_ = trainer(tmp_path, steps=1000)
-    step = run_._step
-
-    def then_terminate(given) -> None:
-        step(given)
-        if run_.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    run_._step = then_terminate  # type: ignore[method-assign]
-    with pytest.raises(SystemExit):
-        run_.run()
-    assert trainer(tmp_path, steps=1000).step == 3
-
-
-def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
-    write_tokenizer_json(tmp_path / "tokenizer.json", learn(["the assistant says final words"] * 4, small().size))
-    network = Network(CONFIG, 0)
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16).float()
-    folder = export(network, Tokenizer.from_file(tmp_path / "tokenizer.json"), tmp_path)
-    batch = rounds(0)[0].batch
-    with torch.no_grad():
-        ours = network.transformer(ReferenceOps()).forward(batch).numpy()
-    for op_set in (ops("reference"), ops("cpu", dense="bf16", kv="f32")):
-        loaded = load_transformer(open_checkpoint(folder), op_set)
-        np.testing.assert_allclose(loaded.ops.host(loaded.forward(batch)), ours, rtol=1e-3, atol=1e-4)
-
-
-def test_a_recipe_trains_from_nothing_to_a_model_that_loads(tmp_path: Path):
-    small_run = {
-        "layers = 6": "layers = 1",
-        "hidden = 192": "hidden = 32",
-        "step_tokens = 6000": "step_tokens = 300\nvocabulary_texts = 50",
-    }
-    text = re.sub(r"cycles = .*", "cycles = [{ steps = 2, rate = 1e-3 }]", RECIPE.read_text("utf-8"))
-    for old, new in small_run.items():
-        assert old in text
-        text = text.replace(old, new)
-    (tmp_path / "recipe.toml").write_text(text)
-    folder = run(tmp_path / "recipe.toml", tmp_path / "out")
-    files = {path.name for path in folder.iterdir()}
-    assert files == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
-    assert open_checkpoint(folder).config.layers == 1
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
+    """Every target counts alike, whichever batch it is in; only the experts' balance is each batch's own."""
+    one = trainer(tmp_path / "one", steps=2, step_tokens=3000, round_batches=1, balance=0.0)
+    two = trainer(tmp_path / "two", steps=2, step_tokens=1500, round_batches=2, balance=0.0, accumulate=2)
+    one.run()
+    two.run()
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5)
+    for name, value in one.network.named().items():
+        if name.endswith("out_weight"):
+            torch.testing.assert_close(value, two.network.named()[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("typo = 1", "unknown keys in \\[schedule\\]: typo"),
-        ("[more]", "unknown keys in the recipe: more"),
-        ("save_every = 1", "recipe.toml"),
-    ],
+    "given", [{}, {"optimizer": MUON}, {"accumulate": 3, "round_batches": 4}], ids=["adamw", "muon", "across rounds"]
 )
-def test_bad_recipes_are_refused_by_name(tmp_path: Path, line: str, said: str):
-    (tmp_path / "recipe.toml").write_text(RECIPE.read_text("utf-8") + line + "\n")
-    with pytest.raises(ValueError, match=said):
-        read_recipe(tmp_path / "recipe.toml")
+def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path, given: dict):
+    trainer(tmp_path / "whole", **given).run()
+    trainer(tmp_path / "broken", **given).run(until=3)
+    trainer(tmp_path / "broken", **given).run(until=4)
+    broken = trainer(tmp_path / "broken", **given)
+    broken.run()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
+    assert len(losses(tmp_path / "whole")) == 6
+
+
+def test_the_last_two_states_are_kept_and_a_damaged_one_passed_over(tmp_path: Path):
+    trainer(tmp_path).run()
+    assert [path.name for path in sorted(tmp_path.glob("state*"))] == ["state-00000004.pt", "state-00000006.pt"]
+    newest = tmp_path / "state-00000006.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert trainer(tmp_path).step == 4
+    (tmp_path / "state-00000004.pt").write_bytes(b"")
+    with pytest.raises(StateError, match="no saved state can be read"):
+        trainer(tmp_path)
+
+
+def test_sigterm_finishes_the_step_saves_and_ends(tmp_path: Path):
+    run = trainer(tmp_path, steps=1000, save_every=500)
+    step = run.work.step
+
+    def then_terminate(number: int, report: bool):
+        done = step(number, report)
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return done
+
+    run.work.step = then_terminate  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as ended:
+        run.run()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert trainer(tmp_path, steps=1000).step == 3
+
+
+def exported(folder: Path, network: Network) -> Path:
+    write_tokenizer_json(folder / "tokenizer.json", learn(["the assistant says final words"] * 4, small().size))
+    Tokenizer.from_file(folder / "tokenizer.json")
+    return export(network, folder / "tokenizer.json", folder / "model")
+
+
+def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
+    """Trained as it will be stored, a network is its checkpoint: on the reference ops to the bit, on the CPU's to 1e-4."""
+    network = Network(CONFIG, 0)
+    folder = exported(tmp_path, network)
+    given = batch().batch
+    with torch.no_grad():
+        ours = network.transformer(ReferenceOps(), "stored").forward(given).numpy()
+        unrounded = network.transformer(ReferenceOps(), "none").forward(given).numpy()
+    reference = load_transformer(open_checkpoint(folder), ops("reference"))
+    np.testing.assert_array_equal(reference.ops.host(reference.forward(given)), ours)
+    cpu = load_transformer(open_checkpoint(folder), ops("cpu", dense="bf16", kv="f32"))
+    np.testing.assert_allclose(cpu.ops.host(cpu.forward(given)), ours, rtol=1e-3, atol=1e-4)
+    assert np.abs(unrounded - ours).max() > 0.01  # what the rounding alone does
+
+
+def test_the_engines_log_probabilities_are_the_networks(tmp_path: Path):
+    """Of tokens that the engine sampled through its cache, with prompts of several lengths together."""
+    network = Network(CONFIG, 0)
+    engine = Engine(load_transformer(open_checkpoint(exported(tmp_path, network)), ops("cpu", dense="bf16", kv="f32")))
+    prompts = [small().encode("the" * n) for n in (1, 9, 40)]
+    answers = engine.generate(prompts, SamplingParams(seed=1, max_tokens=30))
+    for prompt, answer in zip(prompts, answers):
+        tokens = [*prompt, *(each.token for each in answer)]
+        rows = range(len(prompt) - 1, len(tokens) - 1)
+        given = pack([sequence_of(tokens, len(prompt))])
+        assert list(given.batch.sampled_R) == list(rows)
+        with torch.no_grad():
+            logits = network.transformer(ReferenceOps(), "stored").forward(given.batch)
+        ours = torch.log_softmax(logits, -1).gather(1, torch.from_numpy(given.targets_R)[:, None])[:, 0]
+        np.testing.assert_allclose(ours.numpy(), [each.logprob for each in answer], atol=1e-4)
+
+
+def sequence_of(tokens: list[int], prompt: int):
+    from ossia.train.sequences import NONE, Sequence
+
+    following = [*tokens[1:], NONE]
+    return Sequence(tokens, [NONE] * (prompt - 1) + following[prompt - 1 :])
+
+
+def test_a_network_taken_from_a_checkpoint_is_it(tmp_path: Path):
+    network, other = Network(CONFIG, 0), Network(CONFIG, 1)
+    other.take(open_checkpoint(exported(tmp_path, network)))
+    given = batch().batch
+    with torch.no_grad():
+        ours, theirs = (each.transformer(ReferenceOps(), "stored").forward(given) for each in (network, other))
+    assert torch.equal(ours, theirs)
+    assert replace(other.config, eos_token=None, pad_token=None) == CONFIG
 
 
 def test_a_learnt_vocabulary_has_single_digits_all_bytes_and_its_size():

@@ -139,13 +139,12 @@ class ReferenceOps:
         order = torch.argsort(routing.experts_TK.reshape(-1), stable=True)
         counts = torch.bincount(routing.experts_TK.reshape(-1), minlength=up.weight_ERD.shape[0]).tolist()
         rows, weights = order // k, routing.weights_TK.reshape(-1)[order]
-        parts, first = [], 0
-        for expert, count in enumerate(counts):
-            if count:
-                x_ND = routing.x_TD[rows[first : first + count]]
+        parts = []
+        # one gather for all: an expert's own would have a gradient as large as x
+        for expert, x_ND in enumerate(F.embedding(rows, routing.x_TD).split(counts)):
+            if len(x_ND):
                 h_NF = swiglu(F.linear(x_ND, up.weight_ERD[expert], up.bias_ER[expert]), limit)
                 parts.append(F.linear(h_NF, down.weight_ERD[expert], down.bias_ER[expert]))
-            first += count
         return residual_TD.index_add(0, rows, torch.cat(parts) * weights[:, None])
 
     def unembed(self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear) -> Tensor:

@@ -1,21 +1,33 @@
-"""Conversations to batches: rendered, masked to what the assistant says last, grouped by length.
+"""Sequences to batches: packed by length, no sequence seeing another, positions restarting in each.
 
-In: a tokenizer, a seed and a step. Out: the same `TrainBatch` for the same three, on any machine.
-It does not know the network or the optimizer.
+In: a stream of sequences. Out: `TrainBatch`es, a round at a time, the same for the same stream and position.
+It does not know where sequences come from, the network or the optimizer.
 """
 
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Sequence as Several
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.harmony.messages import Message
-from ossia.harmony.render import Rendered, render_training, without_old_analysis
 from ossia.kernels import Batch
-from ossia.tokenizer import Tokenizer
-from ossia.train.dialogues import dialogue
+from ossia.train.sequences import NONE, Sequence
+from ossia.train.sources import DataError, Stream
+
+MOST_BARREN = 1000
+
+
+class HasTokens(Protocol):
+    """What can be packed: a `Sequence`, or one with more beside it."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def targets(self) -> list[int]: ...
+
+
+T = TypeVar("T", bound=HasTokens)
 
 
 class TrainBatch(NamedTuple):
@@ -25,39 +37,49 @@ class TrainBatch(NamedTuple):
     targets_R: NDArray[np.int64]
 
 
-def render_last_turn(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
-    """As a model meets it: the history without its old thinking, then this turn whole. Only this turn is a target."""
-    asked = max(i for i, message in enumerate(messages) if message.role == "user")
-    history = without_old_analysis(messages[: asked + 1])
-    rendered = render_training(tokenizer, [*history, *messages[asked + 1 :]], drop_analysis=False)
-    before = len(render_training(tokenizer, history, drop_analysis=False).tokens)
-    return Rendered(rendered.tokens, [False] * before + rendered.sampled[before:])
+class Rounds:
+    """A stream in rounds of `count` batches of about `tokens` rows; sorted by length in a round, batches in any order."""
+
+    def __init__(self, stream: Stream, seed: int, tokens: int, count: int) -> None:
+        self.stream, self._seed, self._tokens, self._count = stream, seed, tokens, count
+
+    def next(self) -> list[TrainBatch]:
+        rng = random.Random(f"{self._seed}/{self.stream.position}")
+        found: list[Sequence] = []
+        total = barren = 0
+        while total < self._tokens * self._count:
+            more = self.stream.take()
+            found += more
+            total += sum(len(each.tokens) for each in more)
+            barren = 0 if more else barren + 1
+            if barren == MOST_BARREN:
+                raise DataError(
+                    f"{MOST_BARREN} conversations in a row gave nothing to learn: too long, or never the assistant's"
+                )
+        batches = [pack(group) for group in by_length(found, self._tokens, self._count)]
+        rng.shuffle(batches)
+        return batches
 
 
-def batches(tokenizer: Tokenizer, seed: int, round_number: int, tokens: int, count: int) -> list[TrainBatch]:
-    """`count` batches of about `tokens` tokens each, every batch of examples of like length, in no order."""
-    rng = random.Random(f"{seed}/{round_number}")
-    examples: list[Rendered] = []
-    total = 0
-    while total < tokens * count:
-        examples.append(render_last_turn(tokenizer, dialogue(rng)))
-        total += len(examples[-1].tokens)
-    examples.sort(key=lambda each: len(each.tokens))
-    groups: list[list[Rendered]] = [[] for _ in range(count)]
+def by_length(found: Several[T], tokens: int, most: int | None = None) -> list[list[T]]:
+    """Groups of about `tokens` rows, each of sequences of like length; at most so many groups."""
+    ordered = sorted(found, key=lambda each: len(each.tokens))
+    groups: dict[int, list[T]] = {}
     seen = 0
-    for example in examples:
-        groups[min(seen // tokens, count - 1)].append(example)
-        seen += len(example.tokens)
-    rng.shuffle(groups)
-    return [_batch(group) for group in groups if group]
+    for each in ordered:
+        number = seen // tokens if most is None else min(seen // tokens, most - 1)
+        groups.setdefault(number, []).append(each)
+        seen += len(each.tokens)
+    return list(groups.values())
 
 
-def _batch(examples: Sequence[Rendered]) -> TrainBatch:
-    tokens = [token for each in examples for token in each.tokens]
-    positions = [np.arange(len(each.tokens), dtype=np.int32) for each in examples]
-    starts = np.cumsum([0, *(len(each.tokens) for each in examples)]).astype(np.int32)
-    said = np.array([flag for each in examples for flag in each.sampled])
-    rows = np.flatnonzero(said).astype(np.int32) - 1  # the row before a target predicts it; the first is never one
-    no_blocks = np.zeros((len(examples), 0), np.int32)
-    batch = Batch(np.array(tokens, np.int32), np.concatenate(positions), starts, no_blocks, no_blocks, rows)
-    return TrainBatch(batch, np.array(tokens, np.int64)[rows + 1])
+def pack(group: Several[HasTokens]) -> TrainBatch:
+    """One batch. Rows of a sequence are neighbours; attention ends at its borders, for `starts_S1` names them."""
+    lengths = [len(each.tokens) for each in group]
+    tokens = np.fromiter((token for each in group for token in each.tokens), np.int32)
+    targets = np.fromiter((token for each in group for token in each.targets), np.int64)
+    positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    starts = np.cumsum([0, *lengths]).astype(np.int32)
+    rows = np.flatnonzero(targets != NONE).astype(np.int32)
+    no_blocks = np.zeros((len(group), 0), np.int32)
+    return TrainBatch(Batch(tokens, positions, starts, no_blocks, no_blocks, rows), targets[rows])

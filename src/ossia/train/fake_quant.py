@@ -4,33 +4,61 @@ In: a float32 weight, blocks of 32 along its last dimension. Out: the values tha
 It does not know networks. The rounding is `ossia.quant.quantize_mxfp4`'s, to the bit.
 """
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from ossia.quant import QBLOCK
 
 LARGEST_EXPONENT = 2  # of E2M1: its largest value is 6, 1.5 times 2**2
+EXPONENT_BITS = 0x7F800000  # of a float32
 
 
 def fake_quantize(weight: Tensor) -> Tensor:
     """The nearest MXFP4 values, differentiable as if they were the weight itself."""
-    with torch.no_grad():
-        rounded = mxfp4_values(weight)
-    return weight + (rounded - weight).detach()
+    return _straight_through(weight, mxfp4_values)
+
+
+def fake_bf16(weight: Tensor) -> Tensor:
+    """The nearest bfloat16 values, differentiable as if they were the weight itself."""
+    return _straight_through(weight, lambda given: given.to(torch.bfloat16).to(given.dtype))
 
 
 def mxfp4_values(weight: Tensor) -> Tensor:
     """What unpacking the quantized weight gives."""
-    blocks = weight.reshape(*weight.shape[:-1], -1, QBLOCK)
-    amax = blocks.abs().amax(-1, keepdim=True)
+    out = torch.empty_like(weight)
+    # a matrix at a time stays in the processor's cache; on a GPU one pass over all is quicker
+    parts = zip(weight, out) if weight.ndim > 2 and weight.device.type == "cpu" else [(weight, out)]
+    for given, rounded in parts:
+        _round_blocks(given.reshape(-1, QBLOCK), rounded.view(-1, QBLOCK))
+    return out
+
+
+def _round_blocks(given: Tensor, out: Tensor) -> None:
+    amax = given.abs().amax(-1, keepdim=True)
     # E2M1 keeps one bit behind the point: round amax to that before taking its exponent
     shared = ((amax.view(torch.int32) + (1 << 21)) >> 23) - LARGEST_EXPONENT
     scale = torch.ldexp(torch.ones_like(amax), shared.clamp(0, 252) - 127)
-    return (_e2m1(blocks / scale) * scale).reshape(weight.shape)
+    torch.div(given, scale, out=out)
+    # the nearest of 0, .5, 1, 1.5, 2, 3, 4, 6, ties to even: steps of a half, of 1 from 2, of 2 from 4
+    out.clamp_(-6.0, 6.0)
+    step = (out.view(torch.int32) & EXPONENT_BITS).view(torch.float32).clamp_(1.0, 4.0).mul_(0.5)
+    out.div_(step).round_().mul_(step).mul_(scale)
 
 
-def _e2m1(x: Tensor) -> Tensor:
-    """The nearest of 0, .5, 1, 1.5, 2, 3, 4, 6 with x's sign, ties to even: steps of a half, of 1 from 2, of 2 from 4."""
-    magnitude = x.abs().clamp(max=6.0)
-    step = torch.where(magnitude < 2, 0.5, torch.where(magnitude < 4, 1.0, 2.0))
-    return torch.copysign(torch.round(magnitude / step) * step, x)
+def _straight_through(weight: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:
+    return cast(Tensor, _StraightThrough.apply(weight, rounding))
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounded forward, the gradient as it comes: not weight + (rounded - weight), which is not always `rounded`."""
+
+    @staticmethod
+    def forward(ctx: object, weight: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:
+        return rounding(weight.detach())
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

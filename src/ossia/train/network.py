@@ -1,11 +1,11 @@
 """The network's parameters, and the page's weight tree made of them for each step.
 
-In: a `ModelConfig` and a seed. Out: named float32 parameters; a `Transformer` over them; host tensors for a checkpoint.
+In: a `ModelConfig` and a seed, or a checkpoint. Out: named float32 parameters; a `Transformer` over them; host tensors.
 It does not know data, losses or optimizers.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing
-from ossia.model.checkpoint import LayerTensors
+from ossia.model.checkpoint import LayerTensors, Tensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Layer, Transformer, Weights
-from ossia.quant import to_bf16
-from ossia.train.fake_quant import fake_quantize
+from ossia.quant import Mxfp4, quantize_mxfp4, to_bf16, unpack_mxfp4, widen
+from ossia.train.fake_quant import fake_bf16, fake_quantize
+
+Rounding = Literal["mxfp4", "stored", "none"]
+EXPERTS = ("up_weight", "down_weight")
 
 
 class RecordingOps(ReferenceOps):
     """The reference ops, which besides keep each layer's routing for the balance loss."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(device=device)
         self.routings: list[Routing] = []
 
     def route(self, x_TD: Tensor, norm_D: Tensor, eps: float, router: Linear, k: int) -> Routing:
-        self.routings.append(super().route(x_TD, norm_D, eps, router, k))
+        with torch.autocast(x_TD.device.type, enabled=False):  # bfloat16 would choose other experts than inference does
+            self.routings.append(super().route(x_TD, norm_D, eps, router, k))
         return self.routings[-1]
 
 
@@ -46,15 +50,16 @@ class Network(nn.Module):
     def named(self) -> dict[str, Tensor]:
         return {name.replace("/", "."): parameter for name, parameter in self.named_parameters()}
 
-    def transformer(self, ops: ReferenceOps, quantized: bool = True) -> Transformer:
-        """The page over the current parameters; `quantized` shows it the experts as MXFP4 will hold them."""
-        p, c = self.named(), self.config
-        expert = fake_quantize if quantized else (lambda weight: weight)
-        layers = []
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def transformer(self, ops: ReferenceOps, rounding: Rounding = "mxfp4") -> Transformer:
+        """The page over the current parameters, rounded straight-through: experts in MXFP4, or all as it is stored."""
+        named = {name: _rounded(name, value, rounding) for name, value in self.named().items()}
+        c, layers = self.config, []
         for i, shape in enumerate(c.shapes):
-            own = {
-                name.removeprefix(f"layers.{i}."): value for name, value in p.items() if name.startswith(f"layers.{i}.")
-            }
+            own = {field: named[f"layers.{i}.{field}"] for field in LayerTensors._fields}
             layers.append(
                 Layer(
                     attn_norm=own["attn_norm"],
@@ -63,12 +68,29 @@ class Network(nn.Module):
                     out=Linear(own["out_weight"], own["out_bias"]),
                     mlp_norm=own["mlp_norm"],
                     router=Linear(own["router_weight"], own["router_bias"]),
-                    up=Experts(expert(own["up_weight"]), own["up_bias"]),
-                    down=Experts(expert(own["down_weight"]), own["down_bias"]),
+                    up=Experts(own["up_weight"], own["up_bias"]),
+                    down=Experts(own["down_weight"], own["down_bias"]),
                 )
             )
-        weights = Weights(p["embedding"], tuple(layers), p["norm"], Linear(p["unembedding"], None))
+        weights = Weights(named["embedding"], tuple(layers), named["norm"], Linear(named["unembedding"], None))
         return Transformer(c, weights, ops)
+
+    @torch.no_grad()
+    def take(self, tensors: Tensors) -> None:
+        """A checkpoint's weights, unpacked."""
+        named = self.named()
+        for name in ("embedding", "norm", "unembedding"):
+            named[name].copy_(torch.from_numpy(np.array(widen(getattr(tensors, name)()))))
+        for i in range(self.config.layers):
+            for field, value in tensors.layer(i)._asdict().items():
+                dense = unpack_mxfp4(value) if isinstance(value, Mxfp4) else np.array(widen(value))
+                named[f"layers.{i}.{field}"].copy_(torch.from_numpy(dense))
+
+
+def _rounded(name: str, value: Tensor, rounding: Rounding) -> Tensor:
+    if rounding != "none" and name.endswith(EXPERTS):
+        return fake_quantize(value)
+    return fake_bf16(value) if rounding == "stored" else value
 
 
 def _shapes(c: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], float | None]]:
@@ -99,9 +121,10 @@ def _shapes(c: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], float | None
 
 
 class NetworkTensors:
-    """A network's parameters as a checkpoint's tensors: bfloat16, and experts in float32 for the writer to quantize."""
+    """A network's parameters as a checkpoint holds them: experts in MXFP4, the rest in bfloat16."""
 
     def __init__(self, network: Network) -> None:
+        self.config = network.config
         self._host = {name: value.detach().cpu().numpy() for name, value in network.named().items()}
 
     def embedding(self) -> NDArray[np.uint16]:
@@ -117,5 +140,5 @@ class NetworkTensors:
         fields: dict[str, Any] = {}
         for field in LayerTensors._fields:
             value = self._host[f"layers.{index}.{field}"]
-            fields[field] = value if field in ("up_weight", "down_weight") else to_bf16(value)
+            fields[field] = quantize_mxfp4(value) if field in EXPERTS else to_bf16(value)
         return LayerTensors(**fields)

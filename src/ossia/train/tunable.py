@@ -82,7 +82,7 @@ class TuneOps(ReferenceOps):
     def linear_add(self, x: Tensor, weight: Any, residual_TD: Tensor) -> Tensor:
         return residual_TD + weight(x)
 
-    def attend(self, qkv: Tensor, attention: Attention, cache: Any, batch: Batch) -> Tensor:
+    def attend(self, qkv: Tensor, attention: Attention, cache: Any, batch: Batch, soon: object = None) -> Tensor:
         if cache is not None:
             raise ValueError("training runs whole sequences: it has no cache")
         q_THd, k_TGd, v_TGd = self._heads(qkv, attention.shape, batch)

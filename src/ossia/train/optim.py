@@ -1,0 +1,122 @@
+"""How gradients change parameters: AdamW, Muon for the matrices inside layers, and the rate of every step.
+
+In: a network's parameters by name, a recipe's settings. Out: an optimizer whose state can be saved and loaded.
+It does not know losses, data or checkpoints.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ossia.train.recipe import Optimizer, Schedule
+
+# Quintic whose iterates bring all singular values near 1. Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+MUON_MATRICES = ("qkv_weight", "out_weight", "up_weight", "down_weight")
+
+
+class Diverged(ValueError):
+    """Training cannot go on: a gradient is not a number."""
+
+
+def share_at(schedule: Schedule, step: int, steps: int) -> float:
+    """The share of the peak rate at `step`, counted from 0, of `steps`."""
+    if step < schedule.warmup:
+        return (step + 1) / schedule.warmup
+    done = (step - schedule.warmup) / max(1, steps - schedule.warmup - 1)
+    match schedule.shape:
+        case "constant":
+            return 1.0
+        case "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * done))
+        case "linear":
+            left = 1 - done
+        case "wsd":
+            falling = max(1, round(schedule.decay * steps))
+            left = min(1.0, (steps - 1 - step) / falling)
+    return schedule.final + (1 - schedule.final) * left
+
+
+class Optimizers:
+    """One or two optimizers as one: both step, both are saved."""
+
+    def __init__(self, named: Mapping[str, Tensor], given: Optimizer) -> None:
+        def is_muon(name: str) -> bool:
+            return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
+
+        others = {name: p for name, p in named.items() if not is_muon(name)}
+        matrices = [p for p in others.values() if p.ndim >= 2]
+        vectors = [p for p in others.values() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
+        self._all: list[tuple[torch.optim.Optimizer, float]] = [(adam, given.rate)]
+        if hidden := [p for name, p in named.items() if is_muon(name)]:
+            muon = Muon(hidden, given.muon_rate, given.momentum, given.weight_decay)
+            self._all.append((muon, given.muon_rate))
+        self._parameters, self._clip = list(named.values()), given.clip
+
+    def step(self, share: float) -> Tensor:
+        """Clip, change the parameters, forget the gradients. Gives the gradient's norm before clipping.
+
+        Raises Diverged, and changes nothing, where that norm is not finite.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        if not torch.isfinite(norm):
+            raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
+        for optimizer, rate in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer, _ in self._all]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        if len(states) != len(self._all):
+            raise ValueError("the saved state is of another kind of optimizer than the recipe's")
+        for (optimizer, _), state in zip(self._all, states):
+            optimizer.load_state_dict(state)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is made orthogonal, each matrix by itself; of a stack [E, R, C], every slice.
+
+    The step is scaled to the root mean square that AdamW's has, about 0.2, so that one rate serves both.
+    Source: Jordan et al., Muon (2024); the scale: Liu et al., arXiv:2502.16982, equation 4.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            rate, momentum = group["lr"], group["momentum"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+                kept = self.state[p]["momentum"]
+                kept.lerp_(p.grad, 1 - momentum)
+                ahead = p.grad.lerp(kept, momentum)  # Nesterov's
+                scale = 0.2 * max(p.shape[-2:]) ** 0.5
+                p.mul_(1 - rate * group["weight_decay"])
+                p.add_(orthogonal(ahead), alpha=-rate * scale)
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Near the closest matrix with all singular values 1, for one matrix or each of a stack."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x

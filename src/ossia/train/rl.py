@@ -1,0 +1,296 @@
+"""Reinforcement learning from graded answers: groups of rollouts, their advantages, the clipped update.
+
+In: a network, tasks, settings. Out: a `Work` for the loop.
+It does not know what a task asks, states or logs.
+
+Rollouts are drawn at temperature 1, under the masks of inference, by an engine that holds the weights of this very step;
+the trainer computes with the same weights, rounded as they are stored. So their log-probabilities agree but for the order
+of sums, and training stops where they do not.
+Sources: Shao et al., GRPO, arXiv:2402.03300; Yu et al., DAPO, arXiv:2503.14476 (loss by token, clip higher);
+Liu et al., Dr. GRPO, arXiv:2503.20783 (no division by the deviation).
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ossia.chat import Answering
+from ossia.engine.engine import Engine
+from ossia.engine.request import SamplingParams
+from ossia.harmony.constrain import Grammars
+from ossia.harmony.messages import Effort
+from ossia.kernels import ops
+from ossia.model.transformer import load_transformer
+from ossia.tokenizer import Tokenizer
+from ossia.train.balance import balance_loss, router_figures
+from ossia.train.data import TrainBatch, by_length, pack
+from ossia.train.graded import Example, Task
+from ossia.train.loop import Stepped
+from ossia.train.network import Network, NetworkTensors, RecordingOps, Rounding
+from ossia.train.optim import Optimizers, share_at
+from ossia.train.recipe import Prices, Reinforced
+from ossia.train.rollout import Ask, Rollout, roll_out
+from ossia.train.sequences import NONE, Said, joined
+
+STOPS = ("<|return|>", "<|call|>", "<|endoftext|>")
+ENGINE_ROWS = 2048  # a step's
+
+
+class GapError(ValueError):
+    """Trainer and engine do not compute the same model: what is learnt would not be what was sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An example of a task, to be answered at an effort."""
+
+    task: Task
+    example: Example
+    effort: Effort
+
+
+class Answer(NamedTuple):
+    """A rollout with its grade, its reward, and how much better it is than its group's mean."""
+
+    rollout: Rollout
+    effort: Effort
+    score: float
+    reward: float
+    advantage: float
+
+
+class Lesson(NamedTuple):
+    """A sequence of an answer. For each target: the engine's log-probability, and the mask it was drawn under."""
+
+    tokens: list[int]
+    targets: list[int]
+    logprobs: list[float]
+    masks: list[bytes | None]
+    advantage: float
+
+
+class Policy(NamedTuple):
+    """Log-probabilities of a batch's targets: as the model gives them, and among what the mask allowed."""
+
+    free_R: Tensor
+    masked_R: Tensor
+
+
+def reward(score: float, effort: Effort, thinking: int, prices: Prices) -> float:
+    """The grade less the price of the thinking: never so much that a long right answer falls behind a short wrong one."""
+    return score - min(prices.of(effort) * thinking, prices.most)
+
+
+def advantages(rewards: Several[float], by_deviation: bool) -> list[float]:
+    """Each against the mean of its group; none where all are alike."""
+    values = np.array(rewards)
+    over = values - values.mean()
+    deviation = float(values.std())
+    if deviation < 1e-9:
+        return [0.0] * len(rewards)
+    return [float(each) for each in (over / deviation if by_deviation else over)]
+
+
+class Reinforcement:
+    """A `Work`: sample groups, grade them, move towards what was better than its group."""
+
+    def __init__(
+        self, network: Network, tokenizer: Tokenizer, tasks: Several[Task], settings: Reinforced, seed: int
+    ) -> None:
+        self._network, self._tasks, self._settings, self._seed = network, tasks, settings, seed
+        self._grammars = Grammars(tokenizer, network.config.vocab)
+        self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
+        self.steps = settings.steps
+        self.optimizers = Optimizers(network.named(), settings.optimizer)
+
+    def step(self, number: int, report: bool) -> Stepped:
+        started = time.perf_counter()
+        answers = self.answers(number)
+        figures = _figures(answers) | {"rollout_seconds": time.perf_counter() - started}
+        lessons = [lesson for answer in answers for lesson in self._lessons(answer)]
+        kept = [each for each in lessons if each.advantage]
+        batches = [_Batch(group, self._network.device) for group in by_length(kept, self._settings.step_tokens)]
+        rows = sum(len(each.packed.batch.tokens_T) for each in batches)
+        if batches:
+            random.Random(f"{self._seed}/{number}/order").shuffle(batches)
+            if report:
+                with torch.no_grad():
+                    unrounded = self._policy(batches[0], RecordingOps(str(self._network.device)), "none")
+                figures["gap_unrounded"] = _apart(unrounded, batches[0])[0]
+            figures |= self._learn(batches, number)
+        return Stepped(rows, figures if report else {})
+
+    def position(self) -> None:
+        """All of a step follows from its number and the weights."""
+
+    def go_to(self, position: None) -> None:
+        """Nothing: see `position`."""
+
+    def answers(self, number: int) -> list[Answer]:
+        """This step's questions, each answered by a group and graded."""
+        questions = self._questions(number)
+        settings = self._settings
+        rng = random.Random(f"{self._seed}/{number}/sampling")
+        asks = [self._ask(question, rng.getrandbits(48)) for question in questions for _ in range(settings.group)]
+        rollouts = roll_out(self._engine(), self._grammars, asks)
+        answers: list[Answer] = []
+        for i, question in enumerate(questions):
+            group = rollouts[i * settings.group : (i + 1) * settings.group]
+            scores = [float(question.task.grade(question.example, each.turn).score) for each in group]
+            rewards = [
+                reward(score, question.effort, each.usage.reasoning_tokens, settings.prices)
+                for score, each in zip(scores, group)
+            ]
+            over = advantages(rewards, settings.divide_by_deviation)
+            answers += [Answer(a, question.effort, b, c, d) for a, b, c, d in zip(group, scores, rewards, over)]
+        return answers
+
+    def _questions(self, number: int) -> list[Question]:
+        rng = random.Random(f"{self._seed}/{number}/questions")
+        sources = {task.name: task.examples(f"rl/{self._seed}/{number}") for task in self._tasks}
+        drawn = rng.choices(self._tasks, [task.weight for task in self._tasks], k=self._settings.prompts)
+        efforts = self._settings.efforts
+        return [Question(task, next(sources[task.name]), efforts[i % len(efforts)]) for i, task in enumerate(drawn)]
+
+    def _ask(self, question: Question, seed: int) -> Ask:
+        settings, example = self._settings, question.example
+        params = SamplingParams(seed=seed, max_tokens=settings.most_tokens, stop_tokens=self._stops)
+        how = Answering(
+            params=params,
+            tools=question.task.tools(example),
+            response_format=example.response_format,
+            max_steps=settings.most_steps,
+        )
+        return Ask(example.prompt(question.effort), how)
+
+    def _engine(self) -> Engine:
+        """A new one for each step's weights; its cache holds a group's common prompt once."""
+        packed = cast(Any, NetworkTensors(self._network))  # all that is read of a checkpoint
+        return Engine(load_transformer(packed, ops("cpu", dense="bf16", kv="f32")), step_tokens=ENGINE_ROWS)
+
+    def _lessons(self, answer: Answer) -> Iterator[Lesson]:
+        spoken = [each for each in answer.rollout.spoken if each.output]
+        said = [Said(s.prompt, [t.token for t in s.output], [True] * len(s.output)) for s in spoken]
+        logprobs = [token.logprob for each in spoken for token in each.output]
+        masks = [mask for each in spoken for mask in each.masks]
+        first = 0
+        for sequence in joined(self._grammars.tokenizer, iter(said)):
+            # targets stand in the order in which they were sampled
+            last = first + sum(target != NONE for target in sequence.targets)
+            yield Lesson(*sequence, logprobs[first:last], masks[first:last], answer.advantage)
+            first = last
+
+    def _learn(self, batches: list["_Batch"], number: int) -> dict[str, float]:
+        """One pass over the batches, in `updates` parts; all old log-probabilities are of the weights that sampled."""
+        settings, ratios = self._settings, list[Tensor]()
+        gaps = [self._remember(batch) for batch in batches]
+        gap = float(np.average([mean for mean, _ in gaps], weights=[len(each.packed.targets_R) for each in batches]))
+        if gap > settings.most_gap:
+            raise GapError(
+                f"trainer and engine differ by {gap:.2g} in the mean log-probability of a sampled token, more than "
+                f"most_gap = {settings.most_gap}: the engine does not hold the weights that are trained"
+            )
+        loss, figures, norm = 0.0, dict[str, float](), torch.zeros(())
+        parts = list(_parts(batches, settings.updates))
+        for part in parts:
+            tokens = sum(len(each.packed.targets_R) for each in part)
+            for batch in part:
+                recording = RecordingOps(str(self._network.device))
+                objective, ratio_R = self._objective(batch, recording)
+                share = len(batch.packed.targets_R) / tokens
+                (settings.balance * share * balance_loss(recording.routings) - objective / tokens).backward()
+                loss -= float(objective.detach()) / tokens / len(parts)
+                ratios.append(ratio_R)
+                figures = router_figures(recording.routings)
+            norm = self.optimizers.step(share_at(settings.schedule, number, self.steps))
+        ratio = torch.cat(ratios)
+        clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float().mean()
+        return figures | {
+            "loss": loss, "norm": float(norm), "gap": gap, "gap_most": max(most for _, most in gaps),
+            "ratio": float(ratio.mean()), "clipped": float(clipped),
+        }  # fmt: skip
+
+    def _remember(self, batch: "_Batch") -> tuple[float, float]:
+        """Note the policy that sampled: the engine's own log-probabilities, among what the masks allowed. Gives the gap."""
+        with torch.no_grad():
+            policy = self._policy(batch, RecordingOps(str(self._network.device)), "stored")
+        batch.old_R = batch.engine_R + (policy.masked_R - policy.free_R)
+        return _apart(policy, batch)
+
+    def _objective(self, batch: "_Batch", recording: RecordingOps) -> tuple[Tensor, Tensor]:
+        """The clipped objective's sum over the tokens, and each token's importance ratio."""
+        settings = self._settings
+        policy = self._policy(batch, recording, "stored")
+        ratio_R = torch.exp(policy.masked_R - batch.old_R)
+        over_R = batch.advantages_R
+        held_R = ratio_R.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+        return torch.minimum(ratio_R * over_R, held_R * over_R).sum(), ratio_R.detach()
+
+    def _policy(self, batch: "_Batch", recording: RecordingOps, rounding: Rounding) -> Policy:
+        logits_RV = self._network.transformer(recording, rounding).forward(batch.packed.batch)
+        targets_R1 = torch.from_numpy(batch.packed.targets_R).to(logits_RV.device)[:, None]
+        chosen_R = logits_RV.gather(1, targets_R1)[:, 0]
+        allowed_RV = batch.allowed(logits_RV.shape[1]).to(logits_RV.device)
+        masked_RV = logits_RV.masked_fill(~allowed_RV, -torch.inf)
+        return Policy(chosen_R - logits_RV.logsumexp(-1), chosen_R - masked_RV.logsumexp(-1))
+
+
+def _apart(policy: Policy, batch: "_Batch") -> tuple[float, float]:
+    """The mean and the largest distance from the engine's log-probabilities."""
+    apart_R = (policy.free_R - batch.engine_R).abs()
+    return float(apart_R.mean()), float(apart_R.max())
+
+
+class _Batch:
+    """Lessons packed, with what belongs to each target; `old_R` is noted before the weights change."""
+
+    def __init__(self, lessons: Several[Lesson], device: torch.device) -> None:
+        self.packed: TrainBatch = pack(lessons)
+        self.engine_R = torch.tensor([value for each in lessons for value in each.logprobs], device=device)
+        self.advantages_R = torch.tensor([each.advantage for each in lessons for _ in each.logprobs], device=device)
+        self._masks = [mask for each in lessons for mask in each.masks]
+        self.old_R = torch.empty(0)
+
+    def allowed(self, vocab: int) -> Tensor:
+        """[R, V]: what each target could have been."""
+        allowed_RV = np.ones((len(self._masks), vocab), bool)
+        for row, mask in enumerate(self._masks):
+            if mask is not None:
+                bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=min(vocab, 8 * len(mask)))
+                allowed_RV[row, : len(bits)] = bits
+                allowed_RV[row, len(bits) :] = False
+        return torch.from_numpy(allowed_RV)
+
+
+def _parts(batches: list[_Batch], count: int) -> Iterator[list[_Batch]]:
+    """As even as they go; fewer where there are not so many batches."""
+    count = min(count, len(batches))
+    for i in range(count):
+        yield batches[i * len(batches) // count : (i + 1) * len(batches) // count]
+
+
+def _figures(answers: Several[Answer]) -> dict[str, float]:
+    """Means over all answers; right, thinking and tokens by effort too."""
+
+    def mean(values: Several[float]) -> float:
+        return float(np.mean(values)) if values else 0.0
+
+    figures = {
+        "reward": mean([each.reward for each in answers]),
+        "right": mean([each.score for each in answers]),
+        "even": mean([float(each.advantage == 0) for each in answers]),
+        "cut": mean([float(each.rollout.finish == "length") for each in answers]),
+        "tokens": mean([float(each.rollout.usage.output_tokens) for each in answers]),
+    }
+    for effort in dict.fromkeys(each.effort for each in answers):
+        own = [each for each in answers if each.effort == effort]
+        figures[f"right_{effort}"] = mean([each.score for each in own])
+        figures[f"thinking_{effort}"] = mean([float(each.rollout.usage.reasoning_tokens) for each in own])
+    return figures

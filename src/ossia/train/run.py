@@ -1,0 +1,140 @@
+"""A recipe from its file to a finished model: the stages one after the other, each exported as it ends.
+
+In: a TOML recipe and a folder. Out: OUT/STAGE with log, curves and states; OUT/STAGE/model and OUT/model to load.
+It does not know what a stage learns or what the network computes.
+"""
+
+import ctypes
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from ossia.harmony.render import render
+from ossia.hub import find
+from ossia.model.checkpoint import open_checkpoint, write_checkpoint
+from ossia.tokenizer import Tokenizer
+from ossia.tokenizer_json import Vocabulary as Learnt
+from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
+from ossia.train.data import Rounds
+from ossia.train.graded import tasks_of
+from ossia.train.loop import Loop, Work
+from ossia.train.network import Network, NetworkTensors
+from ossia.train.recipe import Recipe, Reinforced, Supervised, Vocabulary, read_recipe
+from ossia.train.rl import Reinforcement
+from ossia.train.sequences import Conversation
+from ossia.train.sources import maker, open_stream
+from ossia.train.supervised import NextToken
+from ossia.train.vocabulary import learn, plain_text
+
+TOKENIZER = "tokenizer.json"
+
+
+def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
+    """Train, or go on training, and give the folder of the finished model, out/model.
+
+    skip_bad: leave out lines of data that cannot be read, and count them, instead of raising.
+    """
+    recipe = read_recipe(recipe_path)
+    keep_memory()
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(recipe_path, out / "recipe.toml")
+    torch.manual_seed(recipe.seed)
+    tokenizer, network = _beginning(recipe, out)
+    network.to(_device(recipe))
+    ended = out
+    for name in ("pretrain", "sft", "rl"):
+        if getattr(recipe, name) is not None:
+            ended = out / name
+            work = _work(name, recipe, network, tokenizer, skip_bad, recipe_path.parent)
+            loop = Loop(name, network, work, ended, recipe.keep)
+            began = loop.step
+            loop.run()
+            if began < loop.step or not (ended / "model").exists():
+                export(network, out / TOKENIZER, ended / "model")
+    return export(network, out / TOKENIZER, out / "model")
+
+
+def _work(name: str, recipe: Recipe, network: Network, tokenizer: Tokenizer, skip_bad: bool, near: Path) -> Work:
+    given: Supervised | Reinforced = getattr(recipe, name)
+    if isinstance(given, Reinforced):
+        tasks = [task for each in given.tasks for task in tasks_of(each)]
+        return Reinforcement(network, tokenizer, tasks, given, recipe.seed)
+    stream = open_stream(
+        given.data,
+        tokenizer,
+        seed=recipe.seed,
+        longest=min(given.longest, network.config.max_context),
+        everything=name == "pretrain",
+        skip_bad=skip_bad,
+        near=near,
+    )
+    return NextToken(network, Rounds(stream, recipe.seed, given.step_tokens, given.round_batches), given)
+
+
+def export(network: Network, tokenizer: Path, folder: Path) -> Path:
+    """Write the model anew, then put it in its place: weights with MXFP4 experts, config, tokenizer, generation settings."""
+    stage = folder.with_name(folder.name + ".part")
+    shutil.rmtree(stage, ignore_errors=True)
+    write_checkpoint(stage, network.config, NetworkTensors(network), "hf")
+    shutil.copyfile(tokenizer, stage / TOKENIZER)
+    write_generation_config(stage / "generation_config.json", Tokenizer.from_file(tokenizer).special)
+    shutil.rmtree(folder, ignore_errors=True)
+    stage.rename(folder)
+    return folder
+
+
+def _beginning(recipe: Recipe, out: Path) -> tuple[Tokenizer, Network]:
+    """The run's vocabulary, learnt once and kept beside the stages, and its first weights; or a checkpoint's both."""
+    path = out / TOKENIZER
+    if recipe.start is not None:
+        folder = find(recipe.start)
+        checkpoint = open_checkpoint(folder)
+        shutil.copyfile(folder / TOKENIZER, path)
+        network = Network(checkpoint.config, recipe.seed)
+        network.take(checkpoint)
+        return Tokenizer.from_file(path), network
+    assert recipe.model is not None, "a recipe without start has a model"
+    assert recipe.vocabulary is not None, "and a vocabulary"
+    if not path.exists():
+        write_tokenizer_json(path, _vocabulary(recipe.vocabulary, recipe.seed))
+    return Tokenizer.from_file(path), Network(recipe.model, recipe.seed)
+
+
+def _vocabulary(given: Vocabulary, seed: int) -> Learnt:
+    rng, any_tokenizer = random.Random(f"{seed}/vocabulary"), Tokenizer(o200k_harmony())
+    makers, weights = [maker(source) for source in given.data], [source.weight for source in given.data]
+
+    def text() -> str:
+        make = rng.choices(makers, weights)[0]
+        if make is None:
+            raise ValueError("[vocabulary] is learnt from generators and tasks, not from files")
+        made = make(rng)
+        if isinstance(made, str):
+            return made
+        messages = made.messages if isinstance(made, Conversation) else made
+        return plain_text(any_tokenizer.decode(render(any_tokenizer, messages)))
+
+    return learn((text() for _ in range(given.texts)), given.size)
+
+
+def _device(recipe: Recipe) -> torch.device:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device = "cuda", but torch sees no GPU: use "cpu" or "auto", or install torch for CUDA')
+    name = recipe.device if recipe.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory: a step frees and takes the same gigabyte anew, and fresh pages cost a third of it."""
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library: slower, not wrong
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h's M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX
+    for option, value in ((mmap_max, 0), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 29)):
+        mallopt(ctypes.c_int(option), ctypes.c_int(value))

@@ -1,0 +1,98 @@
+"""Tiny networks and made-up data for the training tests."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ossia.harmony.messages import Effort, Message, System, assistant, system, user
+from ossia.model.config import ModelConfig, alternating
+from ossia.tools.functions import Tool
+from ossia.train.data import Rounds
+from ossia.train.recipe import Optimizer, Schedule, Source, Supervised
+from ossia.train.sources import open_stream
+from tests.vocabularies import small
+
+CONFIG = ModelConfig(
+    layers=2, hidden=32, intermediate=32, heads=2, kv_heads=1, head_dim=16, experts=4, experts_per_token=2, vocab=small().size,
+    window=16, sliding=alternating(2), max_context=1024, initial_context=64, rope_factor=8.0,
+)  # fmt: skip
+CHATTER = Source(generator="tests.train.worlds:chatter")
+
+
+def chatter(rng: random.Random) -> list[Message]:
+    """Two turns about small sums."""
+    messages = [system()]
+    for _ in range(2):
+        a, b = rng.randint(0, 9), rng.randint(0, 9)
+        messages += [
+            user(f"{a} + {b}?" + " please" * rng.randint(0, 3)),
+            assistant(f"{a} and {b}.", "analysis"),
+            assistant(str(a + b)),
+        ]
+    return messages
+
+
+def prose(rng: random.Random) -> str:
+    return "the sum of " + " and ".join(str(rng.randint(0, 9)) for _ in range(9))
+
+
+def settings(steps: int = 6, **more: object) -> Supervised:
+    given = {
+        "data": (CHATTER,),
+        "steps": steps,
+        "step_tokens": 1500,
+        "round_batches": 2,
+        "optimizer": Optimizer(rate=3e-3),
+        "schedule": Schedule(warmup=2),
+        **more,
+    }
+    return Supervised(**given)  # type: ignore[arg-type]
+
+
+def rounds(given: Supervised, seed: int = 3) -> Rounds:
+    stream = open_stream(
+        given.data, small(), seed=seed, longest=given.longest, everything=False, skip_bad=False, near=Path()
+    )
+    return Rounds(stream, seed, given.step_tokens, given.round_batches)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """An example: two digits to add."""
+
+    a: int
+    b: int
+    response_format: None = None
+
+    def prompt(self, effort: Effort) -> list[Message]:
+        return [system(System(effort=effort)), user(f"{self.a} + {self.b}?")]
+
+    def conversation(self, effort: Effort) -> list[Message]:
+        return [*self.prompt(effort), assistant("Add.", "analysis"), assistant(str(self.a + self.b))]
+
+
+class Score(NamedTuple):
+    score: float
+
+
+class Letters:
+    """A task that a network without any knowledge can get better at: the share of letters in what it says."""
+
+    name, weight = "letters", 1.0
+
+    def examples(self, seed: int | str) -> Iterator[Sum]:
+        rng = random.Random(seed)
+        while True:
+            yield Sum(rng.randint(0, 9), rng.randint(0, 9))
+
+    def grade(self, example: Sum, turn: Sequence[Message]) -> Score:
+        text = "".join(message.text for message in turn)
+        return Score(sum(each.isascii() and each.isalpha() for each in text) / max(1, len(text)))
+
+    def tools(self, example: Sum) -> tuple[Tool, ...]:
+        return ()
+
+
+LETTERS = Letters()
