@@ -33,17 +33,19 @@ def blocks(page: Path, *languages: str) -> list[str]:
     return [code for language, code in BLOCK.findall(page.read_text("utf-8")) if language in languages]
 
 
-def typed(page: Path) -> Iterator[str]:
-    """What a reader types: shell blocks, and the lines behind the prompts of transcripts."""
-    for code in blocks(page, "bash"):
-        yield from code.splitlines()
-    for code in blocks(page, "text"):
-        yield from (line.removeprefix("$ ") for line in code.splitlines() if line.startswith("$ "))
+def scripts(page: Path) -> list[str]:
+    return [line for code in blocks(page, "bash") for line in code.splitlines()]
 
 
-def commands(page: Path, program: str) -> list[list[str]]:
+def transcripts(page: Path) -> list[str]:
+    """What was typed in them."""
+    lines = [line for code in blocks(page, "text") for line in code.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+def commands(lines: list[str], program: str) -> list[list[str]]:
     """The words of each command of this program."""
-    calls = [call for line in typed(page) for call in line.split(" && ")]
+    calls = [call for line in lines for call in line.split(" && ")]
     return [words for call in calls if (words := shlex.split(call, comments=True)) and words[0] == program]
 
 
@@ -69,15 +71,15 @@ def test_python_blocks_run(page: Path, request: pytest.FixtureRequest):
 @each_page
 def test_our_commands_have_these_options(page: Path):
     group = typer.main.get_command(app)
-    for _, name, *words in commands(page, "ossia"):
+    for _, name, *words in commands(scripts(page) + transcripts(page), "ossia"):
         with group.commands[name].make_context(name, words):  # type: ignore[attr-defined]
             pass
 
 
 @each_page
 def test_requests_by_curl_are_answered(page: Path, request: pytest.FixtureRequest):
-    for words in commands(page, "curl"):
-        done = curl(words, request)
+    for words in commands(scripts(page), "curl"):
+        done = curl([*words, "--fail"], request)
         assert done.returncode == 0, done.stderr
         assert done.stdout
 
