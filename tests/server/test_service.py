@@ -312,3 +312,14 @@ def test_a_prompt_too_long_is_refused_before_it_waits():
         assert (refused.value.status, refused.value.code) == (400, "context_length_exceeded")
 
     with_service(work)
+
+
+def test_a_response_in_the_background_that_could_not_even_wait_is_refused_at_once():
+    with scripted(FINAL.format("ok"), held=True, settings=Settings(max_running=1, max_waiting=1)) as served:
+        answers = [served.client.post("/v1/responses", json={"input": "hi", "background": True}) for _ in range(2)]
+        assert [answer.json()["status"] for answer in answers] == ["queued", "queued"]
+        while served.service._line.waiting < 1:
+            pass
+        refused = served.client.post("/v1/responses", json={"input": "hi", "background": True})
+    assert refusal(refused) == (429, None, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) >= 1

@@ -51,11 +51,10 @@ class Line:
     async def enter(self, client: str, need: int, seconds: float) -> Place:
         """Wait for leave to run. Raises FullError at once, or TimeoutError after so many seconds."""
         place = Place(client, need)
-        if not self.waiting and self._fits(place):
+        if not self.waiting and self._fits(need):
             self._let(place)
             return place
-        if self.waiting >= self.most_waiting:
-            raise FullError(self.seconds_to_wait())
+        self.refuse_when_full(need)
         self._clients.setdefault(client, deque()).append(place)
         self.waiting += 1
         try:
@@ -65,6 +64,11 @@ class Line:
             self._forget(place)
             raise
         return place
+
+    def refuse_when_full(self, need: int) -> None:
+        """Raises FullError when an answer that needs so much could neither run nor wait."""
+        if self.waiting >= self.most_waiting and (self.waiting or not self._fits(need)):
+            raise FullError(self.seconds_to_wait())
 
     def leave(self, place: Place, output: int, seconds: float) -> None:
         """Done, after so many tokens and seconds; the next ones may run."""
@@ -77,8 +81,8 @@ class Line:
         turns = 1 + self.waiting / max(1, self.running)
         return max(1, min(60, round(turns * self._usual_seconds)))
 
-    def _fits(self, place: Place) -> bool:
-        return self.running < self.most_running and (not self.running or self.used + place.need <= self.room)
+    def _fits(self, need: int) -> bool:
+        return self.running < self.most_running and (not self.running or self.used + need <= self.room)
 
     def _let(self, place: Place) -> None:
         place.running = True
@@ -107,7 +111,7 @@ class Line:
         """Let in whom there is room for. Who is first and does not fit yet holds up the rest: large ones get their turn."""
         while self._clients:
             client, line = next(iter(self._clients.items()))
-            if not self._fits(line[0]):
+            if not self._fits(line[0].need):
                 return
             place = line.popleft()
             self._clients.move_to_end(client)

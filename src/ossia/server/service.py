@@ -207,8 +207,7 @@ class Service:
         try:
             place = await self._line.enter(client, need, self.settings.queue_seconds)
         except FullError as error:
-            self.metrics.refused.labels("full").inc()
-            raise busy(str(error), error.seconds) from error
+            raise self._full(error) from error
         except TimeoutError as error:
             self.metrics.refused.labels("waited too long").inc()
             raise busy("the server is too busy: the request waited too long", self._line.seconds_to_wait()) from error
@@ -231,6 +230,18 @@ class Service:
             run.timer.cancel()
         self._worker.stop(run.feed)
         self._line.leave(run.place, run.tokens, time.perf_counter() - run.started)
+
+    def refuse_when_full(self) -> None:
+        """For what is promised before it runs: ApiError 429 or 503 where an answer would be refused now."""
+        self._refuse_when_closed()
+        try:
+            self._line.refuse_when_full(self._line.need(0, None, self.context))
+        except FullError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: FullError) -> ApiError:
+        self.metrics.refused.labels("full").inc()
+        return busy(str(error), error.seconds)
 
     def _refuse_when_closed(self) -> None:
         if self.state == "unhealthy":
