@@ -1,4 +1,4 @@
-"""Memory for packed weights: large pages where the system has them, and and hints about mapped files.
+"""Memory for packed weights: large pages where the system has them, and hints about mapped files.
 
 In: sizes, and arrays that view a mapped file. Out: arrays.
 It does not know what is stored.

@@ -273,7 +273,7 @@ def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, o
     `out` has room for every term. Rows of several tiles: a part of the panel at a time, which stays in the first cache.
     """
     out[: count * terms * 32] = np.float32(0.0)
-    part = blocks if count * terms <= MOST else CACHED // block_bytes(kind)
+    part = blocks if count * terms <= MOST else CACHED // BLOCK_BYTES[kind]
     for skip in range(0, blocks, part):
         t = 0
         while t < count:
@@ -288,8 +288,3 @@ def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, o
                 for term in range(1, terms):
                     total += out[32 * (terms * i + term) + r]
                 out[32 * i + r] = total
-
-
-@kernel
-def block_bytes(kind):  # noqa: ANN001, ANN201
-    return BLOCK_BYTES[kind]
