@@ -21,6 +21,7 @@ KINDS = {
     "adamw": ("adamw", "f32"),
     "muon": ("muon", "f32"),
     "adamw-bf16": ("adamw", "bf16"),
+    "muon-bf16": ("muon", "bf16"),
 }
 
 

@@ -9,14 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing
+from ossia.kernels import AttentionShape, Batch, Rope
+from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing, padded_rows
+from ossia.kernels.rope import frequencies
 from ossia.model.checkpoint import LayerTensors, Tensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Layer, Transformer, Weights
 from ossia.quant import Mxfp4, quantize_mxfp4, to_bf16, unpack_mxfp4, widen
+from ossia.train import functions
 from ossia.train.fake_quant import fake_bf16, fake_quantize
 
 Rounding = Literal["mxfp4", "stored", "none"]
@@ -24,16 +28,52 @@ EXPERTS = ("up_weight", "down_weight")
 
 
 class RecordingOps(ReferenceOps):
-    """The reference ops, which besides keep each layer's routing for the balance loss."""
+    """The ops of training, which besides keep each layer's routing for the balance loss.
 
-    def __init__(self, device: str = "cpu") -> None:
+    means: what products are computed in; the residual, softmax and routing are in float32, so that experts are chosen as in
+    inference. One packed batch at a time.
+    """
+
+    def __init__(self, device: str = "cpu", means: functions.Means | None = None) -> None:
         super().__init__(device=device)
         self.routings: list[Routing] = []
+        self._means = means or functions.Means()
+        self._packings: dict[Rope, functions.Packing] = {}
+
+    def norm_linear(self, x_TD: Tensor, norm_D: Tensor, eps: float, weight: Linear) -> Tensor:
+        normed_TD = functions.rms_norm(x_TD, norm_D, eps, self._means, self._means.dtype)
+        return functions.product(normed_TD, weight.weight_RD, weight.bias_R, self._means)
+
+    def linear_add(self, x: Tensor, weight: Linear, residual_TD: Tensor) -> Tensor:
+        return residual_TD + functions.product(x, weight.weight_RD, weight.bias_R, self._means)
+
+    def attend(self, qkv: Tensor, attention: Attention, cache: object, batch: Batch, soon: object = None) -> Tensor:
+        shape = attention.shape
+        if shape.rope not in self._packings:
+            self._packings[shape.rope] = packing_of(batch, shape, self.device)
+        return functions.attention(qkv, attention.sinks_H, shape, self._packings[shape.rope], self._means)
 
     def route(self, x_TD: Tensor, norm_D: Tensor, eps: float, router: Linear, k: int) -> Routing:
-        with torch.autocast(x_TD.device.type, enabled=False):  # bfloat16 would choose other experts than inference does
-            self.routings.append(super().route(x_TD, norm_D, eps, router, k))
+        normed_TD = functions.rms_norm(x_TD, norm_D, eps, self._means)
+        logits_TE = F.linear(normed_TD, router.weight_RD, router.bias_R)
+        best_TK, experts_TK = torch.topk(logits_TE, k, dim=-1)
+        self.routings.append(Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE))
         return self.routings[-1]
+
+    def experts_add(self, routing: Routing, up: Experts, down: Experts, limit: float, residual_TD: Tensor) -> Tensor:
+        rows = functions.chosen(routing.experts_TK, len(up.weight_ERD))
+        return residual_TD + functions.experts(routing.x_TD, routing.weights_TK, up, down, rows, limit, self._means)
+
+    def unembed(self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear) -> Tensor:
+        return self.norm_linear(x_TD[self._index(rows_R)], norm_D, eps, table).float()
+
+
+def packing_of(batch: Batch, shape: AttentionShape, device: str) -> functions.Packing:
+    _, held_SL = padded_rows(batch.starts_S1)
+    inverse, concentration = frequencies(shape.rope, shape.head_dim)
+    angles = torch.from_numpy(batch.positions_T)[:, None, None].float() * torch.from_numpy(inverse)
+    parts = (torch.from_numpy(np.flatnonzero(held_SL)), angles.cos() * concentration, angles.sin() * concentration)
+    return functions.Packing(*held_SL.shape, *(part.to(device) for part in parts))
 
 
 class Network(nn.Module):

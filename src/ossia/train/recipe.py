@@ -126,7 +126,8 @@ class Supervised:
     longest: tokens of the longest sequence; a longer generated one is left out and counted, one in a file is bad.
     balance: weight of the experts' load-balancing loss.
     rounding: what the forward pass sees: experts in "mxfp4", everything "stored" (the rest in bfloat16), or "none".
-    precision: "auto" computes in bfloat16 where a GPU has it; "bf16" and "f32" say it.
+    precision: of matrix products; "auto" is bfloat16 where a GPU has it; "bf16" and "f32" say it.
+    compile: fuse what runs between products with torch.compile; needs a C++ compiler, and a minute at the first start.
     data, optimizer, schedule: tables, each described above.
     """
 
@@ -139,6 +140,7 @@ class Supervised:
     balance: float = 0.01
     rounding: Literal["mxfp4", "stored", "none"] = "mxfp4"
     precision: Literal["auto", "bf16", "f32"] = "auto"
+    compile: bool = False
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ossia.train.balance import balance_loss, router_figures
 from ossia.train.data import Rounds, TrainBatch
+from ossia.train.functions import Means
 from ossia.train.loop import Stepped
 from ossia.train.network import Network, RecordingOps
 from ossia.train.optim import Optimizers, share_at
 from ossia.train.recipe import Supervised
+from ossia.train.steps import EAGER, compiled
 
 
 class NextToken:
@@ -24,6 +26,8 @@ class NextToken:
     def __init__(self, network: Network, rounds: Rounds, settings: Supervised) -> None:
         self._network, self._rounds, self._settings = network, rounds, settings
         self.steps = settings.steps
+        dtype = torch.bfloat16 if is_bf16(settings.precision, network.device) else torch.float32
+        self._means = Means(dtype, compiled() if settings.compile else EAGER)
         self.optimizers = Optimizers(network.named(), settings.optimizer)
         self._round: list[TrainBatch] = []
         self._began, self._place = list(rounds.stream.position), 0
@@ -34,7 +38,7 @@ class NextToken:
         targets = sum(len(each.targets_R) for each in batches)
         loss, ops = torch.zeros((), device=self._network.device), RecordingOps()
         for each in batches:
-            ops = RecordingOps(str(self._network.device))
+            ops = RecordingOps(str(self._network.device), self._means)
             part = self._loss(ops, each) / targets
             share = len(each.targets_R) / targets
             (part + settings.balance * share * balance_loss(ops.routings)).backward()
@@ -57,10 +61,8 @@ class NextToken:
 
     def _loss(self, ops: RecordingOps, given: TrainBatch) -> Tensor:
         """The sum over the targets."""
-        device = self._network.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16(self._settings.precision, device)):
-            logits_RV = self._network.transformer(ops, self._settings.rounding).forward(given.batch)
-        return F.cross_entropy(logits_RV, torch.from_numpy(given.targets_R).to(device), reduction="sum")
+        logits_RV = self._network.transformer(ops, self._settings.rounding).forward(given.batch)
+        return F.cross_entropy(logits_RV, torch.from_numpy(given.targets_R).to(logits_RV.device), reduction="sum")
 
     def _next(self) -> TrainBatch:
         if self._place >= len(self._round):

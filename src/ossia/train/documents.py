@@ -1,0 +1,28 @@
+"""Worked problems as plain text: what ossia-mini reads before it learns to converse.
+
+In: a random source. Out: a question, the working and the answer, on lines of their own, without any chat format.
+It does not know tokens, batches or who asks.
+
+A conversation of the same problem is twice as long, and of its tokens a third are the assistant's to learn.
+"""
+
+import random
+
+from ossia.task import Example
+from ossia.tasks.catalogue import TASKS, drawn
+
+PLAIN = tuple(
+    task
+    for task in TASKS
+    if task.name
+    not in ("one function", "several functions", "no function", "using results", "python", "form", "sum in a form",
+            "forbidden topic", "secret")
+)  # fmt: skip
+
+
+def document(rng: random.Random) -> str:
+    """A training example of a family whose question says all that the answer needs."""
+    task = drawn(rng, PLAIN)
+    example: Example = task.make(rng, "train")
+    thought = example.thoughts[rng.choice(("low", "medium", "high", "high"))]
+    return "\n".join(part for part in (example.question, thought, example.reply[-1].text) if part)

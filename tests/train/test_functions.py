@@ -1,0 +1,93 @@
+"""Training's own norms, attention and experts: the reference's numbers and gradients, exact in float32, near in bfloat16."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ossia.kernels import AttentionShape, Batch, Rope
+from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps
+from ossia.train.functions import Means
+from ossia.train.network import RecordingOps
+from ossia.train.steps import compiled
+
+F32, BF16 = Means(), Means(torch.bfloat16)
+LENGTHS = (5, 12, 1, 70)
+ROPE = Rope(150000.0, 8.0, 64, 32.0, 1.0)
+
+
+def batch() -> Batch:
+    positions_T = np.concatenate([np.arange(length, dtype=np.int32) for length in LENGTHS])
+    starts_S1 = np.cumsum([0, *LENGTHS]).astype(np.int32)
+    none = np.zeros((len(LENGTHS), 0), np.int32)
+    return Batch(positions_T, positions_T, starts_S1, none, none, np.arange(0, len(positions_T), 3, dtype=np.int32))
+
+
+def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+
+def agree(made: Callable[[ReferenceOps], Tensor], given: Sequence[Tensor], means: Means) -> None:
+    """The output and every gradient, by the size of their difference against their own."""
+    near = 1e-5 if means.dtype == torch.float32 else 0.1  # a value that rounding moves over the limit loses its gradient
+    wanted, found = made(ReferenceOps()), made(RecordingOps(means=means)).float()
+    slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    pairs = zip(
+        [wanted, *torch.autograd.grad(wanted, given, slope)], [found, *torch.autograd.grad(found, given, slope)]
+    )
+    for want, find in pairs:
+        assert (find - want).norm() <= near * want.norm()
+
+
+@pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("window", [0, 7, 66])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (3, 1), (2, 2)])
+def test_attention_is_the_references(heads: int, kv_heads: int, window: int, means: Means):
+    shape = AttentionShape(heads, kv_heads, 16, window, ROPE)
+    qkv_TP, sinks_H = leaves((sum(LENGTHS), (heads + 2 * kv_heads) * 16), (heads,))
+
+    def made(ops: ReferenceOps) -> Tensor:
+        given = qkv_TP if type(ops) is ReferenceOps else qkv_TP.to(means.dtype)
+        return ops.attend(given, Attention(shape, sinks_H), None, batch())
+
+    agree(made, [qkv_TP, sinks_H], means)
+
+
+@pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_experts_are_the_references_one_without_rows_too(k: int, means: Means):
+    d, f, e = 32, 48, 6
+    x_TD, norm_D, up, up_bias, down, down_bias = leaves((40, d), (d,), (e, 2 * f, d), (e, 2 * f), (e, d, f), (e, d))
+    router = Linear(
+        torch.randn(e, d, generator=torch.Generator().manual_seed(2)), torch.tensor([-1e3, 0, 0, 0, 0, 0.0])
+    )
+
+    def made(ops: ReferenceOps) -> Tensor:
+        routing = ops.route(x_TD, norm_D, 1e-5, router, k)
+        # a limit that some gates and ups are beyond
+        return ops.experts_add(routing, Experts(up, up_bias), Experts(down, down_bias), 3.0, x_TD)
+
+    agree(made, [x_TD, norm_D, up, up_bias, down, down_bias], means)
+
+
+@pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
+def test_projections_are_the_references(means: Means):
+    x_TD, norm_D, weight_RD, bias_R, out_DR = leaves((sum(LENGTHS), 32), (32,), (48, 32), (48,), (32, 48))
+
+    def made(ops: ReferenceOps) -> Tensor:
+        wide = ops.norm_linear(x_TD, norm_D, 1e-5, Linear(weight_RD, bias_R))
+        x = ops.linear_add(wide, Linear(out_DR, None), x_TD)
+        return ops.unembed(x, batch().sampled_R, norm_D, 1e-5, Linear(weight_RD, None))
+
+    agree(made, [x_TD, norm_D, weight_RD, bias_R, out_DR], means)
+
+
+@pytest.mark.slow  # torch's compiler takes a minute, and needs a C++ compiler
+def test_compiled_steps_give_the_same():
+    means = Means(torch.float32, compiled())
+    test_attention_is_the_references(6, 2, 7, means)
+    test_experts_are_the_references_one_without_rows_too(2, means)
+    test_projections_are_the_references(means)
