@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import psutil
 
 from ossia.model.config import ModelConfig
+from ossia.model.info import model_size
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
 from ossia.train import activation, attention
 from ossia.train.chunked_loss import rows_at_a_time
 from ossia.train.frozen import block_bytes
-from ossia.train.lora import Lora, chosen
+from ossia.train.lora import chosen
+from ossia.train.processes import beside
+from ossia.train.recipe import Lora
 
 _TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments
 # Bytes that a block's backward pass holds at its height, counted from measured peaks
@@ -99,13 +102,26 @@ def check(made: Plan, config: ModelConfig, lora: Lora, free: int, **how: object)
     )
 
 
+def check_whole(config: ModelConfig, free: int) -> str:
+    """What training all weights takes, for a user to read. MemoryError where it is more than `free`."""
+    count = model_size(config).parameters
+    needed = count * _TRAINED_BYTES
+    said = f"all {count:,} parameters: {needed / 2**30:.2f} GiB with gradients and moments, activations not counted"
+    if needed > free:
+        raise MemoryError(
+            f"training {said}, and {free / 2**30:.2f} GiB are free: "
+            "[lora] in place of [sft] trains adapters over the checkpoint as it is stored"
+        )
+    return f"training {said}"
+
+
 def free_bytes(device: str) -> int:
-    """What the device has free now."""
+    """What the device has free now; a machine's memory is shared by the processes on it."""
     if device.startswith("cuda"):
         import torch
 
         return torch.cuda.mem_get_info(torch.device(device))[0]
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // beside()
 
 
 def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) -> int:
