@@ -262,11 +262,17 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe, such as recipes/mini.toml.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints, the log and the finished model go.")] = Path("runs/out"),
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines of data out, and count them.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what is trained and the memory it takes; train nothing.")
+    ] = False,
 ) -> None:
     """Train a model, or adapters over one, by a recipe; a run that was broken off goes on where it stopped."""
     with _training():
-        from ossia.train.run import run
+        from ossia.train.run import run, say_plan
 
+        if plan:
+            say_plan(recipe)
+            return
         typer.echo(run(recipe, out, skip_bad=skip_bad))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,7 +118,9 @@ def test_training_goes_on_from_an_adapter_in_its_own_shape(tmp_path: Path):
     checkpoint = open_checkpoint(tiny_checkpoint(tmp_path / "model"))
     first = read_adapter(finetune(checkpoint, given(rank=2), Supply(), tmp_path / "a", say=str), TINY)
     said: list[str] = []
-    finetune(checkpoint, given(steps=1), Supply(), tmp_path / "b", keep=Keeping(log_every=1), adapter=first, say=said.append)
+    finetune(
+        checkpoint, given(steps=1), Supply(), tmp_path / "b", keep=Keeping(log_every=1), adapter=first, say=said.append
+    )
     assert "rank 2" in said[0]
     assert losses(tmp_path / "b" / "lora")[0] < 0.9 * losses(tmp_path / "a" / "lora")[0]
     assert read_adapter(tmp_path / "b" / "adapter", TINY).lora.rank == 2
@@ -287,13 +290,25 @@ def test_the_command_line_merges_and_says_in_a_line_what_cannot_be(tmp_path: Pat
     for words, said in (
         (("merge", model, tmp_path / "x"), "adapter_config.json: cannot be read"),
         (("merge", tmp_path / "run" / "adapter", tmp_path / "x", "--layout", "flat"), "none of hf"),
-        (("train", recipe_for(model, tmp_path, ""), "--out", tmp_path / "x"), "tokens would fit"),
+        (("train", recipe_for(model, tmp_path, ""), "--out", tmp_path / "x"), "no batch would"),
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("ossia.train.finetune.free_bytes", lambda _: 1 << 21)
             done = command(*words)
         assert done.exit_code == 1
         assert said in done.output, done.output
+
+
+def test_a_plan_can_be_asked_for_without_the_models_files(monkeypatch: pytest.MonkeyPatch):
+    """What training the 20b takes, on a machine of 16 GB and on one of 13."""
+    words = ["train", str(Path(__file__).parents[2] / "recipes" / "lora-20b.toml"), "--plan"]
+    monkeypatch.setattr("ossia.train.finetune.free_bytes", lambda _: 16 * 10**9)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "93,014,016 trained parameters" in done.output
+    assert re.search(r"in all +14\.\d\d GiB", done.output)
+    monkeypatch.setattr("ossia.train.finetune.free_bytes", lambda _: 13 * 10**9)
+    assert "no batch would" in CliRunner().invoke(app, words).output
 
 
 def test_a_sequence_that_no_batch_holds_is_bad_data(tmp_path: Path):
@@ -323,7 +338,9 @@ def test_two_processes_have_the_losses_of_one_and_either_goes_on_from_the_other(
 
     def train(count: int, out: str, steps: int) -> None:
         # the rate of a step must not depend on where the run is broken off
-        recipe.write_text(text.replace("warmup = 2", 'warmup = 2\nshape = "constant"').replace("steps = 6", f"steps = {steps}"))
+        recipe.write_text(
+            text.replace("warmup = 2", 'warmup = 2\nshape = "constant"').replace("steps = 6", f"steps = {steps}")
+        )
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         given = ["-m", "ossia", "train", str(recipe), "--out", str(tmp_path / out)]
         root = Path(__file__).parents[2]

@@ -19,6 +19,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ossia.model.checkpoint import Checkpoint
+from ossia.model.config import ModelConfig
+from ossia.model.layouts import Layout
 from ossia.train.loop import Loop, Stepped
 from ossia.train.lora import chosen, report
 from ossia.train.optim import Diverged, Optimizers, share_at
@@ -51,9 +53,7 @@ def tunable(
         fully_shard(module, mesh=processes.mesh)
 
     each = shard if processes.mesh else None
-    network = Tunable(
-        checkpoint, lora, seed=seed, dtype=dtype, device=processes.device, each=each, progress=progress
-    )
+    network = Tunable(checkpoint, lora, seed=seed, dtype=dtype, device=processes.device, each=each, progress=progress)
     if processes.mesh:
         shard(network)
     if adapter:
@@ -165,7 +165,7 @@ def finetune(
     """
     processes = processes or Processes()
     lora, dtype = adapter.lora if adapter else given, PRECISIONS[given.precision]
-    fits(checkpoint, lora, given, processes, say)
+    fits(checkpoint.config, lora, given, processes, say, checkpoint.layout)
     network = tunable(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
     made = folder / "adapter"
 
@@ -182,20 +182,25 @@ PRECISIONS = {"bf16": torch.bfloat16, "f32": torch.float32}
 
 
 def fits(
-    checkpoint: Checkpoint, lora: Lora, given: Adapted, processes: Processes, say: Callable[[str], None]
+    config: ModelConfig,
+    lora: Lora,
+    given: Adapted,
+    processes: Processes,
+    say: Callable[[str], None],
+    layout: Layout = "hf",
 ) -> None:
     """Say what is trained and the memory that a step takes on each device; MemoryError where it is more than is free."""
     how: dict[str, Any] = {
         "itemsize": PRECISIONS[given.precision].itemsize,
-        "layout": checkpoint.layout,
+        "layout": layout,
         "device": processes.device,
         "processes": processes.size,
     }
-    needed = plan(checkpoint.config, lora, given.batch_tokens, **how)
+    needed = plan(config, lora, given.batch_tokens, **how)
     if processes.leads:
-        say(report(chosen(checkpoint.config, lora), lora, checkpoint.config))
+        say(report(chosen(config, lora), lora, config))
         say(f"memory{' of each process' if processes.size > 1 else ''} on {processes.device}\n{needed}")
-    check(needed, checkpoint.config, lora, free_bytes(processes.device), **how)
+    check(needed, config, lora, free_bytes(processes.device), **how)
 
 
 def whole(value: Tensor) -> Tensor:

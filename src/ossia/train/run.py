@@ -17,11 +17,12 @@ from ossia.harmony.render import render
 from ossia.hub import find
 from ossia.loading import tokenizer_file
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
+from ossia.model.config import PRESETS, ModelConfig
 from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import Vocabulary as Learnt
 from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
 from ossia.train.data import Batches, Rounds
-from ossia.train.finetune import finetune
+from ossia.train.finetune import finetune, fits
 from ossia.train.graded import tasks_of
 from ossia.train.loop import Loop, Work
 from ossia.train.network import Network, NetworkTensors
@@ -65,6 +66,30 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
             if began < loop.step or not (ended / "model").exists():
                 export(network, out / TOKENIZER, ended / "model")
     return export(network, out / TOKENIZER, out / "model")
+
+
+def say_plan(recipe_path: Path) -> None:
+    """Print what a recipe trains and the memory it takes, and load nothing; MemoryError where it will not fit.
+
+    A published model's shape is known without its files.
+    """
+    recipe = read_recipe(recipe_path)
+    device = str(_device(recipe))
+    config, layout = recipe.model, "hf"
+    if recipe.start is not None:
+        name = recipe.start.rpartition("/")[2]
+        if name in PRESETS and not Path(recipe.start).is_dir():
+            config = ModelConfig.preset(name)
+        else:
+            checkpoint = open_checkpoint(find(recipe.start))
+            config, layout = checkpoint.config, checkpoint.layout
+    assert config is not None, "a recipe without start has a model"
+    if recipe.lora is None:
+        print(check_whole(config, free_bytes(device)))
+        return
+    adapter = recipe.lora.adapter
+    lora = read_adapter(recipe_path.parent / adapter, config).lora if adapter else recipe.lora
+    fits(config, lora, recipe.lora, Processes(device=device), print, layout)
 
 
 def _begin(recipe_path: Path, out: Path) -> None:
