@@ -244,7 +244,7 @@ def test_a_recipe_makes_an_adapter_that_merges_into_a_model(tmp_path: Path, caps
     made = run(recipe_for(model, tmp_path), tmp_path / "out")
     assert made == tmp_path / "out" / "adapter"
     said = capsys.readouterr().out
-    assert said.index("trained parameters") < said.index("GiB") < said.index("lora 1/6")
+    assert said.index("trained parameters") < said.index("in all") < said.index("lora 1/6")
     assert base_of(made) == str(model)
     found = losses(tmp_path / "out" / "lora")
     assert len(found) == 6
