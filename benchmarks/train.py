@@ -24,8 +24,8 @@ import torch
 
 from ossia.model.checkpoint import open_checkpoint
 from ossia.synth import synth
-from ossia.train.lora import EVERYTHING, Lora
 from ossia.train.plan import plan
+from ossia.train.recipe import EVERYTHING, Lora
 from ossia.train.tunable import Tunable, packed
 
 RANK, VOCAB = 8, 1024

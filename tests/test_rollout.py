@@ -1,8 +1,9 @@
 """Many conversations at once: all are submitted before any is read, and each goes on by itself through its tools."""
 
-from ossia.chat import Answering, Done, ToolAnswer, gather
+from ossia.chat import Answering, Done, ToolAnswer
 from ossia.harmony.constrain import Grammars
-from ossia.rollout import play
+from ossia.harmony.messages import Effort
+from ossia.rollout import Ask, Rollout, roll_out
 from ossia.task import Example
 from ossia.tasks.catalogue import tasks_named
 from tests.evals.expert import Expert
@@ -15,27 +16,31 @@ def examples_of(*names: str) -> list[tuple[Example, Answering]]:
     return [(example, Answering(tools=task.tools(example))) for task, example in made]
 
 
+def played(expert: Expert, cases: list[tuple[Example, Answering]], effort: Effort) -> list[Rollout]:
+    asks = [Ask(example.prompt(effort), how) for example, how in cases]
+    return roll_out(expert, Grammars(small()), asks)  # type: ignore[arg-type]
+
+
 def test_all_samplings_are_under_way_together():
     cases = examples_of("addition", "story")
     expert = Expert([example for example, _ in cases])
-    played = play(expert, Grammars(small()), [(example.prompt("low"), how) for example, how in cases])  # type: ignore[arg-type]
+    rollouts = played(expert, cases, "low")
     assert expert.waiting == len(cases)
-    assert all(isinstance(events[-1], Done) for events in played)
+    assert all(isinstance(rollout.events[-1], Done) for rollout in rollouts)
 
 
 def test_answers_come_in_the_order_of_the_prompts_and_tools_are_run():
     cases = examples_of("python", "addition", "using results", "one function")
     expert = Expert([example for example, _ in cases])
-    played = play(expert, Grammars(small()), [(example.prompt("high"), how) for example, how in cases])  # type: ignore[arg-type]
-    for (example, how), events in zip(cases, played, strict=True):
-        answer = gather(events)
-        assert [(m.role, m.text) for m in answer.messages] == [(m.role, m.text) for m in example.turn("high")]
-        assert sum(isinstance(event, ToolAnswer) for event in events) == len(how.tools)
-        assert answer.finish == ("tool_calls" if example.family == "one function" else "stop")
+    for (example, how), rollout in zip(cases, played(expert, cases, "high"), strict=True):
+        assert [(m.role, m.text) for m in rollout.turn] == [(m.role, m.text) for m in example.turn("high")]
+        assert sum(isinstance(event, ToolAnswer) for event in rollout.events) == len(how.tools)
+        assert len(rollout.spoken) == len(how.tools) + 1
+        assert rollout.finish == ("tool_calls" if example.family == "one function" else "stop")
 
 
 def test_the_python_tools_answer_stands_where_it_was_called_from():
-    ((example, how), *_) = examples_of("python")
-    (events,) = play(Expert([example]), Grammars(small()), [(example.prompt("high"), how)])  # type: ignore[arg-type]
-    (answer,) = [event.message for event in events if isinstance(event, ToolAnswer)]
+    cases = examples_of("python")[:1]
+    (rollout,) = played(Expert([cases[0][0]]), cases, "high")
+    (answer,) = [event.message for event in rollout.events if isinstance(event, ToolAnswer)]
     assert (answer.name, answer.channel, answer.recipient) == ("python", "analysis", "assistant")

@@ -26,12 +26,16 @@ def o200k() -> Tokenizer:
     return Tokenizer(o200k_harmony())
 
 
-@cache
-def small() -> Tokenizer:
+def small_vocabulary() -> Vocabulary:
     """256 bytes and a few words, which bytes merge to by way of their beginnings."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     for word in WORDS:
         for end in range(2, len(word) + 1):
             ranks.setdefault(word[:end], len(ranks))
     special = {name: len(ranks) + i for i, name in enumerate(SPECIAL)}
-    return Tokenizer(Vocabulary(ranks, r"\p{N}| ?\p{L}+|[^\p{L}\p{N}]+", special))
+    return Vocabulary(ranks, r"\p{N}| ?\p{L}+|[^\p{L}\p{N}]+", special)
+
+
+@cache
+def small() -> Tokenizer:
+    return Tokenizer(small_vocabulary())

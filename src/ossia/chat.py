@@ -176,7 +176,8 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
     """The loop itself, without input or output: it yields events, which want no answer, and what it wants done.
 
     context: tokens that a prompt and its answer can have together.
-    Whoever drives it sends the answers back, so one loop serves a plain `for` and an event loop.
+    Whoever drives it sends the answers back, so one loop serves a plain `for` and an event loop. A ContextError that is
+    thrown in, because tools' answers have made a prompt too long, ends it as "length".
     """
     rules = rules_for(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
@@ -186,7 +187,13 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
         prompt = render(grammars.tokenizer, said, next_role="assistant")
         mask = rules.start(_room(how, context - len(prompt)))
-        turn = yield from _sample(Sampling(prompt, params, mask), grammars.tokenizer, how.stop)
+        try:
+            turn = yield from _sample(Sampling(prompt, params, mask), grammars.tokenizer, how.stop)
+        except ContextError:
+            if not step:
+                raise
+            yield Done("length", usage)
+            return
         said += turn.messages
         usage = _add(usage, turn, time.perf_counter() - started)
         calls = [message for message in turn.messages if message.recipient in declared]

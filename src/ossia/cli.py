@@ -1,4 +1,4 @@
-"""The command line: ossia bench, chat, eval, info, serve, synth, train.
+"""The command line: ossia bench, chat, eval, info, merge, serve, synth, train.
 
 In: what a person types. Out: text on the terminal, an exit status of 0, or of 1 with one line that says what to do.
 It does not know how anything is done: each command calls the layer that does.
@@ -262,18 +262,42 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe, such as recipes/mini.toml.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints, the log and the finished model go.")] = Path("runs/out"),
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines of data out, and count them.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what is trained and the memory it takes; train nothing.")
+    ] = False,
 ) -> None:
-    """Train a model by a recipe; a run that was broken off goes on where it stopped."""
-    try:
-        from ossia.train.run import run
+    """Train a model, or adapters over one, by a recipe; a run that was broken off goes on where it stopped."""
+    with _training():
+        from ossia.train.run import run, say_plan
 
+        if plan:
+            say_plan(recipe)
+            return
         typer.echo(run(recipe, out, skip_bad=skip_bad))
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "tokenizers"):
-            raise
-        _fail(f"training needs {error.name}: pip install 'ossia[train]'")
-    except (ValueError, OSError) as error:
-        _fail(str(error))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="The folder of an adapter in PEFT's format.")],
+    folder: Annotated[Path, typer.Argument(help="Where the merged checkpoint goes; created when missing.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model it was trained over; the adapter's own unless said.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="hf (MXFP4), bf16 (loses least), or original.")] = "hf",
+) -> None:
+    """Merge an adapter into its model, and say how much of it stayed and how far logits moved by the rounding."""
+    from ossia.model.layouts import LAYOUTS
+
+    if layout not in LAYOUTS:
+        _fail(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
+    with _training():
+        from ossia.hub import find
+        from ossia.model.checkpoint import open_checkpoint
+        from ossia.train.merge import merge as run
+        from ossia.train.peft_format import base_of, read_adapter
+
+        checkpoint = open_checkpoint(find(model or base_of(adapter)))
+        typer.echo(run(checkpoint, read_adapter(adapter, checkpoint.config), folder, layout))
 
 
 def main() -> None:
@@ -301,6 +325,19 @@ def _backend(name: str) -> "Backend":
     if name not in ("cpu", "reference", "triton"):
         raise ValueError(f"backend {name!r} is none of cpu, reference")
     return name
+
+
+@contextmanager
+def _training() -> "Iterator[None]":
+    """What training cannot do is one line that says why."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "tokenizers"):
+            raise
+        _fail(f"training needs {error.name}: pip install 'ossia[train]'")
+    except (ValueError, OSError, MemoryError) as error:
+        _fail(str(error))
 
 
 @contextmanager

@@ -84,8 +84,8 @@ def load(
     is_small = _dense_weights(checkpoint.config) <= SMALL
     dense, kv = dense or ("bf16" if is_small else "int8"), kv or ("f32" if is_small else "bf16")
     transformer = load_transformer(checkpoint, ops(backend or "cpu", dense=dense, kv=kv, workers=threads), progress)
-    tokenizer_file = _tokenizer_file(folder)
-    tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file else None
+    found = tokenizer_file(folder)
+    tokenizer = Tokenizer.from_file(found) if found else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
     return Model(str(path_or_name), transformer, tokenizer, stops)
 
@@ -107,7 +107,7 @@ def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset([*(eos if isinstance(eos, list) else [eos]), *named])
 
 
-def _tokenizer_file(folder: Path) -> Path | None:
+def tokenizer_file(folder: Path) -> Path | None:
     """tokenizer.json of the folder, or of the one above an original/ folder."""
     places = (folder / "tokenizer.json", folder.parent / "tokenizer.json" if folder.name == "original" else None)
     return next((place for place in places if place and place.exists()), None)

@@ -1,53 +1,161 @@
-"""Many conversations answered together by one engine: for evals and for RL, which want numbers and not a stream.
+"""Many conversations answered together by one engine: for evals, which want what was said, and for RL, which wants tokens.
 
-In: prompts, each with how to answer it. Out: the events of each exchange, tools run between.
-It does not know tasks, grades or tables.
+In: an engine, and prompts with how to answer them. Out: `Rollout`s: events, and every sampled token with its
+log-probability and, if wanted, the mask it was drawn under.
+It does not know tasks, grades, rewards or gradients.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ossia.chat import Answering, Calling, Event, NextToken, Sampling, Steps, advance, exchange
-from ossia.engine.engine import Engine
-from ossia.engine.request import Sampled
+from ossia.chat import (
+    Answering,
+    Calling,
+    Done,
+    Event,
+    FinishReason,
+    NextToken,
+    Sampling,
+    Step,
+    ToolAnswer,
+    Usage,
+    advance,
+    exchange,
+)
+from ossia.engine.engine import Engine, Stream
+from ossia.engine.request import ContextError, Sampled, TokenMask
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Message
+from ossia.harmony.parse import End
 
 
-def play(engine: Engine, grammars: Grammars, cases: Sequence[tuple[Sequence[Message], Answering]]) -> list[list[Event]]:
-    """The events of each exchange, up to its `Done`. All samplings that can go on do so in the same steps.
+class Ask(NamedTuple):
+    """A conversation to answer, ending before the model's turn."""
 
-    Raises ContextError for a prompt that does not fit, or that has grown past the context by its tools' answers.
+    messages: Sequence[Message]
+    how: Answering
+
+
+@dataclass(slots=True)
+class Spoken:
+    """One sampling: its prompt, its tokens, and beside each the mask it was drawn under (None: all were allowed)."""
+
+    prompt: list[int]
+    output: list[Sampled] = field(default_factory=list)
+    masks: list[bytes | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One answer: its events up to `Done`, and its samplings, between which tools were run."""
+
+    spoken: list[Spoken] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def turn(self) -> list[Message]:
+        """All messages after the prompt, tools' among them."""
+        return [event.message for event in self.events if isinstance(event, End | ToolAnswer)]
+
+    @property
+    def finish(self) -> FinishReason:
+        return self._done.finish
+
+    @property
+    def usage(self) -> Usage:
+        return self._done.usage
+
+    @property
+    def _done(self) -> Done:
+        last = self.events[-1]
+        assert isinstance(last, Done), "an exchange ends with it"
+        return last
+
+
+def roll_out(engine: Engine, grammars: Grammars, asks: Sequence[Ask], *, masks: bool = False) -> list[Rollout]:
+    """Answer all, together: whatever can be sampled is, in the same steps. The engine is this thread's alone.
+
+    masks: keep them: a byte for eight words of the vocabulary at every token.
+    An answer that outgrows the context by what its tools say ends as "length". ContextError for a prompt that does not fit.
     """
-    players = [_Player(engine, exchange(grammars, messages, how, engine.context)) for messages, how in cases]
-    going = players
-    while going:
-        going = [player for player in going if player.go_on()]
-    return [player.events for player in players]
+    talks = [_Talk(engine, grammars, ask, masks) for ask in asks]
+    active = list(talks)
+    while active:
+        active = [talk for talk in active if talk.go_on()]
+        if active and not engine.step():
+            raise RuntimeError("the engine has nothing to do, and answers wait for their tokens")
+    return [talk.rollout for talk in talks]
 
 
-class _Player:
+class _Recorder:
+    """A mask that keeps what it allowed at every token."""
+
+    def __init__(self, mask: TokenMask, kept: list[bytes | None]) -> None:
+        self._mask, self._kept = mask, kept
+        self._now: bytes | None = None
+
+    def mask(self) -> bytes | None:
+        self._now = self._mask.mask()
+        return self._now
+
+    def accept(self, token: int) -> None:
+        self._kept.append(self._now)
+        self._mask.accept(token)
+
+
+class _Talk:
     """One exchange under way."""
 
-    def __init__(self, engine: Engine, steps: Steps) -> None:
-        self._engine, self._steps = engine, steps
-        self._reply: Any = None
-        self._tokens: Iterator[Sampled] = iter(())
-        self.events: list[Event] = []
+    def __init__(self, engine: Engine, grammars: Grammars, ask: Ask, masks: bool) -> None:
+        self._engine, self._masks = engine, masks
+        self._steps = exchange(grammars, ask.messages, ask.how, engine.context)
+        self._step = advance(self._steps, None)
+        self._stream: Stream | None = None
+        self._ready: deque[Sampled] = deque()
+        self.rollout = Rollout()
 
     def go_on(self) -> bool:
-        """Read the sampling under way to its end, and submit the next; False when there is none."""
-        while (step := advance(self._steps, self._reply)) is not None:
-            self._reply = None
-            match step:
-                case Sampling(prompt, params, mask):
-                    self._reply = self._engine.submit(prompt, params, mask)
-                    self._tokens = iter(self._reply)
-                    return True
+        """Go as far as the tokens there are allow. False when the exchange is over."""
+        while self._step is not None:
+            reply: object = None
+            match self._step:
+                case Sampling():
+                    self._step = self._begin(self._step)
+                    continue
                 case NextToken():
-                    self._reply = next(self._tokens, None)
-                case Calling(called, text):
-                    self._reply = called.call(text)
-                case _:
-                    self.events.append(step)
+                    if not self._has_token():
+                        return True
+                    reply = self._next()
+                case Calling(tool, text):
+                    reply = tool.call(text)
+                case event:
+                    self.rollout.events.append(event)
+            self._step = advance(self._steps, reply)
         return False
+
+    def _begin(self, wanted: Sampling) -> Step | None:
+        spoken = Spoken(wanted.prompt)
+        mask = _Recorder(wanted.mask, spoken.masks) if self._masks else wanted.mask
+        try:
+            self._stream = self._engine.submit(wanted.prompt, wanted.params, mask)
+        except ContextError as error:
+            return self._steps.throw(error)  # the exchange knows whether it can end here
+        self.rollout.spoken.append(spoken)
+        return advance(self._steps, self._stream)
+
+    def _has_token(self) -> bool:
+        """Whether there is one, or it is known that none comes."""
+        assert self._stream is not None, "a token is wanted of a sampling"
+        if not self._ready:
+            ended = self._stream.ended  # before the look at what is ready: it may end in between
+            self._ready.extend(self._stream.ready())
+            return bool(self._ready) or ended
+        return True
+
+    def _next(self) -> Sampled | None:
+        if not self._ready:
+            return None
+        self.rollout.spoken[-1].output.append(self._ready.popleft())
+        return self.rollout.spoken[-1].output[-1]

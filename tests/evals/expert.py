@@ -11,35 +11,44 @@ from tests.vocabularies import small
 
 
 class Expert:
-    """Knows the examples by their prompts. `waiting`: how many samplings were submitted before the first was read."""
+    """Knows the examples by their prompts. `waiting`: how many samplings were submitted before the first step."""
 
     context = 4096
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._said = {key: tokens for each in examples for key, tokens in turns_of(each)}
-        self.waiting, self._read, self.submitted = 0, False, 0
+        self._begun: list[Spoken] = []
+        self.waiting = self.submitted = self._steps = 0
 
     def submit(self, prompt: Sequence[int], params: SamplingParams, mask: Any) -> "Spoken":
         self.submitted += 1
-        self.waiting += not self._read
-        return Spoken(self, self._said[tuple(prompt)], mask)
+        self.waiting += not self._steps
+        self._begun.append(Spoken(self._said[tuple(prompt)], mask))
+        return self._begun[-1]
 
-    def reading(self) -> None:
-        self._read = True
+    def step(self) -> bool:
+        """All that has begun is said."""
+        begun, self._begun, self._steps = self._begun, [], self._steps + 1
+        for spoken in begun:
+            spoken.ended = True
+        return bool(begun)
 
 
 class Spoken:
     cached_tokens = 0
 
-    def __init__(self, expert: Expert, tokens: Sequence[int], mask: Any) -> None:
-        self._expert, self._tokens, self._mask = expert, tokens, mask
+    def __init__(self, tokens: Sequence[int], mask: Any) -> None:
+        self._tokens, self._mask, self.ended = tokens, mask, False
 
-    def __iter__(self) -> Iterator[Sampled]:
-        self._expert.reading()
-        for number, token in enumerate(self._tokens):
+    def ready(self) -> list[Sampled]:
+        tokens, self._tokens = (self._tokens, []) if self.ended else ([], self._tokens)
+        for token in tokens:
             self._mask.accept(token)
             assert not self._mask.strayed
-            yield Sampled(token, -0.1, finish="stop" if number == len(self._tokens) - 1 else None)
+        return [
+            Sampled(token, -0.1, finish="stop" if number == len(tokens) - 1 else None)
+            for number, token in enumerate(tokens)
+        ]
 
 
 def turns_of(example: Example) -> Iterator[tuple[tuple[int, ...], list[int]]]:

@@ -49,10 +49,10 @@ def test_a_model_that_says_nothing_has_no_points(monkeypatch: pytest.MonkeyPatch
             return SilentStream()
 
     class SilentStream:
-        cached_tokens = 0
+        cached_tokens, ended = 0, True
 
-        def __iter__(self) -> Any:
-            return iter(())
+        def ready(self) -> list[Any]:
+            return []
 
     monkeypatch.setattr(mini, "Engine", lambda *_, **__: Silent())
     scores = evaluate(model(), cases_of(TASKS, ["low"], 1, seed=1), seed=1)

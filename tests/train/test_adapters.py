@@ -11,9 +11,10 @@ import torch
 from ossia.kernels import ops
 from ossia.model.checkpoint import CheckpointError, open_checkpoint
 from ossia.model.transformer import load_transformer
-from ossia.train.lora import EVERYTHING, KINDS, Lora, chosen, report
+from ossia.train.lora import KINDS, chosen, report
 from ossia.train.merge import merge
 from ossia.train.peft_format import AdapterFile, read_adapter, write_adapter
+from ossia.train.recipe import EVERYTHING, Lora
 from ossia.train.tunable import Packed, Tunable, packed
 from tests.tiny import SHAPES, TINY, tiny_checkpoint
 

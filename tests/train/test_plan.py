@@ -10,8 +10,8 @@ import torch
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.train.frozen import block_bytes
-from ossia.train.lora import EVERYTHING, Lora
 from ossia.train.plan import check, longest, plan
+from ossia.train.recipe import EVERYTHING, Lora
 from ossia.train.tunable import Tunable, packed
 from tests.tiny import TINY, tiny_checkpoint
 from tests.train.peak import Peak

@@ -72,7 +72,7 @@ def test_every_field_is_documented_in_its_class():
     ]
     assert len(kinds) > 6
     for kind in kinds:
-        told = re.findall(r"^    ([a-z_0-9, ]+):", kind.__doc__ or "", re.MULTILINE)
+        told = re.findall(r"^    ([a-z_0-9, ]+):", "\n".join(each.__doc__ or "" for each in kind.__mro__), re.MULTILINE)
         documented = {name.strip() for line in told for name in line.split(",")}
         missing = {field.name for field in dataclasses.fields(kind)} - documented
         assert not missing, (kind.__name__, missing)
@@ -94,6 +94,9 @@ def test_every_field_is_documented_in_its_class():
         ('jsonl = "chat.jsonl"', 'jsonl = "chat.jsonl"\ntext = "a"', "given: jsonl, text"),
         ("[vocabulary]\nsize = 300\ntexts = 30\n[[vocabulary.data]]", "[[pretrain.data]]", "want either start, or both"),
         ("seed = 5", "seed = ", "recipe.toml: "),
+        ("[pretrain]", "[lora]\nsteps = 1\ndata = [{text = 'a'}]\n[pretrain]", "no other stage beside it"),
+        ("[pretrain]", "[lora]\nsteps = 1\nr = 8\ndata = [{text = 'a'}]\n[pretrain]", r"unknown keys in \[lora\]: r; known"),
+        ("[pretrain]", "[lora]\nsteps = 1\nrank = 0\ndata = [{text = 'a'}]\n[pretrain]", "rank 0 must be at least 1"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str):

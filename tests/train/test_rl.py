@@ -14,6 +14,7 @@ from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Developer, ToolNamespace, developer, system, user
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
+from ossia.rollout import Ask, roll_out
 from ossia.tools.functions import function_tool
 from ossia.train.graded import expert, tasks_of
 from ossia.train.loop import Loop
@@ -21,7 +22,6 @@ from ossia.train.metrics import read_log
 from ossia.train.network import Network, RecordingOps
 from ossia.train.recipe import Keeping, Optimizer, Prices, Reinforced, Schedule
 from ossia.train.rl import GapError, Reinforcement, _Batch, advantages, reward
-from ossia.train.rollout import Ask, roll_out
 from ossia.train.sequences import NONE
 from tests.train.worlds import CONFIG, LETTERS, Letters
 from tests.vocabularies import small
@@ -58,12 +58,13 @@ def test_many_rollouts_together_are_each_what_converse_gives_alone():
         )
         for i in range(6)
     ]  # fmt: skip
-    together = roll_out(engine, grammars, asks)
+    together = roll_out(engine, grammars, asks, masks=True)
     for ask, rollout in zip(asks, together, strict=True):
         alone = list(converse(engine, grammars, *ask))
         assert [e.message for e in alone if isinstance(e, End)] == [m for m in rollout.turn if m.role == "assistant"]
         assert alone[-1].finish == rollout.finish
         assert alone[-1].usage.output_tokens == sum(len(spoken.output) for spoken in rollout.spoken)
+        assert [type(event) for event in rollout.events] == [type(event) for event in alone]
         for spoken in rollout.spoken:
             assert len(spoken.masks) == len(spoken.output)
             for token, mask in zip(spoken.output, spoken.masks):
@@ -84,6 +85,7 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
     messages = [system(), developer(Developer(None, spaces)), user("Hi")]
     (rollout,) = roll_out(engine, grammars, [Ask(messages, how)])
     assert rollout.finish == "length"
+    assert rollout.usage.output_tokens == sum(len(spoken.output) for spoken in rollout.spoken) > 0
     assert [message.role for message in rollout.turn][-2:] == ["assistant", "tool"]
     with pytest.raises(ContextError):
         roll_out(engine, grammars, [Ask([user("a " * CONFIG.max_context)], Answering(params))])

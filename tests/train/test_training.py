@@ -23,7 +23,7 @@ from ossia.quant import from_bf16, quantize_mxfp4, to_bf16, unpack_mxfp4
 from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import write_tokenizer_json
 from ossia.train.balance import balance_loss, router_figures
-from ossia.train.data import TrainBatch, pack
+from ossia.train.data import Batches, TrainBatch, pack
 from ossia.train.fake_quant import fake_bf16, fake_quantize, mxfp4_values
 from ossia.train.loop import Loop
 from ossia.train.metrics import read_log
@@ -44,7 +44,7 @@ def trainer(folder: Path, steps: int = 6, save_every: int = 2, **given: object) 
     torch.manual_seed(0)
     network, chosen = Network(CONFIG, 0), settings(steps, **given)
     keep = Keeping(save_every=save_every, log_every=1)
-    return Loop("sft", network, NextToken(network, rounds(chosen), chosen), folder, keep)
+    return Loop("sft", network, NextToken(network, Batches(rounds(chosen)), chosen), folder, keep)
 
 
 def losses(folder: Path) -> list[float]:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ossia.chat import Answer, Answering, gather
+from ossia.chat import Answering
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Effort
 from ossia.loading import Model
-from ossia.rollout import play
+from ossia.rollout import Ask, Rollout, roll_out
 from ossia.task import SPLITS, Example, Split, Task
 
 MOST_TOKENS = 500  # of one sampling; an expert's longest has fewer
@@ -72,11 +72,14 @@ def evaluate(
         engine = Engine(model.transformer, cache_bytes=_cache_bytes(model), prefix_bytes=0, step_tokens=1024)
         params = [_params(model, temperature, seed + start + number) for number in range(len(part))]
         asked = [
-            (case.example.prompt(case.effort), Answering(params=each, tools=case.task.tools(case.example), max_steps=4))
+            Ask(
+                case.example.prompt(case.effort),
+                Answering(params=each, tools=case.task.tools(case.example), max_steps=4),
+            )
             for case, each in zip(part, params, strict=True)
         ]
-        for case, events in zip(part, play(engine, grammars, asked), strict=True):
-            _add(scores, case, gather(events))
+        for case, rollout in zip(part, roll_out(engine, grammars, asked), strict=True):
+            _add(scores, case, rollout)
         say(start + len(part))
     return list(scores.values())
 
@@ -90,12 +93,12 @@ def _params(model: Model, temperature: float, seed: int) -> SamplingParams:
     return SamplingParams(temperature=temperature, seed=seed, max_tokens=MOST_TOKENS, stop_tokens=model.stop_tokens)
 
 
-def _add(scores: dict[tuple[str, Split, Effort], Score], case: Case, answer: Answer) -> None:
+def _add(scores: dict[tuple[str, Split, Effort], Score], case: Case, rollout: Rollout) -> None:
     key = (case.task.name, case.example.split, case.effort)
     old = scores.get(key) or Score(*key, 0.0, 0, 0)
-    points = case.task.grade(case.example, answer.messages).score
+    points = case.task.grade(case.example, rollout.turn).score
     scores[key] = old._replace(
         points=old.points + points,
         total=old.total + 1,
-        analysis_tokens=old.analysis_tokens + answer.usage.reasoning_tokens,
+        analysis_tokens=old.analysis_tokens + rollout.usage.reasoning_tokens,
     )

@@ -80,6 +80,9 @@ _ROPE_KEYS = {
 }
 
 
+PRESETS = {"gpt-oss-120b": (36, 128), "gpt-oss-20b": (24, 32)}  # layers, experts
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """What a gpt-oss model is, apart from its weights. Layer i attends to the last `window` tokens if `sliding[i]`.
@@ -145,10 +148,9 @@ class ModelConfig:
     @staticmethod
     def preset(name: str) -> "ModelConfig":
         """The published model `name`: "gpt-oss-120b" or "gpt-oss-20b"."""
-        sizes = {"gpt-oss-120b": (36, 128), "gpt-oss-20b": (24, 32)}
-        if name not in sizes:
-            raise ValueError(f"unknown model {name!r}: the presets are {', '.join(sizes)}")
-        layers, experts = sizes[name]
+        if name not in PRESETS:
+            raise ValueError(f"unknown model {name!r}: the presets are {', '.join(PRESETS)}")
+        layers, experts = PRESETS[name]
         return ModelConfig(
             layers=layers, hidden=2880, intermediate=2880, heads=64, kv_heads=8, head_dim=64, experts=experts,
             experts_per_token=4, vocab=201088, window=128, sliding=alternating(layers), eos_token=RETURN,

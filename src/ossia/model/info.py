@@ -83,7 +83,7 @@ def describe(config: ModelConfig) -> str:
     c, size = config, model_size(config)
     rows = [*size.components, Component("total", size.parameters, size.active, size.checkpoint_bytes)]
     table = [f"{'':12}{'parameters':>18}{'active':>16}{'checkpoint':>16}"]
-    table += [f"{r.name:12}{r.parameters:>18,}{r.active:>16,}{_size(r.bytes):>16}" for r in rows]
+    table += [f"{r.name:12}{r.parameters:>18,}{r.active:>16,}{readable(r.bytes):>16}" for r in rows]
     whole = size.kv_bytes(c.max_context, c.window)
     return "\n".join(
         [
@@ -97,14 +97,14 @@ def describe(config: ModelConfig) -> str:
             "",
             *table,
             "",
-            f"KV cache     {_size(size.kv_token_bytes)} a token in full layers, and at most "
-            f"{_size(size.kv_window_bytes)} a sequence in sliding layers",
-            f"             {_size(whole)} for one sequence of {c.max_context:,} tokens (bfloat16)",
+            f"KV cache     {readable(size.kv_token_bytes)} a token in full layers, and at most "
+            f"{readable(size.kv_window_bytes)} a sequence in sliding layers",
+            f"             {readable(whole)} for one sequence of {c.max_context:,} tokens (bfloat16)",
         ]
     )
 
 
-def _size(count: int) -> str:
+def readable(count: int) -> str:
     """Bytes in the largest binary unit that leaves a whole part."""
     for unit, name in ((_GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if count >= unit:

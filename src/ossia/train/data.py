@@ -6,7 +6,7 @@ It does not know where sequences come from, the network or the optimizer.
 
 import random
 from collections.abc import Sequence as Several
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,13 @@ class TrainBatch(NamedTuple):
 
 
 class Rounds:
-    """A stream in rounds of `count` batches of about `tokens` rows; sorted by length in a round, batches in any order."""
+    """A stream in rounds of `count` batches of about `tokens` rows; sorted by length in a round, batches in any order.
 
-    def __init__(self, stream: Stream, seed: int, tokens: int, count: int) -> None:
-        self.stream, self._seed, self._tokens, self._count = stream, seed, tokens, count
+    strict: no batch has more rows than `tokens`, and a round may have some batches more.
+    """
+
+    def __init__(self, stream: Stream, seed: int, tokens: int, count: int, strict: bool = False) -> None:
+        self.stream, self._seed, self._tokens, self._count, self._strict = stream, seed, tokens, count, strict
 
     def next(self) -> list[TrainBatch]:
         rng = random.Random(f"{self._seed}/{self.stream.position}")
@@ -56,9 +59,39 @@ class Rounds:
                 raise DataError(
                     f"{MOST_BARREN} conversations in a row gave nothing to learn: too long, or never the assistant's"
                 )
-        batches = [pack(group) for group in by_length(found, self._tokens, self._count)]
+        groups = within(found, self._tokens) if self._strict else by_length(found, self._tokens, self._count)
+        batches = [pack(group) for group in groups]
         rng.shuffle(batches)
         return batches
+
+
+class Batches:
+    """A round's batches one after the other, then the next round's. `position` is all that is needed to go on from here."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+        self._round: list[TrainBatch] = []
+        self._began, self._place = list(rounds.stream.position), 0
+
+    def next(self) -> TrainBatch:
+        if self._place >= len(self._round):
+            self._began, self._place = list(self._rounds.stream.position), 0
+            self._round = self._rounds.next()
+        self._place += 1
+        return self._round[self._place - 1]
+
+    @property
+    def left_out(self) -> int:
+        """Conversations, or lines of files, that were bad or too long."""
+        return self._rounds.stream.left_out
+
+    def position(self) -> Any:
+        return {"began": self._began, "place": self._place}
+
+    def go_to(self, position: Any) -> None:
+        self._rounds.stream.position = list(position["began"])
+        self._began, self._place = list(position["began"]), position["place"]
+        self._round = self._rounds.next() if self._place else []
 
 
 def by_length(found: Several[T], tokens: int, most: int | None = None) -> list[list[T]]:
@@ -71,6 +104,21 @@ def by_length(found: Several[T], tokens: int, most: int | None = None) -> list[l
         groups.setdefault(number, []).append(each)
         seen += len(each.tokens)
     return list(groups.values())
+
+
+def within(found: Several[T], tokens: int) -> list[list[T]]:
+    """Groups of at most `tokens` rows, each of sequences of like length. ValueError for a sequence that has more."""
+    groups: list[list[T]] = []
+    room = 0
+    for each in sorted(found, key=lambda each: len(each.tokens)):
+        if len(each.tokens) > tokens:
+            raise ValueError(f"a sequence of {len(each.tokens)} tokens is more than a batch of {tokens}")
+        if not groups or len(each.tokens) > room:
+            groups.append([])
+            room = tokens
+        groups[-1].append(each)
+        room -= len(each.tokens)
+    return groups
 
 
 def pack(group: Several[HasTokens]) -> TrainBatch:

@@ -1,269 +1,212 @@
-"""Fine-tuning a real checkpoint with LoRA: step, log, save, go on where it stopped, on one process or several.
+"""Fine-tuning a real checkpoint with LoRA, on one process or several: what is trained, what fits, and a step of it.
 
-In: a checkpoint, a source of packed batches, settings and a folder. Out: the folder holds `log.jsonl`, `state.pt` and, in
-`adapter/`, the adapter in PEFT's format. It does not know what the data means.
+In: a checkpoint, batches, a recipe's [lora]. Out: a `Work` for the loop; a run whose adapter lies in a folder, in PEFT's
+format. It does not know what the data means, states or logs.
 
 Under torchrun the base and the adapters are sharded by FSDP2 and each process takes its share of a step's batches: the
-losses are those of one process. A resumed run gives the same losses, on one machine to the bit, as an unbroken one.
+losses are those of one process.
 """
 
-import json
 import math
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ossia.model.checkpoint import Checkpoint
-from ossia.train.lora import Lora, chosen, report
+from ossia.model.config import ModelConfig
+from ossia.model.layouts import Layout
+from ossia.train.loop import Loop, Stepped
+from ossia.train.lora import chosen, report
+from ossia.train.optim import Diverged, Optimizers, share_at
 from ossia.train.peft_format import AdapterFile, write_adapter
 from ossia.train.plan import check, free_bytes, plan
+from ossia.train.processes import Processes
+from ossia.train.recipe import Adapted, Keeping, Lora
 from ossia.train.tunable import Tunable, TuneBatch
 
-# the batches of a run from number n on, counted over all steps; the same ones on every process
-Batches = Callable[[int], Iterator[TuneBatch]]
 
+class Supply(Protocol):
+    """Batches without end, the same ones on every process; after `go_to` they go on as from that position."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneSettings:
-    """AdamW with a warm-up and a cosine; `accumulate` batches a step, over all processes together."""
-
-    steps: int
-    rate: float = 2e-4
-    warmup: int = 10
-    final_rate: float = 0.1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    accumulate: int = 1
-    save_every: int = 100
-    log_every: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        if not (self.rate > 0 and self.clip > 0 and self.warmup >= 0 and 0 <= self.final_rate <= 1):
-            raise ValueError("want rate and clip above 0, warmup at least 0, final_rate between 0 and 1")
-
-    def rate_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-class Processes(NamedTuple):
-    """This process among those that torchrun started; `mesh` is None where it is alone."""
-
-    rank: int = 0
-    size: int = 1
-    mesh: DeviceMesh | None = None
-
-    @staticmethod
-    def join(device: str) -> "Processes":
-        """Join the others if torchrun started this process, else be alone."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return Processes()
-        mesh = init_device_mesh(torch.device(device).type, (int(os.environ["WORLD_SIZE"]),))
-        return Processes(dist.get_rank(), dist.get_world_size(), mesh)
+    @property
+    def left_out(self) -> int: ...
+    def next(self) -> TuneBatch: ...
+    def position(self) -> Any: ...
+    def go_to(self, position: Any) -> None: ...
 
 
 def tunable(
-    checkpoint: Checkpoint, lora: Lora, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16, device: str = "cpu",
+    checkpoint: Checkpoint, lora: Lora, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16,
     processes: Processes | None = None, adapter: AdapterFile | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tunable:  # fmt: skip
     """The network, sharded over the processes, with a fresh adapter or the given one's matrices."""
-    mesh = (processes or Processes()).mesh
+    processes = processes or Processes()
 
     def shard(module: nn.Module) -> None:
-        fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=processes.mesh)
 
-    each = shard if mesh else None
-    network = Tunable(checkpoint, lora, seed=seed, dtype=dtype, device=device, each=each, progress=progress)
-    if mesh:
-        fully_shard(network, mesh=mesh)
+    each = shard if processes.mesh else None
+    network = Tunable(checkpoint, lora, seed=seed, dtype=dtype, device=processes.device, each=each, progress=progress)
+    if processes.mesh:
+        shard(network)
     if adapter:
-        put(network, {name: torch.from_numpy(value.copy()) for name, value in adapter.matrices.items()})
+        Adapters(network).load_state_dict(
+            {name: torch.from_numpy(value.copy()) for name, value in adapter.matrices.items()}
+        )
     return network
 
 
-class Finetuner:
-    """A run in a folder. All processes call the same methods; the first alone writes."""
+class Adapters:
+    """All that is trained, as the loop saves it: whole tensors on the CPU by name, whatever each process has of them."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, network: Tunable) -> None:
+        self._network = network
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All processes must ask."""
+        return {name: whole(value) for name, value in self._network.trained().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        own = self._network.trained()
+        if own.keys() != state.keys():
+            raise ValueError(f"the adapter is for other weights: {', '.join(sorted(own.keys() ^ state.keys())[:5])}")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(_like(state[name], parameter))
+
+
+class WholeOptimizers(Optimizers):
+    """AdamW of sharded parameters, whose state is saved by name and whole, so that any number of processes goes on."""
+
+    def __init__(self, network: Tunable, given: Adapted) -> None:
+        self._named = network.trained()
+        super().__init__(self._named, given.optimizer)
+        ((self._adam, _),) = self._all
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [
+            {
+                name: {key: whole(value) for key, value in self._adam.state.get(parameter, {}).items()}
+                for name, parameter in self._named.items()
+            }
+        ]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        (moments,) = states
+        for name, parameter in self._named.items():
+            self._adam.state[parameter] = {key: _like(value, parameter) for key, value in moments[name].items()}
+
+
+class Tuning:
+    """A `Work`: next-token loss of the targets, by which the adapters alone change."""
 
     def __init__(
-        self, network: Tunable, batches: Batches, settings: TuneSettings, folder: Path, base: str = "",
-        processes: Processes | None = None,
-    ) -> None:  # fmt: skip
-        self.network, self.batches, self.settings, self.folder, self.base = network, batches, settings, folder, base
-        self.processes = processes or Processes()
-        groups = [{"params": list(network.trained().values())}]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-        )
-        self.step, self.tokens, self.seconds = 0, 0, 0.0
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._state.exists():
-            self._resume()
+        self, network: Tunable, batches: Supply, given: Adapted, seed: int, processes: Processes | None = None
+    ) -> None:
+        self._network, self._batches, self._given, self._seed = network, batches, given, seed
+        self._processes = processes or Processes()
+        self.steps = given.steps
+        self.optimizers: Optimizers = WholeOptimizers(network, given)
 
-    def run(self, until: int | None = None) -> None:
-        """Train to the settings' end, or to step `until`, and save. ValueError when the batches end before."""
-        last = min(until or self.settings.steps, self.settings.steps)
-        source = self.batches(self.step * self.settings.accumulate)
-        self.network.train()
-        while self.step < last:
-            given = list(islice(source, self.settings.accumulate))
-            if len(given) < self.settings.accumulate:
-                raise ValueError(
-                    f"the batches end at step {self.step} of {self.settings.steps}: repeat them or take fewer steps"
-                )
-            self._step(given)
-            if self.step % self.settings.save_every == 0 and self.step < last:
-                self.save()
-        self.save()
-
-    def _step(self, given: Sequence[TuneBatch]) -> None:
-        started, (rank, count, _) = time.perf_counter(), self.processes
+    def step(self, number: int, report: bool) -> Stepped:
+        rank, count, *_ = self._processes
+        given = [self._batches.next() for _ in range(self._given.accumulate)]
         targets = sum(len(each.targets_R) for each in given)
         if not targets:
-            raise ValueError(f"step {self.step + 1}: no token of its batches is a target")
+            raise ValueError(f"step {number + 1}: no token of its batches is a target")
         # a step's own seed, so that dropout after a resumption is what it would have been
-        torch.manual_seed((self.settings.seed << 32) + self.step * count + rank)
-        rate = self.settings.rate_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        total = torch.zeros((), dtype=torch.float64)
+        torch.manual_seed((self._seed << 32) + number * count + rank)
+        self._network.train()
+        loss = torch.zeros((), dtype=torch.float64, device=self._processes.device)
         # FSDP2 averages gradients over processes, so each one's share of the sum counts `count` times;
         # and every process must run as often as the others
         for turn in range(0, len(given), count):
             place = min(turn + rank, len(given) - 1)
             share = 1.0 if turn + rank < len(given) else 0.0
-            loss = self.network(given[place]).sum() * (share / targets)
-            (loss * count).backward()
-            total += loss.detach().double().cpu()
-        if count > 1:
-            dist.all_reduce(total)
-        norm = nn.utils.clip_grad_norm_(self.network.trained().values(), self.settings.clip)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if not math.isfinite(float(total)) or not math.isfinite(float(norm)):
-            raise FloatingPointError(
-                f"step {self.step + 1}: loss {float(total):g}, gradient {float(norm):g}: lower the rate, or train in float32"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.tokens += sum(len(each.batch.tokens_T) for each in given)
-        self.seconds += time.perf_counter() - started
-        if self.step % self.settings.log_every == 0 or self.step == 1:
-            self._log(loss=float(total), norm=float(norm), rate=rate)
+            part = self._network(given[place]).sum() * (share / targets)
+            (part * count).backward()
+            loss += part.detach()
+        total = float(self._processes.add(loss))
+        if not math.isfinite(total):
+            raise Diverged(f"step {number + 1}: the loss is {total}: lower the rate, or take precision f32")
+        share = share_at(self._given.schedule, number, self.steps)
+        norm = float(self.optimizers.step(share))
+        rows = sum(len(each.batch.tokens_T) for each in given)
+        rate = self._given.optimizer.rate * share
+        return Stepped(rows, {"loss": total, "norm": norm, "rate": rate, "left_out": self._batches.left_out})
 
-    def _log(self, **numbers: float) -> None:
-        if self.processes.rank:
-            return
-        row = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3), **numbers}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
+    def position(self) -> Any:
+        return {"batches": self._batches.position(), "lora": _plain(self._network.lora)}
 
-    @property
-    def _state(self) -> Path:
-        return self.folder / "state.pt"
-
-    def save(self) -> None:
-        """Written beside and renamed, so that a kill leaves the old state or the new one."""
-        trained = {name: whole(value) for name, value in self.network.trained().items()}
-        moments = {
-            name: {key: whole(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
-            for name, parameter in self.network.trained().items()
-        }
-        if self.processes.rank == 0:
-            place = {name: getattr(self, name) for name in ("step", "tokens", "seconds")}
-            lora = asdict(self.network.lora)
-            part = self._state.with_suffix(".part")
-            with part.open("wb") as stream:
-                torch.save({"trained": trained, "moments": moments, "place": place, "lora": lora}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self._state)
-            matrices: dict[str, NDArray[Any]] = {name: value.numpy() for name, value in trained.items()}
-            network = self.network
-            write_adapter(self.folder / "adapter", network.config, network.lora, network.targets, matrices, self.base)
-        if self.processes.size > 1:
-            dist.barrier()
-
-    def _resume(self) -> None:
-        state: dict[str, Any] = torch.load(self._state, weights_only=True, map_location="cpu")
-        if state["lora"] != asdict(self.network.lora):
-            raise ValueError(
-                f"{self._state}: was made with {state['lora']}: go on with the same, or choose another folder"
-            )
-        put(self.network, state["trained"])
-        for name, parameter in self.network.trained().items():
-            moments = state["moments"][name]
-            self.optimizer.state[parameter] = {key: _like(value, parameter) for key, value in moments.items()}
-        for name, value in state["place"].items():
-            setattr(self, name, value)
-        log = self.folder / "log.jsonl"
-        if log.exists() and self.processes.rank == 0:
-            kept = [line for line in log.read_text("utf-8").splitlines() if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    def go_to(self, position: Any) -> None:
+        if position["lora"] != (own := _plain(self._network.lora)):
+            raise ValueError(f"this run began with {position['lora']}, not {own}: keep to it, or choose another folder")
+        self._batches.go_to(position["batches"])
 
 
 def finetune(
-    checkpoint: Checkpoint, lora: Lora, batches: Batches, settings: TuneSettings, folder: Path, *, tokens: int,
-    dtype: torch.dtype = torch.bfloat16, device: str = "cpu", base: str = "", say: Callable[[str], None] = print,
-    adapter: AdapterFile | None = None,
-) -> Finetuner:  # fmt: skip
-    """Say what is trained and what memory it takes, refuse what will not fit, train (or go on) to the end.
+    checkpoint: Checkpoint, given: Adapted, batches: Supply, folder: Path, *, seed: int = 0, keep: Keeping | None = None,
+    processes: Processes | None = None, base: str = "", adapter: AdapterFile | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
+    """Train, or go on, to the end: log and states in folder/lora, the adapter in folder/adapter, which is given back.
 
-    `tokens` is the most that a batch has. MemoryError before anything is loaded; the adapter lies in folder/adapter.
+    What is trained and what memory it takes is said first. MemoryError, before anything is loaded, where that will not fit.
+    base: the model's name or path, for whoever loads the adapter. adapter: where training begins, in its own shape.
     """
-    processes = Processes.join(device)
+    processes = processes or Processes()
+    lora, dtype = adapter.lora if adapter else given, PRECISIONS[given.precision]
+    fits(checkpoint.config, lora, given, processes, say, checkpoint.layout)
+    network = tunable(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
+    made = folder / "adapter"
+
+    def write(state: dict[str, Tensor]) -> None:
+        matrices: dict[str, NDArray[Any]] = {name: value.numpy() for name, value in state.items()}
+        write_adapter(made, network.config, network.lora, network.targets, matrices, base)
+
+    work = Tuning(network, batches, given, seed, processes)
+    Loop("lora", Adapters(network), work, folder / "lora", keep or Keeping(), processes, write).run()
+    return made
+
+
+PRECISIONS = {"bf16": torch.bfloat16, "f32": torch.float32}
+
+
+def fits(
+    config: ModelConfig,
+    lora: Lora,
+    given: Adapted,
+    processes: Processes,
+    say: Callable[[str], None],
+    layout: Layout = "hf",
+) -> None:
+    """Say what is trained and the memory that a step takes on each device; MemoryError where it is more than is free."""
     how: dict[str, Any] = {
-        "itemsize": dtype.itemsize,
-        "layout": checkpoint.layout,
-        "device": device,
+        "itemsize": PRECISIONS[given.precision].itemsize,
+        "layout": layout,
+        "device": processes.device,
         "processes": processes.size,
     }
-    needed = plan(checkpoint.config, lora, tokens, **how)
-    if processes.rank == 0:
-        say(report(chosen(checkpoint.config, lora), lora, checkpoint.config))
-        say(str(needed))
-    check(needed, checkpoint.config, lora, free_bytes(device), **how)
-    network = tunable(
-        checkpoint, lora, seed=settings.seed, dtype=dtype, device=device, processes=processes, adapter=adapter
-    )
-    run = Finetuner(network, batches, settings, folder, base, processes)
-    run.run()
-    return run
+    needed = plan(config, lora, given.batch_tokens, **how)
+    if processes.leads:
+        say(report(chosen(config, lora), lora, config))
+        say(f"memory{' of each process' if processes.size > 1 else ''} on {processes.device}\n{needed}")
+    check(needed, config, lora, free_bytes(processes.device), **how)
 
 
 def whole(value: Tensor) -> Tensor:
     """A tensor of every process's share, on the CPU. All processes must ask."""
     value = value.detach()
     return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
-
-
-def put(network: Tunable, trained: dict[str, Tensor]) -> None:
-    """Set every trained parameter; KeyError's cause is an adapter for other weights."""
-    own = network.trained()
-    if own.keys() != trained.keys():
-        raise ValueError(f"the adapter is for other weights: {', '.join(sorted(own.keys() ^ trained.keys())[:5])}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(_like(trained[name], parameter))
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
@@ -275,6 +218,6 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     return value.to(parameter.device)
 
 
-def matrices(network: Tunable) -> dict[str, NDArray[np.float32]]:
-    """The adapters' matrices on the host: what `write_adapter` and merging take."""
-    return {name: whole(value).numpy() for name, value in network.trained().items()}
+def _plain(lora: Lora) -> dict[str, Any]:
+    """Its own keys, without the stage's."""
+    return {name: getattr(lora, name) for name in Lora.__dataclass_fields__}

@@ -3,13 +3,14 @@
 In: a network and the `Work` that changes it. Out: trained parameters, a log, states that are never half.
 It does not know what a step does, what the data means or where recipes come from.
 
+Under torchrun all processes step alike and give their share of a state; the first writes it.
 A run resumed from a state gives the same losses, to the bit on one machine, as one that was never broken off.
 """
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from ossia.train.metrics import Metrics
-from ossia.train.network import Network
 from ossia.train.optim import Optimizers
+from ossia.train.processes import Processes
 from ossia.train.recipe import Keeping
 from ossia.train.state import load_state, save_state
 
@@ -41,47 +42,65 @@ class Work(Protocol):
     def go_to(self, position: Any) -> None: ...
 
 
-class Loop:
-    """A stage in its folder, which holds the log, the curves and the last two states."""
+class Weights(Protocol):
+    """What is trained: a `Network`, or adapters."""
 
-    def __init__(self, title: str, network: Network, work: Work, folder: Path, keep: Keeping) -> None:
+    @property
+    def device(self) -> torch.device: ...
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+class Loop:
+    """A stage in its folder, which holds the log, the curves and the last two states.
+
+    beside: called at every save, by the first process, with what `network.state_dict` gave.
+    """
+
+    def __init__(
+        self, title: str, network: Weights, work: Work, folder: Path, keep: Keeping,
+        processes: Processes | None = None, beside: Callable[[Any], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.network, self.work, self.folder, self._keep = network, work, folder, keep
+        self._processes, self._beside = processes or Processes(), beside
         self.step, self.rows, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if state := load_state(folder, network.device):
             self._go_on(state)
-        self._metrics = Metrics(folder, title, keep, self.step)
+        self._processes.wait()  # the log is cut only when all have read the state
+        self._metrics = Metrics(folder, title, keep, self.step) if self._processes.leads else None
         self._reported = (self.rows, self.seconds)
 
     def run(self, until: int | None = None) -> None:
         """Train to the end, or to step `until`. SIGTERM or Ctrl-C: the step is finished and saved, the process ends."""
         last = min(until or self.work.steps, self.work.steps)
-        first = self.step
-        with _noticing_signals() as stopping:
-            while self.step < last and not stopping:
+        first, stopped = self.step, 0
+        with _noticing_signals() as noticed:
+            while self.step < last and not (stopped := self._processes.most(noticed[0] if noticed else 0)):
                 self._one()
                 if self.step % self._keep.save_every == 0 and self.step < last:
                     self.save()
         if self.step > first:
             self.save()
-        if stopping:
-            raise SystemExit(128 + stopping[0])
+        if stopped:
+            raise SystemExit(128 + stopped)
 
     def save(self) -> None:
-        save_state(
-            self.folder,
-            self.step,
-            {
-                "step": self.step,
-                "rows": self.rows,
-                "seconds": self.seconds,
-                "network": self.network.state_dict(),
-                "optimizers": self.work.optimizers.state_dict(),
-                "position": self.work.position(),
-                "random": torch.get_rng_state(),
-            },
-        )
-        self._metrics.draw()
+        weights = self.network.state_dict()
+        state = {
+            "step": self.step,
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "network": weights,
+            "optimizers": self.work.optimizers.state_dict(),
+            "position": self.work.position(),
+            "random": torch.get_rng_state(),
+        }
+        if self._metrics:
+            self._beside(weights)  # first: once a state is there, what belongs to it is never missing
+            save_state(self.folder, self.step, state)
+            self._metrics.draw()
+        self._processes.wait()
 
     def _one(self) -> None:
         started = time.perf_counter()
@@ -89,20 +108,20 @@ class Loop:
         done = self.work.step(self.step, report)
         self.step, self.rows = self.step + 1, self.rows + done.rows
         self.seconds += time.perf_counter() - started
-        if report:
-            self._report(done.numbers)
+        if report and self._metrics:
+            self._report(self._metrics, done.numbers)
 
-    def _report(self, numbers: dict[str, float]) -> None:
+    def _report(self, metrics: Metrics, numbers: dict[str, float]) -> None:
         rows, seconds = self.rows - self._reported[0], self.seconds - self._reported[1]
         self._reported = (self.rows, self.seconds)
         left = (self.work.steps - self.step) * self.seconds / self.step
         own = {"rows": self.rows, "seconds": self.seconds, "tokens_a_second": rows / max(seconds, 1e-9)}
-        self._metrics.report(self.step, self.work.steps, left, numbers | own)
+        metrics.report(self.step, self.work.steps, left, numbers | own)
 
     def _go_on(self, state: dict[str, Any]) -> None:
+        self.work.go_to(state["position"])  # first: it may refuse
         self.network.load_state_dict(state["network"])
         self.work.optimizers.load_state_dict(state["optimizers"])
-        self.work.go_to(state["position"])
         self.step, self.rows, self.seconds = state["step"], state["rows"], state["seconds"]
         torch.set_rng_state(state["random"].cpu())
 

@@ -9,7 +9,6 @@ Source: Hu et al., LoRA, arXiv:2106.09685; experts as in PEFT: each has an A and
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -19,39 +18,12 @@ from torch import Tensor, nn
 
 from ossia.model.config import ModelConfig
 from ossia.train.frozen import Update
+from ossia.train.recipe import Lora
 
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 ROUTER = "mlp.router"
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 KINDS = (*ATTENTION, ROUTER, *EXPERTS)
-EVERYTHING = ("self_attn.*", "mlp.router", "mlp.experts.*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lora:
-    """`targets` are patterns of weights' names as Hugging Face has them, whole ("model.layers.3.self_attn.q_proj") or
-    from any dot on ("q_proj", "self_attn.*", "layers.1?.mlp.experts.*"). Updates are scaled by alpha / rank. `dropout` is
-    of attention's and the router's inputs; experts have none.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = EVERYTHING
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"LoRA rank {self.rank} must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"LoRA dropout {self.dropout} must be at least 0 and below 1")
-        if not self.alpha > 0:
-            raise ValueError(f"LoRA alpha {self.alpha} must be above 0")
-        if not self.targets:
-            raise ValueError("LoRA targets are empty: nothing would be trained")
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
 
 
 class Target(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ossia.train.recipe import Optimizer, Schedule
 
@@ -64,6 +65,7 @@ class Optimizers:
         Raises Diverged, and changes nothing, where that norm is not finite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
         for optimizer, rate in self._all:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ossia.model.config import ModelConfig
 from ossia.model.tensorfile import CheckpointError, Planned, open_tensorfile, read_json, write_json, write_tensors
 from ossia.quant import widen
-from ossia.train.lora import ATTENTION, EXPERTS, ROUTER, Lora, Target, candidates
+from ossia.train.lora import ATTENTION, EXPERTS, ROUTER, Target, candidates
+from ossia.train.recipe import Lora
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -90,6 +91,15 @@ def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
         rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=tuple(t.name for t in found)
     )
     return AdapterFile(lora, matrices)
+
+
+def base_of(folder: str | Path) -> str:
+    """The name or path of the model that an adapter is for. CheckpointError where it does not say."""
+    path = Path(folder) / CONFIG
+    base = read_json(path).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise CheckpointError(f"{path}: names no base model: give it with --model")
+    return base
 
 
 def _rank_and_alpha(path: Path, raw: dict[str, Any]) -> tuple[int, float]:

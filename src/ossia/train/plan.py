@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import psutil
 
 from ossia.model.config import ModelConfig
+from ossia.model.info import model_size, readable
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
 from ossia.train import activation, attention
 from ossia.train.chunked_loss import rows_at_a_time
 from ossia.train.frozen import block_bytes
-from ossia.train.lora import Lora, chosen
+from ossia.train.lora import chosen
+from ossia.train.processes import beside
+from ossia.train.recipe import Lora
 
 _TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments
 # Bytes that a block's backward pass holds at its height, counted from measured peaks
@@ -50,7 +53,7 @@ class Plan:
             (f"inputs of the blocks, {self.tokens:,} tokens", self.inputs), ("work space of a block or the loss", self.work),
             ("in all", self.total),
         )  # fmt: skip
-        return "\n".join(f"  {name:42} {size / 2**30:8.2f} GiB" for name, size in parts)
+        return "\n".join(f"  {name:42} {readable(size):>12}" for name, size in parts)
 
 
 def plan(
@@ -94,18 +97,31 @@ def check(made: Plan, config: ModelConfig, lora: Lora, free: int, **how: object)
         else "no batch would: train fewer weights or a lower rank, or take more processes"
     )
     raise MemoryError(
-        f"fine-tuning with batches of {made.tokens:,} tokens takes {made.total / 2**30:.2f} GiB and "
-        f"{free / 2**30:.2f} GiB are free: {remedy}\n{made}"
+        f"fine-tuning with batches of {made.tokens:,} tokens takes {readable(made.total)} and "
+        f"{readable(free)} are free: {remedy}"
     )
 
 
+def check_whole(config: ModelConfig, free: int) -> str:
+    """What training all weights takes, for a user to read. MemoryError where it is more than `free`."""
+    count = model_size(config).parameters
+    needed = count * _TRAINED_BYTES
+    said = f"all {count:,} parameters: {readable(needed)} with gradients and moments, activations not counted"
+    if needed > free:
+        raise MemoryError(
+            f"training {said}, and {readable(free)} are free: "
+            "[lora] in place of [sft] trains adapters over the checkpoint as it is stored"
+        )
+    return f"training {said}"
+
+
 def free_bytes(device: str) -> int:
-    """What the device has free now."""
+    """What the device has free now; a machine's memory is shared by the processes on it."""
     if device.startswith("cuda"):
         import torch
 
         return torch.cuda.mem_get_info(torch.device(device))[0]
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // beside()
 
 
 def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) -> int:

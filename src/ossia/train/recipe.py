@@ -215,15 +215,83 @@ class Reinforced:
             raise ValueError(f"want at least 1 of: {', '.join(small) or 'tasks, efforts'}; and a group of 2 or more")
 
 
+EVERYTHING = ("self_attn.*", "mlp.router", "mlp.experts.*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """Which weights get an adapter, and of what size; the keys of [lora] that say so.
+
+    rank: PEFT's r.
+    alpha: updates are scaled by alpha / rank.
+    dropout: of attention's and the router's inputs; experts have none.
+    targets: patterns of weights' names as Hugging Face has them, whole ("model.layers.3.self_attn.q_proj") or from any
+        dot on ("q_proj", "self_attn.*", "layers.1?.mlp.experts.*").
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = EVERYTHING
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"LoRA rank {self.rank} must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LoRA dropout {self.dropout} must be at least 0 and below 1")
+        if not self.alpha > 0:
+            raise ValueError(f"LoRA alpha {self.alpha} must be above 0")
+        if not self.targets:
+            raise ValueError("LoRA targets are empty: nothing would be trained")
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapted(Lora):
+    """[lora]: what [sft] does, through adapters, over a checkpoint that stays as it is stored. Lora's keys, and:
+
+    steps: updates of the adapters.
+    batch_tokens: the most tokens of a batch, and so of a sequence; memory grows with it.
+    accumulate: batches whose gradients make one update, over all processes together.
+    round_batches: batches whose sequences are sorted by length together.
+    precision: "bf16" or "f32", what is computed in; adapters and their moments are float32 always.
+    adapter: the folder of an adapter in PEFT's format to begin with; rank, alpha, dropout and targets are then its own.
+    data, optimizer, schedule: tables, each described above; the optimizer is AdamW.
+    """
+
+    data: tuple[Source, ...]
+    steps: int
+    batch_tokens: int = 2048
+    accumulate: int = 1
+    round_batches: int = 16
+    precision: Literal["bf16", "f32"] = "bf16"
+    adapter: str | None = None
+    optimizer: Optimizer = dataclasses.field(
+        default_factory=lambda: Optimizer(rate=2e-4, beta2=0.99, eps=1e-8, weight_decay=0.0)
+    )
+    schedule: Schedule = dataclasses.field(default_factory=lambda: Schedule(warmup=10, final=0.1))
+
+    def __post_init__(self) -> None:
+        Lora.__post_init__(self)
+        small = [n for n in ("steps", "batch_tokens", "accumulate", "round_batches") if getattr(self, n) < 1]
+        if small or not self.data:
+            raise ValueError(f"want at least 1 of: {', '.join(small) or 'data'}")
+        if self.optimizer.kind != "adamw":
+            raise ValueError('[lora.optimizer] knows kind = "adamw" alone: Muon is for whole matrices')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A whole file. Its stages run in the order pretrain, sft, rl, each from where the one before ended.
+    """A whole file. Its stages run in the order pretrain, sft, rl, each from where the one before ended; lora runs alone.
 
     seed: of first weights, data order and sampling.
     start: a checkpoint's folder or name to begin from; its tokenizer is used. Otherwise [model] and [vocabulary] are.
     model: ModelConfig's fields; vocab comes from the vocabulary, layers slide by turns unless said.
     device: "cpu" or "cuda"; "auto" takes a GPU where there is one.
-    vocabulary, keep, pretrain, sft, rl: tables, each described above.
+    vocabulary, keep, pretrain, sft, rl, lora: tables, each described above.
     """
 
     seed: int = 1
@@ -235,12 +303,16 @@ class Recipe:
     pretrain: Supervised | None = None
     sft: Supervised | None = None
     rl: Reinforced | None = None
+    lora: Adapted | None = None
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.model is not None and self.vocabulary is not None):
             raise ValueError("want either start, or both [model] and [vocabulary]")
-        if not (self.pretrain or self.sft or self.rl):
-            raise ValueError("want one stage at least: [pretrain], [sft] or [rl]")
+        stages = self.pretrain or self.sft or self.rl
+        if not (stages or self.lora):
+            raise ValueError("want one stage at least: [pretrain], [sft], [rl] or [lora]")
+        if self.lora and (stages or self.start is None):
+            raise ValueError("[lora] trains adapters over a checkpoint: it wants start, and no other stage beside it")
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -28,6 +28,7 @@ from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Effort
 from ossia.kernels import ops
 from ossia.model.transformer import load_transformer
+from ossia.rollout import Ask, Rollout, roll_out
 from ossia.tokenizer import Tokenizer
 from ossia.train.balance import balance_loss, router_figures
 from ossia.train.data import TrainBatch, by_length, pack
@@ -36,7 +37,6 @@ from ossia.train.loop import Stepped
 from ossia.train.network import Network, NetworkTensors, RecordingOps, Rounding
 from ossia.train.optim import Optimizers, share_at
 from ossia.train.recipe import Prices, Reinforced
-from ossia.train.rollout import Ask, Rollout, roll_out
 from ossia.train.sequences import NONE, Said, joined
 
 STOPS = ("<|return|>", "<|call|>", "<|endoftext|>")
@@ -139,7 +139,7 @@ class Reinforcement:
         settings = self._settings
         rng = random.Random(f"{self._seed}/{number}/sampling")
         asks = [self._ask(question, rng.getrandbits(48)) for question in questions for _ in range(settings.group)]
-        rollouts = roll_out(self._engine(), self._grammars, asks)
+        rollouts = roll_out(self._engine(), self._grammars, asks, masks=True)
         answers: list[Answer] = []
         for i, question in enumerate(questions):
             group = rollouts[i * settings.group : (i + 1) * settings.group]

@@ -1,6 +1,7 @@
 """A recipe from its file to a finished model: the stages one after the other, each exported as it ends.
 
-In: a TOML recipe and a folder. Out: OUT/STAGE with log, curves and states; OUT/STAGE/model and OUT/model to load.
+In: a TOML recipe and a folder. Out: OUT/STAGE with log, curves and states; OUT/STAGE/model and OUT/model to load, or,
+of [lora], OUT/adapter.
 It does not know what a stage learns or what the network computes.
 """
 
@@ -14,15 +15,21 @@ import torch
 
 from ossia.harmony.render import render
 from ossia.hub import find
+from ossia.loading import tokenizer_file
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
+from ossia.model.config import PRESETS, ModelConfig
 from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import Vocabulary as Learnt
 from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
-from ossia.train.data import Rounds
+from ossia.train.data import Batches, Rounds
+from ossia.train.finetune import finetune, fits
 from ossia.train.graded import tasks_of
 from ossia.train.loop import Loop, Work
 from ossia.train.network import Network, NetworkTensors
-from ossia.train.recipe import Recipe, Reinforced, Supervised, Vocabulary, read_recipe
+from ossia.train.peft_format import read_adapter
+from ossia.train.plan import check_whole, free_bytes
+from ossia.train.processes import Processes, asked
+from ossia.train.recipe import Adapted, Recipe, Reinforced, Supervised, Vocabulary, read_recipe
 from ossia.train.rl import Reinforcement
 from ossia.train.sequences import Conversation
 from ossia.train.sources import maker, open_stream
@@ -33,14 +40,18 @@ TOKENIZER = "tokenizer.json"
 
 
 def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
-    """Train, or go on training, and give the folder of the finished model, out/model.
+    """Train, or go on training, and give the folder of what came of it: out/model or, of [lora], out/adapter.
 
     skip_bad: leave out lines of data that cannot be read, and count them, instead of raising.
+    MemoryError, before it begins, where it will not fit.
     """
     recipe = read_recipe(recipe_path)
     keep_memory()
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(recipe_path, out / "recipe.toml")
+    if recipe.lora is not None:
+        return _adapt(recipe, recipe.lora, recipe_path, out, skip_bad)
+    if asked() > 1:
+        raise ValueError("several processes train [lora] alone: start this recipe without torchrun")
+    _begin(recipe_path, out)
     torch.manual_seed(recipe.seed)
     tokenizer, network = _beginning(recipe, out)
     network.to(_device(recipe))
@@ -57,21 +68,72 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
     return export(network, out / TOKENIZER, out / "model")
 
 
+def say_plan(recipe_path: Path) -> None:
+    """Print what a recipe trains and the memory it takes, and load nothing; MemoryError where it will not fit.
+
+    A published model's shape is known without its files.
+    """
+    recipe = read_recipe(recipe_path)
+    device = str(_device(recipe))
+    config, layout = recipe.model, "hf"
+    if recipe.start is not None:
+        name = recipe.start.rpartition("/")[2]
+        if name in PRESETS and not Path(recipe.start).is_dir():
+            config = ModelConfig.preset(name)
+        else:
+            checkpoint = open_checkpoint(find(recipe.start))
+            config, layout = checkpoint.config, checkpoint.layout
+    assert config is not None, "a recipe without start has a model"
+    if recipe.lora is None:
+        print(check_whole(config, free_bytes(device)))
+        return
+    adapter = recipe.lora.adapter
+    lora = read_adapter(recipe_path.parent / adapter, config).lora if adapter else recipe.lora
+    fits(config, lora, recipe.lora, Processes(device=device), print, layout)
+
+
+def _begin(recipe_path: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(recipe_path, out / "recipe.toml")
+
+
+def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_bad: bool) -> Path:
+    """[lora]: on this process, or on all that torchrun started."""
+    start = str(recipe.start)
+    folder = find(start)
+    checkpoint, tokenizer = open_checkpoint(folder), Tokenizer.from_file(_tokenizer_of(folder))
+    adapter = None if given.adapter is None else read_adapter(recipe_path.parent / given.adapter, checkpoint.config)
+    longest = min(given.batch_tokens, checkpoint.config.max_context)
+    stream = open_stream(
+        given.data, tokenizer, seed=recipe.seed, longest=longest, everything=False, skip_bad=skip_bad,
+        near=recipe_path.parent,
+    )  # fmt: skip
+    rounds = Rounds(stream, recipe.seed, given.batch_tokens, given.round_batches, strict=True)
+    processes = Processes.join(_device(recipe).type)
+    try:
+        if processes.leads:
+            _begin(recipe_path, out)
+        base = str(folder.resolve()) if Path(start).is_dir() else start
+        return finetune(
+            checkpoint, given, Batches(rounds), out,
+            seed=recipe.seed, keep=recipe.keep, processes=processes, base=base, adapter=adapter,
+        )  # fmt: skip
+    finally:
+        processes.leave()
+
+
 def _work(name: str, recipe: Recipe, network: Network, tokenizer: Tokenizer, skip_bad: bool, near: Path) -> Work:
     given: Supervised | Reinforced = getattr(recipe, name)
     if isinstance(given, Reinforced):
         tasks = [task for each in given.tasks for task in tasks_of(each)]
         return Reinforcement(network, tokenizer, tasks, given, recipe.seed)
+    longest = min(given.longest, network.config.max_context)
     stream = open_stream(
-        given.data,
-        tokenizer,
-        seed=recipe.seed,
-        longest=min(given.longest, network.config.max_context),
-        everything=name == "pretrain",
-        skip_bad=skip_bad,
+        given.data, tokenizer, seed=recipe.seed, longest=longest, everything=name == "pretrain", skip_bad=skip_bad,
         near=near,
-    )
-    return NextToken(network, Rounds(stream, recipe.seed, given.step_tokens, given.round_batches), given)
+    )  # fmt: skip
+    rounds = Rounds(stream, recipe.seed, given.step_tokens, given.round_batches)
+    return NextToken(network, Batches(rounds), given)
 
 
 def export(network: Network, tokenizer: Path, folder: Path) -> Path:
@@ -88,19 +150,27 @@ def export(network: Network, tokenizer: Path, folder: Path) -> Path:
 
 def _beginning(recipe: Recipe, out: Path) -> tuple[Tokenizer, Network]:
     """The run's vocabulary, learnt once and kept beside the stages, and its first weights; or a checkpoint's both."""
-    path = out / TOKENIZER
+    path, free = out / TOKENIZER, free_bytes(str(_device(recipe)))
     if recipe.start is not None:
         folder = find(recipe.start)
         checkpoint = open_checkpoint(folder)
-        shutil.copyfile(folder / TOKENIZER, path)
+        print(check_whole(checkpoint.config, free), flush=True)
+        shutil.copyfile(_tokenizer_of(folder), path)
         network = Network(checkpoint.config, recipe.seed)
         network.take(checkpoint)
         return Tokenizer.from_file(path), network
     assert recipe.model is not None, "a recipe without start has a model"
     assert recipe.vocabulary is not None, "and a vocabulary"
+    print(check_whole(recipe.model, free), flush=True)
     if not path.exists():
         write_tokenizer_json(path, _vocabulary(recipe.vocabulary, recipe.seed))
     return Tokenizer.from_file(path), Network(recipe.model, recipe.seed)
+
+
+def _tokenizer_of(folder: Path) -> Path:
+    if path := tokenizer_file(folder):
+        return path
+    raise FileNotFoundError(f"{folder} has no {TOKENIZER}, so no conversation can be read: put one beside the weights")
 
 
 def _vocabulary(given: Vocabulary, seed: int) -> Learnt:

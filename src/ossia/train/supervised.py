@@ -1,6 +1,6 @@
 """Next-token loss: pre-training and supervised fine-tuning, a step at a time.
 
-In: a network, rounds of batches, a stage's settings. Out: a `Work` for the loop.
+In: a network, batches, a stage's settings. Out: a `Work` for the loop.
 It does not know where data comes from, states or logs.
 """
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ossia.train.balance import balance_loss, router_figures
-from ossia.train.data import Rounds, TrainBatch
+from ossia.train.data import Batches, TrainBatch
 from ossia.train.functions import Means
 from ossia.train.loop import Stepped
 from ossia.train.network import Network, RecordingOps
@@ -23,18 +23,16 @@ from ossia.train.steps import EAGER, compiled
 class NextToken:
     """A `Work`: cross-entropy of the targets, plus the experts' balance. A step takes `accumulate` batches as one."""
 
-    def __init__(self, network: Network, rounds: Rounds, settings: Supervised) -> None:
-        self._network, self._rounds, self._settings = network, rounds, settings
+    def __init__(self, network: Network, batches: Batches, settings: Supervised) -> None:
+        self._network, self._batches, self._settings = network, batches, settings
         self.steps = settings.steps
         dtype = torch.bfloat16 if is_bf16(settings.precision, network.device) else torch.float32
         self._means = Means(dtype, compiled() if settings.compile else EAGER)
         self.optimizers = Optimizers(network.named(), settings.optimizer)
-        self._round: list[TrainBatch] = []
-        self._began, self._place = list(rounds.stream.position), 0
 
     def step(self, number: int, report: bool) -> Stepped:
         settings = self._settings
-        batches = [self._next() for _ in range(settings.accumulate)]
+        batches = [self._batches.next() for _ in range(settings.accumulate)]
         targets = sum(len(each.targets_R) for each in batches)
         loss, ops = torch.zeros((), device=self._network.device), RecordingOps()
         for each in batches:
@@ -49,27 +47,18 @@ class NextToken:
         if not report:
             return Stepped(rows, {})
         own = {"loss": loss.item(), "norm": norm.item(), "rate": settings.optimizer.rate * share}
-        return Stepped(rows, own | router_figures(ops.routings) | {"left_out": self._rounds.stream.left_out})
+        return Stepped(rows, own | router_figures(ops.routings) | {"left_out": self._batches.left_out})
 
     def position(self) -> Any:
-        return {"began": self._began, "place": self._place}
+        return self._batches.position()
 
     def go_to(self, position: Any) -> None:
-        self._rounds.stream.position = list(position["began"])
-        self._began, self._place = list(position["began"]), position["place"]
-        self._round = self._rounds.next() if self._place else []
+        self._batches.go_to(position)
 
     def _loss(self, ops: RecordingOps, given: TrainBatch) -> Tensor:
         """The sum over the targets."""
         logits_RV = self._network.transformer(ops, self._settings.rounding).forward(given.batch)
         return F.cross_entropy(logits_RV, torch.from_numpy(given.targets_R).to(logits_RV.device), reduction="sum")
-
-    def _next(self) -> TrainBatch:
-        if self._place >= len(self._round):
-            self._began, self._place = list(self._rounds.stream.position), 0
-            self._round = self._rounds.next()
-        self._place += 1
-        return self._round[self._place - 1]
 
 
 def is_bf16(precision: str, device: torch.device) -> bool:

@@ -27,7 +27,8 @@ from ossia.train.activation import lean_swiglu
 from ossia.train.attention import packed_attention
 from ossia.train.chunked_loss import row_losses
 from ossia.train.frozen import DenseWeight, Frozen, PackedWeight, Update, grouped_linear
-from ossia.train.lora import Adapter, Lora, Target, chosen
+from ossia.train.lora import Adapter, Target, chosen
+from ossia.train.recipe import Lora
 
 
 class TuneBatch(Protocol):

@@ -1,0 +1,75 @@
+"""This process among those that torchrun started, and what they decide together.
+
+In: torchrun's environment. Out: a rank, a device, a mesh to shard over.
+It does not know what is trained.
+"""
+
+import os
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+
+class Processes(NamedTuple):
+    """`mesh` is None where this process is alone; `device` is its own."""
+
+    rank: int = 0
+    size: int = 1
+    mesh: DeviceMesh | None = None
+    device: str = "cpu"
+
+    @staticmethod
+    def join(kind: str) -> "Processes":
+        """Join the others if torchrun started this process, else be alone; on a device of this kind."""
+        size = asked()
+        if size == 1:
+            return Processes(device=kind)
+        device = kind
+        if kind == "cuda":
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            if local >= torch.cuda.device_count():
+                raise ValueError(f"process {local} has no GPU of its own: torch sees {torch.cuda.device_count()}")
+            device = f"cuda:{local}"
+            torch.cuda.set_device(local)
+        mesh = init_device_mesh(kind, (size,))
+        return Processes(dist.get_rank(), size, mesh, device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one writes and speaks for all."""
+        return self.rank == 0
+
+    def most(self, value: int) -> int:
+        """The largest of all processes' values."""
+        if self.mesh is None:
+            return value
+        found = torch.tensor(value, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def add(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of all processes' values."""
+        if self.mesh is not None:
+            dist.all_reduce(value)
+        return value
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.mesh is not None:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.mesh is not None:
+            dist.destroy_process_group()
+
+
+def asked() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def beside() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
