@@ -188,6 +188,7 @@ class Reinforced:
     most_gap: training stops when trainer and engine differ by more in their mean log-probability of a sampled token.
     step_tokens: rows of one batch, about.
     balance: weight of the experts' load-balancing loss.
+    precision, compile: as in [sft], of what is learnt; rollouts, and the look at the gap, are in the engine's float32.
     prices, optimizer, schedule: tables, each described above.
     """
 
@@ -205,6 +206,8 @@ class Reinforced:
     most_gap: float = 0.02
     step_tokens: int = 6000
     balance: float = 0.0
+    precision: Literal["auto", "bf16", "f32"] = "auto"
+    compile: bool = False
     prices: Prices = dataclasses.field(default_factory=Prices)
     optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(rate=1e-4, weight_decay=0.0))
     schedule: Schedule = dataclasses.field(default_factory=lambda: Schedule(shape="constant", warmup=5))

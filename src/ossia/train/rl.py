@@ -5,7 +5,7 @@ It does not know what a task asks, states or logs.
 
 Rollouts are drawn at temperature 1, under the masks of inference, by an engine that holds the weights of this very step;
 the trainer computes with the same weights, rounded as they are stored. So their log-probabilities agree but for the order
-of sums, and training stops where they do not.
+of sums; a batch of every step is looked at, in float32, and training stops where they do not.
 Sources: Shao et al., GRPO, arXiv:2402.03300; Yu et al., DAPO, arXiv:2503.14476 (loss by token, clip higher);
 Liu et al., Dr. GRPO, arXiv:2503.20783 (no division by the deviation).
 """
@@ -38,6 +38,7 @@ from ossia.train.network import Network, NetworkTensors, RecordingOps, Rounding
 from ossia.train.optim import Optimizers, share_at
 from ossia.train.recipe import Prices, Reinforced
 from ossia.train.sequences import NONE, Said, joined
+from ossia.train.supervised import means_of
 
 STOPS = ("<|return|>", "<|call|>", "<|endoftext|>")
 ENGINE_ROWS = 2048  # a step's
@@ -108,6 +109,7 @@ class Reinforcement:
         self._grammars = Grammars(tokenizer, network.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
         self.steps = settings.steps
+        self._means = means_of(settings.precision, settings.compile, network.device)
         self.optimizers = Optimizers(network.named(), settings.optimizer)
 
     def step(self, number: int, report: bool) -> Stepped:
@@ -121,9 +123,7 @@ class Reinforcement:
         if batches:
             random.Random(f"{self._seed}/{number}/order").shuffle(batches)
             if report:
-                with torch.no_grad():
-                    unrounded = self._policy(batches[0], RecordingOps(str(self._network.device)), "none")
-                figures["gap_unrounded"] = _apart(unrounded, batches[0])[0]
+                figures["gap_unrounded"] = self._gap(batches[0], "none")[0]
             figures |= self._learn(batches, number)
         return Stepped(rows, figures if report else {})
 
@@ -190,19 +190,22 @@ class Reinforcement:
     def _learn(self, batches: list["_Batch"], number: int) -> dict[str, float]:
         """One pass over the batches, in `updates` parts; all old log-probabilities are of the weights that sampled."""
         settings, ratios = self._settings, list[Tensor]()
-        gaps = [self._remember(batch) for batch in batches]
-        gap = float(np.average([mean for mean, _ in gaps], weights=[len(each.packed.targets_R) for each in batches]))
+        gap, most = self._gap(batches[0], "stored")
         if gap > settings.most_gap:
             raise GapError(
                 f"trainer and engine differ by {gap:.2g} in the mean log-probability of a sampled token, more than "
                 f"most_gap = {settings.most_gap}: the engine does not hold the weights that are trained"
             )
+        if settings.updates > 1:
+            for batch in batches:
+                with torch.no_grad():
+                    batch.old_R = self._policy(batch, self._recording(), "stored").masked_R
         loss, figures, norm = 0.0, dict[str, float](), torch.zeros(())
         parts = list(_parts(batches, settings.updates))
         for part in parts:
             tokens = sum(len(each.packed.targets_R) for each in part)
             for batch in part:
-                recording = RecordingOps(str(self._network.device))
+                recording = self._recording()
                 objective, ratio_R = self._objective(batch, recording)
                 share = len(batch.packed.targets_R) / tokens
                 (settings.balance * share * balance_loss(recording.routings) - objective / tokens).backward()
@@ -213,22 +216,25 @@ class Reinforcement:
         ratio = torch.cat(ratios)
         clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float().mean()
         return figures | {
-            "loss": loss, "norm": float(norm), "gap": gap, "gap_most": max(most for _, most in gaps),
-            "ratio": float(ratio.mean()), "clipped": float(clipped),
+            "loss": loss, "norm": float(norm), "gap": gap, "gap_most": most, "ratio": float(ratio.mean()),
+            "clipped": float(clipped),
         }  # fmt: skip
 
-    def _remember(self, batch: "_Batch") -> tuple[float, float]:
-        """Note the policy that sampled: the engine's own log-probabilities, among what the masks allowed. Gives the gap."""
+    def _recording(self) -> RecordingOps:
+        return RecordingOps(str(self._network.device), self._means)
+
+    def _gap(self, batch: "_Batch", rounding: Rounding) -> tuple[float, float]:
+        """The mean and the largest distance from the engine's log-probabilities, in float32 as the engine computes."""
         with torch.no_grad():
-            policy = self._policy(batch, RecordingOps(str(self._network.device)), "stored")
-        batch.old_R = batch.engine_R + (policy.masked_R - policy.free_R)
-        return _apart(policy, batch)
+            policy = self._policy(batch, RecordingOps(str(self._network.device)), rounding)
+        apart_R = (policy.free_R - batch.engine_R).abs()
+        return float(apart_R.mean()), float(apart_R.max())
 
     def _objective(self, batch: "_Batch", recording: RecordingOps) -> tuple[Tensor, Tensor]:
         """The clipped objective's sum over the tokens, and each token's importance ratio."""
         settings = self._settings
         policy = self._policy(batch, recording, "stored")
-        ratio_R = torch.exp(policy.masked_R - batch.old_R)
+        ratio_R = torch.exp(policy.masked_R - (policy.masked_R.detach() if batch.old_R is None else batch.old_R))
         over_R = batch.advantages_R
         held_R = ratio_R.clamp(1 - settings.clip_low, 1 + settings.clip_high)
         return torch.minimum(ratio_R * over_R, held_R * over_R).sum(), ratio_R.detach()
@@ -242,21 +248,18 @@ class Reinforcement:
         return Policy(chosen_R - logits_RV.logsumexp(-1), chosen_R - masked_RV.logsumexp(-1))
 
 
-def _apart(policy: Policy, batch: "_Batch") -> tuple[float, float]:
-    """The mean and the largest distance from the engine's log-probabilities."""
-    apart_R = (policy.free_R - batch.engine_R).abs()
-    return float(apart_R.mean()), float(apart_R.max())
-
-
 class _Batch:
-    """Lessons packed, with what belongs to each target; `old_R` is noted before the weights change."""
+    """Lessons packed, with what belongs to each target.
+
+    old_R: the policy that sampled, noted before the weights change; None where they have not when it is learnt from.
+    """
 
     def __init__(self, lessons: Several[Lesson], device: torch.device) -> None:
         self.packed: TrainBatch = pack(lessons)
         self.engine_R = torch.tensor([value for each in lessons for value in each.logprobs], device=device)
         self.advantages_R = torch.tensor([each.advantage for each in lessons for _ in each.logprobs], device=device)
         self._masks = [mask for each in lessons for mask in each.masks]
-        self.old_R = torch.empty(0)
+        self.old_R: Tensor | None = None
 
     def allowed(self, vocab: int) -> Tensor:
         """[R, V]: what each target could have been."""

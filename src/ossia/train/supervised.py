@@ -26,8 +26,7 @@ class NextToken:
     def __init__(self, network: Network, batches: Batches, settings: Supervised) -> None:
         self._network, self._batches, self._settings = network, batches, settings
         self.steps = settings.steps
-        dtype = torch.bfloat16 if is_bf16(settings.precision, network.device) else torch.float32
-        self._means = Means(dtype, compiled() if settings.compile else EAGER)
+        self._means = means_of(settings.precision, settings.compile, network.device)
         self.optimizers = Optimizers(network.named(), settings.optimizer)
 
     def step(self, number: int, report: bool) -> Stepped:
@@ -59,6 +58,11 @@ class NextToken:
         """The sum over the targets."""
         logits_RV = self._network.transformer(ops, self._settings.rounding).forward(given.batch)
         return F.cross_entropy(logits_RV, torch.from_numpy(given.targets_R).to(logits_RV.device), reduction="sum")
+
+
+def means_of(precision: str, fused: bool, device: torch.device) -> Means:
+    dtype = torch.bfloat16 if is_bf16(precision, device) else torch.float32
+    return Means(dtype, compiled() if fused else EAGER)
 
 
 def is_bf16(precision: str, device: torch.device) -> bool:
