@@ -166,7 +166,7 @@ class Passes:
             *(np.ascontiguousarray(table) for table in tables),
             sampled_R=np.array(wanted, np.int32),
         )
-        self._transformer.ops.host(self._transformer.forward(batch, self._cache))
+        self._transformer.ops.wait(self._transformer.forward(batch, self._cache))
 
 
 def _table(lengths: Sequence[int], ring: int) -> tuple[NDArray[np.int32], int]:

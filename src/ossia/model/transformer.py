@@ -47,6 +47,10 @@ class Transformer:
 
     def forward(self, batch: Batch, cache: list[Any] | None = None) -> Any:
         """Logits [R, V] of the batch's sampled rows. Without a cache each sequence sees its own rows only."""
+        return self.ops.run(lambda held: self._page(held, cache), batch, cache)
+
+    def _page(self, batch: Any, cache: list[Any] | None) -> Any:
+        """`batch`: a `Batch`, or what the backend made of it."""
         c, w, ops = self.config, self.weights, self.ops
         x_TD = ops.embed(batch.tokens_T, w.embedding)
         for i, layer in enumerate(w.layers):
