@@ -1,0 +1,69 @@
+"""What every Triton kernel here is made of: a dot in fixed order, a sum in fixed order, tensors put on the device.
+
+In: tiles in registers; host arrays. Out: tiles; device tensors.
+It does not know weights' formats or what a layer is.
+
+A row's bits must not depend on the rows beside it. So every sum over a width is taken in an order that no tile size
+changes: products in ascending steps of the tensor instruction, squares in `LANES` lanes that meet in a fixed tree.
+Nothing is contracted to a fused multiply-add but where `tl.fma` says so (`enable_fp_fusion=False` at each launch).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ossia.kernels import HostArray
+
+INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def dot(a, b, acc):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
+    """acc + a @ b, bfloat16 in and float32 out. The interpreter's own dot takes bfloat16 for the integers of its bits."""
+    if INTERPRETED:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+    return tl.dot(a, b, acc)
+
+
+@triton.jit
+def to_bf16(x):  # noqa: ANN001, ANN201
+    """float32 to the nearest bfloat16, ties to even; the interpreter would cut the bits off."""
+    if INTERPRETED:
+        bits = x.to(tl.uint32, bitcast=True)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+        return tl.where(x == x, rounded, x.to(tl.bfloat16))
+    return x.to(tl.bfloat16)
+
+
+@triton.jit
+def column_sums(x, LANES: tl.constexpr, COLUMNS: tl.constexpr):  # noqa: ANN001, ANN201
+    """[LANES, COLUMNS] -> [COLUMNS]: neighbours are added, then neighbouring sums, whatever the layout in registers."""
+    lanes: tl.constexpr = LANES
+    while lanes > 1:
+        lanes: tl.constexpr = lanes // 2
+        even, odd = tl.split(tl.permute(tl.reshape(x, (lanes, 2, COLUMNS)), (0, 2, 1)))
+        x = even + odd
+    return tl.reshape(x, (COLUMNS,))
+
+
+def on_device(host: HostArray, device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """A host tensor, its bits read as they are meant, in `dtype` on the device."""
+    return bits_on_device(host, device).to(dtype)
+
+
+def bits_on_device(host: Any, device: torch.device | str) -> Tensor:
+    """The same numbers on the device; uint16 is bfloat16. A read-only map is copied once: torch takes no other."""
+    whole = np.ascontiguousarray(host)
+    if not whole.flags.writeable:
+        whole = whole.copy()
+    tensor = torch.from_numpy(whole)
+    return (tensor.view(torch.bfloat16) if whole.dtype == np.uint16 else tensor).to(device)
+
+
+def power_of_two(count: int) -> int:
+    """The least power of two that is not below `count`."""
+    return 1 << max(0, count - 1).bit_length()
