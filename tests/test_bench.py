@@ -24,7 +24,6 @@ from ossia.bench.machine import available_bytes, peak_rss_bytes, rss_bytes, this
 from ossia.bench.measure import measure, spread
 from ossia.bench.passes import (
     SHORT_PROMPT,
-    STEP_TOKENS,
     Case,
     Passes,
     _table,
@@ -35,6 +34,7 @@ from ossia.bench.passes import (
 from ossia.bench.probes import Rates
 from ossia.bench.report import as_json, as_text
 from ossia.bench.subject import Choice, check_memory, load_subject
+from ossia.engine.plan import HOST_STEP
 from ossia.kernels import BLOCK, Batch
 from ossia.model.config import ModelConfig
 from tests.test_cli import ossia
@@ -181,7 +181,7 @@ def test_a_case_computes_what_it_says_however_often(subject):
             rows = range(case.rows)
             whole = np.stack([alone(subject.transformer, passes._tokens_SN[row, : case.end]) for row in rows])
             np.testing.assert_allclose(listening.logits, whole, rtol=1e-4, atol=1e-4)
-    assert max(len(batch.tokens_T) for batch in listening.batches) == STEP_TOKENS
+    assert max(len(batch.tokens_T) for batch in listening.batches) == HOST_STEP
     assert all(batch.blocks_SB.shape[1] * BLOCK >= batch.positions_T.max() for batch in listening.batches)
 
 

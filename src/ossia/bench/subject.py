@@ -14,7 +14,7 @@ from ossia.bench.counts import Formats, formats_of, weight_bytes
 from ossia.bench.machine import available_bytes
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
-from ossia.engine.plan import RESERVE, plan_card, work_bytes
+from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
 from ossia.hub import find
 from ossia.kernels import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, ops
 from ossia.model.checkpoint import open_checkpoint
@@ -23,7 +23,6 @@ from ossia.model.synthetic import RandomTensors
 from ossia.model.transformer import Transformer, load_transformer
 
 Progress = Callable[[int, int], None]
-STEP_TOKENS = 512  # of a prompt, as the engine's steps
 _GIB = 1 << 30
 _WORKING_BYTES = _GIB  # the unembedding while it is packed, activations, the interpreter
 
@@ -142,7 +141,7 @@ def plain_engine(transformer: Transformer, tokens: int) -> Engine:
     """An engine with a cache for so many tokens that reuses no prefix and guesses no token ahead."""
     sizes = transformer.cache_bytes
     # the sliding layers' share is small, but for short contexts it is as large as the others'
-    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + STEP_TOKENS // BLOCK * sizes.window
+    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + usual_step(transformer.ops) // BLOCK * sizes.window
     return Engine(transformer, cache_bytes=held, prefix_bytes=0, speculate=False)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.drawing import Ask, Rows
-from ossia.engine.plan import STEP_TOKENS, room_for_cache
+from ossia.engine.plan import most_running, room_for_cache, usual_step
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import Model, Runner
 from ossia.engine.scheduler import Chunk, Request, Scheduler
@@ -44,7 +44,7 @@ class Stats(NamedTuple):
 
 
 class Engine:
-    """Runs requests over one model, at most `step_tokens` rows a step.
+    """Runs requests over one model, at most `step_tokens` rows a step; None for what suits the backend.
 
     cache_bytes: of all keys and values; None for what the model's whole context takes (on a CPU, memory is used only as
     it fills; on a card, as much of it as fits beside the weights). prefix_bytes: how much of that may be kept for prompts
@@ -59,9 +59,10 @@ class Engine:
         *,
         cache_bytes: int | None = None,
         prefix_bytes: int = 1 << 30,
-        step_tokens: int = STEP_TOKENS,
+        step_tokens: int | None = None,
         speculate: bool = True,
     ) -> None:
+        step_tokens = usual_step(model.ops) if step_tokens is None else step_tokens
         if step_tokens < 1 or prefix_bytes < 0:
             raise ValueError("want step_tokens of at least 1 and prefix_bytes of at least 0")
         c = self._config = model.config
@@ -69,7 +70,7 @@ class Engine:
         self._cache = PagedCache.sized(
             model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes, room
         )
-        self._scheduler = Scheduler(self._cache, step_tokens, speculate)
+        self._scheduler = Scheduler(self._cache, step_tokens, speculate, most_running(model.ops))
         self._runner = Runner(model, self._cache.full.count, self._cache.window.count)
         self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
         self._stepper: int | None = None  # the thread that computes

@@ -9,11 +9,11 @@ Keys and values come last: they get what the others leave, and the context follo
 from dataclasses import dataclass
 
 from ossia.engine.cache import PagedCache
-from ossia.kernels import CacheBytes, Dense, KeyValues
+from ossia.kernels import CacheBytes, Dense, KeyValues, Ops
 from ossia.kernels.triton.sizes import BF16, F32, MOST_ROWS, cache_bytes, dense_bytes, expert_bytes
 from ossia.model.config import ModelConfig
 
-STEP_TOKENS = 512  # rows of a step, as the engine has them unless told
+HOST_STEP, CARD_STEP = 512, 2048  # rows of a step unless told: on a card fewer leave its arithmetic idle
 LEAST_CONTEXT = 4096  # with less than this a model is of little use
 RESERVE = (
     384 << 20
@@ -51,7 +51,7 @@ class Plan:
 
 
 def plan_card(
-    config: ModelConfig, dense: Dense, kv: KeyValues, free: int, *, mxfp4: bool = True, step_tokens: int = STEP_TOKENS
+    config: ModelConfig, dense: Dense, kv: KeyValues, free: int, *, mxfp4: bool = True, step_tokens: int = CARD_STEP
 ) -> Plan:
     """ValueError, with the numbers and what would help, where weights and a short context do not fit."""
     weights, work = weight_bytes(config, dense, mxfp4), work_bytes(config, step_tokens)
@@ -71,9 +71,19 @@ def plan_card(
     return Plan(free, weights, work, RESERVE, block, whole, min(context, config.max_context), config.max_context)
 
 
-def room_for_cache(config: ModelConfig, free: int | None, step_tokens: int = STEP_TOKENS) -> int | None:
+def room_for_cache(config: ModelConfig, free: int | None, step_tokens: int = CARD_STEP) -> int | None:
     """What keys and values may take of memory that is free beside loaded weights; None where nothing limits them."""
     return None if free is None else max(0, free - work_bytes(config, step_tokens) - RESERVE)
+
+
+def usual_step(ops: Ops) -> int:
+    """Rows of a step for this backend."""
+    return HOST_STEP if ops.free_bytes() is None else CARD_STEP
+
+
+def most_running(ops: Ops) -> int | None:
+    """Requests that may run at a time: logits take memory, which on a card was planned; elsewhere as many as the cache holds."""
+    return None if ops.free_bytes() is None else MOST_ROWS
 
 
 def weight_bytes(c: ModelConfig, dense: Dense, mxfp4: bool = True) -> int:
@@ -91,11 +101,11 @@ def largest_bytes(c: ModelConfig, dense: Dense, mxfp4: bool = True) -> int:
     return max(c.vocab * c.hidden * BF16, expert_bytes(c.experts, 2 * c.intermediate, c.hidden, mxfp4))
 
 
-def work_bytes(c: ModelConfig, step_tokens: int = STEP_TOKENS) -> int:
+def work_bytes(c: ModelConfig, step_tokens: int = CARD_STEP) -> int:
     """Activations of a step, attention's partial sums, logits of as many rows as can be sampled at once."""
     row = c.hidden * (F32 + 2 * BF16) + (_qkv_rows(c) + c.heads * c.head_dim) * BF16
     row += c.experts_per_token * (c.intermediate * BF16 + c.hidden * F32)
-    return step_tokens * row + (step_tokens + MOST_ROWS) * c.vocab * F32 + _PARTIALS
+    return step_tokens * row + 2 * MOST_ROWS * c.vocab * F32 + _PARTIALS  # logits of a graph, and of a step without one
 
 
 def _qkv_rows(c: ModelConfig) -> int:

@@ -10,13 +10,13 @@ Nothing is contracted to a fused multiply-add but where `tl.fma` says so (`enabl
 
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ossia.kernels import HostArray
+from ossia.kernels.triton.upload import upload
 
 INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
@@ -56,12 +56,8 @@ def on_device(host: HostArray, device: torch.device | str, dtype: torch.dtype = 
 
 
 def bits_on_device(host: Any, device: torch.device | str) -> Tensor:
-    """The same numbers on the device; uint16 is bfloat16. A read-only map is copied once: torch takes no other."""
-    whole = np.ascontiguousarray(host)
-    if not whole.flags.writeable:
-        whole = whole.copy()
-    tensor = torch.from_numpy(whole)
-    return (tensor.view(torch.bfloat16) if whole.dtype == np.uint16 else tensor).to(device)
+    """The same numbers on the device; uint16 is bfloat16."""
+    return upload(host, device)
 
 
 def power_of_two(count: int) -> int:
