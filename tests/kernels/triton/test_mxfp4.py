@@ -75,30 +75,27 @@ def test_a_scale_that_is_nan_is_refused():
         pack_mxfp4(weight, False, "cpu")
 
 
-def run_ptx(word: int, field: int) -> list[float]:
-    """The eight bfloat16 of a word, by the instructions of UNPACK."""
-    registers = {"$4": word, "$5": field * 0x00800080}
+def halves(register: np.ndarray) -> np.ndarray:
+    """The two bfloat16 of each 32 bits."""
+    return np.stack([register << 16, register & 0xFFFF0000], axis=-1).view(np.float32)
 
-    def value(name: str) -> int:
-        return registers[name] if name in registers else int(name, 0)
 
-    def pair(a: int, b: int) -> int:
-        halves = [np.array([x & 0xFFFF, x >> 16], np.uint32) << 16 for x in (a, b)]
-        product = halves[0].view(np.float32) * halves[1].view(np.float32)
-        return int(product.view(np.uint32)[0] >> 16 | product.view(np.uint32)[1] & 0xFFFF0000)
-
-    for line in re.findall(r"^\s+(\w[\w.]*) ([^;]*);", UNPACK.value, re.M):
-        name, operands = line[0], [part.strip() for part in line[1].split(",")]
-        target, *sources = operands
+def run_ptx(words: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """The eight bfloat16 of each word, by the instructions of UNPACK."""
+    registers = {"$4": words, "$5": fields * np.uint32(0x00800080)}
+    plain = {"and.b32": np.bitwise_and, "or.b32": np.bitwise_or, "shl.b32": np.left_shift, "shr.u32": np.right_shift}
+    for name, line in re.findall(r"^\s+(\w[\w.]*) ([^;]*);", UNPACK.value, re.M):
+        target, *sources = [part.strip() for part in line.split(",")]
+        if name == ".reg":
+            continue
+        values = [registers[s] if s in registers else np.full(len(words), int(s, 0), np.uint32) for s in sources]
         if name == "fma.rn.bf16x2":
-            assert value(sources[2]) == 0x80008000
-            registers[target] = pair(value(sources[0]), value(sources[1]))
-        elif name != ".reg":
-            a, b = (*map(value, sources), 0)[:2]
-            result = {"mov.b32": a, "and.b32": a & b, "or.b32": a | b, "shl.b32": a << b, "shr.u32": a >> b}[name]
-            registers[target] = result & 0xFFFFFFFF
-    bits = np.array([[registers[f"${i}"] & 0xFFFF, registers[f"${i}"] >> 16] for i in range(4)], np.uint32) << 16
-    return bits.view(np.float32).reshape(-1).tolist()
+            assert (values[2] == 0x80008000).all()
+            product = (halves(values[0]) * halves(values[1])).view(np.uint32)
+            registers[target] = product[:, 0] >> 16 | product[:, 1] & 0xFFFF0000
+        else:
+            registers[target] = values[0] if name == "mov.b32" else plain[name](*values)
+    return np.concatenate([halves(registers[f"${i}"]) for i in range(4)], axis=1)
 
 
 def test_the_ptx_says_what_the_interpreted_decoder_says():
@@ -106,11 +103,8 @@ def test_the_ptx_says_what_the_interpreted_decoder_says():
     rng = np.random.default_rng(0)
     nibbles = np.concatenate([np.full((16, 32), np.arange(16)[:, None]), rng.integers(0, 16, (48, 32))]).astype(np.uint8)
     scales = rng.integers(90, 129, (1, 64, 1), dtype=np.uint8)
-    blocks = (nibbles[:, 0::2] | nibbles[:, 1::2] << 4)[None, :, None, :]
-    packed = pack_mxfp4(Mxfp4(blocks, scales), False, "cpu")
-    words = packed.bytes_.numpy().reshape(64, 16).view(np.uint32)
-    for row, (four, byte) in enumerate(zip(words, scales.reshape(-1))):
-        truth = np.ldexp(E2M1[nibbles[row]], int(byte) - 127)
-        for i, word in enumerate(four):
-            found = run_ptx(int(word), int(byte) + 126)
-            assert found == [*truth[4 * i : 4 * i + 4], *truth[16 + 4 * i : 20 + 4 * i]]
+    packed = pack_mxfp4(Mxfp4((nibbles[:, 0::2] | nibbles[:, 1::2] << 4)[None, :, None], scales), False, "cpu")
+    fields = np.repeat(scales.reshape(-1).astype(np.uint32) + np.uint32(126), 4)
+    found = run_ptx(packed.bytes_.numpy().reshape(-1).view(np.uint32), fields).reshape(64, 4, 2, 4)
+    truth = np.ldexp(E2M1[nibbles], scales[0].astype(int) - 127).reshape(64, 2, 4, 4).swapaxes(1, 2)
+    assert np.array_equal(found, truth)
