@@ -1,0 +1,112 @@
+"""Keys and values on their way to the paged cache, in Triton: RoPE, and e4m3 with a power of two for each key.
+
+In: rows of the fused projection, and the place in the cache that each goes to. Out: the cache's bytes.
+It does not know who attends to what.
+
+e4m3 (FP8): a key's lanes share the least power of two that brings the largest to 448 or less, and so do a value's; its
+exponent, biased as float32's, is a byte beside. Encoding is integer arithmetic, alike on every card.
+"""
+
+import triton
+import triton.language as tl
+
+from ossia.kernels import BLOCK as _BLOCK
+from ossia.kernels.triton.tiles import to_bf16
+
+BLOCK: tl.constexpr = tl.constexpr(_BLOCK)
+BF16, FP8, FP8_BY_HAND = 0, 1, 2  # how a cache is kept and read; by hand: before 8.9, and on AMD, no instruction widens
+
+
+@triton.jit
+def rotation(position, lane, inverse, concentration):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
+    """Cosine and sine of a position's angles, in the order and precision of the reference."""
+    angle = position.to(tl.float32) * tl.load(inverse + lane)
+    return tl.cos(angle) * concentration, tl.sin(angle) * concentration
+
+
+@triton.jit
+def exponent_of(x_low, x_high):  # noqa: ANN001, ANN201
+    """[N, lanes] twice -> [N, 1]: biased exponent of the least power of two p with |x| <= 448 p."""
+    most = tl.maximum(tl.max(tl.abs(x_low), axis=1), tl.max(tl.abs(x_high), axis=1))
+    bits = (most * (1.0 / 448.0)).to(tl.int32, bitcast=True)
+    return tl.minimum(tl.maximum((bits + 0x7FFFFF) >> 23, 1), 253)[:, None]
+
+
+@triton.jit
+def power(exponent):  # noqa: ANN001, ANN201
+    return (exponent << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def to_e4m3(x):  # noqa: ANN001, ANN201
+    """float32 to the nearest e4m3 code, ties to even; beyond 448 it stays 448."""
+    bits = x.to(tl.int32, bitcast=True)
+    size = bits & 0x7FFFFFFF
+    normal = ((size + 0x7FFFF + ((size >> 20) & 1)) >> 20) - (120 << 3)
+    # below 2^-6 codes are 2^-9 apart, as floats are next to 2^14
+    small = (size.to(tl.float32, bitcast=True) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000
+    code = tl.minimum(tl.where(size < 0x3C800000, small, normal), 0x7E)
+    return (code | ((bits >> 24) & 0x80)).to(tl.uint8)
+
+
+@triton.jit
+def keep_half(x, data, at, lane, exponent, inside, KIND: tl.constexpr, D: tl.constexpr):  # noqa: ANN001, ANN201
+    """Lanes [N, lanes] of keys or values, to the cache's rows `at` [N, 1]."""
+    if KIND == 0:
+        tl.store(data + at * D + lane, to_bf16(x), mask=inside)
+    else:
+        tl.store(data + at * D + lane, to_e4m3(x * power(254 - exponent)), mask=inside)
+
+
+@triton.jit
+def keep_row(
+    row, group, position, slot, keys, values, key_scales, value_scales, inverse, concentration,
+    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
+):  # fmt: skip # noqa: ANN001, ANN201
+    """One row's keys (turned to its position) and values, of `group` [N], into the cache's slot; below 0 nowhere."""
+    HALF: tl.constexpr = D // 2
+    lane = tl.arange(0, HALF)[None, :]
+    inside = group[:, None] < tl.where(slot >= 0, GROUPS, 0)
+    at = ((slot // BLOCK).to(tl.int64) * GROUPS + group[:, None]) * BLOCK + slot % BLOCK
+    key = row + (HEADS + group[:, None]) * D + lane
+    low = tl.load(key, mask=inside, other=0.0).to(tl.float32)
+    high = tl.load(key + HALF, mask=inside, other=0.0).to(tl.float32)
+    cos, sin = rotation(position, lane, inverse, concentration)
+    k_low, k_high = low * cos - high * sin, high * cos + low * sin
+    v_low = tl.load(key + GROUPS * D, mask=inside, other=0.0).to(tl.float32)
+    v_high = tl.load(key + GROUPS * D + HALF, mask=inside, other=0.0).to(tl.float32)
+    of_key, of_value = exponent_of(k_low, k_high), exponent_of(v_low, v_high)
+    keep_half(k_low, keys, at, lane, of_key, inside, KIND, D)
+    keep_half(k_high, keys + HALF, at, lane, of_key, inside, KIND, D)
+    keep_half(v_low, values, at, lane, of_value, inside, KIND, D)
+    keep_half(v_high, values + HALF, at, lane, of_value, inside, KIND, D)
+    if KIND != 0:
+        tl.store(key_scales + at, of_key.to(tl.uint8), mask=inside)
+        tl.store(value_scales + at, of_value.to(tl.uint8), mask=inside)
+
+
+@triton.jit
+def keep_kernel(
+    qkv, positions, slots, keys, values, key_scales, value_scales, inverse, concentration,
+    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip # noqa: ANN001, ANN201
+    """A program a row: all its groups."""
+    t = tl.program_id(0)
+    row = qkv + t.to(tl.int64) * ((HEADS + 2 * GROUPS) * D)
+    position, slot = tl.load(positions + t), tl.load(slots + t)
+    keep_row(
+        row, tl.arange(0, N), position, slot, keys, values, key_scales, value_scales, inverse, concentration,
+        HEADS, GROUPS, D, KIND,
+    )  # fmt: skip
+
+
+@triton.jit
+def widened(code, KIND: tl.constexpr):  # noqa: ANN001, ANN201
+    """What the cache holds as tensor instructions take it: bfloat16, or float16 of an e4m3; by hand, 2^-8 of that."""
+    if KIND == 0:
+        return code
+    elif KIND == 1:
+        return code.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+    else:
+        bits = code.to(tl.uint16)
+        return (((bits & 0x80) << 8) | ((bits & 0x7F) << 7)).to(tl.float16, bitcast=True)
