@@ -21,7 +21,7 @@ from ossia.bench.counts import Formats, expected_experts
 from ossia.engine.blocks import blocks_for
 from ossia.engine.cache import PagedCache
 from ossia.engine.plan import CARD_STEP
-from ossia.kernels import BLOCK, Batch, Ops
+from ossia.kernels import BLOCK, AttentionShape, Batch, Ops
 from ossia.kernels.triton.graphs import CudaRecorder
 from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
@@ -215,12 +215,13 @@ def _compare_attention(pair: _Pair, counts: list[int]) -> Iterator[Figures]:
             caches = pair.both(lambda o, shape=shape, total=total: o.cache([shape], sum(total), sum(total))[0])
             for batch, step in ((_ragged(lengths, 0, total), "prompt"), (_ragged([1] * 3, lengths, total), "decode")):
                 qkv = _rows(len(batch.tokens_T), width, pair.device).bfloat16()
-                made = [_attended(pair.ops_of(i), given, attention[i], caches[i], batch) for i, given in enumerate((qkv, qkv.float()))]
+                given = (qkv, qkv.float())
+                made = [_attended(pair.ops_of(i), given[i], attention[i], caches[i], batch, shape) for i in range(2)]
                 yield _difference(f"attend, {step}, window {shape.window}", len(batch.tokens_T), *made)
 
 
-def _attended(op_set: Ops, qkv: Tensor, attention: Any, cache: Any, batch: Batch) -> Tensor:
-    return op_set.run(lambda held: op_set.attend(qkv.clone(), attention, cache, held), batch, None)
+def _attended(op_set: Ops, qkv: Tensor, attention: Any, cache: Any, batch: Batch, shape: AttentionShape) -> Tensor:
+    return op_set.run(lambda held: op_set.attend(qkv.clone(), attention, cache, held), batch, [cache], shape)
 
 
 def _ragged(lengths: list[int], firsts: int | list[int], blocks: list[int]) -> Batch:
@@ -289,7 +290,7 @@ def _attention_loops(
     c, o = model.config, model.ops
     sequences = Sequences(model, batch, context + 1, clock)
     kept: list[Any] = []
-    o.run(lambda held: kept.append(held) or qkv, sequences.row(context), None)
+    o.run(lambda held: kept.append(held) or qkv, sequences.row(context), [*sequences.cache], c.shapes[0])
     for window in sorted({*c.windows}):
         pairs = [(layer, cache) for layer, cache, own in zip(model.weights.layers, sequences.cache, c.windows) if own == window]
         seen = min(context + 1, window or context + 1)

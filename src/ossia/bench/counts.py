@@ -23,8 +23,8 @@ class Formats(NamedTuple):
     kv: KeyValues = "bf16"
 
     def head_bytes(self, head_dim: int, window: int = 0) -> int:
-        if self.kv == "fp8":  # sliding layers stay bfloat16
-            return 2 * head_dim if window else head_dim
+        if self.kv == "fp8":  # with an exponent; sliding layers stay bfloat16
+            return 2 * head_dim if window else head_dim + 1
         return {"bf16": 2 * head_dim, "f32": 4 * head_dim, "int8": head_dim + 4}[self.kv]  # int8: a float32 scale
 
 

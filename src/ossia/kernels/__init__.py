@@ -117,7 +117,8 @@ class Ops(Protocol):
     `blocks` blocks where attention is full, of `window_blocks` where it slides. `gated` experts' rows are gates and ups by
     turns, for SwiGLU. `soon`: the weight that the next op takes; a backend may fetch it meanwhile.
 
-    `run` is a whole pass: `page` makes logits of the batch as the backend holds it, which has a `Batch`'s fields. `draw`
+    `run` is a whole pass: `page` makes logits of the batch as the backend holds it, which has a `Batch`'s fields;
+    `shape` is of any layer: all have the same heads. `draw`
     makes tokens of some rows of logits, in one go; None where the backend leaves it to whoever asks. `wait` returns when
     the logits are there. `free_bytes`: what can be had of a memory that is taken at once; None where it is taken as it fills;
     `held_bytes`: the most that was taken of it so far.
@@ -141,7 +142,7 @@ class Ops(Protocol):
     def unembed(self, x_TD: Any, rows_R: NDArray[np.int32], norm_D: Any, eps: float, table: Any) -> Any: ...
     def host(self, logits_RV: Any) -> NDArray[np.float32]: ...
 
-    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None) -> Any: ...
+    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any: ...
     def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None: ...
     def wait(self, logits_RV: Any) -> None: ...
     def free_bytes(self) -> int | None: ...
@@ -151,7 +152,7 @@ class Ops(Protocol):
 class HostOps:
     """What a backend on the host has in common with every other: a batch is used as it is, and all is there at once."""
 
-    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None) -> Any:
+    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any:
         return page(batch)
 
     def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None:

@@ -15,6 +15,17 @@ try:
 except ModuleNotFoundError:  # Triton's wheels are for Linux; torch is optional
     collect_ignore_glob = ["test_*.py"]
 else:
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    def call_device_function(self, *args, **kwargs):
+        """As the interpreter's own, which patches the whole language for each call; once for a kernel is enough."""
+        languages = [each for each in self.fn.__globals__.values() if each is tl or each is tl.core]
+        if any(tl.core.is_builtin(each.load) for each in languages):
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*args, **kwargs)
+
+    interpreter.InterpretedFunction.__call__ = call_device_function
 
     @pytest.fixture(autouse=True)
     def one_thread():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ossia.kernels import BLOCK, Batch
-from ossia.kernels.triton.graphs import MOST_ROWS, REACHES, ROWS, Bucket, Graphs, bucket_of
+from ossia.kernels.triton.graphs import LEAST_BLOCKS, MORE_BLOCKS, MOST_ROWS, ROWS, Bucket, Graphs, bucket_of
 
 VOCAB = 7
 
@@ -65,10 +65,10 @@ def test_each_step_has_its_own_numbers_and_each_bucket_one_graph():
     assert set(counting.calls) == {1, 4, 224}
 
 
-def test_another_reach_is_another_graph():
+def test_tables_that_outgrow_a_buckets_room_get_another():
     counting = Counting()
     graphs = Graphs(Closure, counting.hold)
-    for reach in (20, 1024, 1025, 4000):
+    for reach in (20, 8 * 1024, 8 * 1024 + 1, 20000):
         graphs.run(counting.page, decoding(2, reach))
     assert graphs.count == 2
 
@@ -79,10 +79,11 @@ def test_the_least_bucket_that_fits_is_taken(rows: int, reach: int):
     bucket = bucket_of(decoding(rows, reach))
     assert bucket is not None
     assert bucket.rows == min(each for each in ROWS if each >= rows)
-    assert bucket.reach == min(each for each in REACHES if each >= reach)
+    needed = rows * -(-reach // BLOCK)
+    assert needed <= bucket.blocks < max(LEAST_BLOCKS + 1, MORE_BLOCKS * needed)
 
 
 def test_prompts_and_crowds_have_no_bucket():
     prompt = decoding(3)._replace(starts_S1=np.array([0, 3], np.int32))
     unsampled = decoding(3)._replace(sampled_R=np.array([0, 2], np.int32))
-    assert [bucket_of(batch) for batch in (prompt, unsampled, decoding(MOST_ROWS + 1), decoding(1, REACHES[-1] + 1))] == [None] * 4
+    assert [bucket_of(batch) for batch in (prompt, unsampled, decoding(MOST_ROWS + 1))] == [None] * 3

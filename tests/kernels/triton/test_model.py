@@ -11,20 +11,37 @@ from ossia.engine.request import Sampled, SamplingParams
 from ossia.kernels import BLOCK, Batch, ops
 from ossia.kernels.triton.graphs import Graphs
 from ossia.kernels.triton.ops import Caches, TritonOps
+from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer, load_transformer
+from ossia.quant import to_bf16, unpack_mxfp4
 from tests.engine.fake import stopped_clock
 from tests.tiny import tiny_tensors
 
 CONFIG = ModelConfig(
-    layers=2, hidden=64, intermediate=32, heads=4, kv_heads=2, head_dim=16, experts=5, experts_per_token=2, vocab=50, window=20,
+    layers=2, hidden=32, intermediate=32, heads=2, kv_heads=1, head_dim=16, experts=3, experts_per_token=2, vocab=40, window=20,
     sliding=(True, False), max_context=512, initial_context=64,
 )  # fmt: skip
-SAID = 6
+SAID = 4
 GREEDY = SamplingParams(temperature=0, max_tokens=SAID)
-DRAWN = SamplingParams(temperature=0.8, top_p=0.9, seed=7, max_tokens=SAID)
-SHARED = [7, 3, 9, 4] * 10
-PROMPTS = [[3, 1, 4, 1, 5], [*SHARED, 11], list(range(1, 30)), [*SHARED, 12, 13]]
+DRAWN = SamplingParams(temperature=0.8, top_p=0.9, seed=7, max_tokens=2)
+SHARED = [7, 3, 9, 4] * 4  # one block
+PROMPTS = [[3, 1, 4, 1, 5], [*SHARED, 7], [*SHARED, 12, 13]]
+
+
+class Dense:
+    """Random tensors whose experts are bfloat16 that MXFP4 cannot hold: far fewer steps for the interpreter."""
+
+    def __init__(self) -> None:
+        self.config, self.inner = CONFIG, tiny_tensors(CONFIG)
+
+    def layer(self, index: int) -> LayerTensors:
+        layer = self.inner.layer(index)
+        ups = (to_bf16(unpack_mxfp4(each) * np.float32(1.375)) for each in (layer.up_weight, layer.down_weight))
+        return layer._replace(**dict(zip(("up_weight", "down_weight"), ups)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
 
 class Closure:
@@ -35,8 +52,8 @@ class Closure:
         work()
 
 
-def loaded(backend: Any) -> Transformer:
-    tensors: Any = tiny_tensors(CONFIG)
+def loaded(backend: Any, mxfp4: bool = False) -> Transformer:
+    tensors: Any = tiny_tensors(CONFIG) if mxfp4 else Dense()
     return load_transformer(tensors, backend)
 
 
@@ -71,13 +88,13 @@ def alone(model: Transformer) -> list[list[Sampled]]:
     return [Engine(model, prefix_bytes=0, speculate=False).generate([prompt], GREEDY)[0] for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("dense", ["bf16", "int8"])
-def test_logits_are_the_references_within_bfloat16(dense, reference: Transformer):
-    tokens = [1, 2, 3, *range(40)]
-    ours, truth = logits_of(loaded(TritonOps(dense)), tokens), logits_of(reference, tokens)
-    tolerance = {"bf16": 0.02, "int8": 0.06}[dense]
-    assert np.abs(ours - truth).max() < tolerance * np.abs(truth).max()
-    assert np.corrcoef(ours.ravel(), truth.ravel())[0, 1] > 0.999
+@pytest.mark.parametrize(("dense", "tolerance"), [("bf16", 0.02), ("int8", 0.06)])
+def test_logits_are_the_references_within_bfloat16(dense, tolerance: float):
+    tokens = [1, 2, 3, *range(22)]
+    ours, truth = logits_of(loaded(TritonOps(dense), mxfp4=True), tokens), logits_of(loaded(ops("reference"), mxfp4=True), tokens)
+    off_T = np.abs(ours - truth).max(1) > tolerance * np.abs(truth).max()
+    assert off_T.sum() <= 1  # the router may decide a near tie the other way: that row is another answer, and as good
+    assert np.corrcoef(ours[~off_T].ravel(), truth[~off_T].ravel())[0, 1] > 0.999
 
 
 def test_greedy_tokens_are_the_references_but_for_near_ties(alone: list[list[Sampled]], reference: Transformer):
@@ -92,24 +109,23 @@ def test_greedy_tokens_are_the_references_but_for_near_ties(alone: list[list[Sam
 
 WAYS = {
     "a batch": {"prefix_bytes": 0, "speculate": False},
-    "chunks": {"step_tokens": 7, "prefix_bytes": 0, "speculate": False},
+    "chunks, in graphs": {"step_tokens": 15, "prefix_bytes": 0, "speculate": False},
     "prefixes and guesses": {},
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
-def test_scheduling_changes_no_answer(way: str, graphs: bool, model: Transformer, recording: Transformer, alone):
-    engine = Engine(recording if graphs else model, **WAYS[way])
+def test_scheduling_changes_no_answer(way: str, model: Transformer, recording: Transformer, alone: list[list[Sampled]]):
+    engine = Engine(recording if "graphs" in way else model, **WAYS[way])
     with stopped_clock():
         assert tokens_of(engine.generate(PROMPTS, GREEDY)) == tokens_of(alone)
         if way == "prefixes and guesses":
             assert tokens_of(engine.generate(PROMPTS[1:2], GREEDY)) == tokens_of(alone[1:2])
-            assert engine.stats().cached_tokens >= 2 * BLOCK
+            assert engine.stats().cached_tokens >= BLOCK
             assert engine.stats().drafted_tokens > 0
     kept = engine._runner._cache
     assert isinstance(kept, Caches)
-    assert (kept.graphs.count > 0) if graphs and kept.graphs else not graphs
+    assert bool(kept.graphs and kept.graphs.count) == ("graphs" in way)
 
 
 def test_padding_of_a_bucket_harms_nobody(model: Transformer, recording: Transformer):
@@ -118,11 +134,11 @@ def test_padding_of_a_bucket_harms_nobody(model: Transformer, recording: Transfo
     for each in (model, recording):
         cache = each.cache(8, 8)
         blocks = np.array([[1, 2], [3, 4], [5, 6]], np.int32)
-        for position in (0, 1, 17):
+        for position in (0, 17):
             at, rows = np.full(3, position, np.int32), np.arange(3, dtype=np.int32)
             batch = Batch(rows + position, at, np.arange(4, dtype=np.int32), blocks, blocks, rows)
             seen.append(np.array(each.ops.host(each.forward(batch, cache))))
-    for eager, graph in zip(seen[:3], seen[3:]):
+    for eager, graph in zip(seen[:2], seen[2:], strict=True):
         np.testing.assert_array_equal(eager, graph)
 
 

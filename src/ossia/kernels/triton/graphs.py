@@ -3,8 +3,8 @@
 In: a page, and batches whose every row is sampled. Out: the logits of their rows, which the next step overwrites.
 It does not know what the page does, or CUDA, but for `record`: whatever can record and play again will do.
 
-A graph is made for a number of rows and a reach (tokens that a row may look back on), the least that the batch fits, when it
-is first wanted: the kernels' grids depend on these two alone. What a batch lacks of its bucket is padding that harms nobody.
+A graph is made for a number of rows, the least that the batch fits, when it is first wanted: the kernels' grids depend on that
+alone. What a batch lacks of its bucket is padding that harms nobody. A bucket has room for so many cache blocks, too.
 """
 
 from bisect import bisect_left
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ossia.kernels import Batch
+from ossia.kernels import BLOCK, Batch
 from ossia.kernels.triton.sizes import MOST_ROWS
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, MOST_ROWS)
-REACHES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20)
+LEAST_BLOCKS, MORE_BLOCKS = 1 << 10, 8  # in the tables of all sequences together: so many, or that times a power of the other
 
 Page = Callable[[Any], Tensor]
 
@@ -31,7 +31,7 @@ class Graph(Protocol):
 
 class Bucket(NamedTuple):
     rows: int
-    reach: int
+    blocks: int
 
 
 class Recorded(NamedTuple):
@@ -85,8 +85,10 @@ def bucket_of(batch: Batch) -> Bucket | None:
     rows, sequences = len(batch.tokens_T), len(batch.starts_S1) - 1
     if not 0 < rows <= MOST_ROWS or not rows == sequences == len(batch.sampled_R):
         return None
-    reach = int(batch.positions_T.max()) + 1
-    return Bucket(ROWS[bisect_left(ROWS, rows)], REACHES[bisect_left(REACHES, reach)]) if reach <= REACHES[-1] else None
+    needed, blocks = int((batch.positions_T // BLOCK).sum()) + rows, LEAST_BLOCKS
+    while blocks < needed:
+        blocks *= MORE_BLOCKS
+    return Bucket(ROWS[bisect_left(ROWS, rows)], blocks)
 
 
 class CudaRecorder:

@@ -9,7 +9,7 @@ of rows and its reach; nothing here waits for the device but `draw`, `host` and 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,27 +26,53 @@ from ossia.kernels import (
     HostArray,
     KeyValues,
 )
-from ossia.kernels.triton.attention import attend, make_attention, make_cache
-from ossia.kernels.triton.batch import DeviceBatch, on_device
+from ossia.kernels.triton.attention import Attention, Kind, LayerCache, attend, make_attention, make_cache
+from ossia.kernels.triton.batch import Buffers, DeviceBatch, Layout, layout_for, make_buffers, on_device
 from ossia.kernels.triton.graphs import Bucket, CudaRecorder, Graphs, Record, bucket_of
 from ossia.kernels.triton.linear import Dense as DenseWeight
-from ossia.kernels.triton.linear import Kind, embed, linear_add, norm_linear, pack_dense, unembed
+from ossia.kernels.triton.linear import Kind as DenseKind
+from ossia.kernels.triton.linear import embed, linear_add, norm_linear, pack_dense, unembed
 from ossia.kernels.triton.moe import Experts, experts_add, pack_experts
 from ossia.kernels.triton.numbers import CardStream
 from ossia.kernels.triton.route import Router, Routing, pack_router, route
 from ossia.kernels.triton.sampling import draw
 from ossia.kernels.triton.sizes import cache_bytes
-from ossia.kernels.triton.tiles import INTERPRETED, bits_on_device
+from ossia.kernels.triton.tiles import INTERPRETED
 from ossia.kernels.triton.tiles import on_device as tensor_on
 from ossia.quant import Mxfp4, as_mxfp4
 
+INTERPRETED_SLOTS = 8  # programs that a graph's grid has in reserve for long contexts; interpreted, they run one by one
 
-class Caches(list[Any]):
+
+class Caches(list[LayerCache]):
     """The layers' caches, and the graphs that were recorded over them: they end together."""
 
-    def __init__(self, layers: Sequence[Any], graphs: Graphs | None) -> None:
+    def __init__(self, layers: Sequence[LayerCache], graphs: Graphs | None) -> None:
         super().__init__(layers)
         self.graphs = graphs
+
+
+class Held(NamedTuple):
+    """A batch in a graph's own memory."""
+
+    buffers: Buffers
+    batch: DeviceBatch
+
+
+class Holder:
+    """Puts decoding batches into buffers. What attention leaves between its programs they share: steps take turns."""
+
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        self._layout, self._device = layout, device
+        self._shared = make_buffers(layout, device, 1, 1)
+
+    def __call__(self, batch: Batch, bucket: Bucket, held: Held | None) -> Held:
+        if held is None:
+            made = make_buffers(self._layout, self._device, *bucket)
+            buffers = self._shared._replace(ints=made.ints, rows=made.rows)
+        else:
+            buffers = held.buffers
+        return Held(buffers, on_device(batch, self._device, self._layout, buffers, bucket.rows))
 
 
 class TritonOps:
@@ -58,8 +84,8 @@ class TritonOps:
 
     def __init__(self, dense: Dense = "bf16", kv: KeyValues = "bf16", record: Callable[[], Record] | None = None) -> None:
         self.device = torch.device("cpu" if INTERPRETED.value else "cuda")
-        self._dense: Kind = "int8" if dense == "int8" else "bf16"
-        self._kv: KeyValues = kv
+        self._dense: DenseKind = "int8" if dense == "int8" else "bf16"
+        self._kv: Kind = "fp8" if kv == "fp8" else "bf16"
         self._record = record or (None if INTERPRETED.value else CudaRecorder)
         self.stream = partial(CardStream, device=self.device)  # random weights, made here
 
@@ -83,27 +109,31 @@ class TritonOps:
             weight_ERD = as_mxfp4(weight_ERD) or weight_ERD
         return pack_experts(weight_ERD, bias_ER, gated, self.device)
 
-    def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Any:
-        return make_attention(shape, bits_on_device(sinks_H, self.device))
+    def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Attention:
+        return make_attention(shape, sinks_H, self.device)
 
     def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> Caches:
         layers = make_cache(shapes, blocks, window_blocks, self._kv, self.device)
-        graphs = Graphs(self._record(), self._hold) if self._record else None
-        return Caches(layers, graphs)
+        if not self._record:
+            return Caches(layers, None)
+        return Caches(layers, Graphs(self._record(), Holder(self._layout(shapes[0]), self.device)))
 
     def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes:
         return cache_bytes(shapes, self._kv)
 
     # a pass
 
-    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None) -> Tensor:
+    def run(
+        self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape
+    ) -> Tensor:
         graphs = cache.graphs if isinstance(cache, Caches) else None
         if graphs and bucket_of(batch):
-            return graphs.run(page, batch)
-        return page(on_device(batch, self.device))
+            return graphs.run(lambda held: page(held.batch), batch)
+        return page(on_device(batch, self.device, self._layout(shape), has_cache=cache is not None))
 
-    def _hold(self, batch: Batch, bucket: Bucket, held: DeviceBatch | None) -> DeviceBatch:
-        return on_device(batch, self.device, into=held, bucket=bucket)
+    def _layout(self, shape: AttentionShape) -> Layout:
+        layout = layout_for(shape, self.device)
+        return layout._replace(slots=INTERPRETED_SLOTS) if self.device.type == "cpu" else layout
 
     def embed(self, tokens_T: Tensor, table: Tensor) -> Tensor:
         return embed(tokens_T, table)
@@ -111,7 +141,7 @@ class TritonOps:
     def norm_linear(self, x_TD: Tensor, norm_D: Tensor, eps: float, weight: DenseWeight) -> Tensor:
         return norm_linear(x_TD, norm_D, eps, weight)
 
-    def attend(self, qkv: Tensor, attention: Any, cache: Any, batch: DeviceBatch, soon: Any = None) -> Tensor:
+    def attend(self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch, soon: Any = None) -> Tensor:
         return attend(qkv, attention, cache, batch)
 
     def linear_add(self, x: Tensor, weight: DenseWeight, residual_TD: Tensor) -> Tensor:
