@@ -9,6 +9,7 @@ of the experts' numbers: up to DECODE rows by the last program to end that compu
 of its own, by the same sum.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,8 @@ from ossia.kernels import SWIGLU_SLOPE, HostArray
 from ossia.kernels.triton.linear import Tiles, weight_tile
 from ossia.kernels.triton.mxfp4 import TILE, Packed, has_ptx, in_tiles, mxfp4_tile, pack_mxfp4, row_tiles
 from ossia.kernels.triton.route import DECODE, Routing
-from ossia.kernels.triton.tiles import bits_on_device, dot, on_device, to_bf16
+from ossia.kernels.triton.specs import Sizes, Spec
+from ossia.kernels.triton.tiles import bits_on_device, dot, has_warp_groups, on_device, to_bf16
 from ossia.quant import Mxfp4, as_mxfp4
 
 WIDTH = 128  # products of one step: four blocks
@@ -42,26 +44,28 @@ class Experts(NamedTuple):
 
 # Few pairs a tile: one warp a program, 16 rows of the weight (gated: 16 gates and 16 ups). The 20b's up at batch 1 has
 # 720 programs of 8 KB in flight, its down 720 of 7 KB: 44 and 38 KB an SM of an H100.
-_TABLE_UP = (
+_UP = (
     (8, Tiles(16, 8, 1, 5)),
-    (16, Tiles(16, 16, 1, 4)),
+    (16, Tiles(32, 16, 2, 4)),
     (32, Tiles(32, 32, 2, 4)),
-    (64, Tiles(64, 64, 4, 4)),
-    (128, Tiles(64, 128, 8, 3)),
+    (64, Tiles(32, 64, 4, 4)),
+    (128, Tiles(32, 128, 4, 3)),
 )
-_TABLE_DOWN = (
+_DOWN = (
     (8, Tiles(16, 8, 1, 8)),
     (16, Tiles(16, 16, 1, 6)),
     (32, Tiles(32, 32, 2, 5)),
     (64, Tiles(64, 64, 4, 4)),
-    (128, Tiles(128, 128, 8, 3)),
+    (128, Tiles(64, 128, 8, 3)),
 )
+_UP_GROUPS = (*_UP[:3], (64, Tiles(64, 64, 4, 4)), (128, Tiles(64, 128, 4, 2)))
+_DOWN_GROUPS = (*_DOWN[:4], (128, Tiles(128, 128, 8, 3)))
 
 
-def tiles(tokens: int, gated: bool) -> Tiles:
-    """The table's entry for tiles of so many pairs."""
-    found = next(entry for most, entry in (_TABLE_UP if gated else _TABLE_DOWN) if tokens <= most)
-    return found._replace(tokens=tokens)
+def tiles(tokens: int, gated: bool, groups: bool) -> Tiles:
+    """The entry for tiles of so many pairs; `groups`: on a card that multiplies in groups of warps."""
+    table = (_UP_GROUPS if groups else _UP) if gated else (_DOWN_GROUPS if groups else _DOWN)
+    return next(entry for most, entry in table if tokens <= most)._replace(tokens=tokens)
 
 
 def pack_experts(weight: Mxfp4 | HostArray, bias_ER: HostArray, gated: bool, device: torch.device | str) -> Experts:
@@ -130,7 +134,7 @@ def up_kernel(
         lane = tl.arange(0, T)
         held = lane < tl.load(count_I + tile)
         pair = tl.load(first_I + tile) + lane
-        source = tl.load(rows_N + pair, mask=held, other=0).to(tl.int64)
+        source = tl.load(rows_N + pair, mask=held, other=0)
         feature = tl.program_id(0) * R + tl.arange(0, R)
         row = (feature // 16) * 32 + feature % 16
         matrix = expert.to(tl.int64) * ROWS * PITCH
@@ -148,7 +152,7 @@ def up_kernel(
         gate = tl.minimum(gate, limit)
         up = tl.minimum(tl.maximum(up, -limit), limit)
         value = gate / (1.0 + tl.exp(gate * -SLOPE)) * (up + 1.0)
-        at = h + pair[None, :].to(tl.int64) * FEATURES + feature[:, None]
+        at = h + pair[None, :] * FEATURES + feature[:, None]
         tl.store(at, to_bf16(value), mask=inside[:, None] & held[None, :])
 
 
@@ -165,7 +169,7 @@ def down_kernel(
     feature, lane = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, T)
     if expert >= 0:
         held = lane < tl.load(count_I + tile)
-        pair = (tl.load(first_I + tile) + lane).to(tl.int64)
+        pair = tl.load(first_I + tile) + lane
         matrix = expert.to(tl.int64) * ROWS * PITCH
         if MXFP4:
             scales += matrix
@@ -188,10 +192,10 @@ def down_kernel(
 def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, TOP: tl.constexpr):  # noqa: ANN001, ANN201
     """residual[row, feature] += the row's parts by their weights, in the experts' order; a sum of its own, then added."""
     inside = (row < TOKENS) & (feature < FEATURES)
-    at = residual + row.to(tl.int64) * FEATURES + feature
+    at = residual + row * FEATURES + feature
     total = tl.zeros_like(row + feature).to(tl.float32)
     for i in tl.static_range(TOP):
-        pair = tl.load(place + row * TOP + i, mask=row < TOKENS, other=0).to(tl.int64)
+        pair = tl.load(place + row * TOP + i, mask=row < TOKENS, other=0)
         share = tl.load(weights + row * TOP + i, mask=row < TOKENS, other=0.0)
         part = tl.load(parts + pair * FEATURES + feature, mask=inside, other=0.0, cache_modifier=".cg")
         total = tl.fma(part, share, total)
@@ -213,13 +217,14 @@ def experts_add(routing: Routing, up: Experts, down: Experts, limit: float, resi
         return residual_TD
     h_NF = routing.x_TD.new_empty((count * k, up.features))
     listed = table[:3]
-    t = tiles(table.tokens, True)
+    groups = has_warp_groups(residual_TD.device)
+    t = tiles(table.tokens, True, groups)
     up_kernel[(triton.cdiv(up.features, t.rows), len(table.expert_I))](
         routing.x_TD, routing.rstd_T, routing.rows_N, *listed, *_arrays(up), h_NF, *_sizes(up, routing.x_TD),
         up.features, limit, _factor(up), **_form(up, t), enable_fp_fusion=False,
     )  # fmt: skip
     parts_ND = residual_TD.new_empty((count * k, down.features))
-    t, is_few = tiles(table.tokens, False), count <= DECODE
+    t, is_few = tiles(table.tokens, False, groups), count <= DECODE
     down_kernel[(triton.cdiv(down.features, t.rows), len(table.expert_I))](
         h_NF, routing.place_TK, routing.weights_TK, *listed, *_arrays(down), parts_ND, residual_TD, down.counters,
         count, *_sizes(down, h_NF), down.features, _factor(down),
@@ -255,3 +260,26 @@ def _form(experts: Experts, t: Tiles) -> dict[str, int | bool]:
         "MXFP4": is_packed, "PTX": is_packed and has_ptx(),
         "R": t.rows, "T": t.tokens, "K": WIDTH, "num_warps": t.warps, "num_stages": t.stages,
     }  # fmt: skip
+
+
+def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:
+    """The kernels of this file for each size of tiles."""
+    listed = {"expert_I": "*i32", "first_I": "*i32", "count_I": "*i32"}
+    packed = {"data": "*u8", "scales": "*u8", "bias": "*fp32", "MXFP4": True, "PTX": ptx, "K": WIDTH}
+    whole = {"TOKENS": "i32", "ROWS": "i32:16", "WIDE": "i32:16", "PITCH": "i32", "FEATURES": "i32:16"}
+    common = listed | packed | whole | {"limit": "fp32", "factor": "fp32", "TOP": sizes.top}
+    up = common | {"x": "*bf16", "rstd": "*fp32", "rows_N": "*i32", "h": "*bf16"}
+    down = common | {
+        "h": "*bf16", "place": "*i32", "weights": "*fp32", "parts": "*fp32", "residual": "*fp32", "counters": "*i32"
+    }  # fmt: skip
+    for tokens in (1, 4, 8, 16, 32, 64, 128) if ptx else (16, 32, 64, 128):
+        t = tiles(tokens, True, groups)
+        shape = {"R": t.rows, "T": tokens}
+        yield Spec(f"experts' up + SwiGLU, {tokens} pairs a tile", up_kernel, up | shape, t.warps, t.stages)
+        t = tiles(tokens, False, groups)
+        shape = {"R": t.rows, "T": tokens, "ADD": tokens <= DECODE}
+        tail = " + sum + residual" if tokens <= DECODE else ""
+        yield Spec(f"experts' down{tail}, {tokens} pairs a tile", down_kernel, down | shape, t.warps, t.stages)
+    part = {"parts": "*fp32", "place": "*i32", "weights": "*fp32", "residual": "*fp32"}
+    sum_up = whole | part | {"TOP": sizes.top, "K": 1024}
+    yield Spec("experts' sum + residual, many rows", add_kernel, sum_up, 4, 3)

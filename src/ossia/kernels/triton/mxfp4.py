@@ -130,19 +130,20 @@ def mxfp4_tile(data, scales, row, first, ROWS, BLOCKS, R: tl.constexpr, K: tl.co
         at = (row // 16)[:, None] * (BLOCKS * 256) + block[None, :] * 256 + (row % 16)[:, None] * 16 + (byte % 16)[None, :]
         word = tl.load(data + at, mask=inside, other=0)
         twice = tl.reshape(tl.broadcast_to((field * 0x00800080)[:, :, None], (R, K // 32, 16)), (R, K // 2))
-        return tl.inline_asm_elementwise(
+        low, high = tl.inline_asm_elementwise(
             UNPACK, "=&r,=&r,=&r,=&r,r,r,r,r,r", [word, twice], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
         )
-    number = tl.arange(0, K // 8)
-    block = first + number // 4
-    inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
-    at = (row // 16)[:, None] * (BLOCKS * 64) + block[None, :] * 64 + (row % 16)[:, None] * 4 + (number % 4)[None, :]
-    word = tl.load(data.to(tl.pointer_type(tl.int32)) + at, mask=inside, other=0)
-    scale = tl.broadcast_to((field << 23).to(tl.float32, bitcast=True)[:, :, None], (R, K // 32, 4))
-    scale = tl.reshape(scale, (R, K // 8))
-    last = ((word << 1) & -0x7FFF8000) | ((word >> 5) & 0x01000100) | ((word >> 4) & 0x00C000C0)
-    low = _halves(word, word << 3, scale, R, K)
-    return low, _halves(word << 6, last, scale, R, K)
+    else:
+        number = tl.arange(0, K // 8)
+        block = first + number // 4
+        inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
+        at = (row // 16)[:, None] * (BLOCKS * 64) + block[None, :] * 64 + (row % 16)[:, None] * 4 + (number % 4)[None, :]
+        word = tl.load(data.to(tl.pointer_type(tl.int32)) + at, mask=inside, other=0)
+        scale = tl.broadcast_to((field << 23).to(tl.float32, bitcast=True)[:, :, None], (R, K // 32, 4))
+        scale = tl.reshape(scale, (R, K // 8))
+        last = ((word << 1) & -0x7FFF8000) | ((word >> 5) & 0x01000100) | ((word >> 4) & 0x00C000C0)
+        low, high = _halves(word, word << 3, scale, R, K), _halves(word << 6, last, scale, R, K)
+    return low, high
 
 
 @triton.jit

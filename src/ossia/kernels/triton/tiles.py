@@ -25,8 +25,10 @@ INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
 def dot(a, b, acc):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
     """acc + a @ b, bfloat16 in and float32 out. The interpreter's own dot takes bfloat16 for the integers of its bits."""
     if INTERPRETED:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
-    return tl.dot(a, b, acc)
+        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+    else:
+        acc = tl.dot(a, b, acc)
+    return acc
 
 
 @triton.jit
@@ -35,17 +37,18 @@ def to_bf16(x):  # noqa: ANN001, ANN201
     if INTERPRETED:
         bits = x.to(tl.uint32, bitcast=True)
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
-        return tl.where(x == x, rounded, x.to(tl.bfloat16))
-    return x.to(tl.bfloat16)
+        y = tl.where(x == x, rounded, x.to(tl.bfloat16))
+    else:
+        y = x.to(tl.bfloat16)
+    return y
 
 
 @triton.jit
 def column_sums(x, LANES: tl.constexpr, COLUMNS: tl.constexpr):  # noqa: ANN001, ANN201
     """[LANES, COLUMNS] -> [COLUMNS]: neighbours are added, then neighbouring sums, whatever the layout in registers."""
-    lanes: tl.constexpr = LANES
-    while lanes > 1:
-        lanes: tl.constexpr = lanes // 2
-        even, odd = tl.split(tl.permute(tl.reshape(x, (lanes, 2, COLUMNS)), (0, 2, 1)))
+    for i in tl.static_range(1, LANES.bit_length()):
+        x = tl.reshape(x, (LANES >> i, 2, COLUMNS))
+        even, odd = tl.split(tl.permute(x, (0, 2, 1)))
         x = even + odd
     return tl.reshape(x, (COLUMNS,))
 
@@ -63,3 +66,16 @@ def bits_on_device(host: Any, device: torch.device | str) -> Tensor:
 def power_of_two(count: int) -> int:
     """The least power of two that is not below `count`."""
     return 1 << max(0, count - 1).bit_length()
+
+
+def least_tokens() -> int:
+    """The narrowest tile of rows that becomes tensor instructions: Triton pads narrower ones on NVIDIA's cards alone."""
+    return 16 if torch.version.hip else 1
+
+
+def has_warp_groups(device: torch.device) -> bool:
+    """Whether the card multiplies in groups of four warps, straight from shared memory (Hopper, datacentre Blackwell).
+
+    Such a card has registers and shared memory for larger tiles.
+    """
+    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] in (9, 10)
