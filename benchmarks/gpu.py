@@ -44,7 +44,7 @@ TINY = ModelConfig(
     window=8, sliding=alternating(2), max_context=2048, initial_context=64,
 )  # fmt: skip
 CONTEXTS, BATCHES, PROMPTS, CHUNKS = (1024, 8192, 32768, 131072), (1, 4, 16, 64, 256), (512, 4096, 32768), (512, 2048, 8192)
-STEPS = 24  # decoded for one figure
+STEPS, WARM_UP = 24, 4  # decoded for one figure, and before it
 GIB = 1 << 30
 GREEDY = Draw(1.0, 0.0, 0, 1.0, 0.0, None, {}, 0)
 
@@ -87,9 +87,9 @@ class Run:
         if time.monotonic() > self.deadline:
             raise OutOfTimeError(f"{self.args.minutes} minutes are over: run it again with --only")
 
-    def note(self, rows: list[dict[str, Any]], **figures: Any) -> None:
+    def note(self, section: list[dict[str, Any]], /, **figures: Any) -> None:
         """A row of a section, printed at once."""
-        rows.append(figures)
+        section.append(figures)
         print("   " + "  ".join(f"{name} {_short(value)}" for name, value in figures.items()), flush=True)
 
     @property
@@ -172,8 +172,9 @@ def decode(run: Run, rows: list[dict[str, Any]]) -> None:
             for batch in run.args.batches:
                 run.check_time()
                 with _case(run, rows, shape=shape, context=context, batch=batch) as figures:
-                    sequences = Sequences(model, batch, context + 2 * STEPS + 8, run.clock)
-                    steps = iter(range(context, context + 2 * STEPS + 8))
+                    count, before = (STEPS, WARM_UP) if run.clock.is_card else (1, 0)
+                    sequences = Sequences(model, batch, context + count + before, run.clock)
+                    steps = iter(range(context, context + count + before))
 
                     def step(sequences: Sequences = sequences, steps: Iterator[int] = steps, batch: int = batch) -> None:
                         logits = sequences.decode(next(steps))
@@ -181,7 +182,7 @@ def decode(run: Run, rows: list[dict[str, Any]]) -> None:
                         assert drawn is not None
                         assert len(drawn) == batch
 
-                    seconds = run.clock.wall(step, STEPS, warm_up=4)
+                    seconds = run.clock.wall(step, count, before)
                     moved = decode_bytes(model.config, run.formats, batch, context) * batch
                     figures |= {
                         "tokens_per_second": batch / seconds, "step_ms": seconds * 1e3,
@@ -200,8 +201,8 @@ def prefill(run: Run, rows: list[dict[str, Any]]) -> None:
                 run.check_time()
                 with _case(run, rows, shape=shape, prompt=tokens, chunk=chunk) as figures:
                     sequences = Sequences(model, 1, tokens, run.clock, chunk)
-                    repeat = 5 if tokens <= 4096 else 2
-                    seconds = run.clock.wall(lambda s=sequences, n=tokens: s.prompt(n), repeat, warm_up=1)
+                    repeat = (5 if tokens <= 4096 else 2) if run.clock.is_card else 1
+                    seconds = run.clock.wall(lambda s=sequences, n=tokens: s.prompt(n), repeat, int(run.clock.is_card))
                     figures |= {
                         "tokens_per_second": tokens / seconds, "first_token_ms": seconds * 1e3,
                         "of_bf16_rate": macs * tokens / seconds / run.matmul, "peak_bytes": run.clock.peak_bytes(),
@@ -238,7 +239,7 @@ def engine(run: Run, rows: list[dict[str, Any]]) -> None:
 
 def _generate(running: Engine, vocab: int, requests: int, prompt: int, tokens: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
-    for count in (8, tokens):  # the first round records the graphs
+    for count in (min(8, tokens), tokens):  # the first round records the graphs
         prompts = [rng.integers(0, vocab, prompt).tolist() for _ in range(requests)]
         started = time.perf_counter()
         streams = [running.submit(each, SamplingParams(seed=1, max_tokens=count)) for each in prompts]

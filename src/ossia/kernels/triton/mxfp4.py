@@ -40,7 +40,7 @@ class Packed(NamedTuple):
 def pack_mxfp4(weight: Mxfp4, gated: bool, device: torch.device | str) -> Packed:
     """An expert at a time, so that little stands on the device twice."""
     experts, rows, blocks = weight.scales.shape
-    highest = int(weight.scales.max(initial=0))
+    highest = int(weight.scales.max()) if experts else 0
     if highest == NAN_SCALE:
         raise ValueError("an MXFP4 tensor holds NaN (a scale byte of 255): the checkpoint is damaged, load another copy")
     lowered = max(0, highest - _TOP)
