@@ -260,27 +260,34 @@ def op_loops(model: Transformer, batch: int, context: int, formats: Formats, clo
     qkv = _rows(batch, wide + 2 * c.kv_heads * c.head_dim, clock.device).bfloat16()
     heads = _rows(batch, wide, clock.device).bfloat16()
     dense, expert = formats.dense_bits / 8, formats.expert_bits / 8
-    n, k = c.layers, c.experts_per_token
+    n, k, residual = c.layers, c.experts_per_token, x.clone()
 
     def loop(name: str, one: Callable[[Any], object], weights: float, moved: float, bits: float) -> Loop:
         """weights: multiplied with each row, in one layer. moved: how many of them are read."""
-        return Loop(name, lambda: [one(layer) for layer in layers] and None, n * moved * bits, n * weights * batch)
+        def work() -> None:
+            for layer in layers:
+                one(layer)
+
+        return Loop(name, work, n * moved * bits, n * weights * batch)
 
     rows_qkv = qkv.shape[1] * c.hidden
     yield loop("norm_linear", lambda each: o.norm_linear(x, each.attn_norm, c.norm_eps, each.qkv), rows_qkv, rows_qkv, dense)
-    yield loop("linear_add", lambda each: o.linear_add(heads, each.out, x.clone()), wide * c.hidden, wide * c.hidden, dense)
+    yield loop("linear_add", lambda each: o.linear_add(heads, each.out, residual), wide * c.hidden, wide * c.hidden, dense)
     routed = c.hidden * c.experts
     yield loop("route", lambda each: o.route(x, each.mlp_norm, c.norm_eps, each.router, k), routed, routed, 2.0)
     routings = {id(each): o.route(x, each.mlp_norm, c.norm_eps, each.router, k) for each in layers}
     one_expert = 3 * c.hidden * c.intermediate
     yield loop(
-        "experts_add", lambda each: o.experts_add(routings[id(each)], each.up, each.down, c.swiglu_limit, x.clone()),
+        "experts_add", lambda each: o.experts_add(routings[id(each)], each.up, each.down, c.swiglu_limit, residual),
         k * one_expert, expected_experts(c, batch) * one_expert, expert,
     )  # fmt: skip
     yield from _attention_loops(model, qkv, batch, context, formats, clock)
     table = float(c.vocab * c.hidden)
     rows = torch.arange(batch, dtype=torch.int32, device=clock.device)
-    unembed: Callable[[], None] = lambda: o.unembed(x, rows, model.weights.norm, c.norm_eps, model.weights.unembedding) and None  # noqa: E731
+
+    def unembed() -> None:
+        o.unembed(x, rows, model.weights.norm, c.norm_eps, model.weights.unembedding)
+
     yield Loop("unembed", unembed, table * dense, table * batch)
 
 
@@ -290,7 +297,12 @@ def _attention_loops(
     c, o = model.config, model.ops
     sequences = Sequences(model, batch, context + 1, clock)
     kept: list[Any] = []
-    o.run(lambda held: kept.append(held) or qkv, sequences.row(context), [*sequences.cache], c.shapes[0])
+
+    def keep(held: Any) -> Tensor:
+        kept.append(held)
+        return qkv
+
+    o.run(keep, sequences.row(context), [*sequences.cache], c.shapes[0])
     for window in sorted({*c.windows}):
         pairs = [(layer, cache) for layer, cache, own in zip(model.weights.layers, sequences.cache, c.windows) if own == window]
         seen = min(context + 1, window or context + 1)
@@ -323,7 +335,7 @@ def tuned(
             try:
                 base = clock.replayed(loop.work)
                 for given, tiles in dict.fromkeys(used):
-                    for trial in neighbours(tiles):
+                    for trial in neighbours(tiles, module.__name__.endswith("moe")):
                         check_time()
                         module.tiles = lambda *asked, g=given, t=trial, usual=usual: t if asked == g else usual(*asked)
                         seconds = _tried(loop.work, clock)
@@ -342,10 +354,11 @@ def tile_modules() -> list[Any]:
     return [module for module in (linear, moe, attention) if hasattr(module, "tiles")]
 
 
-def neighbours(tiles: Any) -> Iterator[Any]:
+def neighbours(tiles: Any, is_moe: bool) -> Iterator[Any]:
+    """One number halved or doubled. Rows come in groups of 16; an expert's tile has the pairs that the router's table gives it."""
     for name, value in tiles._asdict().items():
         for other in (value // 2, value * 2):
-            if isinstance(value, int) and not isinstance(value, bool) and other >= 1:
+            if other >= (16 if name == "rows" else 1) and not (is_moe and name == "tokens"):
                 yield tiles._replace(**{name: other})
 
 
