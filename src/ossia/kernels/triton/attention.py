@@ -26,17 +26,21 @@ from ossia.kernels.triton.work import FULL, WINDOW
 Kind = Literal["bf16", "fp8"]
 LOG2E = 1.4426950408889634
 KEYS = 64  # of a tile: what a warp group's instruction takes as rows
+PAIRS = 32  # rows' groups that one program writes to the cache
 PROGRAMS = 2048  # at most, of one launch; where there is more work they take it by turns
-AHEAD = 8  # chunks' sums on their way at a time
 
 
 class Tiles(NamedTuple):
+    """ahead: chunks' sums that are on their way at a time, while they are folded."""
+
     warps: int
     stages: int
+    ahead: int
 
 
-# By columns. Few: 3 stages of 16 KB a program, so that four programs a multiprocessor have 190 KB on their way.
-_TABLE = {16: Tiles(4, 3), 32: Tiles(4, 3), 64: Tiles(4, 3), 128: Tiles(8, 3)}
+# By columns. A stage is 16 KB of keys and values in bfloat16; four programs of few columns fit on a multiprocessor, with
+# 128 KB and more on their way, where 20 KB cover 0.8 µs of latency at 3.35 TB/s. More columns are short of registers.
+_TABLE = {16: Tiles(4, 3, 8), 32: Tiles(4, 3, 2), 64: Tiles(4, 3, 1)}
 
 
 class Attention(NamedTuple):
@@ -100,10 +104,11 @@ def attend(qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: D
     kind = kind_of(cache)
     is_fresh = batch.longest == 1
     if not is_fresh:
-        keep_kernel[(batch.rows,)](
-            qkv, batch.positions_T, *_held(cache, shape, batch), attention.inverse, attention.concentration,
-            shape.heads, shape.kv_heads, shape.head_dim, kind, power_of_two(shape.kv_heads),
-            num_warps=1, enable_fp_fusion=False,
+        each = power_of_two(shape.kv_heads)
+        pairs = max(PAIRS, each)
+        keep_kernel[(-(-batch.rows * each // pairs),)](
+            qkv, batch.positions_T, *_held(cache, shape, batch), attention.inverse, attention.concentration, batch.rows,
+            shape.heads, shape.kv_heads, shape.head_dim, kind, each, pairs, num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
     for work in batch.work:
         _launch(qkv, out_TP, attention, cache, batch, work, kind, is_fresh)
@@ -133,7 +138,7 @@ def _launch(
         chunks.near, chunks.far,
         HEADS=shape.heads, GROUPS=shape.kv_heads, D=shape.head_dim, EACH=layout.each, TOKENS=work.tokens,
         WINDOW=shape.window, KIND=kind, FRESH=is_fresh, TABLE=WINDOW if shape.window else FULL, SMALL=chunks.small,
-        MIDDLE=chunks.middle, LARGE=chunks.large, KEYS=KEYS, STAGES=tiles.stages, AHEAD=AHEAD,
+        MIDDLE=chunks.middle, LARGE=chunks.large, KEYS=KEYS, STAGES=tiles.stages, AHEAD=tiles.ahead,
         num_warps=tiles.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -142,5 +147,7 @@ def kind_of(cache: LayerCache) -> int:
     if cache.key_scales is None:
         return BF16
     keys = cache.keys
-    has_instruction = keys.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(keys.device) >= (8, 9)
+    has_instruction = (
+        keys.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(keys.device) >= (8, 9)
+    )
     return FP8 if has_instruction else FP8_BY_HAND

@@ -19,7 +19,7 @@ from ossia.kernels import BLOCK, AttentionShape, Batch
 from ossia.kernels.triton.tiles import power_of_two
 from ossia.kernels.triton.work import FIELDS, PLACE, ROW, TOKENS, Chunks, Ints, Places, shared_out, whole_tiles
 
-NARROW, MIDDLE, WIDE = 16, 64, 128  # columns of a tile: a token's query heads of one group, token after token
+NARROW, MIDDLE, WIDE = 16, 32, 64  # columns of a tile: a token's query heads of one group, token after token
 COUNTS = 16  # ints before all others
 
 
@@ -34,6 +34,7 @@ class Layout(NamedTuple):
     programs: int = 264
     slots: int = 1024
     chunks: Chunks = Chunks()
+    widest: int = WIDE
 
     @property
     def each(self) -> int:
@@ -99,7 +100,10 @@ def layout_for(shape: AttentionShape, device: torch.device | str) -> Layout:
         )
     layout = Layout(shape.heads, shape.kv_heads, d)
     if torch.device(device).type == "cuda":
-        layout = layout._replace(programs=2 * torch.cuda.get_device_properties(device).multi_processor_count)
+        card = torch.cuda.get_device_properties(device)
+        has_room = card.major >= 9 or torch.version.hip is not None  # before 9.0, 64 columns don't fit in registers
+        widest = WIDE if has_room else MIDDLE
+        layout = layout._replace(programs=2 * card.multi_processor_count, widest=widest)
     return layout
 
 
@@ -182,7 +186,7 @@ def _placed(batch: Batch, has_cache: bool) -> tuple[Places, Ints, Ints]:
 def _works(places: Places, layout: Layout, longest: int) -> list[tuple[int, Ints, Ints]]:
     """Tokens a tile, whole items and shared-out ones, of the sequences of few rows and of those of many."""
     few = layout.tokens(NARROW)
-    many = layout.tokens(MIDDLE if longest <= layout.tokens(MIDDLE) else WIDE)
+    many = layout.tokens(MIDDLE if longest <= layout.tokens(MIDDLE) else layout.widest)
     is_many = places.lengths_S > few
     works = []
     for tokens, chosen in ((few, ~is_many), (many, is_many)):
@@ -230,7 +234,9 @@ def _copied(ints: Ints, device: torch.device | str, into: Tensor | None) -> Tens
     if into is None:
         return host.to(device, non_blocking=True)
     if len(ints) > len(into):
-        raise ValueError(f"the batch takes {len(ints)} ints and the buffers have {len(into)}: make them for more blocks")
+        raise ValueError(
+            f"the batch takes {len(ints)} ints and the buffers have {len(into)}: make them for more blocks"
+        )
     into[: len(ints)].copy_(host, non_blocking=True)
     return into
 

@@ -59,16 +59,17 @@ def keep_half(x, data, at, lane, exponent, inside, KIND: tl.constexpr, D: tl.con
 
 
 @triton.jit
-def keep_row(
-    row, group, position, slot, keys, values, key_scales, value_scales, inverse, concentration,
+def keep_heads(
+    qkv, t, group, position, slot, keys, values, key_scales, value_scales, inverse, concentration,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip # noqa: ANN001, ANN201
-    """One row's keys (turned to its position) and values, of `group` [N], into the cache's slot; below 0 nowhere."""
+    """Of rows `t` the keys (turned to their positions) and values of `group`, into the cache's slots; all [N, 1]. A slot
+    below 0 is nowhere.
+    """
     HALF: tl.constexpr = D // 2
-    lane = tl.arange(0, HALF)[None, :]
-    inside = group[:, None] < tl.where(slot >= 0, GROUPS, 0)
-    at = ((slot // BLOCK).to(tl.int64) * GROUPS + group[:, None]) * BLOCK + slot % BLOCK
-    key = row + (HEADS + group[:, None]) * D + lane
+    lane, inside = tl.arange(0, HALF)[None, :], slot >= 0
+    at = ((slot // BLOCK).to(tl.int64) * GROUPS + group) * BLOCK + slot % BLOCK
+    key = qkv + t.to(tl.int64) * ((HEADS + 2 * GROUPS) * D) + (HEADS + group) * D + lane
     low = tl.load(key, mask=inside, other=0.0).to(tl.float32)
     high = tl.load(key + HALF, mask=inside, other=0.0).to(tl.float32)
     cos, sin = rotation(position, lane, inverse, concentration)
@@ -87,15 +88,18 @@ def keep_row(
 
 @triton.jit
 def keep_kernel(
-    qkv, positions, slots, keys, values, key_scales, value_scales, inverse, concentration,
-    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr, N: tl.constexpr,
+    qkv, positions, slots, keys, values, key_scales, value_scales, inverse, concentration, ROWS,
+    HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr, EACH: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip # noqa: ANN001, ANN201
-    """A program a row: all its groups."""
-    t = tl.program_id(0)
-    row = qkv + t.to(tl.int64) * ((HEADS + 2 * GROUPS) * D)
-    position, slot = tl.load(positions + t), tl.load(slots + t)
-    keep_row(
-        row, tl.arange(0, N), position, slot, keys, values, key_scales, value_scales, inverse, concentration,
+    """A program: all groups (EACH, a power of two) of N / EACH rows."""
+    pair = tl.arange(0, N)[:, None]
+    t, group = tl.program_id(0) * (N // EACH) + pair // EACH, pair % EACH
+    inside = (t < ROWS) & (group < GROUPS)
+    position = tl.load(positions + t, mask=inside, other=0)
+    slot = tl.load(slots + t, mask=inside, other=-1)
+    keep_heads(
+        qkv, t, group, position, slot, keys, values, key_scales, value_scales, inverse, concentration,
         HEADS, GROUPS, D, KIND,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ they are, bit for bit.
 import triton
 import triton.language as tl
 
-from ossia.kernels.triton.keep import BLOCK, keep_row, power, rotation, widened
+from ossia.kernels.triton.keep import BLOCK, keep_heads, power, rotation, widened
 from ossia.kernels.triton.tiles import dot, to_bf16
 from ossia.kernels.triton.work import FIELDS as _FIELDS
 
@@ -165,10 +165,11 @@ def attend_kernel(
         pieces, arrival, table = tl.load(item + 7), tl.load(item + 8), tl.load(item + TABLE)
         if FRESH:
             if end == place + tokens:
-                keep_row(
-                    qkv + row.to(tl.int64) * ((HEADS + 2 * GROUPS) * D), g + tl.arange(0, 1), tl.load(positions + row),
-                    tl.load(slots + row), keys, values, key_scales, value_scales, inverse, concentration,
-                    HEADS, GROUPS, D, KIND,
+                one = tl.zeros((1, 1), tl.int32)
+                position, into = tl.load(positions + row + one), tl.load(slots + row + one)
+                keep_heads(
+                    qkv, row + one, g + one, position, into, keys, values, key_scales, value_scales, inverse,
+                    concentration, HEADS, GROUPS, D, KIND,
                 )  # fmt: skip
             tl.debug_barrier()
         if WINDOW:
