@@ -12,19 +12,19 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-from ossia.kernels.triton.specs import SHARED, SIZES, TARGETS, Compiled, Spec, compiled
+from ossia.kernels.triton.specs import SHARED, SIZES, TARGETS, Compiled, KernelSpec, compiled
 
-FILES = ("linear", "route", "moe", "attention", "sampling")  # those that offer `specs`
+FILES = ("linear", "route", "moe", "attention", "sampling")  # those that offer `kernel_specs`
 
 
-def offered(shape: str, target: str) -> list[Spec]:
+def offered(shape: str, target: str) -> list[KernelSpec]:
     """Every kernel that a file of ossia.kernels.triton offers for the target."""
     found = []
     for name in FILES:
         if find_spec(f"ossia.kernels.triton.{name}"):
             file = import_module(f"ossia.kernels.triton.{name}")
-            if hasattr(file, "specs"):
-                found += file.specs(SIZES[shape], target == "sm_90", target.startswith("sm_"))
+            if hasattr(file, "kernel_specs"):
+                found += file.kernel_specs(SIZES[shape], target == "sm_90", target.startswith("sm_"))
     return found
 
 
@@ -51,7 +51,11 @@ def main() -> int:
             sound &= is_sound(found, target)
             lines.append({"target": target, "kernel": spec.name, **found._asdict()})
             if not chosen.json:
-                print(f"| {target} | {spec.name} | {spec.warps} | {spec.stages} |", *(f"{x} |" for x in found), flush=True)
+                print(
+                    f"| {target} | {spec.name} | {spec.num_warps} | {spec.num_stages} |",
+                    *(f"{x} |" for x in found),
+                    flush=True,
+                )
     if chosen.json:
         print(json.dumps(lines))
     return 0 if sound else 1

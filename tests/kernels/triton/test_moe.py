@@ -6,8 +6,8 @@ import torch
 
 from ossia.kernels.reference import ReferenceOps
 from ossia.kernels.triton.moe import experts_add, pack_experts
-from ossia.kernels.triton.route import DECODE, pack_router, route
 from ossia.kernels.triton.mxfp4 import Packed
+from ossia.kernels.triton.route import DECODE, pack_router, route
 from ossia.quant import Mxfp4, unpack_mxfp4
 from tests.kernels.cases import Numbers
 
@@ -27,7 +27,11 @@ class Layer:
         self.norm = torch.from_numpy(n.f32(width, scale=1.0))
 
     def pack(self) -> "Layer":
-        self.packed = pack_router(*self.router, "cpu"), pack_experts(*self.up, True, "cpu"), pack_experts(*self.down, False, "cpu")
+        self.packed = (
+            pack_router(*self.router, "cpu"),
+            pack_experts(*self.up, True, "cpu"),
+            pack_experts(*self.down, False, "cpu"),
+        )
         return self
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
@@ -36,7 +40,9 @@ class Layer:
 
     def reference(self, x: torch.Tensor) -> torch.Tensor:
         routing = REFERENCE.route(x, self.norm, 1e-5, REFERENCE.router(*self.router), self.k)
-        return REFERENCE.experts_add(routing, REFERENCE.experts(*self.up, True), REFERENCE.experts(*self.down, False), 7.0, x)
+        return REFERENCE.experts_add(
+            routing, REFERENCE.experts(*self.up, True), REFERENCE.experts(*self.down, False), 7.0, x
+        )
 
 
 def rows(count: int, width: int) -> torch.Tensor:
@@ -49,21 +55,28 @@ def close(found: torch.Tensor, truth: torch.Tensor, bound: float = 2**-8) -> Non
     assert (found - truth).square().mean().sqrt() <= bound * truth.square().mean().sqrt()
 
 
-SHAPES = [(64, 96, 6, 2), (96, 32, 12, 4), (160, 64, 4, 1), (32, 96, 5, 3)]
+CASES = [  # width, features, experts, k; rows
+    ((64, 96, 6, 2), 1), ((64, 96, 6, 2), 3), ((64, 32, 6, 2), DECODE + 1), ((96, 32, 12, 4), 1), ((96, 32, 12, 4), DECODE),
+    ((96, 32, 4, 4), 70), ((160, 64, 4, 1), 5), ((160, 32, 4, 1), 40), ((32, 96, 5, 3), 2), ((64, 32, 32, 4), 9),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("count", [1, 3, DECODE, DECODE + 1, 70])
+@pytest.mark.parametrize(("shape", "count"), CASES, ids=str)
 def test_experts_of_mxfp4(shape: tuple[int, int, int, int], count: int):
     layer, x = Layer(*shape).pack(), rows(count, shape[0])
-    truth = layer.reference(x)
-    for _ in range(2):  # the counters are as before
-        close(layer.run(x), truth)
+    close(layer.run(x), layer.reference(x))
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_second_step_finds_the_counters_as_the_first_did(count: int):
+    layer, x = Layer(32, 32, 4, 2).pack(), rows(count, 32)
+    assert torch.equal(layer.run(x), layer.run(x))
+    assert not layer.packed[2].counters.any()
 
 
 @pytest.mark.parametrize("shape", [(64, 40, 6, 2), (36, 20, 4, 4)], ids=str)
 @pytest.mark.parametrize("form", ["bf16", "f32"])
-@pytest.mark.parametrize("count", [1, 5, 40])
+@pytest.mark.parametrize("count", [1, 5, 20])
 def test_dense_experts(shape: tuple[int, int, int, int], form: str, count: int):
     """float32 weights are rounded, too."""
     layer, x = Layer(*shape, form).pack(), rows(count, shape[0])
@@ -80,12 +93,7 @@ def test_dense_experts_that_mxfp4_holds_are_packed_again():
     assert torch.equal(layer.run(rows(3, 64)), wanted)
 
 
-def test_thirty_two_experts():
-    layer, x = Layer(64, 32, 32, 4).pack(), rows(9, 64)
-    close(layer.run(x), layer.reference(x))
-
-
-@pytest.mark.parametrize("count", [300, 600])
+@pytest.mark.parametrize("count", [280])
 def test_many_rows_of_few_experts_fill_large_tiles(count: int):
     layer, x = Layer(64, 32, 4, 1).pack(), rows(count, 64)
     close(layer.run(x), layer.reference(x))
@@ -97,7 +105,7 @@ def test_experts_without_a_row_are_not_read(count: int):
     layer.router[1][:] = [0, 0, 90, 0, 80, 0, 0, 0]
     x = rows(count, 64)
     truth = layer.reference(x)
-    for weight, bias in (layer.up, layer.down):
+    for _, bias in (layer.up, layer.down):
         bias[[0, 1, 3, 5, 6, 7]] = np.nan
     layer.pack()
     close(layer.run(x), truth)

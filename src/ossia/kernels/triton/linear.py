@@ -8,6 +8,9 @@ of the batch its B. A row is normed after its product: bfloat16(x * norm) is mul
 mean square that the same pass has taken; so up to FUSED rows norm and product are one launch, and above that two.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -18,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ossia.kernels import HostArray
-from ossia.kernels.triton.specs import Sizes, Spec
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
 from ossia.kernels.triton.tiles import bits_on_device, column_sums, dot, least_tokens, on_device, power_of_two, to_bf16
 from ossia.quant import QBLOCK
 
@@ -90,7 +93,7 @@ def _padded(weight_PD: Tensor, multiple: int) -> Tensor:
 
 
 @triton.jit
-def weight_tile(weight, scales, row, k, ROWS, WIDE, PITCH, INT8: tl.constexpr):  # noqa: ANN001, ANN201
+def weight_tile(weight, scales, row, k, ROWS, WIDE, PITCH, INT8: tl.constexpr):
     """bfloat16 [row, k]; zeros beyond the weight. PITCH: a row's numbers, a multiple of 8."""
     inside = (row[:, None] < ROWS) & (k[None, :] < WIDE)
     at = row[:, None].to(tl.int64) * PITCH + k[None, :]
@@ -108,7 +111,7 @@ def linear_kernel(
     x, norm, rstd, weight, scales, bias, picked, out, TOKENS, ROWS, WIDE, PITCH, eps,
     IN: tl.constexpr, OUT: tl.constexpr, INT8: tl.constexpr, BIAS: tl.constexpr, PICKED: tl.constexpr,
     R: tl.constexpr, T: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """out[t, r] (+)= weight[r] . x[t] + bias[r].
 
     IN "raw": float32 rows, normed here; "scaled": bfloat16(x * norm) with `rstd` beside; "plain": bfloat16 rows as they
@@ -146,7 +149,7 @@ def linear_kernel(
 
 
 @triton.jit
-def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.constexpr, T: tl.constexpr, K: tl.constexpr):  # noqa: ANN001, ANN201
+def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.constexpr, T: tl.constexpr, K: tl.constexpr):
     """bfloat16(x * norm) and 1 / root mean square of rows, to the very bits that `linear_kernel` makes of them."""
     token, lane = tl.program_id(0) * T + tl.arange(0, T), tl.arange(0, K)
     source = token
@@ -164,7 +167,7 @@ def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.const
 
 
 @triton.jit
-def embed_kernel(tokens, table, out, WIDE, K: tl.constexpr):  # noqa: ANN001, ANN201
+def embed_kernel(tokens, table, out, WIDE, K: tl.constexpr):
     """One row's columns, widened."""
     t, k = tl.program_id(0).to(tl.int64), tl.program_id(1) * K + tl.arange(0, K)
     token = tl.load(tokens + t).to(tl.int64)
@@ -202,9 +205,7 @@ def unembed(x_TD: Tensor, rows_R: Tensor, norm_D: Tensor, eps: float, w: Dense) 
     return _normed(x_TD, rows_R, norm_D, eps, w, x_TD.new_empty((len(rows_R), len(w.weight))), "wide")
 
 
-def _normed(
-    x_TD: Tensor, picked: Tensor | None, norm_D: Tensor, eps: float, w: Dense, out: Tensor, way: str
-) -> Tensor:
+def _normed(x_TD: Tensor, picked: Tensor | None, norm_D: Tensor, eps: float, w: Dense, out: Tensor, way: str) -> Tensor:
     if len(out) <= FUSED:
         return _launch(x_TD, "raw", w, out, way, norm=norm_D, eps=eps, picked=picked)
     scaled = scale_rows(x_TD, norm_D, eps, picked)
@@ -241,7 +242,7 @@ def embed(tokens_T: Tensor, table_VD: Tensor) -> Tensor:
     return out_TD
 
 
-def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:  # noqa: ARG001 - one table for all cards
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
     """The kernels of this file as a decode step and a prefill launch them."""
     qkv = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
     least = 1 if ptx else 16
@@ -264,4 +265,4 @@ def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:  # noqa: ARG
                 "IN": form, "OUT": way, "INT8": int8, "BIAS": True, "PICKED": False,
                 "R": t.rows, "T": t.tokens, "K": WIDTH,
             }  # fmt: skip
-            yield Spec(f"{name}, {rows} rows", linear_kernel, given, t.warps, t.stages)
+            yield spec(f"{name}, {rows} rows", linear_kernel, given, t.warps, t.stages)

@@ -9,6 +9,9 @@ of the experts' numbers: up to DECODE rows by the last program to end that compu
 of its own, by the same sum.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,7 +25,7 @@ from ossia.kernels import SWIGLU_SLOPE, HostArray
 from ossia.kernels.triton.linear import Tiles, weight_tile
 from ossia.kernels.triton.mxfp4 import TILE, Packed, has_ptx, in_tiles, mxfp4_tile, pack_mxfp4, row_tiles
 from ossia.kernels.triton.route import DECODE, Routing
-from ossia.kernels.triton.specs import Sizes, Spec
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
 from ossia.kernels.triton.tiles import bits_on_device, dot, has_warp_groups, on_device, to_bf16
 from ossia.quant import Mxfp4, as_mxfp4
 
@@ -95,7 +98,7 @@ def pack_experts(weight: Mxfp4 | HostArray, bias_ER: HostArray, gated: bool, dev
 def product(
     x, source, held, data, scales, row, ROWS, WIDE, PITCH,
     acc, other, GATED: tl.constexpr, MXFP4: tl.constexpr, PTX: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """acc += rows `row` of a matrix times x[source]; gated: `other` += the tile of rows after it. PITCH: blocks or numbers
     of a row.
     """
@@ -126,7 +129,7 @@ def product(
 def up_kernel(
     x, rstd, rows_N, expert_I, first_I, count_I, data, scales, bias, h, ROWS, WIDE, PITCH, FEATURES, limit, factor,
     MXFP4: tl.constexpr, PTX: tl.constexpr, R: tl.constexpr, T: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """h[n, f] = SwiGLU of gate and up f of pair n."""
     tile = tl.program_id(1)
     expert = tl.load(expert_I + tile)
@@ -162,7 +165,7 @@ def down_kernel(
     TOKENS, ROWS, WIDE, PITCH, FEATURES, factor,
     TOP: tl.constexpr, ADD: tl.constexpr, MXFP4: tl.constexpr, PTX: tl.constexpr,
     R: tl.constexpr, T: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """parts[n, d] = down of pair n, plus bias. ADD: the last program of these columns adds all to the T rows' residual."""
     tile = tl.program_id(1)
     expert = tl.load(expert_I + tile)
@@ -189,7 +192,7 @@ def down_kernel(
 
 
 @triton.jit
-def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, TOP: tl.constexpr):  # noqa: ANN001, ANN201
+def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, TOP: tl.constexpr):
     """residual[row, feature] += the row's parts by their weights, in the experts' order; a sum of its own, then added."""
     inside = (row < TOKENS) & (feature < FEATURES)
     at = residual + row * FEATURES + feature
@@ -203,7 +206,7 @@ def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, T
 
 
 @triton.jit
-def add_kernel(parts, place, weights, residual, TOKENS, FEATURES, TOP: tl.constexpr, K: tl.constexpr):  # noqa: ANN001, ANN201
+def add_kernel(parts, place, weights, residual, TOKENS, FEATURES, TOP: tl.constexpr, K: tl.constexpr):
     """`add_parts` of one row's columns."""
     row = tl.program_id(0) + tl.zeros((1,), tl.int32)
     feature = tl.program_id(1) * K + tl.arange(0, K)
@@ -262,7 +265,7 @@ def _form(experts: Experts, t: Tiles) -> dict[str, int | bool]:
     }  # fmt: skip
 
 
-def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
     """The kernels of this file for each size of tiles."""
     listed = {"expert_I": "*i32", "first_I": "*i32", "count_I": "*i32"}
     packed = {"data": "*u8", "scales": "*u8", "bias": "*fp32", "MXFP4": True, "PTX": ptx, "K": WIDTH}
@@ -275,11 +278,11 @@ def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:
     for tokens in (1, 4, 8, 16, 32, 64, 128) if ptx else (16, 32, 64, 128):
         t = tiles(tokens, True, groups)
         shape = {"R": t.rows, "T": tokens}
-        yield Spec(f"experts' up + SwiGLU, {tokens} pairs a tile", up_kernel, up | shape, t.warps, t.stages)
+        yield spec(f"experts' up + SwiGLU, {tokens} pairs a tile", up_kernel, up | shape, t.warps, t.stages)
         t = tiles(tokens, False, groups)
         shape = {"R": t.rows, "T": tokens, "ADD": tokens <= DECODE}
         tail = " + sum + residual" if tokens <= DECODE else ""
-        yield Spec(f"experts' down{tail}, {tokens} pairs a tile", down_kernel, down | shape, t.warps, t.stages)
+        yield spec(f"experts' down{tail}, {tokens} pairs a tile", down_kernel, down | shape, t.warps, t.stages)
     part = {"parts": "*fp32", "place": "*i32", "weights": "*fp32", "residual": "*fp32"}
     sum_up = whole | part | {"TOP": sizes.top, "K": 1024}
-    yield Spec("experts' sum + residual, many rows", add_kernel, sum_up, 4, 3)
+    yield spec("experts' sum + residual, many rows", add_kernel, sum_up, 4, 3)

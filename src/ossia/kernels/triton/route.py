@@ -9,6 +9,9 @@ chooses, and a second launch sorts. A logit is a float32 sum in one order at any
 all or nothing.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ossia.kernels import HostArray
-from ossia.kernels.triton.specs import Sizes, Spec
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
 from ossia.kernels.triton.tiles import least_tokens, on_device, power_of_two, to_bf16
 
 DECODE = 16  # rows up to which an expert's rows are one tile
@@ -82,7 +85,7 @@ def route_kernel(
     x, norm, weight, bias, counters, logits, scaled, rstd, chosen, shares, rows_N, place, expert_I, first_I, count_I,
     TOKENS, WIDE, EXPERTS, TILES, group, eps,
     TOP: tl.constexpr, ONE: tl.constexpr, T: tl.constexpr, E: tl.constexpr, EACH: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """EACH experts' logits of `group` rows; the last program chooses, of its group or (ONE) of all rows, and then sorts."""
     lane, expert = tl.arange(0, K), tl.program_id(0) * EACH + tl.arange(0, EACH)
     scale = tl.load(norm + lane, mask=lane < WIDE, other=0.0)
@@ -110,7 +113,7 @@ def route_kernel(
 
 
 @triton.jit
-def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):  # noqa: ANN001, ANN202
+def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
     """The TOP best of each row, equal ones by lower number, in ascending order; softmax over them. [T, K] numbers, E
     where there is none.
 
@@ -149,7 +152,9 @@ def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T
 
 
 @triton.jit
-def _sort_few(experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):  # noqa: ANN001, ANN202
+def _sort_few(
+    experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr
+):
     """The tile table of a few rows: each pair is compared with each; an expert's rows are one tile."""
     P: tl.constexpr = triton.next_power_of_2(TOP)
     mine = tl.reshape(experts, (T * P,))
@@ -173,7 +178,7 @@ def _sort_few(experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl
 def sort_kernel(
     chosen, rows_N, place, expert_I, first_I, count_I, PAIRS, TILES,
     TOP: tl.constexpr, TOKENS: tl.constexpr, E: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """A program an expert: it counts everyone's pairs, then lists its own in the order of the rows, and its tiles."""
     mine, expert, lane = tl.program_id(0), tl.arange(0, E), tl.arange(0, N)
     counts = tl.zeros((E,), tl.int32)
@@ -247,10 +252,10 @@ def _empty_routing(x_TD: Tensor, count: int, k: int, tiles: int, tokens: int) ->
     )
 
 
-def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:  # noqa: ARG001 - one table for all cards
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
     """The kernels of this file, for few rows and for many."""
     each, warps = _each(sizes.experts)
-    listed = {name: "*i32" for name in ("chosen", "rows_N", "place", "expert_I", "first_I", "count_I", "counters")}
+    listed = dict.fromkeys(("chosen", "rows_N", "place", "expert_I", "first_I", "count_I", "counters"), "*i32")
     floats = {"x": "*fp32", "norm": "*fp32", "weight": "*bf16", "bias": "*fp32", "logits": "*fp32", "scaled": "*bf16"}
     whole = {"WIDE": "i32:16", "EXPERTS": "i32:16", "eps": "fp32", "rstd": "*fp32", "shares": "*fp32"}
     whole |= dict.fromkeys(("TOKENS", "TILES", "group", "PAIRS"), "i32")
@@ -258,5 +263,5 @@ def specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[Spec]:  # noqa: ARG
     for rows in (1, 16, 4096):
         one = rows <= DECODE
         given = common | {"ONE": one, "T": rows if one else _GROUP, "EACH": each, "K": power_of_two(sizes.hidden)}
-        yield Spec(f"norm + router + top-k{' + sort' if one else ''}, {rows} rows", route_kernel, given, warps, 3)
-    yield Spec("sort, many rows", sort_kernel, common | {"TOKENS": 128, "N": 1024}, 4, 3)
+        yield spec(f"norm + router + top-k{' + sort' if one else ''}, {rows} rows", route_kernel, given, warps, 3)
+    yield spec("sort, many rows", sort_kernel, common | {"TOKENS": 128, "N": 1024}, 4, 3)

@@ -1,6 +1,6 @@
 """What a kernel becomes for a card that is not at hand: registers, spills, shared memory, loads, tensor instructions.
 
-In: a `Spec`, as each file of kernels offers them for the model's real shapes, and a target. Out: a `Compiled`.
+In: a `KernelSpec`, as each file of kernels offers them for the model's real shapes, and a target. Out: a `Compiled`.
 It does not know what a kernel computes.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -42,16 +43,24 @@ SIZES = {
 }
 
 
-class Spec(NamedTuple):
-    """A kernel for one shape. `given`: each argument's type ("*bf16", "i32", "fp32"; of whole numbers divisible by 16
-    "i32:16") or, of constants, the value. Pointers are aligned to 16 bytes, as torch's are.
+class KernelSpec(NamedTuple):
+    """A kernel for one shape. signature: of each argument that is no constant its type: "*bf16", "i32", "fp32"; "i32:16"
+    where it is divisible by 16. Pointers are aligned to 16 bytes, as torch's are.
     """
 
     name: str
-    kernel: Any
-    given: Mapping[str, Any]
-    warps: int
-    stages: int
+    fn: Any
+    signature: dict[str, str]
+    constexprs: dict[str, Any]
+    num_warps: int
+    num_stages: int
+
+
+def spec(name: str, fn: Any, given: Mapping[str, Any], warps: int, stages: int) -> KernelSpec:
+    """From one table of types and constants, of which the kernel takes those that are its arguments'."""
+    types = {key: given[key] for key in fn.arg_names if isinstance(given[key], str) and given[key] in _TYPES}
+    constants = {key: given[key] for key in fn.arg_names if key not in types}
+    return KernelSpec(name, fn, types, constants, warps, stages)
 
 
 class Compiled(NamedTuple):
@@ -64,19 +73,14 @@ class Compiled(NamedTuple):
     instruction: str
 
 
-def compiled(spec: Spec, target: str) -> Compiled:
+def compiled(spec: KernelSpec, target: str) -> Compiled:
     """Compiles to machine code and reads it. Not under the interpreter: its kernels are no kernels."""
-    signature, constants, attributes = {}, {}, {}
-    for i, name in enumerate(spec.kernel.arg_names):
-        given = spec.given[name]
-        if not isinstance(given, str) or given not in _TYPES:
-            signature[name], constants[name] = "constexpr", given
-            continue
-        signature[name] = given.removesuffix(":16")
-        if given.startswith("*") or given.endswith(":16"):
-            attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(spec.kernel, signature, constants, attributes)
-    options = {"num_warps": spec.warps, "num_stages": spec.stages, "enable_fp_fusion": False}
+    names = spec.fn.arg_names
+    signature = {name: spec.signature.get(name, "constexpr").removesuffix(":16") for name in names}
+    aligned = [name for name, type_ in spec.signature.items() if type_.startswith("*") or type_.endswith(":16")]
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(spec.fn, signature, spec.constexprs, attributes)
+    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages, "enable_fp_fusion": False}
     made = triton.compile(source, target=TARGETS[target], options=options)
     return _amd(made) if TARGETS[target].backend == "hip" else _nvidia(made)
 
@@ -90,7 +94,7 @@ def _nvidia(made: Any) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder, "kernel.cubin")
         binary.write_bytes(made.asm["cubin"])
-        tool = triton.knobs.nvidia.cuobjdump.path
+        tool = knobs.nvidia.cuobjdump.path
         usage = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
     registers, stack = (int(found) for found in re.findall(r"REG:(\d+) STACK:(\d+)", usage)[-1])
     ptx = made.asm["ptx"]

@@ -8,21 +8,25 @@ changes: products in ascending steps of the tensor instruction, squares in `LANE
 Nothing is contracted to a fused multiply-add but where `tl.fma` says so (`enable_fp_fusion=False` at each launch).
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from ossia.kernels import HostArray
 from ossia.kernels.triton.upload import upload
 
-INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
+INTERPRETED: tl.constexpr = tl.constexpr(bool(knobs.runtime.interpret))
 
 
 @triton.jit
-def dot(a, b, acc):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
+def dot(a, b, acc):
     """acc + a @ b, bfloat16 in and float32 out. The interpreter's own dot takes bfloat16 for the integers of its bits."""
     if INTERPRETED:
         acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
@@ -32,7 +36,7 @@ def dot(a, b, acc):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
 
 
 @triton.jit
-def to_bf16(x):  # noqa: ANN001, ANN201
+def to_bf16(x):
     """float32 to the nearest bfloat16, ties to even; the interpreter would cut the bits off."""
     if INTERPRETED:
         bits = x.to(tl.uint32, bitcast=True)
@@ -44,7 +48,7 @@ def to_bf16(x):  # noqa: ANN001, ANN201
 
 
 @triton.jit
-def column_sums(x, LANES: tl.constexpr, COLUMNS: tl.constexpr):  # noqa: ANN001, ANN201
+def column_sums(x, LANES: tl.constexpr, COLUMNS: tl.constexpr):
     """[LANES, COLUMNS] -> [COLUMNS]: neighbours are added, then neighbouring sums, whatever the layout in registers."""
     for i in tl.static_range(1, LANES.bit_length()):
         x = tl.reshape(x, (LANES >> i, 2, COLUMNS))
