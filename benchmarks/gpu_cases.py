@@ -355,7 +355,7 @@ def tile_modules() -> list[Any]:
 
 
 def neighbours(tiles: Any, is_moe: bool) -> Iterator[Any]:
-    """One number halved or doubled. Rows come in groups of 16; an expert's tile has the pairs that the router's table gives it."""
+    """One number halved or doubled. Rows come in groups of 16; an expert's tile has the pairs that the router gives it."""
     for name, value in tiles._asdict().items():
         for other in (value // 2, value * 2):
             if other >= (16 if name == "rows" else 1) and not (is_moe and name == "tokens"):

@@ -147,13 +147,12 @@ def plain_engine(transformer: Transformer, tokens: int) -> Engine:
 
 def repeat_blocks(cache: Any, count: int, filled: int) -> bool:
     """Copy a layer's first `filled` blocks over all of its `count`; False for a cache that cannot be seen into."""
-    data = getattr(cache, "data", None)
-    if data is None or filled >= count:
-        return data is not None
-    blocks = data.reshape(count, -1)
-    for first in range(filled, count, filled):
-        blocks[first : first + filled] = blocks[: min(filled, count - first)]
-    return True
+    arrays = [cache.data] if hasattr(cache, "data") else [each for each in cache if each is not None]
+    for array in arrays if filled < count else []:
+        blocks = array.reshape(count, -1)
+        for first in range(filled, count, filled):
+            blocks[first : first + filled] = blocks[: min(filled, count - first)]
+    return bool(arrays)
 
 
 def kernels_of(choice: Choice) -> Ops:

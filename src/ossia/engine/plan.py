@@ -18,7 +18,7 @@ LEAST_CONTEXT = 4096  # with less than this a model is of little use
 RESERVE = (
     384 << 20
 )  # compiled kernels, graphs, what the allocator rounds up; the driver's own is not free to begin with
-_PARTIALS = 256 << 20  # attention's partial sums of a step, at most
+_PARTIALS = 64 << 20  # attention's partial sums, a step's lists of work
 _GIB = 1 << 30
 
 
@@ -105,7 +105,8 @@ def work_bytes(c: ModelConfig, step_tokens: int = CARD_STEP) -> int:
     """Activations of a step, attention's partial sums, logits of as many rows as can be sampled at once."""
     row = c.hidden * (F32 + 2 * BF16) + (_qkv_rows(c) + c.heads * c.head_dim) * BF16
     row += c.experts_per_token * (c.intermediate * BF16 + c.hidden * F32)
-    return step_tokens * row + 2 * MOST_ROWS * c.vocab * F32 + _PARTIALS  # logits of a graph, and of a step without one
+    logits = 3 * MOST_ROWS * c.vocab * F32  # of a graph, as it leaves them for whoever asks, and of a step without one
+    return step_tokens * row + logits + _PARTIALS
 
 
 def _qkv_rows(c: ModelConfig) -> int:

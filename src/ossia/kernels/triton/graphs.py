@@ -104,6 +104,7 @@ class CudaRecorder:
             work()  # compiles what was not, which a recording must not meet
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # another thread may compute logits of its own meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             work()
         return graph
