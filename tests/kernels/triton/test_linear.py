@@ -57,7 +57,9 @@ def test_int8_weights_are_within_their_rounding(shape: tuple[int, int, int]):
 
 
 def test_int8_takes_rows_of_zeros():
-    found = linear_add(torch.ones(1, 32).bfloat16(), pack_dense(np.zeros((3, 32), np.float32), None, "cpu", "int8"), torch.ones(1, 3))
+    found = linear_add(
+        torch.ones(1, 32).bfloat16(), pack_dense(np.zeros((3, 32), np.float32), None, "cpu", "int8"), torch.ones(1, 3)
+    )
     assert found.tolist() == [[1, 1, 1]]
 
 

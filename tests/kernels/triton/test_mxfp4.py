@@ -101,7 +101,9 @@ def run_ptx(words: np.ndarray, fields: np.ndarray) -> np.ndarray:
 def test_the_ptx_says_what_the_interpreted_decoder_says():
     """Elements 4i..4i+3 in two registers, 16+4i..16+4i+3 in the other two; all codes at every place."""
     rng = np.random.default_rng(0)
-    nibbles = np.concatenate([np.full((16, 32), np.arange(16)[:, None]), rng.integers(0, 16, (48, 32))]).astype(np.uint8)
+    nibbles = np.concatenate([np.full((16, 32), np.arange(16)[:, None]), rng.integers(0, 16, (48, 32))]).astype(
+        np.uint8
+    )
     scales = rng.integers(90, 129, (1, 64, 1), dtype=np.uint8)
     packed = pack_mxfp4(Mxfp4((nibbles[:, 0::2] | nibbles[:, 1::2] << 4)[None, :, None], scales), False, "cpu")
     fields = np.repeat(scales.reshape(-1).astype(np.uint32) + np.uint32(126), 4)

@@ -90,4 +90,10 @@ def test_a_row_is_routed_alike_alone_and_in_a_crowd():
 
 def test_too_many_rows_are_refused():
     with pytest.raises(ValueError, match="ask for fewer"):
-        route(torch.empty(65537, 1), torch.ones(1), 1e-5, pack_router(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), "cpu"), 1)
+        route(
+            torch.empty(65537, 1),
+            torch.ones(1),
+            1e-5,
+            pack_router(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), "cpu"),
+            1,
+        )

@@ -8,6 +8,10 @@ of the batch its B. A row is normed after its product: bfloat16(x * norm) is mul
 mean square that the same pass has taken; so up to FUSED rows norm and product are one launch, and above that two.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +21,17 @@ import triton.language as tl
 from torch import Tensor
 
 from ossia.kernels import HostArray
-from ossia.kernels.triton.tiles import bits_on_device, column_sums, dot, on_device, power_of_two, to_bf16
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
+from ossia.kernels.triton.tiles import (
+    bits_on_device,
+    column_sums,
+    dot,
+    is_amd,
+    least_tokens,
+    on_device,
+    power_of_two,
+    to_bf16,
+)
 from ossia.quant import QBLOCK
 
 Kind = Literal["bf16", "int8"]
@@ -42,11 +56,12 @@ class Tiles(NamedTuple):
     stages: int
 
 
-# Few rows: one warp a program, so that hundreds of programs share the card evenly, and deep pipelines: 2 KB a stage
-# (4096 wide, 2880 rows: 180 programs of 22 KB in flight; 16 KB an SM cover 0.6 µs of latency at 3.35 TB/s).
+# Few rows: one warp a program, so that hundreds of programs share the card evenly, and deep pipelines of 2 KB a stage.
+# In flight an SM of an H100, at batch 1: 53 KB for 5120 rows (320 programs), 30 KB for 2880 (180); 3.35 TB/s over 132
+# SMs for 0.7 µs of latency are 18 KB.
 _TABLE = (
-    (4, Tiles(16, 4, 1, 12)),
-    (8, Tiles(16, 8, 1, 10)),
+    (4, Tiles(16, 16, 1, 12)),
+    (8, Tiles(16, 16, 1, 10)),
     (16, Tiles(16, 16, 1, 8)),
     (32, Tiles(16, 32, 1, 6)),
     (64, Tiles(32, 64, 2, 5)),
@@ -55,12 +70,13 @@ _TABLE = (
 _MANY = Tiles(128, 128, 8, 4)
 
 
-def tiles(tokens: int) -> Tiles:
-    """The table; up to 4 rows the tile has as many columns as there are rows (or the power of two above)."""
-    for most, found in _TABLE:
-        if tokens <= most:
-            return found._replace(tokens=min(found.tokens, power_of_two(tokens)))
-    return _MANY
+def tiles(tokens: int, amd: bool) -> Tiles:
+    """The table; a tile has no more columns than there are rows (or the power of two above). AMD's cards have a third of
+    the shared memory, and no copies past the registers that more stages would wait for.
+    """
+    found = next((entry for most, entry in _TABLE if tokens <= most), _MANY)
+    columns = min(found.tokens, max(least_tokens(amd), power_of_two(tokens)))
+    return found._replace(tokens=columns, stages=2 if amd else found.stages)
 
 
 def pack_dense(host: HostArray, bias: HostArray | None, device: torch.device | str, kind: Kind = "bf16") -> Dense:
@@ -87,15 +103,17 @@ def _padded(weight_PD: Tensor, multiple: int) -> Tensor:
 
 
 @triton.jit
-def weight_tile(weight, scales, row, k, ROWS, WIDE, PITCH, INT8: tl.constexpr):  # noqa: ANN001, ANN201
+def weight_tile(weight, scales, row, k, ROWS, WIDE, PITCH, INT8: tl.constexpr):
     """bfloat16 [row, k]; zeros beyond the weight. PITCH: a row's numbers, a multiple of 8."""
     inside = (row[:, None] < ROWS) & (k[None, :] < WIDE)
     at = row[:, None].to(tl.int64) * PITCH + k[None, :]
     if INT8:
         value = tl.load(weight + at, mask=inside, other=0)
         scale = tl.load(scales + row[:, None].to(tl.int64) * (PITCH // 32) + (k // 32)[None, :], mask=inside, other=0.0)
-        return to_bf16(value.to(tl.float32) * scale.to(tl.float32))
-    return tl.load(weight + at, mask=inside, other=0.0)
+        tile = to_bf16(value.to(tl.float32) * scale.to(tl.float32))
+    else:
+        tile = tl.load(weight + at, mask=inside, other=0.0)
+    return tile
 
 
 @triton.jit
@@ -103,17 +121,17 @@ def linear_kernel(
     x, norm, rstd, weight, scales, bias, picked, out, TOKENS, ROWS, WIDE, PITCH, eps,
     IN: tl.constexpr, OUT: tl.constexpr, INT8: tl.constexpr, BIAS: tl.constexpr, PICKED: tl.constexpr,
     R: tl.constexpr, T: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """out[t, r] (+)= weight[r] . x[t] + bias[r].
 
     IN "raw": float32 rows, normed here; "scaled": bfloat16(x * norm) with `rstd` beside; "plain": bfloat16 rows as they
-    are. OUT "bf16" or "f32": what is stored; "add": float32
+    are. OUT "narrow" or "wide": bfloat16 or float32 is stored; "add": float32
     rows that the sum is added to. PICKED: row t of x is picked[t].
     """
     row, token, lane = tl.program_id(0) * R + tl.arange(0, R), tl.program_id(1) * T + tl.arange(0, T), tl.arange(0, K)
-    source = token.to(tl.int64)
+    source = token  # 32 bits hold every place of the activations, but not of the weights and the logits
     if PICKED:
-        source = tl.load(picked + token, mask=token < TOKENS, other=0).to(tl.int64)
+        source = tl.load(picked + token, mask=token < TOKENS, other=0)
     acc = tl.zeros((R, T), tl.float32)
     squares = tl.zeros((K, T), tl.float32)
     for first in range(0, WIDE, K):
@@ -135,18 +153,18 @@ def linear_kernel(
     inside = (row[:, None] < ROWS) & (token[None, :] < TOKENS)
     if OUT == "add":
         acc = tl.load(at, mask=inside, other=0.0) + acc
-    if OUT == "bf16":
+    if OUT == "narrow":
         acc = to_bf16(acc)
     tl.store(at, acc, mask=inside)
 
 
 @triton.jit
-def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.constexpr, T: tl.constexpr, K: tl.constexpr):  # noqa: ANN001, ANN201
+def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.constexpr, T: tl.constexpr, K: tl.constexpr):
     """bfloat16(x * norm) and 1 / root mean square of rows, to the very bits that `linear_kernel` makes of them."""
     token, lane = tl.program_id(0) * T + tl.arange(0, T), tl.arange(0, K)
-    source = token.to(tl.int64)
+    source = token
     if PICKED:
-        source = tl.load(picked + token, mask=token < TOKENS, other=0).to(tl.int64)
+        source = tl.load(picked + token, mask=token < TOKENS, other=0)
     squares = tl.zeros((K, T), tl.float32)
     for first in range(0, WIDE, K):
         k = first + lane
@@ -154,12 +172,12 @@ def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.const
         rows = tl.load(x + source[None, :] * WIDE + k[:, None], mask=inside, other=0.0)
         squares = tl.fma(rows, rows, squares)
         rows = rows * tl.load(norm + k, mask=k < WIDE, other=0.0)[:, None]
-        tl.store(out + token[None, :].to(tl.int64) * WIDE + k[:, None], to_bf16(rows), mask=inside)
+        tl.store(out + token[None, :] * WIDE + k[:, None], to_bf16(rows), mask=inside)
     tl.store(rstd + token, tl.rsqrt(column_sums(squares, K, T) / WIDE + eps), mask=token < TOKENS)
 
 
 @triton.jit
-def embed_kernel(tokens, table, out, WIDE, K: tl.constexpr):  # noqa: ANN001, ANN201
+def embed_kernel(tokens, table, out, WIDE, K: tl.constexpr):
     """One row's columns, widened."""
     t, k = tl.program_id(0).to(tl.int64), tl.program_id(1) * K + tl.arange(0, K)
     token = tl.load(tokens + t).to(tl.int64)
@@ -189,17 +207,15 @@ def scale_rows(x_TD: Tensor, norm_D: Tensor, eps: float, picked: Tensor | None =
 def norm_linear(x_TD: Tensor, norm_D: Tensor, eps: float, w: Dense) -> Tensor:
     """bfloat16 [T, P]: RMSNorm, product, bias. One launch up to FUSED rows, else two."""
     out_TP = x_TD.new_empty((len(x_TD), len(w.weight)), dtype=torch.bfloat16)
-    return _normed(x_TD, None, norm_D, eps, w, out_TP, "bf16")
+    return _normed(x_TD, None, norm_D, eps, w, out_TP, "narrow")
 
 
 def unembed(x_TD: Tensor, rows_R: Tensor, norm_D: Tensor, eps: float, w: Dense) -> Tensor:
     """float32 [R, P]: the logits of the rows that `rows_R` (int32, on the device) picks."""
-    return _normed(x_TD, rows_R, norm_D, eps, w, x_TD.new_empty((len(rows_R), len(w.weight))), "f32")
+    return _normed(x_TD, rows_R, norm_D, eps, w, x_TD.new_empty((len(rows_R), len(w.weight))), "wide")
 
 
-def _normed(
-    x_TD: Tensor, picked: Tensor | None, norm_D: Tensor, eps: float, w: Dense, out: Tensor, way: str
-) -> Tensor:
+def _normed(x_TD: Tensor, picked: Tensor | None, norm_D: Tensor, eps: float, w: Dense, out: Tensor, way: str) -> Tensor:
     if len(out) <= FUSED:
         return _launch(x_TD, "raw", w, out, way, norm=norm_D, eps=eps, picked=picked)
     scaled = scale_rows(x_TD, norm_D, eps, picked)
@@ -218,7 +234,7 @@ def _launch(
     count, rows = out.shape
     if not count:
         return out
-    t = tiles(count)
+    t = tiles(count, is_amd())
     linear_kernel[(triton.cdiv(rows, t.rows), triton.cdiv(count, t.tokens))](
         x, norm, rstd, w.weight, w.scales, w.bias, picked, out, count, rows, x.shape[1], w.weight.shape[1], eps,
         IN=form, OUT=way, INT8=w.scales is not None, BIAS=w.bias is not None, PICKED=picked is not None,
@@ -234,3 +250,28 @@ def embed(tokens_T: Tensor, table_VD: Tensor) -> Tensor:
     if count:
         embed_kernel[(count, triton.cdiv(width, 1024))](tokens_T, table_VD, out_TD, width, K=1024, num_warps=4)
     return out_TD
+
+
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
+    """The kernels of this file as a decode step and a prefill launch them."""
+    qkv = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
+    whole = {"TOKENS": "i32", "ROWS": "i32:16", "WIDE": "i32:16", "PITCH": "i32:16", "eps": "fp32"}
+    for rows in (1, 4, 16, 64, 4096) if ptx else (16, 64, 4096):
+        t = tiles(rows, not ptx)
+        raw = rows <= FUSED
+        for name, form, way, int8 in (
+            (f"norm + qkv [{qkv}]", "raw" if raw else "scaled", "narrow", False),
+            (f"norm + qkv [{qkv}] int8", "raw" if raw else "scaled", "narrow", True),
+            (f"out + residual [{sizes.hidden}]", "plain", "add", False),
+        ):
+            given = whole | {
+                "x": "*fp32" if form == "raw" else "*bf16",
+                "norm": "*fp32" if form == "raw" else None,
+                "rstd": "*fp32" if form == "scaled" else None,
+                "weight": "*i8" if int8 else "*bf16",
+                "scales": "*bf16" if int8 else None,
+                "bias": "*fp32", "picked": None, "out": "*bf16" if way == "narrow" else "*fp32",
+                "IN": form, "OUT": way, "INT8": int8, "BIAS": True, "PICKED": False,
+                "R": t.rows, "T": t.tokens, "K": WIDTH,
+            }  # fmt: skip
+            yield spec(f"{name}, {rows} rows", linear_kernel, given, t.warps, t.stages)

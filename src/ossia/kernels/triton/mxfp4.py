@@ -10,6 +10,9 @@ bfloat16 has it: sign at bit 15, E2M1's other three at 8..6, worth 2^-126 of the
 are 3 and 6 bits lower; pair 3 has what is left: sign at 14, then 13, 11 and 10. The scale, an exponent, brings 2^126.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from typing import NamedTuple
 
 import torch
@@ -18,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ossia.kernels.triton.tiles import INTERPRETED, bits_on_device, to_bf16
+from ossia.kernels.triton.tiles import INTERPRETED, bits_on_device, is_amd, to_bf16
 from ossia.quant import NAN_SCALE, Mxfp4
 
 TILE = 16  # rows that lie together
@@ -42,7 +45,9 @@ def pack_mxfp4(weight: Mxfp4, gated: bool, device: torch.device | str) -> Packed
     experts, rows, blocks = weight.scales.shape
     highest = int(weight.scales.max(initial=0))
     if highest == NAN_SCALE:
-        raise ValueError("an MXFP4 tensor holds NaN (a scale byte of 255): the checkpoint is damaged, load another copy")
+        raise ValueError(
+            "an MXFP4 tensor holds NaN (a scale byte of 255): the checkpoint is damaged, load another copy"
+        )
     lowered = max(0, highest - _TOP)
     tiles = row_tiles(rows, gated)
     out = Packed(
@@ -115,38 +120,41 @@ UNPACK: tl.constexpr = tl.constexpr("""
 
 
 @triton.jit
-def mxfp4_tile(data, scales, row, first, ROWS, BLOCKS, R: tl.constexpr, K: tl.constexpr, PTX: tl.constexpr):  # noqa: ANN001, ANN201
+def mxfp4_tile(data, scales, row, first, ROWS, BLOCKS, R: tl.constexpr, K: tl.constexpr, PTX: tl.constexpr):
     """Rows `row` of one matrix, K products from block `first`: bfloat16 [R, K / 2] of the blocks' first halves, and of
     the second ones. PTX: with NVIDIA's instructions, else with Triton's alone, to the same bits.
     """
     block = first + tl.arange(0, K // 32)
     inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
-    at = (row // 16)[:, None] * (BLOCKS * 16) + block[None, :] * 16 + (row % 16)[:, None]
+    start = (row // 16)[:, None] * BLOCKS
+    at = start * 16 + block[None, :] * 16 + (row % 16)[:, None]
     field = tl.load(scales + at, mask=inside, other=0).to(tl.int32)
     if PTX:
         byte = tl.arange(0, K // 2)
         block = first + byte // 16
         inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
-        at = (row // 16)[:, None] * (BLOCKS * 256) + block[None, :] * 256 + (row % 16)[:, None] * 16 + (byte % 16)[None, :]
-        word = tl.load(data + at, mask=inside, other=0)
+        at = start * 256 + (row % 16)[:, None] * 16
+        word = tl.load(data + at + (block * 256 + byte % 16)[None, :], mask=inside, other=0)
         twice = tl.reshape(tl.broadcast_to((field * 0x00800080)[:, :, None], (R, K // 32, 16)), (R, K // 2))
-        return tl.inline_asm_elementwise(
+        low, high = tl.inline_asm_elementwise(
             UNPACK, "=&r,=&r,=&r,=&r,r,r,r,r,r", [word, twice], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
         )
-    number = tl.arange(0, K // 8)
-    block = first + number // 4
-    inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
-    at = (row // 16)[:, None] * (BLOCKS * 64) + block[None, :] * 64 + (row % 16)[:, None] * 4 + (number % 4)[None, :]
-    word = tl.load(data.to(tl.pointer_type(tl.int32)) + at, mask=inside, other=0)
-    scale = tl.broadcast_to((field << 23).to(tl.float32, bitcast=True)[:, :, None], (R, K // 32, 4))
-    scale = tl.reshape(scale, (R, K // 8))
-    last = ((word << 1) & -0x7FFF8000) | ((word >> 5) & 0x01000100) | ((word >> 4) & 0x00C000C0)
-    low = _halves(word, word << 3, scale, R, K)
-    return low, _halves(word << 6, last, scale, R, K)
+    else:
+        number = tl.arange(0, K // 8)
+        block = first + number // 4
+        inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
+        at = start * 64 + (row % 16)[:, None] * 4
+        word = data.to(tl.pointer_type(tl.int32)) + at + (block * 64 + number % 4)[None, :]
+        word = tl.load(word, mask=inside, other=0)
+        scale = tl.broadcast_to((field << 23).to(tl.float32, bitcast=True)[:, :, None], (R, K // 32, 4))
+        scale = tl.reshape(scale, (R, K // 8))
+        last = ((word << 1) & -0x7FFF8000) | ((word >> 5) & 0x01000100) | ((word >> 4) & 0x00C000C0)
+        low, high = _halves(word, word << 3, scale, R, K), _halves(word << 6, last, scale, R, K)
+    return low, high
 
 
 @triton.jit
-def _halves(even, odd, scale, R: tl.constexpr, K: tl.constexpr):  # noqa: ANN001, ANN202
+def _halves(even, odd, scale, R: tl.constexpr, K: tl.constexpr):
     """Words of two pairs each, masked and scaled, as [R, K / 2] in the order even, odd."""
     low = tl.join(_scaled(even << 16, scale), _scaled(odd << 16, scale))
     high = tl.join(_scaled(even, scale), _scaled(odd, scale))
@@ -154,12 +162,10 @@ def _halves(even, odd, scale, R: tl.constexpr, K: tl.constexpr):  # noqa: ANN001
 
 
 @triton.jit
-def _scaled(bits, scale):  # noqa: ANN001, ANN202
+def _scaled(bits, scale):
     return to_bf16((bits & -0x7E400000).to(tl.float32, bitcast=True) * scale)
 
 
 def has_ptx() -> bool:
     """Whether kernels run on an NVIDIA card, and not on another one or under the interpreter."""
-    return not INTERPRETED.value and torch.version.hip is None
-
-
+    return not INTERPRETED.value and not is_amd()

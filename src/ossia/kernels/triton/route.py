@@ -9,6 +9,10 @@ chooses, and a second launch sorts. A logit is a float32 sum in one order at any
 all or nothing.
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,7 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ossia.kernels import HostArray
-from ossia.kernels.triton.tiles import on_device, power_of_two, to_bf16
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
+from ossia.kernels.triton.tiles import is_amd, least_tokens, on_device, power_of_two, to_bf16
 
 DECODE = 16  # rows up to which an expert's rows are one tile
 _GROUP = 16  # rows of a program above that
@@ -64,7 +69,7 @@ def pack_router(weight_ED: HostArray, bias_E: HostArray, device: torch.device | 
 def pair_tokens(rows: int, k: int, experts: int) -> int:
     """Columns of an expert's tile: all rows while they are few, later by how many an expert has on the average."""
     if rows <= DECODE:
-        return power_of_two(rows)
+        return max(least_tokens(is_amd()), power_of_two(rows))
     return min(128, max(16, power_of_two(-(-rows * k // experts))))
 
 
@@ -80,7 +85,7 @@ def route_kernel(
     x, norm, weight, bias, counters, logits, scaled, rstd, chosen, shares, rows_N, place, expert_I, first_I, count_I,
     TOKENS, WIDE, EXPERTS, TILES, group, eps,
     TOP: tl.constexpr, ONE: tl.constexpr, T: tl.constexpr, E: tl.constexpr, EACH: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """EACH experts' logits of `group` rows; the last program chooses, of its group or (ONE) of all rows, and then sorts."""
     lane, expert = tl.arange(0, K), tl.program_id(0) * EACH + tl.arange(0, EACH)
     scale = tl.load(norm + lane, mask=lane < WIDE, other=0.0)
@@ -108,7 +113,7 @@ def route_kernel(
 
 
 @triton.jit
-def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):  # noqa: ANN001, ANN202
+def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
     """The TOP best of each row, equal ones by lower number, in ascending order; softmax over them. [T, K] numbers, E
     where there is none.
 
@@ -147,7 +152,9 @@ def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T
 
 
 @triton.jit
-def _sort_few(experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):  # noqa: ANN001, ANN202
+def _sort_few(
+    experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr
+):
     """The tile table of a few rows: each pair is compared with each; an expert's rows are one tile."""
     P: tl.constexpr = triton.next_power_of_2(TOP)
     mine = tl.reshape(experts, (T * P,))
@@ -171,7 +178,7 @@ def _sort_few(experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl
 def sort_kernel(
     chosen, rows_N, place, expert_I, first_I, count_I, PAIRS, TILES,
     TOP: tl.constexpr, TOKENS: tl.constexpr, E: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """A program an expert: it counts everyone's pairs, then lists its own in the order of the rows, and its tiles."""
     mine, expert, lane = tl.program_id(0), tl.arange(0, E), tl.arange(0, N)
     counts = tl.zeros((E,), tl.int32)
@@ -209,7 +216,7 @@ def route(x_TD: Tensor, norm_D: Tensor, eps: float, router: Router, k: int) -> R
     made = _empty_routing(x_TD, count, k, most_tiles(count, k, experts, tokens), tokens)
     logits_TE = x_TD.new_empty((count, experts))
     group = 1 if is_few else _GROUP
-    each, warps = (4, 4) if experts <= 64 else (8, 8)
+    each, warps = _each(experts)
     if count:
         route_kernel[(triton.cdiv(experts, each), triton.cdiv(count, group))](
             x_TD, norm_D, router.weight_ED, router.bias_E, router.counters, logits_TE, made.x_TD, made.rstd_T,
@@ -226,6 +233,11 @@ def route(x_TD: Tensor, norm_D: Tensor, eps: float, router: Router, k: int) -> R
     return made
 
 
+def _each(experts: int) -> tuple[int, int]:
+    """Experts of a program, and its warps: by their number alone, so that a logit is always the same sum."""
+    return (4, 4) if experts <= 64 else (8, 8)
+
+
 def _empty_routing(x_TD: Tensor, count: int, k: int, tiles: int, tokens: int) -> Routing:
     numbers = x_TD.new_empty(3 * tiles + 3 * count * k, dtype=torch.int32)  # one piece: nothing here is worth seven
     expert_I, first_I, count_I, chosen, rows_N, place = numbers.split([tiles] * 3 + [count * k] * 3)
@@ -238,3 +250,18 @@ def _empty_routing(x_TD: Tensor, count: int, k: int, tiles: int, tokens: int) ->
         place.view(count, k),
         TileTable(expert_I, first_I, count_I, tokens),
     )
+
+
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
+    """The kernels of this file, for few rows and for many."""
+    each, warps = _each(sizes.experts)
+    listed = dict.fromkeys(("chosen", "rows_N", "place", "expert_I", "first_I", "count_I", "counters"), "*i32")
+    floats = {"x": "*fp32", "norm": "*fp32", "weight": "*bf16", "bias": "*fp32", "logits": "*fp32", "scaled": "*bf16"}
+    whole = {"WIDE": "i32:16", "EXPERTS": "i32:16", "eps": "fp32", "rstd": "*fp32", "shares": "*fp32"}
+    whole |= dict.fromkeys(("TOKENS", "TILES", "group", "PAIRS"), "i32")
+    common = listed | floats | whole | {"TOP": sizes.top, "E": power_of_two(sizes.experts)}
+    for rows in (1, 16, 4096):
+        one = rows <= DECODE
+        given = common | {"ONE": one, "T": rows if one else _GROUP, "EACH": each, "K": power_of_two(sizes.hidden)}
+        yield spec(f"norm + router + top-k{' + sort' if one else ''}, {rows} rows", route_kernel, given, warps, 3)
+    yield spec("sort, many rows", sort_kernel, common | {"TOKENS": 128, "N": 1024}, 4, 3)

@@ -8,6 +8,9 @@ changes: products in ascending steps of the tensor instruction, squares in `LANE
 Nothing is contracted to a fused multiply-add but where `tl.fma` says so (`enable_fp_fusion=False` at each launch).
 """
 
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from typing import Any
 
 import numpy as np
@@ -15,37 +18,41 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from ossia.kernels import HostArray
 
-INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
+INTERPRETED: tl.constexpr = tl.constexpr(bool(knobs.runtime.interpret))
 
 
 @triton.jit
-def dot(a, b, acc):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
+def dot(a, b, acc):
     """acc + a @ b, bfloat16 in and float32 out. The interpreter's own dot takes bfloat16 for the integers of its bits."""
     if INTERPRETED:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
-    return tl.dot(a, b, acc)
+        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+    else:
+        acc = tl.dot(a, b, acc)
+    return acc
 
 
 @triton.jit
-def to_bf16(x):  # noqa: ANN001, ANN201
+def to_bf16(x):
     """float32 to the nearest bfloat16, ties to even; the interpreter would cut the bits off."""
     if INTERPRETED:
         bits = x.to(tl.uint32, bitcast=True)
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
-        return tl.where(x == x, rounded, x.to(tl.bfloat16))
-    return x.to(tl.bfloat16)
+        y = tl.where(x == x, rounded, x.to(tl.bfloat16))
+    else:
+        y = x.to(tl.bfloat16)
+    return y
 
 
 @triton.jit
-def column_sums(x, LANES: tl.constexpr, COLUMNS: tl.constexpr):  # noqa: ANN001, ANN201
+def column_sums(x, LANES: tl.constexpr, COLUMNS: tl.constexpr):
     """[LANES, COLUMNS] -> [COLUMNS]: neighbours are added, then neighbouring sums, whatever the layout in registers."""
-    lanes: tl.constexpr = LANES
-    while lanes > 1:
-        lanes: tl.constexpr = lanes // 2
-        even, odd = tl.split(tl.permute(tl.reshape(x, (lanes, 2, COLUMNS)), (0, 2, 1)))
+    for i in tl.static_range(1, LANES.bit_length()):
+        x = tl.reshape(x, (LANES >> i, 2, COLUMNS))
+        even, odd = tl.split(tl.permute(x, (0, 2, 1)))
         x = even + odd
     return tl.reshape(x, (COLUMNS,))
 
@@ -67,3 +74,21 @@ def bits_on_device(host: Any, device: torch.device | str) -> Tensor:
 def power_of_two(count: int) -> int:
     """The least power of two that is not below `count`."""
     return 1 << max(0, count - 1).bit_length()
+
+
+def is_amd() -> bool:
+    """Whether torch is built for AMD's cards."""
+    return torch.version.hip is not None
+
+
+def least_tokens(amd: bool) -> int:
+    """The narrowest tile of rows that becomes tensor instructions: Triton pads narrower ones on NVIDIA's cards alone."""
+    return 16 if amd else 1
+
+
+def has_warp_groups(device: torch.device) -> bool:
+    """Whether the card multiplies in groups of four warps, straight from shared memory (Hopper, datacentre Blackwell).
+
+    Such a card has registers and shared memory for larger tiles.
+    """
+    return device.type == "cuda" and not is_amd() and torch.cuda.get_device_capability(device)[0] in (9, 10)
