@@ -22,7 +22,16 @@ from torch import Tensor
 
 from ossia.kernels import HostArray
 from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
-from ossia.kernels.triton.tiles import bits_on_device, column_sums, dot, least_tokens, on_device, power_of_two, to_bf16
+from ossia.kernels.triton.tiles import (
+    bits_on_device,
+    column_sums,
+    dot,
+    is_amd,
+    least_tokens,
+    on_device,
+    power_of_two,
+    to_bf16,
+)
 from ossia.quant import QBLOCK
 
 Kind = Literal["bf16", "int8"]
@@ -61,12 +70,13 @@ _TABLE = (
 _MANY = Tiles(128, 128, 8, 4)
 
 
-def tiles(tokens: int) -> Tiles:
-    """The table; up to 4 rows the tile has as many columns as there are rows (or the power of two above)."""
-    for most, found in _TABLE:
-        if tokens <= most:
-            return found._replace(tokens=min(found.tokens, max(least_tokens(), power_of_two(tokens))))
-    return _MANY
+def tiles(tokens: int, amd: bool) -> Tiles:
+    """The table; a tile has no more columns than there are rows (or the power of two above). AMD's cards have a third of
+    the shared memory, and no copies past the registers that more stages would wait for.
+    """
+    found = next((entry for most, entry in _TABLE if tokens <= most), _MANY)
+    columns = min(found.tokens, max(least_tokens(amd), power_of_two(tokens)))
+    return found._replace(tokens=columns, stages=2 if amd else found.stages)
 
 
 def pack_dense(host: HostArray, bias: HostArray | None, device: torch.device | str, kind: Kind = "bf16") -> Dense:
@@ -224,7 +234,7 @@ def _launch(
     count, rows = out.shape
     if not count:
         return out
-    t = tiles(count)
+    t = tiles(count, is_amd())
     linear_kernel[(triton.cdiv(rows, t.rows), triton.cdiv(count, t.tokens))](
         x, norm, rstd, w.weight, w.scales, w.bias, picked, out, count, rows, x.shape[1], w.weight.shape[1], eps,
         IN=form, OUT=way, INT8=w.scales is not None, BIAS=w.bias is not None, PICKED=picked is not None,
@@ -245,10 +255,9 @@ def embed(tokens_T: Tensor, table_VD: Tensor) -> Tensor:
 def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
     """The kernels of this file as a decode step and a prefill launch them."""
     qkv = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
-    least = 1 if ptx else 16
     whole = {"TOKENS": "i32", "ROWS": "i32:16", "WIDE": "i32:16", "PITCH": "i32:16", "eps": "fp32"}
-    for rows in dict.fromkeys(max(least, count) for count in (1, 4, 16, 64, 4096)):
-        t = tiles(rows)
+    for rows in (1, 4, 16, 64, 4096) if ptx else (16, 64, 4096):
+        t = tiles(rows, not ptx)
         raw = rows <= FUSED
         for name, form, way, int8 in (
             (f"norm + qkv [{qkv}]", "raw" if raw else "scaled", "narrow", False),

@@ -26,7 +26,7 @@ from ossia.kernels.triton.linear import Tiles, weight_tile
 from ossia.kernels.triton.mxfp4 import TILE, Packed, has_ptx, in_tiles, mxfp4_tile, pack_mxfp4, row_tiles
 from ossia.kernels.triton.route import DECODE, Routing
 from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
-from ossia.kernels.triton.tiles import bits_on_device, dot, has_warp_groups, on_device, to_bf16
+from ossia.kernels.triton.tiles import bits_on_device, dot, has_warp_groups, is_amd, on_device, to_bf16
 from ossia.quant import Mxfp4, as_mxfp4
 
 WIDTH = 128  # products of one step: four blocks
@@ -65,10 +65,11 @@ _UP_GROUPS = (*_UP[:3], (64, Tiles(64, 64, 4, 4)), (128, Tiles(64, 128, 4, 2)))
 _DOWN_GROUPS = (*_DOWN[:4], (128, Tiles(128, 128, 8, 3)))
 
 
-def tiles(tokens: int, gated: bool, groups: bool) -> Tiles:
+def tiles(tokens: int, gated: bool, groups: bool, amd: bool) -> Tiles:
     """The entry for tiles of so many pairs; `groups`: on a card that multiplies in groups of warps."""
     table = (_UP_GROUPS if groups else _UP) if gated else (_DOWN_GROUPS if groups else _DOWN)
-    return next(entry for most, entry in table if tokens <= most)._replace(tokens=tokens)
+    found = next(entry for most, entry in table if tokens <= most)
+    return found._replace(tokens=tokens, stages=2 if amd else found.stages)
 
 
 def pack_experts(weight: Mxfp4 | HostArray, bias_ER: HostArray, gated: bool, device: torch.device | str) -> Experts:
@@ -221,13 +222,13 @@ def experts_add(routing: Routing, up: Experts, down: Experts, limit: float, resi
     h_NF = routing.x_TD.new_empty((count * k, up.features))
     listed = table[:3]
     groups = has_warp_groups(residual_TD.device)
-    t = tiles(table.tokens, True, groups)
+    t = tiles(table.tokens, True, groups, is_amd())
     up_kernel[(triton.cdiv(up.features, t.rows), len(table.expert_I))](
         routing.x_TD, routing.rstd_T, routing.rows_N, *listed, *_arrays(up), h_NF, *_sizes(up, routing.x_TD),
         up.features, limit, _factor(up), **_form(up, t), enable_fp_fusion=False,
     )  # fmt: skip
     parts_ND = residual_TD.new_empty((count * k, down.features))
-    t, is_few = tiles(table.tokens, False, groups), count <= DECODE
+    t, is_few = tiles(table.tokens, False, groups, is_amd()), count <= DECODE
     down_kernel[(triton.cdiv(down.features, t.rows), len(table.expert_I))](
         h_NF, routing.place_TK, routing.weights_TK, *listed, *_arrays(down), parts_ND, residual_TD, down.counters,
         count, *_sizes(down, h_NF), down.features, _factor(down),
@@ -276,10 +277,10 @@ def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
         "h": "*bf16", "place": "*i32", "weights": "*fp32", "parts": "*fp32", "residual": "*fp32", "counters": "*i32"
     }  # fmt: skip
     for tokens in (1, 4, 8, 16, 32, 64, 128) if ptx else (16, 32, 64, 128):
-        t = tiles(tokens, True, groups)
+        t = tiles(tokens, True, groups, not ptx)
         shape = {"R": t.rows, "T": tokens}
         yield spec(f"experts' up + SwiGLU, {tokens} pairs a tile", up_kernel, up | shape, t.warps, t.stages)
-        t = tiles(tokens, False, groups)
+        t = tiles(tokens, False, groups, not ptx)
         shape = {"R": t.rows, "T": tokens, "ADD": tokens <= DECODE}
         tail = " + sum + residual" if tokens <= DECODE else ""
         yield spec(f"experts' down{tail}, {tokens} pairs a tile", down_kernel, down | shape, t.warps, t.stages)

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ossia.kernels.triton.tiles import INTERPRETED, bits_on_device, to_bf16
+from ossia.kernels.triton.tiles import INTERPRETED, bits_on_device, is_amd, to_bf16
 from ossia.quant import NAN_SCALE, Mxfp4
 
 TILE = 16  # rows that lie together
@@ -168,4 +168,4 @@ def _scaled(bits, scale):
 
 def has_ptx() -> bool:
     """Whether kernels run on an NVIDIA card, and not on another one or under the interpreter."""
-    return not INTERPRETED.value and torch.version.hip is None
+    return not INTERPRETED.value and not is_amd()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ossia.kernels import HostArray
 from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
-from ossia.kernels.triton.tiles import least_tokens, on_device, power_of_two, to_bf16
+from ossia.kernels.triton.tiles import is_amd, least_tokens, on_device, power_of_two, to_bf16
 
 DECODE = 16  # rows up to which an expert's rows are one tile
 _GROUP = 16  # rows of a program above that
@@ -69,7 +69,7 @@ def pack_router(weight_ED: HostArray, bias_E: HostArray, device: torch.device | 
 def pair_tokens(rows: int, k: int, experts: int) -> int:
     """Columns of an expert's tile: all rows while they are few, later by how many an expert has on the average."""
     if rows <= DECODE:
-        return max(least_tokens(), power_of_two(rows))
+        return max(least_tokens(is_amd()), power_of_two(rows))
     return min(128, max(16, power_of_two(-(-rows * k // experts))))
 
 

@@ -72,9 +72,14 @@ def power_of_two(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
 
-def least_tokens() -> int:
+def is_amd() -> bool:
+    """Whether torch is built for AMD's cards."""
+    return torch.version.hip is not None
+
+
+def least_tokens(amd: bool) -> int:
     """The narrowest tile of rows that becomes tensor instructions: Triton pads narrower ones on NVIDIA's cards alone."""
-    return 16 if torch.version.hip else 1
+    return 16 if amd else 1
 
 
 def has_warp_groups(device: torch.device) -> bool:
@@ -82,4 +87,4 @@ def has_warp_groups(device: torch.device) -> bool:
 
     Such a card has registers and shared memory for larger tiles.
     """
-    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] in (9, 10)
+    return device.type == "cuda" and not is_amd() and torch.cuda.get_device_capability(device)[0] in (9, 10)
