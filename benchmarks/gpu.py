@@ -46,7 +46,7 @@ TINY = ModelConfig(
 CONTEXTS, BATCHES, PROMPTS, CHUNKS = (1024, 8192, 32768, 131072), (1, 4, 16, 64, 256), (512, 4096, 32768), (512, 2048, 8192)
 STEPS, WARM_UP = 24, 4  # decoded for one figure, and before it
 GIB = 1 << 30
-GREEDY = Draw(1.0, 0.0, 0, 1.0, 0.0, None, {}, 0)
+GREEDY = Draw(1.0, 0.0, 0, 1.0, 0.0, None, {})
 
 
 class OutOfTimeError(RuntimeError):

@@ -15,10 +15,15 @@ GREEDY = SamplingParams(temperature=0, max_tokens=40)
 
 
 class DeviceOps(HostOps):
-    """Draws in one call, as a device does; it has no logits for the host."""
+    """Draws in one call, as a device does."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        self.copied = 0
+
+    def host(self, logits_RV: np.ndarray) -> np.ndarray:
+        self.copied += len(logits_RV)
+        return logits_RV
 
     def draw(self, logits_RV: np.ndarray, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn]:
         self.calls.append(len(rows))
@@ -43,8 +48,7 @@ def _drawn(logits_V: np.ndarray, draw: Draw) -> Drawn:
     else:
         ends = np.cumsum(np.exp((allowed - allowed.max()) / draw.temperature))
         token = int(np.searchsorted(ends, draw.share * ends[-1]))
-    best = np.argsort(-logits_V, kind="stable")[: draw.top]
-    return Drawn(token, float(logs[token]), tuple((int(each), float(logs[each])) for each in best))
+    return Drawn(token, float(logs[token]))
 
 
 class Low:
@@ -79,7 +83,7 @@ def answers(ops: HostOps | None, params: SamplingParams, every: int = 0) -> list
     "params",
     [
         GREEDY,
-        SamplingParams(seed=3, max_tokens=40, logprobs=2),
+        SamplingParams(seed=3, max_tokens=40),
         SamplingParams(temperature=0.7, seed=2**64 - 1, max_tokens=40, logit_bias={2: 1.5}),
     ],
 )
@@ -89,11 +93,18 @@ def test_the_device_says_what_the_host_says(params: SamplingParams, every: int):
         assert [each.token for each in theirs] == [each.token for each in ours]
         assert [each.finish for each in theirs] == [each.finish for each in ours]
         np.testing.assert_allclose([each.logprob for each in theirs], [each.logprob for each in ours], atol=1e-5)
-        assert [[token for token, _ in each.top] for each in theirs] == [
-            [token for token, _ in each.top] for each in ours
-        ]
+    assert ops.copied == 0
     assert max(ops.calls) >= 3  # all rows of a step at once
     assert (1 in ops.calls) or not every
+
+
+def test_who_asks_for_the_likeliest_tokens_is_drawn_on_the_host():
+    ops, params = DeviceOps(), SamplingParams(seed=3, max_tokens=9, logprobs=2)
+    engine = Engine(FakeModel(ops=ops), speculate=False)
+    asking, other = engine.submit([1, 2], params), engine.submit([1, 2, 3], GREEDY)
+    assert list(asking) == Engine(FakeModel()).generate([[1, 2]], params)[0]
+    assert [each.token for each in other] == FakeModel().greedy([1, 2, 3], 40)
+    assert (ops.copied, max(ops.calls)) == (9, 1)
 
 
 def test_a_row_is_asked_for_once_where_its_mask_was_known():

@@ -4,7 +4,8 @@ In: logits as the backend has them, and how each row is to be drawn. Out: `Sampl
 It does not know requests, or which rows are only guesses.
 
 A row behind a guess is drawn ahead without a mask, since its mask is known only once the guess has held. Should there be one
-then, the row is drawn once more: rare, as a mask mostly rules headers, and guesses hold in text.
+then, the row is drawn once more: rare, as a mask mostly rules headers, and guesses hold in text. Who asks for the likeliest
+tokens too needs the row on the host, and is drawn there.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Rows:
 
     def __init__(self, ops: Ops, logits_RV: Any, asks: Sequence[Ask | None]) -> None:
         self._ops, self._logits_RV, self._asks = ops, logits_RV, asks
-        known = [(row, ask) for row, ask in enumerate(asks) if ask]
+        known = [(row, ask) for row, ask in enumerate(asks) if ask and not ask.params.logprobs]
         drawn = ops.draw(logits_RV, [row for row, _ in known], [_draw(ask) for _, ask in known]) if known else []
         self._on_host = drawn is None
         self._drawn = dict(zip((row for row, _ in known), drawn or ()))
@@ -39,7 +40,7 @@ class Rows:
 
     def take(self, row: int, ask: Ask) -> Sampled:
         """The row's token. Raises ValueError when bias and mask leave none, or the logits are not numbers."""
-        if self._on_host:
+        if self._on_host or ask.params.logprobs:
             logits_V = self._ops.host(self._logits_RV[row : row + 1])[0]
             return sample(logits_V, ask.params, ask.mask, ask.seed, ask.place)
         if ask == self._asks[row]:
@@ -54,9 +55,9 @@ def _draw(ask: Ask) -> Draw:
     greedy = p.temperature < GREEDY_BELOW
     share = 1.0 if greedy else share_of(ask.seed, ask.place)
     temperature = 0.0 if greedy else p.temperature
-    return Draw(share, temperature, p.top_k, p.top_p, p.min_p, ask.mask, p.logit_bias, p.logprobs or 0)
+    return Draw(share, temperature, p.top_k, p.top_p, p.min_p, ask.mask, p.logit_bias)
 
 
 def _checked(drawn: Drawn) -> Sampled:
     check_row(is_finite=drawn.token != NOT_FINITE, is_left=drawn.token != NOTHING_LEFT)
-    return Sampled(drawn.token, drawn.logprob, drawn.top)
+    return Sampled(drawn.token, drawn.logprob)

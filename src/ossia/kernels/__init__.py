@@ -75,7 +75,7 @@ class Draw(NamedTuple):
     """How a row of logits becomes a token: where in (0, 1] its distribution is inverted, and what is cut off before.
 
     temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing. mask: a bit a token, little-endian; None allows
-    all. top: how many of the likeliest tokens are wanted beside it.
+    all.
     """
 
     share: float
@@ -85,18 +85,16 @@ class Draw(NamedTuple):
     min_p: float
     mask: bytes | None
     bias: Mapping[int, float]
-    top: int
 
 
 class Drawn(NamedTuple):
-    """A token and its log-probability under the model's own distribution, and the likeliest with theirs.
+    """A token and its log-probability under the model's own distribution.
 
     token NOTHING_LEFT: mask and bias leave none. token NOT_FINITE: the logits are no numbers.
     """
 
     token: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 NOTHING_LEFT, NOT_FINITE = -1, -2

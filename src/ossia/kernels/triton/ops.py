@@ -35,7 +35,7 @@ from ossia.kernels.triton.linear import embed, linear_add, norm_linear, pack_den
 from ossia.kernels.triton.moe import Experts, experts_add, pack_experts
 from ossia.kernels.triton.numbers import CardStream
 from ossia.kernels.triton.route import Router, Routing, pack_router, route
-from ossia.kernels.triton.sampling import draw
+from ossia.kernels.triton.sampling import Choice, choices_on_device, sample_rows
 from ossia.kernels.triton.sizes import cache_bytes
 from ossia.kernels.triton.tiles import INTERPRETED
 from ossia.kernels.triton.tiles import on_device as tensor_on
@@ -162,7 +162,16 @@ class TritonOps:
         return logits_RV.cpu().numpy()
 
     def draw(self, logits_RV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None:
-        return draw(logits_RV, rows, draws)
+        """One copy to the device (two more with masks and biases), one back, which is waited for."""
+        if [*rows] == [*range(rows[0], rows[0] + len(rows))]:
+            chosen_RV = logits_RV[rows[0] : rows[0] + len(rows)]
+        else:
+            chosen_RV = logits_RV[torch.tensor(rows, device=self.device)]
+        choices = choices_on_device([Choice(*draw) for draw in draws], logits_RV.shape[1], self.device)
+        tokens, logprobs = sample_rows(chosen_RV, choices)
+        both = torch.cat([tokens, logprobs.view(torch.int32)]).cpu().numpy()
+        said = zip(both[: len(rows)].tolist(), both[len(rows) :].view(np.float32).tolist())
+        return [Drawn(*each) for each in said]
 
     def wait(self, logits_RV: Tensor) -> None:
         if self.device.type == "cuda":
