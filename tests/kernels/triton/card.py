@@ -1,4 +1,4 @@
-"""Run by test_card.py in a process of its own, without the interpreter: ossia-mini's answers on the card, as JSON."""
+"""Run by test_whole_on_card.py in a process of its own, without the interpreter: ossia-mini's answers on the card, as JSON."""
 
 import json
 

@@ -29,10 +29,13 @@ def check_table(routing: Routing, experts: int) -> None:
     assert len(tiles.expert_I) == most_tiles(rows, k, experts, tiles.tokens)
 
 
-@pytest.mark.parametrize(("experts", "k"), [(4, 1), (32, 4), (6, 2), (3, 3), (1, 1), (70, 4)])
-@pytest.mark.parametrize("rows", [1, 3, DECODE, DECODE + 1, 70])
-def test_route(rows: int, experts: int, k: int):
-    n = Numbers()
+CASES = [*itertools.product([1, 3, DECODE, DECODE + 1, 70], [(4, 1), (6, 2), (3, 3), (1, 1)])]
+CASES += [(1, (32, 4)), (DECODE, (32, 4)), (40, (32, 4)), (3, (70, 4)), (20, (70, 4))]
+
+
+@pytest.mark.parametrize(("rows", "shape"), CASES, ids=str)
+def test_route(rows: int, shape: tuple[int, int]):
+    (experts, k), n = shape, Numbers()
     x, norm = torch.from_numpy(n.f32(rows, 96)), torch.from_numpy(n.f32(96, scale=1.0))
     weight, bias = n.bf16(experts, 96), n.bf16(experts)
     router = pack_router(weight, bias, "cpu")

@@ -116,7 +116,7 @@ def weight_tile(weight, scales, row, k, ROWS, WIDE, PITCH, INT8: tl.constexpr):
     return tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["TOKENS"])
 def linear_kernel(
     x, norm, rstd, weight, scales, bias, picked, out, TOKENS, ROWS, WIDE, PITCH, eps,
     IN: tl.constexpr, OUT: tl.constexpr, INT8: tl.constexpr, BIAS: tl.constexpr, PICKED: tl.constexpr,
@@ -158,7 +158,7 @@ def linear_kernel(
     tl.store(at, acc, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["TOKENS"])
 def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.constexpr, T: tl.constexpr, K: tl.constexpr):
     """bfloat16(x * norm) and 1 / root mean square of rows, to the very bits that `linear_kernel` makes of them."""
     token, lane = tl.program_id(0) * T + tl.arange(0, T), tl.arange(0, K)

@@ -36,7 +36,8 @@ SLOPE: tl.constexpr = tl.constexpr(SWIGLU_SLOPE)
 class Experts(NamedTuple):
     """weight: `Packed`, or bfloat16 [E, tiles * 16, D] in the same order of rows; bias float32 [E, R] as that of the rows.
 
-    features: what one expert gives: F of gated ones. counters: int32 zeros, one a tile of columns.
+    features: what one expert gives: F of gated ones. counters: int32 zeros, one a tile of columns, left as zeros by each
+    launch; so a layer computes on one stream at a time.
     """
 
     weight: Packed | Tensor
@@ -160,7 +161,7 @@ def up_kernel(
         tl.store(at, to_bf16(value), mask=inside[:, None] & held[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["TOKENS"])
 def down_kernel(
     h, place, weights, expert_I, first_I, count_I, data, scales, bias, parts, residual, counters,
     TOKENS, ROWS, WIDE, PITCH, FEATURES, factor,
@@ -206,7 +207,7 @@ def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, T
     tl.store(at, tl.load(at, mask=inside, other=0.0) + total, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["TOKENS"])
 def add_kernel(parts, place, weights, residual, TOKENS, FEATURES, TOP: tl.constexpr, K: tl.constexpr):
     """`add_parts` of one row's columns."""
     row = tl.program_id(0) + tl.zeros((1,), tl.int32)

@@ -30,7 +30,10 @@ _GROUPS = 4096  # counters a router has: 65,536 rows
 
 
 class Router(NamedTuple):
-    """weight bfloat16 [E, D]; bias float32 [E]; counters: int32 zeros, left as zeros by each launch."""
+    """weight bfloat16 [E, D]; bias float32 [E]; counters: int32 zeros, left as zeros by each launch.
+
+    So a layer routes on one stream at a time.
+    """
 
     weight_ED: Tensor
     bias_E: Tensor
@@ -80,7 +83,7 @@ def most_tiles(rows: int, k: int, experts: int, tokens: int) -> int:
     return rows * k // tokens + min(rows * k, experts)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["TOKENS", "TILES", "group"])
 def route_kernel(
     x, norm, weight, bias, counters, logits, scaled, rstd, chosen, shares, rows_N, place, expert_I, first_I, count_I,
     TOKENS, WIDE, EXPERTS, TILES, group, eps,
@@ -174,7 +177,7 @@ def _sort_few(
     tl.store(expert_I + pair, -1, mask=(pair >= tl.sum(is_first.to(tl.int32))) & (pair < TILES))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["PAIRS", "TILES"])
 def sort_kernel(
     chosen, rows_N, place, expert_I, first_I, count_I, PAIRS, TILES,
     TOP: tl.constexpr, TOKENS: tl.constexpr, E: tl.constexpr, N: tl.constexpr,

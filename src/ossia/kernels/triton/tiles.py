@@ -5,7 +5,8 @@ It does not know weights' formats or what a layer is.
 
 A row's bits must not depend on the rows beside it. So every sum over a width is taken in an order that no tile size
 changes: products in ascending steps of the tensor instruction, squares in `LANES` lanes that meet in a fixed tree.
-Nothing is contracted to a fused multiply-add but where `tl.fma` says so (`enable_fp_fusion=False` at each launch).
+Nothing is contracted to a fused multiply-add but where `tl.fma` says so (`enable_fp_fusion=False` at each launch), and
+no kernel is compiled anew for a number of rows (`do_not_specialize`).
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
