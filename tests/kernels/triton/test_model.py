@@ -154,6 +154,14 @@ def test_seeded_draws_are_the_hosts(model: Transformer):
     assert tokens_of(ours) == tokens_of(theirs)
 
 
+@pytest.mark.parametrize("kv", ["bf16", "fp8"])
+def test_a_cache_takes_the_bytes_that_the_plan_counts(kv):
+    backend = TritonOps(kv=kv)
+    block, cache = backend.cache_bytes(CONFIG.shapes), backend.cache(CONFIG.shapes, 3, 5)
+    taken = [sum(part.numel() * part.element_size() for part in layer if part is not None) for layer in cache]
+    assert taken == [5 * block.window, 3 * block.full]
+
+
 def test_graphs_end_with_their_cache(recording: Transformer):
     first, second = recording.cache(4, 4), recording.cache(4, 4)
     assert isinstance(first, Caches)

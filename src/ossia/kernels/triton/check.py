@@ -5,8 +5,11 @@ It does not know models or memory: whether a model fits a card is `ossia.engine.
 """
 
 import os
+import shutil
 import sys
+import sysconfig
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 LEAST = (8, 0)  # compute capability: the first with bfloat16 tensor cores and asynchronous copies
@@ -27,8 +30,9 @@ class Card(NamedTuple):
 
 class Facts(NamedTuple):
     """torch, triton: versions, None where they are not installed. cuda, hip: what that torch was built for. cards: those
-    that can be seen. trouble: what the driver said where none can. visible: CUDA_VISIBLE_DEVICES. interpreted: Triton runs
-    its kernels in Python, on CPU tensors, for tests.
+    that can be seen. trouble: what the driver said where none can. visible: CUDA_VISIBLE_DEVICES. compiler, headers: of C and
+    of Python, for what Triton builds at its first launch. interpreted: Triton runs its kernels in Python, on CPU tensors,
+    for tests.
     """
 
     system: str
@@ -39,6 +43,8 @@ class Facts(NamedTuple):
     cards: tuple[Card, ...] = ()
     trouble: str = ""
     visible: str | None = None
+    compiler: bool = True
+    headers: bool = True
     interpreted: bool = False
 
 
@@ -52,7 +58,7 @@ def lacking(facts: Facts) -> str | None:
     """What is missing for the GPU backend, and the remedy; None where nothing is."""
     if facts.torch and facts.triton and facts.interpreted:
         return None
-    return _lacking_software(facts) or _lacking_card(facts)
+    return _lacking_software(facts) or _lacking_card(facts) or _lacking_build(facts)
 
 
 def emulated(card: Card) -> tuple[str, ...]:
@@ -68,7 +74,14 @@ def emulated(card: Card) -> tuple[str, ...]:
 def facts_of_this_machine() -> Facts:
     """Imports torch and Triton where they are there, and asks the driver for its cards."""
     torch, triton = _module("torch"), _module("triton")
-    facts = Facts(sys.platform, _version(torch), _version(triton), visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    facts = Facts(
+        sys.platform,
+        _version(torch),
+        _version(triton),
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        compiler=bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")),
+        headers=Path(sysconfig.get_paths()["include"], "Python.h").exists(),
+    )
     if triton is not None:
         facts = facts._replace(interpreted=bool(triton.knobs.runtime.interpret))
     if torch is None:
@@ -120,6 +133,14 @@ def _lacking_card(facts: Facts) -> str | None:
             f"{'.'.join(map(str, LEAST))} (Ampere, 2020) or later: older cards multiply no bfloat16 in their tensor cores and "
             f"copy nothing asynchronously, so emulating both would be slower than a CPU; {CPU_INSTEAD}"
         )
+    return None
+
+
+def _lacking_build(facts: Facts) -> str | None:
+    if not facts.compiler:
+        return "there is no C compiler, with which Triton builds its launcher: install gcc (apt install gcc), or set CC"
+    if not facts.headers:
+        return "Python's headers, against which Triton builds its launcher, are missing: apt install python3-dev"
     return None
 
 

@@ -39,7 +39,7 @@ from ossia.kernels.triton.sampling import Choice, choices_on_device, sample_rows
 from ossia.kernels.triton.sizes import cache_bytes
 from ossia.kernels.triton.tiles import INTERPRETED
 from ossia.kernels.triton.tiles import on_device as tensor_on
-from ossia.quant import Mxfp4, as_mxfp4
+from ossia.quant import Mxfp4
 
 INTERPRETED_SLOTS = 8  # programs that a graph's grid has in reserve for long contexts; interpreted, they run one by one
 
@@ -105,8 +105,6 @@ class TritonOps:
         return pack_router(weight_ED, bias_E, self.device)
 
     def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray, gated: bool) -> Experts:
-        if isinstance(weight_ERD, np.ndarray):
-            weight_ERD = as_mxfp4(weight_ERD) or weight_ERD
         return pack_experts(weight_ERD, bias_ER, gated, self.device)
 
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Attention:
