@@ -44,3 +44,25 @@ def test_a_decode_step_of_an_h100():
 )
 def test_all_kernels(target: str, instructions: set[str], shape: str):
     check(compiled(target, "--shape", shape), instructions)
+
+
+def launches(*rows: int) -> dict[str, list[str]]:
+    """What tests/kernels/triton/launches.py would launch; it fails where the host would wait for the card."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, Path(__file__).with_name("launches.py"), *map(str, rows)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+FEW = ["linear_kernel", "linear_kernel", "route_kernel", "up_kernel", "down_kernel"]
+MANY = ["scale_kernel", *FEW[:3], "sort_kernel", "up_kernel", "down_kernel", "add_kernel"]
+
+
+def test_a_layer_is_five_launches_at_decode_besides_attention():
+    assert launches(1) == {"1": FEW}
+
+
+@pytest.mark.slow
+def test_a_layer_is_eight_launches_at_prefill_besides_attention():
+    assert launches(2, 16, 17, 600) == {"2": FEW, "16": FEW, "17": MANY, "600": MANY}

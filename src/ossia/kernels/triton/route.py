@@ -242,8 +242,11 @@ def _each(experts: int) -> tuple[int, int]:
 
 
 def _empty_routing(x_TD: Tensor, count: int, k: int, tiles: int, tokens: int) -> Routing:
-    numbers = x_TD.new_empty(3 * tiles + 3 * count * k, dtype=torch.int32)  # one piece: nothing here is worth seven
-    expert_I, first_I, count_I, chosen, rows_N, place = numbers.split([tiles] * 3 + [count * k] * 3)
+    sizes = [tiles] * 3 + [count * k] * 3
+    padded = [-(-size // 4) * 4 for size in sizes]  # each at 16 bytes, or a kernel would be compiled for where it lies
+    numbers = x_TD.new_empty(sum(padded), dtype=torch.int32)  # one piece: nothing here is worth six
+    pieces = [piece[:size] for piece, size in zip(numbers.split(padded), sizes)]
+    expert_I, first_I, count_I, chosen, rows_N, place = pieces
     return Routing(
         torch.empty_like(x_TD, dtype=torch.bfloat16),
         x_TD.new_empty(count),
