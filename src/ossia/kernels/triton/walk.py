@@ -11,6 +11,8 @@ memory by one program each; the last of them folds all, in the same order. What 
 they are, bit for bit.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 import triton
 import triton.language as tl
 
@@ -22,7 +24,7 @@ FIELDS: tl.constexpr = tl.constexpr(_FIELDS)
 
 
 @triton.jit
-def fold(most, total, out, m, l, o):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
+def fold(most, total, out, m, l, o):
     """A chunk's maximum, sum and output, into those of what came before; one without keys changes nothing."""
     new = tl.maximum(most, m)
     before, here = tl.exp2(most - new), tl.exp2(m - new)
@@ -34,7 +36,7 @@ def queries(
     qkv, positions, inverse, concentration, row, tokens, g,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, TOKENS: tl.constexpr,
     KIND: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Q^T [D, TOKENS * EACH] of a group, turned to its positions; columns without a head hold zeros."""
     HALF: tl.constexpr = D // 2
     COLUMNS: tl.constexpr = TOKENS * EACH
@@ -60,7 +62,7 @@ def walk(
     GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr,
     KIND: tl.constexpr, SMALL: tl.constexpr, MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr,
     STAGES: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Keys low..end: all chunks folded into (most, total, out) but for the last, whose sums come beside."""
     lane, column = tl.arange(0, D)[None, :], place + tl.arange(0, COLUMNS) // EACH
     m, l = tl.full((COLUMNS,), float("-inf"), tl.float32), tl.zeros((COLUMNS,), tl.float32)
@@ -102,7 +104,7 @@ def walk(
 def leave(
     m, l, o, sums, parts, slot, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr,
     EACH: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """A chunk's sums to memory: float32 [slots, HEADS, 2] and [slots, HEADS, D]; a slot a token."""
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
@@ -117,7 +119,7 @@ def leave(
 def gather(
     most, total, out, sums, parts, slot, pieces, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr,
     D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """All chunks' sums folded in ascending order, AHEAD of them on their way at a time; past L1, which may be stale."""
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
@@ -138,7 +140,7 @@ def gather(
 def finish(
     out_TP, out, total, row, tokens, g, HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr,
     EACH: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
     inside = (token < tokens) & (head < HEADS // GROUPS)
@@ -153,9 +155,10 @@ def attend_kernel(
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, TOKENS: tl.constexpr,
     WINDOW: tl.constexpr, KIND: tl.constexpr, FRESH: tl.constexpr, TABLE: tl.constexpr, SMALL: tl.constexpr,
     MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Programs take items (and of each, all groups) by turns. FRESH: whoever has a row's last chunk first writes its keys
-    and values, which no other program reads: every sequence has one row.
+    and values, which no other program reads: every sequence has one row. AHEAD: chunks' sums on their way at a time
+    when they are folded; 0 where no item is a chunk.
     """
     COLUMNS: tl.constexpr = TOKENS * EACH
     for work in range(tl.program_id(0), tl.load(count) * GROUPS, tl.num_programs(0)):
@@ -182,7 +185,7 @@ def attend_kernel(
             q, keys, values, key_scales, value_scales, tables + table, low, end, place, scale, most, total, out, g,
             near, far, GROUPS, D, EACH, COLUMNS, WINDOW, KIND, SMALL, MIDDLE, LARGE, KEYS, STAGES,
         )  # fmt: skip
-        if pieces == 0:
+        if AHEAD == 0 or pieces == 0:
             most, total, out = fold(most, total, out, m, l, o)
             finish(out_TP, out, total, row, tokens, g, HEADS, GROUPS, D, EACH, COLUMNS)
         else:
