@@ -77,6 +77,8 @@ def walk(
         s = dot(k, q, tl.zeros((KEYS, COLUMNS), tl.float32)) * scale
         if KIND != 0:
             s *= power(tl.load(key_scales + at, mask=held, other=127).to(tl.int32))[:, None]
+        if KIND == 2:
+            s *= 256.0
         seen = held[:, None] & (n[:, None] <= column[None, :])
         if WINDOW:
             seen &= n[:, None] > column[None, :] - WINDOW
