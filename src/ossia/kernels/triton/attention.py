@@ -44,7 +44,7 @@ class Tiles(NamedTuple):
 
 # By columns. A stage is 16 KB of keys and values in bfloat16; four programs of few columns fit on a multiprocessor, with
 # 128 KB and more on their way, where 20 KB cover 0.8 µs of latency at 3.35 TB/s. More columns are short of registers.
-_TABLE = {16: Tiles(4, 3, 8), 32: Tiles(4, 3, 2), 64: Tiles(4, 3, 0)}
+_TABLE = {16: Tiles(4, 3, 8), 32: Tiles(4, 3, 2), 64: Tiles(4, 2, 0)}
 
 
 class Attention(NamedTuple):
@@ -136,12 +136,13 @@ def _launch(
         items, count, most = work.whole, work.whole_count, work.whole_items
     slots, *held = _held(cache, shape, batch)
     tiles, chunks = _TABLE[power_of_two(max(16, work.tokens * layout.each))], layout.chunks
-    attend_kernel[(min(PROGRAMS, most * shape.kv_heads),)](
+    programs = most * shape.kv_heads
+    attend_kernel[(min(PROGRAMS, programs) if tiles.ahead else programs,)](
         qkv, out_TP, *held, attention.sinks_H, attention.inverse, batch.positions_T, slots, batch.tables, items, count,
         batch.sums, batch.parts, batch.arrivals, shape.head_dim**-0.5 * LOG2E, attention.concentration,
-        chunks.near, chunks.far,
         HEADS=shape.heads, GROUPS=shape.kv_heads, D=shape.head_dim, EACH=layout.each, TOKENS=work.tokens,
-        WINDOW=shape.window, KIND=kind, FRESH=is_fresh, TABLE=WINDOW if shape.window else FULL, SMALL=chunks.small,
+        WINDOW=shape.window, KIND=kind, FRESH=is_fresh, TABLE=WINDOW if shape.window else FULL,
+        NEAR=chunks.near, FAR=chunks.far, SMALL=chunks.small,
         MIDDLE=chunks.middle, LARGE=chunks.large, KEYS=KEYS, STAGES=tiles.stages, AHEAD=tiles.ahead,
         num_warps=tiles.warps, enable_fp_fusion=False,
     )  # fmt: skip
@@ -165,8 +166,8 @@ def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
     common = {
         "qkv": "*bf16", "out_TP": "*bf16", "key_scales": "*u8", "value_scales": "*u8", "sinks": "*fp32",
         "inverse": "*fp32", "positions": "*i32", "slots": "*i32", "tables": "*i32", "items": "*i32", "count": "*i32",
-        "sums": "*fp32", "parts": "*fp32", "arrivals": "*i32", "scale": "fp32", "concentration": "fp32", "near": "i32:16",
-        "far": "i32:16", "ROWS": "i32", "HEADS": sizes.heads, "GROUPS": sizes.kv_heads, "D": sizes.head_dim,
+        "sums": "*fp32", "parts": "*fp32", "arrivals": "*i32", "scale": "fp32", "concentration": "fp32", "NEAR": chunks.near,
+        "FAR": chunks.far, "ROWS": "i32", "HEADS": sizes.heads, "GROUPS": sizes.kv_heads, "D": sizes.head_dim,
         "SMALL": chunks.small, "MIDDLE": chunks.middle, "LARGE": chunks.large, "KEYS": KEYS,
     }  # fmt: skip
     for kind, name in ((BF16, "bf16"), (FP8 if groups else FP8_BY_HAND, "fp8")):

@@ -58,9 +58,10 @@ def queries(
 
 @triton.jit
 def walk(
-    q, keys, values, key_scales, value_scales, table, low, end, place, scale, most, total, out, g, near, far,
+    q, keys, values, key_scales, value_scales, table, low, end, place, scale, most, total, out, g,
     GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr,
-    KIND: tl.constexpr, SMALL: tl.constexpr, MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr,
+    KIND: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr, SMALL: tl.constexpr,
+    MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """Keys low..end: all chunks folded into (most, total, out) but for the last, whose sums come beside."""
@@ -94,7 +95,7 @@ def walk(
         o = dot(tl.trans(v), to_bf16(p), o * before[None, :])
         m = new
         after = start + KEYS
-        size = tl.where(after <= near, SMALL, tl.where(after <= far, MIDDLE, LARGE))
+        size = tl.where(after <= NEAR, SMALL, tl.where(after <= FAR, MIDDLE, LARGE))
         if (after % size == 0) & (after < end):
             most, total, out = fold(most, total, out, m, l, o)
             m, l = tl.full((COLUMNS,), float("-inf"), tl.float32), tl.zeros((COLUMNS,), tl.float32)
@@ -153,9 +154,10 @@ def finish(
 @triton.jit
 def attend_kernel(
     qkv, out_TP, keys, values, key_scales, value_scales, sinks, inverse, positions, slots, tables, items, count,
-    sums, parts, arrivals, scale, concentration, near, far,
+    sums, parts, arrivals, scale, concentration,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, TOKENS: tl.constexpr,
-    WINDOW: tl.constexpr, KIND: tl.constexpr, FRESH: tl.constexpr, TABLE: tl.constexpr, SMALL: tl.constexpr,
+    WINDOW: tl.constexpr, KIND: tl.constexpr, FRESH: tl.constexpr, TABLE: tl.constexpr,
+    NEAR: tl.constexpr, FAR: tl.constexpr, SMALL: tl.constexpr,
     MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Programs take items (and of each, all groups) by turns. FRESH: whoever has a row's last chunk first writes its keys
@@ -163,7 +165,9 @@ def attend_kernel(
     when they are folded; 0 where no item is a chunk.
     """
     COLUMNS: tl.constexpr = TOKENS * EACH
-    for work in range(tl.program_id(0), tl.load(count) * GROUPS, tl.num_programs(0)):
+    # whole tiles have a program each: a loop would cost registers that spill
+    last = tl.load(count) * GROUPS if AHEAD else tl.program_id(0) + 1
+    for work in range(tl.program_id(0), last, tl.num_programs(0) if AHEAD else 1):
         item, g = items + (work // GROUPS) * FIELDS, work % GROUPS
         row, tokens, place = tl.load(item), tl.load(item + 1), tl.load(item + 2)
         low, end, slot, chunk = tl.load(item + 3), tl.load(item + 4), tl.load(item + 5), tl.load(item + 6)
@@ -185,7 +189,7 @@ def attend_kernel(
         total, out = tl.full((COLUMNS,), 1.0, tl.float32), tl.zeros((D, COLUMNS), tl.float32)
         most, total, out, m, l, o = walk(
             q, keys, values, key_scales, value_scales, tables + table, low, end, place, scale, most, total, out, g,
-            near, far, GROUPS, D, EACH, COLUMNS, WINDOW, KIND, SMALL, MIDDLE, LARGE, KEYS, STAGES,
+            GROUPS, D, EACH, COLUMNS, WINDOW, KIND, NEAR, FAR, SMALL, MIDDLE, LARGE, KEYS, STAGES,
         )  # fmt: skip
         if AHEAD == 0 or pieces == 0:
             most, total, out = fold(most, total, out, m, l, o)
