@@ -88,9 +88,13 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 
 def by_hand(qkv: torch.Tensor, shape: AttentionShape, sinks: np.ndarray, batch: Batch, cache: LayerCache) -> np.ndarray:
-    """float64, with queries rounded to bfloat16 as the kernel rounds them, over what the cache holds after the batch."""
+    """float64, with queries rounded as the kernel rounds them (float16 where the cache is e4m3, here widened to float32),
+    over what the cache holds after the batch.
+    """
     heads = qkv.float().numpy().reshape(len(qkv), -1, shape.head_dim)[:, : shape.heads]
-    queries, sinks = rounded(turned(heads, batch.positions_T, shape)), from_bf16(sinks).astype(np.float64)
+    queries, sinks = turned(heads, batch.positions_T, shape), from_bf16(sinks).astype(np.float64)
+    is_fp8 = cache.keys.dtype == torch.float32
+    queries = queries.astype(np.float16).astype(np.float64) if is_fp8 else rounded(queries)
     tables = batch.windows_SB if shape.window else batch.blocks_SB
     sequence_T = np.repeat(np.arange(len(tables)), np.diff(batch.starts_S1))
     group = np.arange(shape.heads) // (shape.heads // shape.kv_heads)

@@ -12,7 +12,16 @@ from ossia.kernels.triton.attention import attend, make_attention, make_cache
 from ossia.kernels.triton.batch import make_buffers, on_device
 from tests.kernels.cases import CASES, Case, Numbers, fresh_batch
 from tests.kernels.triton.paged import (
-    REFERENCE, SHORT, batch_of, by_hand, filled, layout_of, ours, projection, reference, shape_of,
+    REFERENCE,
+    SHORT,
+    batch_of,
+    by_hand,
+    filled,
+    layout_of,
+    ours,
+    projection,
+    reference,
+    shape_of,
 )  # fmt: skip
 
 # decoders beside chunks of prompts, at the start and far on; what a batch may hold

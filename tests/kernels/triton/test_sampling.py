@@ -74,7 +74,9 @@ def test_the_ends_of_the_distribution_hold_tokens_that_can_be_drawn(share: float
     assert np.isfinite(logprobs[0])
 
 
-@pytest.mark.parametrize("params", [{"top_k": 3}, {"top_p": 0.001}, {"top_k": 3, "top_p": 0.99}, {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "params", [{"top_k": 3}, {"top_p": 0.001}, {"top_k": 3, "top_p": 0.99}, {"temperature": 0.0}], ids=str
+)
 def test_of_equals_the_first_are_kept(params: dict[str, Any]):
     logits = np.zeros((4, VOCAB), np.float32)
     tokens, _ = drawn(logits, [Choice(share, **params) for share in (0.1, 0.4, 0.7, 1.0)])
@@ -97,7 +99,10 @@ def test_rows_without_a_token_say_why_and_harm_no_other(params: dict[str, Any]):
     logits = logits_of(4)
     logits[1, 99], logits[2, 5] = np.nan, np.inf
     nothing = mask_of(np.zeros(VOCAB, bool))
-    tokens, _ = drawn(logits, [Choice(0.5, mask=nothing, **params), Choice(0.5, **params), Choice(0.5, **params), Choice(0.5, **params)])
+    tokens, _ = drawn(
+        logits,
+        [Choice(0.5, mask=nothing, **params), Choice(0.5, **params), Choice(0.5, **params), Choice(0.5, **params)],
+    )
     assert tokens[:3].tolist() == [-1, -2, -2]
     assert tokens[3] >= 0
     for number, message in ((-1, "no token"), (-2, "not finite")):

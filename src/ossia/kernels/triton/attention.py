@@ -9,6 +9,9 @@ batch. Bytes, of a decode row that sees n keys: 4 n G d (bfloat16) or n G (2 d +
 chunk, 4 H (d + 2) more for each, written and read again, mostly in the L2 cache.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,10 +21,11 @@ from ossia.kernels import BLOCK, AttentionShape, CacheBytes, HostArray
 from ossia.kernels.rope import frequencies
 from ossia.kernels.triton.batch import DeviceBatch, Work, on_device
 from ossia.kernels.triton.keep import BF16, FP8, FP8_BY_HAND, keep_kernel
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
 from ossia.kernels.triton.tiles import on_device as put
 from ossia.kernels.triton.tiles import power_of_two
 from ossia.kernels.triton.walk import attend_kernel
-from ossia.kernels.triton.work import FULL, WINDOW
+from ossia.kernels.triton.work import FULL, WINDOW, Chunks
 
 Kind = Literal["bf16", "fp8"]
 LOG2E = 1.4426950408889634
@@ -31,7 +35,7 @@ PROGRAMS = 2048  # at most, of one launch; where there is more work they take it
 
 
 class Tiles(NamedTuple):
-    """ahead: chunks' sums that are on their way at a time, while they are folded."""
+    """ahead: chunks' sums that are on their way at a time, while they are folded; 0 where items are whole tiles."""
 
     warps: int
     stages: int
@@ -40,7 +44,7 @@ class Tiles(NamedTuple):
 
 # By columns. A stage is 16 KB of keys and values in bfloat16; four programs of few columns fit on a multiprocessor, with
 # 128 KB and more on their way, where 20 KB cover 0.8 µs of latency at 3.35 TB/s. More columns are short of registers.
-_TABLE = {16: Tiles(4, 3, 8), 32: Tiles(4, 3, 2), 64: Tiles(4, 3, 1)}
+_TABLE = {16: Tiles(4, 3, 8), 32: Tiles(4, 3, 2), 64: Tiles(4, 2, 0)}
 
 
 class Attention(NamedTuple):
@@ -132,12 +136,13 @@ def _launch(
         items, count, most = work.whole, work.whole_count, work.whole_items
     slots, *held = _held(cache, shape, batch)
     tiles, chunks = _TABLE[power_of_two(max(16, work.tokens * layout.each))], layout.chunks
-    attend_kernel[(min(PROGRAMS, most * shape.kv_heads),)](
+    programs = most * shape.kv_heads
+    attend_kernel[(min(PROGRAMS, programs) if tiles.ahead else programs,)](
         qkv, out_TP, *held, attention.sinks_H, attention.inverse, batch.positions_T, slots, batch.tables, items, count,
         batch.sums, batch.parts, batch.arrivals, shape.head_dim**-0.5 * LOG2E, attention.concentration,
-        chunks.near, chunks.far,
         HEADS=shape.heads, GROUPS=shape.kv_heads, D=shape.head_dim, EACH=layout.each, TOKENS=work.tokens,
-        WINDOW=shape.window, KIND=kind, FRESH=is_fresh, TABLE=WINDOW if shape.window else FULL, SMALL=chunks.small,
+        WINDOW=shape.window, KIND=kind, FRESH=is_fresh, TABLE=WINDOW if shape.window else FULL,
+        NEAR=chunks.near, FAR=chunks.far, SMALL=chunks.small,
         MIDDLE=chunks.middle, LARGE=chunks.large, KEYS=KEYS, STAGES=tiles.stages, AHEAD=tiles.ahead,
         num_warps=tiles.warps, enable_fp_fusion=False,
     )  # fmt: skip
@@ -151,3 +156,32 @@ def kind_of(cache: LayerCache) -> int:
         keys.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(keys.device) >= (8, 9)
     )
     return FP8 if has_instruction else FP8_BY_HAND
+
+
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
+    """The kernels of this file as decode and prefill launch them. groups: the card multiplies by warp groups, and widens
+    e4m3 itself; ptx: it is NVIDIA's.
+    """
+    each, chunks = power_of_two(sizes.heads // sizes.kv_heads), Chunks()
+    common = {
+        "qkv": "*bf16", "out_TP": "*bf16", "key_scales": "*u8", "value_scales": "*u8", "sinks": "*fp32",
+        "inverse": "*fp32", "positions": "*i32", "slots": "*i32", "tables": "*i32", "items": "*i32", "count": "*i32",
+        "sums": "*fp32", "parts": "*fp32", "arrivals": "*i32", "scale": "fp32", "concentration": "fp32", "NEAR": chunks.near,
+        "FAR": chunks.far, "ROWS": "i32", "HEADS": sizes.heads, "GROUPS": sizes.kv_heads, "D": sizes.head_dim,
+        "SMALL": chunks.small, "MIDDLE": chunks.middle, "LARGE": chunks.large, "KEYS": KEYS,
+    }  # fmt: skip
+    for kind, name in ((BF16, "bf16"), (FP8 if groups else FP8_BY_HAND, "fp8")):
+        held = dict.fromkeys(("keys", "values"), "*bf16" if kind == BF16 else "*u8")
+        kept = {"KIND": kind, "EACH": power_of_two(sizes.kv_heads), "N": max(PAIRS, power_of_two(sizes.kv_heads))}
+        yield spec(f"keys and values to the cache, {name}", keep_kernel, common | held | kept, 4, 1)
+        for columns, tiles in _TABLE.items():
+            if columns == max(_TABLE) and ((ptx and not groups) or kind != BF16):
+                continue  # registers have no room for it: see `Layout.widest`
+            for window in (0, 128) if kind == BF16 else (0,):
+                more = {
+                    "EACH": each, "TOKENS": max(1, columns // each), "WINDOW": window, "KIND": kind,
+                    "FRESH": columns == min(_TABLE), "TABLE": WINDOW if window else FULL, "STAGES": tiles.stages,
+                    "AHEAD": tiles.ahead,
+                }  # fmt: skip
+                label = f"attention, {columns} columns, {name}" + (f", window {window}" if window else "")
+                yield spec(label, attend_kernel, common | held | more, tiles.warps, tiles.stages)

@@ -20,12 +20,14 @@ from ossia.kernels.triton.tiles import power_of_two
 from ossia.kernels.triton.work import FIELDS, PLACE, ROW, TOKENS, Chunks, Ints, Places, shared_out, whole_tiles
 
 NARROW, MIDDLE, WIDE = 16, 32, 64  # columns of a tile: a token's query heads of one group, token after token
+FEW = 64  # rows of a sequence, to which it is worth sharing out its tiles
 COUNTS = 16  # ints before all others
 
 
 class Layout(NamedTuple):
     """How attention is laid out on a card. programs: what keeps it busy (two a multiprocessor); slots: tokens' sums of one
-    chunk that there is room for, 4 H (d + 2) bytes each.
+    chunk that there is room for, 4 H (d + 2) bytes each. widest: columns of a tile that registers have room for; before 9.0,
+    and with e4m3, not 64.
     """
 
     heads: int
@@ -90,19 +92,19 @@ class Buffers(NamedTuple):
     layout: Layout
 
 
-def layout_for(shape: AttentionShape, device: torch.device | str) -> Layout:
+def layout_for(shape: AttentionShape, device: torch.device | str, kv: str = "bf16") -> Layout:
     """Of a model whose layers all have these heads; ValueError where the kernels don't reach."""
     d = shape.head_dim
-    if d != power_of_two(d) or not 16 <= d <= 256 or shape.heads // shape.kv_heads > WIDE:
+    if d != power_of_two(d) or not 16 <= d <= 256 or shape.heads // shape.kv_heads > MIDDLE:
         raise ValueError(
-            f"attention on the GPU takes head widths of 16, 32, 64, 128 or 256 and up to {WIDE} query heads a group, and "
+            f"attention on the GPU takes head widths of 16, 32, 64, 128 or 256 and up to {MIDDLE} query heads a group, and "
             f"the model has {d} and {shape.heads // shape.kv_heads}: use backend='cpu'"
         )
     layout = Layout(shape.heads, shape.kv_heads, d)
     if torch.device(device).type == "cuda":
         card = torch.cuda.get_device_properties(device)
-        has_room = card.major >= 9 or torch.version.hip is not None  # before 9.0, 64 columns don't fit in registers
-        widest = WIDE if has_room else MIDDLE
+        has_room = card.major >= 9 or torch.version.hip is not None
+        widest = WIDE if has_room and kv == "bf16" else MIDDLE
         layout = layout._replace(programs=2 * card.multi_processor_count, widest=widest)
     return layout
 
@@ -149,16 +151,23 @@ def on_device(
     tables_at = device_ints[sum(sizes) + COUNTS :]
     work = tuple(
         Work(
-            tokens, *parts[6 + 2 * i : 8 + 2 * i], parts[0][2 * i :], parts[0][2 * i + 1 :],
-            *(size // FIELDS for size in sizes[5 + 2 * i : 7 + 2 * i]),
+            tokens=tokens,
+            whole=parts[6 + 2 * i],
+            split=parts[7 + 2 * i],
+            whole_count=parts[0][2 * i :],
+            split_count=parts[0][2 * i + 1 :],
+            whole_items=sizes[5 + 2 * i] // FIELDS,
+            split_items=sizes[6 + 2 * i] // FIELDS,
         )
         for i, (tokens, _, _) in enumerate(works)
-    )  # fmt: skip
+    )
     if into is not None:
         room = into.sums, into.parts, into.arrivals
     else:
         room = _fresh_room(layout, [split for _, _, split in works], device)
-    return DeviceBatch(*parts[1:6], tables_at, work, *room, rows, longest, layout, batch)
+    _, tokens_T, positions_T, full_T, window_T, sampled_R, *_ = parts
+    rows_of_ints = tokens_T, positions_T, full_T, window_T, sampled_R
+    return DeviceBatch(*rows_of_ints, tables_at, work, *room, rows, longest, layout, batch)
 
 
 def _placed(batch: Batch, has_cache: bool) -> tuple[Places, Ints, Ints]:
@@ -186,14 +195,16 @@ def _placed(batch: Batch, has_cache: bool) -> tuple[Places, Ints, Ints]:
 def _works(places: Places, layout: Layout, longest: int) -> list[tuple[int, Ints, Ints]]:
     """Tokens a tile, whole items and shared-out ones, of the sequences of few rows and of those of many."""
     few = layout.tokens(NARROW)
-    many = layout.tokens(MIDDLE if longest <= layout.tokens(MIDDLE) else layout.widest)
+    columns = layout.widest if longest > FEW else MIDDLE
+    many = layout.tokens(columns)
     is_many = places.lengths_S > few
     works = []
     for tokens, chosen in ((few, ~is_many), (many, is_many)):
         if chosen.any():
             whole = whole_tiles(Places(*(each[chosen] for each in places)), tokens)
             programs = -(-layout.programs // layout.kv_heads)
-            works.append((tokens, whole, shared_out(whole, layout.chunks, programs, layout.slots)))
+            slots = 0 if tokens == many and columns == WIDE else layout.slots
+            works.append((tokens, whole, shared_out(whole, layout.chunks, programs, slots)))
     return works
 
 

@@ -6,8 +6,8 @@ It does not know seeds, requests, or what a mask stands for.
 Sums are float64, in an order fixed by the slices: a row's draw depends on nothing beside it. Cuts are found without
 sorting: a threshold among the weights' bits, from the highest down, and of those at the threshold the first by number.
 """
-# ruff: noqa: ANN001, ANN201, ANN202 - kernels: types are Triton's
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportCallIssue=false, reportArgumentType=false
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 import triton
 import triton.language as tl
@@ -73,7 +73,19 @@ def least_of_highest(bits, count):
 
 @triton.jit
 def settle_kernel(
-    logits, table, masks, biases, found, rows, tokens, logprobs, V, WORDS, parts, SLICE: tl.constexpr, PARTS: tl.constexpr
+    logits,
+    table,
+    masks,
+    biases,
+    found,
+    rows,
+    tokens,
+    logprobs,
+    V,
+    WORDS,
+    parts,
+    SLICE: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
     """A row's sums; its token, where nothing is cut. rows: [R, 4] float64: the highest allowed logit, the sum of weights,
     the logarithm of the sum of exp, and a weight below which no cut can keep a token.
@@ -119,7 +131,18 @@ def settle_kernel(
 
 @triton.jit
 def collect_kernel(
-    logits, table, masks, biases, rows, counts, weights, numbers, V, WORDS, SLICE: tl.constexpr, PARTS: tl.constexpr,
+    logits,
+    table,
+    masks,
+    biases,
+    rows,
+    counts,
+    weights,
+    numbers,
+    V,
+    WORDS,
+    SLICE: tl.constexpr,
+    PARTS: tl.constexpr,
     WRITES: tl.constexpr,
 ):
     """A slice's candidates: their count, or (WRITES) their weights and numbers, behind those of the slices before."""

@@ -7,6 +7,8 @@ e4m3 (FP8): a key's lanes share the least power of two that brings the largest t
 exponent, biased as float32's, is a byte beside. Encoding is integer arithmetic, alike on every card.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 import triton
 import triton.language as tl
 
@@ -18,14 +20,26 @@ BF16, FP8, FP8_BY_HAND = 0, 1, 2  # how a cache is kept and read; by hand: befor
 
 
 @triton.jit
-def rotation(position, lane, inverse, concentration):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
-    """Cosine and sine of a position's angles, in the order and precision of the reference."""
+def rotation(position, lane, inverse, concentration):
+    """Cosine and sine of a position's angles, which are rounded to float32 first, as the reference's are.
+
+    In float64 to within an eighth of a turn, then cephes' polynomials (Moshier), off by 1e-7: the card's own functions need
+    memory of their own for far positions.
+    """
     angle = position.to(tl.float32) * tl.load(inverse + lane)
-    return tl.cos(angle) * concentration, tl.sin(angle) * concentration
+    turns = tl.floor(angle * 0.6366197723675814 + 0.5)
+    x = (angle.to(tl.float64) - turns.to(tl.float64) * 1.5707963267948966).to(tl.float32)
+    z = x * x
+    sin = x + x * z * ((z * -1.9515295891e-4 + 8.3321608736e-3) * z - 1.6666654611e-1)
+    cos = (z * z) * ((z * 2.443315711809948e-5 - 1.388731625493765e-3) * z + 4.166664568298827e-2) - 0.5 * z + 1.0
+    quarter = turns.to(tl.int32)
+    is_odd, of_sin, of_cos = (quarter & 1) == 1, (quarter & 2) == 2, ((quarter + 1) & 2) == 2
+    cos, sin = tl.where(is_odd, sin, cos), tl.where(is_odd, cos, sin)
+    return tl.where(of_cos, -cos, cos) * concentration, tl.where(of_sin, -sin, sin) * concentration
 
 
 @triton.jit
-def exponent_of(x_low, x_high):  # noqa: ANN001, ANN201
+def exponent_of(x_low, x_high):
     """[N, lanes] twice -> [N, 1]: biased exponent of the least power of two p with |x| <= 448 p."""
     most = tl.maximum(tl.max(tl.abs(x_low), axis=1), tl.max(tl.abs(x_high), axis=1))
     bits = (most * (1.0 / 448.0)).to(tl.int32, bitcast=True)
@@ -33,12 +47,12 @@ def exponent_of(x_low, x_high):  # noqa: ANN001, ANN201
 
 
 @triton.jit
-def power(exponent):  # noqa: ANN001, ANN201
+def power(exponent):
     return (exponent << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def to_e4m3(x):  # noqa: ANN001, ANN201
+def to_e4m3(x):
     """float32 to the nearest e4m3 code, ties to even; beyond 448 it stays 448."""
     bits = x.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
@@ -50,7 +64,7 @@ def to_e4m3(x):  # noqa: ANN001, ANN201
 
 
 @triton.jit
-def keep_half(x, data, at, lane, exponent, inside, KIND: tl.constexpr, D: tl.constexpr):  # noqa: ANN001, ANN201
+def keep_half(x, data, at, lane, exponent, inside, KIND: tl.constexpr, D: tl.constexpr):
     """Lanes [N, lanes] of keys or values, to the cache's rows `at` [N, 1]."""
     if KIND == 0:
         tl.store(data + at * D + lane, to_bf16(x), mask=inside)
@@ -62,7 +76,7 @@ def keep_half(x, data, at, lane, exponent, inside, KIND: tl.constexpr, D: tl.con
 def keep_heads(
     qkv, t, group, position, slot, keys, values, key_scales, value_scales, inverse, concentration,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Of rows `t` the keys (turned to their positions) and values of `group`, into the cache's slots; all [N, 1]. A slot
     below 0 is nowhere.
     """
@@ -91,7 +105,7 @@ def keep_kernel(
     qkv, positions, slots, keys, values, key_scales, value_scales, inverse, concentration, ROWS,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr, EACH: tl.constexpr,
     N: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """A program: all groups (EACH, a power of two) of N / EACH rows."""
     pair = tl.arange(0, N)[:, None]
     t, group = tl.program_id(0) * (N // EACH) + pair // EACH, pair % EACH
@@ -105,7 +119,7 @@ def keep_kernel(
 
 
 @triton.jit
-def widened(code, KIND: tl.constexpr):  # noqa: ANN001, ANN201
+def widened(code, KIND: tl.constexpr):
     """What the cache holds as tensor instructions take it: bfloat16, or float16 of an e4m3; by hand, 2^-8 of that."""
     if KIND == 0:
         return code

@@ -9,7 +9,9 @@ candidates' weights up to 70 times from L1 or L2 (a few thousand, unless the dis
 device. The likeliest tokens beside the chosen one are left to the host: few ask, and they need the row there anyway.
 """
 
-from collections.abc import Mapping, Sequence
+# pyright: reportCallIssue=false, reportArgumentType=false
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from ossia.kernels.triton.draw import choose_kernel, collect_kernel, settle_kernel, survey_kernel
 from ossia.kernels.triton.sampling_table import FIELDS, SURVEYED
+from ossia.kernels.triton.specs import KernelSpec, Sizes, spec
 from ossia.kernels.triton.tiles import power_of_two
 
 SLICE = 1024
@@ -108,3 +111,18 @@ def _sent(host: np.ndarray, device: torch.device | str) -> Tensor:
     if torch.device(device).type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
+    """The kernels of this file over a whole vocabulary; alike on every card."""
+    wide = power_of_two(-(-sizes.vocabulary // SLICE))
+    given = {
+        "logits": "*fp32", "table": "*fp64", "masks": "*i32", "biases": "*fp32", "found": "*fp64", "rows": "*fp64",
+        "tokens": "*i32", "logprobs": "*fp32", "counts": "*i32", "weights": "*fp32", "numbers": "*i32", "V": "i32:16",
+        "WORDS": "i32", "parts": "i32", "SLICE": SLICE, "PARTS": wide, "BLOCK": CANDIDATES,
+    }  # fmt: skip
+    yield spec("sampling: survey", survey_kernel, given, 4, 3)
+    yield spec("sampling: sums and draw", settle_kernel, given, 8, 3)
+    yield spec("sampling: candidates counted", collect_kernel, given | {"WRITES": False}, 4, 3)
+    yield spec("sampling: candidates collected", collect_kernel, given | {"WRITES": True}, 4, 3)
+    yield spec("sampling: cuts and draw", choose_kernel, given, 8, 3)

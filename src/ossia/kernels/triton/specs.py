@@ -86,7 +86,7 @@ def compiled(spec: KernelSpec, target: str) -> Compiled:
 
 
 _TYPES = {
-    *(p + t for t in ("bf16", "fp16", "fp32", "fp8e4nv", "i8", "u8", "i32", "i64", "u32") for p in ("", "*")), "i32:16"
+    *(p + t for t in ("bf16", "fp16", "fp32", "fp64", "fp8e4nv", "i8", "u8", "i32", "i64", "u32") for p in ("", "*")), "i32:16"
 }  # fmt: skip
 
 

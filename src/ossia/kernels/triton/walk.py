@@ -11,6 +11,8 @@ memory by one program each; the last of them folds all, in the same order. What 
 they are, bit for bit.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 import triton
 import triton.language as tl
 
@@ -22,7 +24,7 @@ FIELDS: tl.constexpr = tl.constexpr(_FIELDS)
 
 
 @triton.jit
-def fold(most, total, out, m, l, o):  # noqa: ANN001, ANN201 - a kernel: types are Triton's
+def fold(most, total, out, m, l, o):
     """A chunk's maximum, sum and output, into those of what came before; one without keys changes nothing."""
     new = tl.maximum(most, m)
     before, here = tl.exp2(most - new), tl.exp2(m - new)
@@ -34,7 +36,7 @@ def queries(
     qkv, positions, inverse, concentration, row, tokens, g,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, TOKENS: tl.constexpr,
     KIND: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Q^T [D, TOKENS * EACH] of a group, turned to its positions; columns without a head hold zeros."""
     HALF: tl.constexpr = D // 2
     COLUMNS: tl.constexpr = TOKENS * EACH
@@ -56,11 +58,12 @@ def queries(
 
 @triton.jit
 def walk(
-    q, keys, values, key_scales, value_scales, table, low, end, place, scale, most, total, out, g, near, far,
+    q, keys, values, key_scales, value_scales, table, low, end, place, scale, most, total, out, g,
     GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr,
-    KIND: tl.constexpr, SMALL: tl.constexpr, MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr,
+    KIND: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr, SMALL: tl.constexpr,
+    MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr,
     STAGES: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Keys low..end: all chunks folded into (most, total, out) but for the last, whose sums come beside."""
     lane, column = tl.arange(0, D)[None, :], place + tl.arange(0, COLUMNS) // EACH
     m, l = tl.full((COLUMNS,), float("-inf"), tl.float32), tl.zeros((COLUMNS,), tl.float32)
@@ -75,6 +78,8 @@ def walk(
         s = dot(k, q, tl.zeros((KEYS, COLUMNS), tl.float32)) * scale
         if KIND != 0:
             s *= power(tl.load(key_scales + at, mask=held, other=127).to(tl.int32))[:, None]
+        if KIND == 2:
+            s *= 256.0
         seen = held[:, None] & (n[:, None] <= column[None, :])
         if WINDOW:
             seen &= n[:, None] > column[None, :] - WINDOW
@@ -90,7 +95,7 @@ def walk(
         o = dot(tl.trans(v), to_bf16(p), o * before[None, :])
         m = new
         after = start + KEYS
-        size = tl.where(after <= near, SMALL, tl.where(after <= far, MIDDLE, LARGE))
+        size = tl.where(after <= NEAR, SMALL, tl.where(after <= FAR, MIDDLE, LARGE))
         if (after % size == 0) & (after < end):
             most, total, out = fold(most, total, out, m, l, o)
             m, l = tl.full((COLUMNS,), float("-inf"), tl.float32), tl.zeros((COLUMNS,), tl.float32)
@@ -102,7 +107,7 @@ def walk(
 def leave(
     m, l, o, sums, parts, slot, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr,
     EACH: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """A chunk's sums to memory: float32 [slots, HEADS, 2] and [slots, HEADS, D]; a slot a token."""
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
@@ -117,7 +122,7 @@ def leave(
 def gather(
     most, total, out, sums, parts, slot, pieces, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr,
     D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """All chunks' sums folded in ascending order, AHEAD of them on their way at a time; past L1, which may be stale."""
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
@@ -138,7 +143,7 @@ def gather(
 def finish(
     out_TP, out, total, row, tokens, g, HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr,
     EACH: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
     inside = (token < tokens) & (head < HEADS // GROUPS)
@@ -149,16 +154,20 @@ def finish(
 @triton.jit
 def attend_kernel(
     qkv, out_TP, keys, values, key_scales, value_scales, sinks, inverse, positions, slots, tables, items, count,
-    sums, parts, arrivals, scale, concentration, near, far,
+    sums, parts, arrivals, scale, concentration,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, TOKENS: tl.constexpr,
-    WINDOW: tl.constexpr, KIND: tl.constexpr, FRESH: tl.constexpr, TABLE: tl.constexpr, SMALL: tl.constexpr,
+    WINDOW: tl.constexpr, KIND: tl.constexpr, FRESH: tl.constexpr, TABLE: tl.constexpr,
+    NEAR: tl.constexpr, FAR: tl.constexpr, SMALL: tl.constexpr,
     MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip # noqa: ANN001, ANN201
+):  # fmt: skip
     """Programs take items (and of each, all groups) by turns. FRESH: whoever has a row's last chunk first writes its keys
-    and values, which no other program reads: every sequence has one row.
+    and values, which no other program reads: every sequence has one row. AHEAD: chunks' sums on their way at a time
+    when they are folded; 0 where no item is a chunk.
     """
     COLUMNS: tl.constexpr = TOKENS * EACH
-    for work in range(tl.program_id(0), tl.load(count) * GROUPS, tl.num_programs(0)):
+    # whole tiles have a program each: a loop would cost registers that spill
+    last = tl.load(count) * GROUPS if AHEAD else tl.program_id(0) + 1
+    for work in range(tl.program_id(0), last, tl.num_programs(0) if AHEAD else 1):
         item, g = items + (work // GROUPS) * FIELDS, work % GROUPS
         row, tokens, place = tl.load(item), tl.load(item + 1), tl.load(item + 2)
         low, end, slot, chunk = tl.load(item + 3), tl.load(item + 4), tl.load(item + 5), tl.load(item + 6)
@@ -180,9 +189,9 @@ def attend_kernel(
         total, out = tl.full((COLUMNS,), 1.0, tl.float32), tl.zeros((D, COLUMNS), tl.float32)
         most, total, out, m, l, o = walk(
             q, keys, values, key_scales, value_scales, tables + table, low, end, place, scale, most, total, out, g,
-            near, far, GROUPS, D, EACH, COLUMNS, WINDOW, KIND, SMALL, MIDDLE, LARGE, KEYS, STAGES,
+            GROUPS, D, EACH, COLUMNS, WINDOW, KIND, NEAR, FAR, SMALL, MIDDLE, LARGE, KEYS, STAGES,
         )  # fmt: skip
-        if pieces == 0:
+        if AHEAD == 0 or pieces == 0:
             most, total, out = fold(most, total, out, m, l, o)
             finish(out_TP, out, total, row, tokens, g, HEADS, GROUPS, D, EACH, COLUMNS)
         else:
