@@ -9,8 +9,9 @@ import triton
 import triton.language as tl
 
 from ossia.kernels.triton import attention
-from ossia.kernels.triton.attention import LayerCache, cache_bytes, make_cache
+from ossia.kernels.triton.attention import LayerCache, make_cache
 from ossia.kernels.triton.keep import FP8, FP8_BY_HAND, rotation, to_e4m3, widened
+from ossia.kernels.triton.sizes import cache_bytes
 from tests.kernels.cases import Numbers
 from tests.kernels.triton.paged import SHORT, batch_of, by_hand, ours, projection, shape_of
 

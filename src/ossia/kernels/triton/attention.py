@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ossia.kernels import BLOCK, AttentionShape, CacheBytes, HostArray
+from ossia.kernels import BLOCK, AttentionShape, HostArray
 from ossia.kernels.rope import frequencies
 from ossia.kernels.triton.batch import DeviceBatch, Work, on_device
 from ossia.kernels.triton.keep import BF16, FP8, FP8_BY_HAND, keep_kernel
@@ -84,17 +84,6 @@ def make_cache(
         return LayerCache(*(torch.zeros(each, dtype=torch.uint8, device=device) for each in sizes))
 
     return [cache(shape) for shape in shapes]
-
-
-def cache_bytes(shapes: list[AttentionShape], kv: Kind) -> CacheBytes:
-    """What `make_cache` takes for a block."""
-
-    def of(shape: AttentionShape) -> int:
-        each = 2 * shape.head_dim if kv == "bf16" or shape.window else shape.head_dim + 1
-        return 2 * BLOCK * shape.kv_heads * each
-
-    window = sum(of(shape) for shape in shapes if shape.window)
-    return CacheBytes(sum(map(of, shapes)) - window, window)
 
 
 def attend(qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch) -> Tensor:
