@@ -186,7 +186,7 @@ def table(raw: Sequence[Run]) -> str:
         for case, rate in run["rates"].items():
             rates[case, run["side"]][run["round"]] = rate
         for case in run.get("report", {}).get("cases", ()):
-            for share in ("bandwidth_share", "int8_share"):
+            for share in ("bandwidth_share", "peak_share"):
                 if case[share]:
                     shares[case["name"], share].append(100 * case[share]["median"])
     lines = [
@@ -196,7 +196,7 @@ def table(raw: Sequence[Run]) -> str:
     for case in dict.fromkeys(name for name, _ in rates):
         mine, peer = rates[case, "ossia"], rates.get((case, "llama.cpp"), {})
         ratios = [mine[turn] / peer[turn] for turn in mine if turn in peer]
-        cells = [_span(list(mine.values())), *(_span(shares[case, of]) for of in ("bandwidth_share", "int8_share"))]
+        cells = [_span(list(mine.values())), *(_span(shares[case, of]) for of in ("bandwidth_share", "peak_share"))]
         cells += [_span(list(peer.values())), _span(ratios), TARGETS.get(case, ""), str(len(mine))]
         lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_notes(raw)])
@@ -207,7 +207,7 @@ def _notes(raw: Sequence[Run]) -> list[str]:
     for side in ("ossia", "llama.cpp"):
         probes = [probe for run in raw if run["side"] == side for probe in run["probes"]]
         if probes:
-            reads, peaks = ([each[name] / 1e9 for each in probes] for name in ("bandwidth", "int8_peak"))
+            reads, peaks = ([each[name] / 1e9 for each in probes] for name in ("bandwidth", "peak"))
             lines.append(f"- beside {side}'s runs: reads {_span(reads)} GB/s, int8 peak {_span(peaks)} GMAC/s")
         by_group: defaultdict[str, list[float]] = defaultdict(list)
         for run in raw:

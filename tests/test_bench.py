@@ -24,7 +24,6 @@ from ossia.bench.machine import available_bytes, peak_rss_bytes, rss_bytes, this
 from ossia.bench.measure import measure, spread
 from ossia.bench.passes import (
     SHORT_PROMPT,
-    STEP_TOKENS,
     Case,
     Passes,
     _table,
@@ -35,6 +34,7 @@ from ossia.bench.passes import (
 from ossia.bench.probes import Rates
 from ossia.bench.report import as_json, as_text
 from ossia.bench.subject import Choice, check_memory, load_subject
+from ossia.engine.plan import HOST_STEP
 from ossia.kernels import BLOCK, Batch
 from ossia.model.config import ModelConfig
 from tests.test_cli import ossia
@@ -146,7 +146,7 @@ class Listening:
 
     def __init__(self, transformer) -> None:
         self.config, self.inner = transformer.config, transformer
-        self.ops = SimpleNamespace(host=self.host)
+        self.ops = SimpleNamespace(wait=self.wait, free_bytes=lambda: None)
         self.batches: list[Batch] = []
 
     def cache(self, *sizes):
@@ -156,9 +156,8 @@ class Listening:
         self.batches.append(batch)
         return self.inner.forward(batch, cache)
 
-    def host(self, logits):
+    def wait(self, logits):
         self.logits = self.inner.ops.host(logits)
-        return self.logits
 
 
 def alone(transformer, tokens):
@@ -182,7 +181,7 @@ def test_a_case_computes_what_it_says_however_often(subject):
             rows = range(case.rows)
             whole = np.stack([alone(subject.transformer, passes._tokens_SN[row, : case.end]) for row in rows])
             np.testing.assert_allclose(listening.logits, whole, rtol=1e-4, atol=1e-4)
-    assert max(len(batch.tokens_T) for batch in listening.batches) == STEP_TOKENS
+    assert max(len(batch.tokens_T) for batch in listening.batches) == HOST_STEP
     assert all(batch.blocks_SB.shape[1] * BLOCK >= batch.positions_T.max() for batch in listening.batches)
 
 
@@ -194,7 +193,7 @@ def test_a_report_is_whole(subject):
     assert said[0] == "pp20"
     first = report.cases[0]
     assert first.machine[0].bandwidth == 31.5e9
-    assert first.int8_share.median == pytest.approx(spread(first.rates).median * first.macs_per_token / 450e9)
+    assert first.peak_share.median == pytest.approx(spread(first.rates).median * first.macs_per_token / 450e9)
     value = json.loads(json.dumps(as_json(report), allow_nan=False))
     assert [case["name"] for case in value["cases"]] == [case.name for case in cases]
     for case in value["cases"]:
@@ -244,8 +243,8 @@ def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
     [
         ({}, "choose one of -m"),
         ({"model": "m", "shape": "gpt-oss-20b"}, "choose one of -m"),
-        ({"shape": "gpt-oss-20b", "dense": "q4"}, "dense 'q4' is none of int8, int4, bf16"),
-        ({"shape": "gpt-oss-20b", "kv": "fp8"}, "kv 'fp8' is none of bf16, int8"),
+        ({"shape": "gpt-oss-20b", "dense": "q4"}, "dense 'q4' is not one of backend 'cpu': it has int8, int4, bf16"),
+        ({"shape": "gpt-oss-20b", "kv": "fp8"}, "kv 'fp8' is not one of backend 'cpu': it has bf16, int8"),
     ],
 )
 def test_choices_that_cannot_be(choice, said):
@@ -280,6 +279,15 @@ def test_the_command_prints_one_object():
     assert all(case["read_bandwidth"]["median"] > 1e8 for case in value["cases"])
 
 
+def test_without_a_card_the_bench_says_what_is_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # other tests set it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = ossia("bench", "--shape", "gpt-oss-120b", "--backend", "triton")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: backend 'triton' cannot run here: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -289,8 +297,9 @@ def test_the_command_prints_one_object():
         (("-m", "ossia-mini", "--depth", "4090"), "a --depth of at most 3584 fits"),
         (("-m", "ossia-mini", "--gen", "1,x"), "'x' is not a number"),
         (("-m", "ossia-mini", "--threads", "9999"), "--threads 9999: this machine has"),
-        (("-m", "ossia-mini", "--backend", "triton"), "not in this release"),
-        (("-m", "ossia-mini", "--backend", "gpu"), "backend 'gpu' is none of cpu, reference"),
+        (("-m", "ossia-mini", "--dense", "int4", "--backend", "triton"), "it has bf16, int8"),
+        (("-m", "ossia-mini", "--kv", "fp8"), "kv 'fp8' is not one of backend 'cpu'"),
+        (("-m", "ossia-mini", "--backend", "gpu"), "backend 'gpu' is none of cpu, triton, reference"),
     ],
 )
 def test_errors_are_one_line_with_the_remedy(arguments: tuple[str, ...], said: str):

@@ -98,7 +98,7 @@ def test_info_prints_exact_counts():
         (("chat", "hi", "-m", "nowhere"), "no model at 'nowhere'"),
         (("chat", "hi", "--effort", "huge"), "effort 'huge' is none of low, medium, high"),
         (("chat", "--json"), "--json needs a prompt"),
-        (("chat", "hi", "--backend", "gpu"), "backend 'gpu' is none of cpu, reference"),
+        (("chat", "hi", "--backend", "gpu"), "backend 'gpu' is none of cpu, triton, reference"),
         (("chat", "hi", "--top-p", "0"), "top_p=0.0"),
         (("chat", "x " * 5000), "the model's context 4096"),
         (("chat", "hi", "--tools", "none.py"), "no file none.py"),

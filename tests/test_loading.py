@@ -10,6 +10,7 @@ import pytest
 import ossia
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
+from ossia.kernels.triton import check
 from ossia.model.checkpoint import CheckpointError
 from tests.tiny import TINY, tiny_checkpoint
 
@@ -34,8 +35,10 @@ def test_both_backends_agree(tiny: Path):
     np.testing.assert_allclose(cpu, reference, rtol=1e-4, atol=1e-4)
 
 
-def test_backends_that_are_not_there_say_what_to_use(tiny: Path):
-    with pytest.raises(ValueError, match="use backend='cpu'"):
+def test_backends_that_are_not_there_say_what_to_use(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    facts = check.Facts("linux", "2.13.0+cpu", "3.9.0")
+    monkeypatch.setattr(check, "facts_of_this_machine", lambda: facts)
+    with pytest.raises(ValueError, match=r"backend 'triton' cannot run here: .*--backend cpu"):
         ossia.load(tiny, backend="triton")
     with pytest.raises(ValueError, match="unknown backend 'tpu'"):
         ossia.load(tiny, backend="tpu")  # type: ignore[arg-type]

@@ -30,8 +30,9 @@ app = typer.Typer(
 
 # Kernel threads wait awake for the next kernel, some 30 µs, then sleep: for ever, they would slow down all else that runs.
 _SPINS = "2000"
-_DENSE_HELP = "Weights outside the experts: int8, int4 or bf16 (as they are)."
-_KV_HELP = "Keys and values: bf16, int8 or f32."
+_BACKEND_HELP = "cpu, triton (an NVIDIA GPU), or reference (torch, for checking)."
+_DENSE_HELP = "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu)."
+_KV_HELP = "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton)."
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A checkpoint's folder, a Hugging Face name, or the embedded ossia-mini.")
 ]
@@ -51,8 +52,10 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
-    backend: Annotated[str, typer.Option(help="cpu, or reference (torch, for checking).")] = "cpu",
-    dense: Annotated[str | None, typer.Option(help=f"{_DENSE_HELP} Unless said: int8, or bf16 if small.")] = None,
+    backend: Annotated[str, typer.Option(help=_BACKEND_HELP)] = "cpu",
+    dense: Annotated[
+        str | None, typer.Option(help=f"{_DENSE_HELP} Unless said: int8, or bf16 if small or on a card.")
+    ] = None,
     kv: Annotated[str | None, typer.Option(help=f"{_KV_HELP} Unless said: bf16, or f32 if small.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
 ) -> None:
@@ -104,10 +107,10 @@ def bench(
     batch: Annotated[list[str] | None, typer.Option(help="Sequences that decode together.")] = None,
     depth: Annotated[list[str] | None, typer.Option(help="Tokens in the cache before it begins; 0.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of each.")] = 5,
-    dense: Annotated[str, typer.Option(help=_DENSE_HELP)] = "int8",
-    kv: Annotated[str, typer.Option(help=_KV_HELP)] = "bf16",
+    dense: Annotated[str | None, typer.Option(help=f"{_DENSE_HELP} Unless said: int8, or bf16 on a card.")] = None,
+    kv: Annotated[str | None, typer.Option(help=f"{_KV_HELP} Unless said: bf16.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
-    backend: Annotated[str, typer.Option(help="cpu, or reference (torch).")] = "cpu",
+    backend: Annotated[str, typer.Option(help=_BACKEND_HELP)] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure speed and memory, beside what this machine can do in the same minutes. Numbers: --depth 0,4096."""
@@ -141,7 +144,7 @@ def evaluate(
     count: Annotated[int, typer.Option(min=1, help="Problems a family, split and effort.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed, other problems; training uses none of them.")] = 1000,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    backend: Annotated[str, typer.Option(help="cpu, or reference (torch, for checking).")] = "cpu",
+    backend: Annotated[str, typer.Option(help=_BACKEND_HELP)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -312,18 +315,22 @@ def _load(name: str, backend: str, **kinds: Any):  # noqa: ANN202 - Model's modu
 
     backend = _backend(backend)
     if not sys.stderr.isatty() or name == "ossia-mini":
-        return load(name, backend, **kinds)
-    from rich.console import Console
-    from rich.progress import Progress
+        model = load(name, backend, **kinds)
+    else:
+        from rich.console import Console
+        from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"loading {name}", total=None)
-        return load(name, backend, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"loading {name}", total=None)
+            model = load(name, backend, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
+    if model.plan:
+        typer.secho(model.plan.line(), dim=True, err=True)
+    return model
 
 
 def _backend(name: str) -> "Backend":
     if name not in ("cpu", "reference", "triton"):
-        raise ValueError(f"backend {name!r} is none of cpu, reference")
+        raise ValueError(f"backend {name!r} is none of cpu, triton, reference")
     return name
 
 

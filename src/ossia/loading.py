@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.engine.engine import Engine
+from ossia.engine.plan import Plan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels import Backend, Batch, Dense, KeyValues, ops
-from ossia.model.checkpoint import open_checkpoint
+from ossia.kernels import Backend, Batch, Dense, KeyValues, kinds_of, ops
+from ossia.model.checkpoint import Checkpoint, open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer, load_transformer
+from ossia.quant import Mxfp4, as_mxfp4
 from ossia.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -27,12 +29,15 @@ SMALL = 1 << 24  # dense weights that, as bfloat16, stay in a processor's cache
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model. Its tokenizer is None where the checkpoint has none: then it serves logits only."""
+    """A loaded model. Its tokenizer is None where the checkpoint has none: then it serves logits only. `plan`: of a card's
+    memory, where the model is on one.
+    """
 
     name: str
     transformer: Transformer
     tokenizer: Tokenizer | None
     stop_tokens: frozenset[int]
+    plan: Plan | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -73,21 +78,37 @@ def load(
 ) -> Model:
     """A model from a folder, a Hugging Face name, or the embedded "ossia-mini".
 
-    backend: "cpu" (the default), or "reference" (torch, float32, for checking). progress(done, total) is called after
-    each layer. On a CPU `dense` says what attention and unembedding weights are kept in ("int8", "int4", or "bf16": as
-    they are), `kv` what keys and values are ("bf16", "int8" or "f32"): unless said, int8 and bf16, but a model so small
-    that rounding gains nothing keeps its bits and has float32 keys and values. threads: the physical cores, unless said.
-    Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole.
+    backend: "cpu" (the default), "triton" (an NVIDIA GPU), or "reference" (torch, float32, for checking). progress(done,
+    total) is called after each layer. dense: what attention and unembedding weights are kept in, on a CPU "int8", "int4", or
+    "bf16" (as they are), on a GPU "bf16" or "int8". kv: what keys and values are, on a CPU "bf16", "int8" or "f32", on a
+    GPU "bf16" or "fp8". Unless said, the first of each, but on a CPU a model so small that rounding gains nothing keeps its
+    bits and has float32 keys and values. threads: the physical cores, unless said.
+    Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole, a backend that this
+    machine cannot run, or a model that does not fit its card.
     """
+    backend = backend or "cpu"
     folder = find(path_or_name)
     checkpoint = open_checkpoint(folder)
-    is_small = _dense_weights(checkpoint.config) <= SMALL
-    dense, kv = dense or ("bf16" if is_small else "int8"), kv or ("f32" if is_small else "bf16")
-    transformer = load_transformer(checkpoint, ops(backend or "cpu", dense=dense, kv=kv, workers=threads), progress)
+    if backend == "cpu" and _dense_weights(checkpoint.config) <= SMALL:
+        dense, kv = dense or "bf16", kv or "f32"
+    kernels = ops(backend, dense=dense, kv=kv, workers=threads)
+    free = kernels.free_bytes()
+    kinds = kinds_of(backend, dense, kv)
+    plan = None if free is None else plan_card(checkpoint.config, *kinds, free, mxfp4=is_mxfp4(checkpoint))
+    transformer = load_transformer(checkpoint, kernels, progress)
     found = tokenizer_file(folder)
     tokenizer = Tokenizer.from_file(found) if found else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
-    return Model(str(path_or_name), transformer, tokenizer, stops)
+    return Model(str(path_or_name), transformer, tokenizer, stops, plan)
+
+
+def is_mxfp4(checkpoint: Checkpoint) -> bool:
+    """Whether the experts will be MXFP4 once loaded: as they lie there, or as dense values that it holds exactly.
+
+    The first expert speaks for all.
+    """
+    up = checkpoint.layer(0).up_weight
+    return isinstance(up, Mxfp4) or as_mxfp4(up[:1]) is not None
 
 
 def _dense_weights(config: ModelConfig) -> int:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ossia.kernels import BLOCK, Batch, CacheBytes
+from ossia.kernels import BLOCK, Batch, CacheBytes, HostOps
 from ossia.model.config import ModelConfig, alternating
 
 VOCAB = 32
@@ -23,7 +23,7 @@ WINDOW = 24
 LOOP = {1: 2, 2: 3, 3: 1}  # where a model that repeats itself goes round; from elsewhere to 1
 
 
-class FakeOps:
+class FakeOps(HostOps):
     def host(self, logits: np.ndarray) -> np.ndarray:
         return logits
 

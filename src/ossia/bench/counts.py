@@ -22,7 +22,9 @@ class Formats(NamedTuple):
     expert_bits: float
     kv: KeyValues = "bf16"
 
-    def head_bytes(self, head_dim: int) -> int:
+    def head_bytes(self, head_dim: int, window: int = 0) -> int:
+        if self.kv == "fp8":  # with an exponent; sliding layers stay bfloat16
+            return 2 * head_dim if window else head_dim + 1
         return {"bf16": 2 * head_dim, "f32": 4 * head_dim, "int8": head_dim + 4}[self.kv]  # int8: a float32 scale
 
 
@@ -89,4 +91,4 @@ def weight_bytes(c: ModelConfig, formats: Formats) -> float:
 
 def _layer_cache_bytes(shape: AttentionShape, formats: Formats, tokens: int) -> int:
     held = min(tokens, shape.window) if shape.window else tokens
-    return held * 2 * shape.kv_heads * formats.head_bytes(shape.head_dim)
+    return held * 2 * shape.kv_heads * formats.head_bytes(shape.head_dim, shape.window)

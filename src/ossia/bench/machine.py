@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from ossia.kernels.triton.check import facts_of_this_machine
+
 _STATUS = Path("/proc/self/status")
 
 
@@ -22,9 +24,10 @@ class Machine:
     memory_bytes: int
     system: str
     python: str
+    card: str = ""  # where a card computes
 
 
-def this_machine() -> Machine:
+def this_machine(has_card: bool = False) -> Machine:
     logical = psutil.cpu_count() or 1
     return Machine(
         processor=_processor(),
@@ -33,6 +36,7 @@ def this_machine() -> Machine:
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
+        card=_card() if has_card else "",
     )
 
 
@@ -56,6 +60,11 @@ def peak_rss_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return getrusage(RUSAGE_SELF).ru_maxrss * unit
+
+
+def _card() -> str:
+    cards = facts_of_this_machine().cards
+    return cards[0].name if cards else ""
 
 
 def _processor() -> str:

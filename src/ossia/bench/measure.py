@@ -52,6 +52,7 @@ class CaseResult:
     bytes_per_token: float | None  # of a decoded token; a prompt's is bound by arithmetic
     macs_per_token: int
     rss_bytes: int
+    card_bytes: int | None  # the most that was taken of a card so far
     cache_bytes: int
 
     @property
@@ -62,9 +63,9 @@ class CaseResult:
         return spread([rate * self.bytes_per_token / machine.bandwidth for rate, machine in pairs])
 
     @property
-    def int8_share(self) -> Spread:
+    def peak_share(self) -> Spread:
         pairs = zip(self.rates, self.machine, strict=True)
-        return spread([rate * self.macs_per_token / machine.int8_peak for rate, machine in pairs])
+        return spread([rate * self.macs_per_token / machine.peak for rate, machine in pairs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def measure(
         dense=subject.dense,
         kv=subject.formats.kv,
         threads=threads,
-        machine=this_machine(),
+        machine=this_machine(has_card=subject.backend == "triton"),
         load_seconds=subject.load_seconds,
         peak_rss_bytes=peak_rss_bytes(),
         weight_bytes=weight_bytes(subject.config, subject.formats),
@@ -148,12 +149,13 @@ def _measure_case(subject: Subject, passes: Passes, case: Case, probe: Probe, re
         bytes_per_token=decode_bytes(config, formats, case.rows, case.middle) if decodes else None,
         macs_per_token=prompt_macs(config) + (config.vocab * config.hidden if decodes else 0),
         rss_bytes=rss_bytes(),
+        card_bytes=subject.transformer.ops.held_bytes(),
         cache_bytes=case.rows * cache_bytes(config, formats, case.end),
     )
 
 
 def _mean(one: Rates, other: Rates) -> Rates:
-    return Rates((one.bandwidth + other.bandwidth) / 2, (one.int8_peak + other.int8_peak) / 2)
+    return Rates((one.bandwidth + other.bandwidth) / 2, (one.peak + other.peak) / 2)
 
 
 def _measure_engine(subject: Subject, repeat: int, say: Say) -> EngineResult | None:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.bench.counts import Formats, cache_bytes
-from ossia.bench.subject import STEP_TOKENS, repeat_blocks
+from ossia.bench.subject import repeat_blocks
 from ossia.engine.blocks import blocks_for
+from ossia.engine.plan import usual_step
 from ossia.kernels import Batch
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer
@@ -95,7 +96,7 @@ class Passes:
 
     def __init__(self, transformer: Transformer, cases: Sequence[Case], seed: int = 0) -> None:
         self._transformer = transformer
-        self._step = STEP_TOKENS
+        self._step = usual_step(transformer.ops)
         rows = max(case.rows for case in cases)
         longest = max(case.end for case in cases)
         batched = max((case.end for case in cases if case.rows > 1), default=0)
@@ -114,8 +115,8 @@ class Passes:
     def prepare(self, case: Case) -> None:
         """Fill the cache up to where the case begins, and run a little of it, so that nothing is compiled later."""
         if case.first > COMPUTED and self._filled[0] < case.first:
-            self._prompt(0, self._filled[0], STEP_TOKENS)
-            filled = blocks_for(STEP_TOKENS)
+            self._prompt(0, self._filled[0], self._step)
+            filled = blocks_for(self._step)
             if all(repeat_blocks(*each, filled) for each in zip(self._cache, self._counts, strict=True)):
                 self._filled[0] = case.first
         for row in range(case.rows):
@@ -166,7 +167,7 @@ class Passes:
             *(np.ascontiguousarray(table) for table in tables),
             sampled_R=np.array(wanted, np.int32),
         )
-        self._transformer.ops.host(self._transformer.forward(batch, self._cache))
+        self._transformer.ops.wait(self._transformer.forward(batch, self._cache))
 
 
 def _table(lengths: Sequence[int], ring: int) -> tuple[NDArray[np.int32], int]:

@@ -1,7 +1,7 @@
-"""What this machine can do at the moment: read bandwidth and int8 peak, measured in a process of their own.
+"""What this machine can do at the moment: a processor's read bandwidth and int8 peak, a card's copies and bf16 products.
 
-In: a number of threads. Out: bytes and multiply-accumulates a second.
-It does not know models. A process of its own, because the probe's buffer must not count as the model's memory.
+In: a number of threads, or the backend whose card it is. Out: bytes and multiply-accumulates a second.
+It does not know models. On the host the probe has a process of its own: its buffer must not count as the model's memory.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 
 
 class Rates(NamedTuple):
-    """Bytes read a second, int8 multiply-accumulates a second."""
+    """Bytes a second, and multiply-accumulates a second of the kind that the backend computes with."""
 
     bandwidth: float
-    int8_peak: float
+    peak: float
 
 
 class Probe(Protocol):
@@ -44,3 +44,11 @@ class ProcessProbe:
 def _rates(threads: int) -> Rates:
     probe = import_module("ossia.kernels.cpu.probe")
     return Rates(probe.read_bandwidth(threads=threads), probe.int8_peak(threads=threads))
+
+
+class CardProbe:
+    """Bytes that a copy reads and writes, and bfloat16 products by the vendor's own library, on the card in use."""
+
+    def __call__(self) -> Rates:
+        probe = import_module("ossia.kernels.triton.probe")
+        return Rates(probe.copy_bandwidth(), probe.matmul_rate())

@@ -12,6 +12,7 @@ from ossia.bench.measure import CaseResult, EngineResult, Report, Spread, spread
 
 _GIB = 1 << 30
 _HEADINGS = ("", "tok/s", "% of read bandwidth", "% of int8 peak", "RSS", "cache")
+_ON_CARD = ("", "tok/s", "% of copy bandwidth", "% of bf16 peak", "on the card", "cache")
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -25,17 +26,18 @@ def as_json(report: Report) -> dict[str, Any]:
 def as_text(report: Report) -> str:
     r, m = report, report.machine
     made = "made and packed" if r.source == "random" else "loaded"
-    dense = f"{r.dense} dense weights, " if r.backend == "cpu" else ""
+    dense = "" if r.backend == "reference" else f"{r.dense} dense weights, "
+    where = m.card if r.backend == "triton" else f"{r.threads} threads"
     lines = [
         f"{r.model}{' (random weights)' if r.source == 'random' else ''}: {r.backend}, {dense}{r.kv} cache, "
-        f"{r.threads} threads",
+        f"{where}",
         f"{m.processor}, {m.cores} cores, {_memory(m.memory_bytes)}, {m.system}, Python {m.python}",
         f"{made} in {r.load_seconds:.1f} s; weights {_memory(r.weight_bytes)}; peak RSS {_memory(r.peak_rss_bytes)}",
         f"a decoded token reads {_si(r.bytes_per_token)}B of weights; a prompt token takes {_si(r.macs_per_prompt_token)}MAC",
         "",
-        *_columns([_HEADINGS, *map(_row, r.cases)]),
+        *_columns([_ON_CARD if r.backend == "triton" else _HEADINGS, *map(_row, r.cases)]),
         "",
-        *_machine_lines(r.cases),
+        *_machine_lines(r),
         *(_engine_lines(r.engine) if r.engine else ["one request   not measured in the engine"]),
         f"medians of {len(r.cases[0].rates)}, with the lowest and the highest; shares are of what was measured just "
         "before and after",
@@ -49,8 +51,8 @@ def _row(result: CaseResult) -> tuple[str, ...]:
         result.case.name,
         _span(spread(result.rates)),
         _span(bandwidth, 0.01) if bandwidth else "",
-        _span(result.int8_share, 0.01),
-        _memory(result.rss_bytes),
+        _span(result.peak_share, 0.01),
+        _memory(result.rss_bytes if result.card_bytes is None else result.card_bytes),
         _memory(result.cache_bytes),
     )
 
@@ -61,9 +63,11 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [row[0].ljust(widths[0]) + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:])) for row in rows]
 
 
-def _machine_lines(cases: Sequence[CaseResult]) -> list[str]:
-    probes = [rates for result in cases for rates in result.machine]
-    reads, peaks = spread([p.bandwidth for p in probes]), spread([p.int8_peak for p in probes])
+def _machine_lines(report: Report) -> list[str]:
+    probes = [rates for result in report.cases for rates in result.machine]
+    reads, peaks = spread([p.bandwidth for p in probes]), spread([p.peak for p in probes])
+    if report.backend == "triton":
+        return [f"this card     copies {_span(reads, 1e9)} GB/s, read and written; bf16 {_span(peaks, 1e12)} TMAC/s"]
     return [f"this machine  reads {_span(reads, 1e9)} GB/s; int8 peak {_span(peaks, 1e9)} GMAC/s"]
 
 
@@ -82,12 +86,13 @@ def _case_json(result: CaseResult) -> dict[str, Any]:
         **asdict(result.case),
         "tokens_per_second": spread(result.rates)._asdict(),
         "bandwidth_share": bandwidth._asdict() if bandwidth else None,
-        "int8_share": result.int8_share._asdict(),
+        "peak_share": result.peak_share._asdict(),
         "read_bandwidth": spread([rates.bandwidth for rates in result.machine])._asdict(),
-        "int8_peak": spread([rates.int8_peak for rates in result.machine])._asdict(),
+        "peak": spread([rates.peak for rates in result.machine])._asdict(),
         "bytes_per_token": result.bytes_per_token,
         "macs_per_token": result.macs_per_token,
         "rss_bytes": result.rss_bytes,
+        "card_bytes": result.card_bytes,
         "cache_bytes": result.cache_bytes,
         "repetitions": [
             {"tokens_per_second": rate, **rates._asdict()}

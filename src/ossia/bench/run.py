@@ -5,12 +5,13 @@ It does not know the command line, or how a report is printed.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from ossia.bench.counts import Formats
 from ossia.bench.measure import Report, Say, measure
 from ossia.bench.passes import Case, bench_cache_bytes, check_context
-from ossia.bench.probes import ProcessProbe
-from ossia.bench.subject import Choice, check_memory, load_subject, threads_of
+from ossia.bench.probes import CardProbe, ProcessProbe
+from ossia.bench.subject import Choice, check_card, check_memory, kernels_of, load_subject, threads_of
 from ossia.model.config import ModelConfig
 
 
@@ -22,13 +23,21 @@ def run(
     with_engine: bool = True,
     say: Say = lambda _: None,
 ) -> Report:
-    """ValueError, before anything is loaded, for cases that the context or the free memory cannot hold."""
+    """ValueError, before anything is loaded, for a backend that cannot run here, and for cases that the context or the free
+    memory cannot hold.
+    """
+    kernels = kernels_of(choice)
 
     def check(config: ModelConfig, formats: Formats) -> None:
         check_context(config, cases)
-        check_memory(config, formats, bench_cache_bytes(config, formats, cases))
+        cache, free = bench_cache_bytes(config, formats, cases), kernels.free_bytes()
+        if free is None:
+            check_memory(config, formats, cache)
+        else:
+            check_card(config, choice, formats, cache, free)
 
-    used = threads_of(choice)
-    with ProcessProbe(used) as probe:
-        subject = load_subject(choice, check, lambda done, total: say(f"loading: layer {done} of {total}"))
+    used = 1 if choice.backend == "triton" else threads_of(choice)
+    with ExitStack() as stack:
+        probe = CardProbe() if choice.backend == "triton" else stack.enter_context(ProcessProbe(used))
+        subject = load_subject(choice, check, lambda done, total: say(f"loading: layer {done} of {total}"), kernels)
         return measure(subject, cases, probe, threads=used, repeat=repeat, with_engine=with_engine, say=say)

@@ -8,21 +8,21 @@ here alone.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from ossia.bench.counts import Formats, formats_of, weight_bytes
 from ossia.bench.machine import available_bytes
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
+from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
 from ossia.hub import find
-from ossia.kernels import BLOCK, Backend, Dense, KeyValues, Ops, ops
+from ossia.kernels import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors
 from ossia.model.transformer import Transformer, load_transformer
 
 Progress = Callable[[int, int], None]
-STEP_TOKENS = 512  # of a prompt, as the engine's steps
 _GIB = 1 << 30
 _WORKING_BYTES = _GIB  # the unembedding while it is packed, activations, the interpreter
 
@@ -51,37 +51,50 @@ class Choice:
     model: str | None = None
     shape: str | None = None
     backend: Backend = "cpu"
-    dense: Dense = "int8"
-    kv: KeyValues = "bf16"
+    dense: Dense | None = None
+    kv: KeyValues | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.shape is None):
             raise ValueError("choose one of -m (a checkpoint) and --shape (random weights)")
-        for name, value, known in (("dense", self.dense, get_args(Dense)), ("kv", self.kv, get_args(KeyValues))):
-            if value not in known:
-                raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+        kinds_of(self.backend, self.dense, self.kv)
+
+    @property
+    def kinds(self) -> tuple[Dense, KeyValues]:
+        """What was asked for, or the backend's own."""
+        return kinds_of(self.backend, self.dense, self.kv)
 
 
 def load_subject(
-    choice: Choice, check: Callable[[ModelConfig, Formats], None], progress: Progress | None = None
+    choice: Choice,
+    check: Callable[[ModelConfig, Formats], None],
+    progress: Progress | None = None,
+    kernels: Ops | None = None,
 ) -> Subject:
     """Load what was chosen. `check` sees its config and formats before anything large is read or made."""
-    kernels = kernels_of(choice)
+    kernels = kernels or kernels_of(choice)
     started = time.perf_counter()
     if choice.model is not None:
         checkpoint = open_checkpoint(find(choice.model))
         mxfp4, name = checkpoint.layout != "bf16", choice.model
     else:
         assert choice.shape is not None, "a Choice has one of the two"
-        checkpoint, name = cast(Any, RandomTensors(config_of(choice.shape), seed=0)), choice.shape
+        checkpoint, name = cast(Any, random_tensors(config_of(choice.shape), kernels)), choice.shape
         mxfp4 = True
-    formats = formats_of(choice.backend, choice.dense, choice.kv, mxfp4)
+    dense, kv = choice.kinds
+    formats = formats_of(choice.backend, dense, kv, mxfp4)
     check(checkpoint.config, formats)
     transformer = load_transformer(checkpoint, kernels, progress)
     source = "random" if choice.shape else "checkpoint"
     seconds = time.perf_counter() - started
-    return Subject(name, source, choice.backend, choice.dense, formats, transformer, seconds)
+    return Subject(name, source, choice.backend, dense, formats, transformer, seconds)
+
+
+def random_tensors(config: ModelConfig, kernels: Ops, seed: int = 0) -> RandomTensors:
+    """Random weights, made where the backend has a generator of its own: on a card, the host never holds them."""
+    stream = getattr(kernels, "stream", None)
+    return RandomTensors(config, seed, stream) if stream else RandomTensors(config, seed)
 
 
 def config_of(shape: str) -> ModelConfig:
@@ -101,6 +114,17 @@ def check_memory(config: ModelConfig, formats: Formats, cache: int, available: i
         )
 
 
+def check_card(config: ModelConfig, choice: Choice, formats: Formats, cache: int, free: int) -> None:
+    """ValueError, with the numbers, when weights, work space and `cache` bytes of keys and values will not fit on the card."""
+    plan = plan_card(config, *choice.kinds, free, mxfp4=formats.expert_bits < 16)
+    if cache > plan.cache:
+        raise ValueError(
+            f"the cases' keys and values take {cache / _GIB:.1f} GiB, and beside {plan.weights / _GIB:.1f} of weights and "
+            f"{(work_bytes(config) + RESERVE) / _GIB:.1f} of work space {plan.cache / _GIB:.1f} are free on the card: "
+            "choose less --depth or --batch, or --kv fp8"
+        )
+
+
 def threads_of(choice: Choice) -> int:
     """Threads that compute: as many as were asked for, else one a physical core."""
     import numba
@@ -117,19 +141,18 @@ def plain_engine(transformer: Transformer, tokens: int) -> Engine:
     """An engine with a cache for so many tokens that reuses no prefix and guesses no token ahead."""
     sizes = transformer.cache_bytes
     # the sliding layers' share is small, but for short contexts it is as large as the others'
-    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + STEP_TOKENS // BLOCK * sizes.window
+    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + usual_step(transformer.ops) // BLOCK * sizes.window
     return Engine(transformer, cache_bytes=held, prefix_bytes=0, speculate=False)
 
 
 def repeat_blocks(cache: Any, count: int, filled: int) -> bool:
     """Copy a layer's first `filled` blocks over all of its `count`; False for a cache that cannot be seen into."""
-    data = getattr(cache, "data", None)
-    if data is None or filled >= count:
-        return data is not None
-    blocks = data.reshape(count, -1)
-    for first in range(filled, count, filled):
-        blocks[first : first + filled] = blocks[: min(filled, count - first)]
-    return True
+    arrays = [cache.data] if hasattr(cache, "data") else [each for each in cache if each is not None]
+    for array in arrays if filled < count else []:
+        blocks = array.reshape(count, -1)
+        for first in range(filled, count, filled):
+            blocks[first : first + filled] = blocks[: min(filled, count - first)]
+    return bool(arrays)
 
 
 def kernels_of(choice: Choice) -> Ops:

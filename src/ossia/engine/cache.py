@@ -58,28 +58,43 @@ class PagedCache:
 
     @staticmethod
     def sized(
-        block: CacheBytes, window: int, context: int, step_tokens: int, cache_bytes: int | None, prefix_bytes: int
+        block: CacheBytes,
+        window: int,
+        context: int,
+        step_tokens: int,
+        cache_bytes: int | None,
+        prefix_bytes: int,
+        room: int | None = None,
     ) -> "PagedCache":
-        """As many full blocks as fit beside the windows that usual sequences need; None for one whole context."""
-        span = blocks_for(window - 1) + 1
-
-        def windows(blocks: int) -> int:
-            return min(blocks, span + blocks_for(step_tokens) + blocks * span // blocks_for(USUAL_TOKENS))
-
-        def cost(blocks: int) -> int:
-            return blocks * block.full + windows(blocks) * block.window
-
-        limit = cost(blocks_for(context)) if cache_bytes is None else cache_bytes
-        if limit < cost(1):
-            raise ValueError(f"cache_bytes is {limit}: one block takes {cost(1)}")
+        """As many full blocks as fit beside the windows that usual sequences need; None for one whole context, or for as
+        much of it as there is `room` for.
+        """
+        limit = PagedCache.cost(block, window, context, step_tokens) if cache_bytes is None else cache_bytes
+        if room is not None and limit > room:
+            if cache_bytes is not None:
+                raise ValueError(f"cache_bytes is {limit:,} and {room:,} are free: ask for less, or free some memory")
+            limit = room
+        least = PagedCache.cost(block, window, 1, step_tokens)
+        if limit < least:
+            raise ValueError(f"cache_bytes is {limit}: one block takes {least}")
         if block.full:
-            blocks = bisect_right(range(limit // block.full + 1), limit, key=cost) - 1
-            counts = blocks, windows(blocks)
+            blocks = bisect_right(
+                range(limit // block.full + 1),
+                limit,
+                key=lambda blocks: PagedCache.cost(block, window, blocks * BLOCK, step_tokens),
+            )
+            counts = blocks - 1, _window_blocks(window, blocks - 1, step_tokens)
         else:
             counts = 0, limit // block.window
         ticks = count()
         full = BlockPool(counts[0], block.full, 0, ticks)
         return PagedCache(full, BlockPool(counts[1], block.window, window, ticks), prefix_bytes)
+
+    @staticmethod
+    def cost(block: CacheBytes, window: int, tokens: int, step_tokens: int) -> int:
+        """Bytes for so many tokens of full attention, and for the windows beside them."""
+        blocks = blocks_for(tokens)
+        return blocks * block.full + _window_blocks(window, blocks, step_tokens) * block.window
 
     @property
     def tokens(self) -> int:
@@ -202,6 +217,12 @@ class PagedCache:
 
     def _tables(self, held: Holding) -> list[tuple[BlockPool, Table]]:
         return [(pool, self._table(pool, held)) for pool in self._pools]
+
+
+def _window_blocks(window: int, blocks: int, step_tokens: int) -> int:
+    """Blocks of sliding layers beside so many of full ones."""
+    span = blocks_for(window - 1) + 1
+    return min(blocks, span + blocks_for(step_tokens) + blocks * span // blocks_for(USUAL_TOKENS))
 
 
 def _keep(pool: BlockPool, table: Table, keys: list[bytes], places: range) -> None:

@@ -14,9 +14,10 @@ from time import perf_counter
 from typing import NamedTuple
 
 from ossia.engine.cache import PagedCache
+from ossia.engine.drawing import Ask, Rows
+from ossia.engine.plan import most_running, room_for_cache, usual_step
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import Model, Runner
-from ossia.engine.sampler import Row, sample
 from ossia.engine.scheduler import Chunk, Request, Scheduler
 
 
@@ -43,10 +44,11 @@ class Stats(NamedTuple):
 
 
 class Engine:
-    """Runs requests over one model, at most `step_tokens` rows a step.
+    """Runs requests over one model, at most `step_tokens` rows a step; None for what suits the backend.
 
     cache_bytes: of all keys and values; None for what the model's whole context takes (on a CPU, memory is used only as
-    it fills). prefix_bytes: how much of that may be kept for prompts that begin as earlier ones did; 0 keeps nothing.
+    it fills; on a card, as much of it as fits beside the weights). prefix_bytes: how much of that may be kept for prompts
+    that begin as earlier ones did; 0 keeps nothing.
     speculate: guess ahead where that is faster; it changes no answer.
     Any thread may submit, read and close. One thread at a time steps, for all; the others wait for their tokens.
     """
@@ -57,16 +59,18 @@ class Engine:
         *,
         cache_bytes: int | None = None,
         prefix_bytes: int = 1 << 30,
-        step_tokens: int = 512,
+        step_tokens: int | None = None,
         speculate: bool = True,
     ) -> None:
+        step_tokens = usual_step(model.ops) if step_tokens is None else step_tokens
         if step_tokens < 1 or prefix_bytes < 0:
             raise ValueError("want step_tokens of at least 1 and prefix_bytes of at least 0")
         c = self._config = model.config
+        room = room_for_cache(c, model.ops.free_bytes(), step_tokens)
         self._cache = PagedCache.sized(
-            model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes
+            model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes, room
         )
-        self._scheduler = Scheduler(self._cache, step_tokens, speculate)
+        self._scheduler = Scheduler(self._cache, step_tokens, speculate, most_running(model.ops))
         self._runner = Runner(model, self._cache.full.count, self._cache.window.count)
         self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
         self._stepper: int | None = None  # the thread that computes
@@ -172,11 +176,12 @@ class Engine:
         """Forward, sample, commit. Interrupted on the way, what is not committed yet is simply planned again."""
         try:
             started = perf_counter()
-            rows = iter(self._runner.forward(chunks))
-            seconds = perf_counter() - started
+            logits = self._runner.forward(chunks)
+            rows = Rows(self._runner.model.ops, logits, asks_of(chunks))  # masks are made while a device computes
+            seconds, first = perf_counter() - started, 0
             for chunk in chunks:
-                logits = [next(rows) for _ in range(1 + len(chunk.draft))] if chunk.samples else []
-                taken = choose(chunk, logits)
+                taken = choose(chunk, first, rows) if chunk.samples else []
+                first += 1 + len(chunk.draft) if chunk.samples else 0
                 with self._changed:
                     self._scheduler.commit(chunk, taken)
                     self._output_tokens += len(taken)
@@ -210,16 +215,36 @@ class Engine:
             raise RuntimeError(f"the engine stopped: {self._broken}") from self._broken
 
 
-def choose(chunk: Chunk, logits: Sequence[Row]) -> list[Sampled]:
+def asks_of(chunks: Sequence[Chunk]) -> list[Ask | None]:
+    """How each sampled row is drawn, as far as it is known before any is: of a guess's mask nothing is. A mask that fails ends
+    its own request and no other; its rows are not drawn.
+    """
+    asks: list[Ask | None] = []
+    for chunk in chunks:
+        if chunk.samples:
+            request = chunk.request
+            try:
+                first = _ask(request, 0, request.mask.mask() if request.mask else None)
+                asks += [first, *(_ask(request, 1 + behind, None) for behind in range(len(chunk.draft)))]
+            except Exception as error:
+                request.error = error
+                asks += [None] * (1 + len(chunk.draft))
+    return asks
+
+
+def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
     """The chunk's next tokens: from each row one, as long as it is the token guessed, and so the next row's.
 
     A mask or bias that leaves none, or fails, ends its own request and no other.
     """
     request, taken = chunk.request, []
-    for row, guess in zip(logits, (*chunk.draft, None)):
+    for behind, guess in enumerate((*chunk.draft, None)):
+        if request.error:
+            break
         try:
-            mask = request.mask.mask() if request.mask else None
-            sampled = sample(row, request.params, mask, request.seed, request.output_length + len(taken))
+            ask = rows.ask(first) if not behind else None
+            ask = ask or _ask(request, behind, request.mask.mask() if request.mask else None)
+            sampled = rows.take(first + behind, ask)
             if request.mask:
                 request.mask.accept(sampled.token)
         except Exception as error:
@@ -229,6 +254,10 @@ def choose(chunk: Chunk, logits: Sequence[Row]) -> list[Sampled]:
         if taken[-1].finish or sampled.token != guess:
             break
     return taken
+
+
+def _ask(request: Request, behind: int, mask: bytes | None) -> Ask:
+    return Ask(request.params, mask, request.seed, request.output_length + behind)
 
 
 class Stream:

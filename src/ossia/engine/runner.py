@@ -1,7 +1,7 @@
 """A plan as arrays, through the model, to logits.
 
-In: the step's chunks. Out: float32 logits [R, V], in the chunks' order: of each that samples, a row for its newest token
-and one for each guess behind it.
+In: the step's chunks. Out: float32 logits [R, V] as the backend has them, in the chunks' order: of each that samples, a row
+for its newest token and one for each guess behind it.
 It does not know sampling or who runs when.
 """
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ossia.engine.scheduler import Chunk
 from ossia.kernels import Batch, CacheBytes, Ops
@@ -37,8 +36,8 @@ class Runner:
         self.model = model
         self._cache = model.cache(blocks, window_blocks)
 
-    def forward(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-        return self.model.ops.host(self.model.forward(batch_of(chunks), self._cache))
+    def forward(self, chunks: Sequence[Chunk]) -> Any:
+        return self.model.forward(batch_of(chunks), self._cache)
 
 
 def batch_of(chunks: Sequence[Chunk]) -> Batch:

@@ -26,8 +26,7 @@ def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int,
     weights_V, total = _weights(logits_V)
     allowed_V = _allowed(logits_V, params, mask)
     likeliest = int(np.argmax(allowed_V))
-    if allowed_V[likeliest] == -np.inf:
-        raise ValueError("the mask and the logit bias leave no token to sample")
+    check_row(is_left=allowed_V[likeliest] > -np.inf)
     if params.temperature < GREEDY_BELOW:
         token = likeliest
     else:
@@ -39,11 +38,24 @@ def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int,
     return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, params.logprobs, total))
 
 
+def share_of(seed: int, index: int) -> float:
+    """Where in (0, 1] the distribution is inverted for the token at this place: the same on every backend."""
+    key = np.array([seed, index], np.uint64)  # a plain list with a seed from 2**63 on would pass through float64
+    return 1.0 - float(np.random.Generator(np.random.Philox(key=key)).random())
+
+
+def check_row(*, is_finite: bool = True, is_left: bool = True) -> None:
+    """ValueError for a row that no token can be drawn from."""
+    if not is_finite:
+        raise ValueError("the model's logits are not finite: its weights are damaged")
+    if not is_left:
+        raise ValueError("the mask and the logit bias leave no token to sample")
+
+
 def _weights(logits_V: Row) -> tuple[Row, float]:
     """Weights in proportion to the model's probabilities, the highest 1; and the logarithm of the sum of exp."""
     top = logits_V.max()
-    if not np.isfinite(top):
-        raise ValueError("the model's logits are not finite: its weights are damaged")
+    check_row(is_finite=bool(np.isfinite(top)))
     weights_V = np.exp(logits_V - top)
     return weights_V, float(top) + float(np.log(weights_V.sum(dtype=np.float64)))
 
@@ -64,8 +76,7 @@ def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
 
 def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:
     """By inverting the distribution at a random share in (0, 1]."""
-    key = np.array([seed, index], np.uint64)  # a plain list with a seed from 2**63 on would pass through float64
-    share = 1.0 - np.random.Generator(np.random.Philox(key=key)).random()
+    share = share_of(seed, index)
     tokens = _kept(weights_V, params)
     return _reached(weights_V, share) if tokens is None else int(tokens[_reached(weights_V[tokens], share)])
 

@@ -82,10 +82,10 @@ class Chunk(NamedTuple):
 
 
 class Scheduler:
-    """Running requests are in the order of their admission; a preempted one waits at the front."""
+    """Running requests are in the order of their admission, at most `most` of them; a preempted one waits at the front."""
 
-    def __init__(self, cache: PagedCache, step_tokens: int, speculate: bool) -> None:
-        self.cache, self.step_tokens, self.speculate = cache, step_tokens, speculate
+    def __init__(self, cache: PagedCache, step_tokens: int, speculate: bool, most: int | None = None) -> None:
+        self.cache, self.step_tokens, self.speculate, self.most = cache, step_tokens, speculate, most
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}
         self.times = StepTimes()
@@ -148,6 +148,8 @@ class Scheduler:
 
     def _admit(self, request: Request) -> bool:
         """Let a request run if all of it finds room beside what those already running still have to compute."""
+        if self.most is not None and len(self.running) >= self.most:
+            return False
         found = self.cache.find(request.held, request.tokens)
         others = [(each.held, each.length) for each in self.running]
         if self._is_coming(request, found) or not self.cache.fits(request.held, request.length, found.hit, others):

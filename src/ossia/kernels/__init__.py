@@ -7,6 +7,7 @@ Shape legend: T rows of a batch, S sequences, R rows whose logits are wanted, D 
 d head width, E experts, K experts a row, F expert width, V vocabulary, B cache blocks of a sequence.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
@@ -17,7 +18,13 @@ from ossia.quant import Mxfp4
 
 Backend = Literal["reference", "cpu", "triton"]
 Dense = Literal["int8", "int4", "bf16"]  # what a backend keeps attention's and the unembedding's weights in
-KeyValues = Literal["bf16", "int8", "f32"]
+KeyValues = Literal["bf16", "int8", "f32", "fp8"]
+
+# What a backend can keep dense weights, and keys and values, in; the first is what it does unless told.
+KINDS: dict[Backend, tuple[tuple[Dense, ...], tuple[KeyValues, ...]]] = {
+    "cpu": (("int8", "int4", "bf16"), ("bf16", "int8", "f32")),
+    "triton": (("bf16", "int8"), ("bf16", "fp8")),
+}
 
 # A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
@@ -64,6 +71,35 @@ class Batch(NamedTuple):
     sampled_R: NDArray[np.int32]
 
 
+class Draw(NamedTuple):
+    """How a row of logits becomes a token: where in (0, 1] its distribution is inverted, and what is cut off before.
+
+    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing. mask: a bit a token, little-endian; None allows
+    all.
+    """
+
+    share: float
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    mask: bytes | None
+    bias: Mapping[int, float]
+
+
+class Drawn(NamedTuple):
+    """A token and its log-probability under the model's own distribution.
+
+    token NOTHING_LEFT: mask and bias leave none. token NOT_FINITE: the logits are no numbers.
+    """
+
+    token: int
+    logprob: float
+
+
+NOTHING_LEFT, NOT_FINITE = -1, -2
+
+
 class CacheBytes(NamedTuple):
     """What one block takes over all full-attention layers together, and over all sliding ones; 0 where there are none."""
 
@@ -78,6 +114,12 @@ class Ops(Protocol):
     the rows beside it. An op may overwrite its `qkv` or `residual_TD` and return it. `cache` makes one a layer: of
     `blocks` blocks where attention is full, of `window_blocks` where it slides. `gated` experts' rows are gates and ups by
     turns, for SwiGLU. `soon`: the weight that the next op takes; a backend may fetch it meanwhile.
+
+    `run` is a whole pass: `page` makes logits of the batch as the backend holds it, which has a `Batch`'s fields;
+    `shape` is of any layer: all have the same heads. `draw`
+    makes tokens of some rows of logits, in one go; None where the backend leaves it to whoever asks. `wait` returns when
+    the logits are there. `free_bytes`: what can be had of a memory that is taken at once; None where it is taken as it fills;
+    `held_bytes`: the most that was taken of it so far.
     """
 
     def vector(self, host: HostArray) -> Any: ...
@@ -98,18 +140,46 @@ class Ops(Protocol):
     def unembed(self, x_TD: Any, rows_R: NDArray[np.int32], norm_D: Any, eps: float, table: Any) -> Any: ...
     def host(self, logits_RV: Any) -> NDArray[np.float32]: ...
 
+    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any: ...
+    def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None: ...
+    def wait(self, logits_RV: Any) -> None: ...
+    def free_bytes(self) -> int | None: ...
+    def held_bytes(self) -> int | None: ...
+
+
+class HostOps:
+    """What a backend on the host has in common with every other: a batch is used as it is, and all is there at once."""
+
+    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any:
+        return page(batch)
+
+    def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None:
+        return None
+
+    def wait(self, logits_RV: Any) -> None:
+        pass
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def held_bytes(self) -> int | None:
+        return None
+
 
 def ops(
-    backend: Backend, *, dense: Dense = "int8", kv: KeyValues = "bf16", workers: int | None = None
+    backend: Backend, *, dense: Dense | None = None, kv: KeyValues | None = None, workers: int | None = None
 ) -> Ops:
-    """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (GPU).
+    """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (an NVIDIA GPU).
 
-    The CPU's: `dense` weights in int8, int4 or bf16 (as they are, and all activations in 24 bits or more); keys and values
-    in bf16, int8 or f32; so many `workers` (threads; None for the physical cores). The reference knows float32 only.
+    dense: what weights outside the experts are kept in. The CPU's: int8, int4 or bf16 (as they are, and all activations
+    in 24 bits or more); the GPU's: bf16 or int8. kv: keys and values; the CPU's: bf16, int8 or f32, the GPU's: bf16, or fp8
+    in the layers that see everything. None is the first named. The CPU has so many `workers` (threads; None for the
+    physical cores). The reference knows float32 only. Raises ValueError where this machine lacks what a backend needs.
     """
     for name, given, known in (("dense", dense, get_args(Dense)), ("kv", kv, get_args(KeyValues))):
-        if given not in known:
+        if given is not None and given not in known:
             raise ValueError(f"{name} {given!r} is none of {', '.join(known)}")
+    dense, kv = kinds_of(backend, dense, kv)
     match backend:
         case "reference":
             try:
@@ -121,5 +191,17 @@ def ops(
         case "cpu":
             return import_module("ossia.kernels.cpu").CpuOps(dense, kv, workers)
         case "triton":
-            raise ValueError("backend 'triton' is not in this release: use backend='cpu' or 'reference'")
-    raise ValueError(f"unknown backend {backend!r}: use 'reference' or 'cpu'")
+            import_module("ossia.kernels.triton.check").require_card()
+            return import_module("ossia.kernels.triton.ops").TritonOps(dense, kv)
+    raise ValueError(f"unknown backend {backend!r}: use 'cpu', 'triton' or 'reference'")
+
+
+def kinds_of(backend: Backend, dense: Dense | None, kv: KeyValues | None) -> tuple[Dense, KeyValues]:
+    """What was asked for, or the backend's own; ValueError for what it does not have."""
+    if backend not in KINDS:
+        return dense or "bf16", kv or "f32"
+    denses, kvs = KINDS[backend]
+    for name, given, known in (("dense", dense, denses), ("kv", kv, kvs)):
+        if given is not None and given not in known:
+            raise ValueError(f"{name} {given!r} is not one of backend {backend!r}: it has {', '.join(known)}")
+    return dense or denses[0], kv or kvs[0]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, CacheBytes, HostArray
+from ossia.kernels import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, CacheBytes, HostArray, HostOps
 from ossia.kernels.rope import frequencies
 from ossia.quant import Mxfp4, unpack_mxfp4
 
@@ -50,7 +50,7 @@ class Routing(NamedTuple):
     logits_TE: Tensor
 
 
-class ReferenceOps:
+class ReferenceOps(HostOps):
     """Everything in one dtype on one device; float32 on the CPU unless told."""
 
     name = "reference"

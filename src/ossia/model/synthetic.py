@@ -4,12 +4,13 @@ In: a config and a seed. Out: tensors, layer by layer, that can be run or writte
 It does not know files or tokenizers.
 
 The weights are made of a bit generator's integers and exactly rounded arithmetic, so a seed gives the same bytes on
-every machine.
+every machine. A backend may have a generator of its own, so that they are made where they will lie: other bytes, as random.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +45,38 @@ _GAINS = {
 _NORM_SPREAD = 0.25  # norm weights are uniform in 1 - spread .. 1 + spread
 
 
+class Stream(Protocol):
+    """Random arrays, one after the other: entries of a table of 256, each alike likely; or bytes."""
+
+    def pick(self, table: NDArray[Any], shape: Sequence[int]) -> Any: ...
+    def bytes(self, shape: Sequence[int]) -> Any: ...
+
+
+class HostStream:
+    """NumPy's."""
+
+    def __init__(self, key: Sequence[int]) -> None:
+        self._random = np.random.SFC64(key)
+
+    def pick(self, table: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+        out = np.empty(shape, table.dtype)
+        flat = out.reshape(-1)
+        for start in range(0, flat.size, _SPAN):
+            span = flat[start : start + _SPAN]
+            np.take(table, _bytes(self._random, span.size), out=span, mode="clip")
+        return out
+
+    def bytes(self, shape: Sequence[int]) -> NDArray[np.uint8]:
+        return _bytes(self._random, math.prod(shape)).reshape(shape)
+
+
 @dataclass(frozen=True, slots=True)
 class RandomTensors:
     """A model's weights, each made from the seed, the layer and its own place in the table when it is asked for."""
 
     config: ModelConfig
     seed: int
+    stream: Callable[[Sequence[int]], Stream] = HostStream
 
     def embedding(self) -> HostArray:
         return self._dense(EMBEDDING, 0, 1)
@@ -67,7 +94,7 @@ class RandomTensors:
         make = self._mxfp4 if row.field in ("up_weight", "down_weight") else self._dense
         return make(row, layer, place)
 
-    def _dense(self, row: Row, layer: int, place: int) -> NDArray[np.uint16]:
+    def _dense(self, row: Row, layer: int, place: int) -> Any:
         """Uniform over 256 evenly spaced values of bfloat16: a byte chooses one."""
         dims = shape(self.config, row)
         steps = np.arange(-255, 256, 2) / 255
@@ -77,22 +104,17 @@ class RandomTensors:
             inputs = dims[-1] if row.field.endswith(("_weight", "unembedding")) else 1
             levels = steps * (_GAINS[row.field] / (_UNIFORM_RMS * math.sqrt(inputs)))
         table = to_bf16(levels.astype(np.float32))
-        out = np.empty(dims, np.uint16)
-        flat, random = out.reshape(-1), np.random.SFC64([self.seed, layer, place])
-        for start in range(0, flat.size, _SPAN):
-            span = flat[start : start + _SPAN]
-            np.take(table, _bytes(random, span.size), out=span, mode="clip")
-        return out
+        return self.stream([self.seed, layer, place]).pick(table, dims)
 
     def _mxfp4(self, row: Row, layer: int, place: int) -> Mxfp4:
         """Every nibble alike likely, under scales around the power of two that comes nearest to the gain."""
         *rows, inputs = shape(self.config, row)
         middle = 127 + round(math.log2(_GAINS[row.field] / (_MXFP4_RMS * math.sqrt(inputs))))
         scale_shape = (*rows, inputs // QBLOCK)
-        random, count = np.random.SFC64([self.seed, layer, place]), math.prod(scale_shape)
-        scales = (_SCALE_STEPS + middle).astype(np.uint8)[_bytes(random, count) & 3]
-        blocks = _bytes(random, count * QBLOCK // 2)
-        return Mxfp4(blocks.reshape(*scale_shape, QBLOCK // 2), scales.reshape(scale_shape))
+        table = np.resize(_SCALE_STEPS + middle, 256).astype(np.uint8)
+        stream = self.stream([self.seed, layer, place])
+        scales = stream.pick(table, scale_shape)
+        return Mxfp4(stream.bytes((*scale_shape, QBLOCK // 2)), scales)
 
 
 def _bytes(random: np.random.SFC64, count: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ossia.kernels import Batch, CacheBytes, Ops
+from ossia.kernels import AttentionShape, Batch, CacheBytes, Ops
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 
@@ -47,6 +47,12 @@ class Transformer:
 
     def forward(self, batch: Batch, cache: list[Any] | None = None) -> Any:
         """Logits [R, V] of the batch's sampled rows. Without a cache each sequence sees its own rows only."""
+        c = self.config
+        shape = AttentionShape(c.heads, c.kv_heads, c.head_dim, 0, c.rope)
+        return self.ops.run(lambda held: self._page(held, cache), batch, cache, shape)
+
+    def _page(self, batch: Any, cache: list[Any] | None) -> Any:
+        """`batch`: a `Batch`, or what the backend made of it."""
         c, w, ops = self.config, self.weights, self.ops
         x_TD = ops.embed(batch.tokens_T, w.embedding)
         for i, layer in enumerate(w.layers):

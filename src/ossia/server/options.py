@@ -18,9 +18,9 @@ _LIMITS, _MEMORY, _LOG = "Limits", "Memory", "Log"
 
 Model = Annotated[str, _option(_MODEL, "A checkpoint's folder, a Hugging Face name, or ossia-mini.", "--model", "-m")]
 Names = Annotated[list[str] | None, _option(_MODEL, "Another name for it (gpt-oss:20b); repeatable.", "--name")]
-Backend = Annotated[str, _option(_MODEL, "cpu, or reference (torch, for checking).")]
-Dense = Annotated[str | None, _option(_MODEL, "Weights outside the experts: int8, int4 or bf16 (as they are).")]
-Kv = Annotated[str | None, _option(_MODEL, "Keys and values: bf16, int8 or f32.")]
+Backend = Annotated[str, _option(_MODEL, "cpu, triton (an NVIDIA GPU), or reference (torch, for checking).")]
+Dense = Annotated[str | None, _option(_MODEL, "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu).")]
+Kv = Annotated[str | None, _option(_MODEL, "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton).")]
 Threads = Annotated[int | None, _option(_MODEL, "Threads of the CPU kernels; the physical cores.", min=1)]
 
 Host = Annotated[str, _option(_ADDRESS, "Where to listen; beyond this machine only with a key.")]
@@ -45,7 +45,10 @@ AnswerSeconds = Annotated[float, _option(_LIMITS, "After so long an answer is cu
 DrainSeconds = Annotated[float, _option(_LIMITS, "When told to stop, wait so long for answers under way.")]
 
 CacheGb = Annotated[
-    float | None, _option(_MEMORY, "Gigabytes for keys and values; one whole context, and 2 where that is less.")
+    float | None,
+    _option(
+        _MEMORY, "Gigabytes for keys and values; one whole context, and 2 where that is less; on a card, what is left."
+    ),
 ]
 PrefixGb = Annotated[float, _option(_MEMORY, "Gigabytes of these kept for prompts that begin alike.")]
 State = Annotated[Path | None, _option(_MEMORY, "Folder where responses are kept; ~/.local/state/ossia.")]

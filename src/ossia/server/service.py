@@ -18,6 +18,7 @@ import psutil
 from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
+from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.sampler import sample
 from ossia.harmony.constrain import Grammars
@@ -302,7 +303,12 @@ def _log_words(event: Event) -> None:
 
 
 def usual_cache(model: Model) -> int:
-    """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills."""
+    """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills. On a
+    card, all that is left beside the weights: nobody else should need it.
+    """
+    room = room_for_cache(model.config, model.transformer.ops.free_bytes())
+    if room is not None:
+        return room
     block = model.transformer.cache_bytes
     whole = blocks_for(model.config.max_context) * (block.full + block.window)
     return max(whole, min(psutil.virtual_memory().available // 4, USUAL_CACHE))

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, KeyValues
+from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, HostOps, KeyValues
 from ossia.kernels.cpu.attention import TILE, attend_while_reading, place_and_attend, place_and_attend_apart
 from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache
 from ossia.kernels.cpu.jit import physical_cores
 from ossia.kernels.cpu.linear import multiply_exact, normed_exact, normed_multiply, rounded_multiply
-from ossia.kernels.cpu.memory import ask_for
 from ossia.kernels.cpu.moe import Routing, add_packed, down_dense, routed, sort_pairs, up_dense
 from ossia.kernels.cpu.panels import BIAS, INT4, MXFP4, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.panels import INT8 as INT8_PANELS
+from ossia.kernels.mapped import ask_for
 from ossia.kernels.rope import frequencies
 from ossia.quant import Mxfp4, as_mxfp4, widen
 
@@ -75,7 +75,7 @@ class Attention(NamedTuple):
     sinks_H: Rows
 
 
-class CpuOps:
+class CpuOps(HostOps):
     """`dense`: what attention's and the unembedding's weights are kept in. `kv`: what keys and values are."""
 
     name = "cpu"
@@ -166,9 +166,7 @@ class CpuOps:
             rounded_multiply(x, rounders, *_of(weight, 1), residual_TD, workers)
         return residual_TD
 
-    def attend(
-        self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch, soon: Any = None
-    ) -> Rows:
+    def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch, soon: Any = None) -> Rows:
         """RoPE, cache write, attention; without a cache a sequence's rows go through one made for this call."""
         shape = attention.shape
         heads, groups, d = shape.heads, shape.kv_heads, shape.head_dim
@@ -272,5 +270,3 @@ def _own_blocks(lengths_S: NDArray[np.int32]) -> NDArray[np.int32]:
     counts_S = -(-lengths_S // BLOCK)
     starts_S = np.cumsum(counts_S) - counts_S
     return (starts_S[:, None] + np.arange(counts_S.max())[None]).astype(np.int32)
-
-

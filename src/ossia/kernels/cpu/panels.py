@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from ossia.kernels import HostArray
 from ossia.kernels.cpu.jit import kernel, parallel, physical_cores, take
-from ossia.kernels.cpu.memory import aligned, let_go
+from ossia.kernels.cpu.memory import aligned
 from ossia.kernels.cpu.simd import F32, I32, TARGET, intrinsic
+from ossia.kernels.mapped import let_go
 from ossia.quant import QBLOCK, Mxfp4, widen
 
 ROWS = 32  # of a panel

@@ -1,0 +1,63 @@
+"""A step's logits become tokens: on the device in one go where the backend draws there, else row by row on the host.
+
+In: logits as the backend has them, and how each row is to be drawn. Out: `Sampled` tokens, asked for row by row.
+It does not know requests, or which rows are only guesses.
+
+A row behind a guess is drawn ahead without a mask, since its mask is known only once the guess has held. Should there be one
+then, the row is drawn once more: rare, as a mask mostly rules headers, and guesses hold in text. Who asks for the likeliest
+tokens too needs the row on the host, and is drawn there.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ossia.engine.request import Sampled, SamplingParams
+from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, share_of
+from ossia.kernels import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, Ops
+
+
+class Ask(NamedTuple):
+    """How one row is drawn: by whose parameters, under which mask, and the seed and place that choose its share."""
+
+    params: SamplingParams
+    mask: bytes | None
+    seed: int
+    place: int
+
+
+class Rows:
+    """The rows of a step. `asks` are what is known of each before any is drawn; None for one that is not to be drawn."""
+
+    def __init__(self, ops: Ops, logits_RV: Any, asks: Sequence[Ask | None]) -> None:
+        self._ops, self._logits_RV, self._asks = ops, logits_RV, asks
+        known = [(row, ask) for row, ask in enumerate(asks) if ask and not ask.params.logprobs]
+        drawn = ops.draw(logits_RV, [row for row, _ in known], [_draw(ask) for _, ask in known]) if known else []
+        self._on_host = drawn is None
+        self._drawn = dict(zip((row for row, _ in known), drawn or ()))
+
+    def ask(self, row: int) -> Ask | None:
+        return self._asks[row]
+
+    def take(self, row: int, ask: Ask) -> Sampled:
+        """The row's token. Raises ValueError when bias and mask leave none, or the logits are not numbers."""
+        if self._on_host or ask.params.logprobs:
+            logits_V = self._ops.host(self._logits_RV[row : row + 1])[0]
+            return sample(logits_V, ask.params, ask.mask, ask.seed, ask.place)
+        if ask == self._asks[row]:
+            return _checked(self._drawn[row])
+        again = self._ops.draw(self._logits_RV, [row], [_draw(ask)])
+        assert again is not None, "a backend draws always or never"
+        return _checked(again[0])
+
+
+def _draw(ask: Ask) -> Draw:
+    p = ask.params
+    greedy = p.temperature < GREEDY_BELOW
+    share = 1.0 if greedy else share_of(ask.seed, ask.place)
+    temperature = 0.0 if greedy else p.temperature
+    return Draw(share, temperature, p.top_k, p.top_p, p.min_p, ask.mask, p.logit_bias)
+
+
+def _checked(drawn: Drawn) -> Sampled:
+    check_row(is_finite=drawn.token != NOT_FINITE, is_left=drawn.token != NOTHING_LEFT)
+    return Sampled(drawn.token, drawn.logprob)
