@@ -7,7 +7,7 @@ It does not know tokens, what the tasks are about, or how a model is trained.
 import random
 
 from ossia.harmony.messages import Effort, Message, assistant, user
-from ossia.task import EFFORTS, Example, Task
+from ossia.task import Example, Task
 from ossia.tasks import arithmetic, calendar, letters, logic, order, stories, units
 from ossia.tasks.build import surroundings
 from ossia.tasks.catalogue import drawn
@@ -30,10 +30,12 @@ FREE: tuple[Task, ...] = tuple(
     task for group in (arithmetic, stories, order, letters, calendar, units, logic) for task in group.TASKS
 )
 
+EFFORT_WEIGHTS = (1, 2, 2)  # an answer without thinking teaches least
+
 
 def dialogue(rng: random.Random) -> list[Message]:
     """One conversation of a kind drawn by its weight."""
-    effort = rng.choice(EFFORTS)
+    effort: Effort = rng.choices(("low", "medium", "high"), EFFORT_WEIGHTS)[0]
     match rng.choices(("task", "turns", "talk"), (87, 10, 3))[0]:
         case "turns":
             return _turns(rng, effort)

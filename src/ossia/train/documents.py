@@ -8,9 +8,11 @@ A conversation of the same problem is twice as long, and of its tokens a third a
 
 import random
 
+from ossia.harmony.messages import Effort
 from ossia.task import Example
 from ossia.tasks.catalogue import TASKS, drawn
 
+EFFORT_WEIGHTS = (1, 3, 4)  # an answer without working teaches least
 PLAIN = tuple(
     task
     for task in TASKS
@@ -24,5 +26,6 @@ def document(rng: random.Random) -> str:
     """A training example of a family whose question says all that the answer needs."""
     task = drawn(rng, PLAIN)
     example: Example = task.make(rng, "train")
-    thought = example.thoughts[rng.choice(("low", "medium", "high", "high"))]
+    effort: Effort = rng.choices(("low", "medium", "high"), EFFORT_WEIGHTS)[0]
+    thought = example.thoughts[effort]
     return "\n".join(part for part in (example.question, thought, example.reply[-1].text) if part)
