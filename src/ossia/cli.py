@@ -275,7 +275,9 @@ def train(
         if plan:
             say_plan(recipe)
             return
-        typer.echo(run(recipe, out, skip_bad=skip_bad))
+        made = run(recipe, out, skip_bad=skip_bad)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's: one speaks for all
+            typer.echo(made)
 
 
 @app.command()
