@@ -4,7 +4,8 @@ In: the layer's experts and the tokens of a batch. Out: tokens a second and peak
 transformers cannot train MXFP4, so it holds the same weights dequantised to bfloat16. Each run has a process of its own;
 the two take turns. Needs the extras `train` and `test`, and peft.
 
-    python benchmarks/train.py --tokens 512 --experts 8
+    python benchmarks/train.py                the 20b's 32 experts, 512 tokens, two threads; 2 GB of disk, 6 GiB of memory
+    python benchmarks/train.py --experts 8    smaller
 """
 
 import argparse
@@ -76,7 +77,7 @@ def peft(folder: Path, tokens: int, recompute: bool) -> tuple[Callable[[], float
 
 
 def subject(name: str, folder: Path, tokens: int, steps: int, recompute: bool) -> None:
-    """One process's run: a line of JSON."""
+    """One process's run, within the memory that it was given: a line of JSON."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     loss, trained = {"ossia": ours, "peft": peft}[name](folder, tokens, recompute)
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
@@ -91,13 +92,14 @@ def subject(name: str, folder: Path, tokens: int, steps: int, recompute: bool) -
         first = value if step == 0 else first
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = {"rate": tokens / statistics.median(seconds[1:]), "busy_rate": tokens / statistics.median(busy[1:])}
-    found["own_mib"] = (peak - before) / 1024
+    found["own_mib"], found["peak_mib"] = (peak - before) / 1024, peak / 1024
     print(json.dumps(found | {"loss": first, "trained": sum(each.numel() for each in trained)}))
 
 
 def run(name: str, folder: Path, given: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--subject", name, "--folder", str(folder)]
     command += ["--tokens", str(given.tokens), "--steps", str(given.steps), "--threads", str(given.threads)]
+    command += ["--memory", str(given.memory)]
     command += ["--no-recompute"] if given.no_recompute else []
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     if out.returncode:
@@ -108,17 +110,20 @@ def run(name: str, folder: Path, given: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--experts", type=int, default=32, help="of the layer; 32 need 5 GB for transformers")
+    parser.add_argument("--experts", type=int, default=32, help="of the layer, as the 20b has")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of a run")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each, by turns")
     parser.add_argument(
         "--threads", type=int, default=2, help="1 where others use the machine: threads would wait for each other"
     )
+    parser.add_argument("--memory", type=float, default=6.0, help="GiB that a run may have; one that wants more fails")
     parser.add_argument("--no-recompute", action="store_true", help="both keep all activations")
     parser.add_argument("--subject", choices=["ossia", "peft"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.subject:
+        limit = int(given.memory * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         torch.set_num_threads(given.threads)
         subject(given.subject, given.folder, given.tokens, given.steps, not given.no_recompute)
         return
@@ -136,7 +141,7 @@ def main() -> None:
         rates = ", ".join(f"{each['rate']:.0f}" for each in runs[name])
         print(
             f"{name:6} {found['rate']:7.0f} tokens/s (runs: {rates}), {found['busy_rate']:.0f} a processor second, "
-            f"peak {found['own_mib']:.0f} MiB beside libraries, "
+            f"peak {found['peak_mib']:.0f} MiB, {found['own_mib']:.0f} of them beside libraries, "
             f"first loss {found['loss']:.3f}, {found['trained']:,} trained"
         )
     ratio = {key: best["ossia"][key] / best["peft"][key] for key in ("rate", "busy_rate", "own_mib")}

@@ -26,7 +26,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 ADDRESS = "http://127.0.0.1:8000"
 OTHERS = ("agents", "anthropic")  # clients that the tests do not install
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-each_pair = pytest.mark.parametrize("name", ["README", "docs/python", "docs/server"])
+each_pair = pytest.mark.parametrize("name", ["README", "docs/evals", "docs/python", "docs/server", "docs/training"])
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

@@ -16,10 +16,11 @@ import typer
 from ossia.server import options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ossia.harmony.messages import Effort
     from ossia.kernels import Backend
+    from ossia.task import Task
 
 app = typer.Typer(
     help="Run, tune and judge open-weight reasoning models of the gpt-oss family.",
@@ -137,32 +138,32 @@ def bench(
 
 @app.command(name="eval")
 def evaluate(
-    suite: Annotated[str, typer.Argument(help="mini: the task families that ossia-mini is trained on.")],
+    suite: Annotated[
+        str, typer.Argument(help="mini, ossia-mini's task families; or tasks of your own, as module:name.")
+    ],
     model: ModelOption = "ossia-mini",
     effort: Annotated[list[str] | None, typer.Option(help="low, medium or high; all three unless said.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Only this family; may be repeated.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Problems a family, split and effort.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed, other problems; training uses none of them.")] = 1000,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="At most so many tokens a sampling.")] = 500,
     backend: Annotated[str, typer.Option(help=_BACKEND_HELP)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge a model on fresh problems: accuracy with its 95 % interval by family and effort, and tokens of thinking."""
     try:
-        if suite != "mini":
-            raise ValueError(f"no eval {suite!r}: there is mini")
         from ossia.evals.mini import cases_of
         from ossia.evals.mini import evaluate as run
         from ossia.evals.report import as_json as to_json
         from ossia.evals.report import as_table
-        from ossia.tasks.catalogue import TASKS, tasks_named
 
-        tasks = tasks_named(family) if family else TASKS
-        cases = cases_of(tasks, _efforts(effort), count, seed)
+        cases = cases_of(_tasks(suite, family), _efforts(effort), count, seed)
         loaded = _load(model, backend, threads=threads)
         with _status() as say:
-            scores = run(loaded, cases, seed, temperature, lambda done: say(f"{done} of {len(cases)} answered"))
+            told = lambda done: say(f"{done} of {len(cases)} answered")  # noqa: E731
+            scores = run(loaded, cases, seed, temperature, max_tokens, told)
         typer.echo(json.dumps(to_json(scores, loaded.name, seed, temperature)) if as_json else as_table(scores))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -273,10 +274,13 @@ def train(
     with _training():
         from ossia.train.run import run, say_plan
 
+        _import_from_here()
         if plan:
             say_plan(recipe)
             return
-        typer.echo(run(recipe, out, skip_bad=skip_bad))
+        made = run(recipe, out, skip_bad=skip_bad)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's: one speaks for all
+            typer.echo(made)
 
 
 @app.command()
@@ -374,6 +378,30 @@ def _efforts(given: list[str] | None) -> "list[Effort]":
     if wrong := [effort for effort in given or () if effort not in EFFORTS]:
         raise ValueError(f"effort {wrong[0]!r} is none of low, medium, high")
     return [effort for effort in EFFORTS if not given or effort in given]
+
+
+def _tasks(suite: str, families: list[str] | None) -> "Sequence[Task]":
+    """An eval's: of the catalogue, or what "module:name" names, each by its family where families are asked for."""
+    from ossia.task import Task, tasks_of
+    from ossia.tasks.catalogue import TASKS, tasks_named
+
+    if ":" in suite:
+        _import_from_here()
+        tasks = tasks_of(suite)
+        if not all(isinstance(task, Task) for task in tasks):
+            raise ValueError(f"{suite!r} names what is no ossia.task.Task")
+        if unknown := set(families or ()) - {task.name for task in tasks}:
+            raise ValueError(f"no task family {min(unknown)!r}; there are {', '.join(task.name for task in tasks)}")
+        return [task for task in tasks if not families or task.name in families]
+    if suite != "mini":
+        raise ValueError(f"no eval {suite!r}: there is mini, or tasks of your own as module:name")
+    return tasks_named(families) if families else TASKS
+
+
+def _import_from_here() -> None:
+    """A module that a person names may lie in the folder where the command is given."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def _config(name: str):  # noqa: ANN202

@@ -7,6 +7,7 @@ It does not know models, tokens or who asks.
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_args
 
 from ossia.harmony.messages import Developer, Effort, JsonObject, Message, System, assistant
@@ -103,3 +104,23 @@ def final_text(turn: Sequence[Message]) -> str | None:
 def calls_of(turn: Sequence[Message]) -> list[Message]:
     """The calls of a turn, in their order."""
     return [message for message in turn if message.role == "assistant" and message.recipient]
+
+
+def named(path: str) -> Any:
+    """What "module:name" names. ValueError when there is no such thing."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path!r} names nothing: want 'module:function' ({error})") from error
+
+
+def tasks_of(path: str) -> list[Any]:
+    """The tasks that "module:name" names: one, several, or a function that gives them. ValueError where it is none."""
+    value: Any = named(path)
+    if callable(value) and not hasattr(value, "grade"):
+        value = value()
+    tasks: list[Any] = [value] if hasattr(value, "grade") else list(value) if isinstance(value, Sequence) else []
+    if not tasks or not all(hasattr(each, "grade") and hasattr(each, "examples") for each in tasks):
+        raise ValueError(f"{path!r} names no tasks: want what has `examples` and `grade`")
+    return tasks

@@ -1,10 +1,14 @@
 """The eval of ossia-mini's tasks: an expert has full marks, a silent model none, and figures carry their intervals."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ossia.cli import app
 from ossia.evals import mini
 from ossia.evals.mini import Score, cases_of, evaluate
 from ossia.evals.report import as_json, as_table, wilson
@@ -12,6 +16,7 @@ from ossia.task import EFFORTS, SPLITS
 from ossia.tasks.catalogue import TASKS, tasks_named
 from tests.evals.expert import Expert, model
 from tests.test_cli import ossia
+from tests.test_docs import ROOT, blocks
 from tests.vocabularies import small
 
 
@@ -141,10 +146,28 @@ def test_the_command_judges_the_embedded_model_the_same_way_twice():
     assert told["mean_analysis_tokens"]["medium"] > 10
 
 
+def test_tasks_of_ones_own_are_judged_by_their_modules_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The module lies where the command is given, as the page on evals says."""
+    (code,) = [code for code in blocks(ROOT / "docs" / "evals.md", "python") if "DOUBLES =" in code]
+    (tmp_path / "doubles.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    words = ["eval", "doubles:DOUBLES", "--count", "2", "--effort", "high", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert set(told["families"]) == {"doubles"}
+    assert told["families"]["doubles"]["train"]["high"]["count"] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("eval", "maths"), "no eval 'maths': there is mini"),
+        (("eval", "maths:TASKS"), "'maths:TASKS' names nothing"),
+        (("eval", "ossia.task:EFFORTS"), "'ossia.task:EFFORTS' names no tasks"),
+        (("eval", "tests.train.worlds:LETTERS"), "names what is no ossia.task.Task"),
+        (("eval", "ossia.tasks.catalogue:TASKS", "--family", "singing"), "no task family 'singing'"),
         (("eval", "mini", "--effort", "huge"), "effort 'huge' is none of low, medium, high"),
         (("eval", "mini", "--family", "singing"), "no task family 'singing'"),
         (("eval", "mini", "-m", "nowhere"), "no model at 'nowhere'"),

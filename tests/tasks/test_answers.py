@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ossia.harmony.messages import Developer, assistant
 from ossia.task import EFFORTS, Example, Split, calls_of
+from ossia.tasks import toolbox
 from ossia.tasks.arithmetic import any_sum
 from ossia.tasks.expression import compute
 from ossia.tasks.words import DAYS, MONTHS
@@ -190,6 +191,16 @@ def test_calls_fit_their_schemas_and_say_what_the_user_said(seed: int, split: Sp
     jsonschema.validate(arguments, dict(spec.parameters or {}))
     for value in arguments.values():
         assert value is True or str(value) in example.question
+
+
+def test_no_two_functions_of_a_problem_share_a_topic_whatever_word_is_made_up(monkeypatch: pytest.MonkeyPatch):
+    """So they share no name, and no second one fits a request."""
+    monkeypatch.setattr(toolbox, "made_up", lambda rng, _=2: rng.choice(("zoot", "weather", "route", "menu", "blad")))
+    for seed in range(500):
+        rng = random.Random(seed)
+        assert len(set(toolbox.topics(rng, "train", 4))) == 4
+        names = [spec.name for spec in toolbox.unrelated_tools(rng, "train")]
+        assert len(set(names)) == len(names)
 
 
 def test_a_call_is_wrong_in_its_name_or_any_argument():

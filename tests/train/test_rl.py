@@ -15,8 +15,9 @@ from ossia.harmony.messages import Developer, ToolNamespace, developer, system, 
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.rollout import Ask, roll_out
+from ossia.task import tasks_of
 from ossia.tools.functions import function_tool
-from ossia.train.graded import expert, tasks_of
+from ossia.train.graded import expert
 from ossia.train.loop import Loop
 from ossia.train.metrics import read_log
 from ossia.train.network import Network, RecordingOps

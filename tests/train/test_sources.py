@@ -13,7 +13,7 @@ from ossia.harmony.messages import Message, assistant, developer, system, user
 from ossia.harmony.render import render
 from ossia.kernels.reference import ReferenceOps
 from ossia.train.chat_jsonl import read_line
-from ossia.train.data import Rounds, by_length, pack
+from ossia.train.data import Rounds, by_length, pack, within
 from ossia.train.network import Network
 from ossia.train.recipe import Source
 from ossia.train.sequences import NONE, Conversation, Sequence, sequences
@@ -225,6 +225,18 @@ def test_groups_by_length_hold_about_as_many_rows():
     assert sum(sizes) == sum(len(each.tokens) for each in found)
     assert all(450 <= size <= 550 for size in sizes[:-1])
     assert len(by_length(found, 500, most=2)) == 2
+
+
+def test_no_strict_group_has_more_rows_than_it_may():
+    rng = random.Random(0)
+    found = [Sequence([0] * rng.randint(5, 50), []) for _ in range(200)]
+    groups = within(found, 100)
+    sizes = [sum(len(each.tokens) for each in group) for group in groups]
+    assert sum(sizes) == sum(len(each.tokens) for each in found)
+    assert max(sizes) <= 100
+    assert all(size + len(after[0].tokens) > 100 for size, after in zip(sizes, groups[1:]))
+    with pytest.raises(ValueError, match="50 tokens is more than a batch of 49"):
+        within([Sequence([0] * 50, [])], 49)
 
 
 def test_message_is_what_a_generator_may_give():

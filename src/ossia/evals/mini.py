@@ -1,10 +1,11 @@
-"""The tasks of ossia-mini as an eval: fresh problems by family, split and effort, answered through the engine.
+"""Tasks as an eval, ossia-mini's or anybody's: fresh problems by family, split and effort, answered through the engine.
 
 In: a loaded model, a seed, efforts, and how many problems of each. Out: scores, with the tokens of thinking.
 It does not know how the model was trained, or how scores are shown.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -57,9 +58,10 @@ def evaluate(
     cases: Sequence[Case],
     seed: int,
     temperature: float = 1.0,
+    most_tokens: int = MOST_TOKENS,
     say: Callable[[int], None] = lambda _: None,
 ) -> list[Score]:
-    """Answer every case and add up the grades. say: is called with the number of cases that are done."""
+    """Answer every case and add up the grades. most_tokens: of one sampling. say: is called with the number of cases done."""
     if model.tokenizer is None:
         raise ValueError(
             f"model {model.name!r} has no tokenizer.json, so it cannot be asked anything: put one beside it"
@@ -70,7 +72,8 @@ def evaluate(
         part = cases[start : start + TOGETHER]
         # an engine of its own: prompts are all different, and what is kept of them would only take memory
         engine = Engine(model.transformer, cache_bytes=_cache_bytes(model), prefix_bytes=0, step_tokens=1024)
-        params = [_params(model, temperature, seed + start + number) for number in range(len(part))]
+        common = SamplingParams(temperature=temperature, max_tokens=most_tokens, stop_tokens=model.stop_tokens)
+        params = [replace(common, seed=seed + start + number) for number in range(len(part))]
         asked = [
             Ask(
                 case.example.prompt(case.effort),
@@ -87,10 +90,6 @@ def evaluate(
 def _cache_bytes(model: Model) -> int | None:
     """Enough for many small models' sequences at once; a large model has what its context takes."""
     return CACHE_BYTES if model.config.hidden <= 512 else None
-
-
-def _params(model: Model, temperature: float, seed: int) -> SamplingParams:
-    return SamplingParams(temperature=temperature, seed=seed, max_tokens=MOST_TOKENS, stop_tokens=model.stop_tokens)
 
 
 def _add(scores: dict[tuple[str, Split, Effort], Score], case: Case, rollout: Rollout) -> None:

@@ -124,7 +124,12 @@ def function(rng: random.Random, split: Split, topic: str, extras: int) -> Funct
 def topics(rng: random.Random, split: Split, count: int) -> list[str]:
     """Different topics of the split; in training some are words that nobody knows."""
     found = rng.sample(TOPICS[split], count)
-    return [made_up(rng, 2) if split == "train" and rng.random() < 0.3 else topic for topic in found]
+    for place in range(count):
+        if split == "train" and rng.random() < 0.3:
+            while (word := made_up(rng, 2)) in found:  # now and then it is a topic of the list, or drawn twice
+                pass
+            found[place] = word
+    return found
 
 
 def unrelated_tools(rng: random.Random, split: Split) -> tuple[ToolSpec, ...]:

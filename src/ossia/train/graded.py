@@ -1,13 +1,12 @@
 """What training asks of a task: examples, a grade of any turn, an expert's conversation. `ossia.task` gives such.
 
-In: the name of one task or several in a module. Out: the tasks.
+In: tasks. Out: the protocol that they keep; a generator of what their experts say.
 It does not know any task, nor what is done with a grade.
 """
 
 import random
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
-from importlib import import_module
 from typing import Any, Protocol
 
 from ossia.harmony.messages import Effort, JsonObject, Message
@@ -40,26 +39,6 @@ class Task(Protocol):
     def examples(self, seed: int | str, /) -> Iterator[Any]: ...
     def grade(self, example: Any, turn: Several[Message], /) -> Graded: ...
     def tools(self, example: Any, /) -> tuple[Tool, ...]: ...
-
-
-def named(path: str) -> Any:
-    """What "module:name" names. ValueError when there is no such thing."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path!r} names nothing: want 'module:function' ({error})") from error
-
-
-def tasks_of(path: str) -> list[Task]:
-    """The tasks that "module:name" names: one, several, or a function that gives them. ValueError where it is none."""
-    value: Any = named(path)
-    if callable(value) and not hasattr(value, "grade"):
-        value = value()
-    tasks: list[Any] = [value] if hasattr(value, "grade") else list(value) if isinstance(value, Several) else []
-    if not tasks or not all(hasattr(each, "grade") and hasattr(each, "examples") for each in tasks):
-        raise ValueError(f"{path!r} names no tasks: want what has `examples` and `grade`")
-    return tasks
 
 
 def expert(tasks: Several[Task], efforts: Several[Effort]) -> Callable[[random.Random], list[Message]]:

@@ -18,12 +18,12 @@ from ossia.hub import find
 from ossia.loading import tokenizer_file
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
 from ossia.model.config import PRESETS, ModelConfig
+from ossia.task import tasks_of
 from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import Vocabulary as Learnt
 from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
 from ossia.train.data import Batches, Rounds
 from ossia.train.finetune import finetune, fits
-from ossia.train.graded import tasks_of
 from ossia.train.loop import Loop, Work
 from ossia.train.network import Network, NetworkTensors
 from ossia.train.peft_format import read_adapter

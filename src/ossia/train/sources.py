@@ -14,9 +14,10 @@ import msgspec
 
 from ossia.harmony.messages import Effort
 from ossia.harmony.parse import End, Parser
+from ossia.task import named, tasks_of
 from ossia.tokenizer import Tokenizer
 from ossia.train.chat_jsonl import read_line
-from ossia.train.graded import expert, named, tasks_of
+from ossia.train.graded import expert
 from ossia.train.recipe import Source
 from ossia.train.sequences import Conversation, Sequence, all_targets, of_text, sequences
 
