@@ -345,7 +345,10 @@ def test_two_processes_have_the_losses_of_one_and_either_goes_on_from_the_other(
         given = ["-m", "ossia", "train", str(recipe), "--out", str(tmp_path / out)]
         root = Path(__file__).parents[2]
         paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
-        subprocess.run([*launcher, *given], check=True, timeout=200, capture_output=True, env=os.environ | paths)
+        done = subprocess.run(
+            [*launcher, *given], check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths
+        )
+        assert done.returncode == 0, done.stderr
 
     train(1, "one", 6)
     train(2, "two", 6)

@@ -4,6 +4,7 @@ In: torchrun's environment. Out: a rank, a device, a mesh to shard over.
 It does not know what is trained.
 """
 
+import gc
 import os
 from typing import NamedTuple
 
@@ -61,7 +62,9 @@ class Processes(NamedTuple):
             dist.barrier()
 
     def leave(self) -> None:
+        """For good; whatever is sharded must be out of use by then."""
         if self.mesh is not None:
+            gc.collect()  # a group that FSDP's objects still hold when the interpreter ends can abort the process
             dist.destroy_process_group()
 
 
