@@ -50,7 +50,7 @@ def test_no_torch_is_imported_to_chat():
 
 def test_a_tool_from_a_file_is_called(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
-        'def get_weather(city: str) -> dict:\n    """Get the weather of a city."""\n    return {"city": city, "sky": "clear"}\n'
+        'def get_weather(city: str) -> dict:\n    """Get the weather of a city."""\n    return {"weather": "clear"}\n'
     )
     done = ossia("chat", "What is the weather in Kyoto?", "--tools", str(tmp_path / "mine.py"), "--json", "--temperature", "0")
     answer = json.loads(done.stdout)
