@@ -4,7 +4,8 @@ import random
 import re
 
 from ossia.tasks.words import HELD_LOWER
-from ossia.train.documents import PLAIN, document
+from ossia.train.dialogues import FREE
+from ossia.train.documents import document
 
 
 def documents(seed: int, count: int) -> list[str]:
@@ -24,7 +25,7 @@ def test_a_document_is_a_question_perhaps_its_working_and_an_answer():
 
 
 def test_questions_that_need_more_than_their_own_words_are_left_to_conversations():
-    names = {task.name for task in PLAIN}
+    names = {task.name for task in FREE}
     assert {"addition", "story", "dates"} <= names
     assert not names & {"one function", "python", "form", "secret"}
 

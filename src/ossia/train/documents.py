@@ -10,21 +10,15 @@ import random
 
 from ossia.harmony.messages import Effort
 from ossia.task import Example
-from ossia.tasks.catalogue import TASKS, drawn
+from ossia.tasks.catalogue import drawn
+from ossia.train.dialogues import FREE
 
 EFFORT_WEIGHTS = (1, 3, 4)  # an answer without working teaches least
-PLAIN = tuple(
-    task
-    for task in TASKS
-    if task.name
-    not in ("one function", "several functions", "no function", "using results", "python", "form", "sum in a form",
-            "forbidden topic", "secret")
-)  # fmt: skip
 
 
 def document(rng: random.Random) -> str:
     """A training example of a family whose question says all that the answer needs."""
-    task = drawn(rng, PLAIN)
+    task = drawn(rng, FREE)
     example: Example = task.make(rng, "train")
     effort: Effort = rng.choices(("low", "medium", "high"), EFFORT_WEIGHTS)[0]
     thought = example.thoughts[effort]
