@@ -100,7 +100,7 @@ class ReferenceOps(HostOps):
         return F.embedding(self._index(tokens_T), table)
 
     def norm_linear(self, x_TD: Tensor, norm_D: Tensor, eps: float, weight: Linear) -> Tensor:
-        return F.linear(rms_norm(x_TD, norm_D, eps), weight.weight_RD, weight.bias_R)
+        return F.linear(self.norm(x_TD, norm_D, eps), weight.weight_RD, weight.bias_R)
 
     def linear_add(self, x: Tensor, weight: Linear, residual_TD: Tensor) -> Tensor:
         return residual_TD + F.linear(x, weight.weight_RD, weight.bias_R)
@@ -127,8 +127,11 @@ class ReferenceOps(HostOps):
         out_SLHd = sink_attention(q_THd[rows_SL], k_SNGd, v_SNGd, seen_SLN, attention.sinks_H)
         return out_SLHd[held_SL > 0].reshape(qkv.shape[0], -1)
 
+    def norm(self, x_TD: Tensor, norm_D: Tensor, eps: float) -> Tensor:
+        return rms_norm(x_TD, norm_D, eps)
+
     def route(self, x_TD: Tensor, norm_D: Tensor, eps: float, router: Linear, k: int) -> Routing:
-        normed_TD = rms_norm(x_TD, norm_D, eps)
+        normed_TD = self.norm(x_TD, norm_D, eps)
         logits_TE = F.linear(normed_TD, router.weight_RD, router.bias_R)
         best_TK, experts_TK = torch.topk(logits_TE, k, dim=-1)
         return Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE)
@@ -148,7 +151,7 @@ class ReferenceOps(HostOps):
         return residual_TD.index_add(0, rows, torch.cat(parts) * weights[:, None])
 
     def unembed(self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear) -> Tensor:
-        return F.linear(rms_norm(x_TD[self._index(rows_R)], norm_D, eps), table.weight_RD).float()
+        return F.linear(self.norm(x_TD[self._index(rows_R)], norm_D, eps), table.weight_RD).float()
 
     def host(self, logits_RV: Tensor) -> NDArray[np.float32]:
         return logits_RV.detach().cpu().numpy()

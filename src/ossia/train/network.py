@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -53,11 +52,11 @@ class RecordingOps(ReferenceOps):
             self._packings[shape.rope] = packing_of(batch, shape, self.device)
         return functions.attention(qkv, attention.sinks_H, shape, self._packings[shape.rope], self._means)
 
+    def norm(self, x_TD: Tensor, norm_D: Tensor, eps: float) -> Tensor:
+        return functions.rms_norm(x_TD, norm_D, eps, self._means)
+
     def route(self, x_TD: Tensor, norm_D: Tensor, eps: float, router: Linear, k: int) -> Routing:
-        normed_TD = functions.rms_norm(x_TD, norm_D, eps, self._means)
-        logits_TE = F.linear(normed_TD, router.weight_RD, router.bias_R)
-        best_TK, experts_TK = torch.topk(logits_TE, k, dim=-1)
-        self.routings.append(Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE))
+        self.routings.append(super().route(x_TD, norm_D, eps, router, k))
         return self.routings[-1]
 
     def experts_add(self, routing: Routing, up: Experts, down: Experts, limit: float, residual_TD: Tensor) -> Tensor:
