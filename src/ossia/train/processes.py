@@ -6,6 +6,7 @@ It does not know what is trained.
 
 import gc
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,15 @@ class Processes(NamedTuple):
         if self.mesh is not None:
             dist.all_reduce(value)
         return value
+
+    def add_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Each parameter's gradient becomes the sum of all processes', in one message. None counts as nothing."""
+        if self.mesh is None:
+            return
+        own = [(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in parameters]
+        summed = self.add(torch.cat([grad.flatten() for _, grad in own]))
+        for (p, _), part in zip(own, summed.split([p.numel() for p, _ in own])):
+            p.grad = part.view_as(p)
 
     def wait(self) -> None:
         """Until all are here."""

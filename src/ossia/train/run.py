@@ -49,23 +49,35 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
     keep_memory()
     if recipe.lora is not None:
         return _adapt(recipe, recipe.lora, recipe_path, out, skip_bad)
-    if asked() > 1:
-        raise ValueError("several processes train [lora] alone: start this recipe without torchrun")
-    _begin(recipe_path, out)
+    if recipe.rl is not None and asked() > 1:
+        raise ValueError("[rl] trains on one process: start this recipe without torchrun")
+    processes = Processes.join(_device(recipe).type)
+    try:
+        return _stages(recipe, recipe_path, out, skip_bad, processes)
+    finally:
+        processes.leave()
+
+
+def _stages(recipe: Recipe, recipe_path: Path, out: Path, skip_bad: bool, processes: Processes) -> Path:
+    """Under torchrun all processes train; the first writes."""
+    if processes.leads:
+        _begin(recipe_path, out)
     torch.manual_seed(recipe.seed)
-    tokenizer, network = _beginning(recipe, out)
-    network.to(_device(recipe))
-    ended = out
+    tokenizer, network = _beginning(recipe, out, processes)
+    network.to(processes.device)
     for name in ("pretrain", "sft", "rl"):
         if getattr(recipe, name) is not None:
             ended = out / name
-            work = _work(name, recipe, network, tokenizer, skip_bad, recipe_path.parent)
-            loop = Loop(name, network, work, ended, recipe.keep)
+            work = _work(name, recipe, network, tokenizer, skip_bad, recipe_path.parent, processes)
+            loop = Loop(name, network, work, ended, recipe.keep, processes)
             began = loop.step
             loop.run()
-            if began < loop.step or not (ended / "model").exists():
+            if processes.leads and (began < loop.step or not (ended / "model").exists()):
                 export(network, out / TOKENIZER, ended / "model")
-    return export(network, out / TOKENIZER, out / "model")
+    if processes.leads:
+        export(network, out / TOKENIZER, out / "model")
+    processes.wait()
+    return out / "model"
 
 
 def say_plan(recipe_path: Path) -> None:
@@ -122,7 +134,9 @@ def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_ba
         processes.leave()
 
 
-def _work(name: str, recipe: Recipe, network: Network, tokenizer: Tokenizer, skip_bad: bool, near: Path) -> Work:
+def _work(
+    name: str, recipe: Recipe, network: Network, tokenizer: Tokenizer, skip_bad: bool, near: Path, processes: Processes
+) -> Work:
     given: Supervised | Reinforced = getattr(recipe, name)
     if isinstance(given, Reinforced):
         tasks = [task for each in given.tasks for task in tasks_of(each)]
@@ -133,7 +147,7 @@ def _work(name: str, recipe: Recipe, network: Network, tokenizer: Tokenizer, ski
         near=near,
     )  # fmt: skip
     rounds = Rounds(stream, recipe.seed, given.step_tokens, given.round_batches)
-    return NextToken(network, Batches(rounds), given)
+    return NextToken(network, Batches(rounds), given, processes)
 
 
 def export(network: Network, tokenizer: Path, folder: Path) -> Path:
@@ -148,23 +162,31 @@ def export(network: Network, tokenizer: Path, folder: Path) -> Path:
     return folder
 
 
-def _beginning(recipe: Recipe, out: Path) -> tuple[Tokenizer, Network]:
+def _beginning(recipe: Recipe, out: Path, processes: Processes) -> tuple[Tokenizer, Network]:
     """The run's vocabulary, learnt once and kept beside the stages, and its first weights; or a checkpoint's both."""
     path, free = out / TOKENIZER, free_bytes(str(_device(recipe)))
     if recipe.start is not None:
         folder = find(recipe.start)
         checkpoint = open_checkpoint(folder)
-        print(check_whole(checkpoint.config, free), flush=True)
-        shutil.copyfile(_tokenizer_of(folder), path)
+        _say(check_whole(checkpoint.config, free), processes)
+        if processes.leads:
+            shutil.copyfile(_tokenizer_of(folder), path)
+        processes.wait()
         network = Network(checkpoint.config, recipe.seed)
         network.take(checkpoint)
         return Tokenizer.from_file(path), network
     assert recipe.model is not None, "a recipe without start has a model"
     assert recipe.vocabulary is not None, "and a vocabulary"
-    print(check_whole(recipe.model, free), flush=True)
-    if not path.exists():
+    _say(check_whole(recipe.model, free), processes)
+    if processes.leads and not path.exists():
         write_tokenizer_json(path, _vocabulary(recipe.vocabulary, recipe.seed))
+    processes.wait()
     return Tokenizer.from_file(path), Network(recipe.model, recipe.seed)
+
+
+def _say(text: str, processes: Processes) -> None:
+    if processes.leads:
+        print(text, flush=True)
 
 
 def _tokenizer_of(folder: Path) -> Path:

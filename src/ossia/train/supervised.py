@@ -2,6 +2,8 @@
 
 In: a network, batches, a stage's settings. Out: a `Work` for the loop.
 It does not know where data comes from, states or logs.
+
+Under torchrun each process takes its share of a step's batches, and all make the same step with the sum of their gradients.
 """
 
 from typing import Any
@@ -16,14 +18,25 @@ from ossia.train.functions import Means
 from ossia.train.loop import Stepped
 from ossia.train.network import Network, RecordingOps
 from ossia.train.optim import Optimizers, share_at
+from ossia.train.processes import Processes
 from ossia.train.recipe import Supervised
 from ossia.train.steps import EAGER, compiled
 
 
 class NextToken:
-    """A `Work`: cross-entropy of the targets, plus the experts' balance. A step takes `accumulate` batches as one."""
+    """A `Work`: cross-entropy of the targets, plus the experts' balance. A step takes `accumulate` batches as one.
 
-    def __init__(self, network: Network, batches: Batches, settings: Supervised) -> None:
+    Raises ValueError where those cannot be shared out evenly among the processes.
+    """
+
+    def __init__(
+        self, network: Network, batches: Batches, settings: Supervised, processes: Processes | None = None
+    ) -> None:
+        self._processes = processes or Processes()
+        if settings.accumulate % (size := self._processes.size):
+            raise ValueError(
+                f"accumulate = {settings.accumulate} batches cannot be shared by {size} processes: take a multiple"
+            )
         self._network, self._batches, self._settings = network, batches, settings
         self.steps = settings.steps
         self._means = means_of(settings.precision, settings.compile, network.device)
@@ -34,12 +47,14 @@ class NextToken:
         batches = [self._batches.next() for _ in range(settings.accumulate)]
         targets = sum(len(each.targets_R) for each in batches)
         loss, ops = torch.zeros((), device=self._network.device), RecordingOps()
-        for each in batches:
+        for each in batches[self._processes.rank :: self._processes.size]:
             ops = RecordingOps(str(self._network.device), self._means)
             part = self._loss(ops, each) / targets
             share = len(each.targets_R) / targets
             (part + settings.balance * share * balance_loss(ops.routings)).backward()
             loss += part.detach()
+        self._processes.add_gradients(self._network.named().values())
+        loss = self._processes.add(loss)
         share = share_at(settings.schedule, number, self.steps)
         norm = self.optimizers.step(share)
         rows = sum(len(each.batch.tokens_T) for each in batches)

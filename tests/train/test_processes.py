@@ -1,0 +1,77 @@
+"""Several processes that torchrun starts: pre-training and fine-tuning of a whole network have the losses of one process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ossia.train.data import Batches
+from ossia.train.metrics import read_log
+from ossia.train.network import Network
+from ossia.train.processes import Processes
+from ossia.train.supervised import NextToken
+from tests.train.worlds import CONFIG, rounds, settings
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+[model]
+layers = 2
+hidden = 32
+intermediate = 32
+heads = 2
+kv_heads = 1
+head_dim = 16
+experts = 4
+experts_per_token = 2
+window = 16
+max_context = 1024
+[vocabulary]
+size = 300
+texts = 50
+data = [{generator = "tests.train.worlds:chatter"}]
+[keep]
+log_every = 1
+save_every = 2
+"""
+STAGE = """
+[STAGE]
+steps = 4
+step_tokens = 700
+accumulate = 4
+data = [{generator = "tests.train.worlds:chatter"}]
+optimizer = {kind = "muon"}
+schedule = {shape = "constant"}
+"""
+
+
+def started(count: int, recipe: Path, out: Path) -> "subprocess.CompletedProcess[str]":
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    given = [*launcher, "-m", "ossia", "train", str(recipe), "--out", str(out)]
+    return subprocess.run(given, check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths)
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for stage in ("pretrain", "sft") for row in read_log(folder / stage / "log.jsonl")]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path: Path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE + STAGE.replace("STAGE", "pretrain") + STAGE.replace("STAGE", "sft"))
+    for count, name in ((1, "one"), (2, "two")):
+        done = started(count, recipe, tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("sft 4/4") == 1  # one speaks for all
+    one = losses(tmp_path / "one")
+    assert len(one) == 8
+    assert losses(tmp_path / "two") == pytest.approx(one, abs=2e-4)
+    assert (tmp_path / "two" / "model" / "model.safetensors").exists()
+
+
+def test_batches_that_cannot_be_shared_evenly_are_refused():
+    given = settings(accumulate=3)
+    with pytest.raises(ValueError, match=r"3 batches cannot be shared by 2 processes: take a multiple"):
+        NextToken(Network(CONFIG, 0), Batches(rounds(given)), given, Processes(0, 2))
