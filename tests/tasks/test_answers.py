@@ -153,7 +153,8 @@ def test_clock_times(seed: int, split: Split):
 @given(seed=SEEDS, split=st.sampled_from(["train", "held"]))
 def test_letters(seed: int, split: Split):
     example = first(named("spelling"), seed, split)
-    plain = example.answer.replace("-", "") if "/forwards/" in example.template else example.answer[::-1]
+    letters = example.answer.replace("-", "")
+    plain = letters if "/forwards/" in example.template else letters[::-1]
     assert plain in example.question
     example = first(named("counting letters"), seed, split)
     word = example.reply[0].text.split(":")[0].split(" has ")[0].split()[-1]

@@ -180,7 +180,7 @@ def _expression(rng: random.Random, split: Split, family: str, text: str, sums: 
 def _japanese(rng: random.Random, split: Split) -> Example:
     operator: Operator = rng.choice(("+", "-", "*", "/"))
     task = any_sum(rng, operator)
-    template, number_of = pick(rng, JAPANESE[operator], split)
+    template, number_of = pick(rng, JAPANESE[operator], split, varied=False)
     question = template.format(a=task.left, b=task.right)
     shown = f"{task.left} {operator} {task.right} = {task.answer} です。"
     return example(

@@ -34,10 +34,52 @@ INSTRUCTIONS: Templates = {
 }  # fmt: skip
 
 
-def pick(rng: random.Random, templates: Templates, split: Split) -> tuple[str, str]:
-    """A template of the split, and the end of its name."""
+# What may stand around a question in training and changes nothing.
+BEFORE = (
+    "Hi! ", "Hello. ", "Hey, ", "Question: ", "Next one: ", "One more: ", "A task for you: ", "My homework: ", "Quick question. ",
+    "Can you help me? ", "Here is a problem. ", "Another one. ", "I need your help. ", "Now this: ", "So: ", "OK, ", "Listen. ", "Try this: ",
+)  # fmt: skip
+BEHIND = (" Thanks!", " Thank you.", " Please answer.", " What do you say?", " I am curious.", " It is important.", " Go!")
+ORDERS = frozenset(
+    "Sort Put Arrange Order Spell Write Reverse Turn Count Give Take Name Find Tell Compute Add Subtract Multiply Divide Calculate Show "
+    "Get Check Sum Raise Say Convert Look Evaluate Solve Work".split()
+)
+ORDERED = ("Can you {o}?", "I want you to {o}.", "Would you {o}?", "You should {o}.", "Let us {o}.", "Now {o}.", "{O}, please.", "I would be glad if you could {o}.")  # fmt: skip
+ASKED = ("Tell me, {q}", "Do you know {q}", "I want to know: {q}", "Now {q}", "And {q}", "I ask you: {q}", "Who can tell me {q}")
+
+
+def pick(rng: random.Random, templates: Templates, split: Split, *, varied: bool = True) -> tuple[str, str]:
+    """A template of the split, and the end of its name. varied: in training it is at times said in other words."""
     number = rng.randrange(len(templates[split]))
-    return templates[split][number], f"{split}/{number}"
+    chosen = templates[split][number]
+    if varied and split == "train" and rng.random() < 0.35:
+        chosen = phrased(rng, chosen, templates["held"])
+    return chosen, f"{split}/{number}"
+
+
+def phrased(rng: random.Random, template: str, held: Sequence[str]) -> str:
+    """The same request put otherwise, or with a word before or behind it; as it is where that would be a held one."""
+    first, _, rest = template.partition(" ")
+    draw = rng.random()
+    if draw < 0.5 and first in ORDERS and rest and "?" not in template and ":" not in template and ". " not in template:
+        said = f"{first.lower()} {rest}".rstrip(".")
+        other = rng.choice(ORDERED).format(o=said, O=said.capitalize())
+    elif draw < 0.5 and first in ("What", "How", "Which", "Who", "Where") and template.endswith("?"):
+        other = rng.choice(ASKED).format(q=f"{first.lower()} {rest}")
+    elif draw < 0.8:
+        other = rng.choice(BEFORE) + template
+    else:
+        other = template + rng.choice(BEHIND)
+    return template if any(same(other, each) for each in held) else other
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two templates differ in no more than case and marks."""
+    return plain(one) == plain(other)
+
+
+def plain(template: str) -> str:
+    return "".join(letter for letter in template.lower() if letter.isalnum() or letter in " {}")
 
 
 def thoughts(low: str, medium: str, high: str) -> dict[Effort, str]:

@@ -12,6 +12,7 @@ from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.build import Templates, example, pick, thoughts
 from ossia.tasks.grades import last_number, one_of, whole_text
 from ossia.tasks.words import DAYS, MONTHS
+from ossia.tasks.working import Operator, Sum, working
 
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAY_LATER: Templates = {
@@ -131,8 +132,8 @@ def _date_later(rng: random.Random, split: Split) -> Example:
     medium = f"{day}+{days}={total}; {MONTHS[month]} has {length}" + (
         "." if within else f"; {total}-{length}={total - length}."
     )
-    ending = "inside the month" if within else f"over, {total}-{length}={total - length}, next is {following}"
-    high = f"{MONTHS[month]} has {length} days. {day}+{days}={total}: {ending}. So {date}. Check {total}-{days}={day}, right."
+    ending = "Inside the month" if within else f"Over. {_worked(total, '-', length)} Next is {following}"
+    high = f"{MONTHS[month]} has {length} days. {_worked(day, '+', days)} {ending}. So {date}."
     question = template.format(m=MONTHS[month], d=day, n=days)
     return example(rng, split, f"dates/later/{number_of}", question, date, thoughts("", medium, high), date)
 
@@ -145,17 +146,22 @@ def _days_between(rng: random.Random, split: Split) -> Example:
         first, last = sorted(rng.sample(range(1, length + 1), 2))
         other, days = month, last - first
         medium = f"{last}-{first}={days}."
-        high = f"The same month: {last}-{first}={days}. Check {first}+{days}={last}, right."
+        high = f"The same month. {_worked(last, '-', first)} Check {first}+{days}={last}, right."
     else:
         first, last, other = rng.randint(1, length), rng.randint(1, 28), (month + 1) % 12
         days = length - first + last
         medium = f"{length}-{first}={length - first}; {length - first}+{last}={days}."
         high = (
-            f"{MONTHS[month]} has {length} days. To its end: {length}-{first}={length - first}. "
-            f"Then {last} more: {length - first}+{last}={days}. So {days}."
+            f"{MONTHS[month]} has {length} days. To its end: {_worked(length, '-', first)} "
+            f"Then {last} more: {_worked(length - first, '+', last)}"
         )
     question = template.format(m=MONTHS[month], d=first, o=MONTHS[other], e=last)
     return _numbered(rng, split, f"dates/between/{number_of}", question, days, medium, high, f"{days} days.")
+
+
+def _worked(a: int, operator: Operator, b: int) -> str:
+    """A sum written out digit by digit, with its result last."""
+    return working(Sum(a, operator, b), "medium")
 
 
 def _numbered(rng: random.Random, split: Split, name: str, question: str, answer: int, *said: str) -> Example:
@@ -185,8 +191,9 @@ def _time_later(rng: random.Random, split: Split) -> Example:
     off = [f"{total - 60 * step}-60={total - 60 * (step + 1)}" for step in range(hours)]
     wrap = f", {hour + hours}-24={hour + hours - 24}" if hour + hours >= 24 else ""
     medium = f"{minute}+{more}={total}{''.join(f', {each}' for each in off)}; {hour}+{hours}={hour + hours}{wrap}."
+    steps = "".join(f" {_worked(total - 60 * step, '-', 60)}" for step in range(hours))
     high = (
-        f"Minutes {minute}+{more}={total}{''.join(f', {each}' for each in off)}. So {hours} hours over. "
+        f"Minutes: {_worked(minute, '+', more)}{steps} {hours} hours over. "
         f"Hours {hour}+{hours}={hour + hours}{wrap}. So {end}."
     )
     question = template.format(t=shown(hour, minute), n=more)
@@ -203,8 +210,8 @@ def _duration(rng: random.Random, split: Split) -> Example:
     product = f"{between}*60={between * 60}"
     medium = f"{other}-{hour}={between}; {product}; {between * 60}+{end}={between * 60 + end}; {between * 60 + end}-{minute}={total}."
     high = (
-        f"Hours {other}-{hour}={between}, {product} minutes. Minutes: {between * 60}+{end}={between * 60 + end}, "
-        f"{between * 60 + end}-{minute}={total}. So {total}. Check {minute}+{total}={minute + total}, right."
+        f"Hours {other}-{hour}={between}, {product} minutes. "
+        f"{_worked(between * 60, '+', end)} {_worked(between * 60 + end, '-', minute)}"
     )
     question = template.format(t=shown(hour, minute), u=shown(other, end))
     return _numbered(

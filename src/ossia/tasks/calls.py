@@ -13,14 +13,15 @@ from ossia.harmony.messages import Developer, Effort, Message, ToolSpec, assista
 from ossia.task import Example, Grade, Split, Task, calls_of, final_text
 from ossia.tasks.build import INSTRUCTIONS, example, functions, opening, thoughts
 from ossia.tasks.grades import numbers_in, read_json, verdict
-from ossia.tasks.toolbox import REQUESTS, Function, function, topics
+from ossia.tasks.toolbox import Function, function, topics
+from ossia.tasks.words import Words, several, some
 from ossia.tools.functions import Tool, ToolResult
 
-STATES = {
+STATES: Words = {
     "train": tuple("clear cloudy rainy open closed high low good ready late green busy calm full".split()),
     "held": tuple("sunny windy empty early strong weak".split()),
 }
-FIELDS = {
+FIELDS: Words = {
     "train": tuple("sky state value celsius result level amount count note condition kind total".split()),
     "held": tuple("outcome reading quality share".split()),
 }
@@ -35,7 +36,7 @@ def declared(rng: random.Random, split: Split, specs: Sequence[ToolSpec]) -> lis
 
 def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) -> dict[Effort, str]:
     """The thinking before a call: what is wanted, at high effort each function held against it, then the arguments."""
-    looked = " ".join(f"{each.spec.name}: {each.wanted}, {'yes' if each is chosen else 'no'}." for each in offered)
+    looked = " ".join(_held_against(each, wanted, each is chosen) for each in offered)
     if chosen is None:
         return thoughts("", f"Wanted: {wanted}. None fits.", f"Wanted: {wanted}. {looked} None fits, so no call.")
     given = ", ".join(f"{key} {_written(value)}" for key, value in chosen.arguments.items())
@@ -46,6 +47,11 @@ def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) 
         f"Wanted: {wanted}. Call {chosen.spec.name}.",
         f"Wanted: {wanted}. {looked} Call {chosen.spec.name} with {given}.{rest}",
     )
+
+
+def _held_against(offered: Function, wanted: str, fits: bool) -> str:
+    """What a function is for beside what is wanted, so that the two stand together."""
+    return f"{offered.spec.name}: {offered.wanted} or {wanted}, {'yes' if fits else 'no'}."
 
 
 def _parameters(spec: ToolSpec) -> Sequence[str]:
@@ -70,24 +76,16 @@ def _offered(rng: random.Random, split: Split, count: int, extras: int) -> tuple
     return chosen, made
 
 
-def _calling(family: str, least: int, most: int) -> Task:
+def _calling(family: str, least: int, most: int, weight: float) -> Task:
     def make(rng: random.Random, split: Split) -> Example:
         chosen, offered = _offered(rng, split, rng.randint(least, most), 2)
         before = declared(rng, split, [each.spec for each in offered])
         answer = [chosen.spec.name, dict(chosen.arguments)]
-        template = f"{family}/{split}/{_request_number(chosen, split)}"
+        template = f"{family}/{split}/{chosen.template}"
         thinking = choosing(chosen.wanted, offered, chosen)
         return example(rng, split, template, chosen.request, answer, thinking, [call_of(chosen)], before)
 
-    return Task(family, make, called, weight=2.0)
-
-
-def _request_number(chosen: Function, split: Split) -> int:
-    starts = [form.format(t=chosen.wanted, v=chosen.about) for form in REQUESTS[split]]
-    return max(
-        (number for number, start in enumerate(starts) if chosen.request.startswith(start)),
-        key=lambda n: len(starts[n]),
-    )
+    return Task(family, make, called, weight=weight)
 
 
 def called(example: Example, turn: Sequence[Message]) -> Grade:
@@ -108,7 +106,7 @@ def _none_fits(rng: random.Random, split: Split) -> Example:
     asked, offered = _offered(rng, split, rng.randint(2, 4), 1)
     offered = [each for each in offered if each is not asked]
     before = declared(rng, split, [each.spec for each in offered])
-    template = f"no function/{split}/{_request_number(asked, split)}"
+    template = f"no function/{split}/{asked.template}"
     thinking = choosing(asked.wanted, offered, None)
     return example(rng, split, template, asked.request, None, thinking, NONE_FITS.format(t=asked.wanted), before)
 
@@ -123,19 +121,23 @@ def not_called(_: Example, turn: Sequence[Message]) -> Grade:
 def _reading(rng: random.Random, split: Split) -> Example:
     """The function answers with several fields; one of them is what was asked."""
     chosen, offered = _offered(rng, split, rng.randint(1, 2), 0)
-    value = rng.choice((rng.choice(STATES[split]), rng.randint(0, 999)))
+    value = _value(rng, split)
     fields: dict[str, Any] = {chosen.wanted.replace(" ", "_"): value}
-    for key in rng.sample(FIELDS[split], rng.randint(0, 2)):
-        fields.setdefault(key, rng.choice((rng.choice(STATES[split]), rng.randint(0, 999))))
+    for key in several(rng, FIELDS, split, rng.randint(0, 2)):
+        fields.setdefault(key, _value(rng, split))
     shuffled = dict(rng.sample(list(fields.items()), len(fields)))
     result = json.dumps(shuffled, separators=(",", ":"))
     name = f"functions.{chosen.spec.name}"
     reply = [call_of(chosen), tool(name, result), assistant(f"The {chosen.wanted} of {chosen.about} is {value}.")]
     before = declared(rng, split, [each.spec for each in offered])
     answer = [chosen.spec.name, dict(chosen.arguments), result, value]
-    template = f"using results/{split}/{_request_number(chosen, split)}"
+    template = f"using results/{split}/{chosen.template}"
     thinking = choosing(chosen.wanted, offered, chosen)
     return example(rng, split, template, chosen.request, answer, thinking, reply, before)
+
+
+def _value(rng: random.Random, split: Split) -> str | int:
+    return some(rng, STATES, split) if rng.random() < 0.5 else rng.randint(0, 999)
 
 
 def _read(example: Example, turn: Sequence[Message]) -> Grade:
@@ -166,8 +168,8 @@ def _result_tools(example: Example) -> tuple[Tool, ...]:
 
 
 TASKS = (
-    _calling("one function", 1, 1),
-    _calling("several functions", 2, 4),
-    Task("no function", _none_fits, not_called, weight=1.5),
-    Task("using results", _reading, _read, _result_tools, weight=1.5),
+    _calling("one function", 1, 1, 2.0),
+    _calling("several functions", 2, 4, 3.0),
+    Task("no function", _none_fits, not_called, weight=2.5),
+    Task("using results", _reading, _read, _result_tools, weight=2.0),
 )

@@ -14,7 +14,7 @@ from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.arithmetic import any_sum, number
 from ossia.tasks.build import INSTRUCTIONS, example, opening, thoughts
 from ossia.tasks.grades import of_text, read_json, verdict
-from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, some
+from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, several, some
 from ossia.tasks.working import working
 
 # What a fact is called in a schema.
@@ -35,21 +35,26 @@ KINDS = {"count": "integer", "age": "integer", "price": "integer", "result": "in
 SENTENCES: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
     "about": {
         "train": ("{person} is {age} years old and lives in {place}.", "{person}, {age}, from {place}", "I am {person}, {age} years old, and I live in {place}.",
-                  "My friend {person} lives in {place} and is {age}.", "Name {person}, age {age}, home {place}."),
+                  "My friend {person} lives in {place} and is {age}.", "Name {person}, age {age}, home {place}.",
+                  "At {age}, {person} moved to {place}.", "{place} is the home of {person}, aged {age}.", "{age} years old, living in {place}: {person}.",
+                  "Meet {person}! Home: {place}. Age: {age}.", "I know {person}, a {age}-year-old of {place}."),
         "held": ("{person} from {place} is {age} years old.", "In {place} lives {person}, who is {age}."),
     },
     "order": {
         "train": ("{person} orders {count} {thing} for {price} dollars each.", "I am {person} and want {count} {thing} at {price} dollars.",
-                  "{count} {thing}, {price} dollars each, for {person}", "Please send {count} {thing} to {person}, price {price} dollars."),
+                  "{count} {thing}, {price} dollars each, for {person}", "Please send {count} {thing} to {person}, price {price} dollars.",
+                  "At {price} dollars each, {person} takes {count} {thing}.", "{count} of the {thing} go to {person}. Each costs {price} dollars.",
+                  "Order by {person}: {thing}, {count} of them, {price} dollars.", "Customer {person}, number {count}, goods {thing}, price {price} dollars."),
         "held": ("{person} would like {count} {thing} at {price} dollars each.", "For {person}: {count} {thing}, each {price} dollars."),
     },
     "trip": {
-        "train": ("{person} travels to {place} on {day}.", "On {day} {person} goes to {place}.", "{person} wants a ticket to {place} for {day}.", "A room in {place} for {person}, {day}."),
+        "train": ("{person} travels to {place} on {day}.", "On {day} {person} goes to {place}.", "{person} wants a ticket to {place} for {day}.", "A room in {place} for {person}, {day}.",
+                  "{day} is the day when {person} leaves for {place}.", "Book {place} for {person}. The day is {day}.", "{person} will see {place} on {day}.", "To {place}, {day}, one seat for {person}."),
         "held": ("{person} flies to {place} next {day}.", "Next {day}, {person} will be in {place}."),
     },
 }  # fmt: skip
 LISTED: Mapping[Split, tuple[str, ...]] = {
-    "train": ("I need {x}.", "Buy {x}.", "My list: {x}", "Please get {x}."),
+    "train": ("I need {x}.", "Buy {x}.", "My list: {x}", "Please get {x}.", "Do not forget {x}.", "{x} are missing.", "Today we sell {x}.", "Pack {x} for me."),
     "held": ("We want {x}.", "Could you bring {x}?"),
 }
 NAMES_OF_FORMS: Words = {"train": ("answer", "record", "reply", "form"), "held": ("output", "entry")}
@@ -67,9 +72,8 @@ def _facts(rng: random.Random, split: Split) -> _Made:
     kind = rng.choice(tuple(SENTENCES))
     which = rng.randrange(len(SENTENCES[kind][split]))
     template = SENTENCES[kind][split][which]
-    person = made_up(rng).capitalize() if split == "train" and rng.random() < 0.2 else some(rng, NAMES, split)
     values: dict[str, Any] = {
-        "person": person, "place": some(rng, PLACES, split, made=0.2), "thing": some(rng, THINGS, split, made=0.2), "count": rng.randint(2, 500),
+        "person": some(rng, NAMES, split), "place": some(rng, PLACES, split), "thing": some(rng, THINGS, split), "count": rng.randint(2, 500),
         "age": rng.randint(5, 99), "price": rng.randint(1, 99), "day": rng.choice(DAYS),
     }  # fmt: skip
     question = template.format(**values)
@@ -86,7 +90,7 @@ def _facts(rng: random.Random, split: Split) -> _Made:
 
 
 def _list(rng: random.Random, split: Split) -> _Made:
-    items = rng.sample(THINGS[split], rng.randint(2, 4))
+    items = several(rng, THINGS, split, rng.randint(2, 4))
     which = rng.randrange(len(LISTED[split]))
     facts: dict[str, Any] = {"list": items}
     if rng.random() < 0.5:
@@ -96,9 +100,10 @@ def _list(rng: random.Random, split: Split) -> _Made:
 
 def _extracting(rng: random.Random, split: Split) -> Example:
     made = (_list if rng.random() < 0.25 else _facts)(rng, split)
-    keys = {fact: some(rng, KEYS[fact], split) for fact in made.facts}
-    if split == "train" and rng.random() < 0.15:
-        keys[rng.choice(list(keys))] += f"_{made_up(rng, 1)}"
+    keys = {fact: some(rng, KEYS[fact], split, made=0) for fact in made.facts}
+    if split == "train" and rng.random() < 0.4:
+        fact, word = rng.choice(list(keys)), made_up(rng, 1)
+        keys[fact] = f"{word}_{keys[fact]}" if rng.random() < 0.5 else f"{keys[fact]}_{word}"
     answer = {keys[fact]: value for fact, value in made.facts.items()}
     schema = _schema(rng, {keys[fact]: _type(fact) for fact in made.facts})
     said = ", ".join(
@@ -128,7 +133,7 @@ def _sum_in_form(rng: random.Random, split: Split) -> Example:
     task = any_sum(rng, rng.choice(("+", "-", "*")))
     if rng.random() < 0.5:
         task = type(task)(number(rng, 2), rng.choice(("+", "*")), number(rng, 1))
-    key = some(rng, KEYS["result"], split)
+    key = some(rng, KEYS["result"], split, made=0.2)
     which = rng.randrange(len(SUMS[split]))
     question = SUMS[split][which].format(x=f"{task.left} {task.operator} {task.right}")
     schema = _schema(rng, {key: {"type": "integer"}})
@@ -137,7 +142,7 @@ def _sum_in_form(rng: random.Random, split: Split) -> Example:
 
 
 SUMS: Mapping[Split, tuple[str, ...]] = {
-    "train": ("What is {x}?", "Compute {x}.", "{x}", "How much is {x}?", "Please calculate {x}.", "{x} = ?"),
+    "train": ("What is {x}?", "Compute {x}.", "{x}", "How much is {x}?", "Please calculate {x}.", "{x} = ?", "Give me {x}.", "I need {x}.", "Solve {x}.", "What is the value of {x}?"),
     "held": ("Could you compute {x}?", "What number is {x}?"),
 }
 

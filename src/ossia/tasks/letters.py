@@ -6,9 +6,9 @@ It does not know numbers beyond counting.
 
 import random
 
-from ossia.task import Example, Split, Task
+from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.build import Templates, example, pick, thoughts
-from ossia.tasks.grades import last_number, whole_text
+from ossia.tasks.grades import last_number, of_text, plain, verdict, whole_text
 from ossia.tasks.words import ANIMALS, COLORS, FRUIT, PLAIN, THINGS, joined, made_up, several
 
 SPELL: Templates = {
@@ -58,7 +58,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 def word(rng: random.Random, split: Split) -> str:
-    if split == "train" and rng.random() < 0.4:
+    if split == "train" and rng.random() < 0.5:
         return made_up(rng, rng.randint(1, 3))
     return rng.choice(rng.choice((PLAIN, PLAIN, ANIMALS, FRUIT))[split])
 
@@ -71,9 +71,9 @@ def _spelling(rng: random.Random, split: Split) -> Example:
         thinking = thoughts("", f"{' '.join(chosen)}.", f"{' '.join(chosen)}. Together {chosen}, right.")
         return example(rng, split, f"spelling/forwards/{number_of}", template.format(w=chosen), spelt, thinking, spelt)
     template, number_of = pick(rng, BACKWARDS, split)
-    turned = chosen[::-1]
-    medium = f"{' '.join(chosen)}. From the end: {' '.join(turned)}."
-    high = f"{_numbered(chosen)}. From the end: {_numbered(chosen, down=True)}. {' '.join(turned)}."
+    turned = "-".join(chosen[::-1])
+    medium = f"{' '.join(chosen)}. From the end: {' '.join(chosen[::-1])}."
+    high = f"{_numbered(chosen)}. From the end: {_numbered(chosen, down=True)}. {' '.join(chosen[::-1])}."
     return example(
         rng, split, f"spelling/backwards/{number_of}", template.format(w=chosen), turned,
         thoughts("", medium, high), turned,
@@ -141,8 +141,16 @@ def _nth(rng: random.Random, split: Split) -> Example:
     )
 
 
+@of_text
+def _letter_by_letter(example: Example, text: str) -> Grade:
+    """Backwards, with dashes between the letters or without; forwards, with them."""
+    text = plain(text)
+    whole = example.template.startswith("spelling/backwards") and "-" not in text
+    return verdict("-".join(text) if whole else text, example.answer)
+
+
 TASKS = (
-    Task("spelling", _spelling, whole_text, weight=1.5),
+    Task("spelling", _spelling, _letter_by_letter, weight=1.5),
     Task("counting letters", _counting_letters, last_number),
     Task("counting items", _counting_items, last_number, weight=0.5),
     Task("nth item", _nth, whole_text, weight=0.5),

@@ -27,6 +27,10 @@ WHO: Templates = {
         "{x} Tell me who is the {q}.",
         "Who is the {q}? {x}",
         "{x} So who is the {q}?",
+        "Look: {x} Which one is the {q}?",
+        "{x} The {q} of all is who?",
+        "We know this. {x} Now find the {q}.",
+        "{x} Give the name of the {q}.",
     ),
     "held": ("{x} Name the {q} of them.", "{x} Can you say who is the {q}?"),
 }
@@ -35,6 +39,10 @@ ALL: Templates = {
     "train": (
         "All {a} are {b}. {w} is one of the {a}. Is {w} one of the {b}?",
         "Every one of the {a} is one of the {b}. {w} is one of the {a}. Is {w} one of the {b}?",
+        "All the {a} belong to the {b}. {w} belongs to the {a}. Does {w} belong to the {b}?",
+        "{w} belongs to the {a}, and all {a} are {b}. Is {w} among the {b}?",
+        "Each of the {a} is one of the {b}. {w} is among the {a}. Must {w} be one of the {b}?",
+        "{w} is among the {a}. Every one of the {a} is among the {b}. So is {w} among the {b}?",
     ),
     "held": ("{w} is one of the {a}. All {a} are {b}. Does that make {w} one of the {b}?",),
 }
@@ -42,6 +50,10 @@ NONE: Templates = {
     "train": (
         "No {a} are {b}. {w} is one of the {a}. Is {w} one of the {b}?",
         "None of the {a} is one of the {b}. {w} is one of the {a}. Is {w} one of the {b}?",
+        "No one of the {a} belongs to the {b}. {w} belongs to the {a}. Does {w} belong to the {b}?",
+        "{w} belongs to the {a}, and no {a} are {b}. Is {w} among the {b}?",
+        "Not one of the {a} is one of the {b}. {w} is among the {a}. Can {w} be one of the {b}?",
+        "{w} is among the {a}. None of the {a} is among the {b}. So is {w} among the {b}?",
     ),
     "held": ("{w} is one of the {a}. No {a} are {b}. Does that make {w} one of the {b}?",),
 }
@@ -49,13 +61,18 @@ BACKWARDS: Templates = {
     "train": (
         "All {a} are {b}. {w} is one of the {b}. Is {w} one of the {a}?",
         "Every one of the {a} is one of the {b}. {w} is one of the {b}. Is {w} one of the {a}?",
+        "All the {a} belong to the {b}. {w} belongs to the {b}. Does {w} belong to the {a}?",
+        "{w} belongs to the {b}, and all {a} are {b}. Is {w} among the {a}?",
+        "Each of the {a} is one of the {b}. {w} is among the {b}. Must {w} be one of the {a}?",
+        "{w} is among the {b}. Every one of the {a} is among the {b}. So is {w} among the {a}?",
     ),
     "held": ("{w} is one of the {b}. All {a} are {b}. Does that make {w} one of the {a}?",),
 }
 HIDDEN: Templates = {
     "train": (
         "The key is in the {x} box. {n} Which box is it in?", "A prize is in the {x} box. {n} Where is it?", "The ball is in the {x} bag. {n} Which one has the ball?",
-        "The cat is in the {x} room. {n} In which room is the cat?",
+        "The cat is in the {x} room. {n} In which room is the cat?", "One box holds a ring: the {x} one. {n} Which is it?", "{n} So is the gold in the {x} chest?",
+        "Behind which door is the car, the {x} one? {n}", "I hid a stone in the {x} jar. {n} Find the stone.", "There is a nut in the {x} bowl. {n} Where must it be?",
     ),
     "held": ("A coin is under the {x} cup. {n} Which cup is it under?", "The letter is in the {x} folder. {n} Where is the letter?"),
 }  # fmt: skip
@@ -63,6 +80,8 @@ WHERE: Templates = {
     "train": (
         "{w} is in {a}. {v} is in {c}. Then {w} goes to {b}. Where is {w}?", "{w} lived in {a} and moved to {b}. {v} lives in {c}. Where does {w} live now?",
         "{v} is in {c}. {w} was in {a} and went to {b}. Where is {w} now?", "{w} flies from {a} to {b}, {v} stays in {c}. Where is {w}?",
+        "{w} was in {a}. {v} was in {c}. Later {w} travelled to {b}. In which city is {w}?", "{v} works in {c}. {w} left {a} and is now in {b}. Where can I find {w}?",
+        "From {a} {w} went on to {b}. {v} remained in {c}. Which city is {w} in?", "{w} spent a week in {a} and then drove to {b}, while {v} was in {c}. Where is {w}?",
     ),
     "held": ("{w} leaves {a} for {b}. {v} is in {c}. Where is {w} now?", "First {w} was in {a}, then in {b}. {v} was in {c}. Where is {w} now?"),
 }  # fmt: skip
@@ -70,7 +89,7 @@ WHERE: Templates = {
 
 def _ordering(rng: random.Random, split: Split) -> Example:
     """Neighbours in an order, told in no order, some of them turned round by the opposite word."""
-    relation, most, least = rng.choice(RELATIONS[split])
+    relation, most, least = _relation(rng, split)
     people = several(rng, NAMES, split, rng.choice((3, 3, 4)))
     facts = [f"{one} is {relation} than {other}." for one, other in itertools.pairwise(people)]
     rng.shuffle(facts)
@@ -84,6 +103,13 @@ def _ordering(rng: random.Random, split: Split) -> Example:
     question = template.format(x=" ".join(facts), q=asked)
     thinking = thoughts("", medium, high)
     return example(rng, split, f"ordering/{number_of}", question, [answer, others], thinking, f"{answer}.")
+
+
+def _relation(rng: random.Random, split: Split) -> tuple[str, str, str]:
+    if split == "train" and rng.random() < 0.3:
+        one, other = made_up(rng, 1), made_up(rng, 1)
+        return f"{one}er", f"{one}est", f"{other}est"
+    return rng.choice(RELATIONS[split])
 
 
 def _following(rng: random.Random, split: Split) -> Example:

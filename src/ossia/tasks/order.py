@@ -114,7 +114,7 @@ def _sorting(rng: random.Random, split: Split) -> Example:
     reply = ", ".join(map(str, ordered))
     word = "largest" if down else "smallest"
     medium = _picked(numbers, ordered, "")
-    high = _picked(numbers, ordered, f" {word}") + f" Count: {count} and {count}, right."
+    high = f"{_held_together(numbers, ordered, word)} Count: {count} and {count}, right."
     name = f"sorting/{'down' if down else 'up'}/{number_of}"
     answer = [str(each) for each in ordered]
     return example(rng, split, name, template.format(x=shown), answer, thoughts("", medium, high), reply)
@@ -129,14 +129,30 @@ def _picked(items: Sequence[int | str], ordered: Sequence[int | str], word: str)
     return "; ".join([*said, str(left[0])]) + "."
 
 
+def _held_together(numbers: Sequence[int], ordered: Sequence[int], word: str) -> str:
+    """What is left is gone through, two numbers at a time, of which the better is kept; then the best is taken out."""
+    left, said = list(numbers), []
+    for wanted in ordered[:-1]:
+        kept, pairs = left[0], []
+        for each in left[1:]:
+            better = max(kept, each) if word == "largest" else min(kept, each)
+            pairs.append(f"{kept} or {each}: {better}")
+            kept = better
+        said.append(f"{' '.join(map(str, left))}. {', '.join(pairs)}; {word} {wanted}.")
+        left.remove(wanted)
+    return f"{' '.join(said)} Left {left[0]}."
+
+
 def _alphabet(rng: random.Random, split: Split) -> Example:
     lists: tuple[Words, ...] = (ANIMALS, FRUIT, PLAIN)
     words = several(rng, rng.choice(lists), split, rng.randint(3, 4))
     template, number_of = pick(rng, ALPHABET, split)
     ordered = sorted(words)
     first = ", ".join(f"{word} {_beginning(word, words)}" for word in words)
-    high = f"{first}. {_picked(words, ordered, ' first')}"
-    medium = f"{', '.join(_beginning(word, words) for word in ordered)}."
+    sought = ", ".join(f"{_beginning(word, words)} {word}" for word in ordered)
+    begun, sorted_ = ([_beginning(word, words) for word in each] for each in (words, ordered))
+    high = f"{first}. {_picked(begun, sorted_, ' first')} {sought}."
+    medium = f"{sought}."
     question = template.format(x=", ".join(words))
     return example(
         rng, split, f"alphabet/{number_of}", question, ordered, thoughts("", medium, high), ", ".join(ordered)

@@ -103,7 +103,7 @@ def _make(rng: random.Random, split: Split) -> Example:
     result = compute(expression)
     content = opening(rng).content[0]
     assert isinstance(content, System)
-    described, _ = pick(rng, DESCRIPTIONS, split)
+    described, _ = pick(rng, DESCRIPTIONS, split, varied=False)
     declared = replace(content, tools=(ToolNamespace("python", described),))
     reply = [
         assistant(f"print({expression})", "analysis", "python", "code"),

@@ -86,6 +86,10 @@ ONE_STEP = (
         "{w} wins {b} {t} and had {a} already. How many does {w} have now?",
         "{w} starts with {a} {t} and gets {b} more from {v}. How many {t} now?",
         "{w} collects {a} {t} on Monday and {b} more on Tuesday. How many {t} in all?",
+        "After {v} gave away {b} {t} to {w}, who had {a}, how many {t} are with {w}?",
+        "{b} {t} come to the {a} {t} that {w} has. How many is that?",
+        "On a shelf stand {a} {t}. {v} brings {b} more. How many {t} are on the shelf?",
+        "{w} kept {a} {t} and was given {b}. What number of {t} does {w} have?",
     ), (
         "{w} owns {a} {t} and gets {b} more. How many {t} does {w} own now?",
         "On the table are {a} {t}. {w} adds {b} more. How many {t} are on the table now?",
@@ -100,6 +104,10 @@ ONE_STEP = (
         "Of {a} {t}, {b} are broken. How many {t} are not broken?",
         "{w} has {a} {t}. {w} uses {b}. How many {t} remain?",
         "{w} drops {b} of {a} {t}. How many {t} does {w} have left?",
+        "{v} takes {b} of the {a} {t} from {w}. How many {t} does {w} keep?",
+        "A shop has {a} {t} and sells {b}. How many {t} are still there?",
+        "{w} took {a} {t} along, but {b} fell out. How many {t} arrived?",
+        "Out of {a} {t}, {w} eats {b}. What number of {t} is left?",
     ), (
         "{w} owns {a} {t} and gives {b} of them to {v}. How many {t} does {w} have left?",
         "From {a} {t}, {w} takes away {b}. How many {t} remain?",
@@ -111,6 +119,9 @@ ONE_STEP = (
         "{w} and {v} count {t}: {a} and {b}. How many is that together?",
         "In one box are {a} {t}, in another {b}. How many {t} are in both together?",
         "{w} made {a} {t}. {v} made {b}. How many {t} did they make altogether?",
+        "The {a} {t} of {w} and the {b} {t} of {v}: how many altogether?",
+        "{w} carries {a} {t}, {v} carries {b}. What do they carry in total?",
+        "Here lie {a} {t}, over there {b} {t}. What is the sum?",
     ), (
         "{w} brings {a} {t} and {v} brings {b} {t}. How many {t} are there together?",
         "There are {a} {t} at home and {b} {t} at school. How many {t} in total?",
@@ -121,6 +132,9 @@ ONE_STEP = (
         "{w} read {a} pages and {v} read {b}. How many more pages did {w} read?",
         "A box has {a} {t}, a bag has {b}. How many more {t} are in the box?",
         "{w} found {a} {t}, {v} found {b}. What is the difference?",
+        "{w} wrote {a} letters, {v} only {b}. By how many is {w} ahead?",
+        "{a} {t} are with {w} and {b} with {v}. How many more are with {w}?",
+        "{v} made {b} {t}, but {w} made {a}. How many more did {w} make?",
     ), (
         "{w} sold {a} {t} and {v} sold {b}. How many more {t} did {w} sell than {v}?",
         "There are {a} {t} here and {b} there. How many more {t} are here?",
@@ -130,6 +144,9 @@ ONE_STEP = (
         "{w} needs {a} {t} but has only {b}. How many {t} are missing?",
         "A ticket costs {a} dollars. {w} has {b} dollars. How much more does {w} need?",
         "{w} must pack {a} {t} and has packed {b}. How many are still missing?",
+        "For the show {w} needs {a} {t}. There are {b}. How many more must {w} find?",
+        "{w} would like to have {a} {t}, and {b} are there. How many must be bought?",
+        "A book has {a} pages and {w} is on page {b}. How many pages are missing?",
     ), (
         "{w} needs {a} {t} for a party and has {b} so far. How many more does {w} need?",
         "The goal is {a} {t}. {w} has {b}. How many {t} are missing?",
@@ -141,6 +158,9 @@ ONE_STEP = (
         "Each of {a} children gets {b} {t}. How many {t} are given out?",
         "{w} works {b} hours a day for {a} days. How many hours is that?",
         "{a} {h}, {b} {t} in each. How many {t} in all?",
+        "{w} owns {a} {h}, and each holds {b} {t}. What number of {t} is that?",
+        "With {b} {t} in each of the {a} {h}, how many {t} are there?",
+        "{w} reads {b} pages a day. How many pages is that in {a} days?",
     ), (
         "{w} has {a} {h}. In each there are {b} {t}. How many {t} does {w} have?",
         "If {a} {h} hold {b} {t} each, how many {t} are there in all?",
@@ -151,6 +171,9 @@ ONE_STEP = (
         "{a} {t} are divided equally among {b} people. How many {t} does each get?",
         "{b} friends share {a} dollars equally. How many dollars does each get?",
         "{w} cuts a rope of {a} meters into {b} equal parts. How long is each part?",
+        "{w} has {a} {t} for {b} {h}. How many {t} go into each, if all get as many?",
+        "Among {b} children {w} shares {a} {t} fairly. How many {t} has each child?",
+        "{a} {t} are packed into {b} equal {h}. How many are in each of the {h}?",
     ), (
         "{w} divides {a} {t} equally between {b} children. How many {t} does each child get?",
         "{a} {t} fit into {b} {h}, each with the same number. How many {t} are in each?",
@@ -161,6 +184,9 @@ ONE_STEP = (
         "{w} sells {a} {t} at {b} dollars each. How many dollars does {w} get?",
         "Each of the {t} costs {b} dollars, and {w} takes {a}. What is the total?",
         "{a} {t} at {b} dollars each cost how much?",
+        "{w} wants {a} {t}. Each costs {b} dollars. How many dollars does {w} need?",
+        "A shop sells {t} for {b} dollars each. What do {a} of them cost?",
+        "{w} takes {a} {t} and pays {b} dollars for each. How many dollars is that?",
     ), (
         "The price is {b} dollars each. {w} buys {a} {t}. How much does it cost?",
         "How much does {w} pay for {a} {t} at {b} dollars each?",
@@ -173,6 +199,11 @@ TWO_STEPS = (
         "{w} finds {a} {t} and then {b} more, but {c} are broken. How many are not broken?",
         "On a bus are {a} people. {b} get on and {c} get off. How many people are on the bus?",
         "{w} starts with {a} {t}, wins {b} and loses {c}. How many {t} now?",
+        "{v} adds {b} {t} to the {a} of {w}, and then {c} break. How many {t} does {w} have?",
+        "A shop has {a} {t}, gets {b} more and sells {c}. How many {t} are in the shop now?",
+        "In a box were {a} {t}. {w} put in {b} and later took out {c}. How many are in the box?",
+        "{w} had {a} {t}, was given {b} more by {v} and ate {c}. What number of {t} remains?",
+        "{a} {t} grow on a tree, then {b} more; {w} picks {c}. How many are still on the tree?",
     ), (
         "{w} has {a} {t} and gets {b} more. Then {w} sells {c}. How many {t} does {w} have left?",
         "{w} owns {a} {t}, finds {b} more and then gives {c} to {v}. How many are left?",
@@ -182,6 +213,10 @@ TWO_STEPS = (
         "{w} buys {a} {t} at {b} dollars each and pays with {c} dollars. How much change does {w} get?",
         "{w} had {c} dollars, then bought {a} {t}, {b} dollars each. How much is left?",
         "With {c} dollars {w} pays for {a} {t} of {b} dollars each. What change does {w} get?",
+        "{w} owns {c} dollars. After paying for {a} {t} of {b} dollars each, how many dollars remain?",
+        "At {b} dollars each {w} buys {a} {t} and gives the seller {c} dollars. How many dollars come back?",
+        "{v} gave {w} {c} dollars. {w} spends them on {a} {t} that cost {b} dollars each. How much money is left?",
+        "Each of the {t} costs {b} dollars. {w} has {c} dollars and takes {a}. What is left of the money?",
     ), (
         "{w} takes {c} dollars to the shop and buys {a} {t} at {b} dollars each. How many dollars are left?",
         "{a} {t} cost {b} dollars each. {w} pays with {c} dollars. How much change is that?",
@@ -191,6 +226,10 @@ TWO_STEPS = (
         "{w} fills {a} {h} with {b} {t} each and has {c} {t} over. How many {t} in all?",
         "{w} has {a} {h} of {b} {t} and finds {c} more. How many {t} now?",
         "{w} earns {b} dollars an hour for {a} hours and gets {c} dollars more. How many dollars in all?",
+        "{w} has {c} {t} and also {a} {h}, each with {b} {t}. What number of {t} does {w} have?",
+        "{a} {h} hold {b} {t} each. {v} brings {c} {t} more. How many {t} are there now?",
+        "With {b} {t} in each of {a} {h} and {c} {t} on the floor, how many {t} are there?",
+        "{w} packed {b} {t} into each of {a} {h}; {c} {t} did not fit. How many {t} were there?",
     ), (
         "In each of {a} {h} are {b} {t}. {w} adds {c} more {t}. How many {t} are there in all?",
         "{w} buys {a} {h} with {b} {t} each, and {v} gives {c} more. How many {t} is that?",
@@ -199,6 +238,10 @@ TWO_STEPS = (
         "There are {a} {h} with {b} {t} each. {w} takes away {c} {t}. How many are left?",
         "{w} has {a} {h} of {b} {t} and gives away {c} {t}. How many {t} are left?",
         "{w} packs {a} {h} of {b} {t}, but {c} {t} are broken. How many are not broken?",
+        "{a} {h} hold {b} {t} each. {v} eats {c} of the {t}. How many {t} are still there?",
+        "{w} buys {a} {h}, {b} {t} in each, and loses {c} {t} on the way. How many {t} arrive?",
+        "A shop has {a} {h} with {b} {t} each and sells {c} {t}. What number of {t} is left?",
+        "Each of {a} {h} has {b} {t}. Then {w} uses {c} {t}. How many {t} does {w} still have?",
     ), (
         "{w} has {a} {h} with {b} {t} in each and sells {c} {t}. How many {t} remain?",
         "Of {a} {h} with {b} {t} each, {c} {t} are lost. How many {t} are left?",
@@ -207,6 +250,10 @@ TWO_STEPS = (
         "{w} has {a} {t} and {v} has {b}. They share them all equally among {c} friends. How many {t} does each friend get?",
         "{w} puts {a} {t} and {b} {t} together and divides them into {c} equal parts. How many are in each?",
         "{a} and {b} {t} are divided equally among {c} people. How many does each get?",
+        "{v} adds {b} {t} to the {a} of {w}. All are put into {c} {h}, as many in each. How many are in each?",
+        "From {a} red and {b} blue {t} {w} makes {c} equal heaps. How many {t} are in a heap?",
+        "{w} found {a} {t} and later {b} more, and gives them to {c} children, each the same. What does each child get?",
+        "{c} people share the {a} {t} of {w} and the {b} {t} of {v}. How many {t} has each?",
     ), (
         "{w} brings {a} {t}, {v} brings {b}. {c} children share them equally. How many {t} does each child get?",
         "{w} has {a} {t}, gets {b} more and shares them all equally among {c} friends. How many does each get?",
@@ -220,10 +267,10 @@ def _story(family: str, kinds: Sequence[Kind]) -> Task:
         numbers = kind.draw(rng)
         sums = kind.sums(numbers)
         template, number_of = pick(rng, {"train": kind.train, "held": kind.held}, split)
-        one = some(rng, NAMES, split, made=0.05)
-        other = next(name for name in iter(lambda: some(rng, NAMES, split), "") if name != one)
+        one = some(rng, NAMES, split, made=0.15)
+        other = next(name for name in iter(lambda: some(rng, NAMES, split, made=0.15), "") if name != one)
         words = {
-            "w": one, "v": other, "t": some(rng, THINGS, split, made=0.08), "h": some(rng, CONTAINERS, split),
+            "w": one, "v": other, "t": some(rng, THINGS, split, made=0.15), "h": some(rng, CONTAINERS, split, made=0.15),
             "r": str(sums[-1].answer), **dict(zip("abc", map(str, numbers))),
         }  # fmt: skip
         name = f"{family}/{kind.name}/{number_of}"

@@ -14,14 +14,18 @@ from ossia.task import Split
 from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, some
 
 VERBS: Words = {
-    "train": ("get", "find", "check", "fetch", "look_up", "show", "query", "read", "ask"),
+    "train": (
+        "get", "find", "check", "fetch", "look_up", "show", "query", "read", "ask", "give", "tell", "search", "lookup", "see", "pull",
+        "compute", "list", "view", "describe", "report",
+    ),
     "held": ("retrieve", "load", "obtain", "request"),
 }
 TOPICS: Words = {
     "train": tuple(
         "weather time temperature forecast population humidity traffic price stock color weight age address email score "
         "rating status balance level news menu schedule grade height speed size area depth length cost salary income "
-        "phone birthday title rank team owner author mood plan route event job pulse".split()
+        "phone birthday title rank team owner author mood plan route event job pulse opening_hours tax_rate wind_speed air_quality "
+        "room_number sale_price exchange_rate water_level due_date last_login".split()
     ),
     "held": tuple("altitude rainfall currency width shoe_size deadline budget nationality discount inventory".split()),
 }
@@ -56,6 +60,9 @@ REQUESTS: Mapping[Split, tuple[str, ...]] = {
         "Find the {t} of {v}", "I want to know the {t} of {v}", "{t} of {v}", "Check the {t} in {v}", "How is the {t} in {v}",
         "Can you look up the {t} of {v}", "{v}: what is the {t}", "Show the {t} for {v}", "Please get me the {t} of {v}",
         "Which {t} does {v} have", "I need the {t} for {v}", "Do you have the {t} of {v}", "{t}, {v}", "Look up {v} and tell me the {t}",
+        "Can you find out the {t} of {v}", "Please look up the {t} in {v}", "I am looking for the {t} of {v}", "Would you check the {t} of {v}",
+        "For {v} I need the {t}", "In {v}, what's the {t}", "Hi! What is the {t} for {v}", "Say what the {t} of {v} is", "My question is about the {t} of {v}",
+        "Could I have the {t} of {v}", "Do you know the {t} in {v}", "Find out for me the {t} of {v}", "Hello, I want the {t} of {v}",
     ),
     "held": (
         "Could you find the {t} of {v}", "Please check the {t} for {v}", "Let me know the {t} of {v}", "Give me the {t} in {v}",
@@ -70,13 +77,17 @@ DESCRIPTIONS: Mapping[Split, tuple[str, ...]] = {
         "",
         "{t} for a given {k}",
         "Use this for the {t}.",
+        "This function finds the {t}.",
+        "{V} the {t} when a {k} is given.",
+        "Answers with the {t} of one {k}.",
+        "What the {t} is.",
     ),
     "held": ("Gives the {t} of a {k}.", "{V} the {t} for any {k}.", "Returns the {t}."),
 }
 EXTRAS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
-    "count": {"train": (", at most {v} {k}", ", {k} {v}", " with {k} {v}"), "held": (" and {k} {v}", ", {v} {k}")},
-    "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}"), "held": (", {v} {k}", " and {k} {v}")},
-    "flag": {"train": (", with {k}", " and the {k}", ", {k} too"), "held": (", also with {k}", " including {k}")},
+    "count": {"train": (", at most {v} {k}", ", {k} {v}", " with {k} {v}", " for {v} {k}", ". The {k}: {v}", ", and {v} as {k}"), "held": (" and {k} {v}", ", {v} {k}")},
+    "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}", " with {k} {v}", ". The {k} is {v}", ", as {v}"), "held": (", {v} {k}", " and {k} {v}")},
+    "flag": {"train": (", with {k}", " and the {k}", ", {k} too", ". I want the {k} as well", " together with {k}"), "held": (", also with {k}", " including {k}")},
 }
 
 
@@ -89,17 +100,18 @@ class Function:
     about: str
     request: str
     arguments: Mapping[str, Any]
+    template: int  # the request's place among REQUESTS
 
 
 def function(rng: random.Random, split: Split, topic: str, extras: int) -> Function:
     """A function that looks `topic` up, with one required parameter and up to `extras` optional ones."""
-    made = split == "train" and rng.random() < 0.25
     kind = rng.choices(("place", "thing", "person", "number", "day"), (4, 3, 3, 2, 1))[0]
-    key = made_up(rng) if made else some(rng, KEYS[kind], split)
+    key = _own(rng) if split == "train" and rng.random() < 0.4 else some(rng, KEYS[kind], split, made=0)
     value = _value(rng, kind, split)
-    verb = some(rng, VERBS, split)
+    verb = some(rng, VERBS, split, made=0.1)
     said_topic = topic.replace("_", " ")
-    request = rng.choice(REQUESTS[split]).format(t=said_topic, v=value)
+    template = rng.randrange(len(REQUESTS[split]))
+    request = REQUESTS[split][template].format(t=said_topic, v=value)
     properties: dict[str, Any] = {key: _property(rng, "integer" if kind == "number" else "string", key)}
     arguments: dict[str, Any] = {key: value}
     required = [key]
@@ -118,18 +130,23 @@ def function(rng: random.Random, split: Split, topic: str, extras: int) -> Funct
         V=verb.split("_")[0].capitalize(), t=said_topic, k=key.replace("_", " ")
     )
     spec = ToolSpec(_name(rng, verb, topic), described, schema)
-    return Function(spec, said_topic, str(value), request + rng.choice(("?", ".", "", "?")), arguments)
+    return Function(spec, said_topic, str(value), request + rng.choice(("?", ".", "", "?")), arguments, template)
 
 
 def topics(rng: random.Random, split: Split, count: int) -> list[str]:
     """Different topics of the split; in training some are words that nobody knows."""
     found = rng.sample(TOPICS[split], count)
     for place in range(count):
-        if split == "train" and rng.random() < 0.3:
-            while (word := made_up(rng, 2)) in found:  # now and then it is a topic of the list, or drawn twice
+        if split == "train" and rng.random() < 0.5:
+            while (word := _own(rng)) in found:  # now and then it is a topic of the list, or drawn twice
                 pass
             found[place] = word
     return found
+
+
+def _own(rng: random.Random) -> str:
+    """A made-up name of one word or two."""
+    return made_up(rng) if rng.random() < 0.7 else f"{made_up(rng, 1)}_{made_up(rng)}"
 
 
 def unrelated_tools(rng: random.Random, split: Split) -> tuple[ToolSpec, ...]:
@@ -157,7 +174,7 @@ def _property(rng: random.Random, kind: str, key: str) -> dict[str, Any]:
 
 def _extra(rng: random.Random, split: Split, kind: str) -> tuple[str, dict[str, Any], Any, str]:
     """An optional parameter: its name, schema, the value asked for, and the words that ask for it."""
-    key = some(rng, MORE_KEYS[kind], split)
+    key = some(rng, MORE_KEYS[kind], split, made=0.2)
     phrase = rng.choice(EXTRAS[kind][split])
     said = key.replace("_", " ")
     match kind:
@@ -167,7 +184,7 @@ def _extra(rng: random.Random, split: Split, kind: str) -> tuple[str, dict[str, 
         case "choice":
             values = list(rng.choice(ENUMS[split]))
             if split == "train" and rng.random() < 0.3:
-                values = [made_up(rng, 1), made_up(rng, 2)]
+                values = sorted({made_up(rng, rng.randint(1, 2)) for _ in range(rng.randint(2, 4))})
             value = rng.choice(values)
             return key, {"type": "string", "enum": values}, value, phrase.format(k=said, v=value)
     return key, {"type": "boolean"}, True, phrase.format(k=said)

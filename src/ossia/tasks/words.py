@@ -85,23 +85,49 @@ ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 
 
 def made_up(rng: random.Random, syllables: int = 2) -> str:
-    """A word that nobody knows, and that is on no list."""
+    """A word that nobody knows, and that is on no list: syllables, halves of known words, or any letters."""
     while True:
-        word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(ENDS)
-        if word not in HELD_LOWER:
+        match rng.choices(("syllables", "halves", "letters"), (12, 5 if syllables > 1 else 0, 3))[0]:
+            case "syllables":
+                word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(ENDS)
+            case "halves":
+                one, other = rng.choice(PLAIN["train"]), rng.choice(PLAIN["train"])
+                word = one[: rng.randint(2, 4)] + other[rng.randint(1, 3) :]
+            case _:
+                word = _letters(rng, syllables + rng.randint(2, 4))
+        if not {word, f"{word}s"} & HELD_LOWER:
             return word
 
 
-def some(rng: random.Random, words: Words, split: Split, made: float = 0.0) -> str:
+def _letters(rng: random.Random, count: int) -> str:
+    """Vowels and consonants in no order, some of them twice in a row."""
+    drawn = rng.choices("etaoinshrdlcumwfgypbvkjxqz", (12, 9, 8, 8, 7, 7, 6, 6, 6, 4, 4, 3, 3, *[2] * 8, *[1] * 5), k=count)
+    return "".join(letter * (2 if rng.random() < 0.12 else 1) for letter in drawn)
+
+
+def some(rng: random.Random, words: Words, split: Split, made: float = 0.3) -> str:
     """A word of the split's list; in training, with the chance `made`, a made-up one in its place."""
     if split == "train" and rng.random() < made:
-        word = made_up(rng, rng.randint(1, 3))
-        return word.capitalize() if words["train"][0][0].isupper() else word
+        return _like(rng, words)
     return rng.choice(words[split])
 
 
 def several(rng: random.Random, words: Words, split: Split, count: int) -> list[str]:
-    return rng.sample(words[split], count)
+    """Different words of the split's list; in training none, half or all of them are made-up ones."""
+    found = rng.sample(words[split], count)
+    rate = rng.choice((0.0, 0.0, 0.5, 1.0)) if split == "train" else 0.0
+    for place in range(count):
+        if rng.random() < rate:
+            while (word := _like(rng, words)) in found:
+                pass
+            found[place] = word
+    return found
+
+
+def _like(rng: random.Random, words: Words) -> str:
+    """A made-up word that begins as the list's do."""
+    word = made_up(rng, rng.randint(1, 3))
+    return word.capitalize() if words["train"][0][0].isupper() else word
 
 
 def joined(items: Sequence[str]) -> str:

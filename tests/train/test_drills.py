@@ -1,0 +1,74 @@
+"""Drills: every line's answer follows from what stands before it, and no held word is among them."""
+
+import json
+import random
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossia.tasks.words import HELD_LOWER
+from ossia.train.drills import KINDS, drill
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def line(kind: str, seed: int) -> tuple[str, str]:
+    """What is given, and the answer behind the colon."""
+    (make,) = (each for each, _ in KINDS if each.__name__ == kind)
+    told, _, answer = make(random.Random(seed)).rpartition(": ")
+    return told, answer
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=SEEDS)
+def test_a_drill_has_some_lines_with_answers_and_no_held_word(seed: int):
+    made = drill(random.Random(seed))
+    assert made == drill(random.Random(seed))
+    assert 3 <= len(made.split("\n")) <= 6
+    assert all(": " in each for each in made.split("\n"))
+    assert not set(re.findall(r"[a-z]+", made.lower())) & HELD_LOWER
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
+def test_words_are_alike_when_they_are_the_same(seed: int):
+    told, answer = line("_alike", seed)
+    one, other = told.split(" or ")
+    assert answer == ("the same" if one == other else "not the same")
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
+def test_what_is_looked_up_stands_behind_its_key(seed: int):
+    told, answer = line("_looked_up", seed)
+    pairs, asked = told.split("; ")
+    assert dict(pair.split(" ") for pair in pairs.split(", "))[asked] == answer
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
+def test_the_larger_or_smaller_number_is_named(seed: int):
+    told, answer = line("_compared", seed)
+    a, b = (int(found) for found in re.findall(r"\d+", told)[:2])
+    assert answer.rpartition(" ")[2] == str((max if "larger" in told else min)(a, b))
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
+def test_letters_are_in_order_and_a_row_fits_its_pairs(seed: int):
+    told, answer = line("_sorted", seed)
+    assert answer.split() == sorted(told.removeprefix("by the alphabet ").split())
+    told, answer = line("_chained", seed)
+    row = answer.split(" > ")
+    assert {f"{one} > {other}" for one, other in zip(row, row[1:], strict=False)} == set(told.split("; "))
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
+def test_json_says_what_the_words_say(seed: int):
+    (make,) = (each for each, _ in KINDS if each.__name__ == "_in_json")
+    text = make(random.Random(seed))
+    written = json.loads(text[text.index("{") : text.index("}") + 1])
+    for key, value in written.items():
+        assert f"{key} {value if isinstance(value, str) else json.dumps(value)}" in text
