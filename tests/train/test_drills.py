@@ -1,5 +1,6 @@
 """Drills: every line's answer follows from what stands before it, and no held word is among them."""
 
+import itertools
 import json
 import random
 import re
@@ -61,7 +62,7 @@ def test_letters_are_in_order_and_a_row_fits_its_pairs(seed: int):
     assert answer.split() == sorted(told.removeprefix("by the alphabet ").split())
     told, answer = line("_chained", seed)
     row = answer.split(" > ")
-    assert {f"{one} > {other}" for one, other in zip(row, row[1:], strict=False)} == set(told.split("; "))
+    assert {f"{one} > {other}" for one, other in itertools.pairwise(row)} == set(told.split("; "))
 
 
 @settings(max_examples=200, deadline=None)
