@@ -1,4 +1,4 @@
-"""Several processes that torchrun starts: pre-training and fine-tuning of a whole network have the losses of one process."""
+"""Several processes that torchrun starts: all stages of a whole network's training have the losses of one process."""
 
 import os
 import subprocess
@@ -11,8 +11,11 @@ from ossia.train.data import Batches
 from ossia.train.metrics import read_log
 from ossia.train.network import Network
 from ossia.train.processes import Processes
+from ossia.train.recipe import Reinforced
+from ossia.train.rl import Reinforcement
 from ossia.train.supervised import NextToken
-from tests.train.worlds import CONFIG, rounds, settings
+from tests.train.worlds import CONFIG, LETTERS, rounds, settings
+from tests.vocabularies import small
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -53,22 +56,45 @@ def started(count: int, recipe: Path, out: Path) -> "subprocess.CompletedProcess
     return subprocess.run(given, check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths)
 
 
-def losses(folder: Path) -> list[float]:
-    return [row["loss"] for stage in ("pretrain", "sft") for row in read_log(folder / stage / "log.jsonl")]
+def losses(folder: Path, *stages: str) -> list[float]:
+    return [row["loss"] for stage in stages for row in read_log(folder / stage / "log.jsonl")]
+
+
+REINFORCED = """
+[rl]
+steps = 2
+prompts = 4
+group = 3
+most_tokens = 16
+optimizer = {rate = 1e-2}
+efforts = ["low", "high"]
+tasks = ["tests.train.worlds:LETTERS"]
+"""
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path: Path):
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE + STAGE.replace("STAGE", "pretrain") + STAGE.replace("STAGE", "sft"))
+    recipe.write_text(RECIPE + STAGE.replace("STAGE", "pretrain") + STAGE.replace("STAGE", "sft") + REINFORCED)
     for count, name in ((1, "one"), (2, "two")):
         done = started(count, recipe, tmp_path / name)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("sft 4/4") == 1  # one speaks for all
-    one = losses(tmp_path / "one")
+    one, two = (losses(tmp_path / name, "pretrain", "sft") for name in ("one", "two"))
     assert len(one) == 8
-    assert losses(tmp_path / "two") == pytest.approx(one, abs=2e-4)
+    assert two == pytest.approx(one, abs=2e-4)
+    first, other = (read_log(tmp_path / name / "rl" / "log.jsonl") for name in ("one", "two"))
+    assert len(first) == len(other) == 2
+    assert first[0]["rows"] == other[0]["rows"] > 0
+    for name in ("reward", "right", "tokens", "right_low", "thinking_high", "loss", "norm", "ratio"):
+        assert other[0][name] == pytest.approx(first[0][name], abs=2e-3), name
     assert (tmp_path / "two" / "model" / "model.safetensors").exists()
+
+
+def test_prompts_that_cannot_be_shared_evenly_are_refused():
+    given = Reinforced(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=10)
+    with pytest.raises(ValueError, match=r"prompts = 10 cannot be shared evenly.*take a multiple of 6"):
+        Reinforcement(Network(CONFIG, 0), small(), [LETTERS], given, 1, Processes(0, 2))
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused():

@@ -6,6 +6,7 @@ It does not know what a task asks, states or logs.
 Rollouts are drawn at temperature 1, under the masks of inference, by an engine that holds the weights of this very step;
 the trainer computes with the same weights, rounded as they are stored. So their log-probabilities agree but for the order
 of sums; a batch of every step is looked at, in float32, and training stops where they do not.
+Under torchrun each process answers its share of a step's questions, and all make the same step.
 Sources: Shao et al., GRPO, arXiv:2402.03300; Yu et al., DAPO, arXiv:2503.14476 (loss by token, clip higher);
 Liu et al., Dr. GRPO, arXiv:2503.20783 (no division by the deviation).
 """
@@ -36,6 +37,7 @@ from ossia.train.graded import Example, Task
 from ossia.train.loop import Stepped
 from ossia.train.network import Network, NetworkTensors, RecordingOps, Rounding
 from ossia.train.optim import Optimizers, share_at
+from ossia.train.processes import Processes
 from ossia.train.recipe import Prices, Reinforced
 from ossia.train.sequences import NONE, Said, joined
 from ossia.train.supervised import means_of
@@ -100,11 +102,21 @@ def advantages(rewards: Several[float], by_deviation: bool) -> list[float]:
 
 
 class Reinforcement:
-    """A `Work`: sample groups, grade them, move towards what was better than its group."""
+    """A `Work`: sample groups, grade them, move towards what was better than its group.
+
+    Raises ValueError where a step's prompts cannot be shared out evenly among the processes.
+    """
 
     def __init__(
-        self, network: Network, tokenizer: Tokenizer, tasks: Several[Task], settings: Reinforced, seed: int
-    ) -> None:
+        self, network: Network, tokenizer: Tokenizer, tasks: Several[Task], settings: Reinforced, seed: int,
+        processes: Processes | None = None,
+    ) -> None:  # fmt: skip
+        self._processes = processes or Processes()
+        if (size := self._processes.size) > 1 and settings.prompts % (even := size * len(settings.efforts)):
+            raise ValueError(
+                f"prompts = {settings.prompts} cannot be shared evenly, in every effort, by {size} processes: "
+                f"take a multiple of {even}"
+            )
         self._network, self._tasks, self._settings, self._seed = network, tasks, settings, seed
         self._grammars = Grammars(tokenizer, network.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
@@ -115,14 +127,15 @@ class Reinforcement:
     def step(self, number: int, report: bool) -> Stepped:
         started = time.perf_counter()
         answers = self.answers(number)
-        figures = _figures(answers) | {"rollout_seconds": time.perf_counter() - started}
+        figures = self._of_all(_figures(answers, self._settings.efforts))
+        figures["rollout_seconds"] = time.perf_counter() - started
         lessons = [lesson for answer in answers for lesson in self._lessons(answer)]
         kept = [each for each in lessons if each.advantage]
         batches = [_Batch(group, self._network.device) for group in by_length(kept, self._settings.step_tokens)]
-        rows = sum(len(each.packed.batch.tokens_T) for each in batches)
-        if batches:
+        rows = int(self._processes.add(torch.tensor(sum(len(each.packed.batch.tokens_T) for each in batches))))
+        if rows:
             random.Random(f"{self._seed}/{number}/order").shuffle(batches)
-            if report:
+            if report and batches:
                 figures["gap_unrounded"] = self._gap(batches[0], "none")[0]
             figures |= self._learn(batches, number)
         return Stepped(rows, figures if report else {})
@@ -134,11 +147,15 @@ class Reinforcement:
         """Nothing: see `position`."""
 
     def answers(self, number: int) -> list[Answer]:
-        """This step's questions, each answered by a group and graded."""
+        """This process's of the step's questions, each answered by a group and graded."""
         questions = self._questions(number)
         settings = self._settings
         rng = random.Random(f"{self._seed}/{number}/sampling")
-        asks = [self._ask(question, rng.getrandbits(48)) for question in questions for _ in range(settings.group)]
+        seeds = [[rng.getrandbits(48) for _ in range(settings.group)] for _ in questions]
+        share = len(questions) // self._processes.size
+        own = slice(self._processes.rank * share, (self._processes.rank + 1) * share)
+        questions = questions[own]
+        asks = [self._ask(question, seed) for question, group in zip(questions, seeds[own]) for seed in group]
         rollouts = roll_out(self._engine(), self._grammars, asks, masks=True)
         answers: list[Answer] = []
         for i, question in enumerate(questions):
@@ -189,8 +206,8 @@ class Reinforcement:
 
     def _learn(self, batches: list["_Batch"], number: int) -> dict[str, float]:
         """One pass over the batches, in `updates` parts; all old log-probabilities are of the weights that sampled."""
-        settings, ratios = self._settings, list[Tensor]()
-        gap, most = self._gap(batches[0], "stored")
+        settings, ratios = self._settings, [torch.zeros(0)]
+        gap, most = self._gap(batches[0], "stored") if batches else (0.0, 0.0)
         if gap > settings.most_gap:
             raise GapError(
                 f"trainer and engine differ by {gap:.2g} in the mean log-probability of a sampled token, more than "
@@ -200,25 +217,33 @@ class Reinforcement:
             for batch in batches:
                 with torch.no_grad():
                     batch.old_R = self._policy(batch, self._recording(), "stored").masked_R
-        loss, figures, norm = 0.0, dict[str, float](), torch.zeros(())
-        parts = list(_parts(batches, settings.updates))
+        loss, figures, norm = torch.zeros(()), dict[str, float](), torch.zeros(())
+        parts = list(_parts(batches, min(settings.updates, self._processes.most(len(batches)))))
         for part in parts:
-            tokens = sum(len(each.packed.targets_R) for each in part)
+            tokens = int(self._processes.add(torch.tensor(sum(len(each.packed.targets_R) for each in part))))
             for batch in part:
                 recording = self._recording()
                 objective, ratio_R = self._objective(batch, recording)
                 share = len(batch.packed.targets_R) / tokens
                 (settings.balance * share * balance_loss(recording.routings) - objective / tokens).backward()
-                loss -= float(objective.detach()) / tokens / len(parts)
+                loss -= objective.detach().cpu() / tokens / len(parts)
                 ratios.append(ratio_R)
                 figures = router_figures(recording.routings)
+            self._processes.add_gradients(self._network.named().values())
             norm = self.optimizers.step(share_at(settings.schedule, number, self.steps))
         ratio = torch.cat(ratios)
-        clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float().mean()
+        clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float()
+        of_all = self._processes.add(torch.tensor([float(loss), len(ratio), float(ratio.sum()), float(clipped.sum())]))
+        total, count, ratio_sum, clipped_sum = of_all.tolist()
         return figures | {
-            "loss": loss, "norm": float(norm), "gap": gap, "gap_most": most, "ratio": float(ratio.mean()),
-            "clipped": float(clipped),
+            "loss": total, "norm": float(norm), "gap": gap, "gap_most": most, "ratio": ratio_sum / count,
+            "clipped": clipped_sum / count,
         }  # fmt: skip
+
+    def _of_all(self, figures: dict[str, float]) -> dict[str, float]:
+        """The means over all processes, which have answered as many questions each."""
+        summed = self._processes.add(torch.tensor(list(figures.values()), dtype=torch.float64)) / self._processes.size
+        return dict(zip(figures, summed.tolist()))
 
     def _recording(self) -> RecordingOps:
         return RecordingOps(str(self._network.device), self._means)
@@ -273,13 +298,12 @@ class _Batch:
 
 
 def _parts(batches: list[_Batch], count: int) -> Iterator[list[_Batch]]:
-    """As even as they go; fewer where there are not so many batches."""
-    count = min(count, len(batches))
+    """As even as they go; some are empty where there are not so many batches."""
     for i in range(count):
         yield batches[i * len(batches) // count : (i + 1) * len(batches) // count]
 
 
-def _figures(answers: Several[Answer]) -> dict[str, float]:
+def _figures(answers: Several[Answer], efforts: Several[Effort]) -> dict[str, float]:
     """Means over all answers; right, thinking and tokens by effort too."""
 
     def mean(values: Several[float]) -> float:
@@ -292,7 +316,7 @@ def _figures(answers: Several[Answer]) -> dict[str, float]:
         "cut": mean([float(each.rollout.finish == "length") for each in answers]),
         "tokens": mean([float(each.rollout.usage.output_tokens) for each in answers]),
     }
-    for effort in dict.fromkeys(each.effort for each in answers):
+    for effort in efforts:
         own = [each for each in answers if each.effort == effort]
         figures[f"right_{effort}"] = mean([each.score for each in own])
         figures[f"thinking_{effort}"] = mean([float(each.rollout.usage.reasoning_tokens) for each in own])

@@ -28,7 +28,7 @@ from ossia.train.loop import Loop, Work
 from ossia.train.network import Network, NetworkTensors
 from ossia.train.peft_format import read_adapter
 from ossia.train.plan import check_whole, free_bytes
-from ossia.train.processes import Processes, asked
+from ossia.train.processes import Processes
 from ossia.train.recipe import Adapted, Recipe, Reinforced, Supervised, Vocabulary, read_recipe
 from ossia.train.rl import Reinforcement
 from ossia.train.sequences import Conversation
@@ -49,8 +49,6 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
     keep_memory()
     if recipe.lora is not None:
         return _adapt(recipe, recipe.lora, recipe_path, out, skip_bad)
-    if recipe.rl is not None and asked() > 1:
-        raise ValueError("[rl] trains on one process: start this recipe without torchrun")
     processes = Processes.join(_device(recipe).type)
     try:
         return _stages(recipe, recipe_path, out, skip_bad, processes)
@@ -140,7 +138,7 @@ def _work(
     given: Supervised | Reinforced = getattr(recipe, name)
     if isinstance(given, Reinforced):
         tasks = [task for each in given.tasks for task in tasks_of(each)]
-        return Reinforcement(network, tokenizer, tasks, given, recipe.seed)
+        return Reinforcement(network, tokenizer, tasks, given, recipe.seed, processes)
     longest = min(given.longest, network.config.max_context)
     stream = open_stream(
         given.data, tokenizer, seed=recipe.seed, longest=longest, everything=name == "pretrain", skip_bad=skip_bad,
