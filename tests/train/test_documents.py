@@ -10,7 +10,7 @@ from ossia.train.documents import document
 
 def documents(seed: int, count: int) -> list[str]:
     rng = random.Random(seed)
-    return [document(rng) for _ in range(count)]
+    return [document(rng).text for _ in range(count)]
 
 
 def test_the_same_seed_gives_the_same_documents_and_another_gives_others():

@@ -12,14 +12,16 @@ from ossia.harmony.messages import Effort
 from ossia.task import Example
 from ossia.tasks.catalogue import drawn
 from ossia.train.dialogues import FREE
+from ossia.train.sequences import Taught
 
 EFFORT_WEIGHTS = (1, 3, 4)  # an answer without working teaches least
 
 
-def document(rng: random.Random) -> str:
-    """A training example of a family whose question says all that the answer needs."""
+def document(rng: random.Random) -> Taught:
+    """A training example of a family whose question says all that the answer needs; what follows the question is learnt."""
     task = drawn(rng, FREE)
     example: Example = task.make(rng, "train")
     effort: Effort = rng.choices(("low", "medium", "high"), EFFORT_WEIGHTS)[0]
     thought = example.thoughts[effort]
-    return "\n".join(part for part in (example.question, thought, example.reply[-1].text) if part)
+    worked = "".join(f"\n{part}" for part in (thought, example.reply[-1].text) if part)
+    return Taught(((example.question, False), (worked, True)))

@@ -13,14 +13,20 @@ from collections.abc import Callable
 
 from ossia.tasks.words import ANIMALS, NAMES, PLACES, PLAIN, THINGS, made_up
 from ossia.tasks.working import compare
+from ossia.train.sequences import Taught
 
+Line = tuple[str, str]  # what is given, and the answer
 KNOWN = (PLAIN, NAMES, PLACES, THINGS, ANIMALS)
 
 
-def drill(rng: random.Random) -> str:
-    """Three to six lines of one kind."""
+def drill(rng: random.Random) -> Taught:
+    """Three to six lines of one kind, of which the answers are learnt."""
     kind = rng.choices([each for each, _ in KINDS], [weight for _, weight in KINDS])[0]
-    return "\n".join(kind(rng) for _ in range(rng.randint(3, 6)))
+    pieces: list[tuple[str, bool]] = []
+    for _ in range(rng.randint(3, 6)):
+        given, answer = kind(rng)
+        pieces += [(f"{given}:", False), (f" {answer}\n", True)]
+    return Taught(pieces)
 
 
 def word(rng: random.Random) -> str:
@@ -39,30 +45,30 @@ def words(rng: random.Random, least: int, most: int) -> list[str]:
     return list({word(rng): None for _ in range(rng.randint(least, most) + 2)})[:most]
 
 
-def _again(rng: random.Random) -> str:
+def _again(rng: random.Random) -> Line:
     given = ", ".join(words(rng, 2, 5))
-    return f"again {given}: {given}"
+    return f"again {given}", given
 
 
-def _without(rng: random.Random) -> str:
+def _without(rng: random.Random) -> Line:
     given = words(rng, 3, 5)
     gone = rng.choice(given)
-    return f"{' '.join(given)} without {gone}: {' '.join(each for each in given if each != gone)}"
+    return f"{' '.join(given)} without {gone}", " ".join(each for each in given if each != gone)
 
 
-def _spelled(rng: random.Random) -> str:
+def _spelled(rng: random.Random) -> Line:
     chosen = word(rng).lower()
     match rng.randrange(4):
         case 0:
-            return f"letters of {chosen}: {' '.join(chosen)}"
+            return f"letters of {chosen}", " ".join(chosen)
         case 1:
-            return f"{chosen} numbered: {' '.join(f'{number}{letter}' for number, letter in enumerate(chosen, 1))}"
+            return f"{chosen} numbered", " ".join(f"{number}{letter}" for number, letter in enumerate(chosen, 1))
         case 2:
-            return f"{' '.join(chosen)} together: {chosen}"
-    return f"{chosen} backwards: {' '.join(chosen)}, {' '.join(reversed(chosen))}"
+            return f"{' '.join(chosen)} together", chosen
+    return f"{chosen} backwards", f"{' '.join(chosen)}, {' '.join(reversed(chosen))}"
 
 
-def _alike(rng: random.Random) -> str:
+def _alike(rng: random.Random) -> Line:
     """Two words, the same or not; unlike ones are often alike but for a letter."""
     one = word(rng)
     draw, other = rng.random(), word(rng)
@@ -71,65 +77,68 @@ def _alike(rng: random.Random) -> str:
     elif draw < 0.7:
         place = rng.randrange(len(one))
         other = one[:place] + rng.choice("aeioubdfgklmnprst") + one[place + 1 :]
-    return f"{one} or {other}: {'the same' if one == other else 'not the same'}"
+    return f"{one} or {other}", "the same" if one == other else "not the same"
 
 
-def _looked_up(rng: random.Random) -> str:
+def _looked_up(rng: random.Random) -> Line:
     keys = words(rng, 2, 5)
     values = [rng.choice((word(rng), str(rng.randint(0, 9999)))) for _ in keys]
     asked = rng.randrange(len(keys))
     told = ", ".join(f"{key} {value}" for key, value in zip(keys, values))
-    return f"{told}; {keys[asked]}: {values[asked]}"
+    return f"{told}; {keys[asked]}", values[asked]
 
 
-def _found(rng: random.Random) -> str:
+def _found(rng: random.Random) -> Line:
     """Which of several is the one that was named, and where."""
     given = words(rng, 3, 5)
     place = rng.randrange(len(given))
     numbered = ", ".join(f"{number} {each}" for number, each in enumerate(given, 1))
-    asked = (f"where is {given[place]}", place + 1) if rng.random() < 0.5 else (place + 1, given[place])
-    return f"{numbered}; {asked[0]}: {asked[1]}"
+    if rng.random() < 0.5:
+        return f"{numbered}; where is {given[place]}", str(place + 1)
+    return f"{numbered}; {place + 1}", given[place]
 
 
-def _in_json(rng: random.Random) -> str:
+def _in_json(rng: random.Random) -> Line:
     keys = words(rng, 1, 4)
     values = [rng.choice((word(rng), rng.randint(0, 999), True)) for _ in keys]
     said = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in zip(keys, values))
     written = json.dumps(dict(zip(keys, values)))
-    return f"{said} as json: {written}" if rng.random() < 0.6 else f"{written} in words: {said}"
+    return (f"{said} as json", written) if rng.random() < 0.6 else (f"{written} in words", said)
 
 
-def _taken_apart(rng: random.Random) -> str:
-    """Names of functions into words, and back."""
+def _taken_apart(rng: random.Random) -> Line:
+    """Names of functions into words."""
     parts = [made_up(rng, rng.randint(1, 2)) for _ in range(rng.randint(2, 3))]
     name = "_".join(parts) if rng.random() < 0.6 else parts[0] + "".join(part.capitalize() for part in parts[1:])
-    return f"{name} in words: {' '.join(parts)}; without the first: {' '.join(parts[1:])}"
+    return f"{name} in words", f"{' '.join(parts)}; without the first {' '.join(parts[1:])}"
 
 
-def _compared(rng: random.Random) -> str:
+def _compared(rng: random.Random) -> Line:
     a = rng.randrange(10 ** rng.randint(1, 5))
     b = rng.randrange(10 ** rng.randint(1, 5)) if rng.random() < 0.4 else max(0, a + rng.randint(-150, 150))
     kind = rng.choice(("larger", "smaller"))
     found = max(a, b) if kind == "larger" else min(a, b)
-    return f"{a} and {b}, {kind}: {compare(a, b)}; {found}" if rng.random() < 0.6 else f"{a} or {b}, {kind}: {found}"
+    if rng.random() < 0.6:
+        return f"{a} and {b}, {kind}", f"{compare(a, b)}; {found}"
+    return f"{a} or {b}, {kind}", str(found)
 
 
-def _sorted(rng: random.Random) -> str:
+def _sorted(rng: random.Random) -> Line:
     """Letters, or beginnings of words, by the alphabet."""
     given = list({"".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((1, 1, 2)))) for _ in range(rng.randint(2, 5))})
     rng.shuffle(given)
-    return f"by the alphabet {' '.join(given)}: {' '.join(sorted(given))}"
+    return f"by the alphabet {' '.join(given)}", " ".join(sorted(given))
 
 
-def _chained(rng: random.Random) -> str:
+def _chained(rng: random.Random) -> Line:
     """Pairs of neighbours in any order, put into one row."""
     row = words(rng, 3, 4)
     pairs = [f"{one} > {other}" for one, other in itertools.pairwise(row)]
     rng.shuffle(pairs)
-    return f"{'; '.join(pairs)}: {' > '.join(row)}"
+    return "; ".join(pairs), " > ".join(row)
 
 
-KINDS: tuple[tuple[Callable[[random.Random], str], float], ...] = (
+KINDS: tuple[tuple[Callable[[random.Random], Line], float], ...] = (
     (_again, 1), (_without, 1), (_spelled, 3), (_alike, 2), (_looked_up, 2), (_found, 1), (_in_json, 2), (_taken_apart, 1.5),
     (_compared, 2), (_sorted, 1), (_chained, 1.5),
 )  # fmt: skip

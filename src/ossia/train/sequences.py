@@ -25,6 +25,16 @@ class Conversation(NamedTuple):
     unlearnt: Collection[int] = ()
 
 
+class Taught(NamedTuple):
+    """Plain text in pieces, each with whether it is to be learnt; pieces meet where the vocabulary parts words."""
+
+    pieces: Several[tuple[str, bool]]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.pieces)
+
+
 class Sequence(NamedTuple):
     """Tokens of one context from its start, and for each row its target or NONE.
 
@@ -116,6 +126,17 @@ def of_text(tokenizer: Tokenizer, text: str, longest: int) -> list[Sequence]:
     tokens = [special["<|startoftext|>"], *tokenizer.encode(text), special["<|endoftext|>"]]
     pieces = (tokens[i : i + longest + 1] for i in range(0, len(tokens) - 1, longest))
     return [Sequence(piece[:-1], piece[1:]) for piece in pieces]
+
+
+def of_pieces(tokenizer: Tokenizer, taught: Taught) -> list[Sequence]:
+    """As `of_text`, in one sequence, with targets only where a piece is to be learnt, and at the end."""
+    tokens, learnt = [tokenizer.special["<|startoftext|>"]], [False]
+    for text, wanted in taught.pieces:
+        encoded = tokenizer.encode(text)
+        tokens += encoded
+        learnt += [wanted] * len(encoded)
+    following = [*tokens[1:], tokenizer.special["<|endoftext|>"]]
+    return [Sequence(tokens, [token if wanted else NONE for token, wanted in zip(following, [*learnt[1:], True])])]
 
 
 def all_targets(sequence: Sequence) -> Sequence:

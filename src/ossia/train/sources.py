@@ -19,7 +19,7 @@ from ossia.tokenizer import Tokenizer
 from ossia.train.chat_jsonl import read_line
 from ossia.train.graded import expert
 from ossia.train.recipe import Source
-from ossia.train.sequences import Conversation, Sequence, all_targets, of_text, sequences
+from ossia.train.sequences import Conversation, Sequence, Taught, all_targets, of_pieces, of_text, sequences
 
 MOST_BAD_SHOWN = 5
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
@@ -68,7 +68,7 @@ class Filed:
 
 
 class Encode:
-    """Whatever a source gives, as sequences: of a conversation, of bare messages, of a text."""
+    """Whatever a source gives, as sequences: of a conversation, of bare messages, of a text, of one learnt in parts."""
 
     def __init__(self, tokenizer: Tokenizer, longest: int, everything: bool) -> None:
         self.tokenizer, self.longest, self._everything = tokenizer, longest, everything
@@ -76,6 +76,8 @@ class Encode:
     def __call__(self, made: Any) -> list[Sequence]:
         if isinstance(made, str):
             return of_text(self.tokenizer, made, self.longest)
+        if isinstance(made, Taught):
+            return of_pieces(self.tokenizer, made)
         conversation = made if isinstance(made, Conversation) else Conversation(made)
         found = sequences(self.tokenizer, conversation)
         return [all_targets(each) for each in found] if self._everything else found
