@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from ossia.harmony.messages import Message, assistant, system, tool, user
 from ossia.harmony.render import render
-from ossia.train.sequences import NONE, Conversation, Sequence, Taught, all_targets, of_pieces, of_text, samplings, sequences
+from ossia.train.sequences import (
+    NONE,
+    Conversation,
+    Sequence,
+    Taught,
+    all_targets,
+    of_pieces,
+    of_text,
+    samplings,
+    sequences,
+)
 from tests.vocabularies import small
 
 
@@ -136,11 +146,11 @@ def test_text_is_learnt_whole_in_pieces(longest: int):
 
 
 def test_of_text_in_pieces_only_those_to_be_learnt_and_the_end_are_targets():
-    taught = Taught((("2 + 2:", False), (" 4\n", True), ("3:", False), (" three", True)))
+    taught = Taught((("2 + 2:", False), (" 4\n", True), ("3:", False), (" 7", True)))
     ((tokens, targets),) = of_pieces(small(), taught)
     ((whole, following),) = of_text(small(), taught.text, 100)
     assert tokens == whole
-    assert [target for target in targets if target != NONE] == [*small().encode(" 4\n"), *small().encode(" three"), following[-1]]
+    assert [target for target in targets if target != NONE] == [*small().encode(" 4\n"), *small().encode(" 7"), following[-1]]
     assert all(target in (NONE, token) for target, token in zip(targets, following, strict=True))
 
 
