@@ -143,11 +143,11 @@ def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: A
 def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN001, ANN201
     """Every row's queries and keys rotated in place, its keys and values written to the cache."""
     rows = qkv.shape[0]
+    together = min(16, max(1, rows // (4 * workers)))  # rows of one block share cache lines: best by one thread
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        t = take(counter)
-        while t < rows:
-            _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
-            t = take(counter)
-
-
+        first = take(counter) * together
+        while first < rows:
+            for t in range(first, min(first + together, rows)):
+                _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
+            first = take(counter) * together
