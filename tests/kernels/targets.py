@@ -93,6 +93,6 @@ def attended() -> np.ndarray:
 
 
 if __name__ == "__main__":
-    # attention has no instructions of its own on any target, and takes long to compile: AVX2 stands for all
+    # attention takes long to compile: AVX2 stands for all that widen pairs of bfloat16 instead of multiplying them
     more = {"attention": attended()} if TARGET.name == "avx2" else {}
     np.savez(sys.argv[1], target=np.array(TARGET.name), **computed(), **more)

@@ -144,7 +144,7 @@ def rounded(x: np.ndarray, kind: str) -> np.ndarray:
 
 
 def attention_by_hand(qkv: np.ndarray, sinks_H: np.ndarray, shape: AttentionShape, kind: str) -> np.ndarray:
-    """One sequence from position 0, in float64 but for what the cache keeps."""
+    """One sequence of at most 128 from position 0, in float64 but for what is rounded: bfloat16 meets its own kind."""
     rows, heads, groups, d = len(qkv), shape.heads, shape.kv_heads, shape.head_dim
     each = qkv.reshape(rows, heads + 2 * groups, d)
     inverse, concentration = frequencies(shape.rope, d)
@@ -156,19 +156,38 @@ def attention_by_hand(qkv: np.ndarray, sinks_H: np.ndarray, shape: AttentionShap
     out = np.zeros((rows, heads, d))
     for t, h in itertools.product(range(rows), range(heads)):
         seen, g = slice(max(0, t - shape.window + 1) if shape.window else 0, t + 1), h // (heads // groups)
-        scores = keys[seen, g] @ turned[t, h].astype(np.float64) / np.sqrt(d)
+        query = turned[t, h] * np.float32(1 / np.sqrt(d))
+        scores = keys[seen, g] @ (rounded(query, kind) if kind == "bf16" else query.astype(np.float64))
         weights = np.exp(np.append(scores, sinks_H[h]) - max(scores.max(), sinks_H[h]))
+        if kind == "bf16":
+            weights[:-1] = rounded(weights[:-1].astype(np.float32), kind)
         out[t, h] = (weights / weights.sum())[:-1] @ values[seen, g]
     return out.reshape(rows, heads * d)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
 @pytest.mark.parametrize("window", [0, 8])
-def test_attention_rounds_keys_and_values_and_nothing_else(kind: Any, window: int):
+def test_attention_rounds_what_its_cache_asks_for_and_nothing_else(kind: Any, window: int):
+    """Keys and values; beside bfloat16 queries and weights too, where a number near a tie may fall to the other side."""
     n, shape = Numbers(), AttentionShape(4, 2, 32, window, ROPE)
     qkv, sinks, backend = n.f32(40, 8 * 32, scale=1.0), n.f32(4), ops("cpu", kv=kind)
     found = backend.attend(qkv.copy(), backend.attention(shape, sinks), None, fresh_batch((40,)))
-    np.testing.assert_allclose(found, attention_by_hand(qkv, sinks, shape, kind), rtol=0, atol=2e-5)
+    off = np.abs(found - attention_by_hand(qkv, sinks, shape, kind))
+    ties = 0.02 if kind == "bf16" else 0.0
+    assert np.quantile(off, 1 - ties) < 2e-5
+    assert off.max() < (5e-3 if ties else 2e-5)
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("bf16", 8e-3), ("int8", 2e-2), ("f32", 1e-6)])
+def test_attention_stays_near_float32(kind: Any, bound: float):
+    """The root mean square error over that of the truth, with scores of some 4 and lanes four times as large as others."""
+    case = Case(hidden=64, heads=8, kv_heads=1, head_dim=64, window=0, experts=1, width=32, k=1, lengths=(300,))
+    n, batch = Numbers(), fresh_batch(case.lengths)
+    qkv, sinks, backend = n.f32(300, 10 * 64, scale=1.0), n.f32(8), ops("cpu", kv=kind)
+    qkv.reshape(300, 10, 64)[:, :9, :4] *= 4
+    attend = lambda o: np.array(o.host(o.attend(o.vector(qkv.copy()), o.attention(case.shape, sinks), None, batch)))  # noqa: E731
+    found, truth = attend(backend), attend(REFERENCE)
+    assert np.sqrt(np.square(found - truth).mean() / np.square(truth).mean()) < bound
 
 
 @pytest.mark.parametrize("shape", [(7, 64, 33), (1, 96, 32), (13, 40, 100), (5, 20, 7)], ids=str)

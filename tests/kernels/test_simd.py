@@ -96,6 +96,12 @@ def test_the_target_of_a_machine(arch: str, features: set[str], name: str):
     assert target_of(arch, frozenset(features)).name == name
 
 
+def test_pairs_of_bfloat16_are_multiplied_where_the_machine_can():
+    assert target_of("x86_64", frozenset(AVX512 | {"avx512bf16"})).pairs
+    assert not target_of("x86_64", frozenset(AVX512)).pairs
+    assert not target_of("x86_64", frozenset({"avx2", "fma", "avx512bf16"})).pairs
+
+
 def test_codes_fit_a_byte_of_their_sign():
     for unsigned in (True, False):
         target = Target("any", unsigned, True)
