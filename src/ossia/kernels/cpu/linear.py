@@ -13,7 +13,7 @@ from numba import prange
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.norm import norm_row, rms_norm
-from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS
+from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT8
 from ossia.kernels.cpu.tiles import (
     RECORD_WORDS,
     add_row,
@@ -103,8 +103,18 @@ def _add_tile(out, at, size, terms, bias_R, column, y_TR, y, row):  # noqa: ANN0
 
 
 @kernel
+def _ask_share(data, start, size, t, rows, count):  # noqa: ANN001, ANN202
+    """Ask for so many rows' share of `size` bytes: by the last of `count` rows, all of them."""
+    for line in range(t * size // count // 64, (t + rows) * size // count // 64):
+        ask_line(data, start + 64 * line)
+
+
+@kernel
 def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
-    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
+    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last.
+
+    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
+    """
     count, columns, y = last - first, y_TR.shape[1], y_TR.reshape(-1)
     out = np.zeros(count * terms * 32, np.float32)
     part = part_of(kind, blocks, count * terms)
@@ -117,9 +127,8 @@ def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, 
             if is_last:
                 for row in range(first + t, first + t + rows):
                     ask_row(y, row * columns + column)
-            if count > FEW_ROWS:
-                for place in range(after + t * size // count // 64 * 64, after + (t + rows) * size // count // 64 * 64, 64):
-                    ask_line(data, place)
+            if kind == INT8 and count > FEW_ROWS:
+                _ask_share(data, after, size, t, rows, count)
                 tile_again(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
             else:
                 tile(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)

@@ -40,18 +40,20 @@ def _places(kind: int, group: int) -> tuple[int, int]:
     return (8 * group, 8 * group + 4) if kind == INT8 else (4 * group, 4 * group + 16)
 
 
-def _ask(e: Emit, payload: Any, kind: int, count: int) -> None:
-    """Ask for the lines of a block that comes later.
+def _ask(e: Emit, payload: Any, kind: int, count: int, group: int) -> None:
+    """Ask for the lines of a block that comes later: at its first group, or a share at every other.
 
     int8 is read too fast to ask the first cache for far lines, so it asks the second before; but where one record passes,
     asking twice takes too long.
     """
-    near, far = ((4096, 0) if count <= 2 else (6336, 16896)) if kind == INT8 else (8192, 0)
-    lines = range(0, BLOCK_BYTES[kind], 64)
-    for line in lines:
-        e.prefetch(e.at(payload, near + line))
-    for line in lines if far else ():
-        e.prefetch(e.at(payload, far + line), near=False)
+    lines = -(-BLOCK_BYTES[kind] // 64)
+    near, far, shares = ((5120, 0, 4) if count <= 2 else (6336, 16896, 1)) if kind == INT8 else (8192, 0, 1)
+    share, rest = divmod(group * shares, INPUTS[kind] // 8)
+    mine = range(share * lines // shares, (share + 1) * lines // shares) if rest == 0 else ()
+    for line in mine:
+        e.prefetch(e.at(payload, near + 64 * line))
+    for line in mine if far else ():
+        e.prefetch(e.at(payload, far + 64 * line), near=False)
 
 
 def _scales(e: Emit, kind: int, place: Any) -> Any:
@@ -101,13 +103,13 @@ def _emit_tile(count: int, kind: int, asks: bool) -> Any:
         before = [e.load(e.at(sums, 64 * place), FLOATS) for place in range(2 * count)]
         with e.loop(taken, before) as loop:
             payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
-            if asks:
-                _ask(e, payload, kind, count)
             scale = e.at(payload, PAYLOAD[kind])
             record = [e.at(each, b.mul(loop.index, e.whole(record_bytes))) for each in starts]
             first_sums = [e.broadcast(e.at(each, inputs + 4), WORDS) for each in record]
             chains = [_Chains(e, each, _CHAINS.get(count, 1)) for each in first_sums for _ in "ab"]
             for group in range(inputs // 8):
+                if asks:
+                    _ask(e, payload, kind, count, group)
                 halves = [_codes(e, kind, payload, half, group) for half in range(2)]
                 for which, place in enumerate(_places(kind, group)):
                     for t in range(count):
@@ -261,7 +263,7 @@ def _emit_round(inputs: int) -> Any:
         shorts = [b.trunc(part, ir.VectorType(I8, LANES)) for part in codes]
         if inputs == 32:
             order = ir.Constant(ir.VectorType(I32, 32), [*range(0, 32, 2), *range(1, 32, 2)])
-            e.store(b.shuffle_vector(*shorts, order), target)
+            e.store(b.shuffle_vector(shorts[0], shorts[1], order), target)
         else:
             for i, part in enumerate(shorts):
                 e.store(part, e.at(target, LANES * i))
