@@ -235,7 +235,7 @@ def test_random_weights_take_a_shape(tmp_path: Path):
 def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
     seen = []
     load_subject(Choice(model=str(tiny_checkpoint(tmp_path, layout="bf16"))), lambda *given: seen.append(given[1]))
-    assert seen == [Formats(8.5, 16.0)]
+    assert seen == [Formats(8.25, 16.0)]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def computed() -> dict[str, np.ndarray]:
     out = {"exp": exp(EXPONENTS)}
     for width in (NARROW, WIDE):
         for name, panels in weights(width).items():
-            records = to_records(activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
+            records = to_records(panels.kind, activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
             y = np.zeros((8, 32), np.float32)
             _pairs(panels.kind, panels, records, y)
             out[f"{name} {width}"] = y

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossia.kernels import AttentionShape, Batch, cpu, ops
+from ossia.kernels.cpu.panels import INT8
 from ossia.kernels.rope import frequencies
-from ossia.quant import from_bf16, quantize_int8, to_bf16, unpack_int8
+from ossia.quant import from_bf16, to_bf16
+from tests.kernels import exactly
 from tests.kernels.cases import CASES, ROPE, Case, Numbers, fresh_batch
-from tests.kernels.exactly import blocks_of, int8_weights
 
 CPU, REFERENCE = ops("cpu", dense="bf16", kv="f32"), ops("reference")
 BOTH = (CPU, REFERENCE)
@@ -190,13 +191,12 @@ def test_attention_stays_near_float32(kind: Any, bound: float):
     assert np.sqrt(np.square(found - truth).mean() / np.square(truth).mean()) < bound
 
 
-@pytest.mark.parametrize("shape", [(7, 64, 33), (1, 96, 32), (13, 40, 100), (5, 20, 7)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 64, 33), (1, 96, 32), (13, 40, 100), (5, 20, 7), (40, 1200, 64)], ids=str)
 def test_an_int8_linear_rounds_weights_and_activations_and_nothing_else(shape: tuple[int, int, int]):
     rows, width, features = shape
     n, backend = Numbers(), ops("cpu", dense="int8")
     x, weight, bias, residual = n.f32(rows, width), n.bf16(features, width), n.f32(features), n.f32(rows, features)
-    seen = unpack_int8(quantize_int8(blocks_of(x))).astype(np.float64)
-    kept = int8_weights(from_bf16(weight))
+    seen, kept = exactly.rounded(x, INT8), exactly.int8_weights(from_bf16(weight))
     truth = residual + bias + seen @ kept.T
     found = backend.linear_add(x.copy(), backend.linear(weight, bias), residual.copy())
     np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * (np.abs(seen) @ np.abs(kept.T)).max())

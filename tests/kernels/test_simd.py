@@ -11,8 +11,7 @@ from llvmlite import binding, ir
 
 from ossia.kernels.cpu.panels import BIAS, E2M1_CODES, INT4_CODES
 from ossia.kernels.cpu.simd import BYTES, POINTER, TARGET, WORDS, Emit, Target, target_of
-from ossia.quant import quantize_int8, unpack_int8
-from tests.kernels.exactly import read_back
+from tests.kernels.exactly import read_back, rounded
 from tests.kernels.targets import EXPONENTS, NARROW, WIDE, activations, attended, computed, exp, weights
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +54,8 @@ def test_every_target_computes_the_same(name: str, ours: dict[str, np.ndarray], 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("kind", ["int8", "int4", "mxfp4"])
 def test_this_target_sums_exactly(kind: str, width: int, ours: dict[str, np.ndarray]):
-    kept = read_back(weights(width)[kind]).astype(np.float64)
-    seen = unpack_int8(quantize_int8(activations(width))).astype(np.float64)
+    panels = weights(width)[kind]
+    kept, seen = read_back(panels).astype(np.float64), rounded(activations(width), panels.kind)
     size = (np.abs(seen) @ np.abs(kept.T)).max()
     np.testing.assert_allclose(ours[f"{kind} {width}"], seen @ kept.T, rtol=0, atol=2e-6 * size)
 

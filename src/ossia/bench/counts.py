@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ossia.kernels import AttentionShape, Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
 
-BITS: dict[Dense, float] = {"int8": 8.5, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 32 weights
+BITS: dict[Dense, float] = {"int8": 8.25, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 64 or 32 weights
 MXFP4_BITS = 4.25  # an eight-bit scale to 32 weights
 
 
