@@ -28,7 +28,7 @@ from ossia.kernels.cpu.tiles import (
 )
 
 FEW_ROWS = 16  # of a decode step
-PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
+PORTION = 96  # rows whose records (346 kB at a width of 2880, 311 for int8) stay in a core's second cache
 GROUP = 4  # panels of a task when rows are many
 
 
@@ -118,17 +118,16 @@ def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, 
     count, columns, y = last - first, y_TR.shape[1], y_TR.reshape(-1)
     out = np.zeros(count * terms * 32, np.float32)
     part = part_of(kind, blocks, count * terms)
-    size = part * BLOCK_BYTES[kind]
     for skip in range(0, blocks, part):
         taken, is_last, t = min(part, blocks - skip), skip + part >= blocks, 0
-        after = start + skip * BLOCK_BYTES[kind] + size
+        after = start + (skip + taken) * BLOCK_BYTES[kind]
         while t < count:
             rows, at = tile_size(kind, count - t, terms), t * terms * 32
             if is_last:
                 for row in range(first + t, first + t + rows):
                     ask_row(y, row * columns + column)
             if kind == INT8 and count > FEW_ROWS:
-                _ask_share(data, after, size, t, rows, count)
+                _ask_share(data, after, part * BLOCK_BYTES[kind], t, rows, count)
                 tile_again(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
             else:
                 tile(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)

@@ -43,8 +43,8 @@ def _places(kind: int, group: int) -> tuple[int, int]:
 def _ask(e: Emit, payload: Any, kind: int, count: int, group: int) -> None:
     """Ask for the lines of a block that comes later: at its first group, or a share at every other.
 
-    int8 is read too fast to ask the first cache for far lines, so it asks the second before; but where one record passes,
-    asking twice takes too long.
+    int8 is read too fast to ask the first cache for far lines, so it asks the second before; but where one or two
+    records pass, asking twice takes too long.
     """
     lines = -(-BLOCK_BYTES[kind] // 64)
     near, far, shares = ((5120, 0, 4) if count <= 2 else (6336, 16896, 1)) if kind == INT8 else (8192, 0, 1)
@@ -323,7 +323,7 @@ def records_of(rows_N, terms):  # noqa: ANN001, ANN201
 
 @kernel
 def tile_size(kind, left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
-    """How many of the rows left the next tile takes: with int8 no one or two records beside others, as they ask for less."""
+    """How many of the rows left the next tile takes. With int8, 4 rather than 6 where that avoids a last one or two."""
     if terms > 1:
         return 2 if kind == INT8 and terms == 2 and left == 4 else min(left, MOST // terms)
     if kind == INT8 and (left == 7 or left == 8 or left == 11):
