@@ -1,4 +1,4 @@
-"""Number formats of the weights: bfloat16 as bits, MXFP4 (OCP MX v1.0), int8 in blocks of 32.
+"""Number formats of the weights: bfloat16 as bits, MXFP4 (OCP MX v1.0).
 
 In: NumPy arrays. Out: NumPy arrays, whole or written into one given; work space stays at a few MB whatever the size.
 It does not know tensors' names, files or kernels.
@@ -31,13 +31,6 @@ class Mxfp4(NamedTuple):
 
     blocks: NDArray[np.uint8]
     scales: NDArray[np.uint8]
-
-
-class Int8(NamedTuple):
-    """A tensor [..., K] in int8: values int8 [..., K], scales float32 [..., K/32]."""
-
-    values: NDArray[np.int8]
-    scales: NDArray[np.float32]
 
 
 def unpack_mxfp4(packed: Mxfp4, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -106,27 +99,6 @@ def as_mxfp4(dense: NDArray[Any]) -> Mxfp4 | None:
                 return None
             packed.blocks[matrix, first:last], packed.scales[matrix, first:last] = part
     return packed
-
-
-def quantize_int8(x: NDArray[np.float32]) -> Int8:
-    """float32 [..., K] in blocks of 32 with scale = amax / 127, nearest value, ties to even."""
-    blocks = _in_blocks(x)
-    packed = Int8(np.empty(blocks.shape, np.int8), np.empty(len(blocks), np.float32))
-    for span in _spans(len(blocks)):
-        scales = _finite_amax(np.abs(blocks[span])) / np.float32(127)
-        divisors = np.where(scales > 0, scales, np.float32(1))[:, None]
-        # the scale of a subnormal maximum is inexact, so the quotient may pass 127
-        packed.values[span] = np.rint(blocks[span] / divisors).clip(-127, 127)
-        packed.scales[span] = scales
-    return Int8(packed.values.reshape(x.shape), packed.scales.reshape(*x.shape[:-1], -1))
-
-
-def unpack_int8(packed: Int8) -> NDArray[np.float32]:
-    """float32 [..., K]."""
-    shape = packed.values.shape
-    out = packed.values.astype(np.float32).reshape(*packed.scales.shape, QBLOCK)
-    out *= packed.scales[..., None]
-    return out.reshape(shape)
 
 
 def to_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:

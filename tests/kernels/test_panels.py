@@ -55,7 +55,7 @@ def test_mxfp4_weights_too_small_to_matter_are_zeros():
     assert np.array_equal(read_back(pack_mxfp4(weight, False))[:4], truth[0])
 
 
-SHAPES = [(1, 32), (32, 64), (33, 40), (100, 7)]
+SHAPES = [(1, 32), (32, 64), (33, 40), (100, 7), (40, 160)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -66,7 +66,7 @@ def test_int8_is_the_nearest_code_under_a_scale_no_code_passes(shape: tuple[int,
     found = read_back(pack_dense(given, INT8))
     assert np.array_equal(found[: shape[0]], int8_weights(weight).astype(np.float32))
     assert not found[shape[0] :].any()
-    blocks = blocks_of(weight).reshape(shape[0], -1, 32)
+    blocks = blocks_of(weight, INT8)
     half_a_step = np.abs(blocks).max(-1, keepdims=True) / 127 * (1 + 2**-7) / 2
     error = np.abs(found[: shape[0]].reshape(blocks.shape) - blocks)
     assert (error <= half_a_step * (1 + 1e-5)).all()
@@ -77,7 +77,7 @@ def test_int4_stays_within_its_bounds(shape: tuple[int, int]):
     """Levels lie at most 26 / 125 of the largest apart; its scale, at most 6 % and a rounding off."""
     weight = Numbers().f32(*shape)
     found = read_back(pack_dense(weight, INT4))[: shape[0]]
-    blocks = blocks_of(weight).reshape(shape[0], -1, 32)
+    blocks = blocks_of(weight, INT4)
     error = np.abs(found.reshape(blocks.shape) - blocks) / np.abs(blocks).max(-1, keepdims=True)
     assert error.max() < 0.13
 

@@ -11,8 +11,7 @@ from llvmlite import binding, ir
 
 from ossia.kernels.cpu.panels import BIAS, E2M1_CODES, INT4_CODES
 from ossia.kernels.cpu.simd import BYTES, POINTER, TARGET, WORDS, Emit, Target, target_of
-from ossia.quant import quantize_int8, unpack_int8
-from tests.kernels.exactly import read_back
+from tests.kernels.exactly import read_back, rounded
 from tests.kernels.targets import EXPONENTS, NARROW, WIDE, activations, attended, computed, exp, weights
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +54,8 @@ def test_every_target_computes_the_same(name: str, ours: dict[str, np.ndarray], 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize("kind", ["int8", "int4", "mxfp4"])
 def test_this_target_sums_exactly(kind: str, width: int, ours: dict[str, np.ndarray]):
-    kept = read_back(weights(width)[kind]).astype(np.float64)
-    seen = unpack_int8(quantize_int8(activations(width))).astype(np.float64)
+    panels = weights(width)[kind]
+    kept, seen = read_back(panels).astype(np.float64), rounded(activations(width), panels.kind)
     size = (np.abs(seen) @ np.abs(kept.T)).max()
     np.testing.assert_allclose(ours[f"{kind} {width}"], seen @ kept.T, rtol=0, atol=2e-6 * size)
 
@@ -68,9 +67,17 @@ def test_exp_is_within_two_units_in_the_last_place():
     assert (np.abs(exp(EXPONENTS)[inside] - truth) <= 2 * unit).all()
 
 
-def test_exp_is_exact_where_softmax_relies_on_it():
+def test_the_short_exp_is_within_four_millionths():
+    inside = EXPONENTS[(EXPONENTS >= -87) & (EXPONENTS <= 0)]
+    inside = np.resize(inside, -(-inside.size // 16) * 16)
+    truth = np.exp(inside.astype(np.float64))
+    assert (np.abs(exp(inside, "exp_short") - truth) <= 4e-6 * truth).all()
+
+
+@pytest.mark.parametrize("name", ["exp", "exp_short"])
+def test_exp_is_exact_where_softmax_relies_on_it(name: str):
     x = np.resize(np.array([0, -0.0, -np.inf, -1e30, -87.5], np.float32), 16)
-    assert np.array_equal(exp(x), np.resize(np.array([1, 1, 0, 0, 0], np.float32), 16))
+    assert np.array_equal(exp(x, name), np.resize(np.array([1, 1, 0, 0, 0], np.float32), 16))
 
 
 AVX512 = {"avx512f", "avx512bw", "avx512vnni", "avx2", "fma", "avxvnni"}
@@ -94,6 +101,12 @@ AVX512 = {"avx512f", "avx512bw", "avx512vnni", "avx2", "fma", "avxvnni"}
 )
 def test_the_target_of_a_machine(arch: str, features: set[str], name: str):
     assert target_of(arch, frozenset(features)).name == name
+
+
+def test_pairs_of_bfloat16_are_multiplied_where_the_machine_can():
+    assert target_of("x86_64", frozenset(AVX512 | {"avx512bf16"})).pairs
+    assert not target_of("x86_64", frozenset(AVX512)).pairs
+    assert not target_of("x86_64", frozenset({"avx2", "fma", "avx512bf16"})).pairs
 
 
 def test_codes_fit_a_byte_of_their_sign():

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from ossia.kernels import AttentionShape, Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
 
-BITS: dict[Dense, float] = {"int8": 8.5, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 32 weights
+BITS: dict[Dense, float] = {"int8": 8.25, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 64 or 32 weights
+TRITON_INT8_BITS = 8.5  # to 32
 MXFP4_BITS = 4.25  # an eight-bit scale to 32 weights
 
 
@@ -41,7 +42,8 @@ def formats_of(backend: Backend, dense: Dense = "int8", kv: KeyValues = "bf16", 
     """What a backend holds: the reference unpacks all to float32; experts that came as bfloat16 stay so."""
     if backend == "reference":
         return Formats(32.0, 32.0, kv)
-    return Formats(BITS[dense], MXFP4_BITS if mxfp4 else 16.0, kv)
+    bits = TRITON_INT8_BITS if (backend, dense) == ("triton", "int8") else BITS[dense]
+    return Formats(bits, MXFP4_BITS if mxfp4 else 16.0, kv)
 
 
 def matrices(c: ModelConfig) -> Matrices:

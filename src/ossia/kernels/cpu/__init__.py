@@ -3,8 +3,9 @@
 In: host tensors, memory-mapped or not, and a `Batch`. Out: float32 NumPy arrays.
 It does not know layers or files.
 
-MXFP4 experts keep their bits, repacked; attention and unembedding weights become int8 (or int4) in blocks of 32, or stay
-bfloat16; activations are rounded to int8 in blocks of 32 where they meet packed weights, and are float32 elsewhere.
+MXFP4 experts keep their bits, repacked; attention and unembedding weights become int8 in blocks of 64 (or int4 in blocks of
+32), or stay bfloat16; activations are rounded to int8, in blocks of as many, where they meet packed weights, queries and
+attention's weights to bfloat16 where they meet a bfloat16 cache, and are float32 elsewhere.
 """
 
 from typing import Any, NamedTuple

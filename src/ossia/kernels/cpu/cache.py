@@ -5,6 +5,8 @@ It does not know who attends to what.
 
 A block holds 16 tokens of G heads. For each head, keys come by lane: d rows of 16 tokens, so that a vector is one lane
 of 16 keys; then values by token, each padded to whole vectors of 16; then, for int8, 16 scales of keys and 16 of values.
+In bfloat16 two numbers make a word, as dot products of pairs take them: two lanes of a key, [d/2][16 tokens][2], and
+a lane of two tokens' values, [8][padded d][2].
 """
 
 from typing import NamedTuple
@@ -106,9 +108,12 @@ def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa:
         start = (block * groups + g) * size
         k, v = first_key + g * d, first_key + (groups + g) * d
         if kind == BF16:
-            for i in range(d):
-                _keep(data, start + 2 * (16 * i + offset), bf16_bits(row[k + i]))
-                _keep(data, start + 2 * (16 * d + offset * wide + i), bf16_bits(row[v + i]))
+            to_key, to_value = start + 4 * offset, start + 32 * d + 4 * (offset // 2) * wide + 2 * (offset % 2)
+            for i in range(d // 2):
+                low, high = np.uint32(bf16_bits(row[k + 2 * i])), np.uint32(bf16_bits(row[k + 2 * i + 1]))
+                _keep(data, to_key + 64 * i, np.uint32(low | high << np.uint32(16)))  # a shift makes 64 bits
+            for i in range(d):  # two bytes at a time: the other token of a word may be another thread's
+                _keep(data, to_value + 4 * i, bf16_bits(row[v + i]))
         elif kind == F32:
             for i in range(d):
                 _keep(data, start + 4 * (16 * i + offset), row[k + i])
@@ -138,11 +143,11 @@ def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: A
 def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN001, ANN201
     """Every row's queries and keys rotated in place, its keys and values written to the cache."""
     rows = qkv.shape[0]
+    together = min(16, max(1, rows // (4 * workers)))  # rows of one block share cache lines: best by one thread
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        t = take(counter)
-        while t < rows:
-            _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
-            t = take(counter)
-
-
+        first = take(counter) * together
+        while first < rows:
+            for t in range(first, min(first + together, rows)):
+                _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
+            first = take(counter) * together

@@ -13,54 +13,66 @@ from numba import prange
 from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.norm import norm_row, rms_norm
-from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, ask_row, round_row, row_sums
+from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT8
+from ossia.kernels.cpu.tiles import (
+    RECORD_WORDS,
+    add_row,
+    ask_line,
+    ask_row,
+    join_terms,
+    part_of,
+    round_row,
+    tile,
+    tile_again,
+    tile_size,
+)
 
 FEW_ROWS = 16  # of a decode step
-PORTION = 96  # rows whose records (346 kB at a width of 2880) stay in a core's second cache
+PORTION = 96  # rows whose records (346 kB at a width of 2880, 311 for int8) stay in a core's second cache
 GROUP = 4  # panels of a task when rows are many
 
 
 @kernel
-def _round(x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+def _round(kind, x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202 - compiled: types are Numba's
     """Row t of x, as it is, to its records."""
-    padded = np.zeros(blocks * 32, np.float32)
+    padded = np.zeros(blocks * INPUTS[kind], np.float32)
     width = min(padded.size, x_TD.shape[1])
     padded[:width] = x_TD[t, :width]
-    round_row(padded, blocks, records, t, terms, bias)
+    round_row(kind, padded, blocks, records, t, terms, bias)
 
 
 @kernel
-def _round_normed(x_TD, t, scale_D, eps, blocks, records, terms, bias):  # noqa: ANN001, ANN202
+def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, terms, bias):  # noqa: ANN001, ANN202
     """Row t of x, normed, to its records."""
-    padded = np.zeros(blocks * 32, np.float32)
+    padded = np.zeros(blocks * INPUTS[kind], np.float32)
     norm_row(x_TD, t, scale_D, eps, padded)
-    round_row(padded, blocks, records, t, terms, bias)
+    round_row(kind, padded, blocks, records, t, terms, bias)
 
 
 @parallel
-def to_records(x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
-    """Rows rounded to int8."""
+def to_records(kind, x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
+    """Rows rounded to int8, as weights of this kind take them."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * terms * blocks * WORDS_A_BLOCK, np.int32)
+    records = np.empty(rows * terms * blocks * RECORD_WORDS[kind], np.int32)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         t = take(counter)
         while t < rows:
-            _round(x_TD, t, blocks, records, terms, bias)
+            _round(kind, x_TD, t, blocks, records, terms, bias)
             t = take(counter)
     return records
 
 
 @parallel
-def normed_records(x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
-    """Rows normed and rounded to int8."""
+def normed_records(kind, x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
+    """Rows normed and rounded to int8, as weights of this kind take them."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * terms * blocks * WORDS_A_BLOCK, np.int32)
+    records = np.empty(rows * terms * blocks * RECORD_WORDS[kind], np.int32)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         t = take(counter)
         while t < rows:
-            _round_normed(x_TD, t, scale_D, eps, blocks, records, terms, bias)
+            _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, terms, bias)
             t = take(counter)
     return records
 
@@ -78,19 +90,50 @@ def even_shares(panels, workers):  # noqa: ANN001, ANN201
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
-    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last."""
-    out = np.empty((last - first) * terms * 32, np.float32)
-    y, columns = y_TR.reshape(-1), y_TR.shape[1]
-    for t in range(first, last):
-        ask_row(y, t * columns + column)
-    row_sums(kind, data, start, blocks, records, numbers, first, last - first, terms, out)
-    for i in range(last - first):
+def _add_tile(out, at, size, terms, bias_R, column, y_TR, y, row):  # noqa: ANN001, ANN202
+    """y[row:row + size, column:column + 32] += sums of so many rows at out[at:], plus bias. y: y_TR, flat."""
+    join_terms(out, at, size, terms)
+    columns = y_TR.shape[1]
+    for i in range(size):
         if column + 32 <= columns:
-            add_row(out, 32 * i, bias_R, column, np.float32(1.0), y, (first + i) * columns + column)
+            add_row(out, at + 32 * i, bias_R, column, np.float32(1.0), y, (row + i) * columns + column)
         else:
             for r in range(columns - column):
-                y_TR[first + i, column + r] += out[32 * i + r] + bias_R[column + r]
+                y_TR[row + i, column + r] += out[at + 32 * i + r] + bias_R[column + r]
+
+
+@kernel
+def _ask_share(data, start, size, t, rows, count):  # noqa: ANN001, ANN202
+    """Ask for so many rows' share of `size` bytes: by the last of `count` rows, all of them."""
+    for line in range(t * size // count // 64, (t + rows) * size // count // 64):
+        ask_line(data, start + 64 * line)
+
+
+@kernel
+def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
+    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last.
+
+    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
+    """
+    count, columns, y = last - first, y_TR.shape[1], y_TR.reshape(-1)
+    out = np.zeros(count * terms * 32, np.float32)
+    part = part_of(kind, blocks, count * terms)
+    for skip in range(0, blocks, part):
+        taken, is_last, t = min(part, blocks - skip), skip + part >= blocks, 0
+        after = start + (skip + taken) * BLOCK_BYTES[kind]
+        while t < count:
+            rows, at = tile_size(kind, count - t, terms), t * terms * 32
+            if is_last:
+                for row in range(first + t, first + t + rows):
+                    ask_row(y, row * columns + column)
+            if kind == INT8 and count > FEW_ROWS:
+                _ask_share(data, after, part * BLOCK_BYTES[kind], t, rows, count)
+                tile_again(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
+            else:
+                tile(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
+            if is_last:
+                _add_tile(out, at, rows, terms, bias_R, column, y_TR, y, first + t)
+            t += rows
 
 
 @parallel
@@ -132,14 +175,14 @@ def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN001, ANN201
 @kernel
 def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, terms, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W norm(x[t]) + bias. `rounders`: the workers that norm and round."""
-    records = normed_records(x_TD, scale_D, eps, blocks, terms, code_bias, rounders)
+    records = normed_records(kind, x_TD, scale_D, eps, blocks, terms, code_bias, rounders)
     multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers)
 
 
 @kernel
 def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, terms, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W x[t] + bias."""
-    records = to_records(x_TD, blocks, terms, code_bias, rounders)
+    records = to_records(kind, x_TD, blocks, terms, code_bias, rounders)
     multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers)
 
 

@@ -19,7 +19,7 @@ from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, normed_exact, to_records
 from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import WORDS_A_BLOCK, add_row, ask_row, records_of, round_row_block, row_sums
+from ossia.kernels.cpu.tiles import RECORD_WORDS, add_row, ask_row, records_of, round_block, row_sums
 
 
 class Routing(NamedTuple):
@@ -130,7 +130,7 @@ def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last,
         for i in range(count):
             swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
     for i in range(count):
-        round_row_block(h, 32 * i, to_blocks, b, out, first + i, terms, code_bias)
+        round_block(MXFP4, h, 32 * i, to_blocks, b, out, first + i, terms, code_bias)
 
 
 @parallel
@@ -140,7 +140,7 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
     panels = bias_EPR.shape[1]
     to_blocks = panels // 2
     numbers = records_of(rows_N, terms)
-    out = np.empty(rows_N.size * terms * to_blocks * WORDS_A_BLOCK, np.int32)
+    out = np.empty(rows_N.size * terms * to_blocks * RECORD_WORDS[MXFP4], np.int32)
     bounds = shares(used.size * to_blocks, workers, 1)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
@@ -199,7 +199,7 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
 def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):  # noqa: ANN001, ANN201
     """out[t] += the weighted sum of the chosen experts of row t. up, down: (data, stride, blocks, biases in panels)."""
     pairs = sort_pairs(experts_TK, weights_TK, up[3].shape[0])
-    records = to_records(x_TD, up[2], terms, code_bias, rounders)
+    records = to_records(MXFP4, x_TD, up[2], terms, code_bias, rounders)
     h = up_packed(up[0], up[1], up[2], records, terms, pairs, up[3], limit, code_bias, workers)
     down_packed(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
 

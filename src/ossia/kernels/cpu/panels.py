@@ -3,11 +3,11 @@
 In: a checkpoint's tensors, mapped or not. Out: `Panels`, made once, each tensor read once.
 It does not know layers, activations or who multiplies.
 
-A panel holds, for each block of 32 inputs, two halves of 16 rows; in a half every row has a lane of 32 bits. MXFP4 and
-int4: 4 x 64 bytes of nibbles a half, a byte being an even input (low) and the odd one after it, as in the checkpoint.
-int8: 8 x 64 bytes, the block's evens before its odds. The block's scales follow: a byte 2^(s - 127) a row for MXFP4, else a
-bfloat16. So a panel is one stream, front to back. Codes are signed, or shifted to unsigned where the machine's dot product
-wants that (`Target.bias`).
+A panel holds, for each block of inputs, two halves of 16 rows; in a half every row has a lane of 32 bits. MXFP4 and int4,
+blocks of 32: 4 x 64 bytes of nibbles a half, a byte being an even input (low) and the odd one after it, as in the checkpoint.
+int8, blocks of 64: 16 x 64 bytes, four inputs after the other. The block's scales follow: a byte 2^(s - 127) a row for MXFP4,
+else a bfloat16. So a panel is one stream, front to back. Codes are signed, or shifted to unsigned where the machine's dot
+product wants that (`Target.bias`).
 """
 
 from typing import NamedTuple
@@ -28,7 +28,8 @@ from ossia.quant import QBLOCK, Mxfp4, widen
 ROWS = 32  # of a panel
 HALF = 16
 MXFP4, INT8, INT4 = 0, 1, 2
-PAYLOAD = (512, 1024, 512)  # bytes of a block of a panel
+INPUTS = (32, 64, 32)  # of a block, under one scale of a row
+PAYLOAD = (512, 2048, 512)  # bytes of a block of a panel
 SCALES = (32, 64, 64)
 BLOCK_BYTES = tuple(payload + scales for payload, scales in zip(PAYLOAD, SCALES))
 
@@ -83,7 +84,7 @@ def pack_mxfp4(weight: Mxfp4, paired: bool) -> Panels:
 
 
 def pack_dense(weight_RD: HostArray, kind: int) -> Panels:
-    """[R, D], each block of 32 inputs to the nearest int8 (or the table of int4) under a bfloat16 scale.
+    """[R, D], each block of 64 inputs to the nearest int8 (or of 32 to int4's table) under a bfloat16 scale.
 
     ValueError when a weight is NaN or infinite.
     """
@@ -98,7 +99,7 @@ def pack_dense(weight_RD: HostArray, kind: int) -> Panels:
 
 
 def _empty(kind: int, matrices: int, rows: int, width: int) -> Panels:
-    blocks = -(-width // QBLOCK)
+    blocks = -(-width // INPUTS[kind])
     stride = -(-blocks * BLOCK_BYTES[kind] // 64) * 64
     count = -(-rows // ROWS)
     data = aligned(matrices * count * stride).view(np.int8)
@@ -111,11 +112,11 @@ def _workers(panels: Panels) -> int | None:
 
 @kernel
 def _block(source_RD, row, b, x):  # noqa: ANN001, ANN202
-    """A block of a row as float32, zeros beyond the matrix; its largest magnitude, infinite where one is NaN."""
+    """Block b of a row as float32, as long as x, zeros beyond the matrix; its largest magnitude, infinite where one is NaN."""
     rows, width = source_RD.shape
     largest = np.float32(0.0)
-    for i in range(32):
-        column = 32 * b + i
+    for i in range(x.size):
+        column = x.size * b + i
         x[i] = _wide(source_RD[row, column]) if row < rows and column < width else np.float32(0.0)
         size = abs(x[i])
         largest = max(largest, size if size == size else np.float32(np.inf))
@@ -206,7 +207,7 @@ def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):  # noq
 
 @kernel
 def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, ANN202
-    x, finite = np.empty(32, np.float32), True
+    x, finite = np.empty(INPUTS[INT8], np.float32), True
     for lane in range(32):
         half, r = lane // 16, lane % 16
         for b in range(blocks):
@@ -215,10 +216,10 @@ def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
             scale = _from_bits(scale_bits)
             finite = finite and largest < np.float32(3e38)
             inverse = np.float32(1.0) / scale if scale > _TINY else np.float32(0.0)
-            at = start + b * BLOCK_BYTES[INT8] + half * 512 + r * 4
-            for i in range(32):
+            at = start + b * BLOCK_BYTES[INT8] + half * 1024 + r * 4
+            for i in range(x.size):
                 code = np.int32(np.rint(x[i] * inverse)) + _INT8_BIAS
-                bytes_[at + 64 * (i // 8 + 4 * (i % 2)) + (i % 8) // 2] = np.uint8(code & 255)
+                bytes_[at + 64 * (i // 4) + i % 4] = np.uint8(code & 255)
             shorts[(start + b * BLOCK_BYTES[INT8] + PAYLOAD[INT8]) // 2 + half * 16 + r] = scale_bits
     return finite
 

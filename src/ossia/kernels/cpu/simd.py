@@ -23,6 +23,7 @@ LANES = 16  # of 32 bits
 
 # least greatest relative error over half of log 2 to either side, the first two held at 1: Taylor's err by 2.7 units
 _EXP = (1.0, 1.0, 0.49999994, 0.16666520, 0.041668393, 0.0083687808, 0.0013814462)
+_EXP2 = (1.0, 0.6931242, 0.24024099, 0.055906434, 0.009582853)  # of 2^x over a half to either side, within 3e-6
 _LOWEST_EXP = -87.0  # exp of anything below rounds to less than float32's smallest normal number
 _HIGHEST_EXP = 88.0
 
@@ -33,17 +34,27 @@ class Target(NamedTuple):
     name: str
     unsigned: bool
     fused: bool  # has a fused multiply-add
+    pairs: bool = False  # multiplies pairs of bfloat16, two products a lane
 
     def bias(self, amount: int) -> int:
         """What is added to a weight's signed code before it is stored."""
         return amount if self.unsigned else 0
 
 
+_PAIRS = "llvm.x86.avx512bf16.dpbf16ps.512"
+
+
+def _knows_pairs() -> bool:
+    """Whether LLVM takes the dot product of bfloat16 pairs as words, which it turns into its own bfloat vectors."""
+    declared = binding.parse_assembly(f"declare <16 x float> @{_PAIRS}(<16 x float>, <16 x i32>, <16 x i32>)")
+    return "bfloat" in str(declared)
+
+
 def target_of(arch: str, features: frozenset[str]) -> Target:
     """The best of: AVX-512 VNNI, AVX-VNNI, AVX2, Arm dot product, or plain LLVM that any machine can compile."""
     if arch in ("x86_64", "amd64"):
         if {"avx512f", "avx512bw", "avx512vnni"} <= features:
-            return Target("avx512vnni", True, True)
+            return Target("avx512vnni", True, True, "avx512bf16" in features and _knows_pairs())
         if {"avx2", "fma"} <= features:
             return Target("avxvnni", True, True) if "avxvnni" in features else Target("avx2", False, True)
         return Target("portable", False, "fma" in features)
@@ -145,6 +156,10 @@ class Emit:
     def most(self, x: Any, y: Any) -> Any:
         return self._call("llvm.maxnum.v16f32", FLOATS, x, y)
 
+    def larger(self, x: Any, y: Any) -> Any:
+        """The larger, in one instruction where `most` takes three: y where either is not a number."""
+        return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
+
     def magnitude(self, x: Any) -> Any:
         return self._call("llvm.fabs.v16f32", FLOATS, x)
 
@@ -166,6 +181,19 @@ class Emit:
         scaled = b.bitcast(b.add(b.bitcast(value, WORDS), exponent), FLOATS)
         return b.select(b.fcmp_ordered("<", x, self.floats(_LOWEST_EXP)), self.floats(0.0), scaled)
 
+    def exp_short(self, x: Any) -> Any:
+        """e^x of numbers not above 0 to 18 bits, for weights that are rounded to 8; exactly 1 at 0; 0 below -87."""
+        b, whole = self.b, self.floats(1.5 * 2.0**23)  # added to a number, it leaves the nearest integer in the low bits
+        per_turn = self.floats(math.log2(math.e))
+        turns = self.fma(x, per_turn, whole)
+        rest = self.fma(x, per_turn, b.fneg(b.fsub(turns, whole)))
+        value = self.floats(_EXP2[-1])
+        for coefficient in reversed(_EXP2[:-1]):
+            value = self.fma(value, rest, self.floats(coefficient))
+        exponent = b.shl(b.bitcast(turns, WORDS), self.constant(WORDS, 23))
+        scaled = b.bitcast(b.add(b.bitcast(value, WORDS), exponent), FLOATS)
+        return b.select(b.fcmp_ordered("<", x, self.floats(_LOWEST_EXP)), self.floats(0.0), scaled)
+
     def reduce(self, x: Any, join: Callable[[Any, Any], Any]) -> Any:
         """One value of all lanes: halves joined again and again, always in the same order."""
         width = x.type.count
@@ -179,13 +207,23 @@ class Emit:
         return self.reduce(x, self.b.fadd)
 
     def highest(self, x: Any) -> Any:
-        return self.reduce(x, lambda a, c: self.b.select(self.b.fcmp_ordered(">", a, c), a, c))
+        return self.reduce(x, self.larger)
 
     # bfloat16 as 16 bits
 
     def load_bf16(self, pointer: Any) -> Any:
         wide = self.b.zext(self.load(pointer, ir.VectorType(I16, LANES)), WORDS)
         return self.b.bitcast(self.b.shl(wide, self.constant(WORDS, 16)), FLOATS)
+
+    def unpaired(self, pairs: Any) -> tuple[Any, Any]:
+        """The second and the first of 16 pairs (WORDS), widened."""
+        high = self.b.and_(pairs, self.constant(WORDS, -(1 << 16)))
+        low = self.b.shl(pairs, self.constant(WORDS, 16))
+        return self.b.bitcast(high, FLOATS), self.b.bitcast(low, FLOATS)
+
+    def dot2(self, sums: Any, x: Any, y: Any) -> Any:
+        """sums[lane] += two products of pairs (WORDS), where `Target.pairs`: fused, the second of a pair first."""
+        return self._call(_PAIRS, FLOATS, sums, x, y)
 
     def to_bf16(self, x: Any) -> Any:
         """The nearest, ties to even, as <16 x i16>."""

@@ -3,10 +3,11 @@
 In: one panel, records of quantized activations, which of them to use. Out: float32 sums for 32 rows and up to 6 records.
 It does not know matrices, experts or threads.
 
-A record is one row of activations: for each block of 32 inputs ten words: 8 of int8 codes (evens, then odds), the
-float32 scale, and -bias times the codes' sum, with which the integer sum begins, so that the weights' bias is gone at its
-end. With `terms` of 2 or 3 a row has as many records, each of what the one before left over: 16 or 24 bits instead of 8.
-A record's sums are taken in the order of the blocks, whatever records lie beside it: its bits never depend on them.
+A record is one row of activations: for each block of 32 or 64 inputs, as the weights have them, 8 or 16 words of int8 codes
+(evens, then odds, where weights are nibbles), the float32 scale, and -bias times the codes' sum, with which the integer sum
+begins, so that the weights' bias is gone at its end. With `terms` of 2 or 3 a row has as many records, each of what the one
+before left over: 16 or 24 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie
+beside it: its bits never depend on them.
 """
 
 from typing import Any
@@ -15,26 +16,44 @@ import numpy as np
 from llvmlite import ir
 
 from ossia.kernels.cpu.jit import kernel
-from ossia.kernels.cpu.panels import BLOCK_BYTES, INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
+from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
 from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
 
-WORDS_A_BLOCK = 10  # of a record
-_RECORD = 4 * WORDS_A_BLOCK
+RECORD_WORDS = tuple(inputs // 4 + 2 for inputs in INPUTS)  # of a block
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
-AHEAD = {MXFP4: 8192, INT8: 2048, INT4: 8192}  # bytes before a line is needed: into the first cache
-FAR_AHEAD = {INT8: 12288}  # into the second: int8 is read too fast to ask the first cache for so much
 CACHED = 16384  # bytes of a panel that stay in a core's first cache while rows pass over them
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
 
-def _codes(e: Emit, kind: int, payload: Any, group: int) -> tuple[Any, Any]:
-    """Bytes of four evens and four odds of 16 rows: group 0..3 of a half's block."""
+def _codes(e: Emit, kind: int, payload: Any, half: int, group: int) -> tuple[Any, Any]:
+    """Eight inputs of 16 rows, as two vectors: of a half's block those that meet the record's bytes at `_places`."""
     if kind == INT8:
-        return e.load(e.at(payload, 64 * group), BYTES), e.load(e.at(payload, 64 * group + 256), BYTES)
-    packed = e.load(e.at(payload, 64 * group), BYTES)
+        place = 1024 * half + 128 * group
+        return e.load(e.at(payload, place), BYTES), e.load(e.at(payload, place + 64), BYTES)
+    packed = e.load(e.at(payload, 256 * half + 64 * group), BYTES)
     table = [(code + 128) % 256 - 128 for code in TABLES[0 if kind == MXFP4 else 1]]
     return e.lookup(table, e.low_nibbles(packed)), e.lookup(table, e.high_nibbles(packed))
+
+
+def _places(kind: int, group: int) -> tuple[int, int]:
+    return (8 * group, 8 * group + 4) if kind == INT8 else (4 * group, 4 * group + 16)
+
+
+def _ask(e: Emit, payload: Any, kind: int, count: int, group: int) -> None:
+    """Ask for the lines of a block that comes later: at its first group, or a share at every other.
+
+    int8 is read too fast to ask the first cache for far lines, so it asks the second before; but where one or two
+    records pass, asking twice takes too long.
+    """
+    lines = -(-BLOCK_BYTES[kind] // 64)
+    near, far, shares = ((5120, 0, 4) if count <= 2 else (6336, 16896, 1)) if kind == INT8 else (8192, 0, 1)
+    share, rest = divmod(group * shares, INPUTS[kind] // 8)
+    mine = range(share * lines // shares, (share + 1) * lines // shares) if rest == 0 else ()
+    for line in mine:
+        e.prefetch(e.at(payload, near + 64 * line))
+    for line in mine if far else ():
+        e.prefetch(e.at(payload, far + 64 * line), near=False)
 
 
 def _scales(e: Emit, kind: int, place: Any) -> Any:
@@ -71,37 +90,36 @@ class _Chains:
         return parts[0]
 
 
-def _emit_tile(count: int, kind: int) -> Any:
+def _emit_tile(count: int, kind: int, asks: bool) -> Any:
     def body(
         e: Emit, data: Any, start: Any, blocks: Any, skip: Any, taken: Any, records: Any, rows: Any, first: Any, out: Any, at: Any
     ) -> None:
-        b = e.b
+        b, inputs, record_bytes = e.b, INPUTS[kind], 4 * RECORD_WORDS[kind]
         panel = e.at(data, b.add(start, b.mul(skip, e.whole(BLOCK_BYTES[kind]))))
-        length, skipped = b.mul(blocks, e.whole(_RECORD)), b.mul(skip, e.whole(_RECORD))
+        length, skipped = b.mul(blocks, e.whole(record_bytes)), b.mul(skip, e.whole(record_bytes))
         numbers = [e.load(e.at(rows, b.mul(b.add(first, e.whole(t)), e.whole(4))), I32) for t in range(count)]
         starts = [e.at(records, b.add(b.mul(b.zext(number, I64), length), skipped)) for number in numbers]
         sums = e.at(out, b.mul(at, e.whole(4)))
         before = [e.load(e.at(sums, 64 * place), FLOATS) for place in range(2 * count)]
         with e.loop(taken, before) as loop:
             payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
-            for line in range(0, BLOCK_BYTES[kind], 64):
-                e.prefetch(e.at(payload, AHEAD[kind] + line))
-                if kind in FAR_AHEAD:
-                    e.prefetch(e.at(payload, FAR_AHEAD[kind] + line), near=False)
             scale = e.at(payload, PAYLOAD[kind])
-            record = [e.at(each, b.mul(loop.index, e.whole(_RECORD))) for each in starts]
-            chains = [_Chains(e, e.broadcast(e.at(each, 36), WORDS), _CHAINS.get(count, 1)) for each in record for _ in "ab"]
-            for group in range(4):
-                halves = [_codes(e, kind, e.at(payload, half * PAYLOAD[kind] // 2), group) for half in range(2)]
-                for parity in range(2):
+            record = [e.at(each, b.mul(loop.index, e.whole(record_bytes))) for each in starts]
+            first_sums = [e.broadcast(e.at(each, inputs + 4), WORDS) for each in record]
+            chains = [_Chains(e, each, _CHAINS.get(count, 1)) for each in first_sums for _ in "ab"]
+            for group in range(inputs // 8):
+                if asks:
+                    _ask(e, payload, kind, count, group)
+                halves = [_codes(e, kind, payload, half, group) for half in range(2)]
+                for which, place in enumerate(_places(kind, group)):
                     for t in range(count):
-                        values = e.broadcast(e.at(record[t], 16 * parity + 4 * group), WORDS)
+                        values = e.broadcast(e.at(record[t], place), WORDS)
                         for half in range(2):
-                            chains[2 * t + half].add(halves[half][parity], values)
+                            chains[2 * t + half].add(halves[half][which], values)
             scales = [_scales(e, kind, e.at(scale, half * SCALES[kind] // 2)) for half in range(2)]
             totals = []
             for t in range(count):
-                activation = e.broadcast(e.at(record[t], 32), WORDS)
+                activation = e.broadcast(e.at(record[t], inputs), WORDS)
                 for half in range(2):
                     factor = _scaled(e, kind, scales[half], activation)
                     whole = b.sitofp(chains[2 * t + half].total(), FLOATS)
@@ -113,8 +131,9 @@ def _emit_tile(count: int, kind: int) -> Any:
     return emitter(body)
 
 
-def _make_tile(count: int, kind: int) -> Any:
-    generate = _emit_tile(count, kind)
+def _make_tile(count: int, kind: int, asks: bool = True) -> Any:
+    """`asks`: for the panel's lines that come later."""
+    generate = _emit_tile(count, kind, asks)
 
     @intrinsic
     def tile(typingctx, data, start, blocks, skip, taken, records, rows, first, out, at):  # noqa: ANN001, ANN202
@@ -125,6 +144,7 @@ def _make_tile(count: int, kind: int) -> Any:
 
 _fp4_1, _fp4_2, _fp4_3, _fp4_4, _fp4_6 = (_make_tile(count, MXFP4) for count in (1, 2, 3, 4, 6))
 _int8_1, _int8_2, _int8_3, _int8_4, _int8_6 = (_make_tile(count, INT8) for count in (1, 2, 3, 4, 6))
+_int8_6_again = _make_tile(6, INT8, asks=False)
 _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count in (1, 2, 3, 4, 6))
 
 
@@ -165,6 +185,15 @@ def tile(kind, data, start, blocks, skip, taken, records, rows, first, count, ou
         _int4_4(data, start, blocks, skip, taken, records, rows, first, out, at)
 
 
+@kernel
+def tile_again(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at):  # noqa: ANN001, ANN201
+    """`tile`, where the panel's blocks are in a cache or were asked for."""
+    if kind == INT8 and count == 6:
+        _int8_6_again(data, start, blocks, skip, taken, records, rows, first, out, at)
+    else:
+        tile(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at)
+
+
 def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
     source, biases, target = (e.at(p, e.b.mul(i, e.whole(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
     wide = e.splat(factor, FLOATS)
@@ -192,6 +221,16 @@ def ask_row(typingctx, y, to):  # noqa: ANN001, ANN201
     return wants(y, to), emitter(_ask_row)
 
 
+def _ask_line(e: Emit, data: Any, at: Any) -> None:
+    e.prefetch(e.at(data, at))
+
+
+@intrinsic
+def ask_line(typingctx, data, at):  # noqa: ANN001, ANN201
+    """Ask for the line at data[at], for the first cache."""
+    return wants(data, at), emitter(_ask_line)
+
+
 def _ask_page(e: Emit, data: Any, at: Any) -> None:
     place = e.at(data, at)
     for line in range(0, 4096, 64):
@@ -204,48 +243,72 @@ def ask_page(typingctx, data, at):  # noqa: ANN001, ANN201
     return wants(data, at), emitter(_ask_page)
 
 
-def _round_block(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
-    """32 floats at x[offset] to the record words at records[place]; what was rounded off stays in x."""
-    b = e.b
-    source, target = e.at(x, b.mul(offset, e.whole(4))), e.at(records, b.mul(place, e.whole(4)))
-    low, high = e.load(source, FLOATS), e.load(e.at(source, 64), FLOATS)
-    amax = e.highest(e.most(e.magnitude(low), e.magnitude(high)))
-    is_kept = b.fcmp_ordered(">=", amax, ir.Constant(F32, LEAST_AMAX))
-    scale = b.select(is_kept, b.fdiv(amax, ir.Constant(F32, 127.0)), ir.Constant(F32, 1.0))
-    inverse = b.select(is_kept, b.fdiv(ir.Constant(F32, 127.0), amax), ir.Constant(F32, 0.0))
-    wide = e.splat(inverse, FLOATS)
-    whole = [e.nearest(b.fmul(part, wide)) for part in (low, high)]
-    codes = [b.fptosi(part, WORDS) for part in whole]
-    back = e.splat(b.fneg(scale), FLOATS)
-    for i, part in enumerate((low, high)):
-        e.store(e.fma(whole[i], back, part), e.at(source, 64 * i))
-    shorts = [b.trunc(part, ir.VectorType(I8, LANES)) for part in codes]
-    order = [*range(0, 32, 2), *range(1, 32, 2)]
-    e.store(b.shuffle_vector(shorts[0], shorts[1], ir.Constant(ir.VectorType(I32, 32), order)), target)
-    e.store(scale, e.at(target, 32))
-    total = e.reduce(b.add(codes[0], codes[1]), b.add)
-    e.store(b.sub(ir.Constant(I32, 0), b.mul(total, b.trunc(bias, I32))), e.at(target, 36))
+def _emit_round(inputs: int) -> Any:
+    def body(e: Emit, x: Any, offset: Any, records: Any, place: Any, bias: Any) -> None:
+        b = e.b
+        source, target = e.at(x, b.mul(offset, e.whole(4))), e.at(records, b.mul(place, e.whole(4)))
+        parts = [e.load(e.at(source, at), FLOATS) for at in range(0, 4 * inputs, 64)]
+        largest = e.magnitude(parts[0])
+        for part in parts[1:]:
+            largest = e.most(largest, e.magnitude(part))
+        amax = e.highest(largest)
+        is_kept = b.fcmp_ordered(">=", amax, ir.Constant(F32, LEAST_AMAX))
+        scale = b.select(is_kept, b.fdiv(amax, ir.Constant(F32, 127.0)), ir.Constant(F32, 1.0))
+        inverse = b.select(is_kept, b.fdiv(ir.Constant(F32, 127.0), amax), ir.Constant(F32, 0.0))
+        wide, back = e.splat(inverse, FLOATS), e.splat(b.fneg(scale), FLOATS)
+        whole = [e.nearest(b.fmul(part, wide)) for part in parts]
+        codes = [b.fptosi(part, WORDS) for part in whole]
+        for i, part in enumerate(parts):
+            e.store(e.fma(whole[i], back, part), e.at(source, 64 * i))
+        shorts = [b.trunc(part, ir.VectorType(I8, LANES)) for part in codes]
+        if inputs == 32:
+            order = ir.Constant(ir.VectorType(I32, 32), [*range(0, 32, 2), *range(1, 32, 2)])
+            e.store(b.shuffle_vector(shorts[0], shorts[1], order), target)
+        else:
+            for i, part in enumerate(shorts):
+                e.store(part, e.at(target, LANES * i))
+        e.store(scale, e.at(target, inputs))
+        total = codes[0]
+        for part in codes[1:]:
+            total = b.add(total, part)
+        total = e.reduce(total, b.add)
+        e.store(b.sub(ir.Constant(I32, 0), b.mul(total, b.trunc(bias, I32))), e.at(target, inputs + 4))
+
+    return emitter(body)
 
 
-@intrinsic
-def round_block(typingctx, x, offset, records, place, bias):  # noqa: ANN001, ANN201
-    """Round 32 floats to a block of a record: scale amax / 127, nearest, ties to even. x keeps what was rounded off."""
-    return wants(x, offset, records, place, bias), emitter(_round_block)
+def _make_round(inputs: int) -> Any:
+    generate = _emit_round(inputs)
+
+    @intrinsic
+    def round_block(typingctx, x, offset, records, place, bias):  # noqa: ANN001, ANN202
+        return wants(x, offset, records, place, bias), generate
+
+    return round_block
+
+
+_round_32, _round_64 = _make_round(32), _make_round(64)
 
 
 @kernel
-def round_row(x, blocks, records, row, terms, bias):  # noqa: ANN001, ANN201
+def round_block(kind, x, at, blocks, b, records, row, terms, bias):  # noqa: ANN001, ANN201
+    """Round a block of floats at x[at] to block b of the records of row `row`: scale amax / 127, nearest, ties to even.
+
+    x keeps what was rounded off.
+    """
+    for term in range(terms):
+        place = ((row * terms + term) * blocks + b) * RECORD_WORDS[kind]
+        if INPUTS[kind] == 32:
+            _round_32(x, at, records, place, bias)
+        else:
+            _round_64(x, at, records, place, bias)
+
+
+@kernel
+def round_row(kind, x, blocks, records, row, terms, bias):  # noqa: ANN001, ANN201
     """Round `blocks` blocks of x (flat float32, spoiled) to the records of row `row`."""
-    for term in range(terms):
-        for b in range(blocks):
-            round_block(x, 32 * b, records, ((row * terms + term) * blocks + b) * WORDS_A_BLOCK, bias)
-
-
-@kernel
-def round_row_block(x, at, blocks, b, records, row, terms, bias):  # noqa: ANN001, ANN201
-    """Round 32 floats at x[at] (spoiled) to block b of the records of row `row`."""
-    for term in range(terms):
-        round_block(x, at, records, ((row * terms + term) * blocks + b) * WORDS_A_BLOCK, bias)
+    for b in range(blocks):
+        round_block(kind, x, b * INPUTS[kind], blocks, b, records, row, terms, bias)
 
 
 @kernel
@@ -259,32 +322,60 @@ def records_of(rows_N, terms):  # noqa: ANN001, ANN201
 
 
 @kernel
-def tile_size(left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
-    """How many of the rows left the next tile takes."""
+def tile_size(kind, left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+    """How many of the rows left the next tile takes. With int8, 4 rather than 6 where that avoids a last one or two."""
     if terms > 1:
-        return min(left, MOST // terms)
+        return 2 if kind == INT8 and terms == 2 and left == 4 else min(left, MOST // terms)
+    if kind == INT8 and (left == 7 or left == 8 or left == 11):
+        return 4
     return MOST if left >= MOST else (3 if left == 5 else left)
+
+
+@kernel
+def part_of(kind, blocks, records):  # noqa: ANN001, ANN201
+    """Blocks of a panel to take at a time: where records make several tiles, a part that stays in the first cache."""
+    if records <= MOST:
+        return blocks
+    parts = -(-blocks * BLOCK_BYTES[kind] // CACHED)
+    return -(-blocks // parts)
+
+
+def _join_row(e: Emit, sums: Any, to: Any, at: Any, terms: Any) -> None:
+    target, source = (e.at(sums, e.b.mul(place, e.whole(4))) for place in (to, at))
+    with e.loop(terms, [e.floats(0.0)] * 2) as loop:
+        term = e.at(source, e.b.mul(loop.index, e.whole(128)))
+        loop.carry(*(e.b.fadd(total, e.load(e.at(term, 64 * i), FLOATS)) for i, total in enumerate(loop.carried)))
+    for i, total in enumerate(loop.out):
+        e.store(total, e.at(target, 64 * i))
+
+
+@intrinsic
+def join_row(typingctx, sums, to, at, terms):  # noqa: ANN001, ANN201
+    """sums[to:to + 32] = the sum of `terms` times 32 floats at sums[at]."""
+    return wants(sums, to, at, terms), emitter(_join_row)
+
+
+@kernel
+def join_terms(sums, at, rows, terms):  # noqa: ANN001, ANN201
+    """sums[at:], [rows, 32], = the sums of each row's `terms` records, which lie there."""
+    if terms > 1:
+        for i in range(rows):
+            join_row(sums, at + 32 * i, at + 32 * terms * i, terms)
 
 
 @kernel
 def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, out):  # noqa: ANN001, ANN201
     """out float32 [count, 32] = the panel at `start` times rows first .. first + count, whose records `numbers` lists.
 
-    `out` has room for every term. Rows of several tiles: a part of the panel at a time, which stays in the first cache.
+    `out` has room for every term.
     """
     out[: count * terms * 32] = np.float32(0.0)
-    part = blocks if count * terms <= MOST else CACHED // BLOCK_BYTES[kind]
+    part = part_of(kind, blocks, count * terms)
     for skip in range(0, blocks, part):
         t = 0
         while t < count:
-            size = tile_size(count - t, terms)
+            size = tile_size(kind, count - t, terms)
             row, taken = (first + t) * terms, min(part, blocks - skip)
             tile(kind, data, start, blocks, skip, taken, records, numbers, row, size * terms, out, t * terms * 32)
             t += size
-    if terms > 1:
-        for i in range(count):
-            for r in range(32):
-                total = out[32 * terms * i + r]
-                for term in range(1, terms):
-                    total += out[32 * (terms * i + term) + r]
-                out[32 * i + r] = total
+    join_terms(out, 0, count, terms)
