@@ -3,10 +3,7 @@
 import hashlib
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +26,7 @@ from ossia.train.recipe import Adapted, Keeping, Optimizer, Schedule, Source
 from ossia.train.run import run
 from ossia.train.tunable import Packed, packed
 from tests.tiny import TINY, tiny_checkpoint
-from tests.train.worlds import CONFIG
+from tests.train.worlds import CONFIG, torchrun
 from tests.vocabularies import small, small_vocabulary
 
 
@@ -341,14 +338,7 @@ def test_two_processes_have_the_losses_of_one_and_either_goes_on_from_the_other(
         recipe.write_text(
             text.replace("warmup = 2", 'warmup = 2\nshape = "constant"').replace("steps = 6", f"steps = {steps}")
         )
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        given = ["-m", "ossia", "train", str(recipe), "--out", str(tmp_path / out)]
-        root = Path(__file__).parents[2]
-        paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*launcher, *given], check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths
-        )
-        assert done.returncode == 0, done.stderr
+        torchrun(count, recipe, tmp_path / out)
 
     train(1, "one", 6)
     train(2, "two", 6)

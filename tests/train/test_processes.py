@@ -1,8 +1,5 @@
 """Several processes that torchrun starts: all stages of a whole network's training have the losses of one process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +11,9 @@ from ossia.train.processes import Processes
 from ossia.train.recipe import Reinforced
 from ossia.train.rl import Reinforcement
 from ossia.train.supervised import NextToken
-from tests.train.worlds import CONFIG, LETTERS, rounds, settings
+from tests.train.worlds import CONFIG, LETTERS, rounds, settings, torchrun
 from tests.vocabularies import small
 
-ROOT = Path(__file__).parents[2]
 RECIPE = """
 [model]
 layers = 2
@@ -49,13 +45,6 @@ schedule = {shape = "constant"}
 """
 
 
-def started(count: int, recipe: Path, out: Path) -> "subprocess.CompletedProcess[str]":
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
-    given = [*launcher, "-m", "ossia", "train", str(recipe), "--out", str(out)]
-    return subprocess.run(given, check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths)
-
-
 def losses(folder: Path, *stages: str) -> list[float]:
     return [row["loss"] for stage in stages for row in read_log(folder / stage / "log.jsonl")]
 
@@ -77,9 +66,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE + STAGE.replace("STAGE", "pretrain") + STAGE.replace("STAGE", "sft") + REINFORCED)
     for count, name in ((1, "one"), (2, "two")):
-        done = started(count, recipe, tmp_path / name)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("sft 4/4") == 1  # one speaks for all
+        assert torchrun(count, recipe, tmp_path / name).count("sft 4/4") == 1  # one speaks for all
     one, two = (losses(tmp_path / name, "pretrain", "sft") for name in ("one", "two"))
     assert len(one) == 8
     assert two == pytest.approx(one, abs=2e-4)

@@ -1,6 +1,9 @@
 """Tiny networks and made-up data for the training tests."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,17 @@ CONFIG = ModelConfig(
     window=16, sliding=alternating(2), max_context=1024, initial_context=64, rope_factor=8.0,
 )  # fmt: skip
 CHATTER = Source(generator="tests.train.worlds:chatter")
+
+
+def torchrun(count: int, recipe: Path, out: Path) -> str:
+    """What `ossia train` says on so many processes, started as a user does, each with one thread."""
+    root = Path(__file__).parents[2]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
+    given = [*launcher, "-m", "ossia", "train", str(recipe), "--out", str(out)]
+    done = subprocess.run(given, check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def chatter(rng: random.Random) -> list[Message]:
