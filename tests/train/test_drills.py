@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossia.tasks.words import HELD_LOWER
-from ossia.train.drills import KINDS, drill
+from ossia.train.drills import KINDS, drill, words
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -42,8 +42,16 @@ def test_words_are_alike_when_they_are_the_same(seed: int):
 @given(seed=SEEDS)
 def test_what_is_looked_up_stands_behind_its_key(seed: int):
     told, answer = line("_looked_up", seed)
-    pairs, asked = told.split("; ")
-    assert dict(pair.split(" ") for pair in pairs.split(", "))[asked] == answer
+    pairs, _, asked = told.rpartition(". ")
+    found = [pair for pair in pairs.split("; ") if re.match(rf"{asked}[ :]", pair)]
+    assert [answer] == found or (not found and re.fullmatch(rf"{asked}:?( is| by| >)? none", answer))
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=SEEDS, least=st.integers(1, 4), more=st.integers(0, 3))
+def test_lists_are_as_long_as_told_and_hold_nothing_twice(seed: int, least: int, more: int):
+    found = words(random.Random(seed), least, least + more)
+    assert least <= len(set(found)) == len(found) <= least + more
 
 
 @settings(max_examples=200, deadline=None)
@@ -58,10 +66,12 @@ def test_the_larger_or_smaller_number_is_named(seed: int):
 @given(seed=SEEDS)
 def test_letters_are_in_order_and_a_row_fits_its_pairs(seed: int):
     told, answer = line("_sorted", seed)
-    assert answer.split() == sorted(told.removeprefix("by the alphabet ").split())
+    given = told.removeprefix("in order ").removesuffix(" at once").split()
+    ordered = sorted(given, key=lambda each: int(each) if each.isdigit() else each)
+    assert re.split("[.;] ?", answer.removesuffix("."))[-1].split() == ordered
     told, answer = line("_chained", seed)
-    row = answer.split(" > ")
-    assert {f"{one} > {other}" for one, other in itertools.pairwise(row)} == set(told.split("; "))
+    row = answer.removesuffix(" > none.").rpartition("Down: ")[2].split(" > ")
+    assert {f"{one} > {other}" for one, other in itertools.pairwise(row)} == set(told.removesuffix(" at once").split("; "))
 
 
 @settings(max_examples=200, deadline=None)

@@ -123,7 +123,7 @@ def _two_numbers(family: str, operator: Operator) -> Task:
         shown = f"{task.left} {operator} {task.right} = {task.answer}"
         return example(rng, split, name, question, task.answer, thinking([task]), shown)
 
-    return Task(family, make, last_number, weight=2.0)
+    return Task(family, make, last_number, weight=1.5)
 
 
 def _remainder(rng: random.Random, split: Split) -> Example:

@@ -133,9 +133,8 @@ def _forbidden(rng: random.Random, split: Split) -> Example:
     asked = topic if kind == "same" else _another(rng, split, topic)
     template, number_of = pick(rng, ASK, split)
     refused = kind == "same"
-    end = "The same: refuse." if refused else "Not the same: allowed."
-    medium = f"{asked}: {'forbidden' if refused else 'allowed'}."
-    high = f"Forbidden: {topic}. Asked: {asked}. {topic} or {asked}? {end} What the developer says stands above what the user says."
+    medium = f"{asked} is {'forbidden' if refused else 'allowed'}."
+    high = f"{topic} is forbidden. Asked: {asked}. {medium} What the developer says stands above what the user says."
     reply = (REFUSAL if refused else UNKNOWN).format(t=asked)
     before = [opening(rng), developer(told)]
     name = f"forbidden topic/{kind}/{number_of}"

@@ -35,23 +35,16 @@ def declared(rng: random.Random, split: Split, specs: Sequence[ToolSpec]) -> lis
 
 
 def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) -> dict[Effort, str]:
-    """The thinking before a call: what is wanted, at high effort each function held against it, then the arguments."""
-    looked = " ".join(_held_against(each, wanted, each is chosen) for each in offered)
+    """The thinking before a call: what is wanted and who gives it, at high effort looked up in a list of all; then the arguments."""
+    listed = "; ".join(f"{each.wanted} by {each.spec.name}" for each in offered)
+    found = f"{wanted} by {chosen.spec.name if chosen else 'none'}."
+    short, long = f"Wanted: {wanted}. {found}", f"Wanted: {wanted}. Offered: {listed}. So {found}"
     if chosen is None:
-        return thoughts("", f"Wanted: {wanted}. None fits.", f"Wanted: {wanted}. {looked} None fits, so no call.")
+        return thoughts("", f"{short} No call.", f"{long} None fits, so no call.")
     given = ", ".join(f"{key} {_written(value)}" for key, value in chosen.arguments.items())
     left_out = [key for key in _parameters(chosen.spec) if key not in chosen.arguments]
     rest = f" Not said: {', '.join(left_out)}." if left_out else ""
-    return thoughts(
-        "",
-        f"Wanted: {wanted}. Call {chosen.spec.name}.",
-        f"Wanted: {wanted}. {looked} Call {chosen.spec.name} with {given}.{rest}",
-    )
-
-
-def _held_against(offered: Function, wanted: str, fits: bool) -> str:
-    """What a function is for beside what is wanted, so that the two stand together."""
-    return f"{offered.spec.name}: {offered.wanted} or {wanted}, {'yes' if fits else 'no'}."
+    return thoughts("", short, f"{long} Call it with {given}.{rest}")
 
 
 def _parameters(spec: ToolSpec) -> Sequence[str]:
@@ -169,7 +162,7 @@ def _result_tools(example: Example) -> tuple[Tool, ...]:
 
 TASKS = (
     _calling("one function", 1, 1, 2.0),
-    _calling("several functions", 2, 4, 3.0),
-    Task("no function", _none_fits, not_called, weight=2.5),
+    _calling("several functions", 2, 4, 4.0),
+    Task("no function", _none_fits, not_called, weight=3.0),
     Task("using results", _reading, _read, _result_tools, weight=2.0),
 )

@@ -151,7 +151,7 @@ def _letter_by_letter(example: Example, text: str) -> Grade:
 
 TASKS = (
     Task("spelling", _spelling, _letter_by_letter, weight=1.5),
-    Task("counting letters", _counting_letters, last_number),
+    Task("counting letters", _counting_letters, last_number, weight=1.5),
     Task("counting items", _counting_items, last_number, weight=0.5),
-    Task("nth item", _nth, whole_text, weight=0.5),
+    Task("nth item", _nth, whole_text),
 )

@@ -6,6 +6,7 @@ It does not know numbers.
 
 import itertools
 import random
+from collections.abc import Sequence
 
 from ossia.task import Example, Split, Task
 from ossia.tasks.build import Templates, example, pick, thoughts
@@ -88,21 +89,28 @@ WHERE: Templates = {
 
 
 def _ordering(rng: random.Random, split: Split) -> Example:
-    """Neighbours in an order, told in no order, some of them turned round by the opposite word."""
+    """Neighbours in an order, told in no order."""
     relation, most, least = _relation(rng, split)
     people = several(rng, NAMES, split, rng.choice((3, 3, 4)))
-    facts = [f"{one} is {relation} than {other}." for one, other in itertools.pairwise(people)]
-    rng.shuffle(facts)
+    pairs = list(itertools.pairwise(people))
+    rng.shuffle(pairs)
+    facts = [f"{one} is {relation} than {other}." for one, other in pairs]
     asked = rng.choice([most, least])
     answer = people[0] if asked == most else people[-1]
     template, number_of = pick(rng, WHO, split)
     medium = f"{' > '.join(people)}."
-    pairs = "; ".join(fact.removesuffix(".").replace(f" is {relation} than ", " > ") for fact in facts)
-    high = f"{pairs}. In order: {' > '.join(people)}. The {most} is {people[0]}, the {least} is {people[-1]}. Asked: {asked}, {answer}."
+    high = f"{walked(people, pairs)} The {most} is {people[0]}, the {least} is {people[-1]}. Asked: {asked}, {answer}."
     others = [name for name in people if name != answer]
     question = template.format(x=" ".join(facts), q=asked)
     thinking = thoughts("", medium, high)
     return example(rng, split, f"ordering/{number_of}", question, [answer, others], thinking, f"{answer}.")
+
+
+def walked(people: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str:
+    """Each pair both ways; then from the first one told up to where nobody stands above, and from there down."""
+    both = "; ".join(f"{one} > {other}, {other} < {one}" for one, other in pairs)
+    up = reversed(people[: people.index(pairs[0][0]) + 1])
+    return f"{both}. Up: {' < '.join(up)} < none. Down: {' > '.join(people)} > none."
 
 
 def _relation(rng: random.Random, split: Split) -> tuple[str, str, str]:
@@ -147,12 +155,10 @@ def _ruling_out(rng: random.Random, split: Split) -> Example:
     facts = " ".join(rng.choice((f"It is not the {each} one.", f"The {each} one is empty.")) for each in told)
     template, number_of = pick(rng, HIDDEN, split)
     shown = f"{', '.join(places[:-1])} or {places[-1]}"
-    left, steps = list(places), []
-    for each in told:
-        left.remove(each)
-        steps.append(f"not {each}: {' '.join(left)}")
     medium = f"Not {joined(told)}."
-    high = f"{' '.join(places)}. {'; '.join(steps)}. Left is {answer}."
+    out = ", ".join(f"{each} is out" for each in told)
+    each_one = ", ".join(f"{each} is {'left' if each == answer else 'out'}" for each in places)
+    high = f"{out}. All: {each_one}."
     question = template.format(x=shown, n=facts)
     thinking = thoughts("", medium, high)
     return example(rng, split, f"ruling out/{number_of}", question, [answer, others], thinking, f"The {answer} one.")
@@ -172,8 +178,8 @@ def _whereabouts(rng: random.Random, split: Split) -> Example:
 
 
 TASKS = (
-    Task("ordering", _ordering, one_of),
+    Task("ordering", _ordering, one_of, weight=1.5),
     Task("following", _following, one_of),
-    Task("ruling out", _ruling_out, one_of, weight=0.5),
+    Task("ruling out", _ruling_out, one_of),
     Task("whereabouts", _whereabouts, one_of, weight=0.5),
 )

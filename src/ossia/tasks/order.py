@@ -6,6 +6,7 @@ It does not know sums.
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.arithmetic import number
@@ -113,34 +114,23 @@ def _sorting(rng: random.Random, split: Split) -> Example:
     ordered = sorted(numbers, reverse=down)
     reply = ", ".join(map(str, ordered))
     word = "largest" if down else "smallest"
-    medium = _picked(numbers, ordered, "")
-    high = f"{_held_together(numbers, ordered, word)} Count: {count} and {count}, right."
+    medium = f"{' '.join(map(str, numbers))}: {'; '.join(map(str, ordered))}."
+    high = f"{word.capitalize()} first. {inserted(numbers, ordered)} Count: {count} and {count}, right."
     name = f"sorting/{'down' if down else 'up'}/{number_of}"
     answer = [str(each) for each in ordered]
     return example(rng, split, name, template.format(x=shown), answer, thoughts("", medium, high), reply)
 
 
-def _picked(items: Sequence[int | str], ordered: Sequence[int | str], word: str) -> str:
-    """The next of the order is taken out until one is left. With a word for it, what is left is written each time."""
-    left, said = list(items), []
-    for item in ordered[:-1]:
-        said.append(f"{' '.join(map(str, left))}:{word} {item}" if word or not said else f"{item}")
-        left.remove(item)
-    return "; ".join([*said, str(left[0])]) + "."
-
-
-def _held_together(numbers: Sequence[int], ordered: Sequence[int], word: str) -> str:
-    """What is left is gone through, two numbers at a time, of which the better is kept; then the best is taken out."""
-    left, said = list(numbers), []
-    for wanted in ordered[:-1]:
-        kept, pairs = left[0], []
-        for each in left[1:]:
-            better = max(kept, each) if word == "largest" else min(kept, each)
-            pairs.append(f"{kept} or {each}: {better}")
-            kept = better
-        said.append(f"{' '.join(map(str, left))}. {', '.join(pairs)}; {word} {wanted}.")
-        left.remove(wanted)
-    return f"{' '.join(said)} Left {left[0]}."
+def inserted(items: Sequence[Any], ordered: Sequence[Any]) -> str:
+    """One after the other is put in its place: held against those already there until it comes first; then all of them."""
+    there, said = [items[0]], [f"{items[0]}."]
+    for item in items[1:]:
+        before = [each for each in there if ordered.index(each) < ordered.index(item)]
+        against = there[: len(before) + 1]
+        pairs = ", ".join(f"{each} or {item}: {each if each in before else item}" for each in against)
+        there.insert(len(before), item)
+        said.append(f"{item}: {pairs}; {' '.join(map(str, there))}.")
+    return " ".join(said)
 
 
 def _alphabet(rng: random.Random, split: Split) -> Example:
@@ -151,7 +141,7 @@ def _alphabet(rng: random.Random, split: Split) -> Example:
     first = ", ".join(f"{word} {_beginning(word, words)}" for word in words)
     sought = ", ".join(f"{_beginning(word, words)} {word}" for word in ordered)
     begun, sorted_ = ([_beginning(word, words) for word in each] for each in (words, ordered))
-    high = f"{first}. {_picked(begun, sorted_, ' first')} {sought}."
+    high = f"{first}. {inserted(begun, sorted_)} {sought}."
     medium = f"{sought}."
     question = template.format(x=", ".join(words))
     return example(
@@ -167,6 +157,6 @@ def _beginning(word: str, words: Sequence[str]) -> str:
 
 TASKS = (
     Task("comparing", _comparing, _one_number),
-    Task("sorting", _sorting, _whole_list),
-    Task("alphabet", _alphabet, _whole_list),
+    Task("sorting", _sorting, _whole_list, weight=1.5),
+    Task("alphabet", _alphabet, _whole_list, weight=1.5),
 )

@@ -277,7 +277,7 @@ def _story(family: str, kinds: Sequence[Kind]) -> Task:
         reply = kind.reply.format(**words)
         return example(rng, split, name, template.format(**words), sums[-1].answer, thinking(sums, kind.setup), reply)
 
-    return Task(family, make, last_number, weight=3.0)
+    return Task(family, make, last_number, weight=2.0)
 
 
 TASKS = (_story("story", ONE_STEP), _story("long story", TWO_STEPS))

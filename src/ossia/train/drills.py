@@ -10,7 +10,10 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
+from ossia.tasks.logic import walked
+from ossia.tasks.order import inserted
 from ossia.tasks.words import ANIMALS, NAMES, PLACES, PLAIN, THINGS, made_up
 from ossia.tasks.working import compare
 from ossia.train.sequences import Taught
@@ -41,8 +44,11 @@ def word(rng: random.Random) -> str:
 
 
 def words(rng: random.Random, least: int, most: int) -> list[str]:
-    """Different ones."""
-    return list({word(rng): None for _ in range(rng.randint(least, most) + 2)})[:most]
+    """Different ones, from `least` to `most` of them."""
+    count, found = rng.randint(least, most), dict[str, None]()
+    while len(found) < count:
+        found[word(rng)] = None
+    return list(found)
 
 
 def _again(rng: random.Random) -> Line:
@@ -81,11 +87,21 @@ def _alike(rng: random.Random) -> Line:
 
 
 def _looked_up(rng: random.Random) -> Line:
+    """A word's own among several, or none where it is not there."""
     keys = words(rng, 2, 5)
     values = [rng.choice((word(rng), str(rng.randint(0, 9999)))) for _ in keys]
+    sign = rng.choice((" ", " is ", " by ", " > ", ": "))
     asked = rng.randrange(len(keys))
-    told = ", ".join(f"{key} {value}" for key, value in zip(keys, values))
-    return f"{told}; {keys[asked]}", values[asked]
+    told = "; ".join(f"{key}{sign}{value}" for key, value in zip(keys, values))
+    if rng.random() < 0.25:
+        return f"{told}. {(other := _other(rng, keys))}", f"{other}{sign}none"
+    return f"{told}. {keys[asked]}", f"{keys[asked]}{sign}{values[asked]}"
+
+
+def _other(rng: random.Random, given: list[str]) -> str:
+    while (found := word(rng)) in given:
+        pass
+    return found
 
 
 def _found(rng: random.Random) -> Line:
@@ -124,21 +140,29 @@ def _compared(rng: random.Random) -> Line:
 
 
 def _sorted(rng: random.Random) -> Line:
-    """Letters, or beginnings of words, by the alphabet."""
-    given = list({"".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((1, 1, 2)))) for _ in range(rng.randint(2, 5))})
-    rng.shuffle(given)
-    return f"by the alphabet {' '.join(given)}", " ".join(sorted(given))
+    """Letters, beginnings of words, or numbers: put in order at once, or one after the other."""
+    count, below = rng.randint(2, 5), rng.choice((20, 100, 1000))
+    found: list[Any] = rng.sample(range(below), count) if rng.random() < 0.5 else list({_begun(rng): None for _ in range(count)})
+    ordered = sorted(found)
+    told = f"in order {' '.join(map(str, found))}"
+    row = " ".join(map(str, ordered))
+    return (told, inserted(found, ordered)) if rng.random() < 0.6 else (f"{told} at once", row)
+
+
+def _begun(rng: random.Random) -> str:
+    return "-".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((1, 1, 2))))
 
 
 def _chained(rng: random.Random) -> Line:
-    """Pairs of neighbours in any order, put into one row."""
+    """Pairs of neighbours in any order: walked up from the first that is told, then down, or put into one row at once."""
     row = words(rng, 3, 4)
-    pairs = [f"{one} > {other}" for one, other in itertools.pairwise(row)]
+    pairs = list(itertools.pairwise(row))
     rng.shuffle(pairs)
-    return "; ".join(pairs), " > ".join(row)
+    told = "; ".join(f"{one} > {other}" for one, other in pairs)
+    return (told, walked(row, pairs)) if rng.random() < 0.7 else (f"{told} at once", " > ".join(row))
 
 
 KINDS: tuple[tuple[Callable[[random.Random], Line], float], ...] = (
     (_again, 1), (_without, 1), (_spelled, 3), (_alike, 2), (_looked_up, 2), (_found, 1), (_in_json, 2), (_taken_apart, 1.5),
-    (_compared, 2), (_sorted, 1), (_chained, 1.5),
+    (_compared, 2), (_sorted, 1.5), (_chained, 1.5),
 )  # fmt: skip
