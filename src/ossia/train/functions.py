@@ -6,7 +6,7 @@ as `ReferenceOps` up to the rounding of that type. It does not know parameters, 
 Autograd on the reference's own lines is right too, but keeps and walks three times as many arrays.
 
 Shape legend: T rows, D hidden, R rows of a weight, H query heads, G key/value heads, M = H / G, d head width, P = (H + 2G)d,
-S sequences padded to L rows, E experts, K experts a row, F expert width, U = 2F, N = TK rows sorted by expert, n of one.
+S sequences padded to L rows, E experts, K experts a row, F expert width, U = 2F, N rows sorted by expert, n of one.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,8 @@ from ossia.kernels import AttentionShape
 from ossia.train.steps import EAGER, Steps
 
 QUERIES = 64  # of a tile: keys behind them are hardly computed
+# oneDNN compiles a product anew for sizes it has not kept, which takes longer than the product: so rows are filled up.
+ROWS, EXPERT_ROWS = 256, 64
 SCORES = 1 << 18  # of a tile: they stay in a processor's cache
 
 
@@ -55,17 +57,22 @@ def product(x_TD: Tensor, weight_RD: Tensor, bias_R: Tensor | None, means: Means
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_RD: Tensor, bias_R: Tensor | None, means: Means) -> Tensor:
-        x_TD, weight_RD = x_TD.to(means.dtype), weight_RD.to(means.dtype)
+        rows, x_TD, weight_RD = len(x_TD), _filled(x_TD.to(means.dtype)), weight_RD.to(means.dtype)
         ctx.save_for_backward(x_TD, weight_RD)
         ctx.has_bias = bias_R is not None
-        return torch.nn.functional.linear(x_TD, weight_RD, None if bias_R is None else bias_R.to(means.dtype))
+        return torch.nn.functional.linear(x_TD, weight_RD, None if bias_R is None else bias_R.to(means.dtype))[:rows]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x_TD, weight_RD = ctx.saved_tensors
-        grad_TR = grads[0].to(x_TD.dtype)
+        grad_TR = _filled(grads[0].to(x_TD.dtype))
         bias = grad_TR.sum(0, dtype=torch.float32) if ctx.has_bias else None
-        return grad_TR @ weight_RD, (grad_TR.T @ x_TD).float(), bias, None
+        return (grad_TR @ weight_RD)[: len(grads[0])], (grad_TR.T @ x_TD).float(), bias, None
+
+
+def _filled(x_TD: Tensor) -> Tensor:
+    """With rows of zeros up to a multiple of ROWS."""
+    return torch.nn.functional.pad(x_TD, (0, 0, 0, -len(x_TD) % ROWS))
 
 
 class Packing(NamedTuple):
@@ -179,7 +186,10 @@ def _rows(grouped: Tensor, packing: Packing) -> Tensor:
 
 
 class Chosen(NamedTuple):
-    """Rows sorted by expert: the row of each, where row t's k-th stands, and how many each expert has."""
+    """Rows sorted by expert: the row of each, where row t's k-th stands, and how many each expert has.
+
+    Each expert's are filled up to a multiple of EXPERT_ROWS with the first row, which nothing points to.
+    """
 
     rows_N: Tensor
     at_TK: Tensor
@@ -189,9 +199,14 @@ class Chosen(NamedTuple):
 def chosen(experts_TK: Tensor, experts: int) -> Chosen:
     flat = experts_TK.reshape(-1)
     order_N = torch.argsort(flat, stable=True)
-    at_TK = torch.empty_like(order_N).scatter_(0, order_N, torch.arange(len(flat), device=flat.device))
-    counts = torch.bincount(flat, minlength=experts).tolist()
-    return Chosen(order_N // experts_TK.shape[1], at_TK.view(experts_TK.shape), counts)
+    counts_E = torch.bincount(flat, minlength=experts)
+    filled_E = (counts_E + EXPERT_ROWS - 1) // EXPERT_ROWS * EXPERT_ROWS
+    moved_E = (filled_E - counts_E).cumsum(0) - (filled_E - counts_E)  # by what the experts before were filled up
+    counts = filled_E.tolist()
+    place_N = torch.arange(len(flat), device=flat.device) + moved_E[flat[order_N]]
+    at_TK = torch.empty_like(order_N).scatter_(0, order_N, place_N)
+    rows_N = order_N.new_zeros(sum(counts)).scatter_(0, place_N, order_N // experts_TK.shape[1])
+    return Chosen(rows_N, at_TK.view(experts_TK.shape), counts)
 
 
 def experts(
@@ -224,7 +239,7 @@ class _Experts(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         weights_TK, x_ND, h_NU, y_ND, up, down = ctx.saved_tensors
         rows, steps, (grad_TD,) = ctx.rows, ctx.means.steps, grads
-        weight_N = torch.empty_like(weights_TK).flatten().scatter_(0, rows.at_TK.flatten(), weights_TK.flatten())
+        weight_N = weights_TK.new_zeros(len(rows.rows_N)).scatter_(0, rows.at_TK.flatten(), weights_TK.flatten())
         grad_ND = steps.weighed(grad_TD, rows.rows_N, weight_N, x_ND.dtype)
         of_x_ND, of_up, of_down = torch.empty_like(x_ND), torch.zeros_like(up), torch.zeros_like(down)
         wide = grad_TD.dtype

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ossia.train.processes import Processes
 from ossia.train.recipe import Optimizer, Schedule
 
 # Quintic whose iterates bring all singular values near 1. Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
@@ -44,7 +45,7 @@ def share_at(schedule: Schedule, step: int, steps: int) -> float:
 class Optimizers:
     """One or two optimizers as one: both step, both are saved."""
 
-    def __init__(self, named: Mapping[str, Tensor], given: Optimizer) -> None:
+    def __init__(self, named: Mapping[str, Tensor], given: Optimizer, processes: Processes | None = None) -> None:
         def is_muon(name: str) -> bool:
             return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
 
@@ -55,7 +56,7 @@ class Optimizers:
         adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
         self._all: list[tuple[torch.optim.Optimizer, float]] = [(adam, given.rate)]
         if hidden := [p for name, p in named.items() if is_muon(name)]:
-            muon = Muon(hidden, given.muon_rate, given.momentum, given.weight_decay)
+            muon = Muon(hidden, given.muon_rate, given.momentum, given.weight_decay, processes)
             self._all.append((muon, given.muon_rate))
         self._parameters, self._clip = list(named.values()), given.clip
 
@@ -88,37 +89,45 @@ class Optimizers:
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is made orthogonal, each matrix by itself; of a stack [E, R, C], every slice.
 
+    Every process has the same gradients; each orthogonalises a share of the matrices.
     The step is scaled to the root mean square that AdamW's has, about 0.2, so that one rate serves both.
     Source: Jordan et al., Muon (2024); the scale: Liu et al., arXiv:2502.16982, equation 4.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float,
+        processes: Processes | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._processes = processes or Processes()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for group in self.param_groups:
-            rate, momentum = group["lr"], group["momentum"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if "momentum" not in self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-                kept = self.state[p]["momentum"]
-                kept.lerp_(p.grad, 1 - momentum)
-                ahead = p.grad.lerp(kept, momentum)  # Nesterov's
-                scale = 0.2 * max(p.shape[-2:]) ** 0.5
+            rate, given = group["lr"], [p for p in group["params"] if p.grad is not None]
+            ahead = [self._ahead(p, group["momentum"]) for p in given]
+            for p, made in zip(given, self._processes.each_made_once(ahead, orthogonal)):
                 p.mul_(1 - rate * group["weight_decay"])
-                p.add_(orthogonal(ahead), alpha=-rate * scale)
+                p.add_(made, alpha=-rate * 0.2 * max(p.shape[-2:]) ** 0.5)
+
+    def _ahead(self, p: Tensor, momentum: float) -> Tensor:
+        """Nesterov's: the gradient on its way to the momentum that holds it already."""
+        assert p.grad is not None
+        if "momentum" not in self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        kept: Tensor = self.state[p]["momentum"]
+        kept.lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(kept, momentum)
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """Near the closest matrix with all singular values 1, for one matrix or each of a stack. In bfloat16: near is enough."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(torch.bfloat16, memory_format=torch.contiguous_format)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    plus_product = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+        x = plus_product(x, plus_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

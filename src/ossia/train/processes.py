@@ -6,7 +6,7 @@ It does not know what is trained.
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,6 +65,26 @@ class Processes(NamedTuple):
         summed = self.add(torch.cat([grad.flatten() for _, grad in own]))
         for (p, _), part in zip(own, summed.split([p.numel() for p, _ in own])):
             p.grad = part.view_as(p)
+
+    def each_made_once(self, given: Sequence[torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+        """`make` of each, which has its shape and is in bfloat16; every process makes a share, and all get all."""
+        if self.mesh is None:
+            return [make(each) for each in given]
+        owners, work = [0] * len(given), [0] * self.size
+        for i in sorted(range(len(given)), key=lambda i: -given[i].numel()):
+            owners[i] = work.index(min(work))
+            work[owners[i]] += given[i].numel()
+        own = [make(each).flatten() for owner, each in zip(owners, given) if owner == self.rank]
+        sent = torch.cat([*own, given[0].new_zeros(max(work) - work[self.rank], dtype=torch.bfloat16)])
+        got = sent.new_empty(self.size * max(work))
+        dist.all_gather_into_tensor(got, sent)
+        got = got.view(self.size, -1)
+        places = [0] * self.size
+        made = list[torch.Tensor]()
+        for owner, each in zip(owners, given):
+            made.append(got[owner, places[owner] : places[owner] + each.numel()].view_as(each))
+            places[owner] += each.numel()
+        return made
 
     def wait(self) -> None:
         """Until all are here."""

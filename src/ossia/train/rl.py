@@ -122,7 +122,7 @@ class Reinforcement:
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
         self.steps = settings.steps
         self._means = means_of(settings.precision, settings.compile, network.device)
-        self.optimizers = Optimizers(network.named(), settings.optimizer)
+        self.optimizers = Optimizers(network.named(), settings.optimizer, self._processes)
 
     def step(self, number: int, report: bool) -> Stepped:
         started = time.perf_counter()

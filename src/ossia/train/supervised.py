@@ -40,7 +40,7 @@ class NextToken:
         self._network, self._batches, self._settings = network, batches, settings
         self.steps = settings.steps
         self._means = means_of(settings.precision, settings.compile, network.device)
-        self.optimizers = Optimizers(network.named(), settings.optimizer)
+        self.optimizers = Optimizers(network.named(), settings.optimizer, self._processes)
 
     def step(self, number: int, report: bool) -> Stepped:
         settings = self._settings
