@@ -153,11 +153,12 @@ def _tiles(shape: AttentionShape, packing: Packing) -> Iterator[_Tile]:
 
 
 def _hidden(tile: _Tile, shape: AttentionShape, device: torch.device) -> Tensor:
-    """[C * M, keys]: what a query does not see: the keys behind it, and those that its window has left."""
+    """[C * M, keys]: -inf for what a query does not see: the keys behind it, and those that its window has left; else 0."""
     query_C = torch.arange(tile.begin, tile.begin + tile.size, device=device)
     distance = query_C[:, None] - torch.arange(tile.seen, tile.begin + tile.size, device=device)
     hidden = (distance < 0) | (distance >= shape.window) if shape.window else distance < 0
-    return hidden.repeat_interleave(shape.heads // shape.kv_heads, 0)
+    seen = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
+    return seen.repeat_interleave(shape.heads // shape.kv_heads, 0)
 
 
 def _heads(qkv_TP: Tensor, shape: AttentionShape, packing: Packing, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,8 +37,8 @@ def rotate(heads_Tnd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def shares(scores: Tensor, sinks: Tensor, hidden: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax over the keys that are not hidden and the sink: the keys' shares [..., C, n] and the sink's [..., C, 1]."""
-    wide = (scores.float() * scale).masked_fill(hidden, -torch.inf)
+    """Softmax over keys and sink: the keys' shares [..., C, n] and the sink's [..., C, 1]. hidden: -inf, or 0 for a key that is seen."""
+    wide = scores.float() * scale + hidden  # added: the compiler makes no vectors of a choice
     top = torch.maximum(wide.amax(-1, keepdim=True), sinks)
     weights, sink = torch.exp(wide - top), torch.exp(sinks - top)
     total = weights.sum(-1, keepdim=True) + sink
