@@ -30,6 +30,11 @@ KEYS: Mapping[str, Words] = {
     "result": {"train": ("answer", "result", "value", "solution"), "held": ("outcome", "total_value")},
     "list": {"train": ("items", "words", "list"), "held": ("entries", "all_of_them")},
 }
+# What a schema says of a key that nobody knows.
+DESCRIBED: Mapping[str, str] = {
+    "person": "the person", "place": "the place", "thing": "the things", "count": "how many", "age": "the age", "price": "the price",
+    "day": "the day", "urgent": "urgent or not", "list": "all of them",
+}  # fmt: skip
 KINDS = {"count": "integer", "age": "integer", "price": "integer", "result": "integer", "urgent": "boolean"}
 # Sentences with the facts that stand in them.
 SENTENCES: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
@@ -100,18 +105,26 @@ def _list(rng: random.Random, split: Split) -> _Made:
 
 def _extracting(rng: random.Random, split: Split) -> Example:
     made = (_list if rng.random() < 0.25 else _facts)(rng, split)
-    keys = {fact: some(rng, KEYS[fact], split, made=0) for fact in made.facts}
-    if split == "train" and rng.random() < 0.4:
-        fact, word = rng.choice(list(keys)), made_up(rng, 1)
-        keys[fact] = f"{word}_{keys[fact]}" if rng.random() < 0.5 else f"{keys[fact]}_{word}"
-    answer = {keys[fact]: value for fact, value in made.facts.items()}
-    schema = _schema(rng, {keys[fact]: _type(fact) for fact in made.facts})
+    keys = {fact: _key(rng, split, fact) for fact in made.facts}
+    answer = {key: made.facts[fact] for fact, (key, _) in keys.items()}
+    schema = _schema(rng, {key: _type(fact) | ({"description": said} if said else {}) for fact, (key, said) in keys.items()})
     said = ", ".join(
-        f"{key} {json.dumps(value) if not isinstance(value, str) else value}" for key, value in answer.items()
+        f"{key} {f'{described}: ' if described else ''}{value if isinstance(value, str) else json.dumps(value)}"
+        for (key, described), value in zip(keys.values(), answer.values())
     )
     medium = f"{said}."
     high = f"The form wants {', '.join(answer)}. {said}. {len(answer)} keys, right."
     return _in_form(rng, split, f"form/{made.template}", made.question, answer, schema, (medium, high))
+
+
+def _key(rng: random.Random, split: Split, fact: str) -> tuple[str, str]:
+    """A fact's key in a schema and what is said of it: always of one that training did not name, else at times."""
+    known = split == "train" and rng.random() < 0.5
+    described = DESCRIBED[fact] if not known or rng.random() < 0.2 else ""
+    if known or split == "held":
+        return some(rng, KEYS[fact], split, made=0), described
+    words = [made_up(rng, rng.randint(1, 2)) for _ in range(rng.randint(1, 2))]
+    return "_".join(words), described
 
 
 def _type(fact: str) -> dict[str, Any]:
@@ -169,6 +182,6 @@ def _same_json(asked: Example, text: str) -> Grade:
 
 
 TASKS = (
-    Task("form", _extracting, _same_json, weight=2.0),
+    Task("form", _extracting, _same_json, weight=2.5),
     Task("sum in a form", _sum_in_form, _same_json),
 )

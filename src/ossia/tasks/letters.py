@@ -15,6 +15,8 @@ SPELL: Templates = {
     "train": (
         'Spell "{w}".', "Spell the word {w}.", "How do you spell {w}?", "spell {w}", "Please spell {w}, letter by letter.",
         "Write {w} with a dash between the letters.", 'What are the letters of "{w}"?', "Letters of {w}?",
+        "Letter by letter, what is {w}?", "Split {w} into letters.", "The spelling of {w}?", "Say {w} letter by letter.",
+        "Break {w} into its letters.", "What letters make {w}?", "{w}, spelled?", "Show how {w} is spelled.", "Take {w} apart, letter for letter.",
     ),
     "held": ("Can you spell {w} for me?", 'Write the letters of "{w}" one by one.', "Please spell out the word {w}."),
 }  # fmt: skip
@@ -22,6 +24,8 @@ BACKWARDS: Templates = {
     "train": (
         'Spell "{w}" backwards.', "Write {w} backwards.", "What is {w} backwards?", "Reverse the word {w}.", "reverse {w}",
         'Turn "{w}" around.', "Reverse the letters of {w}.", "{w} backwards?",
+        "Flip the word {w}.", "Read {w} from right to left.", "{w} in reverse?", "From the last letter to the first: {w}", "Turn {w} round.",
+        "Write the letters of {w} from the end.", "How does {w} read from behind?", "Say {w} in reverse order.", "The other way round: {w}",
     ),
     "held": ("Can you write {w} backwards?", 'Please reverse "{w}".', "Give me the word {w} backwards."),
 }  # fmt: skip
@@ -30,6 +34,8 @@ HOW_OFTEN: Templates = {
         'How many {l}\'s are in "{w}"?', 'How many times does the letter {l} appear in "{w}"?', "Count the {l}'s in {w}.",
         "How often is {l} in {w}?", "How many {l} in {w}?", "How many letters {l} does the word {w} have?", "count {l} in {w}",
         "In {w}, how many {l}'s are there?",
+        "The letter {l} in {w}: how many?", "{w}: how many {l}'s?", "Number of {l} in {w}?", "Find how many {l}'s {w} contains.",
+        "How many of the letters of {w} are {l}?", "Of the letter {l}, how many does {w} hold?", "In the word {w}, count each {l}.",
     ),
     "held": ('How often does "{w}" have the letter {l}?', "Please count the letter {l} in {w}.", "Tell me how many {l}'s {w} has."),
 }  # fmt: skip
@@ -37,6 +43,7 @@ HOW_LONG: Templates = {
     "train": (
         'How many letters are in "{w}"?', "How many letters does {w} have?", "Count the letters of {w}.", "How long is the word {w}?",
         "letters in {w}?", "What is the number of letters in {w}?",
+        "{w} has how many letters?", "Length of {w}?", "Of how many letters is {w} made?", "Number of letters: {w}", "Say how long {w} is.",
     ),
     "held": ("Please count how many letters {w} has.", 'Tell me the number of letters of "{w}".'),
 }  # fmt: skip
@@ -44,6 +51,8 @@ ITEMS: Templates = {
     "train": (
         "How many things are in this list: {x}?", "Count these: {x}", "How many words are there: {x}?", "How many items: {x}?",
         "Count the items in {x}.", "{x}: how many are these?",
+        "How many are in {x}?", "The list {x} has how many entries?", "Number of words in {x}?", "I see {x}. How many is that?", "Count: {x}",
+        "We have {x}. How many do we have?", "How long is the list {x}?", "Here are {x}. Say their number.",
     ),
     "held": ("Please count the things in this list: {x}", "How many are these: {x}?", "Tell me how many items are in {x}."),
 }  # fmt: skip
@@ -51,6 +60,9 @@ NTH: Templates = {
     "train": (
         "What is the {n} word of: {x}?", "Which is {n} in this list: {x}?", "Give me the {n} of {x}.", "Take the {n} item of {x}.",
         "Name the {n} thing in {x}.",
+        "In {x}, what comes {n}?", "From {x} take the {n}.", "Look at {x}. What is the {n} one?", "The list is {x}. Say the {n} one.",
+        "{x}: the {n}?", "Here are some words: {x}. Pick the {n}.", "I need the {n} entry of {x}.", "Out of {x}, which one stands {n}?",
+        "What stands at the {n} place of {x}?", "Show the {n} element of {x}.", "{n} of {x}?", "My list: {x}. And the {n} is?",
     ),
     "held": ("Please tell me the {n} word in this list: {x}", "Which item is {n}: {x}?"),
 }  # fmt: skip

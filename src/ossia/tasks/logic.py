@@ -36,37 +36,38 @@ WHO: Templates = {
     "held": ("{x} Name the {q} of them.", "{x} Can you say who is the {q}?"),
 }
 HOW = "Answer yes, no or unknown."
+def _syllogisms(rules: Sequence[str], known: str, asked: str) -> tuple[str, ...]:
+    """Rule and fact in either order, and a question, each in several words."""
+    facts = ("{w} is one of the {x}.", "{w} belongs to the {x}.", "{w} is among the {x}.", "We know that {w} is one of the {x}.")
+    asks = (
+        "Is {w} one of the {x}?", "Does {w} belong to the {x}?", "Is {w} among the {x}?", "Must {w} be one of the {x}?",
+        "So is {w} among the {x}?", "Is it true that {w} is one of the {x}?",
+    )  # fmt: skip
+    found: list[str] = []
+    for rule, fact, ask in itertools.product(rules, facts, asks):
+        fact, ask = fact.replace("{x}", known), ask.replace("{x}", asked)
+        found += [f"{rule} {fact} {ask}", f"{fact} {rule} {ask}"]
+    return tuple(found)
+
+
+EVERY = (
+    "All {a} are {b}.", "Every one of the {a} is one of the {b}.", "All the {a} belong to the {b}.",
+    "Each of the {a} is one of the {b}.", "The {a} are all among the {b}.", "Whoever is one of the {a} is one of the {b}.",
+)  # fmt: skip
+NOT_ONE = (
+    "No {a} are {b}.", "None of the {a} is one of the {b}.", "No one of the {a} belongs to the {b}.",
+    "Not one of the {a} is one of the {b}.", "The {a} are never among the {b}.",
+)  # fmt: skip
 ALL: Templates = {
-    "train": (
-        "All {a} are {b}. {w} is one of the {a}. Is {w} one of the {b}?",
-        "Every one of the {a} is one of the {b}. {w} is one of the {a}. Is {w} one of the {b}?",
-        "All the {a} belong to the {b}. {w} belongs to the {a}. Does {w} belong to the {b}?",
-        "{w} belongs to the {a}, and all {a} are {b}. Is {w} among the {b}?",
-        "Each of the {a} is one of the {b}. {w} is among the {a}. Must {w} be one of the {b}?",
-        "{w} is among the {a}. Every one of the {a} is among the {b}. So is {w} among the {b}?",
-    ),
+    "train": _syllogisms(EVERY, "{a}", "{b}"),
     "held": ("{w} is one of the {a}. All {a} are {b}. Does that make {w} one of the {b}?",),
 }
 NONE: Templates = {
-    "train": (
-        "No {a} are {b}. {w} is one of the {a}. Is {w} one of the {b}?",
-        "None of the {a} is one of the {b}. {w} is one of the {a}. Is {w} one of the {b}?",
-        "No one of the {a} belongs to the {b}. {w} belongs to the {a}. Does {w} belong to the {b}?",
-        "{w} belongs to the {a}, and no {a} are {b}. Is {w} among the {b}?",
-        "Not one of the {a} is one of the {b}. {w} is among the {a}. Can {w} be one of the {b}?",
-        "{w} is among the {a}. None of the {a} is among the {b}. So is {w} among the {b}?",
-    ),
+    "train": _syllogisms(NOT_ONE, "{a}", "{b}"),
     "held": ("{w} is one of the {a}. No {a} are {b}. Does that make {w} one of the {b}?",),
 }
 BACKWARDS: Templates = {
-    "train": (
-        "All {a} are {b}. {w} is one of the {b}. Is {w} one of the {a}?",
-        "Every one of the {a} is one of the {b}. {w} is one of the {b}. Is {w} one of the {a}?",
-        "All the {a} belong to the {b}. {w} belongs to the {b}. Does {w} belong to the {a}?",
-        "{w} belongs to the {b}, and all {a} are {b}. Is {w} among the {a}?",
-        "Each of the {a} is one of the {b}. {w} is among the {b}. Must {w} be one of the {a}?",
-        "{w} is among the {b}. Every one of the {a} is among the {b}. So is {w} among the {a}?",
-    ),
+    "train": _syllogisms(EVERY, "{b}", "{a}"),
     "held": ("{w} is one of the {b}. All {a} are {b}. Does that make {w} one of the {a}?",),
 }
 HIDDEN: Templates = {
@@ -74,15 +75,28 @@ HIDDEN: Templates = {
         "The key is in the {x} box. {n} Which box is it in?", "A prize is in the {x} box. {n} Where is it?", "The ball is in the {x} bag. {n} Which one has the ball?",
         "The cat is in the {x} room. {n} In which room is the cat?", "One box holds a ring: the {x} one. {n} Which is it?", "{n} So is the gold in the {x} chest?",
         "Behind which door is the car, the {x} one? {n}", "I hid a stone in the {x} jar. {n} Find the stone.", "There is a nut in the {x} bowl. {n} Where must it be?",
+        "A ring lies in the {x} bag. {n} In which bag?", "My keys are in the {x} drawer. {n} Which drawer should I open?", "Somebody hid a book in the {x} chest. {n} Tell me where.",
+        "The prize waits behind the {x} door. {n} Which door?", "{n} Which of the {x} boxes has the gift?", "There is a frog in the {x} pot. {n} Where is it?",
+        "Pick the right one: the {x} hat hides a rabbit. {n}", "The money is in the {x} purse. {n} Say which.", "Which is it, the {x} one? {n}",
     ),
     "held": ("A coin is under the {x} cup. {n} Which cup is it under?", "The letter is in the {x} folder. {n} Where is the letter?"),
 }  # fmt: skip
+MOVED = (
+    "{w} was in {a} and went to {b}.", "{w} lived in {a} and moved to {b}.", "{w} flies from {a} to {b}.", "{w} was in {a}. Later {w} travelled to {b}.",
+    "{w} left {a} and is now in {b}.", "From {a} {w} went on to {b}.", "{w} spent a week in {a} and then drove to {b}.", "{w} took a train from {a} to {b}.",
+    "At the start {w} lived in {a}; today it is {b}.", "After some years in {a}, {w} came to {b}.", "{w} has gone from {a} to {b}.", "{w} started in {a} and ended in {b}.",
+    "{w} was born in {a} but lives in {b}.", "{w} is in {a}. Then {w} goes to {b}.",
+)  # fmt: skip
+STAYED = ("{v} is in {c}.", "{v} lives in {c}.", "{v} stays in {c}.", "{v} never left {c}.", "{v} works in {c}.", "{v} was in {c} all the time.")
+SOUGHT = (
+    "Where is {w}?", "Where does {w} live now?", "In which city is {w}?", "Where can I find {w}?", "Which city is {w} in?", "Where would you look for {w}?",
+    "{w} is where?", "Tell me where {w} is.",
+)  # fmt: skip
 WHERE: Templates = {
-    "train": (
-        "{w} is in {a}. {v} is in {c}. Then {w} goes to {b}. Where is {w}?", "{w} lived in {a} and moved to {b}. {v} lives in {c}. Where does {w} live now?",
-        "{v} is in {c}. {w} was in {a} and went to {b}. Where is {w} now?", "{w} flies from {a} to {b}, {v} stays in {c}. Where is {w}?",
-        "{w} was in {a}. {v} was in {c}. Later {w} travelled to {b}. In which city is {w}?", "{v} works in {c}. {w} left {a} and is now in {b}. Where can I find {w}?",
-        "From {a} {w} went on to {b}. {v} remained in {c}. Which city is {w} in?", "{w} spent a week in {a} and then drove to {b}, while {v} was in {c}. Where is {w}?",
+    "train": tuple(
+        f"{one} {other} {ask}"
+        for moved, stayed, ask in itertools.product(MOVED, STAYED, SOUGHT)
+        for one, other in ((moved, stayed), (stayed, moved))
     ),
     "held": ("{w} leaves {a} for {b}. {v} is in {c}. Where is {w} now?", "First {w} was in {a}, then in {b}. {v} was in {c}. Where is {w} now?"),
 }  # fmt: skip

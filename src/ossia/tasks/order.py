@@ -20,6 +20,8 @@ LARGER: Templates = {
         "Which is larger, {a} or {b}?", "Which number is bigger: {a} or {b}?", "Is {a} or {b} larger?", "{a} or {b}: which is larger?",
         "What is larger, {a} or {b}", "Tell me the larger of {a} and {b}.", "Which one is greater, {a} or {b}?", "larger: {a} or {b}?",
         "Find the larger number: {a}, {b}", "The bigger one of {a} and {b}?",
+        "Take {a} and {b}. Which is larger?", "Compare {a} and {b}: the larger one?", "Which has the higher value, {a} or {b}?", "Is {a} more than {b}? Say the larger one.",
+        "Pick the larger: {a} or {b}.", "I have {a} and {b}. Which is more?", "Between {a} and {b}, which is bigger?",
     ),
     "held": ("Of {a} and {b}, which is larger?", "Please say which is bigger, {a} or {b}.", "Give me the larger number of {a} and {b}."),
 }  # fmt: skip
@@ -27,6 +29,8 @@ SMALLER: Templates = {
     "train": (
         "Which is smaller, {a} or {b}?", "Which number is less: {a} or {b}?", "Is {a} or {b} smaller?", "{a} or {b}: which is smaller?",
         "Tell me the smaller of {a} and {b}.", "Find the smaller number: {a}, {b}", "smaller: {a} or {b}?", "What is smaller, {a} or {b}",
+        "Take {a} and {b}. Which is smaller?", "Compare {a} and {b}: the smaller one?", "Which has the lower value, {a} or {b}?",
+        "Pick the smaller: {a} or {b}.", "I have {a} and {b}. Which is less?", "Between {a} and {b}, which is smaller?",
     ),
     "held": ("Of {a} and {b}, which is smaller?", "Please say which is smaller, {a} or {b}.", "Give me the smaller number of {a} and {b}."),
 }  # fmt: skip
@@ -34,6 +38,8 @@ UPWARDS: Templates = {
     "train": (
         "Sort these numbers: {x}", "Sort {x}.", "Put {x} in order.", "Sort from smallest to largest: {x}", "Order these: {x}",
         "Arrange {x} from small to large.", "sort {x}", "Please sort {x} in ascending order.", "Put these numbers in order: {x}",
+        "{x}: from the smallest to the largest?", "Bring {x} into order.", "Line up {x} by size.", "Start with the smallest: {x}", "ascending order: {x}",
+        "Order {x}, the smallest at the front.", "Rank {x} upwards.",
     ),
     "held": ("Could you sort {x} for me?", "Write {x} in order, smallest first.", "Please put {x} in ascending order."),
 }  # fmt: skip
@@ -41,6 +47,8 @@ DOWNWARDS: Templates = {
     "train": (
         "Sort from largest to smallest: {x}", "Sort {x} in descending order.", "Arrange {x} from large to small.",
         "Put {x} in order, largest first.", "Order these from largest to smallest: {x}", "descending order: {x}",
+        "{x}: from the largest to the smallest?", "Start with the largest: {x}", "Order {x}, the largest at the front.", "Rank {x} downwards.",
+        "Bring {x} into falling order.", "Line up {x}, the biggest first.",
     ),
     "held": ("Could you sort {x} from largest to smallest?", "Please put {x} in descending order.", "Write {x}, largest first."),
 }  # fmt: skip
@@ -48,6 +56,9 @@ ALPHABET: Templates = {
     "train": (
         "Sort these words: {x}", "Put {x} in alphabetical order.", "Sort alphabetically: {x}", "Alphabetical order: {x}",
         "Arrange these words by the alphabet: {x}", "Please sort {x} from A to Z.", "Order the words {x} alphabetically.",
+        "Bring {x} into alphabetical order.", "Alphabetise {x}.", "List {x} by their letters.", "{x}: sort them by the alphabet.",
+        "In a dictionary, how would {x} be ordered?", "Make an alphabetical list of {x}.", "Line up the words {x} by the alphabet.",
+        "Which order do {x} have in a dictionary?", "By the alphabet: {x}",
     ),
     "held": ("Could you put {x} in alphabetical order?", "Write {x} from A to Z.", "Please sort the words {x} alphabetically."),
 }  # fmt: skip

@@ -37,7 +37,7 @@ def rotate(heads_Tnd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def shares(scores: Tensor, sinks: Tensor, hidden: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax over keys and sink: the keys' shares [..., C, n] and the sink's [..., C, 1]. hidden: -inf, or 0 for a key that is seen."""
+    """Softmax over keys and sink: the keys' shares [..., C, n] and the sink's [..., C, 1]. hidden: -inf, 0 if seen."""
     wide = scores.float() * scale + hidden  # added: the compiler makes no vectors of a choice
     top = torch.maximum(wide.amax(-1, keepdim=True), sinks)
     weights, sink = torch.exp(wide - top), torch.exp(sinks - top)
