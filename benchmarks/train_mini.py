@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ossia.train.processes import Processes
 from ossia.train.recipe import Recipe, read_recipe
 from ossia.train.run import _beginning, _work, keep_memory
 from ossia.train.supervised import NextToken
@@ -29,8 +30,9 @@ def variant(recipe: Recipe, kind: str, precision: str, out: Path) -> NextToken:
     assert recipe.sft is not None, "a recipe with [sft] is measured"
     optimizer = replace(recipe.sft.optimizer, kind=kind)
     chosen = replace(recipe, sft=replace(recipe.sft, optimizer=optimizer, precision=precision, round_batches=8))
-    tokenizer, network = _beginning(chosen, out)
-    work = _work("sft", chosen, network, tokenizer, False, Path())
+    alone = Processes()
+    tokenizer, network = _beginning(chosen, out, alone)
+    work = _work("sft", chosen, network, tokenizer, False, Path(), alone)
     assert isinstance(work, NextToken)
     return work
 

@@ -1,0 +1,78 @@
+"""What MXFP4 costs a model that this repository trained: right answers of the same weights with experts in MXFP4 and in bfloat16.
+
+In: the folder of a training run, a stage of it, problems a family, split and effort. Out: both accuracies with 95 % intervals.
+Both are asked the same problems with the same seeds, greedily and at temperature 1. A run that began from a checkpoint is refused.
+
+    python benchmarks/rounding.py runs/mini --stage sft --count 20
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ossia.evals.mini import Score, cases_of, evaluate
+from ossia.evals.report import wilson
+from ossia.loading import load
+from ossia.model.checkpoint import LayerTensors, write_checkpoint
+from ossia.quant import to_bf16
+from ossia.tasks.catalogue import TASKS
+from ossia.train.network import Network, NetworkTensors
+from ossia.train.recipe import read_recipe
+from ossia.train.run import export
+
+
+class Unrounded(NetworkTensors):
+    """The experts too in bfloat16."""
+
+    def layer(self, index: int) -> LayerTensors:
+        return LayerTensors(**{field: self._wide(index, field) for field in LayerTensors._fields})
+
+    def _wide(self, index: int, field: str) -> NDArray[np.uint16]:
+        return to_bf16(self._host[f"layers.{index}.{field}"])
+
+
+def network_of(run: Path, stage: str) -> Network:
+    states = sorted((run / stage).glob("state-*.pt"))
+    if not states:
+        raise SystemExit(f"{run / stage} has no state: give the folder of a run that has been through this stage")
+    config = read_recipe(run / "recipe.toml").model
+    if config is None:
+        raise SystemExit(f"{run}/recipe.toml has no [model]: give a run that began from nothing")
+    network = Network(config, 0)
+    network.load_state_dict(torch.load(states[-1], weights_only=False)["network"])
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--stage", default="sft")
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1000)
+    given = parser.parse_args()
+    network = network_of(given.run, given.stage)
+    cases = cases_of(TASKS, ("medium", "high"), given.count, given.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        rounded = export(network, given.run / "tokenizer.json", Path(folder) / "mxfp4")
+        wide = Path(folder) / "bf16"
+        write_checkpoint(wide, network.config, Unrounded(network), "bf16")
+        for name in ("tokenizer.json", "generation_config.json"):
+            shutil.copyfile(rounded / name, wide / name)
+        for temperature in (0.0, 1.0):
+            for path in (rounded, wide):
+                say(f"{path.name}, temperature {temperature:g}", evaluate(load(path), cases, given.seed, temperature))
+
+
+def say(title: str, scores: list[Score]) -> None:
+    points, total = sum(each.points for each in scores), sum(each.total for each in scores)
+    low, high = wilson(points, total)
+    print(f"{title}: {100 * points / total:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {total}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
