@@ -1,7 +1,7 @@
 """What MXFP4 costs a model that this repository trained: right answers of the same weights with experts in MXFP4 and in bfloat16.
 
 In: the folder of a training run, a stage of it, problems a family, split and effort. Out: both accuracies with 95 % intervals.
-Both are asked the same problems with the same seeds, greedily and at temperature 1. A run that began from a checkpoint is refused.
+Both are asked the same problems with the same seeds, greedily and at temperature 1. The run must have begun from nothing.
 
     python benchmarks/rounding.py runs/mini --stage sft --count 20
 """
