@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ossia.kernels import AttentionShape, Batch, Rope
 from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps
-from ossia.train.functions import Means
+from ossia.train.functions import EXPERT_ROWS, Means, chosen
 from ossia.train.network import RecordingOps
 from ossia.train.steps import compiled
 
@@ -71,6 +71,19 @@ def test_experts_are_the_references_one_without_rows_too(k: int, means: Means):
         return ops.experts_add(routing, Experts(up, up_bias), Experts(down, down_bias), 3.0, x_TD)
 
     agree(made, [x_TD, norm_D, up, up_bias, down, down_bias], means)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 300])
+def test_rows_stand_with_their_expert_and_each_expert_is_filled_up(count: int):
+    experts_TK = torch.stack([torch.arange(count) % 3, torch.full((count,), 4)], 1)
+    found = chosen(experts_TK, 6)
+    assert [filled % EXPERT_ROWS for filled in found.counts] == [0] * 6
+    assert found.counts[3] == found.counts[5] == 0
+    assert sum(found.counts) == len(found.rows_N)
+    owner_N = torch.repeat_interleave(torch.arange(6), torch.tensor(found.counts))
+    assert torch.equal(owner_N[found.at_TK], experts_TK)
+    assert torch.equal(found.rows_N[found.at_TK], torch.arange(count)[:, None].expand(count, 2))
+    assert len(found.at_TK.unique()) == 2 * count
 
 
 @pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
