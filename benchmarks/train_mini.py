@@ -1,6 +1,7 @@
-"""Training speed of a recipe's supervised stage: tokens a second, by optimizer and precision, on this machine.
+"""Training speed of a recipe's supervised stage: tokens a second, by optimizer and precision, and of transformers' own model.
 
-The variants take turns, round by round, on the same batches, so that what else the machine does falls on all alike.
+In: a recipe. Out: a table. The variants take turns, round by round, on the same batches, so that what else the machine does falls
+on all alike. transformers' GptOss of the same shape pads sequences to the longest; its weights are never rounded.
 Run: python benchmarks/train_mini.py [RECIPE] [--rounds N] [--only adamw,muon] [--profile]
 """
 
@@ -11,8 +12,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from transformers import GptOssConfig, GptOssForCausalLM
 
+from ossia.train.data import TrainBatch
+from ossia.train.loop import Stepped
 from ossia.train.processes import Processes
 from ossia.train.recipe import Recipe, read_recipe
 from ossia.train.run import _beginning, _work, keep_memory
@@ -23,7 +28,42 @@ KINDS = {
     "muon": ("muon", "f32"),
     "adamw-bf16": ("adamw", "bf16"),
     "muon-bf16": ("muon", "bf16"),
+    "transformers": ("adamw", "f32"),
+    "transformers-bf16": ("adamw", "bf16"),
 }
+
+
+class Transformers:
+    """The same step in transformers: the targets' cross-entropy, clipping, AdamW."""
+
+    def __init__(self, same: NextToken, precision: str) -> None:
+        raw = same._network.config.to_json("hf", quantized=False)
+        self._same, self._bf16 = same, precision == "bf16"
+        self._model = GptOssForCausalLM(GptOssConfig.from_dict(raw))
+        self._adam = torch.optim.AdamW(self._model.parameters(), lr=1e-3, fused=True)
+
+    def step(self, number: int, report: bool) -> Stepped:
+        batches = [self._same._batches.next() for _ in range(self._same._settings.accumulate)]
+        targets = sum(len(each.targets_R) for each in batches)
+        for each in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+                logits_RV = self._logits(each)
+                loss = torch.nn.functional.cross_entropy(logits_RV.float(), torch.from_numpy(each.targets_R), reduction="sum")
+            (loss / targets).backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._adam.step()
+        self._adam.zero_grad()
+        return Stepped(sum(len(each.batch.tokens_T) for each in batches), {})
+
+    def _logits(self, given: TrainBatch) -> torch.Tensor:
+        batch = given.batch
+        lengths_S = np.diff(batch.starts_S1)
+        held_SL = np.arange(lengths_S.max())[None] < lengths_S[:, None]
+        tokens_SL = np.zeros(held_SL.shape, np.int64)
+        tokens_SL[held_SL] = batch.tokens_T
+        out = self._model.model(torch.from_numpy(tokens_SL), attention_mask=torch.from_numpy(held_SL.astype(np.int64)))
+        rows_R = torch.from_numpy(np.flatnonzero(held_SL)[batch.sampled_R])
+        return self._model.lm_head(out.last_hidden_state.flatten(0, 1)[rows_R])
 
 
 def variant(recipe: Recipe, kind: str, precision: str, out: Path) -> NextToken:
@@ -48,7 +88,10 @@ def main() -> None:
     recipe = read_recipe(given.recipe)
     chosen = {name: KINDS[name] for name in KINDS if name in given.only.split(",")}
     with tempfile.TemporaryDirectory() as folder:
-        works = {name: variant(recipe, *kind, Path(folder)) for name, kind in chosen.items()}
+        works: dict[str, NextToken | Transformers] = {}
+        for name, kind in chosen.items():
+            ours = variant(recipe, *kind, Path(folder))
+            works[name] = Transformers(ours, kind[1]) if name.startswith("transformers") else ours
         speeds: dict[str, list[float]] = {name: [] for name in works}
         for number in range(given.rounds + 1):
             for name, work in works.items():
@@ -65,7 +108,7 @@ def main() -> None:
             profile(next(iter(works.values())))
 
 
-def profile(work: NextToken) -> None:
+def profile(work: NextToken | Transformers) -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
