@@ -10,10 +10,9 @@ import argparse
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ossia.evals.mini import Score, cases_of, evaluate
 from ossia.evals.report import wilson
@@ -24,27 +23,26 @@ from ossia.tasks.catalogue import TASKS
 from ossia.train.network import Network, NetworkTensors
 from ossia.train.recipe import read_recipe
 from ossia.train.run import export
+from ossia.train.state import load_state
 
 
 class Unrounded(NetworkTensors):
     """The experts too in bfloat16."""
 
     def layer(self, index: int) -> LayerTensors:
-        return LayerTensors(**{field: self._wide(index, field) for field in LayerTensors._fields})
-
-    def _wide(self, index: int, field: str) -> NDArray[np.uint16]:
-        return to_bf16(self._host[f"layers.{index}.{field}"])
+        wide: dict[str, Any] = {field: to_bf16(self._host[f"layers.{index}.{field}"]) for field in LayerTensors._fields}
+        return LayerTensors(**wide)
 
 
 def network_of(run: Path, stage: str) -> Network:
-    states = sorted((run / stage).glob("state-*.pt"))
-    if not states:
+    state = load_state(run / stage, torch.device("cpu"))
+    if not state:
         raise SystemExit(f"{run / stage} has no state: give the folder of a run that has been through this stage")
     config = read_recipe(run / "recipe.toml").model
     if config is None:
         raise SystemExit(f"{run}/recipe.toml has no [model]: give a run that began from nothing")
     network = Network(config, 0)
-    network.load_state_dict(torch.load(states[-1], weights_only=False)["network"])
+    network.load_state_dict(state["network"])
     return network
 
 

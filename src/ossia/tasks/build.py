@@ -4,6 +4,7 @@ In: a seeded random source, a split, a question with its answer. Out: an `Exampl
 It does not know any family.
 """
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -80,6 +81,11 @@ def same(one: str, other: str) -> bool:
 
 def plain(template: str) -> str:
     return "".join(letter for letter in template.lower() if letter.isalnum() or letter in " {}")
+
+
+def written(value: object) -> str:
+    """A value as it stands in thinking: text bare, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def thoughts(low: str, medium: str, high: str) -> dict[Effort, str]:

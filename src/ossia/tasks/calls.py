@@ -11,7 +11,7 @@ from typing import Any
 
 from ossia.harmony.messages import Developer, Effort, Message, ToolSpec, assistant, developer, tool
 from ossia.task import Example, Grade, Split, Task, calls_of, final_text
-from ossia.tasks.build import INSTRUCTIONS, example, functions, opening, thoughts
+from ossia.tasks.build import INSTRUCTIONS, example, functions, opening, thoughts, written
 from ossia.tasks.grades import numbers_in, read_json, verdict
 from ossia.tasks.toolbox import Function, function, topics
 from ossia.tasks.words import Words, several, some
@@ -41,7 +41,7 @@ def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) 
     short, long = f"Wanted: {wanted}. {found}", f"Wanted: {wanted}. Offered: {listed}. So {found}"
     if chosen is None:
         return thoughts("", f"{short} No call.", f"{long} None fits, so no call.")
-    given = ", ".join(f"{key} {_written(value)}" for key, value in chosen.arguments.items())
+    given = ", ".join(f"{key} {written(value)}" for key, value in chosen.arguments.items())
     left_out = [key for key in _parameters(chosen.spec) if key not in chosen.arguments]
     rest = f" Not said: {', '.join(left_out)}." if left_out else ""
     return thoughts("", short, f"{long} Call it with {given}.{rest}")
@@ -50,10 +50,6 @@ def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) 
 def _parameters(spec: ToolSpec) -> Sequence[str]:
     properties: Any = (spec.parameters or {}).get("properties", {})
     return tuple(properties)
-
-
-def _written(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def call_of(chosen: Function) -> Message:

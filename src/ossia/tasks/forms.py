@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ossia.harmony.messages import Developer, ResponseFormat, developer
 from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.arithmetic import any_sum, number
-from ossia.tasks.build import INSTRUCTIONS, example, opening, thoughts
+from ossia.tasks.build import INSTRUCTIONS, example, opening, thoughts, written
 from ossia.tasks.grades import of_text, read_json, verdict
 from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, several, some
 from ossia.tasks.working import working
@@ -107,9 +107,9 @@ def _extracting(rng: random.Random, split: Split) -> Example:
     made = (_list if rng.random() < 0.25 else _facts)(rng, split)
     keys = {fact: _key(rng, split, fact) for fact in made.facts}
     answer = {key: made.facts[fact] for fact, (key, _) in keys.items()}
-    schema = _schema(rng, {key: _type(fact) | ({"description": said} if said else {}) for fact, (key, said) in keys.items()})
+    schema = _schema(rng, {key: _type(fact) | ({"description": described} if described else {}) for fact, (key, described) in keys.items()})
     said = ", ".join(
-        f"{key} {f'{described}: ' if described else ''}{value if isinstance(value, str) else json.dumps(value)}"
+        f"{key} {f'{described}: ' if described else ''}{written(value)}"
         for (key, described), value in zip(keys.values(), answer.values())
     )
     medium = f"{said}."

@@ -36,18 +36,22 @@ WHO: Templates = {
     "held": ("{x} Name the {q} of them.", "{x} Can you say who is the {q}?"),
 }
 HOW = "Answer yes, no or unknown."
+
+
+def _told(some: Sequence[str], others: Sequence[str], asks: Sequence[str]) -> tuple[str, ...]:
+    """Two facts in either order, and a question, each in several words."""
+    told = itertools.product(some, others, asks)
+    return tuple(f"{a} {b} {ask}" for one, other, ask in told for a, b in ((one, other), (other, one)))
+
+
 def _syllogisms(rules: Sequence[str], known: str, asked: str) -> tuple[str, ...]:
-    """Rule and fact in either order, and a question, each in several words."""
+    """A rule, a fact of the `known`, and whether it is of the `asked`."""
     facts = ("{w} is one of the {x}.", "{w} belongs to the {x}.", "{w} is among the {x}.", "We know that {w} is one of the {x}.")
     asks = (
         "Is {w} one of the {x}?", "Does {w} belong to the {x}?", "Is {w} among the {x}?", "Must {w} be one of the {x}?",
         "So is {w} among the {x}?", "Is it true that {w} is one of the {x}?",
     )  # fmt: skip
-    found: list[str] = []
-    for rule, fact, ask in itertools.product(rules, facts, asks):
-        fact, ask = fact.replace("{x}", known), ask.replace("{x}", asked)
-        found += [f"{rule} {fact} {ask}", f"{fact} {rule} {ask}"]
-    return tuple(found)
+    return _told(rules, [fact.replace("{x}", known) for fact in facts], [ask.replace("{x}", asked) for ask in asks])
 
 
 EVERY = (
@@ -93,11 +97,7 @@ SOUGHT = (
     "{w} is where?", "Tell me where {w} is.",
 )  # fmt: skip
 WHERE: Templates = {
-    "train": tuple(
-        f"{one} {other} {ask}"
-        for moved, stayed, ask in itertools.product(MOVED, STAYED, SOUGHT)
-        for one, other in ((moved, stayed), (stayed, moved))
-    ),
+    "train": _told(MOVED, STAYED, SOUGHT),
     "held": ("{w} leaves {a} for {b}. {v} is in {c}. Where is {w} now?", "First {w} was in {a}, then in {b}. {v} was in {c}. Where is {w} now?"),
 }  # fmt: skip
 

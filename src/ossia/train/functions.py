@@ -21,7 +21,7 @@ from ossia.train.steps import EAGER, Steps
 
 QUERIES = 64  # of a tile: keys behind them are hardly computed
 # oneDNN compiles a product anew for sizes it has not kept, which takes longer than the product: so rows are filled up.
-ROWS, EXPERT_ROWS = 256, 64
+ROWS, EXPERT_ROWS, LENGTHS = 256, 64, 32  # LENGTHS: of the longest sequence of a batch
 SCORES = 1 << 18  # of a tile: they stay in a processor's cache
 
 
@@ -157,8 +157,8 @@ def _hidden(tile: _Tile, shape: AttentionShape, device: torch.device) -> Tensor:
     query_C = torch.arange(tile.begin, tile.begin + tile.size, device=device)
     distance = query_C[:, None] - torch.arange(tile.seen, tile.begin + tile.size, device=device)
     hidden = (distance < 0) | (distance >= shape.window) if shape.window else distance < 0
-    seen = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
-    return seen.repeat_interleave(shape.heads // shape.kv_heads, 0)
+    added = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -torch.inf)
+    return added.repeat_interleave(shape.heads // shape.kv_heads, 0)
 
 
 def _heads(qkv_TP: Tensor, shape: AttentionShape, packing: Packing, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,9 +201,9 @@ def chosen(experts_TK: Tensor, experts: int) -> Chosen:
     flat = experts_TK.reshape(-1)
     order_N = torch.argsort(flat, stable=True)
     counts_E = torch.bincount(flat, minlength=experts)
-    filled_E = (counts_E + EXPERT_ROWS - 1) // EXPERT_ROWS * EXPERT_ROWS
-    moved_E = (filled_E - counts_E).cumsum(0) - (filled_E - counts_E)  # by what the experts before were filled up
-    counts = filled_E.tolist()
+    fill_E = -counts_E % EXPERT_ROWS
+    moved_E = fill_E.cumsum(0) - fill_E  # by what the experts before were filled up
+    counts = (counts_E + fill_E).tolist()
     place_N = torch.arange(len(flat), device=flat.device) + moved_E[flat[order_N]]
     at_TK = torch.empty_like(order_N).scatter_(0, order_N, place_N)
     rows_N = order_N.new_zeros(sum(counts)).scatter_(0, place_N, order_N // experts_TK.shape[1])

@@ -24,7 +24,6 @@ from ossia.train.fake_quant import fake_bf16, fake_quantize
 
 Rounding = Literal["mxfp4", "stored", "none"]
 EXPERTS = ("up_weight", "down_weight")
-LENGTHS = 32  # sequences are padded to a multiple, so that attention's products have few sizes; see functions.ROWS
 
 
 class RecordingOps(ReferenceOps):
@@ -70,7 +69,7 @@ class RecordingOps(ReferenceOps):
 
 def packing_of(batch: Batch, shape: AttentionShape, device: str) -> functions.Packing:
     _, held_SL = padded_rows(batch.starts_S1)
-    held_SL = np.pad(held_SL, ((0, 0), (0, -held_SL.shape[1] % LENGTHS)))
+    held_SL = np.pad(held_SL, ((0, 0), (0, -held_SL.shape[1] % functions.LENGTHS)))
     inverse, concentration = frequencies(shape.rope, shape.head_dim)
     angles = torch.from_numpy(batch.positions_T)[:, None, None].float() * torch.from_numpy(inverse)
     parts = (torch.from_numpy(np.flatnonzero(held_SL)), angles.cos() * concentration, angles.sin() * concentration)

@@ -78,13 +78,9 @@ class Processes(NamedTuple):
         sent = torch.cat([*own, given[0].new_zeros(max(work) - work[self.rank], dtype=torch.bfloat16)])
         got = sent.new_empty(self.size * max(work))
         dist.all_gather_into_tensor(got, sent)
-        got = got.view(self.size, -1)
-        places = [0] * self.size
-        made = list[torch.Tensor]()
-        for owner, each in zip(owners, given):
-            made.append(got[owner, places[owner] : places[owner] + each.numel()].view_as(each))
-            places[owner] += each.numel()
-        return made
+        sizes = [[each.numel() for owner, each in zip(owners, given) if owner == rank] for rank in range(self.size)]
+        made = [iter(all_[: sum(own)].split(own)) for all_, own in zip(got.view(self.size, -1), sizes)]
+        return [next(made[owner]).view_as(each) for owner, each in zip(owners, given)]
 
     def wait(self) -> None:
         """Until all are here."""
