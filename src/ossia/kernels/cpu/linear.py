@@ -14,7 +14,9 @@ from ossia.kernels.cpu.exact import dots
 from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.norm import norm_row, rms_norm
 from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT8
+from ossia.kernels.cpu.simd import TARGET
 from ossia.kernels.cpu.tiles import (
+    MOST,
     RECORD_WORDS,
     add_row,
     ask_line,
@@ -30,6 +32,7 @@ from ossia.kernels.cpu.tiles import (
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880, 311 for int8) stay in a core's second cache
 GROUP = 4  # panels of a task when rows are many
+_FETCHES = TARGET.fetches
 
 
 @kernel
@@ -90,16 +93,16 @@ def even_shares(panels, workers):  # noqa: ANN001, ANN201
 
 
 @kernel
-def _add_tile(out, at, size, terms, bias_R, column, y_TR, y, row):  # noqa: ANN001, ANN202
-    """y[row:row + size, column:column + 32] += sums of so many rows at out[at:], plus bias. y: y_TR, flat."""
+def _add_tile(out, at, size, terms, bias_R, column, columns, y, row):  # noqa: ANN001, ANN202
+    """y[row:row + size, column:column + 32] += sums of so many rows at out[at:], plus bias. y flat, so many columns a row."""
     join_terms(out, at, size, terms)
-    columns = y_TR.shape[1]
     for i in range(size):
+        place = (row + i) * columns + column
         if column + 32 <= columns:
-            add_row(out, at + 32 * i, bias_R, column, np.float32(1.0), y, (row + i) * columns + column)
+            add_row(out, at + 32 * i, bias_R, column, np.float32(1.0), y, place)
         else:
             for r in range(columns - column):
-                y_TR[row + i, column + r] += out[at + 32 * i + r] + bias_R[column + r]
+                y[place + r] += out[at + 32 * i + r] + bias_R[column + r]
 
 
 @kernel
@@ -110,13 +113,15 @@ def _ask_share(data, start, size, t, rows, count):  # noqa: ANN001, ANN202
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, y_TR):  # noqa: ANN001, ANN201
-    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last.
+def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, columns, y, out):  # noqa: ANN001, ANN201
+    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last. y: flat, so many columns a row.
 
-    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
+    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after
+    it. `out` has room for every row's terms: taken anew for each panel, it would cost a third of what reading one costs.
     """
-    count, columns, y = last - first, y_TR.shape[1], y_TR.reshape(-1)
-    out = np.zeros(count * terms * 32, np.float32)
+    count = last - first
+    is_stream = _FETCHES and count * terms <= MOST  # one tile passes over the panel, front to back
+    out[: count * terms * 32] = np.float32(0.0)
     part = part_of(kind, blocks, count * terms)
     for skip in range(0, blocks, part):
         taken, is_last, t = min(part, blocks - skip), skip + part >= blocks, 0
@@ -126,13 +131,14 @@ def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, 
             if is_last:
                 for row in range(first + t, first + t + rows):
                     ask_row(y, row * columns + column)
-            if kind == INT8 and count > FEW_ROWS:
-                _ask_share(data, after, part * BLOCK_BYTES[kind], t, rows, count)
+            if kind == INT8 and (count > FEW_ROWS or is_stream):
+                if not is_stream:
+                    _ask_share(data, after, part * BLOCK_BYTES[kind], t, rows, count)
                 tile_again(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
             else:
                 tile(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
             if is_last:
-                _add_tile(out, at, rows, terms, bias_R, column, y_TR, y, first + t)
+                _add_tile(out, at, rows, terms, bias_R, column, columns, y, first + t)
             t += rows
 
 
@@ -143,14 +149,17 @@ def multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers):
     numbers = np.arange(rows * terms).astype(np.int32)
     panels = -(-y_TR.shape[1] // 32)
     bounds = shares(panels, workers, 1) if rows <= FEW_ROWS else even_shares(panels, workers)
-    counter = np.zeros(1, np.int64)
+    counter, columns, y = np.zeros(1, np.int64), y_TR.shape[1], y_TR.reshape(-1)
     for _ in prange(workers):
+        out = np.empty(min(rows, PORTION) * terms * 32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
             for first in range(0, rows, PORTION):
                 for p in range(bounds[task], bounds[task + 1]):
                     last = min(first + PORTION, rows)
-                    panel_rows(kind, data, p * stride, blocks, records, numbers, terms, first, last, bias_R, 32 * p, y_TR)
+                    panel_rows(
+                        kind, data, p * stride, blocks, records, numbers, terms, first, last, bias_R, 32 * p, columns, y, out
+                    )  # fmt: skip
             task = take(counter)
 
 

@@ -121,14 +121,15 @@ def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001,
 
 
 @kernel
-def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last, bias, limit, to_blocks, b, code_bias, out):  # noqa: ANN001, ANN202
+def _up_pairs(  # noqa: ANN202
+    data, start, stride, blocks, records, numbers, terms, first, last, bias, bias_at, limit, to_blocks, b, code_bias, out, sums, h  # noqa: ANN001
+):  # fmt: skip
     """Two panels, so 32 features, of the pairs first..last, to block b of their records for the way down."""
     count = last - first
-    sums, h = np.empty(count * terms * 32, np.float32), np.empty(count * 32, np.float32)
     for half in range(2):
         row_sums(MXFP4, data, start + half * stride, blocks, records, numbers, first, count, terms, sums)
         for i in range(count):
-            swiglu(sums, 32 * i, bias, 32 * half, limit, h, 32 * i + 16 * half)
+            swiglu(sums, 32 * i, bias, bias_at + 32 * half, limit, h, 32 * i + 16 * half)
     for i in range(count):
         round_block(MXFP4, h, 32 * i, to_blocks, b, out, first + i, terms, code_bias)
 
@@ -137,49 +138,51 @@ def _up_pairs(data, start, stride, blocks, records, numbers, terms, first, last,
 def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):  # noqa: ANN001, ANN201
     """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
     rows_N, _, starts, used = pairs
-    panels = bias_EPR.shape[1]
+    panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
     to_blocks = panels // 2
     numbers = records_of(rows_N, terms)
     out = np.empty(rows_N.size * terms * to_blocks * RECORD_WORDS[MXFP4], np.int32)
     bounds = shares(used.size * to_blocks, workers, 1)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
+        sums, h = np.empty(PORTION * terms * 32, np.float32), np.empty(PORTION * 32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
             for place in range(bounds[task], bounds[task + 1]):
                 e, b = used[place // to_blocks], place % to_blocks
-                start = (e * panels + 2 * b) * stride
-                bias = bias_EPR[e, 2 * b : 2 * b + 2].reshape(-1)
+                panel = e * panels + 2 * b
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last = min(first + PORTION, starts[e + 1])
                     _up_pairs(
-                        data, start, stride, blocks, records, numbers, terms, first, last,
-                        bias, limit, to_blocks, b, code_bias, out,
+                        data, panel * stride, stride, blocks, records, numbers, terms, first, last,
+                        bias, 32 * panel, limit, to_blocks, b, code_bias, out, sums, h,
                     )  # fmt: skip
             task = take(counter)
     return out
 
 
 @kernel
-def _down_pairs(data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, column, out_TD):  # noqa: ANN001, ANN202
-    sums = np.empty((last - first) * terms * 32, np.float32)
-    out, columns = out_TD.reshape(-1), np.int64(out_TD.shape[1])
+def _down_pairs(  # noqa: ANN202
+    data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums  # noqa: ANN001
+):  # fmt: skip
     for n in range(first, last):
         ask_row(out, rows_N[n] * columns + column)
     row_sums(MXFP4, data, start, blocks, records, numbers, first, last - first, terms, sums)
     for i in range(last - first):
-        add_row(sums, 32 * i, bias, 0, weights_N[first + i], out, rows_N[first + i] * columns + column)
+        add_row(sums, 32 * i, bias, bias_at, weights_N[first + i], out, rows_N[first + i] * columns + column)
 
 
 @parallel
 def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
     """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
     rows_N, weights_N, starts, used = pairs
-    panels = bias_EPR.shape[1]
+    panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
+    columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
     numbers = np.arange(rows_N.size * terms).astype(np.int32)
     bounds = shares(panels, workers, 1) if out_TD.shape[0] <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
+        sums = np.empty(PORTION * terms * 32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
             for u in range(used.size):
@@ -187,10 +190,10 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last = min(first + PORTION, starts[e + 1])
                     for p in range(bounds[task], bounds[task + 1]):
-                        start = (e * panels + p) * stride
+                        panel = e * panels + p
                         _down_pairs(
-                            data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N,
-                            bias_EPR[e, p], 32 * p, out_TD,
+                            data, panel * stride, blocks, records, numbers, terms, first, last, rows_N, weights_N,
+                            bias, 32 * panel, 32 * p, columns, out, sums,
                         )  # fmt: skip
             task = take(counter)
 

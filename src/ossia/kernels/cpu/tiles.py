@@ -10,6 +10,7 @@ before left over: 16 or 24 bits instead of 8. A record's sums are taken in the o
 beside it: its bits never depend on them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,43 +18,64 @@ from llvmlite import ir
 
 from ossia.kernels.cpu.jit import kernel
 from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
-from ossia.kernels.cpu.simd import BYTES, F32, FLOATS, I8, I32, I64, LANES, WORDS, Emit, emitter, intrinsic, wants
+from ossia.kernels.cpu.simd import (
+    BYTES,
+    F32,
+    FLOATS,
+    I8,
+    I32,
+    I64,
+    LANES,
+    TARGET,
+    WORDS,
+    Emit,
+    emitter,
+    intrinsic,
+    wants,
+)
 
 RECORD_WORDS = tuple(inputs // 4 + 2 for inputs in INPUTS)  # of a block
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
 CACHED = 16384  # bytes of a panel that stay in a core's first cache while rows pass over them
+_GROUP_BYTES = (64, 128, 64)  # of eight inputs of a half
+_STEPS = (4, 8, 4)  # and how far their record's bytes lie from the group's before
+_PIECES = (2, 4, 2)  # of a half, where few rows pass: see `_pass_in_turn`
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
 
-def _codes(e: Emit, kind: int, payload: Any, half: int, group: int) -> tuple[Any, Any]:
+def _codes(e: Emit, kind: int, half: Any, group: int) -> tuple[Any, Any]:
     """Eight inputs of 16 rows, as two vectors: of a half's block those that meet the record's bytes at `_places`."""
+    place = e.at(half, _GROUP_BYTES[kind] * group)
     if kind == INT8:
-        place = 1024 * half + 128 * group
-        return e.load(e.at(payload, place), BYTES), e.load(e.at(payload, place + 64), BYTES)
-    packed = e.load(e.at(payload, 256 * half + 64 * group), BYTES)
+        return e.load(place, BYTES), e.load(e.at(place, 64), BYTES)
+    packed = e.load(place, BYTES)
     table = [(code + 128) % 256 - 128 for code in TABLES[0 if kind == MXFP4 else 1]]
     return e.lookup(table, e.low_nibbles(packed)), e.lookup(table, e.high_nibbles(packed))
 
 
 def _places(kind: int, group: int) -> tuple[int, int]:
-    return (8 * group, 8 * group + 4) if kind == INT8 else (4 * group, 4 * group + 16)
+    step = _STEPS[kind] * group
+    return (step, step + 4) if kind == INT8 else (step, step + 16)
 
 
-def _ask(e: Emit, payload: Any, kind: int, count: int, group: int) -> None:
-    """Ask for the lines of a block that comes later: at its first group, or a share at every other.
+def _asks(kind: int, count: int) -> tuple[int, int]:
+    """How far ahead to ask the first cache and the second for a line; 0: not at all.
 
     int8 is read too fast to ask the first cache for far lines, so it asks the second before; but where one or two
-    records pass, asking twice takes too long.
+    records pass, asking twice takes too long. Zen 4 then fetches the plain stream best by itself.
     """
-    lines = -(-BLOCK_BYTES[kind] // 64)
-    near, far, shares = ((5120, 0, 4) if count <= 2 else (6336, 16896, 1)) if kind == INT8 else (8192, 0, 1)
-    share, rest = divmod(group * shares, INPUTS[kind] // 8)
-    mine = range(share * lines // shares, (share + 1) * lines // shares) if rest == 0 else ()
-    for line in mine:
-        e.prefetch(e.at(payload, near + 64 * line))
-    for line in mine if far else ():
-        e.prefetch(e.at(payload, far + 64 * line), near=False)
+    if kind != INT8:
+        return 8192, 0
+    if TARGET.fetches and count <= 3:
+        return 0, 0
+    return (5120, 0) if count <= 2 else (6336, 16896)
+
+
+def _ask(e: Emit, place: Any, lines: int, near: int, far: int) -> None:
+    for ahead, is_near in ((near, True), (far, False)):
+        for line in range(lines if ahead else 0):
+            e.prefetch(e.at(place, ahead + 64 * line), near=is_near)
 
 
 def _scales(e: Emit, kind: int, place: Any) -> Any:
@@ -71,23 +93,65 @@ def _scaled(e: Emit, kind: int, scales: Any, activation: Any) -> Any:
     return e.b.fmul(scales, e.b.bitcast(activation, FLOATS))
 
 
-class _Chains:
+class _Chain:
     """An integer sum in several parts that do not wait for each other."""
 
     def __init__(self, e: Emit, first: Any, count: int) -> None:
+        self.parts = [first, *(e.constant(WORDS, 0) for _ in range(count - 1))]
         self._e, self._next = e, 0
-        self._parts = [first, *(e.constant(WORDS, 0) for _ in range(count - 1))]
 
     def add(self, weights: Any, values: Any) -> None:
-        part = self._next % len(self._parts)
-        self._parts[part] = self._e.dot4(self._parts[part], weights, values)
+        part = self._next % len(self.parts)
+        self.parts[part] = self._e.dot4(self.parts[part], weights, values)
         self._next += 1
 
     def total(self) -> Any:
-        parts = self._parts
+        parts = self.parts
         while len(parts) > 1:
             parts = [self._e.b.add(a, c) for a, c in zip(parts[::2], parts[1::2], strict=True)]
         return parts[0]
+
+
+def _pass_together(e: Emit, kind: int, payload: Any, records: Any, chains_HT: list[list[_Chain]], asks: bool) -> None:
+    """A block's halves side by side, so that an activation is fetched once for both: many rows, which multiply all the time."""
+    near, far = _asks(kind, len(records)) if asks else (0, 0)
+    _ask(e, payload, -(-BLOCK_BYTES[kind] // 64), near, far)
+    for group in range(INPUTS[kind] // 8):
+        halves = [_codes(e, kind, e.at(payload, half * PAYLOAD[kind] // 2), group) for half in range(2)]
+        for which, place in enumerate(_places(kind, group)):
+            for t, record in enumerate(records):
+                values = e.broadcast(e.at(record, place), WORDS)
+                for half in range(2):
+                    chains_HT[half][t].add(halves[half][which], values)
+
+
+def _pass_in_turn(e: Emit, kind: int, payload: Any, records: Any, chains_HT: list[list[_Chain]], asks: bool) -> None:
+    """A block's halves one after the other in short loops: few rows, which wait for memory.
+
+    What fetches ahead follows loads by their instructions; Zen 4's loses sight of more than some twenty, and reads at a third.
+    """
+    near, far = _asks(kind, len(records)) if asks else (0, 0)
+    groups = INPUTS[kind] // 8 // _PIECES[kind]
+    size, step = groups * _GROUP_BYTES[kind], groups * _STEPS[kind]
+    for half, chains in enumerate(chains_HT):
+        with e.loop(_PIECES[kind], [part for chain in chains for part in chain.parts]) as loop:
+            piece = e.at(e.at(payload, half * PAYLOAD[kind] // 2), e.b.mul(loop.index, e.whole(size)))
+            met = [e.at(record, e.b.mul(loop.index, e.whole(step))) for record in records]
+            _deal(chains, loop.carried)
+            _ask(e, piece, size // 64, near, far)
+            for group in range(groups):
+                codes = _codes(e, kind, piece, group)
+                for which, place in enumerate(_places(kind, group)):
+                    for chain, record in zip(chains, met, strict=True):
+                        chain.add(codes[which], e.broadcast(e.at(record, place), WORDS))
+            loop.carry(*(part for chain in chains for part in chain.parts))
+        _deal(chains, loop.out)
+
+
+def _deal(chains: list[_Chain], parts: Sequence[Any]) -> None:
+    rest = iter(parts)
+    for chain in chains:
+        chain.parts = [next(rest) for _ in chain.parts]
 
 
 def _emit_tile(count: int, kind: int, asks: bool) -> Any:
@@ -103,26 +167,18 @@ def _emit_tile(count: int, kind: int, asks: bool) -> Any:
         before = [e.load(e.at(sums, 64 * place), FLOATS) for place in range(2 * count)]
         with e.loop(taken, before) as loop:
             payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
-            scale = e.at(payload, PAYLOAD[kind])
             record = [e.at(each, b.mul(loop.index, e.whole(record_bytes))) for each in starts]
             first_sums = [e.broadcast(e.at(each, inputs + 4), WORDS) for each in record]
-            chains = [_Chains(e, each, _CHAINS.get(count, 1)) for each in first_sums for _ in "ab"]
-            for group in range(inputs // 8):
-                if asks:
-                    _ask(e, payload, kind, count, group)
-                halves = [_codes(e, kind, payload, half, group) for half in range(2)]
-                for which, place in enumerate(_places(kind, group)):
-                    for t in range(count):
-                        values = e.broadcast(e.at(record[t], place), WORDS)
-                        for half in range(2):
-                            chains[2 * t + half].add(halves[half][which], values)
-            scales = [_scales(e, kind, e.at(scale, half * SCALES[kind] // 2)) for half in range(2)]
+            chains_HT = [[_Chain(e, each, _CHAINS.get(count, 1)) for each in first_sums] for _ in range(2)]
+            is_crowd = count == MOST and not (kind == INT8 and TARGET.fetches)
+            (_pass_together if is_crowd else _pass_in_turn)(e, kind, payload, record, chains_HT, asks)
+            scales = [_scales(e, kind, e.at(payload, PAYLOAD[kind] + half * SCALES[kind] // 2)) for half in range(2)]
             totals = []
             for t in range(count):
                 activation = e.broadcast(e.at(record[t], inputs), WORDS)
                 for half in range(2):
                     factor = _scaled(e, kind, scales[half], activation)
-                    whole = b.sitofp(chains[2 * t + half].total(), FLOATS)
+                    whole = b.sitofp(chains_HT[half][t].total(), FLOATS)
                     totals.append(e.fma(whole, factor, loop.carried[2 * t + half]))
             loop.carry(*totals)
         for place, total in enumerate(loop.out):
@@ -144,7 +200,7 @@ def _make_tile(count: int, kind: int, asks: bool = True) -> Any:
 
 _fp4_1, _fp4_2, _fp4_3, _fp4_4, _fp4_6 = (_make_tile(count, MXFP4) for count in (1, 2, 3, 4, 6))
 _int8_1, _int8_2, _int8_3, _int8_4, _int8_6 = (_make_tile(count, INT8) for count in (1, 2, 3, 4, 6))
-_int8_6_again = _make_tile(6, INT8, asks=False)
+_int8_4_again, _int8_6_again = (_make_tile(count, INT8, asks=False) for count in (4, 6))
 _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count in (1, 2, 3, 4, 6))
 
 
@@ -187,9 +243,11 @@ def tile(kind, data, start, blocks, skip, taken, records, rows, first, count, ou
 
 @kernel
 def tile_again(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at):  # noqa: ANN001, ANN201
-    """`tile`, where the panel's blocks are in a cache or were asked for."""
+    """`tile`, where nobody need ask for the panel's blocks."""
     if kind == INT8 and count == 6:
         _int8_6_again(data, start, blocks, skip, taken, records, rows, first, out, at)
+    elif kind == INT8 and count == 4:
+        _int8_4_again(data, start, blocks, skip, taken, records, rows, first, out, at)
     else:
         tile(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at)
 
