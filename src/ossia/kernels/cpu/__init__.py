@@ -147,24 +147,19 @@ class CpuOps(HostOps):
 
     def norm_linear(self, x_TD: Rows, norm_D: Rows, eps: float, weight: Exact | Packed) -> Rows:
         out_TR = np.zeros((len(x_TD), len(weight.bias_R)), np.float32)
-        self._norm_linear(x_TD, norm_D, eps, weight, 1, out_TR)
-        return out_TR
-
-    def _norm_linear(
-        self, x_TD: Rows, norm_D: Rows, eps: float, weight: Exact | Packed, terms: int, out_TR: Rows
-    ) -> None:
         rounders, workers = self._workers(_ROUNDING * x_TD.size), self._workers(len(x_TD) * weight.size)
         if isinstance(weight, Exact):
             normed_exact(x_TD, norm_D, eps, weight.width, rounders, weight.weight, weight.bias_R, out_TR, workers)
         else:
-            normed_multiply(x_TD, norm_D, eps, rounders, *_of(weight, terms), out_TR, workers)
+            normed_multiply(x_TD, norm_D, eps, rounders, *_of(weight), out_TR, workers)
+        return out_TR
 
     def linear_add(self, x: Rows, weight: Exact | Packed, residual_TD: Rows) -> Rows:
         rounders, workers = self._workers(_ROUNDING * x.size), self._workers(len(x) * weight.size)
         if isinstance(weight, Exact):
             multiply_exact(weight.weight, weight.bias_R, _wide(x, weight.width), residual_TD.reshape(-1), workers)
         else:
-            rounded_multiply(x, rounders, *_of(weight, 1), residual_TD, workers)
+            rounded_multiply(x, rounders, *_of(weight), residual_TD, workers)
         return residual_TD
 
     def attend(self, qkv: Rows, attention: Attention, cache: LayerCache | None, batch: Batch, soon: Any = None) -> Rows:
@@ -222,19 +217,16 @@ class CpuOps(HostOps):
         return residual_TD
 
     def unembed(self, x_TD: Rows, rows_R: NDArray[np.int32], norm_D: Rows, eps: float, table: Exact | Packed) -> Rows:
-        """Activations in 16 bits: few rows come here, and reading the weights costs more than computing twice."""
-        out_RV = np.zeros((len(rows_R), len(table.bias_R)), np.float32)
-        self._norm_linear(x_TD[rows_R], norm_D, eps, table, 2, out_RV)
-        return out_RV
+        return self.norm_linear(x_TD[rows_R], norm_D, eps, table)
 
     def host(self, logits_RV: Rows) -> Rows:
         return logits_RV
 
 
-def _of(weight: Packed, terms: int) -> tuple[int, NDArray[np.int8], int, int, int, int, Rows]:
+def _of(weight: Packed) -> tuple[int, NDArray[np.int8], int, int, int, Rows]:
     """What the kernels take of a weight."""
     panels = weight.panels
-    return panels.kind, panels.data, panels.stride, panels.blocks, terms, BIAS[panels.kind], weight.bias_R
+    return panels.kind, panels.data, panels.stride, panels.blocks, BIAS[panels.kind], weight.bias_R
 
 
 def _stored(host: NDArray[Any]) -> NDArray[Any]:

@@ -18,10 +18,10 @@ from ossia.kernels.cpu.simd import TARGET
 from ossia.kernels.cpu.tiles import (
     MOST,
     RECORD_WORDS,
+    RUN,
     add_row,
     ask_line,
     ask_row,
-    join_terms,
     part_of,
     round_row,
     tile,
@@ -32,7 +32,7 @@ from ossia.kernels.cpu.tiles import (
 FEW_ROWS = 16  # of a decode step
 PORTION = 96  # rows whose records (346 kB at a width of 2880, 311 for int8) stay in a core's second cache
 GROUP = 4  # panels of a task when rows are many
-_FETCHES = TARGET.fetches
+_run_tile = tile_again if TARGET.fetches else tile
 
 
 @kernel
@@ -45,11 +45,11 @@ def _round(kind, x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, terms, bias):  # noqa: ANN001, ANN202
-    """Row t of x, normed, to its records."""
+def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias):  # noqa: ANN001, ANN202
+    """Row t of x, normed, to its record."""
     padded = np.zeros(blocks * INPUTS[kind], np.float32)
     norm_row(x_TD, t, scale_D, eps, padded)
-    round_row(kind, padded, blocks, records, t, terms, bias)
+    round_row(kind, padded, blocks, records, t, 1, bias)
 
 
 @parallel
@@ -67,15 +67,15 @@ def to_records(kind, x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN20
 
 
 @parallel
-def normed_records(kind, x_TD, scale_D, eps, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
+def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):  # noqa: ANN001, ANN201
     """Rows normed and rounded to int8, as weights of this kind take them."""
     rows = x_TD.shape[0]
-    records = np.empty(rows * terms * blocks * RECORD_WORDS[kind], np.int32)
+    records = np.empty(rows * blocks * RECORD_WORDS[kind], np.int32)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
         t = take(counter)
         while t < rows:
-            _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, terms, bias)
+            _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias)
             t = take(counter)
     return records
 
@@ -93,9 +93,8 @@ def even_shares(panels, workers):  # noqa: ANN001, ANN201
 
 
 @kernel
-def _add_tile(out, at, size, terms, bias_R, column, columns, y, row):  # noqa: ANN001, ANN202
+def _add_tile(out, at, size, bias_R, column, columns, y, row):  # noqa: ANN001, ANN202
     """y[row:row + size, column:column + 32] += sums of so many rows at out[at:], plus bias. y flat, so many columns a row."""
-    join_terms(out, at, size, terms)
     for i in range(size):
         place = (row + i) * columns + column
         if column + 32 <= columns:
@@ -113,52 +112,69 @@ def _ask_share(data, start, size, t, rows, count):  # noqa: ANN001, ANN202
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, numbers, terms, first, last, bias_R, column, columns, y, out):  # noqa: ANN001, ANN201
+def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R, column, columns, y, out):  # noqa: ANN001, ANN201
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last. y: flat, so many columns a row.
 
-    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after
-    it. `out` has room for every row's terms: taken anew for each panel, it would cost a third of what reading one costs.
+    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
     """
     count = last - first
-    is_stream = _FETCHES and count * terms <= MOST  # one tile passes over the panel, front to back
-    out[: count * terms * 32] = np.float32(0.0)
-    part = part_of(kind, blocks, count * terms)
+    out[: count * 32] = np.float32(0.0)
+    part = part_of(kind, blocks, count)
     for skip in range(0, blocks, part):
         taken, is_last, t = min(part, blocks - skip), skip + part >= blocks, 0
         after = start + (skip + taken) * BLOCK_BYTES[kind]
         while t < count:
-            rows, at = tile_size(kind, count - t, terms), t * terms * 32
+            size, place = tile_size(kind, count - t, 1), first + t
             if is_last:
-                for row in range(first + t, first + t + rows):
+                for row in range(place, place + size):
                     ask_row(y, row * columns + column)
-            if kind == INT8 and (count > FEW_ROWS or is_stream):
-                if not is_stream:
-                    _ask_share(data, after, part * BLOCK_BYTES[kind], t, rows, count)
-                tile_again(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
+            if kind == INT8 and count > FEW_ROWS:
+                _ask_share(data, after, part * BLOCK_BYTES[kind], t, size, count)
+                tile_again(kind, data, start, 0, 1, blocks, skip, taken, records, numbers, place, size, out, 32 * t, 0)
             else:
-                tile(kind, data, start, blocks, skip, taken, records, numbers, (first + t) * terms, rows * terms, out, at)
+                tile(kind, data, start, 0, 1, blocks, skip, taken, records, numbers, place, size, out, 32 * t, 0)
             if is_last:
-                _add_tile(out, at, rows, terms, bias_R, column, columns, y, first + t)
-            t += rows
+                _add_tile(out, 32 * t, size, bias_R, column, columns, y, place)
+            t += size
+
+
+@kernel
+def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows, bias_R, column, columns, y, out):  # noqa: ANN001, ANN202
+    """Some panels times the few rows of one tile, which reads them front to back without a pause."""
+    apart = 32 * rows
+    out[: panels * apart] = np.float32(0.0)
+    for p in range(panels):
+        for row in range(rows):
+            ask_row(y, row * columns + column + 32 * p)
+    _run_tile(kind, data, start, stride, panels, blocks, 0, blocks, records, numbers, 0, rows, out, 0, apart)
+    for p in range(panels):
+        _add_tile(out, p * apart, rows, bias_R, column + 32 * p, columns, y, 0)
 
 
 @parallel
-def multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W x[t] + bias."""
-    rows = y_TR.shape[0]
-    numbers = np.arange(rows * terms).astype(np.int32)
-    panels = -(-y_TR.shape[1] // 32)
+    rows, columns, y = y_TR.shape[0], y_TR.shape[1], y_TR.reshape(-1)
+    numbers = np.arange(rows).astype(np.int32)
+    panels = -(-columns // 32)
     bounds = shares(panels, workers, 1) if rows <= FEW_ROWS else even_shares(panels, workers)
-    counter, columns, y = np.zeros(1, np.int64), y_TR.shape[1], y_TR.reshape(-1)
+    counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        out = np.empty(min(rows, PORTION) * terms * 32, np.float32)
+        out = np.empty(max(PORTION, RUN * MOST) * 32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
+            p, end = bounds[task], bounds[task + 1]
+            while rows <= MOST and p < end:
+                run = min(RUN, end - p)
+                _run_rows(
+                    kind, data, p * stride, stride, run, blocks, records, numbers, rows, bias_R, 32 * p, columns, y, out
+                )  # fmt: skip
+                p += run
             for first in range(0, rows, PORTION):
-                for p in range(bounds[task], bounds[task + 1]):
-                    last = min(first + PORTION, rows)
+                last = min(first + PORTION, rows)
+                for q in range(p, end):
                     panel_rows(
-                        kind, data, p * stride, blocks, records, numbers, terms, first, last, bias_R, 32 * p, columns, y, out
+                        kind, data, q * stride, blocks, records, numbers, first, last, bias_R, 32 * q, columns, y, out
                     )  # fmt: skip
             task = take(counter)
 
@@ -182,17 +198,17 @@ def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN001, ANN201
 
 
 @kernel
-def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, terms, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W norm(x[t]) + bias. `rounders`: the workers that norm and round."""
-    records = normed_records(kind, x_TD, scale_D, eps, blocks, terms, code_bias, rounders)
-    multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers)
+    records = normed_records(kind, x_TD, scale_D, eps, blocks, code_bias, rounders)
+    multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
 @kernel
-def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, terms, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W x[t] + bias."""
-    records = to_records(kind, x_TD, blocks, terms, code_bias, rounders)
-    multiply(kind, data, stride, blocks, records, terms, bias_R, y_TR, workers)
+    records = to_records(kind, x_TD, blocks, 1, code_bias, rounders)
+    multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
 @kernel

@@ -19,7 +19,17 @@ from ossia.kernels.cpu.jit import kernel, parallel, shares, take
 from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, normed_exact, to_records
 from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import RECORD_WORDS, add_row, ask_row, records_of, round_block, row_sums
+from ossia.kernels.cpu.tiles import (
+    MOST,
+    RECORD_WORDS,
+    RUN,
+    add_row,
+    ask_row,
+    records_of,
+    round_block,
+    row_sums,
+    run_of,
+)
 
 
 class Routing(NamedTuple):
@@ -122,16 +132,18 @@ def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001,
 
 @kernel
 def _up_pairs(  # noqa: ANN202
-    data, start, stride, blocks, records, numbers, terms, first, last, bias, bias_at, limit, to_blocks, b, code_bias, out, sums, h  # noqa: ANN001
+    data, start, stride, run, blocks, records, numbers, terms, first, last,  # noqa: ANN001
+    bias, bias_at, limit, to_blocks, b, code_bias, out, sums, h,  # noqa: ANN001
 ):  # fmt: skip
-    """Two panels, so 32 features, of the pairs first..last, to block b of their records for the way down."""
+    """Of the pairs first..last, `run` times two panels, so 32 features, to block b on of their records for the way down."""
     count = last - first
-    for half in range(2):
-        row_sums(MXFP4, data, start + half * stride, blocks, records, numbers, first, count, terms, sums)
+    row_sums(MXFP4, data, start, stride, 2 * run, blocks, records, numbers, first, count, terms, sums)
+    for r in range(run):
         for i in range(count):
-            swiglu(sums, 32 * i, bias, bias_at + 32 * half, limit, h, 32 * i + 16 * half)
-    for i in range(count):
-        round_block(MXFP4, h, 32 * i, to_blocks, b, out, first + i, terms, code_bias)
+            for half in range(2):
+                panel = 2 * r + half
+                swiglu(sums, 32 * (panel * count + i), bias, bias_at + 32 * panel, limit, h, 16 * half)
+            round_block(MXFP4, h, 0, to_blocks, b + r, out, first + i, terms, code_bias)
 
 
 @parallel
@@ -145,31 +157,40 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
     bounds = shares(used.size * to_blocks, workers, 1)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        sums, h = np.empty(PORTION * terms * 32, np.float32), np.empty(PORTION * 32, np.float32)
+        sums, h = np.empty(2 * max(PORTION * terms, RUN * MOST) * 32, np.float32), np.empty(32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
-            for place in range(bounds[task], bounds[task + 1]):
+            place = bounds[task]
+            while place < bounds[task + 1]:
                 e, b = used[place // to_blocks], place % to_blocks
                 panel = e * panels + 2 * b
+                run = run_of((starts[e + 1] - starts[e]) * terms, min(bounds[task + 1] - place, to_blocks - b))
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last = min(first + PORTION, starts[e + 1])
                     _up_pairs(
-                        data, panel * stride, stride, blocks, records, numbers, terms, first, last,
+                        data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
                         bias, 32 * panel, limit, to_blocks, b, code_bias, out, sums, h,
                     )  # fmt: skip
+                place += run
             task = take(counter)
     return out
 
 
 @kernel
 def _down_pairs(  # noqa: ANN202
-    data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums  # noqa: ANN001
+    data, start, stride, run, blocks, records, numbers, terms, first, last,  # noqa: ANN001
+    rows_N, weights_N, bias, bias_at, column, columns, out, sums,  # noqa: ANN001
 ):  # fmt: skip
-    for n in range(first, last):
-        ask_row(out, rows_N[n] * columns + column)
-    row_sums(MXFP4, data, start, blocks, records, numbers, first, last - first, terms, sums)
-    for i in range(last - first):
-        add_row(sums, 32 * i, bias, bias_at, weights_N[first + i], out, rows_N[first + i] * columns + column)
+    """What `run` panels add to 32 columns each of the pairs' rows."""
+    count = last - first
+    for r in range(run):
+        for n in range(first, last):
+            ask_row(out, rows_N[n] * columns + column + 32 * r)
+    row_sums(MXFP4, data, start, stride, run, blocks, records, numbers, first, count, terms, sums)
+    for r in range(run):
+        for i in range(count):
+            to = rows_N[first + i] * columns + column + 32 * r
+            add_row(sums, 32 * (r * count + i), bias, bias_at + 32 * r, weights_N[first + i], out, to)
 
 
 @parallel
@@ -182,19 +203,20 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
     bounds = shares(panels, workers, 1) if out_TD.shape[0] <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        sums = np.empty(PORTION * terms * 32, np.float32)
+        sums = np.empty(max(PORTION * terms, RUN * MOST) * 32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
             for u in range(used.size):
                 e = used[u]
                 for first in range(starts[e], starts[e + 1], PORTION):
-                    last = min(first + PORTION, starts[e + 1])
-                    for p in range(bounds[task], bounds[task + 1]):
-                        panel = e * panels + p
+                    last, p = min(first + PORTION, starts[e + 1]), bounds[task]
+                    while p < bounds[task + 1]:
+                        run, panel = run_of((last - first) * terms, bounds[task + 1] - p), e * panels + p
                         _down_pairs(
-                            data, panel * stride, blocks, records, numbers, terms, first, last, rows_N, weights_N,
-                            bias, 32 * panel, 32 * p, columns, out, sums,
+                            data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
+                            rows_N, weights_N, bias, 32 * panel, 32 * p, columns, out, sums,
                         )  # fmt: skip
+                        p += run
             task = take(counter)
 
 

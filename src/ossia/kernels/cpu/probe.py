@@ -15,29 +15,12 @@ from numpy.typing import NDArray
 from ossia.kernels.cpu.jit import parallel, physical_cores, take
 from ossia.kernels.cpu.memory import aligned
 from ossia.kernels.cpu.simd import BYTES, WORDS, Emit, emitter, intrinsic, wants
+from ossia.kernels.cpu.tiles import read_through
 
 _PIECE = 1 << 20  # bytes a thread reads at a time
-_VECTORS = 8  # read or multiplied side by side, enough to hide an instruction's latency
-_CHAINS = 12
+_CHAINS = 12  # multiplied side by side, enough to hide an instruction's latency
 _ROUNDS = 200_000
 _RUNS = 5
-
-
-@intrinsic
-def _read(typingctx, data, start, count):  # noqa: ANN001, ANN202
-    """A digest of `count` times 512 bytes, so that reading them can't be left out."""
-
-    def body(e: Emit, data: Any, start: Any, count: Any) -> Any:
-        source = e.at(data, start)
-        with e.loop(count, [e.constant(WORDS, 0)] * _VECTORS) as loop:
-            place = e.at(source, e.b.mul(loop.index, e.whole(64 * _VECTORS)))
-            loop.carry(*(e.b.xor(sofar, e.load(e.at(place, 64 * i), WORDS)) for i, sofar in enumerate(loop.carried)))
-        total = loop.out[0]
-        for part in loop.out[1:]:
-            total = e.b.xor(total, part)
-        return e.reduce(total, e.b.xor)
-
-    return wants(data, start, count, gives=types.int32), emitter(body)
 
 
 @intrinsic
@@ -63,7 +46,7 @@ def _read_all(data, pieces, workers):  # noqa: ANN001, ANN202 - compiled: types 
     for _ in prange(workers):
         piece = take(counter)
         while piece < pieces:
-            digest[piece] = _read(data, piece * 1048576, 2048)
+            digest[piece] = read_through(data, piece * 1048576, 2048)
             piece = take(counter)
     return digest.sum()
 

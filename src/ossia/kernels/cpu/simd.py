@@ -35,6 +35,7 @@ class Target(NamedTuple):
     unsigned: bool
     fused: bool  # has a fused multiply-add
     pairs: bool = False  # multiplies pairs of bfloat16, two products a lane
+    permutes: bool = False  # looks bytes up in a table of 64 (AVX-512 VBMI)
     fetches: bool = False  # reads a plain stream faster when nobody asks for its lines ahead
 
     def bias(self, amount: int) -> int:
@@ -55,7 +56,8 @@ def target_of(arch: str, features: frozenset[str]) -> Target:
     """The best of: AVX-512 VNNI, AVX-VNNI, AVX2, Arm dot product, or plain LLVM that any machine can compile."""
     if arch in ("x86_64", "amd64"):
         if {"avx512f", "avx512bw", "avx512vnni"} <= features:
-            return Target("avx512vnni", True, True, "avx512bf16" in features and _knows_pairs())
+            pairs = "avx512bf16" in features and _knows_pairs()
+            return Target("avx512vnni", True, True, pairs, permutes="avx512vbmi" in features)
         if {"avx2", "fma"} <= features:
             return Target("avxvnni", True, True) if "avxvnni" in features else Target("avx2", False, True)
         return Target("portable", False, "fma" in features)
@@ -273,12 +275,14 @@ class Emit:
                 return self._shuffles(4, "llvm.aarch64.neon.tbl1.v16i8", table, indexes)
         return self._choose(table, indexes, 8)
 
-    def low_nibbles(self, packed: Any) -> Any:
-        return self.b.and_(packed, self.constant(BYTES, 15))
-
-    def high_nibbles(self, packed: Any) -> Any:
-        shifted = self.b.lshr(self.b.bitcast(packed, WORDS), self.constant(WORDS, 4))
-        return self.low_nibbles(self.b.bitcast(shifted, BYTES))
+    def lookup_nibbles(self, table: Sequence[int], packed: Any) -> tuple[Any, Any]:
+        """Bytes of a table of 16 by the low nibbles of 64 bytes, and by the high ones."""
+        shifted = self.b.bitcast(self.b.lshr(self.b.bitcast(packed, WORDS), self.constant(WORDS, 4)), BYTES)
+        if self.target.permutes:  # the table four times over, so that what stands above a nibble need not be cut off
+            name, known = "llvm.x86.avx512.permvar.qi.512", self.constant(BYTES, [*table] * 4)
+            return self._call(name, BYTES, known, packed), self._call(name, BYTES, known, shifted)
+        mask = self.constant(BYTES, 15)
+        return self.lookup(table, self.b.and_(packed, mask)), self.lookup(table, self.b.and_(shifted, mask))
 
     # how each target does it
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 
 from ossia.kernels.cpu.jit import kernel
 from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT4, INT8, MXFP4, PAYLOAD, SCALES, TABLES
@@ -36,10 +37,12 @@ from ossia.kernels.cpu.simd import (
 
 RECORD_WORDS = tuple(inputs // 4 + 2 for inputs in INPUTS)  # of a block
 MOST = 6  # records a tile takes at once: 2 x 6 sums and their parts just fit 32 registers
+RUN = 8  # panels that a tile takes in one go
 CACHED = 16384  # bytes of a panel that stay in a core's first cache while rows pass over them
 _GROUP_BYTES = (64, 128, 64)  # of eight inputs of a half
 _STEPS = (4, 8, 4)  # and how far their record's bytes lie from the group's before
-_PIECES = (2, 4, 2)  # of a half, where few rows pass: see `_pass_in_turn`
+_PIECES = (4, 4, 4)  # of a half, where few rows pass: see `_pass_in_turn`
+_SIDE_BY_SIDE = 8  # lines read at once, enough to hide an instruction's latency
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
 
@@ -49,9 +52,8 @@ def _codes(e: Emit, kind: int, half: Any, group: int) -> tuple[Any, Any]:
     place = e.at(half, _GROUP_BYTES[kind] * group)
     if kind == INT8:
         return e.load(place, BYTES), e.load(e.at(place, 64), BYTES)
-    packed = e.load(place, BYTES)
     table = [(code + 128) % 256 - 128 for code in TABLES[0 if kind == MXFP4 else 1]]
-    return e.lookup(table, e.low_nibbles(packed)), e.lookup(table, e.high_nibbles(packed))
+    return e.lookup_nibbles(table, e.load(place, BYTES))
 
 
 def _places(kind: int, group: int) -> tuple[int, int]:
@@ -156,35 +158,43 @@ def _deal(chains: list[_Chain], parts: Sequence[Any]) -> None:
 
 def _emit_tile(count: int, kind: int, asks: bool) -> Any:
     def body(
-        e: Emit, data: Any, start: Any, blocks: Any, skip: Any, taken: Any, records: Any, rows: Any, first: Any, out: Any, at: Any
-    ) -> None:
-        b, inputs, record_bytes = e.b, INPUTS[kind], 4 * RECORD_WORDS[kind]
-        panel = e.at(data, b.add(start, b.mul(skip, e.whole(BLOCK_BYTES[kind]))))
+        e: Emit, data: Any, start: Any, stride: Any, panels: Any, blocks: Any, skip: Any, taken: Any,
+        records: Any, rows: Any, first: Any, out: Any, at: Any, apart: Any,
+    ) -> None:  # fmt: skip
+        b, record_bytes = e.b, 4 * RECORD_WORDS[kind]
+        begin = e.at(data, b.add(start, b.mul(skip, e.whole(BLOCK_BYTES[kind]))))
         length, skipped = b.mul(blocks, e.whole(record_bytes)), b.mul(skip, e.whole(record_bytes))
         numbers = [e.load(e.at(rows, b.mul(b.add(first, e.whole(t)), e.whole(4))), I32) for t in range(count)]
         starts = [e.at(records, b.add(b.mul(b.zext(number, I64), length), skipped)) for number in numbers]
-        sums = e.at(out, b.mul(at, e.whole(4)))
-        before = [e.load(e.at(sums, 64 * place), FLOATS) for place in range(2 * count)]
-        with e.loop(taken, before) as loop:
-            payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
-            record = [e.at(each, b.mul(loop.index, e.whole(record_bytes))) for each in starts]
-            first_sums = [e.broadcast(e.at(each, inputs + 4), WORDS) for each in record]
-            chains_HT = [[_Chain(e, each, _CHAINS.get(count, 1)) for each in first_sums] for _ in range(2)]
-            is_crowd = count == MOST and not (kind == INT8 and TARGET.fetches)
-            (_pass_together if is_crowd else _pass_in_turn)(e, kind, payload, record, chains_HT, asks)
-            scales = [_scales(e, kind, e.at(payload, PAYLOAD[kind] + half * SCALES[kind] // 2)) for half in range(2)]
-            totals = []
-            for t in range(count):
-                activation = e.broadcast(e.at(record[t], inputs), WORDS)
-                for half in range(2):
-                    factor = _scaled(e, kind, scales[half], activation)
-                    whole = b.sitofp(chains_HT[half][t].total(), FLOATS)
-                    totals.append(e.fma(whole, factor, loop.carried[2 * t + half]))
-            loop.carry(*totals)
-        for place, total in enumerate(loop.out):
-            e.store(total, e.at(sums, 64 * place))
+        with e.loop(panels) as run:
+            panel = e.at(begin, b.mul(run.index, stride))
+            sums = e.at(out, b.mul(b.add(at, b.mul(run.index, apart)), e.whole(4)))
+            before = [e.load(e.at(sums, 64 * place), FLOATS) for place in range(2 * count)]
+            with e.loop(taken, before) as loop:
+                payload = e.at(panel, b.mul(loop.index, e.whole(BLOCK_BYTES[kind])))
+                met = [e.at(each, b.mul(loop.index, e.whole(record_bytes))) for each in starts]
+                loop.carry(*_pass_block(e, kind, payload, met, loop.carried, asks))
+            for place, total in enumerate(loop.out):
+                e.store(total, e.at(sums, 64 * place))
 
     return emitter(body)
+
+
+def _pass_block(e: Emit, kind: int, payload: Any, records: list[Any], sums: Sequence[Any], asks: bool) -> list[Any]:
+    """Sums of every record and half, and what a block adds to them."""
+    b, inputs, count = e.b, INPUTS[kind], len(records)
+    first_sums = [e.broadcast(e.at(each, inputs + 4), WORDS) for each in records]
+    chains_HT = [[_Chain(e, each, _CHAINS.get(count, 1)) for each in first_sums] for _ in range(2)]
+    is_crowd = count == MOST and not TARGET.fetches
+    (_pass_together if is_crowd else _pass_in_turn)(e, kind, payload, records, chains_HT, asks)
+    scales = [_scales(e, kind, e.at(payload, PAYLOAD[kind] + half * SCALES[kind] // 2)) for half in range(2)]
+    totals = []
+    for t in range(count):
+        activation = e.broadcast(e.at(records[t], inputs), WORDS)
+        for half in range(2):
+            whole = b.sitofp(chains_HT[half][t].total(), FLOATS)
+            totals.append(e.fma(whole, _scaled(e, kind, scales[half], activation), sums[2 * t + half]))
+    return totals
 
 
 def _make_tile(count: int, kind: int, asks: bool = True) -> Any:
@@ -192,8 +202,8 @@ def _make_tile(count: int, kind: int, asks: bool = True) -> Any:
     generate = _emit_tile(count, kind, asks)
 
     @intrinsic
-    def tile(typingctx, data, start, blocks, skip, taken, records, rows, first, out, at):  # noqa: ANN001, ANN202
-        return wants(data, start, blocks, skip, taken, records, rows, first, out, at), generate
+    def tile(typingctx, data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart):  # noqa: ANN001, ANN202
+        return wants(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart), generate
 
     return tile
 
@@ -205,51 +215,54 @@ _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count
 
 
 @kernel
-def tile(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at):  # noqa: ANN001, ANN201
-    """out[at:], [count, 32], += `taken` blocks behind `skip` of the panel at `start`, times records rows[first:first + count]."""
+def tile(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart):  # noqa: ANN001, ANN201
+    """out[at:], [count, 32], += `taken` blocks behind `skip` of the panel at `start`, times records rows[first:first + count].
+
+    Likewise the next of so many panels, `stride` bytes on, and their sums, `apart` floats on.
+    """
     if kind == MXFP4:
         if count == 6:
-            _fp4_6(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _fp4_6(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         elif count == 1:
-            _fp4_1(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _fp4_1(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         elif count == 2:
-            _fp4_2(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _fp4_2(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         elif count == 3:
-            _fp4_3(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _fp4_3(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         else:
-            _fp4_4(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _fp4_4(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     elif kind == INT8:
         if count == 6:
-            _int8_6(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _int8_6(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         elif count == 1:
-            _int8_1(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _int8_1(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         elif count == 2:
-            _int8_2(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _int8_2(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         elif count == 3:
-            _int8_3(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _int8_3(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
         else:
-            _int8_4(data, start, blocks, skip, taken, records, rows, first, out, at)
+            _int8_4(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     elif count == 6:
-        _int4_6(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int4_6(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     elif count == 1:
-        _int4_1(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int4_1(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     elif count == 2:
-        _int4_2(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int4_2(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     elif count == 3:
-        _int4_3(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int4_3(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     else:
-        _int4_4(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int4_4(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
 
 
 @kernel
-def tile_again(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at):  # noqa: ANN001, ANN201
+def tile_again(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart):  # noqa: ANN001, ANN201
     """`tile`, where nobody need ask for the panel's blocks."""
     if kind == INT8 and count == 6:
-        _int8_6_again(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int8_6_again(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     elif kind == INT8 and count == 4:
-        _int8_4_again(data, start, blocks, skip, taken, records, rows, first, out, at)
+        _int8_4_again(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
     else:
-        tile(kind, data, start, blocks, skip, taken, records, rows, first, count, out, at)
+        tile(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart)
 
 
 def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
@@ -289,16 +302,21 @@ def ask_line(typingctx, data, at):  # noqa: ANN001, ANN201
     return wants(data, at), emitter(_ask_line)
 
 
-def _ask_page(e: Emit, data: Any, at: Any) -> None:
-    place = e.at(data, at)
-    for line in range(0, 4096, 64):
-        e.prefetch(e.at(place, line), near=False)
-
-
 @intrinsic
-def ask_page(typingctx, data, at):  # noqa: ANN001, ANN201
-    """Ask for 4096 bytes at data[at], for the second cache."""
-    return wants(data, at), emitter(_ask_page)
+def read_through(typingctx, data, start, count):  # noqa: ANN001, ANN201
+    """A digest of `count` times 512 bytes, so that reading them can't be left out: they end up in the caches."""
+
+    def body(e: Emit, data: Any, start: Any, count: Any) -> Any:
+        source = e.at(data, start)
+        with e.loop(count, [e.constant(WORDS, 0)] * _SIDE_BY_SIDE) as loop:
+            place = e.at(source, e.b.mul(loop.index, e.whole(64 * _SIDE_BY_SIDE)))
+            loop.carry(*(e.b.xor(sofar, e.load(e.at(place, 64 * i), WORDS)) for i, sofar in enumerate(loop.carried)))
+        total = loop.out[0]
+        for part in loop.out[1:]:
+            total = e.b.xor(total, part)
+        return e.reduce(total, e.b.xor)
+
+    return wants(data, start, count, gives=types.int32), emitter(body)
 
 
 def _emit_round(inputs: int) -> Any:
@@ -383,7 +401,7 @@ def records_of(rows_N, terms):  # noqa: ANN001, ANN201
 def tile_size(kind, left, terms):  # noqa: ANN001, ANN201 - compiled: types are Numba's
     """How many of the rows left the next tile takes. With int8, 4 rather than 6 where that avoids a last one or two."""
     if terms > 1:
-        return 2 if kind == INT8 and terms == 2 and left == 4 else min(left, MOST // terms)
+        return min(left, MOST // terms)
     if kind == INT8 and (left == 7 or left == 8 or left == 11):
         return 4
     return MOST if left >= MOST else (3 if left == 5 else left)
@@ -422,18 +440,28 @@ def join_terms(sums, at, rows, terms):  # noqa: ANN001, ANN201
 
 
 @kernel
-def row_sums(kind, data, start, blocks, records, numbers, first, count, terms, out):  # noqa: ANN001, ANN201
-    """out float32 [count, 32] = the panel at `start` times rows first .. first + count, whose records `numbers` lists.
+def row_sums(kind, data, start, stride, panels, blocks, records, numbers, first, count, terms, out):  # noqa: ANN001, ANN201
+    """out float32 [panels, count, 32] = panels from `start` on times rows first .. first + count, whose records `numbers` lists.
 
-    `out` has room for every term.
+    More than one panel only for a single tile's rows. `out` has room for every term.
     """
-    out[: count * terms * 32] = np.float32(0.0)
+    apart = count * terms * 32
+    out[: panels * apart] = np.float32(0.0)
     part = part_of(kind, blocks, count * terms)
     for skip in range(0, blocks, part):
         t = 0
         while t < count:
             size = tile_size(kind, count - t, terms)
             row, taken = (first + t) * terms, min(part, blocks - skip)
-            tile(kind, data, start, blocks, skip, taken, records, numbers, row, size * terms, out, t * terms * 32)
+            tile(
+                kind, data, start, stride, panels, blocks, skip, taken, records, numbers, row, size * terms,
+                out, t * terms * 32, apart,
+            )  # fmt: skip
             t += size
-    join_terms(out, 0, count, terms)
+    join_terms(out, 0, panels * count, terms)
+
+
+@kernel
+def run_of(records, left):  # noqa: ANN001, ANN201
+    """Panels to take in one go: several where one tile takes all the records, so that reading them never pauses."""
+    return min(RUN, left) if records <= MOST else 1
