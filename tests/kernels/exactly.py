@@ -41,5 +41,5 @@ def read_back(panels: Panels, matrix: int = 0) -> np.ndarray:
     records = to_records(panels.kind, 127 * np.eye(width, dtype=np.float32), panels.blocks, 1, BIAS[panels.kind], 1)
     out = np.zeros((width, 32 * panels.panels), np.float32)
     no_bias = np.zeros(32 * panels.panels, np.float32)
-    multiply(panels.kind, data, panels.stride, panels.blocks, records, 1, no_bias, out, 1)
+    multiply(panels.kind, data, panels.stride, panels.blocks, records, no_bias, out, 1)
     return out.T / np.float32(127)

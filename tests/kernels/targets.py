@@ -13,7 +13,7 @@ from ossia.kernels import ops
 from ossia.kernels.cpu.linear import to_records
 from ossia.kernels.cpu.panels import BIAS, INT4, INT8, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.simd import FLOATS, TARGET, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import _fp4_2, _int4_2, _int8_2
+from ossia.kernels.cpu.tiles import _fp4_2, _fp4_6, _int4_2, _int4_6, _int8_2, _int8_6
 from ossia.quant import Mxfp4
 from tests.kernels.cases import CASES, Numbers, fresh_batch
 
@@ -52,17 +52,18 @@ def exp(x: np.ndarray, name: str = "exp") -> np.ndarray:
 
 
 @numba.njit
-def _pairs(kind, panels, records, y):
-    """The first panel times rows, two at a time: of a kind's tiles only one is compiled, which takes seconds."""
-    numbers, out = np.arange(y.shape[0]).astype(np.int32), y.reshape(-1)
-    for first in range(0, y.shape[0], 2):
-        sums = out[first * 32 : first * 32 + 64]
-        if kind == 0:
-            _fp4_2(panels.data, 0, panels.blocks, 0, panels.blocks, records, numbers, first, sums, 0)
-        elif kind == 1:
-            _int8_2(panels.data, 0, panels.blocks, 0, panels.blocks, records, numbers, first, sums, 0)
-        else:
-            _int4_2(panels.data, 0, panels.blocks, 0, panels.blocks, records, numbers, first, sums, 0)
+def _eight(kind, panels, records, y):
+    """The first panel times eight rows, by the tiles of six and of two: to compile a tile takes seconds."""
+    numbers, out, blocks = np.arange(8).astype(np.int32), y.reshape(-1), panels.blocks
+    if kind == 0:
+        _fp4_6(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 0, out, 0, 0)
+        _fp4_2(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 6, out, 192, 0)
+    elif kind == 1:
+        _int8_6(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 0, out, 0, 0)
+        _int8_2(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 6, out, 192, 0)
+    else:
+        _int4_6(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 0, out, 0, 0)
+        _int4_2(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 6, out, 192, 0)
 
 
 def weights(width: int) -> dict[str, Panels]:
@@ -87,7 +88,7 @@ def computed() -> dict[str, np.ndarray]:
         for name, panels in weights(width).items():
             records = to_records(panels.kind, activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
             y = np.zeros((8, 32), np.float32)
-            _pairs(panels.kind, panels, records, y)
+            _eight(panels.kind, panels, records, y)
             out[f"{name} {width}"] = y
     return out
 

@@ -16,11 +16,13 @@ from tests.kernels.targets import EXPONENTS, NARROW, WIDE, activations, attended
 
 ROOT = Path(__file__).parents[2]
 AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt,+movbe,+cx16"
+AVX512_MORE = ",+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx512vnni"
 # name: what the host must have, Numba's CPU, its features
 OTHERS = {
     "portable": (set(), "generic", "+sse,+sse2"),
     "avx2": ({"avx2", "fma"}, "haswell", AVX2),
     "avxvnni": ({"avx2", "fma", "avxvnni"}, "haswell", AVX2 + ",+avxvnni"),
+    "avx512vnni": ({"avx512f", "avx512bw", "avx512vnni"}, "cascadelake", AVX2 + AVX512_MORE),  # and none that came later
 }
 IS_X86 = binding.get_default_triple().startswith("x86_64")
 

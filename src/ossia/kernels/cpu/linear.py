@@ -155,7 +155,7 @@ def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows,
 def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W x[t] + bias."""
     rows, columns, y = y_TR.shape[0], y_TR.shape[1], y_TR.reshape(-1)
-    numbers = np.arange(rows).astype(np.int32)
+    numbers, is_one_tile = np.arange(rows).astype(np.int32), tile_size(kind, rows, 1) == rows
     panels = -(-columns // 32)
     bounds = shares(panels, workers, 1) if rows <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
@@ -164,7 +164,7 @@ def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noq
         task = take(counter)
         while task < bounds.size - 1:
             p, end = bounds[task], bounds[task + 1]
-            while rows <= MOST and p < end:
+            while is_one_tile and p < end:
                 run = min(RUN, end - p)
                 _run_rows(
                     kind, data, p * stride, stride, run, blocks, records, numbers, rows, bias_R, 32 * p, columns, y, out

@@ -164,7 +164,7 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
             while place < bounds[task + 1]:
                 e, b = used[place // to_blocks], place % to_blocks
                 panel = e * panels + 2 * b
-                run = run_of((starts[e + 1] - starts[e]) * terms, min(bounds[task + 1] - place, to_blocks - b))
+                run = run_of(MXFP4, (starts[e + 1] - starts[e]) * terms, min(bounds[task + 1] - place, to_blocks - b))
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last = min(first + PORTION, starts[e + 1])
                     _up_pairs(
@@ -211,7 +211,7 @@ def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, w
                 for first in range(starts[e], starts[e + 1], PORTION):
                     last, p = min(first + PORTION, starts[e + 1]), bounds[task]
                     while p < bounds[task + 1]:
-                        run, panel = run_of((last - first) * terms, bounds[task + 1] - p), e * panels + p
+                        run, panel = run_of(MXFP4, (last - first) * terms, bounds[task + 1] - p), e * panels + p
                         _down_pairs(
                             data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
                             rows_N, weights_N, bias, 32 * panel, 32 * p, columns, out, sums,

@@ -462,6 +462,6 @@ def row_sums(kind, data, start, stride, panels, blocks, records, numbers, first,
 
 
 @kernel
-def run_of(records, left):  # noqa: ANN001, ANN201
+def run_of(kind, records, left):  # noqa: ANN001, ANN201
     """Panels to take in one go: several where one tile takes all the records, so that reading them never pauses."""
-    return min(RUN, left) if records <= MOST else 1
+    return min(RUN, left) if tile_size(kind, records, 1) == records else 1
