@@ -155,7 +155,7 @@ def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows,
 def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
     """y[t] += W x[t] + bias."""
     rows, columns, y = y_TR.shape[0], y_TR.shape[1], y_TR.reshape(-1)
-    numbers, is_one_tile = np.arange(rows).astype(np.int32), tile_size(kind, rows, 1) == rows
+    numbers, is_one_tile = np.arange(rows).astype(np.int32), rows > 0 and tile_size(kind, rows, 1) == rows
     panels = -(-columns // 32)
     bounds = shares(panels, workers, 1) if rows <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)

@@ -25,11 +25,14 @@ from ossia.kernels.cpu.tiles import (
     RUN,
     add_row,
     ask_row,
+    put_row,
     records_of,
     round_block,
     row_sums,
     run_of,
 )
+
+_WORTH_SHARING = 1 << 16  # numbers to add up
 
 
 class Routing(NamedTuple):
@@ -177,46 +180,82 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
 
 
 @kernel
-def _down_pairs(  # noqa: ANN202
-    data, start, stride, run, blocks, records, numbers, terms, first, last,  # noqa: ANN001
-    rows_N, weights_N, bias, bias_at, column, columns, out, sums,  # noqa: ANN001
-):  # fmt: skip
-    """What `run` panels add to 32 columns each of the pairs' rows."""
-    count = last - first
-    for r in range(run):
-        for n in range(first, last):
-            ask_row(out, rows_N[n] * columns + column + 32 * r)
-    row_sums(MXFP4, data, start, stride, run, blocks, records, numbers, first, count, terms, sums)
-    for r in range(run):
-        for i in range(count):
-            to = rows_N[first + i] * columns + column + 32 * r
-            add_row(sums, 32 * (r * count + i), bias, bias_at + 32 * r, weights_N[first + i], out, to)
+def _add_parts(parts, rows_N, panels, begin, end, out, columns):  # noqa: ANN001, ANN202
+    """Panels begin..end of every pair added to its row, in the pairs' order."""
+    for n in range(rows_N.size):
+        source, target = 32 * n * panels, rows_N[n] * columns
+        for lane in range(32 * begin, 32 * end):
+            out[target + lane] += parts[source + lane]
 
 
 @parallel
-def down_packed(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
+def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
+    """`down_many` for few rows, with the same bits: each expert's panels in one stream, and its share added at the end."""
+    rows_N, weights_N, starts, used = pairs
+    panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
+    columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
+    numbers = np.arange(rows_N.size * terms).astype(np.int32)
+    parts = np.empty(rows_N.size * panels * 32, np.float32)
+    bounds = shares(used.size * panels, workers, 1)
+    counter = np.zeros(1, np.int64)
+    for _ in prange(workers):
+        sums = np.empty(max(FEW_ROWS * terms, RUN * MOST) * 32, np.float32)
+        task = take(counter)
+        while task < bounds.size - 1:
+            place = bounds[task]
+            while place < bounds[task + 1]:
+                e, p = used[place // panels], place % panels
+                first, count, panel = starts[e], starts[e + 1] - starts[e], e * panels + p
+                run = run_of(MXFP4, count * terms, min(bounds[task + 1] - place, panels - p))
+                row_sums(MXFP4, data, panel * stride, stride, run, blocks, records, numbers, first, count, terms, sums)
+                for r in range(run):
+                    for i in range(count):
+                        to = 32 * ((first + i) * panels + p + r)
+                        put_row(sums, 32 * (r * count + i), bias, 32 * (panel + r), weights_N[first + i], parts, to)
+                place += run
+            task = take(counter)
+    if parts.size > _WORTH_SHARING:
+        for worker in prange(workers):
+            _add_parts(parts, rows_N, panels, panels * worker // workers, panels * (worker + 1) // workers, out, columns)
+    else:
+        _add_parts(parts, rows_N, panels, 0, panels, out, columns)
+
+
+@kernel
+def _down_pairs(  # noqa: ANN202
+    data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums  # noqa: ANN001
+):  # fmt: skip
+    count = last - first
+    for n in range(first, last):
+        ask_row(out, rows_N[n] * columns + column)
+    row_sums(MXFP4, data, start, 0, 1, blocks, records, numbers, first, count, terms, sums)
+    for i in range(count):
+        add_row(sums, 32 * i, bias, bias_at, weights_N[first + i], out, rows_N[first + i] * columns + column)
+
+
+@parallel
+def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
     """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
     rows_N, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
     columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
     numbers = np.arange(rows_N.size * terms).astype(np.int32)
-    bounds = shares(panels, workers, 1) if out_TD.shape[0] <= FEW_ROWS else even_shares(panels, workers)
+    bounds = even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
     for _ in prange(workers):
-        sums = np.empty(max(PORTION * terms, RUN * MOST) * 32, np.float32)
+        sums = np.empty(PORTION * terms * 32, np.float32)
         task = take(counter)
         while task < bounds.size - 1:
             for u in range(used.size):
                 e = used[u]
                 for first in range(starts[e], starts[e + 1], PORTION):
-                    last, p = min(first + PORTION, starts[e + 1]), bounds[task]
-                    while p < bounds[task + 1]:
-                        run, panel = run_of(MXFP4, (last - first) * terms, bounds[task + 1] - p), e * panels + p
+                    last = min(first + PORTION, starts[e + 1])
+                    for p in range(bounds[task], bounds[task + 1]):
+                        panel = e * panels + p
                         _down_pairs(
-                            data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
+                            data, panel * stride, blocks, records, numbers, terms, first, last,
                             rows_N, weights_N, bias, 32 * panel, 32 * p, columns, out, sums,
                         )  # fmt: skip
-                        p += run
             task = take(counter)
 
 
@@ -226,7 +265,10 @@ def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, dow
     pairs = sort_pairs(experts_TK, weights_TK, up[3].shape[0])
     records = to_records(MXFP4, x_TD, up[2], terms, code_bias, rounders)
     h = up_packed(up[0], up[1], up[2], records, terms, pairs, up[3], limit, code_bias, workers)
-    down_packed(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
+    if x_TD.shape[0] <= FEW_ROWS:
+        down_few(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
+    else:
+        down_many(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
 
 
 @parallel

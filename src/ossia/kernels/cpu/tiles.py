@@ -280,6 +280,19 @@ def add_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001,
     return wants(sums, at, bias, bias_at, factor, y, to), emitter(_add_row)
 
 
+def _put_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
+    source, biases, target = (e.at(p, e.b.mul(i, e.whole(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
+    for half in (0, 64):
+        total = e.b.fadd(e.load(e.at(source, half), FLOATS), e.load(e.at(biases, half), FLOATS))
+        e.store(e.b.fmul(total, e.splat(factor, FLOATS)), e.at(target, half))
+
+
+@intrinsic
+def put_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001, ANN201
+    """y[to:to + 32] = (sums[at:] + bias[bias_at:]) * factor, all flat float32: what `add_row` adds."""
+    return wants(sums, at, bias, bias_at, factor, y, to), emitter(_put_row)
+
+
 def _ask_row(e: Emit, y: Any, to: Any) -> None:
     target = e.at(y, e.b.mul(to, e.whole(4)))
     for line in (0, 64, 127):
