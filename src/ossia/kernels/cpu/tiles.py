@@ -41,7 +41,7 @@ RUN = 8  # panels that a tile takes in one go
 CACHED = 16384  # bytes of a panel that stay in a core's first cache while rows pass over them
 _GROUP_BYTES = (64, 128, 64)  # of eight inputs of a half
 _STEPS = (4, 8, 4)  # and how far their record's bytes lie from the group's before
-_PIECES = (4, 4, 4)  # of a half, where few rows pass: see `_pass_in_turn`
+_PIECES = 4  # of a half, where few rows pass: see `_pass_in_turn`
 _SIDE_BY_SIDE = 8  # lines read at once, enough to hide an instruction's latency
 _CHAINS = {1: 2, 2: 2}  # parts of an integer sum, where few rows leave the multipliers waiting for each other
 LEAST_AMAX = 2.0**-45  # activations below are zeros, so that no scale leaves float32's normal range
@@ -133,10 +133,10 @@ def _pass_in_turn(e: Emit, kind: int, payload: Any, records: Any, chains_HT: lis
     What fetches ahead follows loads by their instructions; Zen 4's loses sight of more than some twenty, and reads at a third.
     """
     near, far = _asks(kind, len(records)) if asks else (0, 0)
-    groups = INPUTS[kind] // 8 // _PIECES[kind]
+    groups = INPUTS[kind] // 8 // _PIECES
     size, step = groups * _GROUP_BYTES[kind], groups * _STEPS[kind]
     for half, chains in enumerate(chains_HT):
-        with e.loop(_PIECES[kind], [part for chain in chains for part in chain.parts]) as loop:
+        with e.loop(_PIECES, [part for chain in chains for part in chain.parts]) as loop:
             piece = e.at(e.at(payload, half * PAYLOAD[kind] // 2), e.b.mul(loop.index, e.whole(size)))
             met = [e.at(record, e.b.mul(loop.index, e.whole(step))) for record in records]
             _deal(chains, loop.carried)
