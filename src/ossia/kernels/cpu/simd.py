@@ -69,13 +69,13 @@ def target_of(arch: str, features: frozenset[str]) -> Target:
 def host_target() -> Target:
     """Of the machine that Numba compiles for, NUMBA_CPU_NAME and NUMBA_CPU_FEATURES respected as Numba itself does."""
     asked: str | None = getattr(config, "CPU_FEATURES")  # noqa: B009 - Numba sets it at import, unseen by type checkers
-    name: str | None = getattr(config, "CPU_NAME")  # noqa: B009
+    cpu: str | None = getattr(config, "CPU_NAME")  # noqa: B009
     if asked is None:
         features = {name for name, there in binding.get_host_cpu_features().items() if there}
     else:
         features = {name[1:] for name in asked.split(",") if name.startswith("+")}
     target = target_of(binding.get_default_triple().split("-")[0], frozenset(features))
-    return target._replace(fetches=(name or binding.get_host_cpu_name()) == "znver4")
+    return target._replace(fetches=(cpu or binding.get_host_cpu_name()) == "znver4")
 
 
 class Emit:

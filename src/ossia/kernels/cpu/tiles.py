@@ -1,12 +1,12 @@
 """Panels times activations: the inner loop of every packed weight, and the rounding of activations to int8 that it needs.
 
-In: one panel, records of quantized activations, which of them to use. Out: float32 sums for 32 rows and up to 6 records.
+In: panels, records of quantized activations, which of them to use. Out: float32 sums for 32 rows each and up to 6 records.
 It does not know matrices, experts or threads.
 
 A record is one row of activations: for each block of 32 or 64 inputs, as the weights have them, 8 or 16 words of int8 codes
 (evens, then odds, where weights are nibbles), the float32 scale, and -bias times the codes' sum, with which the integer sum
-begins, so that the weights' bias is gone at its end. With `terms` of 2 or 3 a row has as many records, each of what the one
-before left over: 16 or 24 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie
+begins, so that the weights' bias is gone at its end. With `terms` of 3 a row has as many records, each of what the one
+before left over: 24 bits instead of 8. A record's sums are taken in the order of the blocks, whatever records lie
 beside it: its bits never depend on them.
 """
 
@@ -265,32 +265,27 @@ def tile_again(kind, data, start, stride, panels, blocks, skip, taken, records, 
         tile(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart)
 
 
-def _add_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
-    source, biases, target = (e.at(p, e.b.mul(i, e.whole(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
-    wide = e.splat(factor, FLOATS)
-    for half in (0, 64):
-        total = e.b.fadd(e.load(e.at(source, half), FLOATS), e.load(e.at(biases, half), FLOATS))
-        place = e.at(target, half)
-        e.store(e.b.fadd(e.load(place, FLOATS), e.b.fmul(total, wide)), place)
+def _make_row(adds: bool) -> Any:
+    """`adds`: to what is there."""
+
+    def body(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
+        source, biases, target = (e.at(p, e.b.mul(i, e.whole(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
+        for half in (0, 64):
+            total = e.b.fadd(e.load(e.at(source, half), FLOATS), e.load(e.at(biases, half), FLOATS))
+            place, share = e.at(target, half), e.b.fmul(total, e.splat(factor, FLOATS))
+            e.store(e.b.fadd(e.load(place, FLOATS), share) if adds else share, place)
+
+    generate = emitter(body)
+
+    @intrinsic
+    def row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001, ANN202
+        return wants(sums, at, bias, bias_at, factor, y, to), generate
+
+    return row
 
 
-@intrinsic
-def add_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001, ANN201
-    """y[to:to + 32] += (sums[at:] + bias[bias_at:]) * factor, all flat float32."""
-    return wants(sums, at, bias, bias_at, factor, y, to), emitter(_add_row)
-
-
-def _put_row(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, factor: Any, y: Any, to: Any) -> None:
-    source, biases, target = (e.at(p, e.b.mul(i, e.whole(4))) for p, i in ((sums, at), (bias, bias_at), (y, to)))
-    for half in (0, 64):
-        total = e.b.fadd(e.load(e.at(source, half), FLOATS), e.load(e.at(biases, half), FLOATS))
-        e.store(e.b.fmul(total, e.splat(factor, FLOATS)), e.at(target, half))
-
-
-@intrinsic
-def put_row(typingctx, sums, at, bias, bias_at, factor, y, to):  # noqa: ANN001, ANN201
-    """y[to:to + 32] = (sums[at:] + bias[bias_at:]) * factor, all flat float32: what `add_row` adds."""
-    return wants(sums, at, bias, bias_at, factor, y, to), emitter(_put_row)
+# y[to:to + 32] += (sums[at:] + bias[bias_at:]) * factor, all flat float32; and the same put there instead
+add_row, put_row = _make_row(True), _make_row(False)
 
 
 def _ask_row(e: Emit, y: Any, to: Any) -> None:
