@@ -45,15 +45,16 @@ ORDERS = frozenset(
     "Sort Put Arrange Order Spell Write Reverse Turn Count Give Take Name Find Tell Compute Add Subtract Multiply Divide Calculate Show "
     "Get Check Sum Raise Say Convert Look Evaluate Solve Work".split()
 )
-ORDERED = ("Can you {o}?", "I want you to {o}.", "Would you {o}?", "You should {o}.", "Let us {o}.", "Now {o}.", "{O}, please.", "I would be glad if you could {o}.")  # fmt: skip
-ASKED = ("Tell me, {q}", "Do you know {q}", "I want to know: {q}", "Now {q}", "And {q}", "I ask you: {q}", "Who can tell me {q}")
+ORDERED = ("Can you {o}?", "I want you to {o}.", "Would you {o}?", "You should {o}.", "Let us {o}.", "Now {o}.", "{O}, please.", "I would be glad if you could {o}.",
+    "Will you {o}?", "Try to {o}.", "Help me {o}.", "I need you to {o}.", "Please {o} for me.", "Your task: {o}.", "Can you {o}, please?")  # fmt: skip
+ASKED = ("Tell me, {q}", "Do you know {q}", "I want to know: {q}", "Now {q}", "And {q}", "I ask you: {q}", "Who can tell me {q}", "Can you say {q}", "Say {q}", "Please answer: {q}", "The question is {q}", "Help me: {q}")
 
 
 def pick(rng: random.Random, templates: Templates, split: Split, *, varied: bool = True) -> tuple[str, str]:
     """A template of the split, and the end of its name. varied: in training it is at times said in other words."""
     number = rng.randrange(len(templates[split]))
     chosen = templates[split][number]
-    if varied and split == "train" and rng.random() < 0.35:
+    if varied and split == "train" and rng.random() < 0.4:
         chosen = phrased(rng, chosen, templates["held"])
     return chosen, f"{split}/{number}"
 

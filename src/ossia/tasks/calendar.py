@@ -33,7 +33,7 @@ WEEKDAY_EARLIER: Templates = {
 MONTH_LATER: Templates = {
     "train": (
         "What month comes {n} months after {m}?", "It is {m}. Which month is it in {n} months?", "{n} months after {m} is which month?",
-        "If it is {m} now, what month is it {n} months from now?",
+        "If it is {m} now, what month is it {n} months from now?", "Which month comes {n} months after {m}?", "Say the month {n} months after {m}.", "From {m}, go {n} months on. Which month is it?",
     ),
     "held": ("Tell me the month {n} months after {m}.", "Which month follows {n} months after {m}?"),
 }  # fmt: skip
@@ -41,6 +41,7 @@ DATE_LATER: Templates = {
     "train": (
         "What date is {n} days after {m} {d}?", "It is {m} {d}. What is the date in {n} days?", "{m} {d} plus {n} days is what date?",
         "If today is {m} {d}, what date is it {n} days from now?", "Which date comes {n} days after {m} {d}?",
+        "Say the date {n} days after {m} {d}.", "{n} days after {m} {d}: what date?", "From {m} {d}, go {n} days on. Which date is that?", "Today is {m} {d}. Which date will it be in {n} days?",
     ),
     "held": ("Tell me the date {n} days after {m} {d}.", "Today it is {m} {d}. Which date is it {n} days later?"),
 }  # fmt: skip
@@ -48,6 +49,7 @@ DAYS_BETWEEN: Templates = {
     "train": (
         "How many days are there from {m} {d} to {o} {e}?", "How many days is it from {m} {d} until {o} {e}?", "Days from {m} {d} to {o} {e}?",
         "It is {m} {d}. In how many days is it {o} {e}?", "How many days lie between {m} {d} and {o} {e}?",
+        "Number of days from {m} {d} to {o} {e}?", "Say how many days it takes from {m} {d} to {o} {e}.", "From {m} {d} to {o} {e}: how many days?",
     ),
     "held": ("Count the days from {m} {d} to {o} {e}.", "How many days pass from {m} {d} to {o} {e}?"),
 }  # fmt: skip

@@ -112,7 +112,7 @@ def _reading(rng: random.Random, split: Split) -> Example:
     chosen, offered = _offered(rng, split, rng.randint(1, 2), 0)
     value = _value(rng, split)
     fields: dict[str, Any] = {chosen.wanted.replace(" ", "_"): value}
-    for key in several(rng, FIELDS, split, rng.randint(0, 2)):
+    for key in _other_fields(rng, split, rng.randint(0, 3)):
         fields.setdefault(key, _value(rng, split))
     shuffled = dict(rng.sample(list(fields.items()), len(fields)))
     result = json.dumps(shuffled, separators=(",", ":"))
@@ -123,6 +123,13 @@ def _reading(rng: random.Random, split: Split) -> Example:
     template = f"using results/{split}/{chosen.template}"
     thinking = choosing(chosen.wanted, offered, chosen)
     return example(rng, split, template, chosen.request, answer, thinking, reply, before)
+
+
+def _other_fields(rng: random.Random, split: Split, count: int) -> Sequence[str]:
+    """In training they are at times topics, or nobody knows them: what is wanted is not told by what it is not."""
+    if split == "train" and rng.random() < 0.6:
+        return topics(rng, split, count)
+    return several(rng, FIELDS, split, count)
 
 
 def _value(rng: random.Random, split: Split) -> str | int:
@@ -157,8 +164,8 @@ def _result_tools(example: Example) -> tuple[Tool, ...]:
 
 
 TASKS = (
-    _calling("one function", 1, 1, 2.0),
+    _calling("one function", 1, 1, 2.5),
     _calling("several functions", 2, 4, 4.0),
     Task("no function", _none_fits, not_called, weight=3.0),
-    Task("using results", _reading, _read, _result_tools, weight=2.0),
+    Task("using results", _reading, _read, _result_tools, weight=2.5),
 )

@@ -14,7 +14,7 @@ from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.arithmetic import any_sum, number
 from ossia.tasks.build import INSTRUCTIONS, example, opening, thoughts, written
 from ossia.tasks.grades import of_text, read_json, verdict
-from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, several, some
+from ossia.tasks.words import DAYS, NAME_ENDS, NAMES, PLACES, THINGS, Words, made_up, several, some
 from ossia.tasks.working import working
 
 # What a fact is called in a schema.
@@ -42,24 +42,31 @@ SENTENCES: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
         "train": ("{person} is {age} years old and lives in {place}.", "{person}, {age}, from {place}", "I am {person}, {age} years old, and I live in {place}.",
                   "My friend {person} lives in {place} and is {age}.", "Name {person}, age {age}, home {place}.",
                   "At {age}, {person} moved to {place}.", "{place} is the home of {person}, aged {age}.", "{age} years old, living in {place}: {person}.",
-                  "Meet {person}! Home: {place}. Age: {age}.", "I know {person}, a {age}-year-old of {place}."),
+                  "Meet {person}! Home: {place}. Age: {age}.", "I know {person}, a {age}-year-old of {place}.",
+                  "{person} is {age} and comes from {place}.", "In {place} there is {person}, {age} years old.", "{person} of {place} has turned {age}.", "{place}: here lives {person}, {age}.",
+                  "{person} grew up in {place} and is {age} years old.", "From {place} comes {person}, who is {age} now.", "My neighbour {person} ({age}) was born in {place}."),
         "held": ("{person} from {place} is {age} years old.", "In {place} lives {person}, who is {age}."),
     },
     "order": {
         "train": ("{person} orders {count} {thing} for {price} dollars each.", "I am {person} and want {count} {thing} at {price} dollars.",
                   "{count} {thing}, {price} dollars each, for {person}", "Please send {count} {thing} to {person}, price {price} dollars.",
                   "At {price} dollars each, {person} takes {count} {thing}.", "{count} of the {thing} go to {person}. Each costs {price} dollars.",
-                  "Order by {person}: {thing}, {count} of them, {price} dollars.", "Customer {person}, number {count}, goods {thing}, price {price} dollars."),
+                  "Order by {person}: {thing}, {count} of them, {price} dollars.", "Customer {person}, number {count}, goods {thing}, price {price} dollars.",
+                  "{person} wants {count} {thing} for {price} dollars each.", "{person} asks for {count} {thing} at {price} dollars.", "{person}: {count} {thing}, at {price} dollars each.", "We send {person} {count} {thing}, {price} dollars each.",
+                  "{count} {thing} for {person}, each at {price} dollars.", "{person} needs {count} {thing}; each is {price} dollars.", "Let {person} have {count} {thing} for {price} dollars each."),
         "held": ("{person} would like {count} {thing} at {price} dollars each.", "For {person}: {count} {thing}, each {price} dollars."),
     },
     "trip": {
         "train": ("{person} travels to {place} on {day}.", "On {day} {person} goes to {place}.", "{person} wants a ticket to {place} for {day}.", "A room in {place} for {person}, {day}.",
-                  "{day} is the day when {person} leaves for {place}.", "Book {place} for {person}. The day is {day}.", "{person} will see {place} on {day}.", "To {place}, {day}, one seat for {person}."),
+                  "{day} is the day when {person} leaves for {place}.", "Book {place} for {person}. The day is {day}.", "{person} will see {place} on {day}.", "To {place}, {day}, one seat for {person}.",
+                  "{person} drives to {place} this {day}.", "This {day}, {person} is in {place}.", "{person} goes to {place} by train on {day}.", "Next {day} {person} visits {place}.",
+                  "{person} reaches {place} on {day} evening.", "Every {day} {person} is in {place}.", "{person}, {place}, {day}: please book.", "Come {day}, {person} will go to {place}."),
         "held": ("{person} flies to {place} next {day}.", "Next {day}, {person} will be in {place}."),
     },
 }  # fmt: skip
 LISTED: Mapping[Split, tuple[str, ...]] = {
-    "train": ("I need {x}.", "Buy {x}.", "My list: {x}", "Please get {x}.", "Do not forget {x}.", "{x} are missing.", "Today we sell {x}.", "Pack {x} for me."),
+    "train": ("I need {x}.", "Buy {x}.", "My list: {x}", "Please get {x}.", "Do not forget {x}.", "{x} are missing.", "Today we sell {x}.", "Pack {x} for me.", "They want {x}.", "We have to get {x}.",
+              "Bring {x}.", "Can you buy {x}?", "Would you pack {x}?", "I am out of {x}.", "Add {x} to the list.", "Who has {x}?"),
     "held": ("We want {x}.", "Could you bring {x}?"),
 }
 NAMES_OF_FORMS: Words = {"train": ("answer", "record", "reply", "form"), "held": ("output", "entry")}
@@ -124,6 +131,8 @@ def _key(rng: random.Random, split: Split, fact: str) -> tuple[str, str]:
     if known or split == "held":
         return some(rng, KEYS[fact], split, made=0), described
     words = [made_up(rng, rng.randint(1, 2)) for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.3:
+        words[1:] = [rng.choice(NAME_ENDS)]
     return "_".join(words), described
 
 
@@ -182,6 +191,6 @@ def _same_json(asked: Example, text: str) -> Grade:
 
 
 TASKS = (
-    Task("form", _extracting, _same_json, weight=2.5),
+    Task("form", _extracting, _same_json, weight=3.0),
     Task("sum in a form", _sum_in_form, _same_json),
 )

@@ -26,6 +26,7 @@ BACKWARDS: Templates = {
         'Turn "{w}" around.', "Reverse the letters of {w}.", "{w} backwards?",
         "Flip the word {w}.", "Read {w} from right to left.", "{w} in reverse?", "From the last letter to the first: {w}", "Turn {w} round.",
         "Write the letters of {w} from the end.", "How does {w} read from behind?", "Say {w} in reverse order.", "The other way round: {w}",
+        "{w}, backwards please", "Spell {w} from its end.", 'Write "{w}" from right to left.', "Give the letters of {w} in reverse.", "Can you turn {w} around?",
     ),
     "held": ("Can you write {w} backwards?", 'Please reverse "{w}".', "Give me the word {w} backwards."),
 }  # fmt: skip
@@ -36,6 +37,8 @@ HOW_OFTEN: Templates = {
         "In {w}, how many {l}'s are there?",
         "The letter {l} in {w}: how many?", "{w}: how many {l}'s?", "Number of {l} in {w}?", "Find how many {l}'s {w} contains.",
         "How many of the letters of {w} are {l}?", "Of the letter {l}, how many does {w} hold?", "In the word {w}, count each {l}.",
+        "How often does {w} contain the letter {l}?", "Does {w} have the letter {l}? How often?", "Count how often {l} stands in {w}.",
+        'How often do you see {l} in "{w}"?', "How often is the letter {l} used in {w}?", 'How many times is {l} in "{w}"?', "Say how often {w} has {l}.",
     ),
     "held": ('How often does "{w}" have the letter {l}?', "Please count the letter {l} in {w}.", "Tell me how many {l}'s {w} has."),
 }  # fmt: skip
@@ -44,6 +47,8 @@ HOW_LONG: Templates = {
         'How many letters are in "{w}"?', "How many letters does {w} have?", "Count the letters of {w}.", "How long is the word {w}?",
         "letters in {w}?", "What is the number of letters in {w}?",
         "{w} has how many letters?", "Length of {w}?", "Of how many letters is {w} made?", "Number of letters: {w}", "Say how long {w} is.",
+        "Count how many letters are in {w}.", "Say how many letters {w} has.", "How many letters long is {w}?", 'The word "{w}" has how many letters?',
+        "Find the number of letters in {w}.", 'Count all letters of "{w}".',
     ),
     "held": ("Please count how many letters {w} has.", 'Tell me the number of letters of "{w}".'),
 }  # fmt: skip
@@ -63,6 +68,7 @@ NTH: Templates = {
         "In {x}, what comes {n}?", "From {x} take the {n}.", "Look at {x}. What is the {n} one?", "The list is {x}. Say the {n} one.",
         "{x}: the {n}?", "Here are some words: {x}. Pick the {n}.", "I need the {n} entry of {x}.", "Out of {x}, which one stands {n}?",
         "What stands at the {n} place of {x}?", "Show the {n} element of {x}.", "{n} of {x}?", "My list: {x}. And the {n} is?",
+        "Please name the {n} of {x}.", "Which word is {n} in {x}?", "Say which item is the {n}: {x}", "Tell me the {n} thing of {x}.",
     ),
     "held": ("Please tell me the {n} word in this list: {x}", "Which item is {n}: {x}?"),
 }  # fmt: skip
@@ -163,7 +169,7 @@ def _letter_by_letter(example: Example, text: str) -> Grade:
 
 TASKS = (
     Task("spelling", _spelling, _letter_by_letter, weight=1.5),
-    Task("counting letters", _counting_letters, last_number, weight=1.5),
+    Task("counting letters", _counting_letters, last_number, weight=2.0),
     Task("counting items", _counting_items, last_number, weight=0.5),
     Task("nth item", _nth, whole_text),
 )

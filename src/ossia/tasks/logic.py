@@ -18,6 +18,9 @@ RELATIONS = {
     "train": (
         ("taller", "tallest", "shortest"), ("older", "oldest", "youngest"), ("faster", "fastest", "slowest"), ("richer", "richest", "poorest"),
         ("stronger", "strongest", "weakest"), ("heavier", "heaviest", "lightest"), ("bigger", "biggest", "smallest"),
+        ("kinder", "kindest", "rudest"), ("younger", "youngest", "oldest"), ("slower", "slowest", "fastest"), ("braver", "bravest", "meekest"),
+        ("cleaner", "cleanest", "dirtiest"), ("calmer", "calmest", "wildest"), ("busier", "busiest", "laziest"), ("nicer", "nicest", "meanest"),
+        ("warmer", "warmest", "coldest"), ("lighter", "lightest", "heaviest"),
     ),
     "held": (("louder", "loudest", "quietest"), ("happier", "happiest", "saddest"), ("smarter", "smartest", "dumbest")),
 }  # fmt: skip
@@ -32,6 +35,12 @@ WHO: Templates = {
         "{x} The {q} of all is who?",
         "We know this. {x} Now find the {q}.",
         "{x} Give the name of the {q}.",
+        "{x} Who of them is the {q}?",
+        "{x} Say who is the {q}.",
+        "{x} Can you find the {q}?",
+        "Say who is the {q}: {x}",
+        "{x} I want to know who is the {q}.",
+        "{x} Among them, who is the {q}?",
     ),
     "held": ("{x} Name the {q} of them.", "{x} Can you say who is the {q}?"),
 }
@@ -49,7 +58,9 @@ def _syllogisms(rules: Sequence[str], known: str, asked: str) -> tuple[str, ...]
     facts = ("{w} is one of the {x}.", "{w} belongs to the {x}.", "{w} is among the {x}.", "We know that {w} is one of the {x}.")
     asks = (
         "Is {w} one of the {x}?", "Does {w} belong to the {x}?", "Is {w} among the {x}?", "Must {w} be one of the {x}?",
-        "So is {w} among the {x}?", "Is it true that {w} is one of the {x}?",
+        "So is {w} among the {x}?", "Is it true that {w} is one of the {x}?", "Does this make it true that {w} is one of the {x}?",
+        "Does it follow that {w} is one of the {x}?", "Can we say that {w} is one of the {x}?", "Would that put {w} among the {x}?",
+        "Does that mean that {w} belongs to the {x}?", "Does this show that {w} is among the {x}?",
     )  # fmt: skip
     return _told(rules, [fact.replace("{x}", known) for fact in facts], [ask.replace("{x}", asked) for ask in asks])
 
@@ -82,6 +93,9 @@ HIDDEN: Templates = {
         "A ring lies in the {x} bag. {n} In which bag?", "My keys are in the {x} drawer. {n} Which drawer should I open?", "Somebody hid a book in the {x} chest. {n} Tell me where.",
         "The prize waits behind the {x} door. {n} Which door?", "{n} Which of the {x} boxes has the gift?", "There is a frog in the {x} pot. {n} Where is it?",
         "Pick the right one: the {x} hat hides a rabbit. {n}", "The money is in the {x} purse. {n} Say which.", "Which is it, the {x} one? {n}",
+        "A pearl is under the {x} shell. {n} Under which shell is it?", "The note is in the {x} envelope. {n} Which envelope is it in?",
+        "A spider sits under the {x} pot. {n} Which pot is it under?", "The map is in the {x} chest. {n} Where is the map?",
+        "The bread is in the {x} bag. {n} Where is the bread?", "A prize is under the {x} lid. {n} Which lid is it under?",
     ),
     "held": ("A coin is under the {x} cup. {n} Which cup is it under?", "The letter is in the {x} folder. {n} Where is the letter?"),
 }  # fmt: skip
@@ -90,8 +104,11 @@ MOVED = (
     "{w} left {a} and is now in {b}.", "From {a} {w} went on to {b}.", "{w} spent a week in {a} and then drove to {b}.", "{w} took a train from {a} to {b}.",
     "At the start {w} lived in {a}; today it is {b}.", "After some years in {a}, {w} came to {b}.", "{w} has gone from {a} to {b}.", "{w} started in {a} and ended in {b}.",
     "{w} was born in {a} but lives in {b}.", "{w} is in {a}. Then {w} goes to {b}.",
+    "{w} departs from {a} for {b}.", "{w} sets out from {a} and arrives in {b}.", "{w} leaves {a} and reaches {b}.", "{w} moves out of {a} and into {b}.",
+    "{w} gave up {a} for {b}.", "{w} says goodbye to {a} and settles in {b}.", "Before, {w} was in {a}, now in {b}.", "In spring {w} was in {a}, in autumn in {b}.",
+    "On Monday {w} was in {a}, on Tuesday in {b}.", "{w} exchanged {a} for {b}.", "Once {w} was in {a}, later in {b}.", "{w} turned from {a} to {b}.",
 )  # fmt: skip
-STAYED = ("{v} is in {c}.", "{v} lives in {c}.", "{v} stays in {c}.", "{v} never left {c}.", "{v} works in {c}.", "{v} was in {c} all the time.")
+STAYED = ("{v} is in {c}.", "{v} lives in {c}.", "{v} stays in {c}.", "{v} never left {c}.", "{v} works in {c}.", "{v} was in {c} all the time.", "{v} has a house in {c}.", "{v} can be found in {c}.")
 SOUGHT = (
     "Where is {w}?", "Where does {w} live now?", "In which city is {w}?", "Where can I find {w}?", "Which city is {w} in?", "Where would you look for {w}?",
     "{w} is where?", "Tell me where {w} is.",
@@ -113,7 +130,8 @@ def _ordering(rng: random.Random, split: Split) -> Example:
     answer = people[0] if asked == most else people[-1]
     template, number_of = pick(rng, WHO, split)
     medium = f"{' > '.join(people)}."
-    high = f"{walked(people, pairs)} The {most} is {people[0]}, the {least} is {people[-1]}. Asked: {asked}, {answer}."
+    end = "alike, so the first" if asked == most else "not alike, so the last"
+    high = f"{walked(people, pairs)} Told {relation}, asked {asked}: {end}, {answer}."
     others = [name for name in people if name != answer]
     question = template.format(x=" ".join(facts), q=asked)
     thinking = thoughts("", medium, high)
@@ -140,20 +158,17 @@ def _following(rng: random.Random, split: Split) -> Example:
         (("all", ALL, "yes"), ("none", NONE, "no"), ("backwards", BACKWARDS, "unknown"))
     )
     if split == "train" and rng.random() < 0.6:
-        one, other = made_up(rng, 1) + "s", made_up(rng, 2) + "s"
+        one, other = f"{made_up(rng, 1)}s", f"{made_up(rng, 2)}es"  # the ends keep them apart
     else:
         one, other = several(rng, rng.choice((THINGS, CONTAINERS)), split, 2)
     (who,) = several(rng, NAMES, split, 1)
     template, number_of = pick(rng, templates, split)
     rule = f"No {one} are {other}" if kind == "none" else f"All {one} are {other}"
-    fact = f"{who} is in {other if kind == 'backwards' else one}"
-    why = {
-        "all": "so it is in both",
-        "none": "so it cannot be in both",
-        "backwards": f"but other {other} may not be {one}",
-    }[kind]
+    among, asked = (other, one) if kind == "backwards" else (one, other)
+    fact = f"{who} is in {among}"
+    held_against = f"{one} or {among}: {'the same, so it holds' if among == one else 'not the same, so it says nothing'}"
     medium = f"{rule}; {fact}."
-    high = f"Rule: {rule}. Fact: {fact}, {why}. Asked: is {who} in {one if kind == 'backwards' else other}? {answer}."
+    high = f"Rule: {rule}. It begins with {one}. Fact: {fact}. {held_against}. Asked: is {who} in {asked}? {answer}."
     others = [word for word in ("yes", "no", "unknown") if word != answer]
     question = f"{template.format(a=one, b=other, w=who)} {HOW}"
     return example(
@@ -192,8 +207,8 @@ def _whereabouts(rng: random.Random, split: Split) -> Example:
 
 
 TASKS = (
-    Task("ordering", _ordering, one_of, weight=1.5),
-    Task("following", _following, one_of),
+    Task("ordering", _ordering, one_of, weight=2.0),
+    Task("following", _following, one_of, weight=1.5),
     Task("ruling out", _ruling_out, one_of),
     Task("whereabouts", _whereabouts, one_of, weight=0.5),
 )

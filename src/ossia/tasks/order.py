@@ -39,7 +39,9 @@ UPWARDS: Templates = {
         "Sort these numbers: {x}", "Sort {x}.", "Put {x} in order.", "Sort from smallest to largest: {x}", "Order these: {x}",
         "Arrange {x} from small to large.", "sort {x}", "Please sort {x} in ascending order.", "Put these numbers in order: {x}",
         "{x}: from the smallest to the largest?", "Bring {x} into order.", "Line up {x} by size.", "Start with the smallest: {x}", "ascending order: {x}",
-        "Order {x}, the smallest at the front.", "Rank {x} upwards.",
+        "Order {x}, the smallest at the front.", "Rank {x} upwards.", "{x}, smallest first", "Smallest first: {x}",
+        "Put {x} in order, smallest first.", "Sort {x}, the smallest first.", "Order {x} so that the smallest comes first.",
+        "List {x} in ascending order.", "Arrange {x}, smallest number first.", "Which order do {x} have, the smallest first?",
     ),
     "held": ("Could you sort {x} for me?", "Write {x} in order, smallest first.", "Please put {x} in ascending order."),
 }  # fmt: skip
@@ -48,7 +50,9 @@ DOWNWARDS: Templates = {
         "Sort from largest to smallest: {x}", "Sort {x} in descending order.", "Arrange {x} from large to small.",
         "Put {x} in order, largest first.", "Order these from largest to smallest: {x}", "descending order: {x}",
         "{x}: from the largest to the smallest?", "Start with the largest: {x}", "Order {x}, the largest at the front.", "Rank {x} downwards.",
-        "Bring {x} into falling order.", "Line up {x}, the biggest first.",
+        "Bring {x} into falling order.", "Line up {x}, the biggest first.", "{x}, largest first", "Largest first: {x}",
+        "Sort {x}, the largest first.", "List {x} in descending order.", "Order {x} so that the largest comes first.",
+        "Arrange {x}, largest number first.", "Which order do {x} have, the largest first?",
     ),
     "held": ("Could you sort {x} from largest to smallest?", "Please put {x} in descending order.", "Write {x}, largest first."),
 }  # fmt: skip
@@ -58,7 +62,9 @@ ALPHABET: Templates = {
         "Arrange these words by the alphabet: {x}", "Please sort {x} from A to Z.", "Order the words {x} alphabetically.",
         "Bring {x} into alphabetical order.", "Alphabetise {x}.", "List {x} by their letters.", "{x}: sort them by the alphabet.",
         "In a dictionary, how would {x} be ordered?", "Make an alphabetical list of {x}.", "Line up the words {x} by the alphabet.",
-        "Which order do {x} have in a dictionary?", "By the alphabet: {x}",
+        "Which order do {x} have in a dictionary?", "By the alphabet: {x}", "From A to Z: {x}", "List {x} from A to Z.",
+        "Put the words {x} in order from A to Z.", "{x}, from A to Z please", "Order {x} as a dictionary does.", "Arrange {x} in alphabetical order.",
+        "Can you arrange {x} alphabetically?", "Which order do the words {x} have from A to Z?", "Line up {x} from A to Z.", "{x}: alphabetical order?",
     ),
     "held": ("Could you put {x} in alphabetical order?", "Write {x} from A to Z.", "Please sort the words {x} alphabetically."),
 }  # fmt: skip
@@ -169,5 +175,5 @@ def _beginning(word: str, words: Sequence[str]) -> str:
 TASKS = (
     Task("comparing", _comparing, _one_number),
     Task("sorting", _sorting, _whole_list, weight=1.5),
-    Task("alphabet", _alphabet, _whole_list, weight=1.5),
+    Task("alphabet", _alphabet, _whole_list, weight=2.5),
 )

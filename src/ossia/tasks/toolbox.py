@@ -11,7 +11,7 @@ from typing import Any
 
 from ossia.harmony.messages import ToolSpec
 from ossia.task import Split
-from ossia.tasks.words import DAYS, NAMES, PLACES, THINGS, Words, made_up, some
+from ossia.tasks.words import DAYS, NAME_ENDS, NAMES, PLACES, THINGS, Words, made_up, some
 
 VERBS: Words = {
     "train": (
@@ -63,6 +63,11 @@ REQUESTS: Mapping[Split, tuple[str, ...]] = {
         "Can you find out the {t} of {v}", "Please look up the {t} in {v}", "I am looking for the {t} of {v}", "Would you check the {t} of {v}",
         "For {v} I need the {t}", "In {v}, what's the {t}", "Hi! What is the {t} for {v}", "Say what the {t} of {v} is", "My question is about the {t} of {v}",
         "Could I have the {t} of {v}", "Do you know the {t} in {v}", "Find out for me the {t} of {v}", "Hello, I want the {t} of {v}",
+        "Can you find the {t} of {v}", "Please find the {t} for {v}", "Please tell me the {t} for {v}", "I would love to know the {t} of {v}", "Give the {t} of {v}",
+        "Could you tell me the {t} in {v}", "For {v}, tell me the {t}", "For {v}, please find the {t}", "Let us see the {t} of {v}", "I'd like to see the {t} of {v}",
+        "Would you give me the {t} for {v}", "About {v}: the {t}", "The {t} for {v} is what", "May I have the {t} in {v}", "What {t} is there for {v}",
+        "Quickly, the {t} of {v}", "I wonder about the {t} of {v}", "Please give the {t} in {v}", "I have to know the {t} for {v}", "Try to find the {t} of {v}",
+        "As to {v}, what is its {t}", "Help me find the {t} for {v}", "Read me the {t} of {v}", "Somebody asks for the {t} of {v}", "Say me the {t} in {v}",
     ),
     "held": (
         "Could you find the {t} of {v}", "Please check the {t} for {v}", "Let me know the {t} of {v}", "Give me the {t} in {v}",
@@ -81,13 +86,18 @@ DESCRIPTIONS: Mapping[Split, tuple[str, ...]] = {
         "{V} the {t} when a {k} is given.",
         "Answers with the {t} of one {k}.",
         "What the {t} is.",
+        "Gets the {t} of a given {k}.",
+        "Tells the {t} for a {k}.",
+        "{V} the {t} from a {k}.",
+        "Looks up the {t}.",
+        "For a {k}, the {t}.",
     ),
     "held": ("Gives the {t} of a {k}.", "{V} the {t} for any {k}.", "Returns the {t}."),
 }
 EXTRAS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
-    "count": {"train": (", at most {v} {k}", ", {k} {v}", " with {k} {v}", " for {v} {k}", ". The {k}: {v}", ", and {v} as {k}"), "held": (" and {k} {v}", ", {v} {k}")},
-    "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}", " with {k} {v}", ". The {k} is {v}", ", as {v}"), "held": (", {v} {k}", " and {k} {v}")},
-    "flag": {"train": (", with {k}", " and the {k}", ", {k} too", ". I want the {k} as well", " together with {k}"), "held": (", also with {k}", " including {k}")},
+    "count": {"train": (", at most {v} {k}", ", {k} {v}", " with {k} {v}", " for {v} {k}", ". The {k}: {v}", ", and {v} as {k}", ", and {k} {v}", " with {v} {k}", " plus {k} {v}", ", {k} of {v}", ", {k}: {v}", " ({k} {v})", ", {v} for {k}", " and for {v} {k}"), "held": (" and {k} {v}", ", {v} {k}")},
+    "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}", " with {k} {v}", ". The {k} is {v}", ", as {v}", ", and {k} {v}", ", {v} as {k}", " plus {k} {v}", ", {k}: {v}", " ({v})", ", with {v} {k}", " by {k} {v}", ", in {v} {k}"), "held": (", {v} {k}", " and {k} {v}")},
+    "flag": {"train": (", with {k}", " and the {k}", ", {k} too", ". I want the {k} as well", " together with {k}", ", and {k}", " plus {k}", ", and also {k}", ", {k} included", " (with {k})", " and {k} please", ", not without {k}"), "held": (", also with {k}", " including {k}")},
 }
 
 
@@ -146,7 +156,13 @@ def topics(rng: random.Random, split: Split, count: int) -> list[str]:
 
 def _own(rng: random.Random) -> str:
     """A made-up name of one word or two."""
-    return made_up(rng) if rng.random() < 0.7 else f"{made_up(rng, 1)}_{made_up(rng)}"
+    first = made_up(rng)
+    match rng.choices(("one", "two", "ending"), (6, 2, 2))[0]:
+        case "two":
+            return f"{made_up(rng, 1)}_{first}"
+        case "ending":
+            return f"{first}_{rng.choice(NAME_ENDS)}"
+    return first
 
 
 def unrelated_tools(rng: random.Random, split: Split) -> tuple[ToolSpec, ...]:

@@ -25,6 +25,7 @@ CONVERT: Templates = {
     "train": (
         "How many {v} are {n} {u}?", "Convert {n} {u} to {v}.", "{n} {u} in {v}?", "What is {n} {u} in {v}?", "{n} {u} = ? {v}",
         "How many {v} is {n} {u}", "Change {n} {u} into {v}.", "{n} {u} to {v}", "How many {v} make {n} {u}?", "Write {n} {u} in {v}.",
+        "Please turn {n} {u} into {v}.", "How many {v} do {n} {u} make?", "I have {n} {u}. How many {v} is that?", "Say how many {v} {n} {u} are.", "Express {n} {u} in {v}.",
     ),
     "held": ("Please convert {n} {u} into {v}.", "Tell me how many {v} there are in {n} {u}.", "Give {n} {u} in {v}."),
 }  # fmt: skip
@@ -45,6 +46,8 @@ RATE: Templates = {
     "train": (
         "One {u} is {f} {v}. How many {v} are {n} {u}?", "1 {u} = {f} {v}. {n} {u} = ? {v}", "If one {u} makes {f} {v}, how many {v} make {n} {u}?",
         "There are {f} {v} in a {u}. How many {v} are in {n} {u}?",
+        "One {u} equals {f} {v}. What are {n} {u} in {v}?", "You get {f} {v} for one {u}. How many {v} for {n} {u}?", "A {u} holds {f} {v}. How many {v} do {n} {u} hold?",
+        "{f} {v} make one {u}. How many {v} are {n} {u}?", "A {u} is worth {f} {v}. Convert {n} {u}.", "Every {u} has {f} {v}. How many {v} have {n} {u}?",
     ),
     "held": ("A {u} equals {f} {v}. Convert {n} {u} to {v}.", "For each {u} you get {f} {v}. How many {v} do you get for {n} {u}?"),
 }  # fmt: skip

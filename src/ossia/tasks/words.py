@@ -3,7 +3,7 @@
 In: a seeded random source and a split. Out: words of that split only.
 It does not know problems.
 
-Made-up words stand only in training: a model that has met thousands learns to copy what it has never seen.
+Made-up words, and ordinary ones of no list, stand only in training: a model that has met thousands learns to copy what it has never seen.
 """
 
 import random
@@ -68,6 +68,56 @@ SECRET_WORDS = _split(
     "harbor pebble velvet cinnamon raven willow topaz canyon clover marble amber tulip bamboo cedar",
     "sapphire hedgehog lighthouse avocado pelican tornado cactus magnolia walrus galaxy",
 )
+# Ordinary words for training alone: between them they hold most of what English words are made of.
+COMMON = tuple(
+    "ability absence accident account achieve across action actor address admire advance advice affair afternoon agency agreement airport "
+    "alarm allow amazing amount ancient angry answer anything appetite army arrange arrival article artist assistant attention attempt "
+    "author autumn average awkward bakery basic battery beauty because bedroom before belief belong beneath between beyond billion biology "
+    "birthday blossom board body border borrow brain branch bravery breakfast breath bright broken brother brought builder burden cabin "
+    "calendar camera campaign cannon capital captain career careful catalogue cattle caught cause ceiling central century ceremony chain "
+    "champion change chapter charity chimney choice circle citizen classroom climate clothing cloudy coach collect college column comfort "
+    "command company compare concert condition congress connect consider constant content control cotton council counter couple courage "
+    "cousin creature critical crowd culture curious current curtain custom damage danger daughter daylight debate decade decision defence "
+    "degree delivery demand dentist depend desert design desire detail develop device dialogue dictionary difference digital dignity "
+    "direction disaster discovery discuss disease distance district divide domestic double doubtful downtown dragon drama drawer duty "
+    "eager earth easily economy editor education effective effort either electric element emergency emotion emperor employ enemy energy "
+    "enjoy enormous enough entire envelope equal escape essay estimate evening event evidence exactly example excellent exchange excuse "
+    "exercise existence expensive explain explore express extra fabric factory faculty fairly faith familiar family famous fantastic "
+    "farewell fashion favour feature feeling festival fiction figure finally finger finish fiscal flexible flight floor flavour focus "
+    "foreign formal fortune forward foundation fraction frequent friendly frozen fulfil fully function funny future gallery garage gather "
+    "general gentle geography gesture giant glimpse glory goodness gossip grammar grateful gravity greatly grocery growth guarantee "
+    "guidance habit handsome harmful harvest headache healthy heavy hesitate highway historic hobby holiday honest hospital hotel however "
+    "human hundred hungry husband identity ignore illness image imagine immediate impact improve incident income increase indeed industry "
+    "infant inform injury innocent inquiry insect inspire instance interest interview invent invite issue jacket jewel journal journey "
+    "judge jungle junior justice keeper kindness kingdom knowledge ladder language laughter lawyer layer leather lecture legend lesson "
+    "liberty library likely limit liquid literature local lonely longer loyal luggage lunch machine magazine majority manager manner "
+    "manual many marine marriage material matter maximum meaning measure medical memory mention merchant message method military million "
+    "mineral minister minute miracle mission mistake mixture model modern moment monument moral morning motion motor movement muscle museum "
+    "mystery narrow nation native natural nature nearby nervous network neutral nobody noise normal notice novel nowhere number nursery "
+    "obey observe obvious ocean offer office often opinion opposite option orchestra ordinary origin other outside oven owner oxygen "
+    "package painful palace panel parade parent partner passage passenger patience pattern payment peaceful penalty people percent perfect "
+    "perform perhaps permit photograph phrase physical picnic pilot pioneer plastic platform pleasant plenty poem police policy polite "
+    "popular portion position possible potato poverty powder power practice prayer precious prefer prepare presence president pressure "
+    "pretty prevent previous priest primary princess printer prison private probably problem produce profit program progress promise proof "
+    "property protect proud province public publish purchase purpose quantity quarter question quickly quiet railway random rather reality "
+    "reason rebuild recipe recover reduce reflect refuse regard region regular reject relation relief remain remember remote remove repair "
+    "repeat replace report rescue research resist respect response restaurant restore retire reveal revenue review reward rhythm ribbon "
+    "rocket romantic rough royal rubber rural sailor salad sample satisfy sausage scatter scenery schedule science scissors season second "
+    "section security select senior sensible sentence separate serious servant service session settle several severe shadow shallow shelter "
+    "shoulder signal silence similar single sister sketch skill smooth society soldier solution somebody sometimes somewhere soul source "
+    "southern special specific spirit splendid spoken square stadium standard station statue steady stomach storage story stranger strategy "
+    "struggle student studio subject succeed sudden suffer suggest summary supper supply support surface surprise surround survey suspect "
+    "swallow sweater symbol system talent target teacher technology telephone temple tender terrible territory theatre theory therefore "
+    "thirsty though thought thousand throat through tiny together tomorrow tongue tonight tough tourist toward tower tradition transfer "
+    "translate travel treasure treaty tremble triangle trouble truly tunnel twelve twenty typical ugly uncle underneath understand uniform "
+    "union unique universe unless upper urgent useful usual vacation valley valuable variety various vehicle version victim victory "
+    "violence virtue visible vision visitor vital voice volume volunteer voyage wagon wander warning wealth weapon weather weekend welcome "
+    "western whatever whisper whole widow wilderness willing wisdom within without witness wonder wooden workshop world worry worthy wound "
+    "writing yesterday young youth "
+    "actions sections fractions equality morality locality vocation indication would should could sighing thigh ledge pledge items county "
+    "viscount input dispute rice whichever employee readers bully bullet quit quote ornament basement fitness careless "
+    "endless lonesome awesome sisterhood childhood leadership friendship singing ringing talking hardest finest weekly daily".split()
+)
 LISTS: tuple[Words, ...] = (
     NAMES, THINGS, CONTAINERS, PLACES, ANIMALS, FRUIT, COLORS, METALS, FURNITURE, PLAIN, TOPICS, SECRET_WORDS,
 )  # fmt: skip
@@ -81,18 +131,22 @@ MONTHS = (
 
 ONSETS = "b c d f g h j k l m n p r s t v w z br cl dr fl gr pl st tr sh ch th".split()
 VOWELS = "a e i o u a e i o u ai ea ee oo ou".split()
+NAME_ENDS = "name id number kind type code unit count list value object total key text state date size level group".split()
 ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 
 
 def made_up(rng: random.Random, syllables: int = 2) -> str:
-    """A word that nobody knows, and that is on no list: syllables, halves of known words, or any letters."""
+    """A word of no list: syllables, parts of ordinary words, any letters, or, where it may be long, an ordinary word."""
     while True:
-        match rng.choices(("syllables", "halves", "letters"), (12, 5 if syllables > 1 else 0, 3))[0]:
+        longer = syllables > 1
+        match rng.choices(("syllables", "parts", "letters", "ordinary"), (8, 8 if longer else 2, 3, 4 if longer else 0))[0]:
             case "syllables":
                 word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(ENDS)
-            case "halves":
-                one, other = rng.choice(PLAIN["train"]), rng.choice(PLAIN["train"])
-                word = one[: rng.randint(2, 4)] + other[rng.randint(1, 3) :]
+            case "parts":
+                one, other = rng.choice(COMMON), rng.choice(COMMON)
+                word = one[: rng.randint(2, 4)] * longer + other[-rng.randint(3, 6) :]
+            case "ordinary":
+                word = rng.choice(COMMON)
             case _:
                 word = _letters(rng, syllables + rng.randint(2, 4))
         if not {word, f"{word}s"} & HELD_LOWER:

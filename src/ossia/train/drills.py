@@ -14,7 +14,7 @@ from typing import Any
 
 from ossia.tasks.logic import walked
 from ossia.tasks.order import inserted
-from ossia.tasks.words import ANIMALS, NAMES, PLACES, PLAIN, THINGS, made_up
+from ossia.tasks.words import ANIMALS, NAME_ENDS, NAMES, PLACES, PLAIN, THINGS, made_up
 from ossia.tasks.working import compare
 from ossia.train.sequences import Taught
 
@@ -39,7 +39,7 @@ def word(rng: random.Random) -> str:
         case "capital":
             return chosen.capitalize()
         case "name":
-            return f"{chosen}_{made_up(rng, 1)}"
+            return f"{chosen}_{made_up(rng, 1) if rng.random() < 0.5 else rng.choice(NAME_ENDS)}"
     return chosen
 
 

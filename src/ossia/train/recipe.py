@@ -181,6 +181,7 @@ class Reinforced:
     group: answers of one prompt, whose mean reward is each one's measure.
     updates: optimizer steps a round of rollouts; from the second on the clipped ratio holds the policy back.
     efforts: drawn alike.
+    focus: how much rarer a task is drawn at an effort where its groups' grades are all alike, from 0 to below 1.
     most_tokens: of one sampling; an answer cut there is graded as it stands.
     most_steps: samplings of one answer, with tools run between them.
     clip_low, clip_high: how far below and above 1 an importance ratio counts.
@@ -198,6 +199,7 @@ class Reinforced:
     group: int = 8
     updates: int = 1
     efforts: tuple[Effort, ...] = ("low", "medium", "high")
+    focus: float = 0.0
     most_tokens: int = 512
     most_steps: int = 4
     clip_low: float = 0.2
@@ -216,6 +218,8 @@ class Reinforced:
         small = [n for n in ("steps", "prompts", "updates", "step_tokens", "most_tokens") if getattr(self, n) < 1]
         if small or self.group < 2 or not self.tasks or not self.efforts:
             raise ValueError(f"want at least 1 of: {', '.join(small) or 'tasks, efforts'}; and a group of 2 or more")
+        if not 0 <= self.focus < 1:
+            raise ValueError(f"focus {self.focus} must be at least 0 and below 1: no task is left out for good")
 
 
 EVERYTHING = ("self_attn.*", "mlp.router", "mlp.experts.*")

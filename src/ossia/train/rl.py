@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -33,11 +32,12 @@ from ossia.rollout import Ask, Rollout, roll_out
 from ossia.tokenizer import Tokenizer
 from ossia.train.balance import balance_loss, router_figures
 from ossia.train.data import TrainBatch, by_length, pack
-from ossia.train.graded import Example, Task
+from ossia.train.graded import Task
 from ossia.train.loop import Stepped
 from ossia.train.network import Network, NetworkTensors, RecordingOps, Rounding
 from ossia.train.optim import Optimizers, share_at
 from ossia.train.processes import Processes
+from ossia.train.questions import Question, Questions
 from ossia.train.recipe import Prices, Reinforced
 from ossia.train.sequences import NONE, Said, joined
 from ossia.train.supervised import means_of
@@ -48,15 +48,6 @@ ENGINE_ROWS = 2048  # a step's
 
 class GapError(ValueError):
     """Trainer and engine do not compute the same model: what is learnt would not be what was sampled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """An example of a task, to be answered at an effort."""
-
-    task: Task
-    example: Example
-    effort: Effort
 
 
 class Answer(NamedTuple):
@@ -117,7 +108,8 @@ class Reinforcement:
                 f"prompts = {settings.prompts} cannot be shared evenly, in every effort, by {size} processes: "
                 f"take a multiple of {even}"
             )
-        self._network, self._tasks, self._settings, self._seed = network, tasks, settings, seed
+        self._network, self._settings, self._seed = network, settings, seed
+        self._questions = Questions(tasks, settings, seed, self._processes)
         self._grammars = Grammars(tokenizer, network.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
         self.steps = settings.steps
@@ -140,15 +132,16 @@ class Reinforcement:
             figures |= self._learn(batches, number)
         return Stepped(rows, figures if report else {})
 
-    def position(self) -> None:
-        """All of a step follows from its number and the weights."""
+    def position(self) -> list[float]:
+        """All of a step follows from its number, the weights, and this."""
+        return list(self._questions.position)
 
-    def go_to(self, position: None) -> None:
-        """Nothing: see `position`."""
+    def go_to(self, position: list[float]) -> None:
+        self._questions.position = list(position)
 
     def answers(self, number: int) -> list[Answer]:
         """This process's of the step's questions, each answered by a group and graded."""
-        questions = self._questions(number)
+        questions = self._questions.of_step(number)
         settings = self._settings
         rng = random.Random(f"{self._seed}/{number}/sampling")
         seeds = [[rng.getrandbits(48) for _ in range(settings.group)] for _ in questions]
@@ -158,23 +151,19 @@ class Reinforcement:
         asks = [self._ask(question, seed) for question, group in zip(questions, seeds[own]) for seed in group]
         rollouts = roll_out(self._engine(), self._grammars, asks, masks=True)
         answers: list[Answer] = []
+        differed: list[bool] = []
         for i, question in enumerate(questions):
             group = rollouts[i * settings.group : (i + 1) * settings.group]
             scores = [float(question.task.grade(question.example, each.turn).score) for each in group]
+            differed.append(len(set(scores)) > 1)
             rewards = [
                 reward(score, question.effort, each.usage.reasoning_tokens, settings.prices)
                 for score, each in zip(scores, group)
             ]
             over = advantages(rewards, settings.divide_by_deviation)
             answers += [Answer(a, question.effort, b, c, d) for a, b, c, d in zip(group, scores, rewards, over)]
+        self._questions.note(zip(questions, differed))
         return answers
-
-    def _questions(self, number: int) -> list[Question]:
-        rng = random.Random(f"{self._seed}/{number}/questions")
-        sources = {task.name: task.examples(f"rl/{self._seed}/{number}") for task in self._tasks}
-        drawn = rng.choices(self._tasks, [task.weight for task in self._tasks], k=self._settings.prompts)
-        efforts = self._settings.efforts
-        return [Question(task, next(sources[task.name]), efforts[i % len(efforts)]) for i, task in enumerate(drawn)]
 
     def _ask(self, question: Question, seed: int) -> Ask:
         settings, example = self._settings, question.example
