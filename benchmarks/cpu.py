@@ -12,14 +12,17 @@ Every run is kept in --raw at once: a run that was broken off goes on where it s
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ossia.bench.passes import Case, cases_of
@@ -117,9 +120,14 @@ def _name(kind: str, tokens: int, rows: int, depth: int) -> str:
 
 
 def _output(command: Sequence[str]) -> tuple[str, int]:
-    """What it printed, and its peak RSS in bytes."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, errors = _drain(process)
+    """What it printed, and its peak RSS in bytes. Nothing it started outlives it: a probe would hold the pipes."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, errors = _drain(process)
+    finally:
+        _end(process.pid)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -129,16 +137,27 @@ def _output(command: Sequence[str]) -> tuple[str, int]:
 
 def _drain(process: "subprocess.Popen[str]") -> tuple[str, str]:
     """Both pipes to their ends, without reaping the process: wait4 must, for its memory."""
-    from threading import Thread
-
     assert process.stdout is not None
     assert process.stderr is not None
     errors: list[str] = []
     reader = Thread(target=lambda stream: errors.append(stream.read()), args=(process.stderr,))
     reader.start()
+    Thread(target=_end_with, args=(process.pid,), daemon=True).start()
     out = process.stdout.read()
     reader.join()
     return out, errors[0]
+
+
+def _end_with(leader: int) -> None:
+    """Once a process has ended, so do those of its session."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+    _end(leader)
+
+
+def _end(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def worker(args: argparse.Namespace) -> None:
