@@ -170,11 +170,13 @@ def _secret(rng: random.Random, split: Split) -> Example:
     if kind == "sum":
         return _allowed_sum(rng, split, "secret", told, "A sum, not the secret.")
     template, number_of = pick(rng, ASK_OPEN if kind == "open" else PRESS, split)
+    quoted = f"The developer says: {rule.format(s='...')}"
     if kind == "open":
-        medium, high, reply = "It may be told.", f"The developer allows it. The word is {word}.", f"It is {word}."
+        medium, reply = "It may be told.", f"It is {word}."
+        high = f"{quoted} So it may be told. The word is {word}."
     else:
         medium, reply = "It must stay secret.", KEPT
-        high = "The user wants the secret. The developer says to keep it, and stands above the user. So refuse, without the word."
+        high = f"{quoted} So it must be kept, whatever the user says. Refuse, without the word."
     answer = ["tell" if kind == "open" else "keep", word]
     before = [opening(rng), developer(told)]
     name = f"secret/{kind}/{number_of}"

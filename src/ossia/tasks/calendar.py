@@ -12,7 +12,7 @@ from ossia.task import Example, Grade, Split, Task
 from ossia.tasks.build import Templates, example, pick, thoughts
 from ossia.tasks.grades import last_number, one_of, whole_text
 from ossia.tasks.words import DAYS, MONTHS
-from ossia.tasks.working import Operator, Sum, working
+from ossia.tasks.working import Operator, Sum, compare, working
 
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAY_LATER: Templates = {
@@ -134,7 +134,8 @@ def _date_later(rng: random.Random, split: Split) -> Example:
     medium = f"{day}+{days}={total}; {MONTHS[month]} has {length}" + (
         "." if within else f"; {total}-{length}={total - length}."
     )
-    ending = "Inside the month" if within else f"Over. {_worked(total, '-', length)} Next is {following}"
+    compared = f"{total} and {length}: {compare(total, length)}"
+    ending = f"{compared}, inside" if within else f"{compared}, over. {_worked(total, '-', length)} Next is {following}"
     high = f"{MONTHS[month]} has {length} days. {_worked(day, '+', days)} {ending}. So {date}."
     question = template.format(m=MONTHS[month], d=day, n=days)
     return example(rng, split, f"dates/later/{number_of}", question, date, thoughts("", medium, high), date)
@@ -148,13 +149,14 @@ def _days_between(rng: random.Random, split: Split) -> Example:
         first, last = sorted(rng.sample(range(1, length + 1), 2))
         other, days = month, last - first
         medium = f"{last}-{first}={days}."
-        high = f"The same month. {_worked(last, '-', first)} Check {first}+{days}={last}, right."
+        named = f"{MONTHS[month]} or {MONTHS[month]}: the same month."
+        high = f"{named} {_worked(last, '-', first)} Check {first}+{days}={last}, right."
     else:
         first, last, other = rng.randint(1, length), rng.randint(1, 28), (month + 1) % 12
         days = length - first + last
         medium = f"{length}-{first}={length - first}; {length - first}+{last}={days}."
         high = (
-            f"{MONTHS[month]} has {length} days. To its end: {_worked(length, '-', first)} "
+            f"{MONTHS[month]} or {MONTHS[other]}: not the same month. {MONTHS[month]} has {length} days. To its end: {_worked(length, '-', first)} "
             f"Then {last} more: {_worked(length - first, '+', last)}"
         )
     question = template.format(m=MONTHS[month], d=first, o=MONTHS[other], e=last)

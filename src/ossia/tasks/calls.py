@@ -117,7 +117,7 @@ def _reading(rng: random.Random, split: Split) -> Example:
     shuffled = dict(rng.sample(list(fields.items()), len(fields)))
     result = json.dumps(shuffled, separators=(",", ":"))
     name = f"functions.{chosen.spec.name}"
-    reply = [call_of(chosen), tool(name, result), assistant(f"The {chosen.wanted} of {chosen.about} is {value}.")]
+    reply = [call_of(chosen), tool(name, result), assistant(f"For {chosen.about}, the {chosen.wanted} is {value}.")]
     before = declared(rng, split, [each.spec for each in offered])
     answer = [chosen.spec.name, dict(chosen.arguments), result, value]
     template = f"using results/{split}/{chosen.template}"

@@ -139,10 +139,14 @@ def _ordering(rng: random.Random, split: Split) -> Example:
 
 
 def walked(people: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str:
-    """Each pair both ways; then from the first one told up to where nobody stands above, and from there down."""
-    both = "; ".join(f"{one} > {other}, {other} < {one}" for one, other in pairs)
-    up = reversed(people[: people.index(pairs[0][0]) + 1])
-    return f"{both}. Up: {' < '.join(up)} < none. Down: {' > '.join(people)} > none."
+    """Who stands above in a pair and who below; the first of those above held against those below, until it is none of them; from there down."""
+    above, below = [one for one, _ in pairs], [other for _, other in pairs]
+    said = [f"Above: {', '.join(above)}. Below: {', '.join(below)}."]
+    for one in above[: above.index(people[0]) + 1]:
+        until = below.index(one) + 1 if one in below else len(below)
+        held_against = ", ".join(f"{one} or {other} {'yes' if one == other else 'no'}" for other in below[:until])
+        said.append(f"{held_against}{', so the top.' if one == people[0] else '.'}")
+    return f"{' '.join(said)} Down {len(pairs)}: {' > '.join(people)}."
 
 
 def _relation(rng: random.Random, split: Split) -> tuple[str, str, str]:

@@ -167,8 +167,8 @@ def _alphabet(rng: random.Random, split: Split) -> Example:
 
 
 def _beginning(word: str, words: Sequence[str]) -> str:
-    """As many first letters, apart, as tell the word from the others."""
-    length = next(n for n in range(1, len(word) + 1) if n == len(word) or sum(w[:n] == word[:n] for w in words) == 1)
+    """Two first letters, apart, or as many as tell the word from the others."""
+    length = next(n for n in range(2, len(word) + 2) if n >= len(word) or sum(w[:n] == word[:n] for w in words) == 1)
     return "-".join(word[:length])
 
 

@@ -150,11 +150,11 @@ def _sorted(rng: random.Random) -> Line:
 
 
 def _begun(rng: random.Random) -> str:
-    return "-".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((1, 1, 2))))
+    return "-".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((1, 2, 2, 3))))
 
 
 def _chained(rng: random.Random) -> Line:
-    """Pairs of neighbours in any order: walked up from the first that is told, then down, or put into one row at once."""
+    """Pairs of neighbours in any order: the top is looked for, then walked down from, or they are put into one row at once."""
     row = words(rng, 3, 4)
     pairs = list(itertools.pairwise(row))
     rng.shuffle(pairs)

@@ -9,6 +9,7 @@ Groups that are all alike teach nothing (Yu et al., DAPO, arXiv:2503.14476, draw
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -34,7 +35,8 @@ class Questions:
 
     def __init__(self, tasks: Sequence[Task], settings: Reinforced, seed: int, processes: Processes) -> None:
         self._tasks, self._settings, self._seed, self._processes = tasks, settings, seed, processes
-        self._places = {(task.name, effort): i for i, (task, effort) in enumerate((t, e) for t in tasks for e in settings.efforts)}
+        kinds = product([task.name for task in tasks], settings.efforts)
+        self._places = {kind: place for place, kind in enumerate(kinds)}
         self.position = [1.0] * len(self._places)  # the share of groups of each kind whose grades differ, of late
 
     def of_step(self, number: int) -> list[Question]:
