@@ -126,8 +126,9 @@ def _output(command: Sequence[str]) -> tuple[str, int]:
     )
     try:
         out, errors = _drain(process)
-    finally:
+    except BaseException:  # Ctrl-C does not reach another session
         _end(process.pid)
+        raise
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
