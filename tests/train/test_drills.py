@@ -32,6 +32,26 @@ def test_a_drill_has_some_lines_with_answers_and_no_held_word(seed: int):
 
 @settings(max_examples=200, deadline=None)
 @given(seed=SEEDS)
+def test_a_topic_is_given_the_function_it_stands_beside_or_none(seed: int):
+    told, answer = line("_by_name", seed)
+    listed, _, topic = told.rpartition(". So ")
+    functions = dict(each.split(" by ") for each in listed.split("; "))
+    assert answer == f"{topic} by {functions.get(topic, 'none')}"
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
+def test_what_is_said_of_a_parameter_stands_in_the_request(seed: int):
+    told, answer = line("_arguments", seed)
+    declared, _, request = told.partition(" }; ")
+    assert re.findall(r"(\w+)\??: (?:number|string|boolean|\")", declared) == [each.split()[0] for each in answer.split(", ")]
+    for each in answer.split(", "):
+        key, _, value = each.partition(" ")
+        assert value == "not said" or (key.replace("_", " ") if value == "true" else value) in request
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=SEEDS)
 def test_words_are_alike_when_they_are_the_same(seed: int):
     told, answer = line("_alike", seed)
     one, other = told.split(" or ")

@@ -19,7 +19,8 @@ WEEKDAY_LATER: Templates = {
     "train": (
         "Today is {d}. What day is it in {n} days?", "If today is {d}, what day is it {n} days from now?", "What day comes {n} days after {d}?",
         "It is {d}. Which day will it be in {n} days?", "{d} plus {n} days is which day?", "Which weekday is {n} days after {d}?",
-        "Now it is {d}. What day of the week is it {n} days later?",
+        "Now it is {d}. What day of the week is it {n} days later?", "Say the day {n} days after {d}.", "{n} days after {d} is which day?",
+        "Which day comes {n} days after {d}?", "What is the day {n} days after {d}?", "{n} days after {d}: which weekday is that?",
     ),
     "held": ("Which day is it {n} days after {d}?", "If it is {d} now, what weekday is it in {n} days?", "Tell me the day {n} days after {d}."),
 }  # fmt: skip
@@ -27,6 +28,7 @@ WEEKDAY_EARLIER: Templates = {
     "train": (
         "Today is {d}. What day was it {n} days ago?", "What day was {n} days before {d}?", "If today is {d}, which day was it {n} days ago?",
         "Which weekday is {n} days before {d}?", "It is {d}. What day of the week was it {n} days earlier?",
+        "Say the day {n} days before {d}.", "{n} days before {d} was which day?", "Which day came {n} days before {d}?", "What is the day {n} days before {d}?",
     ),
     "held": ("Which day was it {n} days before {d}?", "Tell me the day {n} days before {d}.", "It is {d} now. What weekday was it {n} days ago?"),
 }  # fmt: skip

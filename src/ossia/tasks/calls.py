@@ -13,7 +13,7 @@ from ossia.harmony.messages import Developer, Effort, Message, ToolSpec, assista
 from ossia.task import Example, Grade, Split, Task, calls_of, final_text
 from ossia.tasks.build import INSTRUCTIONS, example, functions, opening, thoughts, written
 from ossia.tasks.grades import numbers_in, read_json, verdict
-from ossia.tasks.toolbox import Function, function, topics
+from ossia.tasks.toolbox import Function, functions_for, topics
 from ossia.tasks.words import Words, several, some
 from ossia.tools.functions import Tool, ToolResult
 
@@ -35,21 +35,20 @@ def declared(rng: random.Random, split: Split, specs: Sequence[ToolSpec]) -> lis
 
 
 def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) -> dict[Effort, str]:
-    """The thinking before a call: what is wanted and who gives it, at high effort looked up in a list of all; then the arguments."""
+    """The thinking before a call: what is wanted and who gives it, at high effort looked up in a list of all, then every parameter."""
     listed = "; ".join(f"{each.wanted} by {each.spec.name}" for each in offered)
-    found = f"{wanted} by {chosen.spec.name if chosen else 'none'}."
+    found = f"{wanted} by {chosen.spec.name if chosen else 'none'}"
     short, long = f"Wanted: {wanted}. {found}", f"Wanted: {wanted}. Offered: {listed}. So {found}"
     if chosen is None:
-        return thoughts("", f"{short} No call.", f"{long} None fits, so no call.")
-    given = ", ".join(f"{key} {written(value)}" for key, value in chosen.arguments.items())
-    left_out = [key for key in _parameters(chosen.spec) if key not in chosen.arguments]
-    rest = f" Not said: {', '.join(left_out)}." if left_out else ""
-    return thoughts("", short, f"{long} Call it with {given}.{rest}")
+        return thoughts("", f"{short}. No call.", f"{long}. None fits, so no call.")
+    return thoughts("", f"{short}.", f"{long}: {said_of_each(chosen)}.")
 
 
-def _parameters(spec: ToolSpec) -> Sequence[str]:
-    properties: Any = (spec.parameters or {}).get("properties", {})
-    return tuple(properties)
+def said_of_each(chosen: Function) -> str:
+    """Every parameter in its order, with what was said of it, or that nothing was: so the next name is always the next declared."""
+    given = {key: written(value) for key, value in chosen.arguments.items()}
+    properties: Any = (chosen.spec.parameters or {}).get("properties", {})
+    return ", ".join(f"{key} {given.get(key, 'not said')}" for key in properties)
 
 
 def call_of(chosen: Function) -> Message:
@@ -59,7 +58,7 @@ def call_of(chosen: Function) -> Message:
 
 def _offered(rng: random.Random, split: Split, count: int, extras: int) -> tuple[Function, list[Function]]:
     """The function that fits, and all that are declared, in no order."""
-    made = [function(rng, split, topic, extras) for topic in topics(rng, split, count)]
+    made = functions_for(rng, split, count, extras)
     chosen = made[0]
     rng.shuffle(made)
     return chosen, made
@@ -164,8 +163,8 @@ def _result_tools(example: Example) -> tuple[Tool, ...]:
 
 
 TASKS = (
-    _calling("one function", 1, 1, 2.5),
-    _calling("several functions", 2, 4, 4.0),
+    _calling("one function", 1, 1, 4.0),
+    _calling("several functions", 2, 4, 6.0),
     Task("no function", _none_fits, not_called, weight=3.0),
     Task("using results", _reading, _read, _result_tools, weight=2.5),
 )

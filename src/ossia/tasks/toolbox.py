@@ -11,7 +11,7 @@ from typing import Any
 
 from ossia.harmony.messages import ToolSpec
 from ossia.task import Split
-from ossia.tasks.words import DAYS, NAME_ENDS, NAMES, PLACES, THINGS, Words, made_up, some
+from ossia.tasks.words import COMMON, DAYS, NAME_ENDS, NAMES, PLACES, THINGS, Words, made_up, some
 
 VERBS: Words = {
     "train": (
@@ -99,6 +99,9 @@ EXTRAS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
     "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}", " with {k} {v}", ". The {k} is {v}", ", as {v}", ", and {k} {v}", ", {v} as {k}", " plus {k} {v}", ", {k}: {v}", " ({v})", ", with {v} {k}", " by {k} {v}", ", in {v} {k}"), "held": (", {v} {k}", " and {k} {v}")},
     "flag": {"train": (", with {k}", " and the {k}", ", {k} too", ". I want the {k} as well", " together with {k}", ", and {k}", " plus {k}", ", and also {k}", ", {k} included", " (with {k})", " and {k} please", ", not without {k}"), "held": (", also with {k}", " including {k}")},
 }
+# How training joins what else is asked for, beside EXTRAS: {w} is any word, so that none is needed to see where a value ends.
+JOINTS = (" {w} ", ", {w} ", ". {w} ", " and {w} ", ", and {w} ", " {w} {x} ", ", {w} {x} ", ", ", " and ", "; ", ". ")
+BODIES = ("{k} {v}", "{v} {k}", "{v} as {k}", "{k}: {v}", "{k} of {v}", "{k} is {v}", "{v} for {k}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,12 @@ class Function:
     template: int  # the request's place among REQUESTS
 
 
-def function(rng: random.Random, split: Split, topic: str, extras: int) -> Function:
-    """A function that looks `topic` up, with one required parameter and up to `extras` optional ones."""
+def function(rng: random.Random, split: Split, topic: str, extras: int, verb: str | None = None) -> Function:
+    """A function that looks `topic` up, with one required parameter and up to `extras` optional ones; named by `verb`, if given."""
     kind = rng.choices(("place", "thing", "person", "number", "day"), (4, 3, 3, 2, 1))[0]
-    key = _own(rng) if split == "train" and rng.random() < 0.4 else some(rng, KEYS[kind], split, made=0)
+    key = _key(rng, KEYS[kind], split)
     value = _value(rng, kind, split)
-    verb = some(rng, VERBS, split, made=0.1)
+    verb = verb or _verb(rng, split)
     said_topic = topic.replace("_", " ")
     template = rng.randrange(len(REQUESTS[split]))
     request = REQUESTS[split][template].format(t=said_topic, v=value)
@@ -139,8 +142,18 @@ def function(rng: random.Random, split: Split, topic: str, extras: int) -> Funct
     described = rng.choice(DESCRIPTIONS[split]).format(
         V=verb.split("_")[0].capitalize(), t=said_topic, k=key.replace("_", " ")
     )
-    spec = ToolSpec(_name(rng, verb, topic), described, schema)
+    spec = ToolSpec(named(rng, verb, topic), described, schema)
     return Function(spec, said_topic, str(value), request + rng.choice(("?", ".", "", "?")), arguments, template)
+
+
+def functions_for(rng: random.Random, split: Split, count: int, extras: int) -> list[Function]:
+    """Of different topics. In training their names often share a verb: the topic alone tells them apart."""
+    verb = _verb(rng, split) if split == "train" and rng.random() < 0.5 else None
+    shared = rng.choice((0.6, 1.0))
+    return [
+        function(rng, split, topic, extras, verb if verb and rng.random() < shared else None)
+        for topic in topics(rng, split, count)
+    ]
 
 
 def topics(rng: random.Random, split: Split, count: int) -> list[str]:
@@ -152,6 +165,15 @@ def topics(rng: random.Random, split: Split, count: int) -> list[str]:
                 pass
             found[place] = word
     return found
+
+
+def _verb(rng: random.Random, split: Split) -> str:
+    return some(rng, VERBS, split, made=0.25)
+
+
+def _key(rng: random.Random, words: Words, split: Split) -> str:
+    """A parameter's name; in training most are ones that nobody knows."""
+    return _own(rng) if split == "train" and rng.random() < 0.6 else some(rng, words, split, made=0)
 
 
 def _own(rng: random.Random) -> str:
@@ -170,7 +192,7 @@ def unrelated_tools(rng: random.Random, split: Split) -> tuple[ToolSpec, ...]:
     return tuple(function(rng, split, topic, 1).spec for topic in topics(rng, split, rng.randint(1, 2)))
 
 
-def _name(rng: random.Random, verb: str, topic: str) -> str:
+def named(rng: random.Random, verb: str, topic: str) -> str:
     """get_weather, getWeather, weather_get, weather."""
     words = f"{verb}_{topic}".split("_")
     match rng.choices(("snake", "camel", "behind", "bare"), (6, 2, 1, 1))[0]:
@@ -190,8 +212,8 @@ def _property(rng: random.Random, kind: str, key: str) -> dict[str, Any]:
 
 def _extra(rng: random.Random, split: Split, kind: str) -> tuple[str, dict[str, Any], Any, str]:
     """An optional parameter: its name, schema, the value asked for, and the words that ask for it."""
-    key = some(rng, MORE_KEYS[kind], split, made=0.2)
-    phrase = rng.choice(EXTRAS[kind][split])
+    key = _key(rng, MORE_KEYS[kind], split)
+    phrase = _joined(rng, kind) if split == "train" and rng.random() < 0.5 else rng.choice(EXTRAS[kind][split])
     said = key.replace("_", " ")
     match kind:
         case "count":
@@ -199,24 +221,37 @@ def _extra(rng: random.Random, split: Split, kind: str) -> tuple[str, dict[str, 
             return key, {"type": "integer"}, value, phrase.format(k=said, v=value)
         case "choice":
             values = list(rng.choice(ENUMS[split]))
-            if split == "train" and rng.random() < 0.3:
+            if split == "train" and rng.random() < 0.5:
                 values = sorted({made_up(rng, rng.randint(1, 2)) for _ in range(rng.randint(2, 4))})
             value = rng.choice(values)
             return key, {"type": "string", "enum": values}, value, phrase.format(k=said, v=value)
     return key, {"type": "boolean"}, True, phrase.format(k=said)
 
 
+def _joined(rng: random.Random, kind: str) -> str:
+    """Words that ask for an optional parameter, of JOINTS and BODIES; none that is held back."""
+    while True:
+        joint = rng.choice(JOINTS).format(w=_joint(rng), x=_joint(rng))
+        phrase = joint + ("{k}" if kind == "flag" else rng.choice(BODIES))
+        if phrase not in EXTRAS[kind]["held"]:
+            return phrase
+
+
+def _joint(rng: random.Random) -> str:
+    return rng.choice(COMMON) if rng.random() < 0.7 else made_up(rng, rng.randint(1, 2))
+
+
 def _value(rng: random.Random, kind: str, split: Split) -> str | int:
     match kind:
         case "place":
-            return some(rng, PLACES, split, made=0.3)
+            return some(rng, PLACES, split, made=0.5)
         case "thing":
-            return some(rng, THINGS, split, made=0.3)
+            return some(rng, THINGS, split, made=0.5)
         case "day":
             return rng.choice(DAYS)
         case "number":
             return rng.randint(10, 9999)
-    return some(rng, NAMES, split, made=0.3)
+    return some(rng, NAMES, split, made=0.5)
 
 
 def names_in(specs: Sequence[ToolSpec]) -> set[str]:

@@ -12,8 +12,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from ossia.harmony.schema import typescript
+from ossia.tasks.calls import said_of_each
 from ossia.tasks.logic import walked
 from ossia.tasks.order import inserted
+from ossia.tasks.toolbox import functions_for, named
 from ossia.tasks.words import ANIMALS, NAME_ENDS, NAMES, PLACES, PLAIN, THINGS, made_up
 from ossia.tasks.working import compare
 from ossia.train.sequences import Taught
@@ -98,6 +101,25 @@ def _looked_up(rng: random.Random) -> Line:
     return f"{told}. {keys[asked]}", f"{keys[asked]}{sign}{values[asked]}"
 
 
+def _by_name(rng: random.Random) -> Line:
+    """A topic's function among such as are named alike, or none."""
+    verb = words(rng, 1, 1)[0].lower()
+    wanted = [each.lower() for each in words(rng, 2, 5)]
+    names = [named(rng, verb if rng.random() < 0.8 else made_up(rng), each) for each in wanted]
+    told = "; ".join(f"{each.replace('_', ' ')} by {name}" for each, name in zip(wanted, names))
+    if rng.random() < 0.2:
+        return f"{told}. So {(other := _other(rng, wanted))}", f"{other} by none"
+    asked = rng.randrange(len(wanted))
+    return f"{told}. So {(topic := wanted[asked].replace('_', ' '))}", f"{topic} by {names[asked]}"
+
+
+def _arguments(rng: random.Random) -> Line:
+    """A function as it is declared, and a request: what is said of each parameter."""
+    (chosen,) = functions_for(rng, "train", 1, 3)
+    declared = typescript(chosen.spec.parameters).replace("\n", " ")
+    return f"{chosen.spec.name} = {declared}; {chosen.request}", said_of_each(chosen)
+
+
 def _other(rng: random.Random, given: list[str]) -> str:
     while (found := word(rng)) in given:
         pass
@@ -164,5 +186,5 @@ def _chained(rng: random.Random) -> Line:
 
 KINDS: tuple[tuple[Callable[[random.Random], Line], float], ...] = (
     (_again, 1), (_without, 1), (_spelled, 3), (_alike, 2), (_looked_up, 2), (_found, 1), (_in_json, 2), (_taken_apart, 1.5),
-    (_compared, 2), (_sorted, 1.5), (_chained, 1.5),
+    (_compared, 2), (_sorted, 1.5), (_chained, 1.5), (_by_name, 2), (_arguments, 4),
 )  # fmt: skip
