@@ -79,8 +79,8 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path):
 
 
 def test_prompts_that_cannot_be_shared_evenly_are_refused():
-    given = Reinforced(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=10)
-    with pytest.raises(ValueError, match=r"prompts = 10 cannot be shared evenly.*take a multiple of 6"):
+    given = Reinforced(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=9)
+    with pytest.raises(ValueError, match=r"prompts = 9 cannot be shared evenly.*take a multiple of 2"):
         Reinforcement(Network(CONFIG, 0), small(), [LETTERS], given, 1, Processes(0, 2))
 
 

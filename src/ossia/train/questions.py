@@ -1,4 +1,4 @@
-"""What a step of reinforcement asks: tasks by their weights, rarer where an effort's answers are all right or all wrong.
+"""What a step of reinforcement asks: tasks by their weights, rarer at an effort where answers are all right or all wrong.
 
 In: tasks, settings, and of each group whether its grades differed. Out: the questions of a step, the same on every process.
 It does not know answers, rewards or models.
@@ -40,15 +40,17 @@ class Questions:
         self.position = [1.0] * len(self._places)  # the share of groups of each kind whose grades differ, of late
 
     def of_step(self, number: int) -> list[Question]:
-        """Efforts take turns; examples are new ones."""
+        """New examples, low efforts first: so each of several processes that take them by turns has as many of each."""
         rng = random.Random(f"{self._seed}/{number}/questions")
         sources = {task.name: task.examples(f"rl/{self._seed}/{number}") for task in self._tasks}
+        efforts = self._settings.efforts
         found: list[Question] = []
         for i in range(self._settings.prompts):
-            effort = self._settings.efforts[i % len(self._settings.efforts)]
-            task = rng.choices(self._tasks, [self._weight(task, effort) for task in self._tasks])[0]
+            # without focus efforts take turns; with it they too are drawn where there is more to learn
+            kinds = list(product(self._tasks, efforts if self._settings.focus else (efforts[i % len(efforts)],)))
+            task, effort = rng.choices(kinds, [self._weight(*kind) for kind in kinds])[0]
             found.append(Question(task, next(sources[task.name]), effort))
-        return found
+        return sorted(found, key=lambda each: efforts.index(each.effort))
 
     def _weight(self, task: Task, effort: Effort) -> float:
         focus = self._settings.focus

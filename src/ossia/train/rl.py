@@ -103,23 +103,22 @@ class Reinforcement:
         processes: Processes | None = None,
     ) -> None:  # fmt: skip
         self._processes = processes or Processes()
-        if (size := self._processes.size) > 1 and settings.prompts % (even := size * len(settings.efforts)):
+        if settings.prompts % (size := self._processes.size):
             raise ValueError(
-                f"prompts = {settings.prompts} cannot be shared evenly, in every effort, by {size} processes: "
-                f"take a multiple of {even}"
+                f"prompts = {settings.prompts} cannot be shared evenly by {size} processes: take a multiple of {size}"
             )
         self._network, self._settings, self._seed = network, settings, seed
         self._questions = Questions(tasks, settings, seed, self._processes)
         self._grammars = Grammars(tokenizer, network.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
         self.steps = settings.steps
-        self._means = means_of(settings.precision, settings.compile, network.device)
+        self._computed = means_of(settings.precision, settings.compile, network.device)
         self.optimizers = Optimizers(network.named(), settings.optimizer, self._processes)
 
     def step(self, number: int, report: bool) -> Stepped:
         started = time.perf_counter()
         answers = self.answers(number)
-        figures = self._of_all(_figures(answers, self._settings.efforts))
+        figures = self._means(_noted(answers, self._settings.efforts))
         figures["rollout_seconds"] = time.perf_counter() - started
         lessons = [lesson for answer in answers for lesson in self._lessons(answer)]
         kept = [each for each in lessons if each.advantage]
@@ -145,8 +144,7 @@ class Reinforcement:
         settings = self._settings
         rng = random.Random(f"{self._seed}/{number}/sampling")
         seeds = [[rng.getrandbits(48) for _ in range(settings.group)] for _ in questions]
-        share = len(questions) // self._processes.size
-        own = slice(self._processes.rank * share, (self._processes.rank + 1) * share)
+        own = slice(self._processes.rank, None, self._processes.size)
         questions = questions[own]
         asks = [self._ask(question, seed) for question, group in zip(questions, seeds[own]) for seed in group]
         rollouts = roll_out(self._engine(), self._grammars, asks, masks=True)
@@ -229,13 +227,14 @@ class Reinforcement:
             "clipped": clipped_sum / count,
         }  # fmt: skip
 
-    def _of_all(self, figures: dict[str, float]) -> dict[str, float]:
-        """The means over all processes, which have answered as many questions each."""
-        summed = self._processes.add(torch.tensor(list(figures.values()), dtype=torch.float64)) / self._processes.size
-        return dict(zip(figures, summed.tolist()))
+    def _means(self, noted: dict[str, list[float]]) -> dict[str, float]:
+        """Of the values of all processes; none of what there was nothing of."""
+        own = torch.tensor([[sum(values), len(values)] for values in noted.values()], dtype=torch.float64)
+        summed = self._processes.add(own).tolist()
+        return {name: total / count for name, (total, count) in zip(noted, summed) if count}
 
     def _recording(self) -> RecordingOps:
-        return RecordingOps(str(self._network.device), self._means)
+        return RecordingOps(str(self._network.device), self._computed)
 
     def _gap(self, batch: "_Batch", rounding: Rounding) -> tuple[float, float]:
         """The mean and the largest distance from the engine's log-probabilities, in float32 as the engine computes."""
@@ -292,21 +291,17 @@ def _parts(batches: list[_Batch], count: int) -> Iterator[list[_Batch]]:
         yield batches[i * len(batches) // count : (i + 1) * len(batches) // count]
 
 
-def _figures(answers: Several[Answer], efforts: Several[Effort]) -> dict[str, float]:
-    """Means over all answers; right, thinking and tokens by effort too."""
-
-    def mean(values: Several[float]) -> float:
-        return float(np.mean(values)) if values else 0.0
-
-    figures = {
-        "reward": mean([each.reward for each in answers]),
-        "right": mean([each.score for each in answers]),
-        "even": mean([float(each.advantage == 0) for each in answers]),
-        "cut": mean([float(each.rollout.finish == "length") for each in answers]),
-        "tokens": mean([float(each.rollout.usage.output_tokens) for each in answers]),
+def _noted(answers: Several[Answer], efforts: Several[Effort]) -> dict[str, list[float]]:
+    """A value of each answer; right and thinking by effort too."""
+    noted = {
+        "reward": [each.reward for each in answers],
+        "right": [each.score for each in answers],
+        "even": [float(each.advantage == 0) for each in answers],
+        "cut": [float(each.rollout.finish == "length") for each in answers],
+        "tokens": [float(each.rollout.usage.output_tokens) for each in answers],
     }
     for effort in efforts:
         own = [each for each in answers if each.effort == effort]
-        figures[f"right_{effort}"] = mean([each.score for each in own])
-        figures[f"thinking_{effort}"] = mean([float(each.rollout.usage.reasoning_tokens) for each in own])
-    return figures
+        noted[f"right_{effort}"] = [each.score for each in own]
+        noted[f"thinking_{effort}"] = [float(each.rollout.usage.reasoning_tokens) for each in own]
+    return noted
