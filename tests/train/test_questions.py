@@ -54,8 +54,10 @@ def test_a_position_says_all():
     one, other = questions(0.9), questions(0.9)
     one.note((each, i % 3 == 0) for i, each in enumerate(one.of_step(0)))
     assert one.of_step(1) != other.of_step(1)
-    other.position = list(one.position)
+    other.go_to(one.position)
     assert one.of_step(1) == other.of_step(1)
+    with pytest.raises(ValueError, match="the state is of 5 pairs of a task and an effort, the recipe has 6"):
+        other.go_to(one.position[:5])
 
 
 def test_without_focus_grades_change_nothing():

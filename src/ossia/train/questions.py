@@ -39,6 +39,15 @@ class Questions:
         self._places = {kind: place for place, kind in enumerate(kinds)}
         self.position = [1.0] * len(self._places)  # the share of groups of each kind whose grades differ, of late
 
+    def go_to(self, position: list[float]) -> None:
+        """Raises ValueError where that is a position among other tasks and efforts."""
+        if len(position) != len(self.position):
+            raise ValueError(
+                f"the state is of {len(position)} pairs of a task and an effort, the recipe has {len(self.position)}: "
+                "go on with the tasks and efforts it was made with, or start anew in another folder"
+            )
+        self.position = list(position)
+
     def of_step(self, number: int) -> list[Question]:
         """New examples, low efforts first: so each of several processes that take them by turns has as many of each."""
         rng = random.Random(f"{self._seed}/{number}/questions")

@@ -136,7 +136,8 @@ class Reinforcement:
         return list(self._questions.position)
 
     def go_to(self, position: list[float]) -> None:
-        self._questions.position = list(position)
+        """Raises ValueError where the state is of another recipe's tasks and efforts."""
+        self._questions.go_to(position)
 
     def answers(self, number: int) -> list[Answer]:
         """This process's of the step's questions, each answered by a group and graded."""
