@@ -41,14 +41,17 @@ def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) 
     short, long = f"Wanted: {wanted}. {found}", f"Wanted: {wanted}. Offered: {listed}. So {found}"
     if chosen is None:
         return thoughts("", f"{short}. No call.", f"{long}. None fits, so no call.")
-    return thoughts("", f"{short}.", f"{long}: {said_of_each(chosen)}.")
+    return thoughts("", f"{short}.", f"{long}:\n{said_of_each(chosen)}")
 
 
 def said_of_each(chosen: Function) -> str:
-    """Every parameter in its order, with what was said of it, or that nothing was: so the next name is always the next declared."""
+    """A line for every parameter in its order, with what was said of it: so the next name is always the next declared.
+
+    A name that begins a line has the tokens that it has in the declaration; behind a blank they would be others.
+    """
     given = {key: written(value) for key, value in chosen.arguments.items()}
     properties: Any = (chosen.spec.parameters or {}).get("properties", {})
-    return ", ".join(f"{key} {given.get(key, 'not said')}" for key in properties)
+    return "\n".join(f"{key} {given.get(key, 'not said')}" for key in properties)
 
 
 def call_of(chosen: Function) -> Message:

@@ -115,12 +115,14 @@ def _extracting(rng: random.Random, split: Split) -> Example:
     keys = {fact: _key(rng, split, fact) for fact in made.facts}
     answer = {key: made.facts[fact] for fact, (key, _) in keys.items()}
     schema = _schema(rng, {key: _type(fact) | ({"description": described} if described else {}) for fact, (key, described) in keys.items()})
-    said = ", ".join(
+    # a key that begins a line has the tokens that it has in the schema; behind a blank they would be others
+    said = "\n".join(
         f"{key} {f'{described}: ' if described else ''}{written(value)}"
         for (key, described), value in zip(keys.values(), answer.values())
     )
-    medium = f"{said}."
-    high = f"The form wants {', '.join(answer)}. {said}. {len(answer)} keys, right."
+    wanted = "\n".join(answer)
+    medium = said
+    high = f"The form wants:\n{wanted}\nSo:\n{said}\n{len(answer)} keys, right."
     return _in_form(rng, split, f"form/{made.template}", made.question, answer, schema, (medium, high))
 
 

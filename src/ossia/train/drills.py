@@ -1,6 +1,6 @@
 """Drills as plain text: copying, spelling, telling alike from unlike, looking up, comparing, each some marks long.
 
-In: a random source. Out: a few lines of one kind, each with its answer behind a colon.
+In: a random source. Out: a few problems of one kind, each with its answer behind a colon, or below it where they have lines.
 It does not know questions, conversations or tokens.
 
 What a small model lacks longest is to copy and to compare what it has never seen: most words here are made up.
@@ -26,12 +26,13 @@ KNOWN = (PLAIN, NAMES, PLACES, THINGS, ANIMALS)
 
 
 def drill(rng: random.Random) -> Taught:
-    """Three to six lines of one kind, of which the answers are learnt."""
+    """Three to six problems of one kind, of which the answers are learnt."""
     kind = rng.choices([each for each, _ in KINDS], [weight for _, weight in KINDS])[0]
     pieces: list[tuple[str, bool]] = []
     for _ in range(rng.randint(3, 6)):
         given, answer = kind(rng)
-        pieces += [(f"{given}:", False), (f" {answer}\n", True)]
+        between = "\n" if "\n" in given + answer else " "
+        pieces += [(f"{given}:", False), (f"{between}{answer}\n", True)]
     return Taught(pieces)
 
 
@@ -116,8 +117,7 @@ def _by_name(rng: random.Random) -> Line:
 def _arguments(rng: random.Random) -> Line:
     """A function as it is declared, and a request: what is said of each parameter."""
     (chosen,) = functions_for(rng, "train", 1, 3)
-    declared = typescript(chosen.spec.parameters).replace("\n", " ")
-    return f"{chosen.spec.name} = {declared}; {chosen.request}", said_of_each(chosen)
+    return f"{chosen.spec.name} = {typescript(chosen.spec.parameters)}; {chosen.request}", said_of_each(chosen)
 
 
 def _other(rng: random.Random, given: list[str]) -> str:
@@ -139,7 +139,7 @@ def _found(rng: random.Random) -> Line:
 def _in_json(rng: random.Random) -> Line:
     keys = words(rng, 1, 4)
     values = [rng.choice((word(rng), rng.randint(0, 999), True)) for _ in keys]
-    said = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in zip(keys, values))
+    said = "\n".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in zip(keys, values))
     written = json.dumps(dict(zip(keys, values)))
     return (f"{said} as json", written) if rng.random() < 0.6 else (f"{written} in words", said)
 
