@@ -132,6 +132,7 @@ MONTHS = (
 ONSETS = "b c d f g h j k l m n p r s t v w z br cl dr fl gr pl st tr sh ch th".split()
 VOWELS = "a e i o u a e i o u ai ea ee oo ou".split()
 NAME_ENDS = "name id number kind type code unit count list value object total key text state date size level group".split()
+ENDINGS = ("", "s", "es", "er", "est")  # what tasks put behind a made-up word
 ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 
 
@@ -149,7 +150,7 @@ def made_up(rng: random.Random, syllables: int = 2) -> str:
                 word = rng.choice(COMMON)
             case _:
                 word = _letters(rng, syllables + rng.randint(2, 4))
-        if not {word, f"{word}s"} & HELD_LOWER:
+        if not {word + end for end in ENDINGS} & HELD_LOWER:
             return word
 
 
