@@ -121,9 +121,8 @@ def _extracting(rng: random.Random, split: Split) -> Example:
         for (key, described), value in zip(keys.values(), answer.values())
     )
     wanted = "\n".join(answer)
-    medium = said
     high = f"The form wants:\n{wanted}\nSo:\n{said}\n{len(answer)} keys, right."
-    return _in_form(rng, split, f"form/{made.template}", made.question, answer, schema, (medium, high))
+    return _in_form(rng, split, f"form/{made.template}", made.question, answer, schema, (said, high))
 
 
 def _key(rng: random.Random, split: Split, fact: str) -> tuple[str, str]:

@@ -104,7 +104,7 @@ def _looked_up(rng: random.Random) -> Line:
 
 def _by_name(rng: random.Random) -> Line:
     """A topic's function among such as are named alike, or none."""
-    verb = words(rng, 1, 1)[0].lower()
+    verb = word(rng).lower()
     wanted = [each.lower() for each in words(rng, 2, 5)]
     names = [named(rng, verb if rng.random() < 0.8 else made_up(rng), each) for each in wanted]
     told = "; ".join(f"{each.replace('_', ' ')} by {name}" for each, name in zip(wanted, names))
