@@ -44,7 +44,9 @@ def test_a_topic_is_given_the_function_it_stands_beside_or_none(seed: int):
 @given(seed=SEEDS)
 def test_what_is_said_of_a_parameter_stands_in_the_request(seed: int):
     told, answer = line("_arguments", seed)
-    declared, _, request = told.partition("\n}; ")
+    before, _, asked = told.rpartition("\n}; ")
+    request, _, name = asked.rpartition("; ")
+    ((declared),) = re.findall(rf"(?:^|; ){name} = {{(.*?)\n}}; ", f"{before}\n}}; ", re.DOTALL)
     assert re.findall(r"(\w+)\??: (?:number|string|boolean|\")", declared) == [each.split()[0] for each in answer.splitlines()]
     for each in answer.splitlines():
         key, _, value = each.partition(" ")

@@ -115,9 +115,12 @@ def _by_name(rng: random.Random) -> Line:
 
 
 def _arguments(rng: random.Random) -> Line:
-    """A function as it is declared, and a request: what is said of each parameter."""
-    (chosen,) = functions_for(rng, "train", 1, 3)
-    return f"{chosen.spec.name} = {typescript(chosen.spec.parameters)}; {chosen.request}", said_of_each(chosen)
+    """Functions as they are declared, a request, and the one that is meant: what is said of each of its parameters."""
+    found = functions_for(rng, "train", rng.randint(1, 4), 3)
+    chosen = found[0]
+    rng.shuffle(found)
+    told = "; ".join(f"{each.spec.name} = {typescript(each.spec.parameters)}" for each in found)
+    return f"{told}; {chosen.request}; {chosen.spec.name}", said_of_each(chosen)
 
 
 def _other(rng: random.Random, given: list[str]) -> str:
