@@ -1,4 +1,4 @@
-"""What a step of reinforcement asks: tasks by their weights, rarer at an effort where answers are all right or all wrong.
+"""What a step of reinforcement asks: efforts by turns, tasks by their weights, rarer where answers are all right or all wrong.
 
 In: tasks, settings, and of each group whether its grades differed. Out: the questions of a step, the same on every process.
 It does not know answers, rewards or models.
@@ -55,9 +55,9 @@ class Questions:
         efforts = self._settings.efforts
         found: list[Question] = []
         for i in range(self._settings.prompts):
-            # without focus efforts take turns; with it they too are drawn where there is more to learn
-            kinds = list(product(self._tasks, efforts if self._settings.focus else (efforts[i % len(efforts)],)))
-            task, effort = rng.choices(kinds, [self._weight(*kind) for kind in kinds])[0]
+            # turns, also with focus: low effort, whose groups differ most, would crowd out the others
+            effort = efforts[i % len(efforts)]
+            (task,) = rng.choices(self._tasks, [self._weight(task, effort) for task in self._tasks])
             found.append(Question(task, next(sources[task.name]), effort))
         return sorted(found, key=lambda each: efforts.index(each.effort))
 

@@ -180,7 +180,7 @@ class Reinforced:
     prompts: examples a step; every one is answered `group` times.
     group: answers of one prompt, whose mean reward is each one's measure.
     updates: optimizer steps a round of rollouts; from the second on the clipped ratio holds the policy back.
-    efforts: they take turns; with `focus` they are drawn with the tasks.
+    efforts: they take turns.
     focus: how much rarer a task is drawn at an effort where its groups' grades are all alike, from 0 to below 1.
     most_tokens: of one sampling; an answer cut there is graded as it stands.
     most_steps: samplings of one answer, with tools run between them.
