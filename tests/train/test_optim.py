@@ -49,6 +49,20 @@ def test_muon_takes_matrices_inside_layers_alone_and_vectors_have_no_decay():
     assert len(adam["state"]) + len(muon["state"]) == len(before)
 
 
+def test_the_final_norms_scale_may_have_a_rate_of_its_own():
+    network = Network(CONFIG, 0)
+    before = {name: value.detach().clone() for name, value in network.named().items()}
+    optimizers = Optimizers(network.named(), Optimizer(rate=0.01, final_norm_rate=0.3, weight_decay=0.0, clip=1e9))
+    for value in network.named().values():
+        value.grad = torch.ones_like(value)
+    optimizers.step(0.5)
+    for name, value in network.named().items():
+        moved = torch.full_like(value, -0.15 if name == "norm" else -0.005)
+        torch.testing.assert_close(value.detach() - before[name], moved, msg=name)
+    with pytest.raises(ValueError, match="final norm's scale is not among what is trained"):
+        Optimizers({"p": torch.nn.Parameter(torch.ones(4))}, Optimizer(final_norm_rate=0.1))
+
+
 def test_gradients_are_clipped_to_the_norm():
     p = torch.nn.Parameter(torch.zeros(4))
     p.grad = torch.full((4,), 10.0)

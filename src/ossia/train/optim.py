@@ -18,6 +18,7 @@ from ossia.train.recipe import Optimizer, Schedule
 # Quintic whose iterates bring all singular values near 1. Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MUON_MATRICES = ("qkv_weight", "out_weight", "up_weight", "down_weight")
+FINAL_NORM = "norm"
 
 
 class Diverged(ValueError):
@@ -43,21 +44,19 @@ def share_at(schedule: Schedule, step: int, steps: int) -> float:
 
 
 class Optimizers:
-    """One or two optimizers as one: both step, both are saved."""
+    """One or two optimizers as one: both step, both are saved. ValueError for a rate of what is not trained."""
 
     def __init__(self, named: Mapping[str, Tensor], given: Optimizer, processes: Processes | None = None) -> None:
         def is_muon(name: str) -> bool:
             return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
 
         others = {name: p for name, p in named.items() if not is_muon(name)}
-        matrices = [p for p in others.values() if p.ndim >= 2]
-        vectors = [p for p in others.values() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups, rates = _groups(others, given)
         adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
-        self._all: list[tuple[torch.optim.Optimizer, float]] = [(adam, given.rate)]
+        self._all: list[tuple[torch.optim.Optimizer, list[float]]] = [(adam, rates)]
         if hidden := [p for name, p in named.items() if is_muon(name)]:
             muon = Muon(hidden, given.muon_rate, given.momentum, given.weight_decay, processes)
-            self._all.append((muon, given.muon_rate))
+            self._all.append((muon, [given.muon_rate]))
         self._parameters, self._clip = list(named.values()), given.clip
 
     def step(self, share: float) -> Tensor:
@@ -69,8 +68,8 @@ class Optimizers:
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
-        for optimizer, rate in self._all:
-            for group in optimizer.param_groups:
+        for optimizer, rates in self._all:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -84,6 +83,18 @@ class Optimizers:
             raise ValueError("the saved state is of another kind of optimizer than the recipe's")
         for (optimizer, _), state in zip(self._all, states):
             optimizer.load_state_dict(state)
+
+
+def _groups(named: Mapping[str, Tensor], given: Optimizer) -> tuple[list[dict[str, Any]], list[float]]:
+    """AdamW's: matrices decay, vectors do not, and the final norm's scale may have a rate of its own. Beside them their rates."""
+    own = {} if given.final_norm_rate is None else {FINAL_NORM: given.final_norm_rate}
+    if own.keys() - named.keys():
+        raise ValueError("final_norm_rate is set, but the final norm's scale is not among what is trained: leave it out")
+    shared = {name: p for name, p in named.items() if name not in own}
+    matrices, vectors = ([p for p in shared.values() if (p.ndim >= 2) == many] for many in (True, False))
+    groups = [(matrices, given.weight_decay), (vectors, 0.0), *(([named[name]], 0.0) for name in own)]
+    made: list[dict[str, Any]] = [{"params": params, "weight_decay": decay} for params, decay in groups]
+    return made, [given.rate, given.rate, *own.values()]
 
 
 class Muon(torch.optim.Optimizer):
