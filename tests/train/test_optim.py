@@ -1,5 +1,7 @@
 """Optimizers: Muon makes every expert's step orthogonal, groups get what they should, bad gradients change nothing."""
 
+import math
+
 import pytest
 import torch
 
@@ -49,18 +51,22 @@ def test_muon_takes_matrices_inside_layers_alone_and_vectors_have_no_decay():
     assert len(adam["state"]) + len(muon["state"]) == len(before)
 
 
-def test_the_final_norms_scale_may_have_a_rate_of_its_own():
+def test_how_sure_the_model_is_may_have_a_rate_of_its_own():
+    """One factor for the whole of the final norm's scale: it goes where the sum of its gradients points."""
     network = Network(CONFIG, 0)
-    before = {name: value.detach().clone() for name, value in network.named().items()}
-    optimizers = Optimizers(network.named(), Optimizer(rate=0.01, final_norm_rate=0.3, weight_decay=0.0, clip=1e9))
-    for value in network.named().values():
-        value.grad = torch.ones_like(value)
-    optimizers.step(0.5)
-    for name, value in network.named().items():
-        moved = torch.full_like(value, -0.15 if name == "norm" else -0.005)
-        torch.testing.assert_close(value.detach() - before[name], moved, msg=name)
+    named = network.named()
+    before = {name: value.detach().clone() for name, value in named.items()}
+    optimizers = Optimizers(named, Optimizer(rate=0.0, sharpness_rate=0.3, weight_decay=0.0, clip=1e9))
+    for factor, direction in ((math.exp(0.15), -1.0), (1.0, 30.0)):
+        for value in named.values():
+            value.grad = torch.full_like(value, direction)
+        optimizers.step(0.5)
+        if direction < 0:
+            for name, value in named.items():
+                torch.testing.assert_close(value.detach(), before[name] * (factor if name == "norm" else 1.0), msg=name)
+    assert float(named["norm"].detach().mean()) < float(before["norm"].mean()) * math.exp(0.15)
     with pytest.raises(ValueError, match="final norm's scale is not among what is trained"):
-        Optimizers({"p": torch.nn.Parameter(torch.ones(4))}, Optimizer(final_norm_rate=0.1))
+        Optimizers({"p": torch.nn.Parameter(torch.ones(4))}, Optimizer(sharpness_rate=0.1))
 
 
 def test_gradients_are_clipped_to_the_norm():

@@ -51,7 +51,14 @@ class Optimizers:
             return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
 
         others = {name: p for name, p in named.items() if not is_muon(name)}
-        groups, rates = _groups(others, given)
+        self._final = _final_norm(named) if given.sharpness_rate is not None else None
+        matrices, vectors = ([p for p in others.values() if (p.ndim >= 2) == many] for many in (True, False))
+        groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        rates = [given.rate, given.rate]
+        if self._final is not None and given.sharpness_rate is not None:
+            self._sharper = torch.zeros((), device=self._final.device)
+            groups.append({"params": [self._sharper], "weight_decay": 0.0})
+            rates.append(given.sharpness_rate)
         adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
         self._all: list[tuple[torch.optim.Optimizer, list[float]]] = [(adam, rates)]
         if hidden := [p for name, p in named.items() if is_muon(name)]:
@@ -68,11 +75,17 @@ class Optimizers:
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
+        if self._final is not None and self._final.grad is not None:
+            self._sharper.grad = (self._final.grad * self._final.detach()).sum()
         for optimizer, rates in self._all:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self._final is not None:
+            with torch.no_grad():
+                self._final.mul_(self._sharper.exp())
+                self._sharper.zero_()
         return norm
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -85,16 +98,10 @@ class Optimizers:
             optimizer.load_state_dict(state)
 
 
-def _groups(named: Mapping[str, Tensor], given: Optimizer) -> tuple[list[dict[str, Any]], list[float]]:
-    """AdamW's: matrices decay, vectors do not, and the final norm's scale may have a rate of its own. Beside them their rates."""
-    own = {} if given.final_norm_rate is None else {FINAL_NORM: given.final_norm_rate}
-    if own.keys() - named.keys():
-        raise ValueError("final_norm_rate is set, but the final norm's scale is not among what is trained: leave it out")
-    shared = {name: p for name, p in named.items() if name not in own}
-    matrices, vectors = ([p for p in shared.values() if (p.ndim >= 2) == many] for many in (True, False))
-    groups = [(matrices, given.weight_decay), (vectors, 0.0), *(([named[name]], 0.0) for name in own)]
-    made: list[dict[str, Any]] = [{"params": params, "weight_decay": decay} for params, decay in groups]
-    return made, [given.rate, given.rate, *own.values()]
+def _final_norm(named: Mapping[str, Tensor]) -> Tensor:
+    if FINAL_NORM not in named:
+        raise ValueError("sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out")
+    return named[FINAL_NORM]
 
 
 class Muon(torch.optim.Optimizer):

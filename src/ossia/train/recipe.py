@@ -67,7 +67,7 @@ class Optimizer:
     kind: "adamw" for all, or "muon" for matrices inside the layers (each expert's by itself) and AdamW for the rest.
     rate: AdamW's peak learning rate.
     muon_rate: Muon's peak learning rate; its updates are scaled to AdamW's size.
-    final_norm_rate: AdamW's peak rate of the final norm's scale, on which rests how sure all that is said is; without it as the rest.
+    sharpness_rate: AdamW's peak rate of the logarithm of one factor of all logits, put into the final norm's scale; none by default.
     beta1, beta2, eps: AdamW's.
     momentum: Muon's.
     weight_decay: of matrices; vectors have none.
@@ -77,7 +77,7 @@ class Optimizer:
     kind: Literal["adamw", "muon"] = "adamw"
     rate: float = 2e-3
     muon_rate: float = 2e-3
-    final_norm_rate: float | None = None
+    sharpness_rate: float | None = None
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-9
