@@ -51,13 +51,13 @@ class Optimizers:
             return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
 
         others = {name: p for name, p in named.items() if not is_muon(name)}
-        self._final = _final_norm(named) if given.sharpness_rate is not None else None
         matrices, vectors = ([p for p in others.values() if (p.ndim >= 2) == many] for many in (True, False))
         groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         rates = [given.rate, given.rate]
-        if self._final is not None and given.sharpness_rate is not None:
-            self._sharper = torch.zeros((), device=self._final.device)
-            groups.append({"params": [self._sharper], "weight_decay": 0.0})
+        self._sharpness = None
+        if given.sharpness_rate is not None:
+            self._sharpness = Sharpness(named)
+            groups.append({"params": [self._sharpness.log], "weight_decay": 0.0})
             rates.append(given.sharpness_rate)
         adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
         self._all: list[tuple[torch.optim.Optimizer, list[float]]] = [(adam, rates)]
@@ -75,17 +75,15 @@ class Optimizers:
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
-        if self._final is not None and self._final.grad is not None:
-            self._sharper.grad = (self._final.grad * self._final.detach()).sum()
+        if self._sharpness:
+            self._sharpness.take_gradient()
         for optimizer, rates in self._all:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if self._final is not None:
-            with torch.no_grad():
-                self._final.mul_(self._sharper.exp())
-                self._sharper.zero_()
+        if self._sharpness:
+            self._sharpness.put_in()
         return norm
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -98,10 +96,26 @@ class Optimizers:
             optimizer.load_state_dict(state)
 
 
-def _final_norm(named: Mapping[str, Tensor]) -> Tensor:
-    if FINAL_NORM not in named:
-        raise ValueError("sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out")
-    return named[FINAL_NORM]
+class Sharpness:
+    """How sure a model is: one factor of all logits, learnt as its logarithm and put into the final norm's scale after a step.
+
+    Raises ValueError where that scale is not trained.
+    """
+
+    def __init__(self, named: Mapping[str, Tensor]) -> None:
+        if FINAL_NORM not in named:
+            raise ValueError("sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out")
+        self._scale_D = named[FINAL_NORM]
+        self.log = torch.zeros((), device=self._scale_D.device)
+
+    def take_gradient(self) -> None:
+        if self._scale_D.grad is not None:
+            self.log.grad = (self._scale_D.grad * self._scale_D.detach()).sum()
+
+    @torch.no_grad()
+    def put_in(self) -> None:
+        self._scale_D.mul_(self.log.exp())
+        self.log.zero_()
 
 
 class Muon(torch.optim.Optimizer):
