@@ -67,7 +67,8 @@ class Optimizer:
     kind: "adamw" for all, or "muon" for matrices inside the layers (each expert's by itself) and AdamW for the rest.
     rate: AdamW's peak learning rate.
     muon_rate: Muon's peak learning rate; its updates are scaled to AdamW's size.
-    sharpness_rate: AdamW's peak rate of the logarithm of a factor of all logits, kept in the final norm's scale; None: no such factor.
+    sharpness_rate: AdamW's peak rate of log a, where all logits are a times as large (a is kept in the final norm's scale);
+        None leaves a alone.
     beta1, beta2, eps: AdamW's.
     momentum: Muon's.
     weight_decay: of matrices; vectors have none.
