@@ -51,7 +51,8 @@ class Optimizers:
             return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
 
         others = {name: p for name, p in named.items() if not is_muon(name)}
-        matrices, vectors = ([p for p in others.values() if (p.ndim >= 2) == many] for many in (True, False))
+        matrices = [p for p in others.values() if p.ndim >= 2]
+        vectors = [p for p in others.values() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         rates = [given.rate, given.rate]
         self._sharpness = None
