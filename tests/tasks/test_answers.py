@@ -200,7 +200,7 @@ def test_no_two_functions_of_a_problem_share_a_topic_whatever_word_is_made_up(mo
     for seed in range(500):
         rng = random.Random(seed)
         assert len(set(toolbox.topics(rng, "train", 4))) == 4
-        names = [spec.name for spec in toolbox.unrelated_tools(rng, "train")]
+        names = [each.spec.name for each in toolbox.functions_for(rng, "train", 2, 1)]
         assert len(set(names)) == len(names)
 
 

@@ -22,7 +22,7 @@ from ossia.harmony.messages import (
     user,
 )
 from ossia.task import Example, Split
-from ossia.tasks.toolbox import unrelated_tools
+from ossia.tasks.toolbox import functions_for
 
 Templates = Mapping[Split, tuple[str, ...]]
 OWN_IDENTITY = "You are Ossia-mini, a small reasoning model."
@@ -108,7 +108,8 @@ def surroundings(rng: random.Random, split: Split) -> list[Message]:
     if draw < 0.1:
         return [opening(rng), developer(rng.choice(INSTRUCTIONS[split]))]
     if draw < 0.2:
-        return [opening(rng), developer(Developer(None, (functions(unrelated_tools(rng, split)),)))]
+        unrelated = [each.spec for each in functions_for(rng, split, rng.randint(1, 2), 1)]
+        return [opening(rng), developer(Developer(None, (functions(unrelated),)))]
     return [opening(rng)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ossia.harmony.messages import ToolSpec
 from ossia.task import Split
-from ossia.tasks.words import COMMON, DAYS, NAME_ENDS, NAMES, PLACES, THINGS, Words, made_up, some
+from ossia.tasks.words import COMMON, DAYS, FRAMING, NAME_ENDS, NAMES, PLACES, THINGS, Words, made_up, some
 
 VERBS: Words = {
     "train": (
@@ -148,12 +148,11 @@ def function(rng: random.Random, split: Split, topic: str, extras: int, verb: st
 
 def functions_for(rng: random.Random, split: Split, count: int, extras: int) -> list[Function]:
     """Of different topics. In training their names often share a verb: the topic alone tells them apart."""
-    verb = _verb(rng, split) if split == "train" and rng.random() < 0.5 else None
-    shared = rng.choice((0.6, 1.0))
-    return [
-        function(rng, split, topic, extras, verb if verb and rng.random() < shared else None)
-        for topic in topics(rng, split, count)
-    ]
+    verb, shared = None, 0.0
+    if split == "train" and rng.random() < 0.5:
+        verb, shared = _verb(rng, split), rng.choice((0.6, 1.0))
+    found = topics(rng, split, count)
+    return [function(rng, split, topic, extras, verb if rng.random() < shared else None) for topic in found]
 
 
 def topics(rng: random.Random, split: Split, count: int) -> list[str]:
@@ -185,11 +184,6 @@ def _own(rng: random.Random) -> str:
         case "ending":
             return f"{first}_{rng.choice(NAME_ENDS)}"
     return first
-
-
-def unrelated_tools(rng: random.Random, split: Split) -> tuple[ToolSpec, ...]:
-    """Tools that are declared and do not fit what is asked."""
-    return tuple(function(rng, split, topic, 1).spec for topic in topics(rng, split, rng.randint(1, 2)))
 
 
 def named(rng: random.Random, verb: str, topic: str) -> str:
@@ -238,7 +232,7 @@ def _joined(rng: random.Random, kind: str) -> str:
 
 
 def _joint(rng: random.Random) -> str:
-    return rng.choice(COMMON) if rng.random() < 0.7 else made_up(rng, rng.randint(1, 2))
+    return rng.choice(FRAMING if rng.random() < 0.4 else COMMON) if rng.random() < 0.7 else made_up(rng, rng.randint(1, 2))
 
 
 def _value(rng: random.Random, kind: str, split: Split) -> str | int:

@@ -68,6 +68,23 @@ SECRET_WORDS = _split(
     "harbor pebble velvet cinnamon raven willow topaz canyon clover marble amber tulip bamboo cedar",
     "sapphire hedgehog lighthouse avocado pelican tornado cactus magnolia walrus galaxy",
 )
+# What frames a chat, and what sentences are held together by: their pieces of the vocabulary would stand nowhere else, and so be known as
+# what always comes next, not as letters to copy. Words are made of them that begin or end as they do.
+FRAMING = tuple(
+    "include includes included current curry currants python pythons framework homework channel channels documentary "
+    "commentary junctions functions assist assistant assistance seasoning reasoning paralysis analysis opening knowing wanting called calls "
+    "formats format dormant computing compute computer addition additional quest questing question namesake namespace properties property "
+    "beauties parties information instructions constructions boolean valid languages chatting developers tools answering answers responses "
+    "remainders remainder describe describing require required requisite integers offering offered leftover friendly calculus "
+    "falsehood message messages string strings numbers recipient every date large small medium trained cutoff type these those given give dollars "
+    "wanted tell days gives finds letter letters object objects when about from help user users minutes results weekday details cannot "
+    "ask links sources please area history goods lookup fetch pull style month query must by final model low one and how many what this "
+    "find look has name than use none code word each get have location more speed true left need list article top check limit order that "
+    "there talk cost region home show report search who but mode view fridge price which core any of level high too with you the fun can "
+    "so item place see it out max read earn not now old up add thing in into is for be at as on or an if no we do us are to was will just "
+    "only also first last next new here some such very well two three four five six seven eight nine ten day week year time unit ours "
+    "author student employee player speaker topic city".split()
+)
 # Ordinary words for training alone: between them they hold most of what English words are made of.
 COMMON = tuple(
     "ability absence accident account achieve across action actor address admire advance advice affair afternoon agency agreement airport "
@@ -140,7 +157,8 @@ def made_up(rng: random.Random, syllables: int = 2) -> str:
     """A word of no list: syllables, parts of ordinary words, any letters, or, where it may be long, an ordinary word."""
     while True:
         longer = syllables > 1
-        match rng.choices(("syllables", "parts", "letters", "ordinary"), (8, 8 if longer else 2, 3, 4 if longer else 0))[0]:
+        kinds = {"syllables": 8, "parts": 8 if longer else 2, "letters": 3, "ordinary": 3 if longer else 0, "framing": 6 if longer else 2}
+        match rng.choices(list(kinds), list(kinds.values()))[0]:
             case "syllables":
                 word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(ENDS)
             case "parts":
@@ -148,6 +166,9 @@ def made_up(rng: random.Random, syllables: int = 2) -> str:
                 word = one[: rng.randint(2, 4)] * longer + other[-rng.randint(3, 6) :]
             case "ordinary":
                 word = rng.choice(COMMON)
+            case "framing":
+                one, other = rng.choice(FRAMING), rng.choice(COMMON)
+                word = rng.choice((one, one + other[-rng.randint(1, 5) :], other[: rng.randint(1, 3)] + one))
             case _:
                 word = _letters(rng, syllables + rng.randint(2, 4))
         if not {word + end for end in ENDINGS} & HELD_LOWER:

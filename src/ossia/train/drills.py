@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ossia.harmony.schema import typescript
+from ossia.tasks.build import written
 from ossia.tasks.calls import said_of_each
 from ossia.tasks.logic import walked
 from ossia.tasks.order import inserted
@@ -105,7 +106,7 @@ def _looked_up(rng: random.Random) -> Line:
 def _by_name(rng: random.Random) -> Line:
     """A topic's function among such as are named alike, or none."""
     verb = word(rng).lower()
-    wanted = [each.lower() for each in words(rng, 2, 5)]
+    wanted = list(dict.fromkeys(each.lower() for each in words(rng, 2, 5)))
     names = [named(rng, verb if rng.random() < 0.8 else made_up(rng), each) for each in wanted]
     told = "; ".join(f"{each.replace('_', ' ')} by {name}" for each, name in zip(wanted, names))
     if rng.random() < 0.2:
@@ -124,7 +125,8 @@ def _arguments(rng: random.Random) -> Line:
 
 
 def _other(rng: random.Random, given: list[str]) -> str:
-    while (found := word(rng)) in given:
+    """A word that is not among them, in whatever case."""
+    while (found := word(rng)).lower() in {each.lower() for each in given}:
         pass
     return found
 
@@ -142,9 +144,9 @@ def _found(rng: random.Random) -> Line:
 def _in_json(rng: random.Random) -> Line:
     keys = words(rng, 1, 4)
     values = [rng.choice((word(rng), rng.randint(0, 999), True)) for _ in keys]
-    said = "\n".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in zip(keys, values))
-    written = json.dumps(dict(zip(keys, values)))
-    return (f"{said} as json", written) if rng.random() < 0.6 else (f"{written} in words", said)
+    said = "\n".join(f"{key} {written(value)}" for key, value in zip(keys, values))
+    found = json.dumps(dict(zip(keys, values)))
+    return (f"{said} as json", found) if rng.random() < 0.6 else (f"{found} in words", said)
 
 
 def _taken_apart(rng: random.Random) -> Line:
