@@ -1,5 +1,8 @@
 """Several processes that torchrun starts: all stages of a whole network's training have the losses of one process."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from ossia.train.processes import Processes
 from ossia.train.recipe import Reinforced
 from ossia.train.rl import Reinforcement
 from ossia.train.supervised import NextToken
-from tests.train.worlds import CONFIG, LETTERS, rounds, settings, torchrun
+from tests.train.worlds import CONFIG, LETTERS, rounds, settings, torchrun, under_torchrun
 from tests.vocabularies import small
 
 RECIPE = """
@@ -76,6 +79,31 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path):
     for name in ("reward", "right", "tokens", "right_low", "thinking_high", "loss", "norm", "ratio"):
         assert other[0][name] == pytest.approx(first[0][name], abs=2e-3), name
     assert (tmp_path / "two" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+@pytest.mark.parametrize("to_all", [True, False])
+def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tmp_path: Path, to_all: bool, stage: str):
+    recipe, folder = tmp_path / "recipe.toml", tmp_path / "out" / stage
+    text = RECIPE + (STAGE.replace("STAGE", "sft") if stage == "sft" else REINFORCED)
+    for less, more in (("steps = 4", "steps = 9999"), ("steps = 2", "steps = 9999"), ("save_every = 2", "save_every = 9999")):
+        text = text.replace(less, more)
+    # A second or so each, so that a step is under way when the signal comes.
+    recipe.write_text(text.replace("step_tokens = 700", "step_tokens = 30000").replace("prompts = 4", "prompts = 100"))
+    started = under_torchrun(2, recipe, tmp_path / "out")
+    deadline = time.monotonic() + 100
+    while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < 2:
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    if to_all:
+        os.killpg(started.pid, signal.SIGINT)
+    else:
+        started.terminate()
+    started.communicate(timeout=60)
+    (state,) = folder.glob("state-*.pt")
+    assert state.name == f"state-{len(read_log(folder / 'log.jsonl')):08}.pt"
 
 
 def test_prompts_that_cannot_be_shared_evenly_are_refused():

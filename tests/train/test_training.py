@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,21 +177,36 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_passed_over(tmp_path: Pa
         trainer(tmp_path)
 
 
-def test_sigterm_finishes_the_step_saves_and_ends(tmp_path: Path):
-    run = trainer(tmp_path, steps=1000, save_every=500)
+def signalled(folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Loop:
+    """A run that gets these in its third step, so long apart."""
+    run = trainer(folder, steps=1000, save_every=500)
     step = run.work.step
 
-    def then_terminate(number: int, report: bool):
+    def then_signal(number: int, report: bool):
         done = step(number, report)
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+        for each in signals if number == 2 else ():
+            os.kill(os.getpid(), each)
+            time.sleep(pause)
         return done
 
-    run.work.step = then_terminate  # type: ignore[method-assign]
+    run.work.step = then_signal  # type: ignore[method-assign]
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_finishes_the_step_saves_and_ends(tmp_path: Path, number: signal.Signals, count: int):
+    """Twice in a moment is once: torchrun passes on a Ctrl-C that its processes have had from the terminal."""
     with pytest.raises(SystemExit) as ended:
-        run.run()
-    assert ended.value.code == 128 + signal.SIGTERM
+        signalled(tmp_path, *[number] * count).run()
+    assert ended.value.code == 128 + number
     assert trainer(tmp_path, steps=1000).step == 3
+
+
+def test_a_second_ctrl_c_later_on_interrupts_at_once(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        signalled(tmp_path, signal.SIGINT, signal.SIGINT, pause=1.1).run()
+    assert trainer(tmp_path, steps=1000).step == 0
 
 
 def exported(folder: Path, network: Network) -> Path:

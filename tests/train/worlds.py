@@ -26,13 +26,20 @@ CHATTER = Source(generator="tests.train.worlds:chatter")
 
 def torchrun(count: int, recipe: Path, out: Path) -> str:
     """What `ossia train` says on so many processes, started as a user does, each with one thread."""
+    started = under_torchrun(count, recipe, out)
+    said, errors = started.communicate(timeout=200)
+    assert started.returncode == 0, errors
+    return said
+
+
+def under_torchrun(count: int, recipe: Path, out: Path) -> subprocess.Popen[str]:
+    """`ossia train` on so many processes, in a group of their own as a terminal would have them."""
     root = Path(__file__).parents[2]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
     given = [*launcher, "-m", "ossia", "train", str(recipe), "--out", str(out)]
-    done = subprocess.run(given, check=False, timeout=200, capture_output=True, text=True, env=os.environ | paths)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    pipe = subprocess.PIPE
+    return subprocess.Popen(given, stdout=pipe, stderr=pipe, text=True, env=os.environ | paths, start_new_session=True)
 
 
 def chatter(rng: random.Random) -> list[Message]:

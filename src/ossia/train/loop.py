@@ -128,16 +128,23 @@ class Loop:
 
 @contextmanager
 def _noticing_signals() -> Iterator[list[int]]:
-    """A list that a SIGTERM or SIGINT is added to; a second Ctrl-C interrupts at once."""
+    """A list that a SIGTERM or SIGINT is added to; a second Ctrl-C interrupts at once.
+
+    One Ctrl-C may come twice in a moment: from the terminal, and from torchrun, which passes on what it gets.
+    """
     stopping: list[int] = []
+    since = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
 
     def notice(number: int, frame: object) -> None:
-        if stopping:
+        nonlocal since
+        if not stopping:
+            stopping.append(number)
+            since = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - since > 1:
             raise KeyboardInterrupt
-        stopping.append(number)
 
     before = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
