@@ -182,6 +182,34 @@ KEYWORDS = st.sampled_from(
 )
 
 
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"multipleOf": 2_078_720}, "#"),
+        ({"multipleOf": 2_078_720.5}, "#"),
+        ({"multipleOf": 2**53}, "#"),
+        ({"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}, "#/allOf/1"),
+        ({"multipleOf": 997, "anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"multipleOf": 0.991}}}, "#/$defs/a"),
+        ({"properties": {"a": {"multipleOf": 99_991}, "b": {"multipleOf": 99_989}}}, "#/properties/b"),
+    ],
+)
+def test_more_remainders_than_a_grammar_has_room_for_are_refused(schema: dict[str, Any], path: str):
+    """Two million were a gigabyte and 17 seconds, and any number may be asked for."""
+    with pytest.raises(SchemaError, match="remainders apart") as refused:
+        GRAMMARS.matcher(schema)
+    assert (refused.value.keyword, refused.value.path) == ("multipleOf", path)
+    assert GRAMMARS.matcher({**schema, "x-guidance": {"lenient": True}})
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": [["string"]]}, {"type": [{}]}, {"type": "text"}, {"required": [["a"]]}, {"required": [{}]}, {"const": "a" * 5000}]
+)
+def test_an_opposite_that_cannot_be_said_is_refused_whatever_stands_there(schema: dict[str, Any]):
+    with pytest.raises(SchemaError):
+        GRAMMARS.matcher({"not": schema})
+    assert GRAMMARS.matcher({"not": schema, "x-guidance": {"lenient": True}})
+
+
 @settings(max_examples=500, deadline=None)
 @given(schema=st.dictionaries(KEYWORDS, JSON, max_size=4), lenient=st.booleans())
 def test_any_json_is_read_or_refused_and_read_leniently_always(schema: dict[str, Any], lenient: bool):

@@ -11,6 +11,7 @@ TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 SAYS_NOTHING = frozenset(
     "$schema $comment $id $anchor $defs definitions title description default examples deprecated readOnly writeOnly".split()
 )
+LETTERS = 200  # of a word whose opposite is spelt out: letter by letter, each within the one before
 # the type that a bound speaks of, and its opposite with what is added to it
 BOUNDS = {
     "minLength": ("string", "maxLength", -1),
@@ -45,12 +46,12 @@ def _opposite(keyword: str, value: Any) -> Any:
         case "not", _:
             return value
         case "type", str() | list():
-            kinds = {value} if isinstance(value, str) else set(value)
-            if "integer" in kinds and "number" not in kinds:
+            kinds = [value] if isinstance(value, str) else value
+            if not all(kind in TYPES for kind in kinds) or ("integer" in kinds and "number" not in kinds):
                 return None
             left = [kind for kind in TYPES if kind not in kinds and not (kind == "integer" and "number" in kinds)]
             return {"type": [kind for kind in left if kind != "integer"]} if left else False
-        case "required", list():
+        case "required", list() if all(isinstance(name, str) for name in value):
             return {"type": "object", **_any([{"properties": {name: False}} for name in value])} if value else False
         case "properties", Mapping():
             opposites = {name: negation(each) for name, each in value.items()}
@@ -75,9 +76,9 @@ def _opposite(keyword: str, value: Any) -> Any:
 
 def _none_of(values: Sequence[Any]) -> Any:
     """Any value but these, where they are strings, booleans and null."""
-    if not all(isinstance(each, str | bool) or each is None for each in values):
-        return None
     words = [each for each in values if isinstance(each, str)]
+    if not all(isinstance(each, str | bool) or each is None for each in values) or any(len(word) > LETTERS for word in words):
+        return None
     left = [each for each in (True, False) if not any(each is value for value in values)]
     kinds = [kind for kind in TYPES if kind not in ("string", "boolean", "integer", "null")]
     ways: list[Any] = [{"type": kinds if None in values else ["null", *kinds]}]

@@ -7,6 +7,7 @@ Keywords without an exact form of their own are said by others where that is pla
 required); annotations and unknown keywords go. A lenient reading leaves out what cannot be kept and so allows more.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from ossia.harmony.enforce.values import (
     as_text,
     check_value,
     short,
+    without_point,
 )
 from ossia.harmony.messages import JsonObject
 
@@ -31,6 +33,7 @@ Node: TypeAlias = dict[str, Any] | bool
 _Found: TypeAlias = tuple[str, str, Any]  # a schema's path, the URI its references are relative to, itself
 SIZE = 10_000  # of what may be read: a oneOf or an if says its ways several times
 DEPTH = 100  # of nesting; llguidance's JSON reader stops at 128
+REMAINDERS = 100_000  # that multipleOf may tell apart: each is a state of the lexer, which no limit of llguidance's counts
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
 SUB = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
        "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
@@ -128,6 +131,7 @@ class _Reader:
         self.bases: dict[int, str] = {}  # by the identity of a schema, which the root keeps alive
         self.dynamic: dict[str, int] = {}  # how many dynamic anchors have a name
         self.size = 0
+        self.multiples = 1
         self._index(root, "#", "", 0)
 
     def read(self) -> Enforceable:
@@ -248,6 +252,12 @@ class _Reader:
     def multiple(self, place: _Place, keyword: str, value: Any) -> None:
         if not 0 < as_number(value) <= BOUND:
             raise ValueError(f"it must be above 0 and not beyond 2^53, not {short(value)}")
+        together = math.lcm(self.multiples, without_point(value))  # they may meet in one number, by allOf or a reference
+        if together > REMAINDERS:
+            others = " with the others of this schema" if self.multiples > 1 else ""
+            why = f"a grammar would tell {together} remainders apart for {short(value)}{others}"
+            raise ValueError(f"{why}; it may be {REMAINDERS} at most")
+        self.multiples = together
         place.out[keyword] = value
 
     def count(self, place: _Place, keyword: str, value: Any) -> None:
