@@ -91,17 +91,17 @@ def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tm
         text = text.replace(less, more)
     # A second or so each, so that a step is under way when the signal comes.
     recipe.write_text(text.replace("step_tokens = 700", "step_tokens = 30000").replace("prompts = 4", "prompts = 100"))
-    started = under_torchrun(2, recipe, tmp_path / "out")
     deadline = time.monotonic() + 100
-    while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < 2:
-        assert started.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    if to_all:
-        os.killpg(started.pid, signal.SIGINT)
-    else:
-        started.terminate()
-    started.communicate(timeout=60)
+    with under_torchrun(2, recipe, tmp_path / "out") as started:
+        while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < 2:
+            assert started.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        if to_all:
+            os.killpg(started.pid, signal.SIGINT)
+        else:
+            started.terminate()
+        started.communicate(timeout=60)
     (state,) = folder.glob("state-*.pt")
     assert state.name == f"state-{len(read_log(folder / 'log.jsonl')):08}.pt"
 

@@ -177,7 +177,7 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_passed_over(tmp_path: Pa
         trainer(tmp_path)
 
 
-def signalled(folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Loop:
+def signalled(patch: pytest.MonkeyPatch, folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Loop:
     """A run that gets these in its third step, so long apart."""
     run = trainer(folder, steps=1000, save_every=500)
     step = run.work.step
@@ -189,23 +189,23 @@ def signalled(folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Loo
             time.sleep(pause)
         return done
 
-    run.work.step = then_signal  # type: ignore[method-assign]
+    patch.setattr(run.work, "step", then_signal)
     return run
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_signal_finishes_the_step_saves_and_ends(tmp_path: Path, number: signal.Signals, count: int):
+def test_a_signal_finishes_the_step_saves_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, count: int):
     """Twice in a moment is once: torchrun passes on a Ctrl-C that its processes have had from the terminal."""
     with pytest.raises(SystemExit) as ended:
-        signalled(tmp_path, *[number] * count).run()
+        signalled(monkeypatch, tmp_path, *[number] * count).run()
     assert ended.value.code == 128 + number
     assert trainer(tmp_path, steps=1000).step == 3
 
 
-def test_a_second_ctrl_c_later_on_interrupts_at_once(tmp_path: Path):
+def test_a_second_ctrl_c_later_on_interrupts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(KeyboardInterrupt):
-        signalled(tmp_path, signal.SIGINT, signal.SIGINT, pause=1.1).run()
+        signalled(monkeypatch, tmp_path, signal.SIGINT, signal.SIGINT, pause=1.1).run()
     assert trainer(tmp_path, steps=1000).step == 0
 
 

@@ -2,9 +2,11 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,20 +28,26 @@ CHATTER = Source(generator="tests.train.worlds:chatter")
 
 def torchrun(count: int, recipe: Path, out: Path) -> str:
     """What `ossia train` says on so many processes, started as a user does, each with one thread."""
-    started = under_torchrun(count, recipe, out)
-    said, errors = started.communicate(timeout=200)
+    with under_torchrun(count, recipe, out) as started:
+        said, errors = started.communicate(timeout=200)
     assert started.returncode == 0, errors
     return said
 
 
-def under_torchrun(count: int, recipe: Path, out: Path) -> subprocess.Popen[str]:
-    """`ossia train` on so many processes, in a group of their own as a terminal would have them."""
+@contextmanager
+def under_torchrun(count: int, recipe: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """`ossia train` on so many processes, in a group of their own as a terminal would have them; none outlives the block."""
     root = Path(__file__).parents[2]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
     given = [*launcher, "-m", "ossia", "train", str(recipe), "--out", str(out)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(given, stdout=pipe, stderr=pipe, text=True, env=os.environ | paths, start_new_session=True)
+    with subprocess.Popen(given, stdout=pipe, stderr=pipe, text=True, env=os.environ | paths, start_new_session=True) as started:
+        try:
+            yield started
+        finally:
+            if started.poll() is None:
+                os.killpg(started.pid, signal.SIGKILL)
 
 
 def chatter(rng: random.Random) -> list[Message]:

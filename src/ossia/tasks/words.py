@@ -155,9 +155,9 @@ ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 
 def made_up(rng: random.Random, syllables: int = 2) -> str:
     """A word of no list: syllables, parts of ordinary words, any letters, or, where it may be long, an ordinary word."""
+    longer = syllables > 1
+    kinds = {"syllables": 8, "parts": 8 if longer else 2, "letters": 3, "ordinary": 3 if longer else 0, "framing": 6 if longer else 2}
     while True:
-        longer = syllables > 1
-        kinds = {"syllables": 8, "parts": 8 if longer else 2, "letters": 3, "ordinary": 3 if longer else 0, "framing": 6 if longer else 2}
         match rng.choices(list(kinds), list(kinds.values()))[0]:
             case "syllables":
                 word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(ENDS)
