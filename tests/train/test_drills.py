@@ -47,10 +47,11 @@ def test_what_is_said_of_a_parameter_stands_in_the_request(seed: int):
     before, _, asked = told.rpartition("\n}; ")
     request, _, name = asked.rpartition("; ")
     ((declared),) = re.findall(rf"(?:^|; ){name} = {{(.*?)\n}}; ", f"{before}\n}}; ", re.DOTALL)
-    assert re.findall(r"(\w+)\??: (?:number|string|boolean|\")", declared) == [each.split()[0] for each in answer.splitlines()]
-    for each in answer.splitlines():
-        key, _, value = each.partition(" ")
-        assert value == "not said" or (key.replace("_", " ") if value == "true" else value) in request
+    kinds = re.findall(r"(\w+)\??: (number|string|boolean|\")", declared)
+    assert [key for key, _ in kinds] == [each.split()[0] for each in answer.splitlines()]
+    for (key, kind), each in zip(kinds, answer.splitlines()):
+        value = each.removeprefix(f"{key} ")
+        assert value == "not said" or (key.replace("_", " ") if kind == "boolean" else value) in request
 
 
 @settings(max_examples=200, deadline=None)
