@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ossia.kernels.cpu.unpack import unpack_bf16
 from ossia.quant import E2M1, QBLOCK, Mxfp4, unpack_mxfp4
 
-_BLOCK_BYTES = {"cpu": 1 << 24}  # unpacked at a time
+_BLOCK_BYTES = {"cpu": 1 << 24}  # unpacked or widened at a time
+_CACHED_BYTES = 1 << 22  # of MXFP4 on a CPU: they are multiplied while its caches hold them
 _BLOCK_BYTES_ELSEWHERE = 1 << 26
 _BYTES = np.arange(256)
 _PAIRS = np.ascontiguousarray(E2M1[np.stack([_BYTES & 15, _BYTES >> 4], axis=-1)])  # a byte's two values
-_PAIRS_BF16 = np.ascontiguousarray((_PAIRS.view(np.uint32) >> 16).astype(np.uint16)).view(np.uint32).ravel()
-# 2 ** (scale - 127): the scale is the exponent's own bits, but for 0, which lies below the normal range
-_POWERS_BF16 = np.where(_BYTES > 0, _BYTES << 7, 0x40).astype(np.uint16)
 
 
 def block_bytes(device: torch.device | str) -> int:
@@ -42,7 +41,9 @@ class PackedWeight(NamedTuple):
     def row_blocks(self, expert: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """The expert's rows, a block at a time, as numbers."""
         blocks, scales = self.blocks[expert], self.scales[expert]
-        for rows in _row_slices(blocks.shape[0], scales.shape[1] * QBLOCK * dtype.itemsize, blocks.device):
+        most = block_bytes(blocks.device)
+        most = min(most, _CACHED_BYTES) if blocks.device.type == "cpu" else most
+        for rows in _row_slices(blocks.shape[0], scales.shape[1] * QBLOCK * dtype.itemsize, most):
             yield rows, unpack(blocks[rows], scales[rows], dtype)
 
 
@@ -60,7 +61,7 @@ class DenseWeight(NamedTuple):
         if values.dtype == dtype:
             yield slice(0, values.shape[0]), values
             return
-        for rows in _row_slices(values.shape[0], values.shape[1] * dtype.itemsize, values.device):
+        for rows in _row_slices(values.shape[0], values.shape[1] * dtype.itemsize, block_bytes(values.device)):
             yield rows, values[rows].to(dtype)
 
 
@@ -97,22 +98,19 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     host = Mxfp4(np.from_dlpack(blocks).view(np.uint8), np.from_dlpack(scales).view(np.uint8))
     if dtype != torch.bfloat16:
         return torch.from_numpy(unpack_mxfp4(host)).to(dtype)
-    # NumPy's take is several times as fast on a CPU as torch's index_select
-    pairs, powers = np.empty(blocks.numel(), np.uint32), np.empty(scales.numel(), np.uint16)
-    np.take(_PAIRS_BF16, host.blocks.reshape(-1), out=pairs, mode="clip")
-    np.take(_POWERS_BF16, host.scales.reshape(-1), out=powers, mode="clip")
-    values = torch.from_numpy(pairs.view(np.int16)).view(torch.bfloat16).reshape(-1, QBLOCK)
-    return values.mul_(torch.from_numpy(powers.view(np.int16)).view(torch.bfloat16)[:, None]).reshape(shape)
+    bits = np.empty(shape, np.uint16)
+    unpack_bf16(host, bits, torch.get_num_threads())
+    return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
 
 
 def _powers(scales: Tensor) -> Tensor:
-    """2 ** (scale - 127) in float32, as `_POWERS_BF16`."""
+    """2 ** (scale - 127) in float32: the scale is the exponent's own bits, but for 0, which lies below the normal range."""
     powers = (scales.int() << 23).view(torch.float32)
     return torch.where(scales == 0, 2.0**-127, powers)
 
 
-def _row_slices(rows: int, row_bytes: int, device: torch.device) -> Iterator[slice]:
-    step = max(1, block_bytes(device) // row_bytes)
+def _row_slices(rows: int, row_bytes: int, most: int) -> Iterator[slice]:
+    step = max(1, most // row_bytes)
     return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 

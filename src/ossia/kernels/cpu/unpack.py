@@ -1,0 +1,45 @@
+"""MXFP4 as bfloat16 numbers, for whoever multiplies with plain matrices: a table gives each byte's two at once.
+
+In: blocks and scales as a checkpoint has them. Out: bfloat16 bits, written into an array that is given.
+It does not know rows, experts or what the numbers are for.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from ossia.kernels.cpu.jit import parallel
+from ossia.quant import QBLOCK, Mxfp4, to_bf16, unpack_mxfp4
+
+_WORTH_WAKING = 1 << 14  # blocks
+
+
+def unpack_bf16(packed: Mxfp4, out: NDArray[np.uint16], threads: int) -> None:
+    """Blocks uint8 [..., 16] and scales uint8 [...] into bfloat16 bits, C-contiguous [..., 32] or so reshaped.
+
+    Exact, but that above bfloat16's range values are infinite; under scale 255, the format's NaN, they are NaN.
+    """
+    count = packed.scales.size
+    workers = threads if threads > 1 and count >= _WORTH_WAKING else None
+    pairs = out.reshape(-1).view(np.uint32).reshape(count, QBLOCK // 2)
+    _look_up(_pairs(), packed.blocks.reshape(count, QBLOCK // 2), packed.scales.reshape(count), pairs, workers)
+
+
+@cache
+def _pairs() -> NDArray[np.uint32]:
+    """[scale, byte]: the two bfloat16 values of a byte, the even one in the low half."""
+    scales, blocks = np.divmod(np.arange(1 << 16, dtype=np.uint32).reshape(256, 16, 16), 256)
+    values = unpack_mxfp4(Mxfp4(blocks.astype(np.uint8), scales[..., 0].astype(np.uint8)))
+    return to_bf16(values).view(np.uint32).reshape(256, 256)
+
+
+@parallel
+def _look_up(pairs, blocks_N16, scales_N, out_N16, workers):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+    count = scales_N.size
+    for worker in prange(workers):
+        for n in range(count * worker // workers, count * (worker + 1) // workers):
+            own = pairs[scales_N[n]]
+            for i in range(16):
+                out_N16[n, i] = own[blocks_N16[n, i]]
