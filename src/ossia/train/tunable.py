@@ -27,6 +27,7 @@ from ossia.train.activation import lean_swiglu
 from ossia.train.attention import packed_attention
 from ossia.train.chunked_loss import row_losses
 from ossia.train.frozen import DenseWeight, Frozen, PackedWeight, Update, grouped_linear
+from ossia.train.heap import Heap
 from ossia.train.lora import Adapter, Target, chosen
 from ossia.train.recipe import Lora
 
@@ -76,6 +77,10 @@ class TuneOps(ReferenceOps):
     """The page's ops over frozen weights with adapters, in `dtype`, the router in float32; without a cache."""
 
     name = "tune"
+
+    def __init__(self, dtype: torch.dtype, device: str) -> None:
+        super().__init__(dtype, device)
+        self.heap = Heap()
 
     def norm_linear(self, x_TD: Tensor, norm_D: Tensor, eps: float, weight: Any) -> Tensor:
         return weight(rms_norm(x_TD, norm_D, eps))
@@ -132,6 +137,7 @@ class Block(nn.Module):
         return self._run(x_TD, batch, ops)
 
     def _run(self, x_TD: Tensor, batch: Batch, ops: TuneOps) -> Tensor:
+        ops.heap.give_back()
         return block(self.config, ops, self._layer(), x_TD, None, batch)
 
     def _layer(self) -> Layer:
