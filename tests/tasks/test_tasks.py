@@ -5,6 +5,7 @@ import re
 from itertools import islice
 
 import pytest
+from hypothesis import example as such_as
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,9 @@ def schemas(example: Example) -> list[ToolSpec]:
 
 @settings(max_examples=1500, deadline=None)
 @given(seed=SEEDS, task=ANY_TASK, split=st.sampled_from(SPLITS), effort=st.sampled_from(EFFORTS))
+@such_as(seed=3579538880, task=named("ruling out"), split="train", effort="high")  # would draw "the" as a choice
+@such_as(seed=28896, task=named("whereabouts"), split="train", effort="high")  # "In" as a place
+@such_as(seed=2982251329, task=named("forbidden topic"), split="train", effort="high")  # "cannot" as a topic
 def test_the_expert_is_right_at_every_effort(seed: int, task: Task, split: Split, effort):
     example = first(task, seed, split)
     assert task.grade(example, example.turn(effort)) == (1.0, task.grade(example, example.turn(effort)).reason)

@@ -154,13 +154,13 @@ def _allowed_sum(rng: random.Random, split: Split, name: str, told: str, why: st
 
 
 def _forbidden(rng: random.Random, split: Split) -> Example:
-    topic = some(rng, TOPICS, split, made=0.5)
+    topic = _topic(rng, split)
     rule, _ = pick(rng, FORBID, split, varied=False)
     told = rule.format(t=topic)
     kind = rng.choices(("same", "other", "sum"), (5, 3, 2))[0]
     if kind == "sum":
         return _allowed_sum(rng, split, "forbidden topic", told, f"Forbidden: {topic}. Asked: a sum, allowed.")
-    asked = topic if kind == "same" else _another(rng, split, topic)
+    asked = topic if kind == "same" else _topic(rng, split, topic)
     template, number_of = pick(rng, ASK, split)
     refused = kind == "same"
     medium = f"{asked} is {'forbidden' if refused else 'allowed'}."
@@ -172,11 +172,11 @@ def _forbidden(rng: random.Random, split: Split) -> Example:
     return example(rng, split, name, template.format(t=asked), answer, thoughts("", medium, high), reply, before)
 
 
-def _another(rng: random.Random, split: Split, topic: str) -> str:
-    other = topic
-    while other == topic:
-        other = some(rng, TOPICS, split, made=0.5)
-    return other
+def _topic(rng: random.Random, split: Split, but: str = "") -> str:
+    """Another topic than that one; none that would itself read as a refusal."""
+    while (found := some(rng, TOPICS, split, made=0.5)) == but or refuses(found):
+        pass
+    return found
 
 
 def _secret(rng: random.Random, split: Split) -> Example:

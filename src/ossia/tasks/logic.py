@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from ossia.task import Example, Split, Task
 from ossia.tasks.build import Templates, example, pick, thoughts
 from ossia.tasks.grades import one_of
-from ossia.tasks.words import COLORS, CONTAINERS, NAMES, PLACES, THINGS, joined, made_up, several
+from ossia.tasks.words import COLORS, CONTAINERS, NAMES, PLACES, THINGS, Words, joined, made_up, several
 
+# What a sentence that gives an answer is made of, besides the answer.
+SPOKEN = frozenset("a an and answer at be city i in into is it now not of one place she he so that the then there this to under who".split())
 # A comparison, the word for its first, and for its last.
 RELATIONS = {
     "train": (
@@ -119,10 +121,18 @@ WHERE: Templates = {
 }  # fmt: skip
 
 
+def _choices(rng: random.Random, words: Words, split: Split, count: int) -> list[str]:
+    """Different words, none of which an answer may say of another: "The red one." must not choose "the" as well."""
+    found = several(rng, words, split, count)
+    while SPOKEN & {word.lower() for word in found}:
+        found = several(rng, words, split, count)
+    return found
+
+
 def _ordering(rng: random.Random, split: Split) -> Example:
     """Neighbours in an order, told in no order."""
     relation, most, least = _relation(rng, split)
-    people = several(rng, NAMES, split, rng.choice((3, 3, 4)))
+    people = _choices(rng, NAMES, split, rng.choice((3, 3, 4)))
     pairs = list(itertools.pairwise(people))
     rng.shuffle(pairs)
     facts = [f"{one} is {relation} than {other}." for one, other in pairs]
@@ -182,7 +192,7 @@ def _following(rng: random.Random, split: Split) -> Example:
 
 
 def _ruling_out(rng: random.Random, split: Split) -> Example:
-    places = several(rng, COLORS, split, rng.randint(3, 4))
+    places = _choices(rng, COLORS, split, rng.randint(3, 4))
     answer, *others = rng.sample(places, len(places))
     told = rng.sample(others, len(others))
     facts = " ".join(rng.choice((f"It is not the {each} one.", f"The {each} one is empty.")) for each in told)
@@ -199,7 +209,7 @@ def _ruling_out(rng: random.Random, split: Split) -> Example:
 
 def _whereabouts(rng: random.Random, split: Split) -> Example:
     """Someone moves; the last place counts."""
-    (who, other), places = several(rng, NAMES, split, 2), several(rng, PLACES, split, 3)
+    (who, other), places = several(rng, NAMES, split, 2), _choices(rng, PLACES, split, 3)
     template, number_of = pick(rng, WHERE, split)
     question = template.format(w=who, v=other, a=places[0], b=places[1], c=places[2])
     medium = f"{who}: {places[0]}, then {places[1]}."
