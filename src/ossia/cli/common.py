@@ -1,0 +1,101 @@
+"""What several commands share: options, loading a model, progress, one-line errors."""
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ossia.kernels import Backend
+    from ossia.loading import Model
+    from ossia.model.config import ModelConfig
+
+BACKEND_HELP = "cpu, triton (an NVIDIA GPU), or reference (torch, for checking)."
+DENSE_HELP = "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu)."
+KV_HELP = "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton)."
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A checkpoint's folder, a Hugging Face name, or the embedded ossia-mini.")
+]
+
+
+def load_model(name: str, backend: str, **kinds: Any) -> "Model":
+    """Load a model, with a progress bar on a terminal; `kinds` are the keywords of `ossia.loading.load`."""
+    from ossia.loading import load
+
+    backend = backend_named(backend)
+    if not sys.stderr.isatty() or name == "ossia-mini":
+        model = load(name, backend, **kinds)
+    else:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"loading {name}", total=None)
+            model = load(name, backend, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
+    if model.plan:
+        typer.secho(model.plan.line(), dim=True, err=True)
+    return model
+
+
+def backend_named(name: str) -> "Backend":
+    """The backend of this name. Raises ValueError for any other word."""
+    if name not in ("cpu", "reference", "triton"):
+        raise ValueError(f"backend {name!r} is none of cpu, triton, reference")
+    return name
+
+
+@contextmanager
+def training_errors() -> "Iterator[None]":
+    """What training cannot do is one line that says why."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "tokenizers"):
+            raise
+        fail(f"training needs {error.name}: pip install 'ossia[train]'")
+    except (ValueError, OSError, MemoryError) as error:
+        fail(str(error))
+
+
+@contextmanager
+def status_line() -> "Iterator[Callable[[str], None]]":
+    """Where to say what runs now: a line on the terminal, or nowhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+def import_from_here() -> None:
+    """A module that a person names may lie in the folder where the command is given."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def config_of(name: str) -> "ModelConfig":
+    """The configuration of a preset, or of a checkpoint that `-m` could name."""
+    from ossia.hub import find
+    from ossia.model.checkpoint import open_checkpoint
+    from ossia.model.config import ModelConfig
+
+    return ModelConfig.preset(name) if name.startswith("gpt-oss-") else open_checkpoint(find(name)).config
+
+
+def read_json(path: Path) -> dict[str, object]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
+
+
+def fail(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", err=True, fg="red")
+    raise typer.Exit(1)
