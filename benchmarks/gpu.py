@@ -43,7 +43,12 @@ TINY = ModelConfig(
     layers=2, hidden=64, intermediate=64, heads=4, kv_heads=2, head_dim=32, experts=4, experts_per_token=2, vocab=128,
     window=8, sliding=alternating(2), max_context=2048, initial_context=64,
 )  # fmt: skip
-CONTEXTS, BATCHES, PROMPTS, CHUNKS = (1024, 8192, 32768, 131072), (1, 4, 16, 64, 256), (512, 4096, 32768), (512, 2048, 8192)
+CONTEXTS, BATCHES, PROMPTS, CHUNKS = (
+    (1024, 8192, 32768, 131072),
+    (1, 4, 16, 64, 256),
+    (512, 4096, 32768),
+    (512, 2048, 8192),
+)
 STEPS, WARM_UP = 24, 4  # decoded for one figure, and before it
 GIB = 1 << 30
 GREEDY = Draw(1.0, 0.0, 0, 1.0, 0.0, None, {})
@@ -176,7 +181,9 @@ def decode(run: Run, rows: list[dict[str, Any]]) -> None:
                     sequences = Sequences(model, batch, context + count + before, run.clock)
                     steps = iter(range(context, context + count + before))
 
-                    def step(sequences: Sequences = sequences, steps: Iterator[int] = steps, batch: int = batch) -> None:
+                    def step(
+                        sequences: Sequences = sequences, steps: Iterator[int] = steps, batch: int = batch
+                    ) -> None:
                         logits = sequences.decode(next(steps))
                         drawn = run.kernels.draw(logits, range(batch), [GREEDY] * batch)
                         assert drawn is not None
@@ -214,7 +221,9 @@ def kernels(run: Run, rows: list[dict[str, Any]]) -> None:
     for shape in run.args.shape:
         model = run.model(shape)
         for batch in run.args.batches:
-            for name, work, moved, macs in gpu_cases.op_loops(model, batch, run.args.contexts[0], run.formats, run.clock):
+            for name, work, moved, macs in gpu_cases.op_loops(
+                model, batch, run.args.contexts[0], run.formats, run.clock
+            ):
                 run.check_time()
                 with _case(run, rows, shape=shape, batch=batch, op=name) as figures:
                     seconds = run.clock.replayed(work)
@@ -247,7 +256,11 @@ def _generate(running: Engine, vocab: int, requests: int, prompt: int, tokens: i
         first = time.perf_counter() - started
         said = sum(len(list(stream)) for stream in streams) + 1
         seconds = time.perf_counter() - started
-    return {"tokens_per_second": said / seconds, "first_token_ms": first * 1e3, "step_ms": (seconds - first) / tokens * 1e3}
+    return {
+        "tokens_per_second": said / seconds,
+        "first_token_ms": first * 1e3,
+        "step_ms": (seconds - first) / tokens * 1e3,
+    }
 
 
 def peer(run: Run, rows: list[dict[str, Any]]) -> None:

@@ -175,18 +175,26 @@ def compare_ops(config: ModelConfig, ours: Ops, truth: Ops, device: str, counts:
 def _compare_linear(pair: _Pair, counts: list[int]) -> Iterator[Figures]:
     t, c = pair.tensors, pair.config
     norm = pair.both(lambda o: o.vector(t.attn_norm))
-    qkv, out = pair.both(lambda o: o.linear(t.qkv_weight, t.qkv_bias)), pair.both(lambda o: o.linear(t.out_weight, t.out_bias))
+    qkv, out = (
+        pair.both(lambda o: o.linear(t.qkv_weight, t.qkv_bias)),
+        pair.both(lambda o: o.linear(t.out_weight, t.out_bias)),
+    )
     for count in counts:
         x, heads = _rows(count, c.hidden, pair.device), _rows(count, c.heads * c.head_dim, pair.device).bfloat16()
         made = [pair.ops_of(i).norm_linear(x, norm[i], c.norm_eps, qkv[i]) for i in range(2)]
         yield _difference("norm_linear", count, *made)
         given = (heads, heads.float())
-        yield _difference("linear_add", count, *(pair.ops_of(i).linear_add(given[i], out[i], x.clone()) for i in range(2)))
+        yield _difference(
+            "linear_add", count, *(pair.ops_of(i).linear_add(given[i], out[i], x.clone()) for i in range(2))
+        )
 
 
 def _compare_experts(pair: _Pair, counts: list[int]) -> Iterator[Figures]:
     t, c = pair.tensors, pair.config
-    norm, router = pair.both(lambda o: o.vector(t.mlp_norm)), pair.both(lambda o: o.router(t.router_weight, t.router_bias))
+    norm, router = (
+        pair.both(lambda o: o.vector(t.mlp_norm)),
+        pair.both(lambda o: o.router(t.router_weight, t.router_bias)),
+    )
     up = pair.both(lambda o: o.experts(t.up_weight, t.up_bias, gated=True))
     down = pair.both(lambda o: o.experts(t.down_weight, t.down_bias, gated=False))
     for count in counts:
@@ -237,11 +245,19 @@ def _ragged(lengths: list[int], firsts: int | list[int], blocks: list[int]) -> B
 
 def _rows(count: int, width: int, device: str) -> Tensor:
     """Float32 rows that bfloat16 holds."""
-    return torch.randn(count, width, generator=torch.Generator(device).manual_seed(count), device=device).bfloat16().float()
+    return (
+        torch.randn(count, width, generator=torch.Generator(device).manual_seed(count), device=device)
+        .bfloat16()
+        .float()
+    )
 
 
 def _difference(op: str, count: int, ours: Tensor, truth: Tensor) -> Figures:
-    return {"op": op, "rows": count, "worst_by_spread": float((ours.float() - truth.float()).abs().max() / truth.float().std())}
+    return {
+        "op": op,
+        "rows": count,
+        "worst_by_spread": float((ours.float() - truth.float()).abs().max() / truth.float().std()),
+    }
 
 
 class Loop(NamedTuple):
@@ -264,6 +280,7 @@ def op_loops(model: Transformer, batch: int, context: int, formats: Formats, clo
 
     def loop(name: str, one: Callable[[Any], object], weights: float, moved: float, bits: float) -> Loop:
         """weights: multiplied with each row, in one layer. moved: how many of them are read."""
+
         def work() -> None:
             for layer in layers:
                 one(layer)
@@ -271,8 +288,12 @@ def op_loops(model: Transformer, batch: int, context: int, formats: Formats, clo
         return Loop(name, work, n * moved * bits, n * weights * batch)
 
     rows_qkv = qkv.shape[1] * c.hidden
-    yield loop("norm_linear", lambda each: o.norm_linear(x, each.attn_norm, c.norm_eps, each.qkv), rows_qkv, rows_qkv, dense)
-    yield loop("linear_add", lambda each: o.linear_add(heads, each.out, residual), wide * c.hidden, wide * c.hidden, dense)
+    yield loop(
+        "norm_linear", lambda each: o.norm_linear(x, each.attn_norm, c.norm_eps, each.qkv), rows_qkv, rows_qkv, dense
+    )
+    yield loop(
+        "linear_add", lambda each: o.linear_add(heads, each.out, residual), wide * c.hidden, wide * c.hidden, dense
+    )
     routed = c.hidden * c.experts
     yield loop("route", lambda each: o.route(x, each.mlp_norm, c.norm_eps, each.router, k), routed, routed, 2.0)
     routings = {id(each): o.route(x, each.mlp_norm, c.norm_eps, each.router, k) for each in layers}
@@ -304,7 +325,11 @@ def _attention_loops(
 
     o.run(keep, sequences.row(context), [*sequences.cache], c.shapes[0])
     for window in sorted({*c.windows}):
-        pairs = [(layer, cache) for layer, cache, own in zip(model.weights.layers, sequences.cache, c.windows) if own == window]
+        pairs = [
+            (layer, cache)
+            for layer, cache, own in zip(model.weights.layers, sequences.cache, c.windows)
+            if own == window
+        ]
         seen = min(context + 1, window or context + 1)
         moved = len(pairs) * batch * seen * 2 * c.kv_heads * formats.head_bytes(c.head_dim, window)
         macs = len(pairs) * batch * seen * 2.0 * c.heads * c.head_dim

@@ -48,7 +48,9 @@ class Transformers:
         for each in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
                 logits_RV = self._logits(each)
-                loss = torch.nn.functional.cross_entropy(logits_RV.float(), torch.from_numpy(each.targets_R), reduction="sum")
+                loss = torch.nn.functional.cross_entropy(
+                    logits_RV.float(), torch.from_numpy(each.targets_R), reduction="sum"
+                )
             (loss / targets).backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._adam.step()

@@ -72,7 +72,9 @@ def double(x: int) -> int:
 def chat_with(*turns: str, **settings: Any) -> tuple[Chat, Script]:
     script = Script(list(turns))
     config = SimpleNamespace(vocab=small().size)
-    model = SimpleNamespace(name="script", tokenizer=small(), stop_tokens=frozenset([1]), engine=lambda: script, config=config)
+    model = SimpleNamespace(
+        name="script", tokenizer=small(), stop_tokens=frozenset([1]), engine=lambda: script, config=config
+    )
     return Chat(model, **settings), script  # type: ignore[arg-type]
 
 

@@ -52,7 +52,9 @@ def test_a_tool_from_a_file_is_called(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         'def get_weather(city: str) -> dict:\n    """Get the weather of a city."""\n    return {"weather": "clear"}\n'
     )
-    done = ossia("chat", "What is the weather in Kyoto?", "--tools", str(tmp_path / "mine.py"), "--json", "--temperature", "0")
+    done = ossia(
+        "chat", "What is the weather in Kyoto?", "--tools", str(tmp_path / "mine.py"), "--json", "--temperature", "0"
+    )
     answer = json.loads(done.stdout)
     (call,) = [message for message in answer["messages"] if message["recipient"] == "functions.get_weather"]
     assert json.loads(call["text"]) == {"city": "Kyoto"}
@@ -60,7 +62,12 @@ def test_a_tool_from_a_file_is_called(tmp_path: Path):
 
 
 def test_a_schema_shapes_the_answer(tmp_path: Path):
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     done = ossia("chat", "What is 2 + 2?", "--schema", str(tmp_path / "schema.json"), "--json", "--max-tokens", "300")
     answer = json.loads(done.stdout)
@@ -68,7 +75,9 @@ def test_a_schema_shapes_the_answer(tmp_path: Path):
 
 
 def test_the_thinking_budget_moves_on_to_the_answer():
-    answer = json.loads(ossia("chat", "What is 4821 + 999?", "--effort", "high", "--thinking-budget", "5", "--json").stdout)
+    answer = json.loads(
+        ossia("chat", "What is 4821 + 999?", "--effort", "high", "--thinking-budget", "5", "--json").stdout
+    )
     assert answer["usage"]["reasoning_tokens"] <= 8
     assert answer["finish"] == "stop"
     assert answer["answer"]
@@ -81,7 +90,10 @@ def test_a_model_is_fetched_by_name(tmp_path: Path):
             HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path), HF_HUB_DISABLE_XET="1",
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["answer"] == json.loads(ossia("chat", "What is 2 + 3?", "--json", "--temperature", "0").stdout)["answer"]
+    assert (
+        json.loads(done.stdout)["answer"]
+        == json.loads(ossia("chat", "What is 2 + 3?", "--json", "--temperature", "0").stdout)["answer"]
+    )
 
 
 def test_info_prints_exact_counts():
@@ -129,5 +141,7 @@ def test_synth_takes_any_shape(tmp_path: Path):
 def test_synth_writes_a_checkpoint_that_loads(tmp_path: Path):
     done = ossia("synth", "gpt-oss-20b", str(tmp_path / "m"), "--layers", "1", "--layout", "hf")
     assert done.returncode == 0, done.stderr
-    assert {"config.json", "generation_config.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "m").iterdir()}
+    assert {"config.json", "generation_config.json", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "m").iterdir()
+    }
     assert "layers        1" in ossia("info", str(tmp_path / "m")).stdout.replace("layers       1", "layers        1")

@@ -44,7 +44,9 @@ def test_backends_that_are_not_there_say_what_to_use(tiny: Path, monkeypatch: py
         ossia.load(tiny, backend="tpu")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("tokens", "said"), [([], "at least one token"), ([0, TINY.vocab], "outside the vocabulary"), ([-1], "-1")])
+@pytest.mark.parametrize(
+    ("tokens", "said"), [([], "at least one token"), ([0, TINY.vocab], "outside the vocabulary"), ([-1], "-1")]
+)
 def test_bad_tokens_are_refused_by_name(tiny: Path, tokens: list[int], said: str):
     with pytest.raises(ValueError, match=said):
         ossia.load(tiny).logits(tokens)

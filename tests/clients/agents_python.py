@@ -34,7 +34,12 @@ def get_weather(city: str) -> str:
 
 def agent(place: Place, kind: Any, **more: Any) -> Agent[Any]:
     client = AsyncOpenAI(base_url=place.base_url, api_key=place.key, max_retries=0, timeout=60)
-    return Agent(name="a", model=kind(model=place.model, openai_client=client), model_settings=ModelSettings(temperature=0), **more)
+    return Agent(
+        name="a",
+        model=kind(model=place.model, openai_client=client),
+        model_settings=ModelSettings(temperature=0),
+        **more,
+    )
 
 
 def text(place: Place, kind: Any):
@@ -86,5 +91,17 @@ def structured(place: Place, kind: Any):
 
 if __name__ == "__main__":
     both = {"": OpenAIResponsesModel, "chat ": OpenAIChatCompletionsModel}
-    every = {"text": text, "stream": stream, "tools": tools, "tools, streamed": tools_streamed, "structured": structured}
-    run({f"{api}{name}": (lambda place, check=check, kind=kind: check(place, kind)) for api, kind in both.items() for name, check in every.items()})
+    every = {
+        "text": text,
+        "stream": stream,
+        "tools": tools,
+        "tools, streamed": tools_streamed,
+        "structured": structured,
+    }
+    run(
+        {
+            f"{api}{name}": (lambda place, check=check, kind=kind: check(place, kind))
+            for api, kind in both.items()
+            for name, check in every.items()
+        }
+    )

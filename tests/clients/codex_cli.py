@@ -14,7 +14,12 @@ from typing import NamedTuple
 
 from checks import Place, place_of, run
 
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "integer"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
 QUESTION = "What is 12 + 30?"
 
 
@@ -25,7 +30,9 @@ class Said(NamedTuple):
     written: str | None = None
 
 
-def codex(place: Place, question: str, *options: str, as_json: bool = True, files: dict[str, str] | None = None) -> Said:
+def codex(
+    place: Place, question: str, *options: str, as_json: bool = True, files: dict[str, str] | None = None
+) -> Said:
     """One `codex exec` in a fresh folder, with a home of its own."""
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as work:
         config = f"""
@@ -41,14 +48,42 @@ env_key = "LOCAL_KEY"
         for name, text in (files or {}).items():
             Path(work, name).write_text(text, "utf-8")
         last = Path(home, "last.txt")
-        words = [str(Path(place.home, "node_modules", ".bin", "codex")), "exec", "--skip-git-repo-check", "-C", work, "-o", str(last)]
+        words = [
+            str(Path(place.home, "node_modules", ".bin", "codex")),
+            "exec",
+            "--skip-git-repo-check",
+            "-C",
+            work,
+            "-o",
+            str(last),
+        ]
         words += [*(["--json"] if as_json else []), *options, question]
-        environment = {**os.environ, "CODEX_HOME": home, "HOME": home, "LOCAL_KEY": place.key, "CODEX_OSS_BASE_URL": place.base_url}
-        done = subprocess.run(words, cwd=work, env=environment, capture_output=True, text=True, timeout=180, check=False, stdin=subprocess.DEVNULL)
+        environment = {
+            **os.environ,
+            "CODEX_HOME": home,
+            "HOME": home,
+            "LOCAL_KEY": place.key,
+            "CODEX_OSS_BASE_URL": place.base_url,
+        }
+        done = subprocess.run(
+            words,
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode == 0, f"{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
         events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")] if as_json else []
         written = Path(work, "made.txt")
-        return Said(last.read_text("utf-8"), events, done.stdout + done.stderr, written.read_text("utf-8") if written.exists() else None)
+        return Said(
+            last.read_text("utf-8"),
+            events,
+            done.stdout + done.stderr,
+            written.read_text("utf-8") if written.exists() else None,
+        )
 
 
 def text(place: Place):
@@ -82,13 +117,30 @@ def structured(place: Place):
 
 
 def oss(place: Place, provider: str):
-    said = codex(place, QUESTION, "--oss", "--local-provider", provider, "-m", "gpt-oss:20b" if provider == "ollama" else place.model, as_json=False)
+    said = codex(
+        place,
+        QUESTION,
+        "--oss",
+        "--local-provider",
+        provider,
+        "-m",
+        "gpt-oss:20b" if provider == "ollama" else place.model,
+        as_json=False,
+    )
     assert "42" in said.last, said
     assert "Adding two numbers is easy." in said.out, said.out[-1500:]
 
 
-EXEC = {"exec": text, "exec, raw reasoning": reasoning, "exec, a command in its sandbox": tool, "exec, output schema": structured}
-OSS = {"--oss, as Ollama": lambda place: oss(place, "ollama"), "--oss, as LM Studio": lambda place: oss(place, "lmstudio")}
+EXEC = {
+    "exec": text,
+    "exec, raw reasoning": reasoning,
+    "exec, a command in its sandbox": tool,
+    "exec, output schema": structured,
+}
+OSS = {
+    "--oss, as Ollama": lambda place: oss(place, "ollama"),
+    "--oss, as LM Studio": lambda place: oss(place, "lmstudio"),
+}
 
 if __name__ == "__main__":
     run(OSS if place_of(sys.argv).speaker == "open" else EXEC)

@@ -22,13 +22,28 @@ def get_weather(city: str) -> str:
 def llm(place: Place, *words: str, user: str | None = None) -> str:
     with tempfile.TemporaryDirectory() as fresh:
         folder = Path(user or fresh)
-        entry = {"model_name": place.model, "api_base": place.base_url, "api_key_name": "local", "reasoning": True, "supports_tools": True, "supports_schema": True}
+        entry = {
+            "model_name": place.model,
+            "api_base": place.base_url,
+            "api_key_name": "local",
+            "reasoning": True,
+            "supports_tools": True,
+            "supports_schema": True,
+        }
         models = [{"model_id": "chat", **entry}, {"model_id": "responses", "responses": True, **entry}]
         (folder / "extra-openai-models.yaml").write_text(json.dumps(models), "utf-8")  # JSON is YAML
         (folder / "keys.json").write_text(json.dumps({"local": place.key}), "utf-8")
         environment = {**os.environ, "LLM_USER_PATH": str(folder), "HOME": str(folder)}
         program = Path(sys.executable).parent / "llm"
-        done = subprocess.run([program, *words], env=environment, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [program, *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     assert done.returncode == 0, done.stderr[-1500:]
     return done.stdout.strip()
 
@@ -68,4 +83,10 @@ def goes_on(place: Place, api: str):
 
 if __name__ == "__main__":
     every = {"text": text, "stream": stream, "tools": tools, "structured": schema, "conversation": goes_on}
-    run({f"{api} {name}": (lambda place, check=check, api=api: check(place, api)) for api in ("responses", "chat") for name, check in every.items()})
+    run(
+        {
+            f"{api} {name}": (lambda place, check=check, api=api: check(place, api))
+            for api in ("responses", "chat")
+            for name, check in every.items()
+        }
+    )

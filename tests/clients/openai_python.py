@@ -13,8 +13,19 @@ from pydantic import BaseModel
 
 SUM = "What is 12 + 30?"
 WEATHER = "What is the weather in Paris?"
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
-TOOL: Any = {"type": "function", "name": "get_weather", "description": "Get the weather of a city.", "parameters": PARAMETERS, "strict": True}
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TOOL: Any = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the weather of a city.",
+    "parameters": PARAMETERS,
+    "strict": True,
+}
 CHAT_TOOL: Any = {"type": "function", "function": {k: v for k, v in TOOL.items() if k != "type"}}
 SKY = '{"sky":"clear"}'
 
@@ -93,7 +104,11 @@ def only_sealed(place: Place):
             item.update(content=[])
             del item["content"]
     call = items[-1]
-    said = [{"role": "user", "content": WEATHER}, *items, {"type": "function_call_output", "call_id": call["call_id"], "output": SKY}]
+    said = [
+        {"role": "user", "content": WEATHER},
+        *items,
+        {"type": "function_call_output", "call_id": call["call_id"], "output": SKY},
+    ]
     return remembered(place, c.responses.create(model=place.model, input=said, **more).output_text)
 
 
@@ -102,7 +117,9 @@ def previous(place: Place):
     first = c.responses.create(model=place.model, input=WEATHER, tools=[TOOL], temperature=0)
     (call,) = [item for item in first.output if item.type == "function_call"]
     answer: Any = {"type": "function_call_output", "call_id": call.call_id, "output": SKY}
-    second = c.responses.create(model=place.model, input=[answer], previous_response_id=first.id, tools=[TOOL], temperature=0)
+    second = c.responses.create(
+        model=place.model, input=[answer], previous_response_id=first.id, tools=[TOOL], temperature=0
+    )
     return remembered(place, second.output_text)
 
 
@@ -137,12 +154,16 @@ def parsed(place: Place):
 
 
 def required(place: Place):
-    r = client(place).responses.create(model=place.model, input="Paris", tools=[TOOL], tool_choice="required", temperature=0)
+    r = client(place).responses.create(
+        model=place.model, input="Paris", tools=[TOOL], tool_choice="required", temperature=0
+    )
     assert [item.name for item in r.output if item.type == "function_call"] == ["get_weather"]
 
 
 def chat_text(place: Place):
-    r = client(place).chat.completions.create(model=place.model, messages=[{"role": "user", "content": SUM}], temperature=0, reasoning_effort="low")
+    r = client(place).chat.completions.create(
+        model=place.model, messages=[{"role": "user", "content": SUM}], temperature=0, reasoning_effort="low"
+    )
     message: Any = r.choices[0].message
     assert "42" in message.content
     assert message.reasoning
@@ -153,7 +174,9 @@ def chat_text(place: Place):
 
 def chat_stream(place: Place):
     options: Any = {"stream_options": {"include_usage": True}}
-    with client(place).chat.completions.stream(model=place.model, messages=[{"role": "user", "content": SUM}], temperature=0, **options) as s:
+    with client(place).chat.completions.stream(
+        model=place.model, messages=[{"role": "user", "content": SUM}], temperature=0, **options
+    ) as s:
         for _ in s:
             pass
         whole = s.get_final_completion()
@@ -165,7 +188,9 @@ def chat_stream(place: Place):
 def chat_tools(place: Place, keep: bool = True):
     c = client(place)
     said: list[Any] = [{"role": "user", "content": WEATHER}]
-    first: Any = c.chat.completions.create(model=place.model, messages=said, tools=[CHAT_TOOL], temperature=0).choices[0]
+    first: Any = c.chat.completions.create(model=place.model, messages=said, tools=[CHAT_TOOL], temperature=0).choices[
+        0
+    ]
     assert first.finish_reason == "tool_calls"
     (call,) = first.message.tool_calls
     assert json.loads(call.function.arguments) == {"city": "Paris"}
@@ -173,7 +198,11 @@ def chat_tools(place: Place, keep: bool = True):
     if keep:
         mine["reasoning"] = first.message.reasoning
     said += [mine, {"role": "tool", "tool_call_id": call.id, "content": SKY}]
-    second = c.chat.completions.create(model=place.model, messages=said, tools=[CHAT_TOOL], temperature=0).choices[0].message.content
+    second = (
+        c.chat.completions.create(model=place.model, messages=said, tools=[CHAT_TOOL], temperature=0)
+        .choices[0]
+        .message.content
+    )
     assert "clear" in (second or "")
     return remembered(place, second or "")
 
@@ -184,14 +213,20 @@ def chat_tools_forgotten(place: Place):
 
 
 def chat_tools_stream(place: Place):
-    with client(place).chat.completions.stream(model=place.model, messages=[{"role": "user", "content": WEATHER}], tools=[CHAT_TOOL], temperature=0) as s:
+    with client(place).chat.completions.stream(
+        model=place.model, messages=[{"role": "user", "content": WEATHER}], tools=[CHAT_TOOL], temperature=0
+    ) as s:
         events = list(s)
     done: Any = [e for e in events if e.type == "tool_calls.function.arguments.done"]
-    assert [(e.name, e.parsed_arguments or json.loads(e.arguments)) for e in done] == [("get_weather", {"city": "Paris"})]
+    assert [(e.name, e.parsed_arguments or json.loads(e.arguments)) for e in done] == [
+        ("get_weather", {"city": "Paris"})
+    ]
 
 
 def chat_parsed(place: Place):
-    r = client(place).chat.completions.parse(model=place.model, messages=[{"role": "user", "content": SUM}], response_format=Solution, temperature=0)
+    r = client(place).chat.completions.parse(
+        model=place.model, messages=[{"role": "user", "content": SUM}], response_format=Solution, temperature=0
+    )
     assert isinstance(r.choices[0].message.parsed, Solution)
     return r.choices[0].message.parsed
 

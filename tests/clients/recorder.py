@@ -20,7 +20,11 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-WHOLE: dict[str, Any] = {"/v1/responses": OpenAIResponse, "/v1/chat/completions": ChatCompletion, "/v1/completions": Completion}
+WHOLE: dict[str, Any] = {
+    "/v1/responses": OpenAIResponse,
+    "/v1/chat/completions": ChatCompletion,
+    "/v1/completions": Completion,
+}
 HOP = {"host", "content-length", "connection", "transfer-encoding", "accept-encoding"}
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -45,7 +49,11 @@ class Exchange:
     def frames(self) -> list[str]:
         """The data of each server-sent event."""
         parts = self.answer.decode("utf-8").split("\n\n")
-        return ["\n".join(x[5:].strip() for x in part.split("\n") if x.startswith("data:")) for part in parts if "data:" in part]
+        return [
+            "\n".join(x[5:].strip() for x in part.split("\n") if x.startswith("data:"))
+            for part in parts
+            if "data:" in part
+        ]
 
 
 @dataclass
@@ -63,7 +71,9 @@ class Recorder:
         headers = [(name, value) for name, value in request.headers.items() if name not in HOP]
         client = httpx.AsyncClient(timeout=600)
         query = f"?{request.url.query}" if request.url.query else ""
-        asking = client.build_request(request.method, f"{self.target}{request.url.path}{query}", headers=headers, content=exchange.asked)
+        asking = client.build_request(
+            request.method, f"{self.target}{request.url.path}{query}", headers=headers, content=exchange.asked
+        )
         answer = await client.send(asking, stream=True)
         exchange.status, exchange.kind = answer.status_code, answer.headers.get("content-type", "")
 
@@ -131,7 +141,13 @@ def _agrees(events: list[dict[str, Any]]) -> Iterator[str]:
     if done != final:
         yield f"the items done are not those of the response:\n{json.dumps(done)[:800]}\n{json.dumps(final)[:800]}"
     for index, item in enumerate(final):
-        streamed = "".join(e["delta"] for e in events if e.get("output_index") == index and e["type"] in ("response.output_text.delta", "response.function_call_arguments.delta", "response.reasoning_text.delta"))
+        streamed = "".join(
+            e["delta"]
+            for e in events
+            if e.get("output_index") == index
+            and e["type"]
+            in ("response.output_text.delta", "response.function_call_arguments.delta", "response.reasoning_text.delta")
+        )
         text = item.get("arguments") or "".join(part.get("text", "") for part in item.get("content") or [])
         if item["type"] in ("message", "function_call", "reasoning") and streamed != text:
             yield f"item {index} streamed {streamed[:300]!r}, and is {text[:300]!r}"

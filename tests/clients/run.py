@@ -57,10 +57,15 @@ class Servers:
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
         found = [Check(client.name, speaker, each["check"], each["ok"], each["detail"]) for each in lines]
         if not found or (done.returncode and all(each.ok for each in found)):
-            found.append(Check(client.name, speaker, "ran to its end", False, done.stdout[-1000:] + done.stderr[-2000:]))
+            found.append(
+                Check(client.name, speaker, "ran to its end", False, done.stdout[-1000:] + done.stderr[-2000:])
+            )
         wrong = complaints(recorder.heard)
         said = f"{len(recorder.heard)} answers" if not wrong else "\n".join(dict.fromkeys(wrong))
-        return [*found, Check(client.name, speaker, "answers fit OpenAI's types", bool(recorder.heard) and not wrong, said)]
+        return [
+            *found,
+            Check(client.name, speaker, "answers fit OpenAI's types", bool(recorder.heard) and not wrong, said),
+        ]
 
 
 def speakers(client: Client) -> tuple[str, ...]:
@@ -84,7 +89,15 @@ def servers() -> Iterator[Servers]:
 def _process(speaker: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as state:
         words = ["-m", "ossia", "serve", "--quiet"] if speaker == "mini" else ["-m", "tests.clients.stage"]
-        words = [sys.executable, *words, "--port", "0", "--state", state, *([] if speaker == "open" else ["--api-key", KEY])]
+        words = [
+            sys.executable,
+            *words,
+            "--port",
+            "0",
+            "--state",
+            state,
+            *([] if speaker == "open" else ["--api-key", KEY]),
+        ]
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         try:
@@ -128,7 +141,10 @@ def main() -> None:
                 for check in both.check(client, speaker, homes[client.name]):
                     failed += not check.ok
                     detail = "" if check.ok else f"\n      {check.detail}"
-                    print(f"{'ok  ' if check.ok else 'FAIL'} {check.client:14} {check.speaker:6} {check.name}{detail}", flush=True)
+                    print(
+                        f"{'ok  ' if check.ok else 'FAIL'} {check.client:14} {check.speaker:6} {check.name}{detail}",
+                        flush=True,
+                    )
     sys.exit(1 if failed else 0)
 
 

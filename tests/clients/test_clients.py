@@ -9,7 +9,9 @@ from tests.clients.environments import CLIENTS, Client, cache_folder, prepare
 from tests.clients.run import Servers, servers, speakers
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(1200)]
-CASES = [pytest.param(client, speaker, id=f"{client.name}-{speaker}") for client in CLIENTS for speaker in speakers(client)]
+CASES = [
+    pytest.param(client, speaker, id=f"{client.name}-{speaker}") for client in CLIENTS for speaker in speakers(client)
+]
 
 
 @pytest.fixture(scope="module")

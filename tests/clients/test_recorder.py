@@ -52,13 +52,23 @@ def test_an_event_of_no_known_kind_is_told():
 def test_the_order_of_events_is_told():
     assert "ends in" in events(CREATED)[0]
     assert "ends in" in events(COMPLETED, CREATED)[0]
-    assert "sequence numbers" in stream("/v1/responses", {**CREATED, "sequence_number": 1}, {**COMPLETED, "sequence_number": 1})[0]
+    assert (
+        "sequence numbers"
+        in stream("/v1/responses", {**CREATED, "sequence_number": 1}, {**COMPLETED, "sequence_number": 1})[0]
+    )
 
 
 def test_text_that_is_not_what_streamed_is_told():
     part = {"type": "output_text", "text": "whole", "annotations": []}
     item = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
-    delta = {"type": "response.output_text.delta", "item_id": "m", "output_index": 0, "content_index": 0, "delta": "whol", "logprobs": []}
+    delta = {
+        "type": "response.output_text.delta",
+        "item_id": "m",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "whol",
+        "logprobs": [],
+    }
     done = {"type": "response.output_item.done", "output_index": 0, "item": item}
     end = {"type": "response.completed", "response": {**RESPONSE, "output": [item]}}
     (said,) = events(CREATED, delta, done, end)

@@ -44,11 +44,24 @@ OPEN = {"type": "object", "properties": {"id": {"$ref": "#/$defs/Id"}}, "$defs":
         "required": ["id"], "additionalProperties": False}  # fmt: skip
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 FUNCTIONS = ToolNamespace("functions", None, (ToolSpec("get_weather", "w", WEATHER), ToolSpec("get", "t")))
-TOOLS = (FUNCTIONS, ToolNamespace("python", "Runs code."), ToolNamespace("browser", None, (ToolSpec("open", "o", OPEN),)))
-ARGUMENTS: dict[str, Any] = {"functions.get_weather": WEATHER, "functions.get": NOTHING, "browser.open": OPEN, "python": None}
+TOOLS = (
+    FUNCTIONS,
+    ToolNamespace("python", "Runs code."),
+    ToolNamespace("browser", None, (ToolSpec("open", "o", OPEN),)),
+)
+ARGUMENTS: dict[str, Any] = {
+    "functions.get_weather": WEATHER,
+    "functions.get": NOTHING,
+    "browser.open": OPEN,
+    "python": None,
+}
 ANSWER: dict[str, Any] = {
     "type": "object",
-    "properties": {"ok": {"type": "boolean"}, "word": {"enum": ["a", "<|end|>"]}, "note": {"type": "string", "maxLength": 9}},
+    "properties": {
+        "ok": {"type": "boolean"},
+        "word": {"enum": ["a", "<|end|>"]},
+        "note": {"type": "string", "maxLength": 9},
+    },
     "required": ["ok", "word"],
     "additionalProperties": False,
 }
@@ -56,7 +69,9 @@ ANSWER: dict[str, Any] = {
 
 @lru_cache(maxsize=64)
 def bits(mask: bytes) -> list[int]:
-    return [8 * found.start() + bit for found in re.finditer(b"[^\\0]", mask) for bit in range(8) if found[0][0] >> bit & 1]
+    return [
+        8 * found.start() + bit for found in re.finditer(b"[^\\0]", mask) for bit in range(8) if found[0][0] >> bit & 1
+    ]
 
 
 def draw(mask: bytes, rng: random.Random) -> int:
@@ -123,7 +138,11 @@ def fits(value: Any, schema: Any, root: Any = None) -> bool:
                 and all(fits(each, properties[key], root) for key, each in value.items())
             )
         case "array":
-            return isinstance(value, list) and len(value) <= schema["maxItems"] and all(fits(each, schema["items"], root) for each in value)
+            return (
+                isinstance(value, list)
+                and len(value) <= schema["maxItems"]
+                and all(fits(each, schema["items"], root) for each in value)
+            )
         case "string":
             return isinstance(value, str) and len(value) <= schema["maxLength"]
         case "integer":
@@ -140,7 +159,9 @@ def fits(value: Any, schema: Any, root: Any = None) -> bool:
 @BOTH
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, budget=st.sampled_from([0, 5, None]))
-def test_every_turn_is_thoughts_and_preambles_then_an_answer_or_a_declared_call(name: str, seed: int, budget: int | None):
+def test_every_turn_is_thoughts_and_preambles_then_an_answer_or_a_declared_call(
+    name: str, seed: int, budget: int | None
+):
     said = walk(Rules(GRAMMARS[name], TOOLS, analysis_budget=budget), seed)
     *before, last = read(GRAMMARS[name].tokenizer, said)
     assert all(m.channel in ("analysis", "commentary") and m.recipient is None for m in before)
@@ -185,7 +206,9 @@ def test_a_turn_ends_as_the_tool_choice_says(name: str, seed: int, choice: str, 
 INTEGERS = st.tuples(st.integers(-50, 50), st.integers(0, 99)).map(
     lambda pair: {"type": "integer", "minimum": pair[0], "maximum": pair[0] + pair[1]}
 )
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=5)  # an enum's strings hold no control characters
+WORDS = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"]), max_size=5
+)  # an enum's strings hold no control characters
 LEAVES = st.one_of(
     INTEGERS,
     st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": "string", "maxLength": 4}]),
@@ -237,7 +260,10 @@ def test_no_value_that_the_json_schema_test_suite_calls_invalid_is_allowed():
     assert compiled > 150
 
 
-TREE = {"$ref": "#/$defs/T", "$defs": {"T": {"type": "object", "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/T"}}}}}}
+TREE = {
+    "$ref": "#/$defs/T",
+    "$defs": {"T": {"type": "object", "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/T"}}}}},
+}
 
 
 @pytest.mark.parametrize(
@@ -350,7 +376,11 @@ def test_what_is_malformed_is_banned_and_if_it_comes_all_the_same_the_turn_has_s
 
 
 @settings(max_examples=200, deadline=None)
-@given(tokens=st.lists(st.integers(0, 400) | st.integers(0, 300_000) | st.sampled_from(list(small().special.values())), max_size=40))
+@given(
+    tokens=st.lists(
+        st.integers(0, 400) | st.integers(0, 300_000) | st.sampled_from(list(small().special.values())), max_size=40
+    )
+)
 def test_nothing_that_is_accepted_raises(tokens: list[int]):
     turn = Rules(GRAMMARS["small"], TOOLS, analysis_budget=3).start()
     for token in tokens:
@@ -383,7 +413,13 @@ def gapped() -> Tokenizer:
 def test_ids_that_are_no_token_are_never_allowed():
     g = Grammars(gapped(), vocab=1000)
     rules = Rules(g, (FUNCTIONS,), response_format=ANSWER)
-    for text in ("", "<|channel|>", "<|channel|>analysis<|message|>", '<|channel|>final<|message|>{"ok":', " to=functions.get<|channel|>commentary<|message|>{"):
+    for text in (
+        "",
+        "<|channel|>",
+        "<|channel|>analysis<|message|>",
+        '<|channel|>final<|message|>{"ok":',
+        " to=functions.get<|channel|>commentary<|message|>{",
+    ):
         turn = feed(rules.start(), g.tokenizer.encode_with_special(text))
         assert len(turn.mask() or b"") == 4 * 32  # 1000 bits, in whole words of 32
         assert all(token in range(256) or token in g.tokenizer.special.values() for token in allowed(turn))
@@ -397,7 +433,9 @@ def test_ids_that_are_no_token_are_never_allowed():
 @given(seed=SEEDS, budget=st.integers(1, 25))
 def test_a_spent_budget_closes_the_thinking_token_by_token_and_opens_the_answer(name: str, seed: int, budget: int):
     g, rng = GRAMMARS[name], random.Random(seed)
-    turn = feed(Rules(g, analysis_budget=budget).start(), g.tokenizer.encode_with_special("<|channel|>analysis<|message|>"))
+    turn = feed(
+        Rules(g, analysis_budget=budget).start(), g.tokenizer.encode_with_special("<|channel|>analysis<|message|>")
+    )
     text: list[int] = []
     while len(choices := allowed(turn)) > 1:
         text.append(rng.choice([token for token in choices if token != g.end]))
@@ -440,8 +478,18 @@ def test_when_only_one_thing_may_follow_its_header_is_forced(name: str, choice: 
 
 def test_preambles_and_answers_are_not_counted():
     turn = Rules(GRAMMARS["small"], analysis_budget=2).start()
-    feed(turn, small().encode_with_special("<|channel|>commentary<|message|>A long word to the user.<|end|><|start|>assistant"))
-    feed(turn, small().encode_with_special("<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>analysis<|message|>x<|end|>"))
+    feed(
+        turn,
+        small().encode_with_special(
+            "<|channel|>commentary<|message|>A long word to the user.<|end|><|start|>assistant"
+        ),
+    )
+    feed(
+        turn,
+        small().encode_with_special(
+            "<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>analysis<|message|>x<|end|>"
+        ),
+    )
     feed(turn, small().encode_with_special("<|start|>assistant<|channel|>final<|message|>A long answer.<|return|>"))
 
 
@@ -523,14 +571,21 @@ def test_a_schema_may_ask_for_less_to_be_enforced():
 
 def test_a_refused_schema_of_a_tool_is_named_by_the_tool():
     tools = ToolNamespace("functions", None, (ToolSpec("f", "", {"properties": {"x": {"uniqueItems": True}}}),))
-    with pytest.raises(ValueError, match=r"JSON schema of functions\.f cannot be enforced: uniqueItems at #/properties/x: "):
+    with pytest.raises(
+        ValueError, match=r"JSON schema of functions\.f cannot be enforced: uniqueItems at #/properties/x: "
+    ):
         Rules(GRAMMARS["small"], (tools,))
     assert Rules(GRAMMARS["small"], (tools,), tool_choice="none")
 
 
 def test_of_a_tool_that_is_not_strict_what_cannot_be_enforced_is_left_out_and_said():
-    schema = {"properties": {"x": {"type": "array", "uniqueItems": True, "items": {"type": "integer", "maximum": 3}}}, "required": ["x"]}
-    space = ToolNamespace("functions", None, (ToolSpec("f", "", schema, strict=False), ToolSpec("g", "", WEATHER, strict=False)))
+    schema = {
+        "properties": {"x": {"type": "array", "uniqueItems": True, "items": {"type": "integer", "maximum": 3}}},
+        "required": ["x"],
+    }
+    space = ToolNamespace(
+        "functions", None, (ToolSpec("f", "", schema, strict=False), ToolSpec("g", "", WEATHER, strict=False))
+    )
     rules = Rules(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0)
     assert [*rules.dropped] == ["functions.f"]
     assert rules.dropped["functions.f"][0].startswith("uniqueItems at #/properties/x: ")
@@ -542,7 +597,14 @@ def test_of_a_tool_that_is_not_strict_what_cannot_be_enforced_is_left_out_and_sa
 
 
 def test_no_schema_of_a_tool_that_is_not_strict_is_refused():
-    for schema in ({"type": "text"}, {"type": "array"}, {"properties": 3, "required": None}, {"$ref": "http://a.b/c"}, {"enum": []}, {"not": {}}):
+    for schema in (
+        {"type": "text"},
+        {"type": "array"},
+        {"properties": 3, "required": None},
+        {"$ref": "http://a.b/c"},
+        {"enum": []},
+        {"not": {}},
+    ):
         space = ToolNamespace("functions", None, (ToolSpec("f", "", schema, strict=False),))
         said = walk(Rules(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0), 1)
         assert isinstance(json.loads(read(small(), said)[-1].text), dict)
@@ -551,7 +613,9 @@ def test_no_schema_of_a_tool_that_is_not_strict_is_refused():
 def test_a_schema_too_costly_to_follow_sets_the_turn_free():
     rng = random.Random(0)
     text = "".join(rng.choice("abcx") for _ in range(1000))
-    turn = Rules(GRAMMARS["small"], response_format={"type": "string", "pattern": "(.*a.{300}){3}"}, analysis_budget=0).start()
+    turn = Rules(
+        GRAMMARS["small"], response_format={"type": "string", "pattern": "(.*a.{300}){3}"}, analysis_budget=0
+    ).start()
     for token in small().encode_with_special("<|channel|>final<|message|>") + small().encode('"' + text):
         if not turn.strayed:
             feed(turn, [token])
@@ -561,13 +625,19 @@ def test_a_schema_too_costly_to_follow_sets_the_turn_free():
 
 def test_arguments_are_an_object_whatever_the_schema_says():
     tools = (ToolNamespace("functions", None, (ToolSpec("f", "d", {}),)),)
-    turn = feed(Rules(GRAMMARS["small"], tools).start(), small().encode_with_special(" to=functions.f<|channel|>commentary<|message|>"))
+    turn = feed(
+        Rules(GRAMMARS["small"], tools).start(),
+        small().encode_with_special(" to=functions.f<|channel|>commentary<|message|>"),
+    )
     assert allowed(turn) == small().encode("{")
 
 
 @pytest.mark.parametrize("choice", ["weather", "open", "functions", "Python", ""])
 def test_a_choice_of_an_undeclared_tool_is_refused(choice: str):
-    with pytest.raises(ValueError, match=r"fits no declared tool \(declared: functions\.get_weather, functions\.get, python, browser\.open\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"fits no declared tool \(declared: functions\.get_weather, functions\.get, python, browser\.open\)",
+    ):
         Rules(GRAMMARS["small"], TOOLS, tool_choice=choice)
 
 

@@ -185,7 +185,11 @@ def attention_by_hand(
 def test_attention_rounds_what_its_cache_asks_for_and_nothing_else(kind: Any, window: int, heads: tuple[int, int, int]):
     """Keys and values; beside bfloat16 queries and weights too."""
     n, shape = Numbers(), AttentionShape(*heads, window, ROPE)
-    qkv, sinks, backend = n.f32(40, (heads[0] + 2 * heads[1]) * heads[2], scale=1.0), n.f32(heads[0]), ops("cpu", kv=kind)
+    qkv, sinks, backend = (
+        n.f32(40, (heads[0] + 2 * heads[1]) * heads[2], scale=1.0),
+        n.f32(heads[0]),
+        ops("cpu", kv=kind),
+    )
     found = backend.attend(qkv.copy(), backend.attention(shape, sinks), None, fresh_batch((40,)))
     truth, slack = attention_by_hand(qkv, sinks, shape, kind)
     assert (np.abs(found - truth) <= 2e-6 + slack).all()

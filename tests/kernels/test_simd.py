@@ -22,7 +22,11 @@ OTHERS = {
     "portable": (set(), "generic", "+sse,+sse2"),
     "avx2": ({"avx2", "fma"}, "haswell", AVX2),
     "avxvnni": ({"avx2", "fma", "avxvnni"}, "haswell", AVX2 + ",+avxvnni"),
-    "avx512vnni": ({"avx512f", "avx512bw", "avx512vnni"}, "cascadelake", AVX2 + AVX512_MORE),  # and none that came later
+    "avx512vnni": (
+        {"avx512f", "avx512bw", "avx512vnni"},
+        "cascadelake",
+        AVX2 + AVX512_MORE,
+    ),  # and none that came later
 }
 IS_X86 = binding.get_default_triple().startswith("x86_64")
 

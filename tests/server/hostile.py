@@ -25,7 +25,20 @@ HEADERS = (
 )  # fmt: skip
 ENDS = ("<|end|><|start|>assistant",) * 6 + ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|end|><|start|>", "<|start|>assistant<|start|>assistant",
         "<|end|><|end|>", "", "<|end|><|start|>user", "<|end|><|start|>functions.f to=assistant", "<|endoftext|>")  # fmt: skip
-BODIES = ("{}", '{"x": "{}"', '{"x": "{}"}', "{} \n\n", "ünï {} 日本", "{}", "</think>{}", "[{}", '"{}\\u00', "{}\x00", "", "{} <|call|>")
+BODIES = (
+    "{}",
+    '{"x": "{}"',
+    '{"x": "{}"}',
+    "{} \n\n",
+    "ünï {} 日本",
+    "{}",
+    "</think>{}",
+    "[{}",
+    '"{}\\u00',
+    "{}\x00",
+    "",
+    "{} <|call|>",
+)
 HALVES = (b"\xe6", b"\xf0\x9f", b"\xff", b"\xed\xa0\x80", b"\xc3")
 
 
@@ -60,7 +73,11 @@ def turn(rng: random.Random) -> list[int]:
         for part in range(rng.choice((0, 1, 1, 1, 2, 5))):
             tokens += small().encode(rng.choice(BODIES).replace("{}", f"q{10 * number + part}z"))
             if rng.random() < 0.1:
-                tokens += [token for byte in rng.choice(HALVES) for token in [small().encoding.encode_single_token(bytes([byte]))]]
+                tokens += [
+                    token
+                    for byte in rng.choice(HALVES)
+                    for token in [small().encoding.encode_single_token(bytes([byte]))]
+                ]
             if rng.random() < 0.05:
                 tokens.append(small().special[rng.choice(SPECIAL)])
         tokens += small().encode_with_special(rng.choice(ENDS))

@@ -76,11 +76,16 @@ def user(content: Any) -> dict[str, Any]:
 
 def function(name: str, properties: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     parameters = {"type": "object", "properties": properties or {}, "required": list(properties or {})}
-    return {"type": "function", "function": {"name": name, "parameters": {**parameters, "additionalProperties": False}, **more}}
+    return {
+        "type": "function",
+        "function": {"name": name, "parameters": {**parameters, "additionalProperties": False}, **more},
+    }
 
 
 @contextmanager
-def scripted(*turns: str, engines: list[Any] | None = None, settings: Settings | None = None, **script: Any) -> Iterator[Served]:
+def scripted(
+    *turns: str, engines: list[Any] | None = None, settings: Settings | None = None, **script: Any
+) -> Iterator[Served]:
     """engines: what is used one after the other, as each fails."""
     engine = Script(list(turns), **script)
     stops = frozenset([small().special["<|return|>"], small().special["<|call|>"]])

@@ -31,7 +31,9 @@ def test_what_is_left_out_is_said_whole_and_streamed(path: str, tool: dict[str, 
 def test_tools_that_are_all_left_out_are_said_too_and_without_any_there_is_no_header(path: str):
     body = {"messages": [user("hi")], "max_tokens": 100}
     with scripted(FINAL.format("ok"), FINAL.format("ok")) as served:
-        assert "'web_search'" in served.client.post(path, json={**body, "tools": [{"type": "web_search"}]}).headers[HEADER]
+        assert (
+            "'web_search'" in served.client.post(path, json={**body, "tools": [{"type": "web_search"}]}).headers[HEADER]
+        )
         assert HEADER not in served.client.post(path, json=body).headers
 
 

@@ -36,7 +36,9 @@ def blocks_of(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 blocks.append({**block, "json": ""})
             case {"type": "content_block_delta", "index": index, "delta": delta}:
                 assert index == len(blocks) - 1
-                name = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}[delta["type"]]
+                name = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}[
+                    delta["type"]
+                ]
                 blocks[index]["json" if name == "partial_json" else name] += delta[name]
     for block in blocks:
         text = block.pop("json")
@@ -56,7 +58,9 @@ def test_an_answer_has_blocks_of_thinking_and_text():
     assert message["usage"]["cache_read_input_tokens"] == 4
     assert blocks_of(made) == message["content"]
     assert [made[0]["type"], made[-2]["type"], made[-1]["type"]] == ["message_start", "message_delta", "message_stop"]
-    starts, stops = ([event["index"] for event in made if event["type"] == f"content_block_{end}"] for end in ("start", "stop"))
+    starts, stops = (
+        [event["index"] for event in made if event["type"] == f"content_block_{end}"] for end in ("start", "stop")
+    )
     assert starts == stops == [0, 1]
     assert made[-2]["usage"] == message["usage"]
 
@@ -71,14 +75,29 @@ def test_a_tool_is_used_and_its_result_taken_with_the_thinking_before_it():
     with scripted(turn, turn, FINAL.format("Sunny.")) as served:
         made = events(served, tools=[TOOL])
         message = ask(served, tools=[TOOL], tool_choice={"type": "any"}).json()
-        result = {"type": "tool_result", "tool_use_id": message["content"][1]["id"], "content": [{"type": "text", "text": "sunny"}]}
-        history = [user("hi"), {"role": "assistant", "content": message["content"]}, user([result, {"type": "text", "text": "so?"}])]
+        result = {
+            "type": "tool_result",
+            "tool_use_id": message["content"][1]["id"],
+            "content": [{"type": "text", "text": "sunny"}],
+        }
+        history = [
+            user("hi"),
+            {"role": "assistant", "content": message["content"]},
+            user([result, {"type": "text", "text": "so?"}]),
+        ]
         answer = ask(served, tools=[TOOL], messages=history).json()
     assert message["stop_reason"] == "tool_use"
-    assert [block["type"] for block in message["content"]] == [block["type"] for block in blocks_of(made)] == ["text", "tool_use"]
+    assert (
+        [block["type"] for block in message["content"]]
+        == [block["type"] for block in blocks_of(made)]
+        == ["text", "tool_use"]
+    )
     assert message["content"][1]["input"] == blocks_of(made)[1]["input"] == {"city": "Kyoto"}
     assert answer["content"] == [{"type": "text", "text": "Sunny."}]
-    assert f"{turn}<|start|>functions.weather to=assistant<|channel|>commentary<|message|>sunny<|end|><|start|>user<|message|>so?" in served.script.prompts[2]
+    assert (
+        f"{turn}<|start|>functions.weather to=assistant<|channel|>commentary<|message|>sunny<|end|><|start|>user<|message|>so?"
+        in served.script.prompts[2]
+    )
 
 
 def test_system_stop_sequences_and_length():
@@ -86,13 +105,19 @@ def test_system_stop_sequences_and_length():
         first = ask(served, system=[{"type": "text", "text": "Be kind."}], stop_sequences=["two"]).json()
         second = ask(served, max_tokens=8).json()
     assert "# Instructions\n\nBe kind." in served.script.prompts[0]
-    assert (first["stop_reason"], first["stop_sequence"], first["content"][0]["text"]) == ("stop_sequence", "two", "one ")
+    assert (first["stop_reason"], first["stop_sequence"], first["content"][0]["text"]) == (
+        "stop_sequence",
+        "two",
+        "one ",
+    )
     assert second["stop_reason"] == "max_tokens"
 
 
 def test_tokens_are_counted():
     with scripted(FINAL.format("ok")) as served:
-        counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")]}).json()["input_tokens"]
+        counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")]}).json()[
+            "input_tokens"
+        ]
         usage = ask(served).json()["usage"]
     assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"]
 

@@ -24,7 +24,11 @@ def everywhere(system: str | None, field: str | None) -> set[str]:
     system_turn = [{"role": "system", "content": system}] if system else []
     thinks = {"reasoning": {"effort": field}} if field else {}
     return {
-        effort_in("/v1/chat/completions", messages=[*system_turn, user("hi")], **({"reasoning_effort": field} if field else {})),
+        effort_in(
+            "/v1/chat/completions",
+            messages=[*system_turn, user("hi")],
+            **({"reasoning_effort": field} if field else {}),
+        ),
         effort_in("/v1/chat/completions", messages=[*system_turn, user("hi")], **thinks),
         effort_in("/v1/responses", input=[*system_turn, user("hi")], **thinks),
         effort_in("/v1/responses", input="hi", **({"instructions": system} if system else {}), **thinks),
@@ -51,7 +55,9 @@ def everywhere(system: str | None, field: str | None) -> set[str]:
         ("Reasoning: utmost", None, "medium"),
     ],
 )
-def test_a_line_of_a_system_text_sets_the_effort_where_no_field_does(system: str | None, field: str | None, effort: str):
+def test_a_line_of_a_system_text_sets_the_effort_where_no_field_does(
+    system: str | None, field: str | None, effort: str
+):
     assert everywhere(system, field) == {effort}
 
 

@@ -102,7 +102,11 @@ def test_a_call_that_a_client_has_changed_is_taken_as_it_is_now():
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_thinking_comes_back_under_either_name(name: str):
-    call = {"id": "call_elsewhere", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Kyoto"}'}}
+    call = {
+        "id": "call_elsewhere",
+        "type": "function",
+        "function": {"name": "weather", "arguments": '{"city":"Kyoto"}'},
+    }
     with scripted(FINAL.format("Sunny.")) as served:
         served.message(messages=round_trip(call, **{name: "as I thought"}), tools=[WEATHER])
     assert "<|channel|>analysis<|message|>as I thought<|end|>" in served.script.prompts[0]
@@ -126,7 +130,9 @@ def test_what_a_developer_or_system_says_is_one_developer_message():
     assert "# Instructions\n\nBe kind.\n\nBe brief.\n\n# Tools" in prompt
 
 
-@pytest.mark.parametrize(("given", "effort"), [("none", "low"), ("minimal", "low"), ("xhigh", "high"), (None, "medium")])
+@pytest.mark.parametrize(
+    ("given", "effort"), [("none", "low"), ("minimal", "low"), ("xhigh", "high"), (None, "medium")]
+)
 def test_every_effort_of_openai_has_one_of_gpt_oss(given: str | None, effort: str):
     with scripted(FINAL.format("ok")) as served:
         served.message(reasoning_effort=given)
@@ -168,7 +174,9 @@ def test_several_answers_have_seeds_of_their_own():
     assert sorted(choice["message"]["content"] for choice in answer["choices"]) == ["a", "b", "c"]
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert len({params.seed for params in served.script.params[:3]}) == 3
-    assert sorted(choice["delta"]["content"] for chunk in chunks for choice in chunk["choices"] if choice["delta"].get("content")) == ["a", "b", "c"]
+    assert sorted(
+        choice["delta"]["content"] for chunk in chunks for choice in chunk["choices"] if choice["delta"].get("content")
+    ) == ["a", "b", "c"]
     assert finish(chunks) == ["stop"] * 3
 
 
@@ -177,7 +185,13 @@ def test_logprobs_are_of_the_contents_tokens_and_join_to_it():
     with scripted(turn, turn) as served:
         whole = served.chat(logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
         chunks = served.chunks(logprobs=True, top_logprobs=2)
-    pieces = [each for chunk in chunks for choice in chunk["choices"] if choice["logprobs"] for each in choice["logprobs"]["content"]]
+    pieces = [
+        each
+        for chunk in chunks
+        for choice in chunk["choices"]
+        if choice["logprobs"]
+        for each in choice["logprobs"]["content"]
+    ]
     assert pieces == whole
     assert b"".join(bytes(each["bytes"]) for each in whole).decode() == "Four 四"
     assert all(each["logprob"] == -0.5 and len(each["top_logprobs"]) == 2 for each in whole)
@@ -194,7 +208,9 @@ def test_a_form_is_shown_to_the_model_and_preambles_stay_out_of_the_content():
 
 def test_an_answer_cut_short_says_so():
     with scripted(CALLED) as served:
-        choice = served.chat(tools=[WEATHER], max_completion_tokens=len(small().encode_with_special(CALLED)) - 4)["choices"][0]
+        choice = served.chat(tools=[WEATHER], max_completion_tokens=len(small().encode_with_special(CALLED)) - 4)[
+            "choices"
+        ][0]
     assert choice["finish_reason"] == "length"
 
 
@@ -304,7 +320,13 @@ def test_half_a_surrogate_in_a_text_harms_nobody():
 
 def test_fields_that_are_not_known_are_ignored():
     with scripted(FINAL.format("ok")) as served:
-        more = {"store": True, "service_tier": "auto", "prompt_cache_key": "x", "client_metadata": {"a": 1}, "parallel_tool_calls": False}
+        more = {
+            "store": True,
+            "service_tier": "auto",
+            "prompt_cache_key": "x",
+            "client_metadata": {"a": 1},
+            "parallel_tool_calls": False,
+        }
         assert served.message(**more)["content"] == "ok"
 
 
@@ -324,8 +346,15 @@ def test_a_choice_among_tools_is_kept_to_by_a_real_model():
     named = {"type": "function", "function": {"name": "clock"}}
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
     with mini() as served:
-        for choice, names in ((named, {"clock"}), (allowed, {"clock"}), ("required", {"clock", "weather"}), ("none", None)):
-            message = served.message("What is 2 + 2?", tools=[weather, other], tool_choice=choice, seed=1, max_tokens=500)
+        for choice, names in (
+            (named, {"clock"}),
+            (allowed, {"clock"}),
+            ("required", {"clock", "weather"}),
+            ("none", None),
+        ):
+            message = served.message(
+                "What is 2 + 2?", tools=[weather, other], tool_choice=choice, seed=1, max_tokens=500
+            )
             calls = message.get("tool_calls")
             assert (calls is None) == (names is None)
             for call in calls or ():
@@ -334,14 +363,21 @@ def test_a_choice_among_tools_is_kept_to_by_a_real_model():
 
 
 def test_a_real_models_answer_fits_its_schema():
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     form = {"type": "json_schema", "json_schema": {"name": "number", "schema": schema, "strict": True}}
     with mini() as served:
         answer = served.chat("What is 2 + 2?", response_format=form, temperature=0)
         (choice,) = answer["choices"]
         assert isinstance(json.loads(choice["message"]["content"])["n"], int)
         assert choice["message"]["reasoning"]
-        anything = served.chat("What is 2 + 2?", response_format={"type": "json_object"}, seed=3, max_tokens=300)["choices"][0]
+        anything = served.chat("What is 2 + 2?", response_format={"type": "json_object"}, seed=3, max_tokens=300)[
+            "choices"
+        ][0]
         assert anything["finish_reason"] == "length" or isinstance(json.loads(anything["message"]["content"]), dict)
 
 

@@ -107,7 +107,9 @@ def test_greedy_text_is_the_engines_own():
         params = SamplingParams(temperature=0, max_tokens=8, stop_tokens=served.service.model.stop_tokens)
         text = served.complete(prompt="What is 2 + 2?", max_tokens=8, temperature=0, echo=True)["choices"][0]["text"]
         (said,) = served.service.model.engine().generate([prompt], params)
-    assert text.startswith("What is 2 + 2?" + served.service.tokenizer.decode(s.token for s in said if s.finish != "stop"))
+    assert text.startswith(
+        "What is 2 + 2?" + served.service.tokenizer.decode(s.token for s in said if s.finish != "stop")
+    )
 
 
 @pytest.mark.parametrize(

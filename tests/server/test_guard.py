@@ -22,7 +22,12 @@ def test_any_of_the_keys_lets_in_and_nothing_else_does():
         assert get("/v1/models", headers={"authorization": "Bearer first-secret"}).status_code == 200
         assert get("/v1/models", headers={"authorization": "bearer other-secret"}).status_code == 200
         assert get("/v1/models", headers={"x-api-key": "other-secret"}).status_code == 200
-        for headers in ({}, {"authorization": "Bearer "}, {"authorization": "Bearer first"}, {"authorization": "Basic first-secret"}):
+        for headers in (
+            {},
+            {"authorization": "Bearer "},
+            {"authorization": "Bearer first"},
+            {"authorization": "Basic first-secret"},
+        ):
             answer = get("/v1/models", headers=headers)
             assert refusal(answer) == (401, None, "invalid_api_key")
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -80,7 +85,10 @@ def test_large_headers_are_refused():
         assert refusal(served.client.get("/v1/models", headers={"x": "y" * 3000}))[::2] == (431, "too_large")
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/models", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/nothing", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/models", 405)],
+)
 def test_what_is_not_there_is_said_in_openais_shape(method: str, path: str, status: int):
     with scripted() as served:
         assert refusal(served.client.request(method, path))[0] == status
@@ -92,11 +100,16 @@ def test_only_loopback_is_open_without_a_key():
     assert Settings(host="0.0.0.0", api_keys=("long-enough",)).host == "0.0.0.0"
     with pytest.raises(ValueError, match="8 printable"):
         Settings(api_keys=("short",))
-    assert [is_loopback(host) for host in ("localhost", "127.1.2.3", "::1", "[::1]", "0.0.0.0", "::", "example.com")] == [True] * 4 + [False] * 3
+    assert [
+        is_loopback(host) for host in ("localhost", "127.1.2.3", "::1", "[::1]", "0.0.0.0", "::", "example.com")
+    ] == [True] * 4 + [False] * 3
 
 
 def chat_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> str:
-    with caplog.at_level(logging.DEBUG), scripted(THINK.format("hidden thought") + FINAL.format("hidden answer"), settings=settings) as served:
+    with (
+        caplog.at_level(logging.DEBUG),
+        scripted(THINK.format("hidden thought") + FINAL.format("hidden answer"), settings=settings) as served,
+    ):
         body = {"messages": [{"role": "user", "content": "hidden question"}]}
         headers = {"authorization": "Bearer first-secret"}
         assert served.client.post("/v1/chat/completions?key=hidden", json=body, headers=headers).status_code == 200
@@ -123,13 +136,22 @@ def test_metrics_count_requests_and_tokens():
         text = served.client.get("/metrics").text
     assert 'ossia_requests_total{route="/v1/chat/completions",status="200"} 1.0' in text
     assert 'ossia_requests_total{route="other",status="404"} 1.0' in text
-    for name in ("waiting", "running", "prompt_tokens_total", "output_tokens_total", "cache_hit_ratio", "kv_used_ratio"):
+    for name in (
+        "waiting",
+        "running",
+        "prompt_tokens_total",
+        "output_tokens_total",
+        "cache_hit_ratio",
+        "kv_used_ratio",
+    ):
         assert f"\nossia_{name} " in text
     assert "ossia_first_token_seconds_count 1.0" in text
     assert "ossia_inter_token_seconds_count" in text
 
 
-@pytest.mark.parametrize(("settings", "client"), [(Settings(), "127.0.0.1"), (Settings(behind_proxy=True), "192.0.2.7")])
+@pytest.mark.parametrize(
+    ("settings", "client"), [(Settings(), "127.0.0.1"), (Settings(behind_proxy=True), "192.0.2.7")]
+)
 def test_who_asks_is_what_a_proxy_says_only_where_there_is_one(settings: Settings, client: str):
     with scripted(FINAL.format("ok"), settings=settings) as served:
         config = config_of(Context(settings, served.service))
@@ -143,7 +165,12 @@ def test_who_asks_is_what_a_proxy_says_only_where_there_is_one(settings: Setting
         config.loaded_app.app = app  # type: ignore[assignment]
     else:
         config.loaded_app = app
-    scope = {"type": "http", "scheme": "http", "client": ("127.0.0.1", 5), "headers": [(b"x-forwarded-for", b"192.0.2.7")]}
+    scope = {
+        "type": "http",
+        "scheme": "http",
+        "client": ("127.0.0.1", 5),
+        "headers": [(b"x-forwarded-for", b"192.0.2.7")],
+    }
     asyncio.run(config.loaded_app(scope, None, None))  # type: ignore[arg-type]
     assert heard == [client]
 
@@ -165,5 +192,3 @@ def test_a_failure_that_nobody_foresaw_says_nothing_of_itself():
         answer = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]})
     assert refusal(answer)[0] == 500
     assert "None" not in answer.text
-
-

@@ -13,9 +13,17 @@ from tests.server.hostile import Hostile, model
 from tests.server.responses.world import events_of
 from tests.server.scripted import Served, served, user
 
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}},
+    }
+]
 FLAT = [{"type": "function", **TOOLS[0]["function"]}]  # type: ignore[dict-item]
-TURNS = [pytest.param(range(150), id="150"), pytest.param(range(1000, 3500), id="2500", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+TURNS = [
+    pytest.param(range(150), id="150"),
+    pytest.param(range(1000, 3500), id="2500", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,9 @@ def test_chat_in_chunks(server: Served, seeds: range):
             for call in delta.get("tool_calls") or ():
                 calls[call["index"]] = calls.get(call["index"], "") + (call["function"].get("arguments") or "")
         said = ["".join(delta.get(kind) or "" for delta in deltas) for kind in ("content", "reasoning")]
-        finishes = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
+        finishes = [
+            choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]
+        ]
         assert len(finishes) == 1
         heard(server, seed, [*said, *calls.values()])
 
@@ -91,7 +101,9 @@ def test_responses(server: Served, seeds: range):
 def test_responses_in_events(server: Served, seeds: range):
     for seed in seeds:
         prompt(server, seed)
-        answer = server.client.post("/v1/responses", json={"input": "hi", "tools": FLAT, "store": False, "stream": True})
+        answer = server.client.post(
+            "/v1/responses", json={"input": "hi", "tools": FLAT, "store": False, "stream": True}
+        )
         assert answer.status_code == 200, (seed, answer.text)
         events = events_of(answer.text)
         last = events[-1]["response"]

@@ -34,7 +34,14 @@ def served() -> Iterator[World]:
 
 def schema(text: str) -> Body:
     own = {"type": "string", "title": text, "description": text, "enum": [text], "default": text}
-    return {"type": "object", "title": text, "description": text, "properties": {text: own}, "required": [text], text: text}
+    return {
+        "type": "object",
+        "title": text,
+        "description": text,
+        "properties": {text: own},
+        "required": [text],
+        text: text,
+    }
 
 
 def chat(text: str) -> Body:
@@ -57,7 +64,10 @@ def chat(text: str) -> Body:
             {"type": "custom", "custom": {"name": text + "c", "description": text}},
             {"type": text, text: text},
         ],
-        "response_format": {"type": "json_schema", "json_schema": {"name": text, "description": text, "schema": schema(text)}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": text, "description": text, "schema": schema(text)},
+        },
         "stop": [text],
         "user": text,
         "metadata": {text: text},
@@ -70,7 +80,12 @@ def items(text: str) -> list[Body]:
         {"role": "user", "content": [{"type": "input_text", "text": text}], "id": text},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}], "phase": text},
         {"role": "developer", "content": text},
-        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}], "summary": [], "encrypted_content": text},
+        {
+            "type": "reasoning",
+            "content": [{"type": "reasoning_text", "text": text}],
+            "summary": [],
+            "encrypted_content": text,
+        },
         {"type": "function_call", "call_id": text, "name": text, "namespace": text, "arguments": text},
         {"type": "function_call_output", "call_id": text, "output": text},
         {"type": "custom_tool_call", "call_id": text + "2", "name": text, "input": text},
@@ -116,7 +131,10 @@ def message(text: str) -> Body:
                     {"type": "tool_use", "id": text, "name": text, "input": {text: [text]}},
                 ],
             },
-            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": text, "content": text, "is_error": True}]},
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": text, "content": text, "is_error": True}],
+            },
         ],
         "tools": [{"name": text, "description": text, "input_schema": schema(text)}],
         "stop_sequences": [text],

@@ -74,7 +74,9 @@ def test_what_nobody_foresaw_is_told_by_its_place():
             answer = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}]})
         assert answer.status_code == 500
         with patch("ossia.server.speech.Speech.tell", broken):
-            told = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}], "stream": True})
+            told = served.client.post(
+                "/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}], "stream": True}
+            )
         logging.getLogger("ossia.server").error("so", exc_info=KeyError(WORDS))
     assert "secret" not in answer.text + told.text + log.getvalue()
 

@@ -59,7 +59,9 @@ def message(client: TestClient, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("ask", [chat, message])
-@pytest.mark.parametrize(("more", "kept"), [({}, True), ({"store": True}, True), ({"store": None}, True), ({"store": False}, False)])
+@pytest.mark.parametrize(
+    ("more", "kept"), [({}, True), ({"store": True}, True), ({"store": None}, True), ({"store": False}, False)]
+)
 def test_the_thought_comes_back_and_is_written_only_where_it_may_be(
     ask: Any, more: dict[str, Any], kept: bool, client: TestClient, script: Script, tmp_path: Path
 ):

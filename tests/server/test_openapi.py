@@ -37,7 +37,10 @@ CHECKS = [status_code_conformance, content_type_conformance, response_schema_con
 API = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS_OF_API = {f"{each.ok().method} {each.ok().path}": each.ok() for each in API.get_all_operations()}
 POSTS = [each.path for each in OPERATIONS if each.takes and "{" not in each.path and "compact" not in each.path]
-EXAMPLES = [pytest.param(8, id="few"), pytest.param(150, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+EXAMPLES = [
+    pytest.param(8, id="few"),
+    pytest.param(150, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 
 def test_every_route_is_in_the_document():
-    context: Any = SimpleNamespace(settings=Settings(), service=SimpleNamespace(metrics=None, context=1), memory=None, store=None, names=())
+    context: Any = SimpleNamespace(
+        settings=Settings(), service=SimpleNamespace(metrics=None, context=1), memory=None, store=None, names=()
+    )
     served = {
         (re.sub(":path", "", route.path), method.lower())
         for route in app(context).routes
@@ -91,7 +96,13 @@ def test_names_in_the_document_are_the_wire_s_own():
 def test_no_answer_is_undocumented(client: TestClient, name: str, examples: int):
     checks = CHECKS if "compact" in name else [*CHECKS, not_a_server_error]
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], derandomize=examples < 100)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+        derandomize=examples < 100,
+    )
     @given(case=OPERATIONS_OF_API[name].as_strategy())
     def tried(case: Any):
         response = client.request(**case.as_transport_kwargs(base_url="http://localhost"))
@@ -100,7 +111,10 @@ def test_no_answer_is_undocumented(client: TestClient, name: str, examples: int)
     tried()
 
 
-@pytest.mark.parametrize(("path", "body"), [("/v1/responses", {"input": "hi"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/responses", {"input": "hi"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})],
+)
 def test_events_of_a_stream_are_as_described(client: TestClient, path: str, body: dict[str, Any]):
     case = OPERATIONS_OF_API[f"post {path}"].Case(body={**body, "stream": True}, media_type="application/json")
     response = client.request(**case.as_transport_kwargs(base_url="http://localhost"))
@@ -132,7 +146,12 @@ def test_a_body_that_is_no_request_is_refused_in_the_api_s_shape(client: TestCli
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.sampled_from([2**64, -(10**40), "\0", "<|call|>", "\ud800"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from([2**64, -(10**40), "\0", "<|call|>", "\ud800"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -164,7 +183,10 @@ def fields_of(path: str) -> list[str]:
     return list(taken.__struct_encode_fields__)
 
 
-@pytest.mark.parametrize("examples", [pytest.param(40, id="few"), pytest.param(1200, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize(
+    "examples",
+    [pytest.param(40, id="few"), pytest.param(1200, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+)
 @pytest.mark.parametrize("path", BASES)
 def test_a_field_of_any_value_is_accepted_or_named(client: TestClient, path: str, examples: int):
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=examples < 100)

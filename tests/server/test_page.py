@@ -56,7 +56,16 @@ def test_nothing_comes_from_elsewhere():
 
 
 def test_no_text_is_ever_read_as_html():
-    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "srcdoc", "DOMParser"):
+    for sink in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "srcdoc",
+        "DOMParser",
+    ):
         assert sink not in inside("script")
 
 
@@ -68,7 +77,12 @@ def test_both_languages_say_the_same_things():
     assert [key for key in keys[0] if key != "en"] == keys[1]
     assert len(keys[1]) > 60
     used = set(re.findall(r"\bt\(\"(\w+)[\".]", inside("script")))
-    used |= {value for _, attributes in elements() for name in ("data-t", "data-label", "data-hint") if (value := attributes.get(name))}
+    used |= {
+        value
+        for _, attributes in elements()
+        for name in ("data-t", "data-label", "data-hint")
+        if (value := attributes.get(name))
+    }
     assert used <= set(keys[1]), used - set(keys[1])
 
 
@@ -76,4 +90,6 @@ def test_every_control_has_a_name():
     named = ("data-t", "data-label", "aria-label", "aria-labelledby")
     for tag, attributes in elements():
         if tag == "button" and not any(name in attributes for name in named):
-            assert attributes.get("id") in ("send", "tools", "new"), attributes  # the script names these, or their text does
+            assert attributes.get("id") in ("send", "tools", "new"), (
+                attributes
+            )  # the script names these, or their text does

@@ -32,7 +32,11 @@ def process(*options: str, **environment: str) -> Iterator[tuple[subprocess.Pope
     """The running process and its address."""
     command = [sys.executable, "-m", "ossia", "serve", "--port", "0", *options]
     started = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
     try:
         assert started.stdout is not None
@@ -91,7 +95,6 @@ def test_while_it_stops_new_answers_are_refused_with_503():
         assert server.wait(PATIENCE) == 0
 
 
-
 def metrics_of(address: str) -> dict[str, float]:
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     connection.request("GET", "/metrics")
@@ -137,7 +140,9 @@ def test_who_does_not_read_holds_up_nobody():
         with socket.create_connection((address.hostname, address.port), PATIENCE) as idle:
             idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             body = json.dumps({**LONG, "stream": True, "logprobs": 20}).encode()
-            idle.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            idle.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+            )
             while not metrics_of(address.netloc)["ossia_running"]:
                 pass
             other = http.client.HTTPConnection(address.netloc, timeout=PATIENCE)
@@ -191,7 +196,10 @@ def test_what_is_no_http_gets_an_error_in_openais_shape_and_the_rest_is_answered
             assert 400 <= status < 500
             assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
         whole = HEAD + b"content-length: %d\r\n\r\n" % len(SHORT) + SHORT
-        chunked = HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(SHORT), SHORT)
+        chunked = HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
+            len(SHORT),
+            SHORT,
+        )
         assert [status for status, _ in answers(url, whole + whole + chunked)] == [200, 200, 200]
         assert answers(url, LAST)[0][0] == 200
         head = b"HEAD /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
@@ -224,7 +232,9 @@ def test_a_head_that_takes_too_long_is_cut_off_on_a_kept_connection_too():
         config = uvicorn.Config(nothing, log_config=None, timeout_keep_alive=60)
         config.load()
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: made(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0)
+        server = await loop.create_server(
+            lambda: made(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0
+        )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await reader.readuntil(b"done")
@@ -241,7 +251,10 @@ def test_a_head_that_takes_too_long_is_cut_off_on_a_kept_connection_too():
 
 
 def test_a_head_without_end_is_cut_off():
-    with process("--no-state") as (_, url), socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), PATIENCE) as raw:
+    with (
+        process("--no-state") as (_, url),
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), PATIENCE) as raw,
+    ):
         raw.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n")
         answer = b""
         try:
@@ -261,6 +274,8 @@ def test_a_port_that_is_taken_and_an_open_host_are_one_line_errors():
 
 
 def test_help_has_groups():
-    told = subprocess.run([sys.executable, "-m", "ossia", "serve", "--help"], capture_output=True, text=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, "-m", "ossia", "serve", "--help"], capture_output=True, text=True, timeout=60
+    )
     for group in ("Model", "Address", "Security", "Limits", "Memory", "Log"):
         assert f" {group} " in told.stdout

@@ -97,8 +97,12 @@ def test_an_answer_is_cut_when_its_time_is_over():
 
 
 def test_one_that_waits_too_long_is_told_to_come_back():
-    with scripted(FINAL.format("ok"), held=True, settings=Settings(max_running=1, queue_seconds=0.05, answer_seconds=0.5)) as served:
-        answer = served.client.post("/v1/chat/completions", json={"n": 2, "messages": [{"role": "user", "content": "hi"}]})
+    with scripted(
+        FINAL.format("ok"), held=True, settings=Settings(max_running=1, queue_seconds=0.05, answer_seconds=0.5)
+    ) as served:
+        answer = served.client.post(
+            "/v1/chat/completions", json={"n": 2, "messages": [{"role": "user", "content": "hi"}]}
+        )
     assert refusal(answer) == (429, None, "rate_limit_exceeded")
     assert int(answer.headers["retry-after"]) >= 1
 

@@ -121,7 +121,9 @@ def calculates(prompt: str) -> str:
     """Hands the user's text to the calculator, and says what it answers."""
     if said := last_tool(prompt):
         return final(said)
-    return think("I calculate it.") + call("functions.calculator", json.dumps({"expression": last_user(prompt)}, ensure_ascii=False))
+    return think("I calculate it.") + call(
+        "functions.calculator", json.dumps({"expression": last_user(prompt)}, ensure_ascii=False)
+    )
 
 
 def test_an_answer_streams_and_its_thinking_is_folded_but_can_be_opened_meanwhile(enter: Enter):
@@ -165,7 +167,12 @@ def test_a_tool_runs_in_the_page_and_shows_what_it_was_given_and_gave(enter: Ent
         # the thinking before the call went back as it came
         assert "<|channel|>analysis<|message|>I calculate it.<|end|>" in actor.prompts[-1]
         (turn,) = visit.stored()[0]["turns"]
-        assert [entry["item"]["type"] for entry in turn["entries"]] == ["reasoning", "function_call", "function_call_output", "message"]
+        assert [entry["item"]["type"] for entry in turn["entries"]] == [
+            "reasoning",
+            "function_call",
+            "function_call_output",
+            "message",
+        ]
 
 
 CALCULATIONS = {
@@ -345,15 +352,30 @@ def test_markdown(enter: Enter):
             "p > a": ["https://example.com/a_(b)", "here", "https://example.org"],
         }
         for selector, wanted in texts.items():
-            found = answer.locator(selector).evaluate_all("all => all.map(e => { const c = e.cloneNode(true); if (e.tagName === 'LI') c.querySelectorAll('ul').forEach(u => u.remove()); return c.textContent.trim() })")
-            assert [re.sub(r"\s*\n\s*$", "", each) for each in found] == wanted or (selector == "blockquote" and found == ["quotedtwice"]), selector
+            found = answer.locator(selector).evaluate_all(
+                "all => all.map(e => { const c = e.cloneNode(true); if (e.tagName === 'LI') c.querySelectorAll('ul').forEach(u => u.remove()); return c.textContent.trim() })"
+            )
+            assert [re.sub(r"\s*\n\s*$", "", each) for each in found] == wanted or (
+                selector == "blockquote" and found == ["quotedtwice"]
+            ), selector
         shown = answer.inner_text()
         assert "2*3*4, snake_case_name" in shown
         assert "*not*" in shown
 
 
 def test_markdown_that_would_be_slow_to_read_is_not(enter: Enter):
-    hostile = "*a **a _a `a [a ~~a " * 2000 + "\n" + "> " * 500 + "deep\n" + "- " * 300 + "deep\n" + "[" * 5000 + "|" * 5000 + "\n|-|\n" + "#" * 3000
+    hostile = (
+        "*a **a _a `a [a ~~a " * 2000
+        + "\n"
+        + "> " * 500
+        + "deep\n"
+        + "- " * 300
+        + "deep\n"
+        + "[" * 5000
+        + "|" * 5000
+        + "\n|-|\n"
+        + "#" * 3000
+    )
     with enter(says(hostile)) as (visit, _):
         visit.send("Go")
         visit.page.locator(".turn:last-child[aria-busy=false]").wait_for(timeout=60000)
@@ -424,7 +446,10 @@ def test_a_server_with_keys_is_given_one(enter: Enter):
         field.fill("the-right-key")
         visit.button("Use the key").click()
         assert visit.settled() == "You said Hello"
-        assert visit.page.evaluate("[sessionStorage.getItem('ossia.key'), localStorage.getItem('ossia.key')]") == ["the-right-key", None]
+        assert visit.page.evaluate("[sessionStorage.getItem('ossia.key'), localStorage.getItem('ossia.key')]") == [
+            "the-right-key",
+            None,
+        ]
 
 
 def test_a_busy_server_is_asked_again(enter: Enter):
@@ -528,11 +553,23 @@ def test_all_of_it_by_keyboard(enter: Enter):
         reached: list[str] = []
         for _ in range(40):
             keys.press("Tab")
-            name, ring = visit.page.evaluate("""() => { const e = document.activeElement, on = e.matches(".choice input") ? e.parentElement : e;
+            name, ring = (
+                visit.page.evaluate("""() => { const e = document.activeElement, on = e.matches(".choice input") ? e.parentElement : e;
                 return [e === document.body ? "BODY" : e.ariaLabel || e.title || e.value || e.textContent.trim() || e.id || e.tagName, getComputedStyle(on).outlineStyle !== "none" || e.id === "prompt"]; }""")
+            )
             assert ring or name == "BODY", name
             reached.append(name)
-        for wanted in ("New conversation", "More", "Copy", "Answer again", "Edit", "Show or hide the conversations", "medium", "auto", "en"):
+        for wanted in (
+            "New conversation",
+            "More",
+            "Copy",
+            "Answer again",
+            "Edit",
+            "Show or hide the conversations",
+            "medium",
+            "auto",
+            "en",
+        ):
             assert wanted in reached
         assert any("Calculator" in name for name in reached)
         visit.page.locator("details.tool summary").focus()
@@ -550,7 +587,9 @@ def test_on_a_phone(enter: Enter):
     with enter(says(MARKDOWN), viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True) as (visit, _):
         assert not visit.page.locator("#side").is_visible()
         visit.ask("A long line without spaces: " + "x" * 300)
-        widths = visit.page.evaluate("[document.documentElement.scrollWidth, document.querySelector('#scroll').scrollWidth, innerWidth]")
+        widths = visit.page.evaluate(
+            "[document.documentElement.scrollWidth, document.querySelector('#scroll').scrollWidth, innerWidth]"
+        )
         assert max(widths[:2]) <= widths[2]
         visit.button("Show or hide the conversations").tap()
         assert visit.page.locator("#side").is_visible()
@@ -591,7 +630,9 @@ def test_what_is_written_before_the_history_is_read_is_sent(enter: Enter):
 
 def test_a_browser_that_keeps_nothing_is_told_so_and_works(enter: Enter):
     with enter(echo) as (visit, _):
-        visit.page.add_init_script("Object.defineProperty(window, 'indexedDB', { get() { throw new Error('forbidden') } })")
+        visit.page.add_init_script(
+            "Object.defineProperty(window, 'indexedDB', { get() { throw new Error('forbidden') } })"
+        )
         visit.page.reload()
         visit.page.get_by_text("This browser keeps no history here").wait_for()
         assert visit.ask("Hello") == "You said Hello"

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from ossia.tasks.build import phrased, pick, same
 
-TEMPLATES = {"train": ("Sort {x}.", "What is {a} + {b}?", "{w}: how long?"), "held": ("Now sort {x}.", "{w}: how long? Go!")}
+TEMPLATES = {
+    "train": ("Sort {x}.", "What is {a} + {b}?", "{w}: how long?"),
+    "held": ("Now sort {x}.", "{w}: how long? Go!"),
+}
 
 
 @given(seed=st.integers(0, 2**32 - 1))

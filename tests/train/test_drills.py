@@ -95,7 +95,9 @@ def test_letters_are_in_order_and_a_row_fits_its_pairs(seed: int):
     assert re.split("[.;] ?", answer.removesuffix("."))[-1].split() == ordered
     told, answer = line("_chained", seed)
     row = re.sub(r".*Down \d: ", "", answer).removesuffix(".").split(" > ")
-    assert {f"{one} > {other}" for one, other in itertools.pairwise(row)} == set(told.removesuffix(" at once").split("; "))
+    assert {f"{one} > {other}" for one, other in itertools.pairwise(row)} == set(
+        told.removesuffix(" at once").split("; ")
+    )
 
 
 @settings(max_examples=200, deadline=None)

@@ -32,7 +32,9 @@ def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
 
 def agree(made: Callable[[ReferenceOps], Tensor], given: Sequence[Tensor], means: Means) -> None:
     """The output and every gradient, by the size of their difference against their own."""
-    near = 1e-5 if means.dtype == torch.float32 else 0.1  # a value that rounding moves over the limit loses its gradient
+    near = (
+        1e-5 if means.dtype == torch.float32 else 0.1
+    )  # a value that rounding moves over the limit loses its gradient
     wanted, found = made(ReferenceOps()), made(RecordingOps(means=means)).float()
     slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
     pairs = zip(

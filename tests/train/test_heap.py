@@ -22,7 +22,13 @@ def test_the_heap_is_emptied_each_time_the_process_has_grown(monkeypatch: pytest
     monkeypatch.setattr(heap, "_glibc", lambda: library)
     monkeypatch.setattr(heap, "_own_bytes", lambda: size[0])
     watched = Heap()
-    for grown, calls in ((0, 0), (heap.GROWTH, 0), (heap.GROWTH + 1, 1), (heap.GROWTH + 1, 1), (2 * heap.GROWTH + 2, 2)):
+    for grown, calls in (
+        (0, 0),
+        (heap.GROWTH, 0),
+        (heap.GROWTH + 1, 1),
+        (heap.GROWTH + 1, 1),
+        (2 * heap.GROWTH + 2, 2),
+    ):
         size[0] = 100 + grown
         watched.give_back()
         assert len(library.calls) == calls

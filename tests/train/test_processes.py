@@ -87,7 +87,11 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path):
 def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tmp_path: Path, to_all: bool, stage: str):
     recipe, folder = tmp_path / "recipe.toml", tmp_path / "out" / stage
     text = RECIPE + (STAGE.replace("STAGE", "sft") if stage == "sft" else REINFORCED)
-    for less, more in (("steps = 4", "steps = 9999"), ("steps = 2", "steps = 9999"), ("save_every = 2", "save_every = 9999")):
+    for less, more in (
+        ("steps = 4", "steps = 9999"),
+        ("steps = 2", "steps = 9999"),
+        ("save_every = 2", "save_every = 9999"),
+    ):
         text = text.replace(less, more)
     # A second or so each, so that a step is under way when the signal comes.
     recipe.write_text(text.replace("step_tokens = 700", "step_tokens = 30000").replace("prompts = 4", "prompts = 100"))

@@ -150,7 +150,11 @@ def test_of_text_in_pieces_only_those_to_be_learnt_and_the_end_are_targets():
     ((tokens, targets),) = of_pieces(small(), taught)
     ((whole, following),) = of_text(small(), taught.text, 100)
     assert tokens == whole
-    assert [target for target in targets if target != NONE] == [*small().encode(" 4\n"), *small().encode(" 7"), following[-1]]
+    assert [target for target in targets if target != NONE] == [
+        *small().encode(" 4\n"),
+        *small().encode(" 7"),
+        following[-1],
+    ]
     assert all(target in (NONE, token) for target, token in zip(targets, following, strict=True))
 
 

@@ -195,7 +195,9 @@ def signalled(patch: pytest.MonkeyPatch, folder: Path, *signals: signal.Signals,
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_signal_finishes_the_step_saves_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, count: int):
+def test_a_signal_finishes_the_step_saves_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, count: int
+):
     """Twice in a moment is once: torchrun passes on a Ctrl-C that its processes have had from the terminal."""
     with pytest.raises(SystemExit) as ended:
         signalled(monkeypatch, tmp_path, *[number] * count).run()

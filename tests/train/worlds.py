@@ -42,7 +42,9 @@ def under_torchrun(count: int, recipe: Path, out: Path) -> Iterator[subprocess.P
     paths = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]), "OMP_NUM_THREADS": "1"}
     given = [*launcher, "-m", "ossia", "train", str(recipe), "--out", str(out)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(given, stdout=pipe, stderr=pipe, text=True, env=os.environ | paths, start_new_session=True) as started:
+    with subprocess.Popen(
+        given, stdout=pipe, stderr=pipe, text=True, env=os.environ | paths, start_new_session=True
+    ) as started:
         try:
             yield started
         finally:

@@ -23,7 +23,9 @@ from ossia.kernels import Batch
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer
 
-COMPUTED = 8192  # depth up to which a cache is filled by computing; a deeper one repeats its first blocks, for the same work
+COMPUTED = (
+    8192  # depth up to which a cache is filled by computing; a deeper one repeats its first blocks, for the same work
+)
 SHORT_PROMPT = 16  # before tokens that are decoded at no depth; llama-batched-bench's -npp 16
 
 

@@ -40,14 +40,35 @@ BEFORE = (
     "Hi! ", "Hello. ", "Hey, ", "Question: ", "Next one: ", "One more: ", "A task for you: ", "My homework: ", "Quick question. ",
     "Can you help me? ", "Here is a problem. ", "Another one. ", "I need your help. ", "Now this: ", "So: ", "OK, ", "Listen. ", "Try this: ",
 )  # fmt: skip
-BEHIND = (" Thanks!", " Thank you.", " Please answer.", " What do you say?", " I am curious.", " It is important.", " Go!")
+BEHIND = (
+    " Thanks!",
+    " Thank you.",
+    " Please answer.",
+    " What do you say?",
+    " I am curious.",
+    " It is important.",
+    " Go!",
+)
 ORDERS = frozenset(
     "Sort Put Arrange Order Spell Write Reverse Turn Count Give Take Name Find Tell Compute Add Subtract Multiply Divide Calculate Show "
     "Get Check Sum Raise Say Convert Look Evaluate Solve Work".split()
 )
 ORDERED = ("Can you {o}?", "I want you to {o}.", "Would you {o}?", "You should {o}.", "Let us {o}.", "Now {o}.", "{O}, please.", "I would be glad if you could {o}.",
     "Will you {o}?", "Try to {o}.", "Help me {o}.", "I need you to {o}.", "Please {o} for me.", "Your task: {o}.", "Can you {o}, please?")  # fmt: skip
-ASKED = ("Tell me, {q}", "Do you know {q}", "I want to know: {q}", "Now {q}", "And {q}", "I ask you: {q}", "Who can tell me {q}", "Can you say {q}", "Say {q}", "Please answer: {q}", "The question is {q}", "Help me: {q}")
+ASKED = (
+    "Tell me, {q}",
+    "Do you know {q}",
+    "I want to know: {q}",
+    "Now {q}",
+    "And {q}",
+    "I ask you: {q}",
+    "Who can tell me {q}",
+    "Can you say {q}",
+    "Say {q}",
+    "Please answer: {q}",
+    "The question is {q}",
+    "Help me: {q}",
+)
 
 
 def pick(rng: random.Random, templates: Templates, split: Split, *, varied: bool = True) -> tuple[str, str]:

@@ -65,8 +65,24 @@ SENTENCES: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 LISTED: Mapping[Split, tuple[str, ...]] = {
-    "train": ("I need {x}.", "Buy {x}.", "My list: {x}", "Please get {x}.", "Do not forget {x}.", "{x} are missing.", "Today we sell {x}.", "Pack {x} for me.", "They want {x}.", "We have to get {x}.",
-              "Bring {x}.", "Can you buy {x}?", "Would you pack {x}?", "I am out of {x}.", "Add {x} to the list.", "Who has {x}?"),
+    "train": (
+        "I need {x}.",
+        "Buy {x}.",
+        "My list: {x}",
+        "Please get {x}.",
+        "Do not forget {x}.",
+        "{x} are missing.",
+        "Today we sell {x}.",
+        "Pack {x} for me.",
+        "They want {x}.",
+        "We have to get {x}.",
+        "Bring {x}.",
+        "Can you buy {x}?",
+        "Would you pack {x}?",
+        "I am out of {x}.",
+        "Add {x} to the list.",
+        "Who has {x}?",
+    ),
     "held": ("We want {x}.", "Could you bring {x}?"),
 }
 NAMES_OF_FORMS: Words = {"train": ("answer", "record", "reply", "form"), "held": ("output", "entry")}
@@ -114,7 +130,13 @@ def _extracting(rng: random.Random, split: Split) -> Example:
     made = (_list if rng.random() < 0.25 else _facts)(rng, split)
     keys = {fact: _key(rng, split, fact) for fact in made.facts}
     answer = {key: made.facts[fact] for fact, (key, _) in keys.items()}
-    schema = _schema(rng, {key: _type(fact) | ({"description": described} if described else {}) for fact, (key, described) in keys.items()})
+    schema = _schema(
+        rng,
+        {
+            key: _type(fact) | ({"description": described} if described else {})
+            for fact, (key, described) in keys.items()
+        },
+    )
     # a key that begins a line has the tokens that it has in the schema; behind a blank they would be others
     said = "\n".join(
         f"{key} {f'{described}: ' if described else ''}{written(value)}"
@@ -165,7 +187,18 @@ def _sum_in_form(rng: random.Random, split: Split) -> Example:
 
 
 SUMS: Mapping[Split, tuple[str, ...]] = {
-    "train": ("What is {x}?", "Compute {x}.", "{x}", "How much is {x}?", "Please calculate {x}.", "{x} = ?", "Give me {x}.", "I need {x}.", "Solve {x}.", "What is the value of {x}?"),
+    "train": (
+        "What is {x}?",
+        "Compute {x}.",
+        "{x}",
+        "How much is {x}?",
+        "Please calculate {x}.",
+        "{x} = ?",
+        "Give me {x}.",
+        "I need {x}.",
+        "Solve {x}.",
+        "What is the value of {x}?",
+    ),
     "held": ("Could you compute {x}?", "What number is {x}?"),
 }
 

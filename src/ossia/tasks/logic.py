@@ -14,7 +14,9 @@ from ossia.tasks.grades import one_of
 from ossia.tasks.words import COLORS, CONTAINERS, NAMES, PLACES, THINGS, Words, joined, made_up, several
 
 # What a sentence that gives an answer is made of, besides the answer.
-SPOKEN = frozenset("a an and answer at be city i in into is it now not of one place she he so that the then there this to under who".split())
+SPOKEN = frozenset(
+    "a an and answer at be city i in into is it now not of one place she he so that the then there this to under who".split()
+)
 # A comparison, the word for its first, and for its last.
 RELATIONS = {
     "train": (
@@ -57,7 +59,12 @@ def _told(some: Sequence[str], others: Sequence[str], asks: Sequence[str]) -> tu
 
 def _syllogisms(rules: Sequence[str], known: str, asked: str) -> tuple[str, ...]:
     """A rule, a fact of the `known`, and whether it is of the `asked`."""
-    facts = ("{w} is one of the {x}.", "{w} belongs to the {x}.", "{w} is among the {x}.", "We know that {w} is one of the {x}.")
+    facts = (
+        "{w} is one of the {x}.",
+        "{w} belongs to the {x}.",
+        "{w} is among the {x}.",
+        "We know that {w} is one of the {x}.",
+    )
     asks = (
         "Is {w} one of the {x}?", "Does {w} belong to the {x}?", "Is {w} among the {x}?", "Must {w} be one of the {x}?",
         "So is {w} among the {x}?", "Is it true that {w} is one of the {x}?", "Does this make it true that {w} is one of the {x}?",
@@ -110,7 +117,16 @@ MOVED = (
     "{w} gave up {a} for {b}.", "{w} says goodbye to {a} and settles in {b}.", "Before, {w} was in {a}, now in {b}.", "In spring {w} was in {a}, in autumn in {b}.",
     "On Monday {w} was in {a}, on Tuesday in {b}.", "{w} exchanged {a} for {b}.", "Once {w} was in {a}, later in {b}.", "{w} turned from {a} to {b}.",
 )  # fmt: skip
-STAYED = ("{v} is in {c}.", "{v} lives in {c}.", "{v} stays in {c}.", "{v} never left {c}.", "{v} works in {c}.", "{v} was in {c} all the time.", "{v} has a house in {c}.", "{v} can be found in {c}.")
+STAYED = (
+    "{v} is in {c}.",
+    "{v} lives in {c}.",
+    "{v} stays in {c}.",
+    "{v} never left {c}.",
+    "{v} works in {c}.",
+    "{v} was in {c} all the time.",
+    "{v} has a house in {c}.",
+    "{v} can be found in {c}.",
+)
 SOUGHT = (
     "Where is {w}?", "Where does {w} live now?", "In which city is {w}?", "Where can I find {w}?", "Which city is {w} in?", "Where would you look for {w}?",
     "{w} is where?", "Tell me where {w} is.",
@@ -180,7 +196,9 @@ def _following(rng: random.Random, split: Split) -> Example:
     rule = f"No {one} are {other}" if kind == "none" else f"All {one} are {other}"
     among, asked = (other, one) if kind == "backwards" else (one, other)
     fact = f"{who} is in {among}"
-    held_against = f"{one} or {among}: {'the same, so it holds' if among == one else 'not the same, so it says nothing'}"
+    held_against = (
+        f"{one} or {among}: {'the same, so it holds' if among == one else 'not the same, so it says nothing'}"
+    )
     medium = f"{rule}; {fact}."
     high = f"Rule: {rule}. It begins with {one}. Fact: {fact}. {held_against}. Asked: is {who} in {asked}? {answer}."
     others = [word for word in ("yes", "no", "unknown") if word != answer]

@@ -15,8 +15,26 @@ from ossia.tasks.words import COMMON, DAYS, FRAMING, NAME_ENDS, NAMES, PLACES, T
 
 VERBS: Words = {
     "train": (
-        "get", "find", "check", "fetch", "look_up", "show", "query", "read", "ask", "give", "tell", "search", "lookup", "see", "pull",
-        "compute", "list", "view", "describe", "report",
+        "get",
+        "find",
+        "check",
+        "fetch",
+        "look_up",
+        "show",
+        "query",
+        "read",
+        "ask",
+        "give",
+        "tell",
+        "search",
+        "lookup",
+        "see",
+        "pull",
+        "compute",
+        "list",
+        "view",
+        "describe",
+        "report",
     ),
     "held": ("retrieve", "load", "obtain", "request"),
 }
@@ -95,9 +113,69 @@ DESCRIPTIONS: Mapping[Split, tuple[str, ...]] = {
     "held": ("Gives the {t} of a {k}.", "{V} the {t} for any {k}.", "Returns the {t}."),
 }
 EXTRAS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
-    "count": {"train": (", at most {v} {k}", ", {k} {v}", " with {k} {v}", " for {v} {k}", ". The {k}: {v}", ", and {v} as {k}", ", and {k} {v}", " with {v} {k}", " plus {k} {v}", ", {k} of {v}", ", {k}: {v}", " ({k} {v})", ", {v} for {k}", " and for {v} {k}"), "held": (" and {k} {v}", ", {v} {k}")},
-    "choice": {"train": (" in {v}", ", {v} please", ", {k} {v}", ", {v}", " with {k} {v}", ". The {k} is {v}", ", as {v}", ", and {k} {v}", ", {v} as {k}", " plus {k} {v}", ", {k}: {v}", " ({v})", ", with {v} {k}", " by {k} {v}", ", in {v} {k}"), "held": (", {v} {k}", " and {k} {v}")},
-    "flag": {"train": (", with {k}", " and the {k}", ", {k} too", ". I want the {k} as well", " together with {k}", ", and {k}", " plus {k}", ", and also {k}", ", {k} included", " (with {k})", " and {k} please", ", not without {k}", " adding {k}", " showing {k}", " having {k}", " giving {k} too", " covering {k}", " as well as {k}", " along with {k}"), "held": (", also with {k}", " including {k}")},
+    "count": {
+        "train": (
+            ", at most {v} {k}",
+            ", {k} {v}",
+            " with {k} {v}",
+            " for {v} {k}",
+            ". The {k}: {v}",
+            ", and {v} as {k}",
+            ", and {k} {v}",
+            " with {v} {k}",
+            " plus {k} {v}",
+            ", {k} of {v}",
+            ", {k}: {v}",
+            " ({k} {v})",
+            ", {v} for {k}",
+            " and for {v} {k}",
+        ),
+        "held": (" and {k} {v}", ", {v} {k}"),
+    },
+    "choice": {
+        "train": (
+            " in {v}",
+            ", {v} please",
+            ", {k} {v}",
+            ", {v}",
+            " with {k} {v}",
+            ". The {k} is {v}",
+            ", as {v}",
+            ", and {k} {v}",
+            ", {v} as {k}",
+            " plus {k} {v}",
+            ", {k}: {v}",
+            " ({v})",
+            ", with {v} {k}",
+            " by {k} {v}",
+            ", in {v} {k}",
+        ),
+        "held": (", {v} {k}", " and {k} {v}"),
+    },
+    "flag": {
+        "train": (
+            ", with {k}",
+            " and the {k}",
+            ", {k} too",
+            ". I want the {k} as well",
+            " together with {k}",
+            ", and {k}",
+            " plus {k}",
+            ", and also {k}",
+            ", {k} included",
+            " (with {k})",
+            " and {k} please",
+            ", not without {k}",
+            " adding {k}",
+            " showing {k}",
+            " having {k}",
+            " giving {k} too",
+            " covering {k}",
+            " as well as {k}",
+            " along with {k}",
+        ),
+        "held": (", also with {k}", " including {k}"),
+    },
 }
 # How training joins what else is asked for, beside EXTRAS: {w} is any word, so that none is needed to see where a value ends.
 JOINTS = (" {w} ", ", {w} ", ". {w} ", " and {w} ", ", and {w} ", " {w} {x} ", ", {w} {x} ", ", ", " and ", "; ", ". ")
@@ -232,7 +310,9 @@ def _joined(rng: random.Random, kind: str) -> str:
 
 
 def _joint(rng: random.Random) -> str:
-    return rng.choice(FRAMING if rng.random() < 0.4 else COMMON) if rng.random() < 0.7 else made_up(rng, rng.randint(1, 2))
+    return (
+        rng.choice(FRAMING if rng.random() < 0.4 else COMMON) if rng.random() < 0.7 else made_up(rng, rng.randint(1, 2))
+    )
 
 
 def _value(rng: random.Random, kind: str, split: Split) -> str | int:

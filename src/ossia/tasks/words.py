@@ -148,7 +148,9 @@ MONTHS = (
 
 ONSETS = "b c d f g h j k l m n p r s t v w z br cl dr fl gr pl st tr sh ch th".split()
 VOWELS = "a e i o u a e i o u ai ea ee oo ou".split()
-NAME_ENDS = "name id number kind type code unit count list value object total key text state date size level group".split()
+NAME_ENDS = (
+    "name id number kind type code unit count list value object total key text state date size level group".split()
+)
 ENDINGS = ("", "s", "es", "er", "est")  # what tasks put behind a made-up word
 ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 
@@ -156,7 +158,13 @@ ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 def made_up(rng: random.Random, syllables: int = 2) -> str:
     """A word of no list: syllables, parts of ordinary words, any letters, or, where it may be long, an ordinary word."""
     longer = syllables > 1
-    kinds = {"syllables": 8, "parts": 8 if longer else 2, "letters": 3, "ordinary": 3 if longer else 0, "framing": 6 if longer else 2}
+    kinds = {
+        "syllables": 8,
+        "parts": 8 if longer else 2,
+        "letters": 3,
+        "ordinary": 3 if longer else 0,
+        "framing": 6 if longer else 2,
+    }
     while True:
         match rng.choices(list(kinds), list(kinds.values()))[0]:
             case "syllables":
@@ -177,7 +185,9 @@ def made_up(rng: random.Random, syllables: int = 2) -> str:
 
 def _letters(rng: random.Random, count: int) -> str:
     """Vowels and consonants in no order, some of them twice in a row."""
-    drawn = rng.choices("etaoinshrdlcumwfgypbvkjxqz", (12, 9, 8, 8, 7, 7, 6, 6, 6, 4, 4, 3, 3, *[2] * 8, *[1] * 5), k=count)
+    drawn = rng.choices(
+        "etaoinshrdlcumwfgypbvkjxqz", (12, 9, 8, 8, 7, 7, 6, 6, 6, 4, 4, 3, 3, *[2] * 8, *[1] * 5), k=count
+    )
     return "".join(letter * (2 if rng.random() < 0.12 else 1) for letter in drawn)
 
 

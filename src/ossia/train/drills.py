@@ -169,7 +169,9 @@ def _compared(rng: random.Random) -> Line:
 def _sorted(rng: random.Random) -> Line:
     """Letters, beginnings of words, or numbers: put in order at once, or one after the other."""
     count, below = rng.randint(2, 5), rng.choice((20, 100, 1000))
-    found: list[Any] = rng.sample(range(below), count) if rng.random() < 0.5 else list({_begun(rng): None for _ in range(count)})
+    found: list[Any] = (
+        rng.sample(range(below), count) if rng.random() < 0.5 else list({_begun(rng): None for _ in range(count)})
+    )
     ordered = sorted(found)
     told = f"in order {' '.join(map(str, found))}"
     row = " ".join(map(str, ordered))

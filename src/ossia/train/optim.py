@@ -105,7 +105,9 @@ class Sharpness:
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
         if FINAL_NORM not in named:
-            raise ValueError("sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out")
+            raise ValueError(
+                "sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out"
+            )
         self._scale_D = named[FINAL_NORM]
         self.log = torch.zeros((), device=self._scale_D.device)
 

@@ -66,7 +66,9 @@ class Processes(NamedTuple):
         for (p, _), part in zip(own, summed.split([p.numel() for p, _ in own])):
             p.grad = part.view_as(p)
 
-    def each_made_once(self, given: Sequence[torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+    def each_made_once(
+        self, given: Sequence[torch.Tensor], make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> list[torch.Tensor]:
         """`make` of each, which has its shape and is in bfloat16; every process makes a share, and all get all."""
         if self.mesh is None:
             return [make(each) for each in given]

@@ -20,7 +20,11 @@ PLAIN = st.one_of(
     st.builds(lambda kind: {"type": kind}, TYPES | st.lists(TYPES, min_size=1, max_size=3)),
     st.builds(lambda value: {"const": value}, VALUES),
     st.builds(lambda values: {"enum": values}, st.lists(st.sampled_from([*WORDS, True, None]), min_size=1, max_size=4)),
-    st.builds(lambda key, bound: {key: bound}, st.sampled_from(["minLength", "maxLength", "minItems", "maxItems"]), st.integers(0, 2)),
+    st.builds(
+        lambda key, bound: {key: bound},
+        st.sampled_from(["minLength", "maxLength", "minItems", "maxItems"]),
+        st.integers(0, 2),
+    ),
     st.builds(lambda key, bound: {key: bound}, st.sampled_from(["minimum", "exclusiveMaximum"]), st.integers(-2, 2)),
     st.builds(lambda names: {"required": names}, st.lists(st.sampled_from("ab"), max_size=2)),
 )

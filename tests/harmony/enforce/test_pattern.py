@@ -31,19 +31,31 @@ def matched(pattern: str, text: str) -> bool:
 def test_a_pattern_matches_what_ecmascript_says(pattern: str):
     said = jsonschema_rs.validator_for({"type": "string", "pattern": pattern})
     # \v would be written with \u, which no answer may hold
-    assert [text for text in STRINGS if matched(pattern, text)] == [text for text in STRINGS if said.is_valid(text) and "\v" not in text]
+    assert [text for text in STRINGS if matched(pattern, text)] == [
+        text for text in STRINGS if said.is_valid(text) and "\v" not in text
+    ]
 
 
 @pytest.mark.parametrize(
     ("pattern", "text", "other"),
-    [("^.$", "a", "\u2028"), (r"^\cJ$", "\n", "J"), (r"^[\b]$", "\b", "b"), (r"^\ud83d\ude00$", "😀", "u"), ("^[^]$", "\n", ""), (r"^\0?$", "", "0")],
+    [
+        ("^.$", "a", "\u2028"),
+        (r"^\cJ$", "\n", "J"),
+        (r"^[\b]$", "\b", "b"),
+        (r"^\ud83d\ude00$", "😀", "u"),
+        ("^[^]$", "\n", ""),
+        (r"^\0?$", "", "0"),
+    ],
 )
 def test_what_the_judge_does_not_know_is_read_as_ecmascript_too(pattern: str, text: str, other: str):
     assert matched(pattern, text)
     assert not matched(pattern, other)
 
 
-@pytest.mark.parametrize("pattern", [r"^\a", r"\A", r"\z", r"\Z", "(?i)a", "(?x) a", "(?P=n)", "[a-c--b]", "[^--a]", "a\\", r"[\1]", r"\x{41}", r"\pL"])
+@pytest.mark.parametrize(
+    "pattern",
+    [r"^\a", r"\A", r"\z", r"\Z", "(?i)a", "(?x) a", "(?P=n)", "[a-c--b]", "[^--a]", "a\\", r"[\1]", r"\x{41}", r"\pL"],
+)
 def test_what_is_not_ecmascript_is_refused(pattern: str):
     with pytest.raises(ValueError, match=r"ECMAScript|two ways"):
         rust_pattern(pattern)

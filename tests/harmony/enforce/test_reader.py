@@ -16,8 +16,16 @@ UNION = {
     "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
     "discriminator": {"propertyName": "kind"},
     "$defs": {
-        "Cat": {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind", "lives"]},
-        "Dog": {"type": "object", "properties": {"kind": {"const": "dog"}, "good": {"type": "boolean"}}, "required": ["kind", "good"]},
+        "Cat": {
+            "type": "object",
+            "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}},
+            "required": ["kind", "lives"],
+        },
+        "Dog": {
+            "type": "object",
+            "properties": {"kind": {"const": "dog"}, "good": {"type": "boolean"}},
+            "required": ["kind", "good"],
+        },
     },
 }
 TYPED = {
@@ -78,7 +86,15 @@ def test_schemas_are_kept_to(schema: dict[str, Any], good: str, bad: str):
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "integer", "title": "T", "description": "D", "x-order": 3, "nullable": True, "deprecated": True, "examples": [1]},
+        {
+            "type": "integer",
+            "title": "T",
+            "description": "D",
+            "x-order": 3,
+            "nullable": True,
+            "deprecated": True,
+            "examples": [1],
+        },
         {"type": "integer", "format": "int32"},
         {"format": "double", "type": "number"},
         {"type": "array", "uniqueItems": False},
@@ -100,7 +116,11 @@ def test_what_says_nothing_is_no_obstacle(schema: dict[str, Any]):
         ({"properties": {"tags": {"uniqueItems": True}}}, "uniqueItems", "#/properties/tags"),
         ({"items": {"contains": {"type": "null"}}}, "contains", "#/items"),
         ({"allOf": [{}, {"not": {"pattern": "a"}}]}, "not", "#/allOf/1"),
-        ({"$defs": {"a/b": {"oneOf": [{"minimum": 1}, {"multipleOf": 2}]}}, "$ref": "#/$defs/a~1b"}, "oneOf", "#/$defs/a~1b"),
+        (
+            {"$defs": {"a/b": {"oneOf": [{"minimum": 1}, {"multipleOf": 2}]}}, "$ref": "#/$defs/a~1b"},
+            "oneOf",
+            "#/$defs/a~1b",
+        ),
         ({"if": {"$ref": "#/$defs/x"}, "then": False, "$defs": {"x": True}}, "if", "#"),
         ({"type": "object", "minProperties": 2}, "minProperties", "#"),
         ({"additionalProperties": {"format": "uri-reference"}}, "format", "#/additionalProperties"),
@@ -142,7 +162,13 @@ def test_what_cannot_be_kept_is_named_with_its_place(schema: dict[str, Any], key
 
 
 def test_what_a_lenient_reading_leaves_out_is_all_it_leaves_out():
-    schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "maxItems": 2, "x-guidance": {"lenient": True}}
+    schema = {
+        "type": "array",
+        "items": {"type": "integer"},
+        "uniqueItems": True,
+        "maxItems": 2,
+        "x-guidance": {"lenient": True},
+    }
     assert allows(schema, "[1, 1]")
     assert not allows(schema, '["a"]')
     assert not allows(schema, "[1, 1, 1]")
@@ -164,14 +190,25 @@ def test_a_schema_that_is_nested_too_deep_is_refused(depth: int):
 def test_a_schema_that_grows_too_large_is_refused():
     schema: dict[str, Any] = {"const": "x"}
     for _ in range(12):
-        schema = {"properties": {"c": schema}, "oneOf": [{"required": ["a"], "properties": {"a": schema}}, {"required": ["b"]}]}
+        schema = {
+            "properties": {"c": schema},
+            "oneOf": [{"required": ["a"], "properties": {"a": schema}}, {"required": ["b"]}],
+        }
     with pytest.raises(SchemaError, match="too large"):
         GRAMMARS.matcher(schema)
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.text(st.characters(), max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "$ref", "type", "not", "enum"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.text(st.characters(), max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "$ref", "type", "not", "enum"]), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 KEYWORDS = st.sampled_from(
@@ -202,7 +239,15 @@ def test_more_remainders_than_a_grammar_has_room_for_are_refused(schema: dict[st
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": [["string"]]}, {"type": [{}]}, {"type": "text"}, {"required": [["a"]]}, {"required": [{}]}, {"const": "a" * 5000}]
+    "schema",
+    [
+        {"type": [["string"]]},
+        {"type": [{}]},
+        {"type": "text"},
+        {"required": [["a"]]},
+        {"required": [{}]},
+        {"const": "a" * 5000},
+    ],
 )
 def test_an_opposite_that_cannot_be_said_is_refused_whatever_stands_there(schema: dict[str, Any]):
     with pytest.raises(SchemaError):

@@ -24,7 +24,9 @@ def test_what_compiles_is_kept_to_and_the_figures_of_the_documentation_are_true(
     assert {key: counts.compiled for key, counts in table.items()} == COMPILE
     for counts in table.values():
         assert counts.wrong == []
-        assert counts.judged > 0.9 * samples * counts.compiled or counts.judged + counts.cut == samples * counts.compiled
+        assert (
+            counts.judged > 0.9 * samples * counts.compiled or counts.judged + counts.cut == samples * counts.compiled
+        )
         assert "" not in counts.refused  # each refusal names its keyword
 
 

@@ -29,7 +29,9 @@ def decoding(rows: int, reach: int = 20, seed: int = 0) -> Batch:
     blocks = np.zeros((rows, -(-reach // BLOCK)), np.int32)
     every = np.arange(rows, dtype=np.int32)
     positions = np.full(rows, reach - 1, np.int32)
-    return Batch(rng.integers(0, 50, rows, dtype=np.int32), positions, np.arange(rows + 1, dtype=np.int32), blocks, blocks, every)
+    return Batch(
+        rng.integers(0, 50, rows, dtype=np.int32), positions, np.arange(rows + 1, dtype=np.int32), blocks, blocks, every
+    )
 
 
 class Counting:

@@ -91,7 +91,10 @@ def alone(model: Transformer) -> list[list[Sampled]]:
 @pytest.mark.parametrize(("dense", "tolerance"), [("bf16", 0.02), ("int8", 0.06)])
 def test_logits_are_the_references_within_bfloat16(dense, tolerance: float):
     tokens = [1, 2, 3, *range(22)]
-    ours, truth = logits_of(loaded(TritonOps(dense), mxfp4=True), tokens), logits_of(loaded(ops("reference"), mxfp4=True), tokens)
+    ours, truth = (
+        logits_of(loaded(TritonOps(dense), mxfp4=True), tokens),
+        logits_of(loaded(ops("reference"), mxfp4=True), tokens),
+    )
     off_T = np.abs(ours - truth).max(1) > tolerance * np.abs(truth).max()
     assert off_T.sum() <= 1  # the router may decide a near tie the other way: that row is another answer, and as good
     assert np.corrcoef(ours[~off_T].ravel(), truth[~off_T].ravel())[0, 1] > 0.999

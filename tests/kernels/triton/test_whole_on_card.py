@@ -17,8 +17,12 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> str:
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"
+    }
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 def test_every_op_and_two_layers_agree_with_the_reference(tmp_path: Path):

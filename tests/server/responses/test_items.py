@@ -185,7 +185,10 @@ def test_what_cannot_be_read_is_refused_by_its_place(item: dict[str, Any], param
 
 
 def test_what_is_no_text_has_the_code_that_it_has_in_a_chat():
-    assert refusal_of({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}).code == "unsupported_content"
+    assert (
+        refusal_of({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}).code
+        == "unsupported_content"
+    )
 
 
 TEXT = st.text(max_size=20)

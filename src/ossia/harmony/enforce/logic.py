@@ -77,7 +77,9 @@ def _opposite(keyword: str, value: Any) -> Any:
 def _none_of(values: Sequence[Any]) -> Any:
     """Any value but these, where they are strings, booleans and null."""
     words = [each for each in values if isinstance(each, str)]
-    if not all(isinstance(each, str | bool) or each is None for each in values) or any(len(word) > LETTERS for word in words):
+    if not all(isinstance(each, str | bool) or each is None for each in values) or any(
+        len(word) > LETTERS for word in words
+    ):
         return None
     left = [each for each in (True, False) if not any(each is value for value in values)]
     kinds = [kind for kind in TYPES if kind not in ("string", "boolean", "integer", "null")]

@@ -33,7 +33,9 @@ Node: TypeAlias = dict[str, Any] | bool
 _Found: TypeAlias = tuple[str, str, Any]  # a schema's path, the URI its references are relative to, itself
 SIZE = 10_000  # of what may be read: a oneOf or an if says its ways several times
 DEPTH = 100  # of nesting; llguidance's JSON reader stops at 128
-REMAINDERS = 100_000  # that multipleOf may tell apart: each is a state of the lexer, which no limit of llguidance's counts
+REMAINDERS = (
+    100_000  # that multipleOf may tell apart: each is a state of the lexer, which no limit of llguidance's counts
+)
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
 SUB = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
        "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
@@ -252,7 +254,9 @@ class _Reader:
     def multiple(self, place: _Place, keyword: str, value: Any) -> None:
         if not 0 < as_number(value) <= BOUND:
             raise ValueError(f"it must be above 0 and not beyond 2^53, not {short(value)}")
-        together = math.lcm(self.multiples, without_point(value))  # they may meet in one number, by allOf or a reference
+        together = math.lcm(
+            self.multiples, without_point(value)
+        )  # they may meet in one number, by allOf or a reference
         if together > REMAINDERS:
             others = " with the others of this schema" if self.multiples > 1 else ""
             why = f"a grammar would tell {together} remainders apart for {short(value)}{others}"

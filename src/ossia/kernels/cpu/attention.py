@@ -64,7 +64,21 @@ def _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
 
 @kernel
 def _tile(  # noqa: ANN202
-    kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights  # noqa: ANN001
+    kind,
+    qkv,
+    unit,
+    heads,
+    groups,
+    d,
+    positions_T,
+    sinks_H,
+    g,
+    window,
+    queries,
+    lows_J,
+    highs_J,
+    tops,
+    weights,  # noqa: ANN001
 ):
     """A tile's queries, scaled (and rounded as keys are, if to bfloat16), the keys each may see, its sink as its first."""
     m, scale = heads // groups, np.float32(1.0 / np.sqrt(d))
@@ -214,7 +228,9 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
         unit, g = units[task // groups], task % groups
         count = unit[2] * m
         lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
-        _tile(kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights)
+        _tile(
+            kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window, queries, lows_J, highs_J, tops, weights
+        )
         sums[:] = np.float32(0.0)
         for split in range(lows_J.min() // SPLIT, highs_J.max() // SPLIT + 1):
             at = task * splits + split

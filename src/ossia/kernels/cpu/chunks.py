@@ -53,7 +53,9 @@ def _make_score(kind: int) -> Any:
     """8 queries times the keys of some blocks, two blocks at a time (the last twice, where they are odd)."""
     pair, held = PAIRED[kind], HELD[kind]
 
-    def body(e: Emit, q: Any, at: Any, d: Any, data: Any, starts: Any, count: Any, scales: Any, out: Any, to: Any) -> None:
+    def body(
+        e: Emit, q: Any, at: Any, d: Any, data: Any, starts: Any, count: Any, scales: Any, out: Any, to: Any
+    ) -> None:
         b = e.b
         queries = [e.at(q, b.mul(b.add(at, b.mul(d, e.whole(j))), e.whole(held))) for j in range(AT_ONCE)]
         rows = [e.at(out, b.mul(b.add(to, e.whole(CHUNK * j)), e.whole(4))) for j in range(AT_ONCE)]

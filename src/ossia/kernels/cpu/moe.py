@@ -216,7 +216,9 @@ def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, work
             task = take(counter)
     if parts.size > _WORTH_SHARING:
         for worker in prange(workers):
-            _add_parts(parts, rows_N, panels, panels * worker // workers, panels * (worker + 1) // workers, out, columns)
+            _add_parts(
+                parts, rows_N, panels, panels * worker // workers, panels * (worker + 1) // workers, out, columns
+            )
     else:
         _add_parts(parts, rows_N, panels, 0, panels, out, columns)
 
@@ -287,7 +289,9 @@ def up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):  # noqa: ANN
                 sums[:] = bias_ER[e, 2 * f : 2 * f + 2]
                 dots(x, rows_N[n] * width, 1, weight, (e * 2 * features + 2 * f) * width, 2, width, sums, 0, 2)
                 gate, up = min(sums[0], limit), min(max(sums[1], -limit), limit)
-                out_NF[n, f] = gate / (np.float32(1.0) + np.exp(np.float32(-SWIGLU_SLOPE) * gate)) * (up + np.float32(1.0))
+                out_NF[n, f] = (
+                    gate / (np.float32(1.0) + np.exp(np.float32(-SWIGLU_SLOPE) * gate)) * (up + np.float32(1.0))
+                )
             task = take(counter)
 
 

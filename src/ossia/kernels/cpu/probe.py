@@ -31,7 +31,9 @@ def _multiply(typingctx, seed, count):  # noqa: ANN001, ANN202
         values = e.splat(e.b.trunc(seed, WORDS.element), WORDS)
         weights = e.b.bitcast(values, BYTES)
         with e.loop(count, [values] * _CHAINS) as loop:
-            loop.carry(*(e.dot4(sofar, weights, e.b.xor(values, e.constant(WORDS, i))) for i, sofar in enumerate(loop.carried)))
+            loop.carry(
+                *(e.dot4(sofar, weights, e.b.xor(values, e.constant(WORDS, i))) for i, sofar in enumerate(loop.carried))
+            )
         total = loop.out[0]
         for part in loop.out[1:]:
             total = e.b.xor(total, part)

@@ -200,7 +200,10 @@ class Emit:
 
     def exp_short(self, x: Any) -> Any:
         """e^x of numbers not above 0 to 18 bits, for weights that are rounded to 8; exactly 1 at 0; 0 below -87."""
-        b, whole = self.b, self.floats(1.5 * 2.0**23)  # added to a number, it leaves the nearest integer in the low bits
+        b, whole = (
+            self.b,
+            self.floats(1.5 * 2.0**23),
+        )  # added to a number, it leaves the nearest integer in the low bits
         per_turn = self.floats(math.log2(math.e))
         turns = self.fma(x, per_turn, whole)
         rest = self.fma(x, per_turn, b.fneg(b.fsub(turns, whole)))

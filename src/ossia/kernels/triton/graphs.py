@@ -18,7 +18,10 @@ from ossia.kernels import BLOCK, Batch
 from ossia.kernels.triton.sizes import MOST_ROWS
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, MOST_ROWS)
-LEAST_BLOCKS, MORE_BLOCKS = 1 << 10, 8  # in the tables of all sequences together: so many, or that times a power of the other
+LEAST_BLOCKS, MORE_BLOCKS = (
+    1 << 10,
+    8,
+)  # in the tables of all sequences together: so many, or that times a power of the other
 
 Page = Callable[[Any], Tensor]
 
@@ -40,7 +43,9 @@ class Recorded(NamedTuple):
 
 
 Record = Callable[[Callable[[], None]], Graph]
-Hold = Callable[[Batch, Bucket, Any], Any]  # puts a batch into buffers: fresh ones for None, else those that were made before
+Hold = Callable[
+    [Batch, Bucket, Any], Any
+]  # puts a batch into buffers: fresh ones for None, else those that were made before
 
 
 class Graphs:

@@ -82,7 +82,9 @@ class TritonOps:
 
     name = "triton"
 
-    def __init__(self, dense: Dense = "bf16", kv: KeyValues = "bf16", record: Callable[[], Record] | None = None) -> None:
+    def __init__(
+        self, dense: Dense = "bf16", kv: KeyValues = "bf16", record: Callable[[], Record] | None = None
+    ) -> None:
         self.device = torch.device("cpu" if INTERPRETED.value else "cuda")
         self._dense: DenseKind = "int8" if dense == "int8" else "bf16"
         self._kv: Kind = "fp8" if kv == "fp8" else "bf16"
@@ -121,9 +123,7 @@ class TritonOps:
 
     # a pass
 
-    def run(
-        self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape
-    ) -> Tensor:
+    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Tensor:
         graphs = cache.graphs if isinstance(cache, Caches) else None
         if graphs and bucket_of(batch):
             return graphs.run(lambda held: page(held.batch), batch)
@@ -139,7 +139,9 @@ class TritonOps:
     def norm_linear(self, x_TD: Tensor, norm_D: Tensor, eps: float, weight: DenseWeight) -> Tensor:
         return norm_linear(x_TD, norm_D, eps, weight)
 
-    def attend(self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch, soon: Any = None) -> Tensor:
+    def attend(
+        self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch, soon: Any = None
+    ) -> Tensor:
         return attend(qkv, attention, cache, batch)
 
     def linear_add(self, x: Tensor, weight: DenseWeight, residual_TD: Tensor) -> Tensor:

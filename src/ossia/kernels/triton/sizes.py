@@ -32,7 +32,9 @@ def cache_bytes(shapes: Sequence[AttentionShape], kv: KeyValues) -> CacheBytes:
     """One block over all layers of a kind. fp8 is for layers that see everything: a window is small and soon left."""
 
     def block(shape: AttentionShape) -> int:
-        head = shape.head_dim + 1 if kv == "fp8" and not shape.window else BF16 * shape.head_dim  # fp8: with an exponent
+        head = (
+            shape.head_dim + 1 if kv == "fp8" and not shape.window else BF16 * shape.head_dim
+        )  # fp8: with an exponent
         return 2 * BLOCK * shape.kv_heads * head
 
     window = sum(block(shape) for shape in shapes if shape.window)
