@@ -25,7 +25,7 @@ TILE = 32  # queries, so that their scores and sums stay in the first cache
 
 
 @kernel
-def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums):  # noqa: ANN001, ANN202
+def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums):
     """Keys split * SPLIT .. + 1023 for all queries of a tile, from tops = NOWHERE and zeros."""
     data, kind, groups, d, size = cache
     count = lows_J.size
@@ -43,14 +43,14 @@ def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops
 
 
 @kernel
-def _reset(count, tops, weights, sums):  # noqa: ANN001, ANN202
+def _reset(count, tops, weights, sums):
     tops[:count] = np.float32(NOWHERE)
     weights[: count * 16] = np.float32(0.0)
     sums[:] = np.float32(0.0)
 
 
 @kernel
-def _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums):  # noqa: ANN001, ANN202
+def _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums):
     """The softmax over what both saw, into the first."""
     for j in range(count):
         top = max(tops[j], more_tops[j])
@@ -63,7 +63,7 @@ def _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
 
 
 @kernel
-def _tile(  # noqa: ANN202
+def _tile(
     kind,
     qkv,
     unit,
@@ -78,7 +78,7 @@ def _tile(  # noqa: ANN202
     lows_J,
     highs_J,
     tops,
-    weights,  # noqa: ANN001
+    weights,
 ):
     """A tile's queries, scaled (and rounded as keys are, if to bfloat16), the keys each may see, its sink as its first."""
     m, scale = heads // groups, np.float32(1.0 / np.sqrt(d))
@@ -104,7 +104,7 @@ def _tile(  # noqa: ANN202
 
 
 @kernel
-def tile_rows(starts_S1, m):  # noqa: ANN001, ANN201
+def tile_rows(starts_S1, m):  # noqa: ANN201
     """Rows of a tile: as many as make TILE queries, but no more than any sequence has."""
     most = 1
     for s in range(starts_S1.size - 1):
@@ -113,7 +113,7 @@ def tile_rows(starts_S1, m):  # noqa: ANN001, ANN201
 
 
 @kernel
-def units_of(starts_S1, rows):  # noqa: ANN001, ANN201
+def units_of(starts_S1, rows):  # noqa: ANN201
     """[U, 3]: sequence, first row, rows of each tile."""
     count = 0
     for s in range(starts_S1.size - 1):
@@ -128,7 +128,7 @@ def units_of(starts_S1, rows):  # noqa: ANN001, ANN201
 
 
 @kernel
-def _finish(kind, out_TD, unit, m, d, g, weights, sums):  # noqa: ANN001, ANN202
+def _finish(kind, out_TD, unit, m, d, g, weights, sums):
     wide = -(-d // 16) * 16
     for j in range(unit[2] * m):
         total = np.float32(0.0)
@@ -146,7 +146,7 @@ def _finish(kind, out_TD, unit, m, d, g, weights, sums):  # noqa: ANN001, ANN202
 
 
 @parallel
-def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN001, ANN201
+def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN201
     """Every row over the keys it sees, each tile of rows and key head by one thread."""
     _, kind, groups, d, _ = cache
     m = heads // groups
@@ -186,7 +186,7 @@ def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window
 
 
 @parallel
-def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN001, ANN201
+def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN201
     """As `attend`, for few rows far into their sequences: splits are shared out too, and merged in order at the end."""
     _, kind, groups, d, _ = cache
     m = heads // groups
@@ -242,7 +242,7 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
 
 
 @kernel
-def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN001, ANN201
+def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN201
     """Rows rotated and stored by `placers`, then `attend`."""
     data, kind, groups, d, size = cache
     rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
@@ -250,7 +250,7 @@ def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, p
 
 
 @kernel
-def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN001, ANN201
+def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN201
     """Rows rotated and stored by `placers`, then `attend_apart`."""
     data, kind, groups, d, size = cache
     rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
@@ -258,7 +258,7 @@ def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out
 
 
 @kernel
-def _read_ahead(data, done):  # noqa: ANN001, ANN202
+def _read_ahead(data, done):
     """Bring data near, front to back, until another thread is done. Read, for asking is slower on Zen 4; a digest of it."""
     at, digest = 0, np.int32(0)
     while at + 4096 <= data.size and peek(done) == 0:
@@ -268,7 +268,7 @@ def _read_ahead(data, done):  # noqa: ANN001, ANN202
 
 
 @parallel
-def attend_while_reading(qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, workers):  # noqa: ANN001, ANN201
+def attend_while_reading(qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, workers):  # noqa: ANN201
     """`place_and_attend` on one thread, while another fetches the weights `soon` from memory, which would idle."""
     done, digests = np.zeros(1, np.int64), np.zeros(2, np.int32)
     for worker in prange(2):

@@ -51,10 +51,10 @@ def make_cache(shape: AttentionShape, blocks: int, kind: int) -> LayerCache:
 
 
 @intrinsic
-def bf16_bits(typingctx, x):  # noqa: ANN001, ANN201
+def bf16_bits(typingctx, x):  # noqa: ANN201
     """The nearest bfloat16 of a float32, ties to even, as uint16."""
 
-    def generate(context, b, signature, args):  # noqa: ANN001, ANN202
+    def generate(context, b, signature, args):
         bits = b.bitcast(args[0], I32)
         odd = b.and_(b.lshr(bits, ir.Constant(I32, 16)), ir.Constant(I32, 1))
         rounded = b.add(b.add(bits, ir.Constant(I32, 0x7FFF)), odd)
@@ -64,10 +64,10 @@ def bf16_bits(typingctx, x):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def _keep(typingctx, data, offset, value):  # noqa: ANN001, ANN202
+def _keep(typingctx, data, offset, value):
     """Store a number of any type at a byte offset."""
 
-    def generate(context, b, signature, args):  # noqa: ANN001, ANN202
+    def generate(context, b, signature, args):
         base = context.make_array(signature.args[0])(context, b, args[0]).data
         place = b.bitcast(b.gep(base, [args[1]]), args[2].type.as_pointer())
         b.store(args[2], place).align = 1
@@ -77,7 +77,7 @@ def _keep(typingctx, data, offset, value):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _rotate(qkv, t, heads, d, position, inverse, concentration):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+def _rotate(qkv, t, heads, d, position, inverse, concentration):
     """Rotate the first `heads` heads (queries, then keys) of a row, in place: lane i with lane i + d/2."""
     half = d // 2
     cos, sin = np.empty(half, np.float32), np.empty(half, np.float32)
@@ -93,7 +93,7 @@ def _rotate(qkv, t, heads, d, position, inverse, concentration):  # noqa: ANN001
 
 
 @kernel
-def _int8_scale(row, first, d):  # noqa: ANN001, ANN202
+def _int8_scale(row, first, d):
     largest = np.float32(0.0)
     for i in range(d):
         largest = max(largest, abs(row[first + i]))
@@ -101,7 +101,7 @@ def _int8_scale(row, first, d):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa: ANN001, ANN202
+def _store(row, first_key, groups, d, data, kind, block, offset, size):
     """A row's keys and values to slot `offset` of a block."""
     wide = -(-d // 16) * 16
     for g in range(groups):
@@ -131,7 +131,7 @@ def _store(row, first_key, groups, d, data, kind, block, offset, size):  # noqa:
 
 
 @kernel
-def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: ANN001, ANN202
+def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):
     positions_T, starts_S1, blocks_SB = places
     position = positions_T[t]
     _rotate(qkv, t, heads + groups, d, position, rope[0], rope[1])
@@ -140,7 +140,7 @@ def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):  # noqa: A
 
 
 @parallel
-def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN001, ANN201
+def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN201
     """Every row's queries and keys rotated in place, its keys and values written to the cache."""
     rows = qkv.shape[0]
     together = min(16, max(1, rows // (4 * workers)))  # rows of one block share cache lines: best by one thread

@@ -82,7 +82,7 @@ def _make_score(kind: int) -> Any:
     generate = emitter(body)
 
     @intrinsic
-    def score(typingctx, q, at, d, data, starts, count, scales, out, to):  # noqa: ANN001, ANN202
+    def score(typingctx, q, at, d, data, starts, count, scales, out, to):
         return wants(q, at, d, data, starts, count, scales, out, to), generate
 
     return score
@@ -121,7 +121,7 @@ def _make_weigh(kind: int, columns: int) -> Any:
     generate = emitter(body)
 
     @intrinsic
-    def weigh(typingctx, p, at, data, starts, count, inside, wide, factors, j, out, to):  # noqa: ANN001, ANN202
+    def weigh(typingctx, p, at, data, starts, count, inside, wide, factors, j, out, to):
         return wants(p, at, data, starts, count, inside, wide, factors, j, out, to), generate
 
     return weigh
@@ -133,7 +133,7 @@ _weigh_bf16_2, _weigh_int8_2, _weigh_f32_2 = (_make_weigh(kind, 2) for kind in (
 
 
 @intrinsic
-def _hide(typingctx, scores, at, vectors, first, low, high):  # noqa: ANN001, ANN202
+def _hide(typingctx, scores, at, vectors, first, low, high):
     """Scores of keys `first` on that are outside low..high become minus infinity."""
 
     def body(e: Emit, scores: Any, at: Any, vectors: Any, first: Any, low: Any, high: Any) -> None:
@@ -151,7 +151,7 @@ def _hide(typingctx, scores, at, vectors, first, low, high):  # noqa: ANN001, AN
 
 
 @intrinsic
-def _best(typingctx, scores, at, vectors):  # noqa: ANN001, ANN202
+def _best(typingctx, scores, at, vectors):
     """The highest of some vectors of scores."""
 
     def body(e: Emit, scores: Any, at: Any, vectors: Any) -> Any:
@@ -164,7 +164,7 @@ def _best(typingctx, scores, at, vectors):  # noqa: ANN001, ANN202
 
 
 @intrinsic
-def _raise(typingctx, tops, bests, factors, at):  # noqa: ANN001, ANN202
+def _raise(typingctx, tops, bests, factors, at):
     """16 queries' maxima with those of new keys, and the factors on what was summed before."""
 
     def body(e: Emit, tops: Any, bests: Any, factors: Any, at: Any) -> None:
@@ -200,7 +200,7 @@ def _make_softmax(kind: int) -> Any:
     generate = emitter(body)
 
     @intrinsic
-    def softmax(typingctx, scores, at, vectors, tops, factors, sums, j):  # noqa: ANN001, ANN202
+    def softmax(typingctx, scores, at, vectors, tops, factors, sums, j):
         return wants(scores, at, vectors, tops, factors, sums, j), generate
 
     return softmax
@@ -210,7 +210,7 @@ _softmax_rounded, _softmax_exact = _make_softmax(BF16), _make_softmax(F32)
 
 
 @intrinsic
-def exp(typingctx, x):  # noqa: ANN001, ANN201
+def exp(typingctx, x):  # noqa: ANN201
     """e^x, as weights are computed."""
 
     def body(e: Emit, x: Any) -> Any:
@@ -220,7 +220,7 @@ def exp(typingctx, x):  # noqa: ANN001, ANN201
 
 
 @kernel
-def score_keys(kind, q, queries, d, data, starts, count, out):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+def score_keys(kind, q, queries, d, data, starts, count, out):  # noqa: ANN201 - compiled: types are Numba's
     """out[j, 16 v:] = query j times the 16 keys of block v."""
     scales = 16 * (d + -(-d // 16) * 16)
     for j in range(0, queries, AT_ONCE):
@@ -233,7 +233,7 @@ def score_keys(kind, q, queries, d, data, starts, count, out):  # noqa: ANN001, 
 
 
 @kernel
-def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, sums):  # noqa: ANN001, ANN201
+def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, sums):  # noqa: ANN201
     """Scores of blocks `block` on become weights, those outside a query's bounds 0; factors for what was summed before."""
     for j in range(lows_J.size):
         if lows_J[j] > 16 * block or highs_J[j] < 16 * (block + vectors) - 1:
@@ -249,7 +249,7 @@ def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, 
 
 
 @kernel
-def _scale_weights(p, queries, d, data, starts, count):  # noqa: ANN001, ANN202
+def _scale_weights(p, queries, d, data, starts, count):
     """Weights times the scales of their int8 values."""
     behind = 16 * (d + -(-d // 16) * 16) + 64
     for v in range(count):
@@ -260,7 +260,7 @@ def _scale_weights(p, queries, d, data, starts, count):  # noqa: ANN001, ANN202
 
 
 @kernel
-def weigh_values(kind, p, queries, d, data, starts, count, factors, sums):  # noqa: ANN001, ANN201
+def weigh_values(kind, p, queries, d, data, starts, count, factors, sums):  # noqa: ANN201
     """sums[j] = itself times its factor + the values of the blocks, weighed by query j."""
     wide = -(-d // 16) * 16
     columns = 32 if wide % 32 == 0 else 16

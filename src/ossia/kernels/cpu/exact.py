@@ -43,7 +43,7 @@ def _make_tile(count: int, rows: int) -> Any:
     body = _emit_tile(count, rows)
 
     @intrinsic
-    def tile(typingctx, x, at, w, first, width, out):  # noqa: ANN001, ANN202
+    def tile(typingctx, x, at, w, first, width, out):
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             is_bf16 = signature.args[2].dtype == types.uint16
             body(Emit(builder, TARGET), is_bf16, *arguments(context, builder, signature, args))
@@ -58,7 +58,7 @@ _tile_1x1, _tile_1x4, _tile_4x1, _tile_4x4 = (_make_tile(*shape) for shape in ((
 
 
 @intrinsic
-def sum_squares(typingctx, x, at, width):  # noqa: ANN001, ANN201
+def sum_squares(typingctx, x, at, width):  # noqa: ANN201
     """Of x[at:at + width], width a multiple of 16."""
 
     def body(e: Emit, x: Any, at: Any, width: Any) -> Any:
@@ -72,7 +72,7 @@ def sum_squares(typingctx, x, at, width):  # noqa: ANN001, ANN201
 
 
 @kernel
-def dots(x, at, count, w, first, rows, width, y, to, step):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+def dots(x, at, count, w, first, rows, width, y, to, step):  # noqa: ANN201 - compiled: types are Numba's
     """y[to + t * step + r] += x[at + t * width:] . w[first + r * width:], for `count` rows of x and `rows` of w; all flat."""
     out = np.empty(16, np.float32)
     t = 0

@@ -125,7 +125,7 @@ def _folder(given: str) -> str:
 
 
 @kernel
-def shares(count, workers, least):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+def shares(count, workers, least):  # noqa: ANN201 - compiled: types are Numba's
     """Bounds of pieces of a range, half a thread's even share of what is left at a time, down to `least`.
 
     Long pieces keep a core's reads in one stream, which memory answers fastest; the short ones at the end even things out.

@@ -36,7 +36,7 @@ _run_tile = tile_again if TARGET.fetches else tile
 
 
 @kernel
-def _round(kind, x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+def _round(kind, x_TD, t, blocks, records, terms, bias):
     """Row t of x, as it is, to its records."""
     padded = np.zeros(blocks * INPUTS[kind], np.float32)
     width = min(padded.size, x_TD.shape[1])
@@ -45,7 +45,7 @@ def _round(kind, x_TD, t, blocks, records, terms, bias):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias):  # noqa: ANN001, ANN202
+def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias):
     """Row t of x, normed, to its record."""
     padded = np.zeros(blocks * INPUTS[kind], np.float32)
     norm_row(x_TD, t, scale_D, eps, padded)
@@ -53,7 +53,7 @@ def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias):  # noqa: 
 
 
 @parallel
-def to_records(kind, x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN201
+def to_records(kind, x_TD, blocks, terms, bias, workers):  # noqa: ANN201
     """Rows rounded to int8, as weights of this kind take them."""
     rows = x_TD.shape[0]
     records = np.empty(rows * terms * blocks * RECORD_WORDS[kind], np.int32)
@@ -67,7 +67,7 @@ def to_records(kind, x_TD, blocks, terms, bias, workers):  # noqa: ANN001, ANN20
 
 
 @parallel
-def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):  # noqa: ANN001, ANN201
+def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):  # noqa: ANN201
     """Rows normed and rounded to int8, as weights of this kind take them."""
     rows = x_TD.shape[0]
     records = np.empty(rows * blocks * RECORD_WORDS[kind], np.int32)
@@ -81,7 +81,7 @@ def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):  # noqa: AN
 
 
 @kernel
-def even_shares(panels, workers):  # noqa: ANN001, ANN201
+def even_shares(panels, workers):  # noqa: ANN201
     """Bounds of groups of panels, for many rows; the last ones smaller, so that threads end together."""
     bounds = np.empty(panels + 1, np.int64)
     bounds[0], groups = 0, 0
@@ -93,7 +93,7 @@ def even_shares(panels, workers):  # noqa: ANN001, ANN201
 
 
 @kernel
-def _add_tile(out, at, size, bias_R, column, columns, y, row):  # noqa: ANN001, ANN202
+def _add_tile(out, at, size, bias_R, column, columns, y, row):
     """y[row:row + size, column:column + 32] += sums of so many rows at out[at:], plus bias. y flat, so many columns a row."""
     for i in range(size):
         place = (row + i) * columns + column
@@ -105,14 +105,14 @@ def _add_tile(out, at, size, bias_R, column, columns, y, row):  # noqa: ANN001, 
 
 
 @kernel
-def _ask_share(data, start, size, t, rows, count):  # noqa: ANN001, ANN202
+def _ask_share(data, start, size, t, rows, count):
     """Ask for so many rows' share of `size` bytes: by the last of `count` rows, all of them."""
     for line in range(t * size // count // 64, (t + rows) * size // count // 64):
         ask_line(data, start + 64 * line)
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R, column, columns, y, out):  # noqa: ANN001, ANN201
+def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R, column, columns, y, out):  # noqa: ANN201
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last. y: flat, so many columns a row.
 
     A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
@@ -139,7 +139,7 @@ def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R,
 
 
 @kernel
-def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows, bias_R, column, columns, y, out):  # noqa: ANN001, ANN202
+def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows, bias_R, column, columns, y, out):
     """Some panels times the few rows of one tile, which reads them front to back without a pause."""
     apart = 32 * rows
     out[: panels * apart] = np.float32(0.0)
@@ -152,7 +152,7 @@ def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows,
 
 
 @parallel
-def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noqa: ANN201
     """y[t] += W x[t] + bias."""
     rows, columns, y = y_TR.shape[0], y_TR.shape[1], y_TR.reshape(-1)
     numbers, is_one_tile = np.arange(rows).astype(np.int32), rows > 0 and tile_size(kind, rows, 1) == rows
@@ -180,7 +180,7 @@ def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noq
 
 
 @parallel
-def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN001, ANN201
+def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN201
     """y[t, r] += bias[r] + x[t] . weight[r]; weight and y flat, x and the weight's rows padded to 16."""
     rows, width, count = bias_R.size, x_TD.shape[1], x_TD.shape[0]
     x = x_TD.reshape(-1)
@@ -198,21 +198,21 @@ def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN001, ANN201
 
 
 @kernel
-def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN201
     """y[t] += W norm(x[t]) + bias. `rounders`: the workers that norm and round."""
     records = normed_records(kind, x_TD, scale_D, eps, blocks, code_bias, rounders)
     multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
 @kernel
-def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN201
     """y[t] += W x[t] + bias."""
     records = to_records(kind, x_TD, blocks, 1, code_bias, rounders)
     multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
 @kernel
-def normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):  # noqa: ANN001, ANN201
+def normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):  # noqa: ANN201
     """y[t] += W norm(x[t]) + bias, W as stored. The normed rows, `padded` wide."""
     normed_TD = rms_norm(x_TD, scale_D, eps, padded, rounders)
     multiply_exact(weight, bias_R, normed_TD, y_TR.reshape(-1), workers)

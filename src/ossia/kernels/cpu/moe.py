@@ -53,7 +53,7 @@ class Pairs(NamedTuple):
 
 
 @kernel
-def choose(logits_TE, k):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+def choose(logits_TE, k):  # noqa: ANN201 - compiled: types are Numba's
     """The k best experts of each row, equal scores by lower number, in ascending order; softmax over the k."""
     rows, experts = logits_TE.shape
     best_TK, weights_TK = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
@@ -80,7 +80,7 @@ def choose(logits_TE, k):  # noqa: ANN001, ANN201 - compiled: types are Numba's
 
 
 @kernel
-def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN001, ANN201
+def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN201
     """Counted and dealt, so that an expert's pairs keep the order of their rows."""
     rows, k = experts_TK.shape
     starts = np.zeros(experts + 1, np.int32)
@@ -106,7 +106,7 @@ def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN001, ANN201
 
 
 @kernel
-def routed(x_TD, scale_D, eps, padded, rounders, weight, bias_E, k, workers):  # noqa: ANN001, ANN201
+def routed(x_TD, scale_D, eps, padded, rounders, weight, bias_E, k, workers):  # noqa: ANN201
     """`Routing`'s fields: rows normed, scored by the router, and each one's choice."""
     logits_TE = np.zeros((x_TD.shape[0], bias_E.size), np.float32)
     normed_TD = normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_E, logits_TE, workers)
@@ -128,15 +128,15 @@ def _emit_swiglu(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, limit: An
 
 
 @intrinsic
-def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN001, ANN201
+def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN201
     """gate, up = sums + bias; clamp(gate) * sigmoid(1.702 gate) * (clamp(up) + 1)."""
     return wants(sums, at, bias, bias_at, limit, out, to), emitter(_emit_swiglu)
 
 
 @kernel
-def _up_pairs(  # noqa: ANN202
-    data, start, stride, run, blocks, records, numbers, terms, first, last,  # noqa: ANN001
-    bias, bias_at, limit, to_blocks, b, code_bias, out, sums, h,  # noqa: ANN001
+def _up_pairs(
+    data, start, stride, run, blocks, records, numbers, terms, first, last,
+    bias, bias_at, limit, to_blocks, b, code_bias, out, sums, h,
 ):  # fmt: skip
     """Of the pairs first..last, `run` times two panels, so 32 features, to block b on of their records for the way down."""
     count = last - first
@@ -150,7 +150,7 @@ def _up_pairs(  # noqa: ANN202
 
 
 @parallel
-def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):  # noqa: ANN001, ANN201
+def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):  # noqa: ANN201
     """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
     rows_N, _, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
@@ -180,7 +180,7 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
 
 
 @kernel
-def _add_parts(parts, rows_N, panels, begin, end, out, columns):  # noqa: ANN001, ANN202
+def _add_parts(parts, rows_N, panels, begin, end, out, columns):
     """Panels begin..end of every pair added to its row, in the pairs' order."""
     for n in range(rows_N.size):
         source, target = 32 * n * panels, rows_N[n] * columns
@@ -189,7 +189,7 @@ def _add_parts(parts, rows_N, panels, begin, end, out, columns):  # noqa: ANN001
 
 
 @parallel
-def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
+def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN201
     """`down_many` for few rows, with the same bits: each expert's panels in one stream, and its share added at the end."""
     rows_N, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
@@ -224,8 +224,8 @@ def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, work
 
 
 @kernel
-def _down_pairs(  # noqa: ANN202
-    data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums  # noqa: ANN001
+def _down_pairs(
+    data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums
 ):  # fmt: skip
     count = last - first
     for n in range(first, last):
@@ -236,7 +236,7 @@ def _down_pairs(  # noqa: ANN202
 
 
 @parallel
-def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN001, ANN201
+def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN201
     """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
     rows_N, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
@@ -262,7 +262,7 @@ def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, wor
 
 
 @kernel
-def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):  # noqa: ANN001, ANN201
+def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):  # noqa: ANN201
     """out[t] += the weighted sum of the chosen experts of row t. up, down: (data, stride, blocks, biases in panels)."""
     pairs = sort_pairs(experts_TK, weights_TK, up[3].shape[0])
     records = to_records(MXFP4, x_TD, up[2], terms, code_bias, rounders)
@@ -274,7 +274,7 @@ def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, dow
 
 
 @parallel
-def up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):  # noqa: ANN001, ANN201
+def up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):  # noqa: ANN201
     """weight flat, [E, 2F, D] with rows padded as x's; gate and up rows alternate."""
     rows_N, _, starts, used = pairs
     features, width = bias_ER.shape[1] // 2, x_TD.shape[1]
@@ -296,7 +296,7 @@ def up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):  # noqa: ANN
 
 
 @parallel
-def down_dense(h_NF, pairs, weight, bias_ER, out_TD, workers):  # noqa: ANN001, ANN201
+def down_dense(h_NF, pairs, weight, bias_ER, out_TD, workers):  # noqa: ANN201
     """weight flat, [E, D, F] with rows padded as h's. An output lane is one task's alone."""
     rows_N, weights_N, starts, used = pairs
     lanes, width = bias_ER.shape[1], h_NF.shape[1]

@@ -12,7 +12,7 @@ from ossia.kernels.cpu.jit import kernel, parallel, take
 
 
 @kernel
-def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN001, ANN201 - compiled: types are Numba's
+def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN201 - compiled: types are Numba's
     """out (flat, as long as D padded to 16, its end zeros) = row t over its root mean square, scaled."""
     width = x_TD.shape[1]
     for i in range(width):
@@ -23,7 +23,7 @@ def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN001, ANN201 - compiled: ty
 
 
 @parallel
-def rms_norm(x_TD, scale_D, eps, padded, workers):  # noqa: ANN001, ANN201
+def rms_norm(x_TD, scale_D, eps, padded, workers):  # noqa: ANN201
     """[T, padded], the columns beyond D zeros."""
     rows = x_TD.shape[0]
     out = np.zeros((rows, padded), np.float32)

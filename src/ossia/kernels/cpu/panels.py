@@ -111,7 +111,7 @@ def _workers(panels: Panels) -> int | None:
 
 
 @kernel
-def _block(source_RD, row, b, x):  # noqa: ANN001, ANN202
+def _block(source_RD, row, b, x):
     """Block b of a row as float32, as long as x, zeros beyond the matrix; its largest magnitude, infinite where one is NaN."""
     rows, width = source_RD.shape
     largest = np.float32(0.0)
@@ -124,37 +124,37 @@ def _block(source_RD, row, b, x):  # noqa: ANN001, ANN202
 
 
 @intrinsic
-def _from_bits(typingctx, bits):  # noqa: ANN001, ANN202
+def _from_bits(typingctx, bits):
     """float32 of bfloat16 bits."""
 
-    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, args):
         return builder.bitcast(builder.shl(builder.zext(args[0], I32), ir.Constant(I32, 16)), F32)
 
     return types.float32(types.uint16), generate
 
 
 @intrinsic
-def _bits(typingctx, x):  # noqa: ANN001, ANN202
+def _bits(typingctx, x):
     return types.uint32(types.float32), lambda c, b, sig, args: b.bitcast(args[0], I32)
 
 
-def _wide(x):  # noqa: ANN001, ANN202 - a Numba overload
+def _wide(x):
     raise NotImplementedError("called from compiled code only")
 
 
 @overload(_wide)
-def _wide_overload(x):  # noqa: ANN001, ANN202
+def _wide_overload(x):
     return (lambda x: _from_bits(x)) if x == types.uint16 else (lambda x: np.float32(x))
 
 
 @kernel
-def _bf16_above(x):  # noqa: ANN001, ANN202
+def _bf16_above(x):
     """The bits of the least bfloat16 that is not below x, so that no code passes its range."""
     return np.uint16((_bits(x) + np.uint32(0xFFFF)) >> np.uint32(16))
 
 
 @kernel
-def _int4_codes(x, largest, codes, best):  # noqa: ANN001, ANN202
+def _int4_codes(x, largest, codes, best):
     """The scale's bits, and the codes in `best`, of the scale that fits the block best."""
     sign = np.float32(1.0)
     for i in range(32):
@@ -177,7 +177,7 @@ def _int4_codes(x, largest, codes, best):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):
     rows, blocks = scales_RB.shape
     for lane in range(32):
         row = p * 32 + (2 * (lane % 16) + lane // 16 if paired else lane)
@@ -192,7 +192,7 @@ def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):  # noq
 
 
 @parallel
-def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):  # noqa: ANN001, ANN202
+def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):
     experts, rows, _ = scales_ERB.shape
     panels = -(-rows // 32)
     words, bytes_ = data.view(np.uint32), data.view(np.uint8)
@@ -206,7 +206,7 @@ def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):  # noq
 
 
 @kernel
-def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, ANN202
+def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):
     x, finite = np.empty(INPUTS[INT8], np.float32), True
     for lane in range(32):
         half, r = lane // 16, lane % 16
@@ -225,7 +225,7 @@ def _int8_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
 
 
 @kernel
-def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, ANN202
+def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):
     x, codes, best, finite = np.empty(32, np.float32), np.empty(32, np.uint8), np.empty(32, np.uint8), True
     for lane in range(32):
         half, r = lane // 16, lane % 16
@@ -241,7 +241,7 @@ def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):  # noqa: ANN001, A
 
 
 @parallel
-def _pack_rounded(source_RD, kind, blocks, stride, data, workers):  # noqa: ANN001, ANN202
+def _pack_rounded(source_RD, kind, blocks, stride, data, workers):
     """False where a weight is NaN or infinite."""
     panels = -(-source_RD.shape[0] // 32)
     bytes_, shorts = data.view(np.uint8), data.view(np.uint16)

@@ -24,7 +24,7 @@ _RUNS = 5
 
 
 @intrinsic
-def _multiply(typingctx, seed, count):  # noqa: ANN001, ANN202
+def _multiply(typingctx, seed, count):
     """`count` rounds of 12 independent dot products from registers."""
 
     def body(e: Emit, seed: Any, count: Any) -> Any:
@@ -43,7 +43,7 @@ def _multiply(typingctx, seed, count):  # noqa: ANN001, ANN202
 
 
 @parallel
-def _read_all(data, pieces, workers):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+def _read_all(data, pieces, workers):
     counter, digest = np.zeros(1, np.int64), np.zeros(pieces, np.int32)
     for _ in prange(workers):
         piece = take(counter)
@@ -54,7 +54,7 @@ def _read_all(data, pieces, workers):  # noqa: ANN001, ANN202 - compiled: types 
 
 
 @parallel
-def _multiply_all(rounds, workers):  # noqa: ANN001, ANN202
+def _multiply_all(rounds, workers):
     digest = np.zeros(workers, np.int32)
     for worker in prange(workers):
         digest[worker] = _multiply(worker + 1, rounds)

@@ -36,7 +36,7 @@ def _pairs() -> NDArray[np.uint32]:
 
 
 @parallel
-def _look_up(pairs, blocks_N16, scales_N, out_N16, workers):  # noqa: ANN001, ANN202 - compiled: types are Numba's
+def _look_up(pairs, blocks_N16, scales_N, out_N16, workers):
     count = scales_N.size
     for worker in prange(workers):
         for n in range(count * worker // workers, count * (worker + 1) // workers):
