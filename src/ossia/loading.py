@@ -17,7 +17,7 @@ from ossia.engine.plan import Plan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
 from ossia.kernels import Backend, Batch, Dense, KeyValues, kinds_of, ops
-from ossia.model.checkpoint import Checkpoint, open_checkpoint
+from ossia.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer, load_transformer
 from ossia.quant import Mxfp4, as_mxfp4
@@ -25,6 +25,16 @@ from ossia.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
 SMALL = 1 << 24  # dense weights that, as bfloat16, stay in a processor's cache
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model without its weights: what it takes to read requests and render their prompts."""
+
+    name: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+    stop_tokens: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,24 @@ def load(
     tokenizer = Tokenizer.from_file(found) if found else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
     return Model(str(path_or_name), transformer, tokenizer, stops, plan)
+
+
+def outline(path_or_name: str | Path = MINI) -> Outline:
+    """A model's configuration and tokenizer, read without its weights.
+
+    Raises FileNotFoundError where there is no config.json or tokenizer.json, ValueError for a config.json of another
+    family.
+    """
+    folder = find(path_or_name, weights=False)
+    places = (folder / "config.json", folder / "original" / "config.json")
+    config = next((place for place in places if place.exists()), None)
+    if config is None:
+        raise FileNotFoundError(f"{folder} has no config.json: give a checkpoint's folder")
+    found = tokenizer_file(folder)
+    if found is None:
+        raise FileNotFoundError(f"{folder} has no tokenizer.json, so no prompt can be rendered: put one there")
+    tokenizer = Tokenizer.from_file(found)
+    return Outline(str(path_or_name), read_config(config), tokenizer, _stop_tokens(folder, tokenizer))
 
 
 def is_mxfp4(checkpoint: Checkpoint) -> bool:

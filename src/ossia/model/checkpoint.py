@@ -41,7 +41,15 @@ from ossia.model.tensorfile import (
 )
 from ossia.quant import NAN_SCALE, QBLOCK, Mxfp4, quantize_mxfp4, to_bf16, unpack_mxfp4, widen
 
-__all__ = ["Checkpoint", "CheckpointError", "LayerTensors", "Tensors", "open_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "LayerTensors",
+    "Tensors",
+    "open_checkpoint",
+    "read_config",
+    "write_checkpoint",
+]
 
 SHARD_BYTES = 5_000_000_000
 _CHUNK_BYTES = 1 << 25
@@ -125,7 +133,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     CheckpointError, naming file and tensor, when anything is missing, left over, cut off, or of another shape or type.
     """
     folder = _weights_folder(Path(path))
-    config = _read_config(folder / "config.json")
+    config = read_config(folder / "config.json")
     files = open_folder(folder)
     layout = max(LAYOUTS, key=lambda layout: len(all_stored(config, layout).keys() & files.keys()))
     _check_tensors(folder, all_stored(config, layout), files)
@@ -141,7 +149,7 @@ def _weights_folder(path: Path) -> Path:
     raise CheckpointError(f"{path}: no *.safetensors here or in original/: this is no checkpoint")
 
 
-def _read_config(path: Path) -> ModelConfig:
+def read_config(path: Path) -> ModelConfig:
     raw = read_json(path)
     try:
         return ModelConfig.from_json(raw)

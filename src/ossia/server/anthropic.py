@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ossia.chat import Done
+from ossia.server.advice import header
 from ossia.server.anthropic_wire import (
     Block,
     CountRequest,
@@ -57,15 +58,21 @@ def routes(context: Context) -> list[Route]:
 async def _create(context: Context, request: Request) -> Response:
     given = await read(request, MessagesRequest)
     model = context.check_model(given.model)
-    if given.max_tokens is None:
-        raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
-    asked = await chat_ask(_sampled(given), context.service.model.stop_tokens, context.recall, client_of(request))
+    asked = await prepared(context, given, client_of(request))
     shows = given.thinking is not None and given.thinking.type != "disabled"
     answer = _Answer(context, asked, model, shows)
-    headers = await advised(context, asked)
+    headers = header(await advised(context, asked))
     if given.stream:
         return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
     return reply(await while_there(request, answer.whole()), headers=headers)
+
+
+async def prepared(context: Context, given: MessagesRequest, client: str) -> ChatAsk:
+    """A request as what is asked of the service. Raises ApiError for what it cannot be."""
+    context.check_model(given.model)
+    if given.max_tokens is None:
+        raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
+    return await chat_ask(_sampled(given), context.service.model.stop_tokens, context.recall, client)
 
 
 def _chat(given: CountRequest) -> ChatRequest:

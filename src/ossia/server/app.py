@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ossia.server import anthropic, chat, completions, models, ollama, openapi
+from ossia.server import anthropic, chat, completions, models, ollama, openapi, render
 from ossia.server.advice import HEADER
 from ossia.server.context import Context
 from ossia.server.errors import ApiError
@@ -46,7 +46,7 @@ def app(context: Context) -> Starlette:
         allowed["expose_headers"] = [HEADER]
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
     made = Starlette(
-        routes=[*routes(context), *kept.routes(), *web_chat()],
+        routes=[*routes(context), *render.routes(kept.desk), *kept.routes(), *web_chat()],
         middleware=middleware,
         lifespan=lifespan,
         exception_handlers={

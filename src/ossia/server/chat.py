@@ -63,22 +63,33 @@ def routes(context: Context) -> list[Route]:
 
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, ChatRequest)
-    model = context.check_model(given.model)
-    asked = await chat_ask(given, context.service.model.stop_tokens, context.recall, client_of(request))
-    answer, headers = _Answer(context, asked, model), await advised(context, asked)
+    asked = await prepared(context, given, client_of(request))
+    answer, headers = _Answer(context, asked, context.check_model(given.model)), header(await advised(context, asked))
     if given.stream:
         wants_usage = bool(given.stream_options and given.stream_options.include_usage)
         return EventStream(answer.frames(wants_usage), headers=headers)
     return reply(await while_there(request, answer.whole()), headers=headers)
 
 
-async def advised(context: Context, asked: ChatAsk) -> dict[str, str]:
-    """The header that says what of the tools was left out or is not enforced."""
+async def prepared(context: Context, given: ChatRequest, client: str) -> ChatAsk:
+    """A request as what is asked of the service. Raises ApiError for what it cannot be."""
+    context.check_model(given.model)
+    return await chat_ask(given, context.service.model.stop_tokens, context.recall, client)
+
+
+async def advised(context: Context, asked: ChatAsk) -> list[str]:
+    """Warnings: what of the request was left out or is not enforced."""
     ask, box = asked.ask, asked.box
     if not box.called:
-        return header(box.warnings)
+        return list(box.warnings)
     with _named_as_here():
-        return header([*box.warnings, *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box)])
+        return [*box.warnings, *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box)]
+
+
+async def prompt_of(context: Context, asked: ChatAsk) -> list[int]:
+    """The prompt of a request. Raises ApiError as its answer would."""
+    with _named_as_here():
+        return await context.service.prompt(asked.ask)
 
 
 @contextmanager

@@ -89,16 +89,22 @@ def routes(context: Context) -> list[Route]:
 
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, CompletionRequest)
-    model = context.check_model(given.model)
-    prompts = await asyncio.to_thread(_prompts, given.prompt, context.service.tokenizer)
-    answer = _Answer(context, given, prompts, client_of(request), model)
-    answer.params()
+    answer = await prepared(context, given, client_of(request))
     if given.stream:
         return EventStream(answer.frames(bool(given.stream_options and given.stream_options.include_usage)))
     return reply(await while_there(request, answer.whole()))
 
 
-def _prompts(given: Any, tokenizer: Tokenizer) -> list[list[int]]:
+async def prepared(context: Context, given: CompletionRequest, client: str) -> "Completing":
+    """A request as what is answered. Raises ApiError for what it cannot be."""
+    model = context.check_model(given.model)
+    prompts = await asyncio.to_thread(prompts_of, given.prompt, context.service.tokenizer)
+    answer = Completing(context, given, prompts, client, model)
+    answer.params()
+    return answer
+
+
+def prompts_of(given: Any, tokenizer: Tokenizer) -> list[list[int]]:
     """One text, several, one list of ids, or several."""
     match given:
         case str():
@@ -124,7 +130,7 @@ def _ids(text: Any, tokenizer: Tokenizer) -> list[int]:
 
 
 @dataclass(slots=True)
-class _Answer:
+class Completing:
     """All choices of one request: `n` for each prompt, in the prompts' order."""
 
     context: Context

@@ -54,8 +54,8 @@ class Guard:
         self._check_origin(named)
         self._check_key(scope, named)
         length = named.get(b"content-length", "0")
-        if length.isdecimal() and int(length) > self.settings.max_body_bytes:
-            raise _body_too_large(self.settings.max_body_bytes)
+        if length.isdecimal():
+            check_size(int(length), self.settings.max_body_bytes)
 
     def _check_host(self, headers: dict[bytes, str]) -> None:
         """A name that a stranger's page had pointed at this machine gets nothing from a server without keys.
@@ -121,15 +121,16 @@ def _limited(receive: Receive, most: int) -> Receive:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        if read > most:
-            raise _body_too_large(most)
+        check_size(read, most)
         return message
 
     return limited
 
 
-def _body_too_large(most: int) -> ApiError:
-    return ApiError(413, f"the body is larger than {most} bytes", code="too_large")
+def check_size(size: int, most: int) -> None:
+    """Raises ApiError (413) for a body of more than `most` bytes."""
+    if size > most:
+        raise ApiError(413, f"the body is larger than {most} bytes", code="too_large")
 
 
 def _host_name(host: str) -> str:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ossia.server import anthropic_wire, chat_wire, completions
+from ossia.server import anthropic_wire, chat_wire, completions, render
 from ossia.server.http import reply
 from ossia.server.responses import wire as responses_wire
 from ossia.server.wire import JsonDict
@@ -120,6 +120,7 @@ QUERY: dict[str, JsonDict] = {
     "after": {"type": "string", "description": "the id of the item that the page begins behind"},
     "before": {"type": "string", "description": "the id of the item that the page ends before"},
     "stream": {"enum": ["true", "false"], "default": "false"},
+    "api": {"enum": ["chat", "responses", "messages", "completions"], "default": "chat"},
     "starting_after": {"type": "integer", "minimum": 0, "description": "the sequence number of the last event seen"},
 }
 RESPONSE, CONVERSATION = "/v1/responses/{response}", "/v1/conversations/{conversation}"
@@ -149,6 +150,9 @@ OPERATIONS = (
     Operation("post", "/v1/completions", "Continue", Raw, RawMade, RawMade, MADE),
     Operation("post", "/v1/messages", "Answer a chat", claude.MessagesRequest, claude.MessageMade, JsonDict, MADE, (), Anthropic),
     Operation("post", "/v1/messages/count_tokens", "Count tokens", claude.CountRequest, Count, None, MADE, (), Anthropic),
+    Operation("post", "/v1/render", "The prompt of a request of any API", JsonDict, render.Rendered, None, MADE, ("api",)),
+    Operation("post", "/tokenize", "The tokens of a text or a chat", render.TokenizeRequest, render.Tokenized, None, MADE),
+    Operation("post", "/detokenize", "The text of tokens", render.DetokenizeRequest, render.Detokenized, None, MADE),
     Operation("get", "/v1/models", "The model, by its names", None, ModelList),
     Operation("get", "/v1/models/{name}", "One name", None, ModelCard, statuses=(404,)),
     Operation("get", "/health", "Whether answers can be made", None, Health),

@@ -97,6 +97,25 @@ class Service:
         """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
         return len(render(self.tokenizer, messages, next_role="assistant"))
 
+    async def prompt(self, ask: Ask) -> list[int]:
+        """The prompt that `answer` would begin with. Raises ApiError as it does, before any sampling."""
+        self._refuse_when_closed()
+        steps = self._steps(ask)
+        first = await self._open(steps)
+        steps.close()
+        assert isinstance(first, Sampling), "an exchange begins with a sampling"
+        self.check_length(first.prompt, "messages")
+        return first.prompt
+
+    def check_length(self, prompt: Sequence[int], param: str) -> None:
+        """Raises ApiError (400) for a prompt that leaves no room for an answer."""
+        if len(prompt) + 1 > self.context:
+            raise too_long(len(prompt), self.context, param)
+
+    def _steps(self, ask: Ask) -> Steps:
+        how = replace(ask.how, stop=ask.stop or ask.how.stop)
+        return exchange(self.grammars, ask.messages, how, self.context)
+
     async def answer(self, ask: Ask) -> AsyncGenerator[Event, None]:
         """The events of one answer. Closing it stops the sampling, and its cache is free before the next step.
 
@@ -104,8 +123,7 @@ class Service:
         too many wait; 503 while the server stops. In the middle, ApiError 500 when the engine fails, 503 when it is closed.
         """
         self._refuse_when_closed()
-        how = replace(ask.how, stop=ask.stop or ask.how.stop)
-        steps = exchange(self.grammars, ask.messages, how, self.context)
+        steps = self._steps(ask)
         run: _Run | None = None
         self._answers += 1
         if self.settings.log_prompts:
@@ -201,8 +219,7 @@ class Service:
     async def _begin(
         self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
     ) -> "_Run":
-        if len(prompt) + 1 > self.context:
-            raise too_long(len(prompt), self.context, param)
+        self.check_length(prompt, param)
         asked = time.perf_counter()
         need = self._line.need(len(prompt), params.max_tokens, self.context)
         try:

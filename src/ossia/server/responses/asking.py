@@ -45,6 +45,7 @@ class Asked:
     given: tuple[Item, ...]
     conversation: str | None
     keep: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ def _composed(
         tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
         conversation_of(request),
         response.store,
+        tuple(warnings),
     )
 
 
