@@ -1,14 +1,16 @@
 """Anthropic's messages: the same answers as blocks, whole or streamed."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from ossia.server.errors import too_long
 from ossia.server.openapi import document
 from ossia.server.settings import Settings
 from tests.server.responses.world import CALL, FINAL, SAY, THINK
-from tests.server.scripted import Served, refusal, scripted, user
+from tests.server.scripted import Served, mini, refusal, scripted, user
 
 TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 DOCUMENT = document()
@@ -17,6 +19,12 @@ ADAPTIVE = {"type": "adaptive"}
 
 def ask(served: Served, **body: Any) -> Any:
     return served.client.post("/v1/messages", json={"max_tokens": 500, "messages": [user("hi")], **body})
+
+
+def prompt_tokens(usage: dict[str, Any]) -> int:
+    """The whole prompt: what was read from the cache, written to it, and neither."""
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    return sum(usage[name] for name in names)
 
 
 def events(served: Served, **body: Any) -> list[dict[str, Any]]:
@@ -36,9 +44,8 @@ def blocks_of(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 blocks.append({**block, "json": ""})
             case {"type": "content_block_delta", "index": index, "delta": delta}:
                 assert index == len(blocks) - 1
-                name = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}[
-                    delta["type"]
-                ]
+                names = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+                name = {**names, "signature_delta": "signature"}[delta["type"]]
                 blocks[index]["json" if name == "partial_json" else name] += delta[name]
     for block in blocks:
         text = block.pop("json")
@@ -146,6 +153,121 @@ def test_who_may_not_come_in_is_told_so_in_anthropics_shape(path: str, streams: 
         assert set(told["error"]) == {"type", "message"}
         assert (told["type"], told["error"]["type"]) == ("error", kind)
         assert status == 405 or "AnthropicRefusal" in str(described[str(status)])
+
+
+def test_C1_a_prompt_too_long_is_refused_in_the_words_that_clients_know():
+    """Claude Code compacts the conversation when it reads these words."""
+    known = re.compile(r"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", re.IGNORECASE)
+    with scripted() as served:
+        counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("x" * 5000)]}).json()
+        refused = [ask(served, messages=[user("x" * 5000)], stream=stream) for stream in (False, True)]
+    for answer in refused:
+        error = answer.json()["error"]
+        found = known.match(error["message"])
+        assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+        assert found, error
+        assert (int(found[1]), int(found[2])) == (counted["input_tokens"], 3000)
+
+
+def test_C1_a_prompt_that_was_not_counted_to_its_end_has_the_same_words():
+    said = too_long(9000, 4096, "messages", at_least=True)
+    assert said.body("/v1/messages")["error"]["message"] == "prompt is too long: at least 9000 tokens > 4096 maximum"
+    assert "maximum context length is 4096 tokens" in said.message
+    assert "resulted in at least 9000 tokens" in said.message
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, {}])
+def test_C2_threads_are_refused_so_that_the_sdk_sends_the_whole_conversation(path: str, thread: dict[str, Any]):
+    """A continued thread sends a tool's result alone: ignoring `thread` would lose the conversation."""
+    result = user([{"type": "tool_result", "tool_use_id": "call_1", "content": "sunny"}])
+    body = {"max_tokens": 50, "messages": [result], "thread": thread}
+    with scripted() as served:
+        answer = served.client.post(path, json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_C2_a_thread_of_null_is_none():
+    with scripted(FINAL.format("ok")) as served:
+        assert ask(served, thread=None).status_code == 200
+
+
+def test_C4_thinking_is_signed_before_its_block_ends():
+    with scripted(THINK.format("easy") + FINAL.format("Four.")) as served:
+        made = events(served, thinking=ADAPTIVE)
+    of_block = [event for event in made if event.get("index") == 0]
+    assert of_block[0]["content_block"]["signature"] == ""
+    assert [event["type"] for event in of_block[-2:]] == ["content_block_delta", "content_block_stop"]
+    assert of_block[-2]["delta"]["type"] == "signature_delta"
+    assert of_block[-2]["delta"]["signature"]
+    assert not any(
+        event["delta"]["type"] == "signature_delta" for event in made if "delta" in event and event.get("index") == 1
+    )
+
+
+ANSWER = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
+FORM = {"type": "json_schema", "schema": {**ANSWER, "additionalProperties": False}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"output_config": {"format": FORM}},
+        {"output_format": FORM},
+        {"output_config": {"effort": "low"}, "output_format": FORM},
+    ],
+)
+def test_A4_an_output_format_is_enforced_and_told(given: dict[str, Any], stream: bool):
+    """The scripted engine minds no mask: that one is there shows in the model's own answers below."""
+    with scripted(FINAL.format('{"answer": 42}')) as served:
+        made = events(served, **given) if stream else ask(served, **given).json()
+        counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")], **given}).json()
+        mask = served.script.strayed
+    text = blocks_of(made)[0]["text"] if isinstance(made, list) else made["content"][0]["text"]
+    assert json.loads(text) == {"answer": 42}
+    assert "# Response Formats" in served.script.prompts[0]
+    assert '"answer":{"type":"integer"}' in served.script.prompts[0].replace(" ", "")
+    usage = made[-2]["usage"] if isinstance(made, list) else made["usage"]
+    assert counted["input_tokens"] == prompt_tokens(usage), mask
+
+
+def test_A4_a_real_models_answer_fits_the_format():
+    with mini() as served:
+        answers = [
+            ask(served, messages=[user(words)], temperature=1, output_config={"effort": "low", "format": FORM}).json()
+            for words in ("What is 2 + 3?", "Tell me a story.", "Say hello.")
+        ]
+    for answer in answers:
+        assert answer["stop_reason"] == "end_turn", answer
+        assert isinstance(json.loads(answer["content"][-1]["text"])["answer"], int)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"type": "json_schema", "schema": {"type": "array", "uniqueItems": True}}, "uniqueItems"),
+        ({"type": "json_schema", "schema": {"type": "string", "pattern": "("}}, "pattern"),
+        ({"type": "json_schema"}, "schema"),
+        ({"type": "xml", "schema": {}}, "type"),
+        ({"type": "json_schema", "schema": "x"}, "schema"),
+    ],
+)
+def test_A4_a_format_that_cannot_be_is_refused_in_anthropics_shape(form: Any, words: str, stream: bool):
+    with scripted() as served:
+        refused = [
+            ask(served, stream=stream, output_config={"format": form}),
+            ask(served, stream=stream, output_format=form),
+        ]
+    for answer in refused:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+        assert words in error["message"]
+        assert "output_config.format" in error["message"] or "output_format" in error["message"]
 
 
 def test_another_path_has_openais_shape():

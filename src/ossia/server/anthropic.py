@@ -32,11 +32,13 @@ from ossia.server.anthropic_wire import (
 )
 from ossia.server.chat import advised, pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
-from ossia.server.chat_wire import ChatMessage, ChatRequest, FunctionCall, Part, Thinking, ToolCall
+from ossia.server.chat_wire import ChatMessage, ChatRequest, Form, FunctionCall, JsonSchema, Part, Thinking, ToolCall
 from ossia.server.context import Context
-from ossia.server.errors import ANTHROPIC, bad
+from ossia.server.errors import ANTHROPIC, ApiError, bad
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said
+
+SIGNATURE = "ossia"  # of thinking: clients want one back with it; here it stands for nothing
 
 
 def routes(context: Context) -> list[Route]:
@@ -77,6 +79,7 @@ async def prepared(context: Context, given: MessagesRequest, client: str) -> Cha
 
 def _chat(given: CountRequest) -> ChatRequest:
     """The conversation as a chat's, with its tools and how much to think."""
+    _check(given)
     system = given.system if isinstance(given.system, str) else _text(given.system or [], "system")
     messages = [ChatMessage("system", system)] if system else []
     for number, turn in enumerate(given.messages):
@@ -89,8 +92,25 @@ def _chat(given: CountRequest) -> ChatRequest:
         messages=messages,
         tools=given.tools or None,
         tool_choice=given.tool_choice,
+        response_format=_form(given),
         reasoning=Thinking(effort, thinking.budget_tokens if thinking else None),
     )
+
+
+def _check(given: CountRequest) -> None:
+    """Raises ApiError for what would change the conversation if it were ignored."""
+    if given.thread is not None:
+        message = "thread: this server keeps no threads; send the whole conversation in messages, without thread"
+        # the SDK knows this code, and sends the whole conversation by itself
+        raise ApiError(400, message, param="thread", details={"error_code": "thread_unsupported_request"})
+    if given.output_format and given.output_config and given.output_config.format:
+        raise bad("output_format", "output_format and output_config.format are both given: leave output_format out")
+
+
+def _form(given: CountRequest) -> Form | None:
+    form = given.output_config.format if given.output_config else None
+    form = form or given.output_format
+    return Form("json_schema", JsonSchema(schema=form.schema, strict=True)) if form else None
 
 
 def _sampled(given: MessagesRequest) -> ChatRequest:
@@ -174,11 +194,15 @@ class _Answer:
                     index = 0
                 opened = _opened(piece, block)
                 if block and (opened or isinstance(piece, Done)):
+                    if isinstance(block, ThinkingMade):  # a client keeps the block only if it is signed
+                        signed = {"type": "signature_delta", "signature": SIGNATURE}
+                        yield _event("content_block_delta", index=index, delta=signed)
                     yield _event("content_block_stop", index=index)
                     index += 1
                 if opened:
                     block = opened
-                    yield _event("content_block_start", index=index, content_block=block)
+                    shown = ThinkingMade() if isinstance(block, ThinkingMade) else block
+                    yield _event("content_block_start", index=index, content_block=shown)
                 for delta in _deltas(piece):
                     yield _event("content_block_delta", index=index, delta=delta)
                 if isinstance(piece, Done):
@@ -200,7 +224,7 @@ def _opened(piece: Piece, block: Made | None) -> Made | None:
     """The block that a piece begins; None where it goes on with the one there is."""
     match piece:
         case Said("reasoning"):
-            return None if isinstance(block, ThinkingMade) else ThinkingMade(signature="ossia")
+            return None if isinstance(block, ThinkingMade) else ThinkingMade(signature=SIGNATURE)
         case Said("content"):
             return None if isinstance(block, TextMade) else TextMade()
         case Called(id=call, tool=tool):

@@ -5,7 +5,7 @@ In and out: types that msgspec reads and writes; fields that are not here are ig
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -34,11 +34,21 @@ class Thinking(Struct):
     budget_tokens: int | None = None
 
 
+class OutputFormat(Struct):
+    """The schema that the answer's text must fit."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
 class OutputConfig(Struct):
     effort: str | None = None
+    format: OutputFormat | None = None
 
 
 class CountRequest(Struct):
+    """output_format is the older name of output_config.format. thread is refused: conversations are not kept."""
+
     messages: list[Turn]
     model: str | None = None
     system: str | list[Block] | None = None
@@ -46,6 +56,8 @@ class CountRequest(Struct):
     tool_choice: dict[str, Any] | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    thread: dict[str, Any] | None = None
 
 
 class MessagesRequest(CountRequest):
@@ -60,13 +72,18 @@ class MessagesRequest(CountRequest):
     store: bool | None = None
 
 
+class OutputDetails(Struct):
+    thinking_tokens: int = 0
+
+
 class Usage(Struct):
-    """input_tokens: of the prompt, without those read from the cache."""
+    """The prompt's tokens are input_tokens and both cache counts together: read from the cache, written there, neither."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
+    output_tokens_details: OutputDetails = field(default_factory=OutputDetails)
 
 
 class TextMade(Struct, tag="text"):

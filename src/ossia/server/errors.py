@@ -10,10 +10,16 @@ from typing import Any
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 ANTHROPIC = "/v1/messages"
 ANTHROPIC_TYPES = {**TYPES, 413: "request_too_large", 503: "overloaded_error"}
+RETRIED = (408, 409, 429)  # of the client's errors, those that the same request may not meet again
+SHOULD_RETRY = "x-should-retry"  # the SDKs of OpenAI and Anthropic obey it
 
 
 class ApiError(Exception):
-    """A refusal. `param` is the field at fault (a dotted path), `code` what a program can compare."""
+    """A refusal. `param` is the field at fault (a dotted path), `code` what a program can compare.
+
+    retry: whether the same request may succeed later; by default what the status means. anthropic: the message under
+    /v1/messages, where its clients look for other words. details: what Anthropic's clients compare.
+    """
 
     def __init__(
         self,
@@ -24,17 +30,23 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        retry: bool | None = None,
+        anthropic: str | None = None,
+        details: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.type = type or TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        self.headers = dict(headers or {})
+        self.retry = retry if retry is not None else status in RETRIED or (status >= 500 and status != 501)
+        self.headers = {**(headers or {}), SHOULD_RETRY: "true" if self.retry else "false"}
+        self.anthropic, self.details = anthropic or message, dict(details or {})
 
     def body(self, path: str = "") -> dict[str, Any]:
         """In OpenAI's shape, or the one of the API under this path."""
         if path == ANTHROPIC or path.startswith(f"{ANTHROPIC}/"):
             kind = ANTHROPIC_TYPES.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")
-            return {"type": "error", "error": {"type": kind, "message": self.message}}
+            refused: dict[str, Any] = {"type": kind, "message": self.anthropic}
+            return {"type": "error", "error": {**refused, "details": self.details} if self.details else refused}
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
@@ -42,3 +54,22 @@ class ApiError(Exception):
 def bad(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
     """A field of the request that cannot be."""
     return ApiError(400, message, param=param, code=code)
+
+
+def too_long(tokens: int, context: int, param: str, *, at_least: bool = False) -> ApiError:
+    """A prompt that does not fit the context, in the words that clients recognise: they then shorten the conversation.
+
+    at_least: the prompt was not tokenized to its end, and may have more tokens.
+    """
+    count = f"at least {tokens}" if at_least else str(tokens)
+    most = f"This model's maximum context length is {context} tokens"
+    if param == "prompt":  # OpenAI's words for completions
+        parts = f"({count} in your prompt; at least 1 for the completion)"
+        message = (
+            f"{most}, however you requested {count} tokens {parts}. Please reduce your prompt; or completion length."
+        )
+    else:
+        wish = "Please reduce the length of the messages."
+        message = f"{most}. However, your messages resulted in {count} tokens. {wish}"
+    anthropic = f"prompt is too long: {count} tokens > {context} maximum"
+    return ApiError(400, message, param=param, code="context_length_exceeded", anthropic=anthropic)

@@ -188,6 +188,8 @@ def protocol(most: int) -> type[HttpToolsProtocol]:
 
 def refused_head(status: int, message: str, code: str) -> bytes:
     """An answer to what never became a request, after which the connection ends."""
-    body = encode(ApiError(status, message, code=code).body())
+    error = ApiError(status, message, code=code)
+    body = encode(error.body())
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
     return b"%bcontent-length: %d\r\n\r\n%b" % (head.encode(), len(body), body)

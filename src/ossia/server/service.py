@@ -28,7 +28,7 @@ from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
 from ossia.server.ask import Ask
-from ossia.server.errors import ApiError, bad
+from ossia.server.errors import ApiError, bad, too_long
 from ossia.server.line import FullError, Line, Place
 from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
@@ -263,7 +263,7 @@ class Service:
 
     def _refuse_when_closed(self) -> None:
         if self.state == "unhealthy":
-            raise ApiError(503, "the engine failed: restart the server", code="engine_failed")
+            raise ApiError(503, "the engine failed: restart the server", code="engine_failed", retry=False)
         if self._draining:
             raise stopping()
 
@@ -342,11 +342,6 @@ def token_scores(model: Model, tokens: list[int], top: int) -> list[Sampled]:
     return scores
 
 
-def too_long(tokens: int, context: int, param: str) -> ApiError:
-    message = f"the prompt has {tokens} tokens, the context {context}: shorten it"
-    return bad(param, message, "context_length_exceeded")
-
-
 def busy(message: str, seconds: int) -> ApiError:
     return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
 
@@ -361,4 +356,7 @@ def impossible(error: ValueError) -> ApiError:
     code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
     if said.startswith("tool_choice"):
         return bad("tool_choice", said, code)
-    return bad("format" if said.startswith("the JSON schema of final") else "tools", said, code)
+    if said.startswith("the JSON schema of final"):
+        place = f"output_config.format.schema: {said}"  # Anthropic's errors have no field for it
+        return ApiError(400, said, param="format", code=code, anthropic=place)
+    return bad("tools", said, code)
