@@ -7,9 +7,9 @@ It does not know which API asked.
 from collections.abc import Sequence
 
 from ossia.chat import Answering, rules_for
+from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message
 from ossia.server.service import Service, impossible
-from ossia.server.tooling import Toolbox
 
 HEADER = "x-ossia-warnings"
 LONGEST_HEADER = 1000  # proxies refuse long ones

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ossia.chat import Done
+from ossia.harmony.openai_chat import ChatMessage, Form, FunctionCall, JsonSchema, Part, ToolCall
 from ossia.server.advice import header
 from ossia.server.anthropic_wire import (
     Block,
@@ -32,7 +33,7 @@ from ossia.server.anthropic_wire import (
 )
 from ossia.server.chat import advised, pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
-from ossia.server.chat_wire import ChatMessage, ChatRequest, Form, FunctionCall, JsonSchema, Part, Thinking, ToolCall
+from ossia.server.chat_wire import ChatRequest, Thinking
 from ossia.server.context import Context
 from ossia.server.errors import ANTHROPIC, ApiError, bad
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there

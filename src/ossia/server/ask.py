@@ -4,7 +4,6 @@ In: fields that all APIs share, in one form. Out: `Ask`s, harmony messages, samp
 It does not know any API's own shapes, nor how an answer is made.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,32 +11,9 @@ from math import inf
 
 from ossia.chat import Answering
 from ossia.engine.request import SamplingParams
-from ossia.harmony.messages import (
-    Developer,
-    Effort,
-    JsonObject,
-    Message,
-    ResponseFormat,
-    System,
-    ToolNamespace,
-    developer,
-    system,
-)
+from ossia.harmony import openai_chat
+from ossia.harmony.messages import Effort, Message, ResponseFormat, ToolNamespace
 from ossia.server.errors import bad
-
-# What no thinking at all would be, the model has not learned: the least is low. docs/server.md says so.
-EFFORTS: dict[str, Effort] = {
-    "none": "low",
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
-# A line of its own in a system text, as gpt-oss's own system message says it: "Reasoning: high".
-TOLD_EFFORT = re.compile(rf"^[^\w\n]*reasoning:[ \t]*({'|'.join(EFFORTS)})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
-ANY_OBJECT: JsonObject = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +30,14 @@ class Ask:
     client: str = ""
 
 
-def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort | None:
-    """The effort that a client's word means; None where it says none. Raises ApiError for a word that is no effort."""
-    if value is None:
-        return None
-    if value not in EFFORTS:
-        raise bad(param, f"{param} {value!r} is none of {', '.join(EFFORTS)}")
-    return EFFORTS[value]
-
-
 def conversation(
     effort: Effort | None,
     said: Sequence[Message],
     tools: Sequence[ToolNamespace] = (),
     formats: Sequence[ResponseFormat] = (),
 ) -> tuple[Message, ...]:
-    """Our system message, one developer message with all that stands first, and the rest as it was said.
-
-    What an API's user calls "system" or "developer" is a `developer("…")` in `said`: to gpt-oss both are a developer's word.
-    effort: None for what the last of these texts says in a line "Reasoning: …", or else medium.
-    """
-    count = next((i for i, message in enumerate(said) if message.role != "developer"), len(said))
-    words = [text for message in said[:count] if (text := _instructions(message)).strip()]
-    declared = Developer("\n\n".join(words) or None, tuple(tools), tuple(formats))
-    opening = [system(System(effort=effort or _told_effort(said), current_date=date.today().isoformat()))]
-    if declared != Developer():
-        opening.append(developer(declared))
-    return (*opening, *said[count:])
-
-
-def _told_effort(said: Sequence[Message]) -> Effort:
-    told = [
-        word for message in said if message.role == "developer" for word in TOLD_EFFORT.findall(_instructions(message))
-    ]
-    return EFFORTS[told[-1].lower()] if told else "medium"
-
-
-def _instructions(message: Message) -> str:
-    parts = [part.instructions or "" if isinstance(part, Developer) else part for part in message.content]
-    return "".join(part for part in parts if isinstance(part, str))
+    """`openai_chat.conversation`, dated today."""
+    return openai_chat.conversation(effort, said, tools, formats, current_date=date.today().isoformat())
 
 
 def sampling(

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled
+from ossia.harmony.client_tools import Toolbox
 from ossia.server.advice import header, loosened
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import (
@@ -46,7 +47,6 @@ from ossia.server.context import Context, remembered
 from ossia.server.errors import ApiError
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said, Speech
-from ossia.server.tooling import Toolbox
 from ossia.server.wire import LEAST_LOGPROB
 from ossia.tokenizer import Tokenizer
 

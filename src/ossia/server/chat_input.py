@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ossia.chat import Answering
-from ossia.harmony.messages import Message, ResponseFormat, assistant, developer, tool, user
-from ossia.server.ask import ANY_OBJECT, Ask, conversation, effort_of, sampling, stops
-from ossia.server.chat_wire import ChatMessage, ChatRequest, Form, Part, Thinking, ToolCall
+from ossia.harmony.client_tools import Toolbox, toolbox
+from ossia.harmony.messages import Message, assistant, developer, tool, user
+from ossia.harmony.openai_chat import ChatMessage, Part, ToolCall, effort_of, response_format
+from ossia.server.ask import Ask, conversation, sampling, stops
+from ossia.server.chat_wire import ChatRequest, Thinking
 from ossia.server.context import Kept, Recall, recalled
-from ossia.server.errors import bad
-from ossia.server.tooling import Toolbox, toolbox
+from ossia.server.errors import bad, refused_input
 from ossia.server.wire import encode, same_json
 
 MOST_CHOICES = 16
@@ -41,13 +42,18 @@ class ChatAsk(NamedTuple):
 
 async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: Recall, client: str) -> ChatAsk:
     """Read a request. Everything that it can be refused for, but its length and its schemas, is found here."""
+    with refused_input():
+        return await _chat_ask(request, stop_tokens, recall, client)
+
+
+async def _chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: Recall, client: str) -> ChatAsk:
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(request, name):
             raise bad(name, f"{name} is not supported: leave it out, or 0", "unsupported_parameter")
     box = toolbox(request.tools, request.tool_choice if request.tools else None)
-    form = _form(request.response_format)
+    form = response_format(request.response_format)
     said = _History(request.messages, box, await recalled(recall, _call_ids(request.messages))).said()
     longest = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     field = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
@@ -96,17 +102,6 @@ def _logprobs(request: ChatRequest) -> int | None:
     if request.top_logprobs and not request.logprobs:
         raise bad("top_logprobs", "top_logprobs needs logprobs to be true")
     return (request.top_logprobs or 0) if request.logprobs else None
-
-
-def _form(given: Form | None) -> ResponseFormat | None:
-    match given:
-        case Form(type="json_object"):
-            return ResponseFormat("json_object", ANY_OBJECT)
-        case Form(type="json_schema", json_schema=None):
-            raise bad("response_format.json_schema", "response_format has no json_schema", "missing_required_parameter")
-        case Form(type="json_schema", json_schema=form) if form:
-            return ResponseFormat(form.name, ANY_OBJECT if form.schema is None else form.schema, form.description)
-    return None
 
 
 class _History:

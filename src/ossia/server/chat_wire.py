@@ -8,56 +8,9 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from ossia.harmony.openai_chat import ChatMessage, Form
+
 FinishReason = Literal["stop", "length", "tool_calls"]
-Role = Literal["system", "developer", "user", "assistant", "tool"]
-
-
-class Part(Struct):
-    """A piece of a message. Only text can be read; other kinds are refused by name."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class FunctionCall(Struct):
-    name: str
-    arguments: str | dict[str, Any] = ""
-
-
-class CustomCall(Struct):
-    name: str
-    input: str = ""
-
-
-class ToolCall(Struct):
-    id: str
-    type: str = "function"
-    function: FunctionCall | None = None
-    custom: CustomCall | None = None
-
-
-class ChatMessage(Struct):
-    """`reasoning` and `reasoning_content` are the same under two names: clients differ."""
-
-    role: Role
-    content: str | list[Part] | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-
-
-class JsonSchema(Struct):
-    name: str = "answer"
-    schema: dict[str, Any] | None = None
-    description: str | None = None
-    strict: bool | None = None
-
-
-class Form(Struct):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
 
 
 class StreamOptions(Struct):

@@ -4,8 +4,11 @@ In: a status and words. Out: the JSON that OpenAI's clients read, or, under /v1/
 It does not know HTTP beyond that, nor what went wrong.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from ossia.harmony.errors import InputError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 ANTHROPIC = "/v1/messages"
@@ -73,3 +76,12 @@ def too_long(tokens: int, context: int, param: str, *, at_least: bool = False) -
         message = f"{most}. However, your messages resulted in {count} tokens. {wish}"
     anthropic = f"prompt is too long: {count} tokens > {context} maximum"
     return ApiError(400, message, param=param, code="context_length_exceeded", anthropic=anthropic)
+
+
+@contextmanager
+def refused_input() -> Iterator[None]:
+    """Input that the readers below the server refuse is a 400."""
+    try:
+        yield
+    except InputError as error:
+        raise bad(error.param, str(error), error.code) from error

@@ -16,10 +16,11 @@ from starlette.routing import Route
 
 from ossia.engine.engine import Stats
 from ossia.engine.request import SamplingParams, TokenMask
+from ossia.harmony.openai_chat import ChatMessage
 from ossia.loading import Model, Outline
 from ossia.server import anthropic, chat, completions
 from ossia.server.anthropic_wire import MessagesRequest
-from ossia.server.chat_wire import ChatMessage, ChatRequest
+from ossia.server.chat_wire import ChatRequest
 from ossia.server.completions import CompletionRequest
 from ossia.server.context import Context
 from ossia.server.errors import ApiError, bad

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 
 from ossia.chat import Done, Event, Scores
 from ossia.engine.request import Sampled
+from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
-from ossia.server.tooling import ClientTool, Toolbox
 
 Kind = Literal["reasoning", "content"]
 

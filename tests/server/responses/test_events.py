@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ossia.chat import Done, Event, Scores, Usage
 from ossia.engine.request import Sampled
+from ossia.harmony.client_tools import toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.server.responses import wire
 from ossia.server.responses.events import Scribe, Telling, condensed
-from ossia.server.tooling import toolbox
 from ossia.server.wire import encode
 from tests.server.responses.fold import fold
 from tests.server.responses.world import EVENT, checked

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossia.chat import Done, Usage
+from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, assistant, developer, tool, user
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.errors import ApiError
@@ -14,7 +15,6 @@ from ossia.server.responses import wire
 from ossia.server.responses.asking import entry_of
 from ossia.server.responses.events import Scribe, Telling
 from ossia.server.responses.items import Entry, messages_of, read_input, shorten
-from ossia.server.tooling import Toolbox, toolbox
 
 BOX = toolbox(
     [

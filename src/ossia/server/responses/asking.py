@@ -14,18 +14,19 @@ import msgspec
 
 from ossia.chat import Answering
 from ossia.engine.request import SamplingParams
+from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import JsonObject, Message, ResponseFormat, developer
+from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.advice import loosened
-from ossia.server.ask import ANY_OBJECT, Ask, conversation, effort_of, sampling
+from ossia.server.ask import Ask, conversation, sampling
 from ossia.server.context import Context
-from ossia.server.errors import ApiError, bad
+from ossia.server.errors import ApiError, bad, refused_input
 from ossia.server.responses import wire
 from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Telling
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
 from ossia.server.store import Item, Store, StoreError
 from ossia.server.tables import MissingError
-from ossia.server.tooling import Toolbox, toolbox
 from ossia.server.wire import JsonDict, encode
 
 SUMMARIES: dict[str | None, Summary] = {"auto": "copied", "detailed": "copied", "concise": "condensed"}
@@ -74,7 +75,8 @@ async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
     # a long input must not hold up the loop, nor what is done with it below
     given = [await _resolved(desk, entry) for entry in await asyncio.to_thread(read_input, request.input, warnings)]
     earlier = await _earlier(desk, request)
-    return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
+    with refused_input():
+        return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
 
 
 def check(desk: Desk, request: wire.Request) -> None:

@@ -16,13 +16,13 @@ from msgspec.structs import replace
 from ossia.chat import Done, Event, Scores
 from ossia.chat import Usage as ChatUsage
 from ossia.engine.request import Sampled
+from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.responses import wire
 from ossia.server.responses.freetext import FreeText
 from ossia.server.responses.items import new_id, phase_of
 from ossia.server.store import Item
-from ossia.server.tooling import ClientTool, Toolbox
 from ossia.server.wire import LEAST_LOGPROB, encode
 from ossia.tokenizer import Tokenizer
 

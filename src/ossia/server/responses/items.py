@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
+from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message, assistant, developer, tool, user
 from ossia.server.errors import ApiError, bad
 from ossia.server.responses.wire import (
@@ -22,7 +23,6 @@ from ossia.server.responses.wire import (
     Phase,
     Reference,
 )
-from ossia.server.tooling import Toolbox
 from ossia.server.wire import JsonDict, convert, same_json
 
 JSON_TYPE = "<|constrain|>json"

@@ -1,7 +1,7 @@
-"""Wire tools of any API to what the model is told of them, and the model's calls back to the client's names.
+"""Tools as the clients of any API declare them: how the model sees them, and its calls back to the client's names.
 
-In: the tools and the tool choice of a request, as JSON. Out: a `Toolbox`. Tools that only a provider could run are left
-out with a warning, never refused. It does not know messages, sampling or how a tool is run.
+In: the tools and the tool choice of a request or a training row, as JSON. Out: a `Toolbox`, or an InputError. Tools that
+only a provider can run are left out with a warning. Messages, sampling and running tools are elsewhere.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from ossia.harmony.errors import InputError
 from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
-from ossia.server.errors import bad
 
 UNFIT = re.compile(r"[^\w./:-]|\W+$")  # what cannot stand in a harmony header
 BUILT_IN = re.compile(
@@ -52,7 +52,7 @@ class Toolbox:
 
 
 def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None) -> Toolbox:
-    """Read the tools and the choice of a request. Raises ApiError (400) for a tool without a usable name or schema, and
+    """Read the tools and the choice of a request. Raises InputError for a tool without a usable name or schema, and
     for a choice that fits no tool that can be called.
     """
     warnings: list[str] = []
@@ -106,20 +106,20 @@ def _offer(tool: Mapping[str, object], at: str, namespace: str | None, warnings:
         case "namespace" if namespace is None:
             name, members = _name(tool, at), tool.get("tools")
             if not isinstance(members, Sequence) or not all(isinstance(each, Mapping) for each in members):
-                raise bad(f"{at}.tools", "a namespace's tools must be an array of objects")
+                raise InputError(f"{at}.tools", "a namespace's tools must be an array of objects")
             for number, member in enumerate(members):
                 yield from _offer(member, f"{at}.tools[{number}]", name, warnings)
         case str():
             warnings.append(f"{at}: tools of type {kind!r} are not run by this server; it was left out")
         case _:
-            raise bad(f"{at}.type", "a tool needs a type, such as 'function'")
+            raise InputError(f"{at}.type", "a tool needs a type, such as 'function'")
 
 
 def _function(tool: Mapping[str, object], at: str, key: str, namespace: str | None) -> _Offer:
     parameters = tool.get(key)
     if parameters is not None:
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") not in ("object", None):
-            raise bad(f"{at}.{key}", "a tool's parameters must be a JSON schema of type 'object'")
+            raise InputError(f"{at}.{key}", "a tool's parameters must be a JSON schema of type 'object'")
         parameters = {**parameters, "type": "object"}
     strict = tool.get("strict") is True
     return _Offer(ClientTool(_name(tool, at), namespace), _text(tool, "description", at), parameters, strict, at)
@@ -144,14 +144,14 @@ def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings
 def _name(tool: Mapping[str, object], at: str) -> str:
     name = tool.get("name")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-        raise bad(f"{at}.name", f"a tool needs a name of 1 to {LONGEST_NAME} characters")
+        raise InputError(f"{at}.name", f"a tool needs a name of 1 to {LONGEST_NAME} characters")
     return name
 
 
 def _text(tool: Mapping[str, object], key: str, at: str) -> str:
     text = tool.get(key)
     if text is not None and not isinstance(text, str):
-        raise bad(f"{at}.{key}", f"{key} must be a string")
+        raise InputError(f"{at}.{key}", f"{key} must be a string")
     return text or ""
 
 
@@ -189,14 +189,14 @@ def _choose(choice: object, named: Mapping[str, _Offer]) -> tuple[str, set[str] 
         case {"type": "function" | "custom" | "tool"}:
             return f"functions.{_find(choice, named)}", None
         case {"type": str(kind)}:
-            raise bad("tool_choice", f"tool_choice: tools of type {kind!r} are not run by this server")
+            raise InputError("tool_choice", f"tool_choice: tools of type {kind!r} are not run by this server")
     wanted = "'auto', 'none', 'required', or an object that names a tool"
-    raise bad("tool_choice", f"tool_choice must be {wanted}")
+    raise InputError("tool_choice", f"tool_choice must be {wanted}")
 
 
 def _must(names: Mapping[str, object] | set[str]) -> str:
     if not names:
-        raise bad("tool_choice", "tool_choice 'required' needs at least one tool that can be called")
+        raise InputError("tool_choice", "tool_choice 'required' needs at least one tool that can be called")
     return "required"
 
 
@@ -205,7 +205,7 @@ def _allowed(tools: Sequence[object], mode: object, named: Mapping[str, _Offer])
     ours = (None, "function", "custom")
     allowed = {_find(each, named) for each in tools if not isinstance(each, Mapping) or each.get("type") in ours}
     if mode not in (None, "auto", "required"):
-        raise bad("tool_choice.mode", "the mode of allowed_tools must be 'auto' or 'required'")
+        raise InputError("tool_choice.mode", "the mode of allowed_tools must be 'auto' or 'required'")
     return _must(allowed) if mode == "required" else "auto", allowed
 
 
@@ -219,4 +219,4 @@ def _find(wanted: object, named: Mapping[str, _Offer]) -> str:
             return alias
     names = ", ".join(offer.tool.name for offer in named.values()) or "none"
     shown = msgspec.json.encode(wanted).decode()[:200]
-    raise bad("tool_choice", f"tool_choice {shown} fits no tool of this request (tools: {names})")
+    raise InputError("tool_choice", f"tool_choice {shown} fits no tool of this request (tools: {names})")
