@@ -193,7 +193,7 @@ def test_allowed_tools_leave_the_prompt_as_it_is(mode: str):
 def test_a_choice_that_cannot_be_is_refused(choice: object):
     with pytest.raises(InputError) as caught:
         toolbox([PLAIN], choice)
-    assert (caught.value.status, caught.value.param) == (400, "tool_choice")
+    assert caught.value.param == "tool_choice"
 
 
 def test_required_needs_a_tool_that_can_be_called():
