@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from ossia.engine.penalties import Penalties
 from ossia.engine.request import SamplingParams
 from ossia.engine.sampler import sample
 
@@ -23,6 +24,7 @@ KINDS = {
     "top-k 50, top-p 0.95, min-p 0.05": (SamplingParams(top_k=50, top_p=0.95, min_p=0.05), None),
     "mask": (SamplingParams(), MASK),
     "bias on 10 tokens": (SamplingParams(logit_bias=dict.fromkeys(range(10), 1.0)), None),
+    "penalties over 2,000 tokens": (SamplingParams(repetition_penalty=1.2, frequency_penalty=0.5), None),
     "20 log-probabilities": (SamplingParams(logprobs=20), None),
 }
 
@@ -33,9 +35,12 @@ def main(rows: int = 200) -> None:
     print("| kind | median ms a row | 99th percentile |\n|---|---|---|")
     for kind, (params, mask) in KINDS.items():
         spent = []
+        penalties = Penalties(params, range(0, VOCAB, VOCAB // 2000)) if params.penalizes else None
         for index in range(rows):
             started = time.perf_counter()
-            sample(logits[index % 8], params, mask, seed=1, index=index)
+            sampled = sample(logits[index % 8], params, mask, 1, index, penalties)
+            if penalties:
+                penalties.note(sampled.token)
             spent.append(1e3 * (time.perf_counter() - started))
         print(f"| {kind} | {statistics.median(spent):.2f} | {sorted(spent)[int(0.99 * rows)]:.2f} |")
 

@@ -272,6 +272,10 @@ def _sample(wanted: Sampling, tokenizer: Tokenizer, stop: Sequence[str]) -> Gene
         first = first or time.perf_counter() - started
         output.append(sampled)
         thinking += parser.channel == "analysis"
+        if sampled.finish == "stop" and not tokenizer.is_special(
+            sampled.token
+        ):  # a request's own stop token is no text
+            sampled = sampled._replace(token=tokenizer.special["<|return|>"])
         yield from spoken.hear(sampled)
     if not spoken.stop:
         yield from spoken.keep(parser.finish())

@@ -4,25 +4,34 @@ In: logits as the backend has them, and how each row is to be drawn. Out: `Sampl
 It does not know requests, or which rows are only guesses.
 
 A row behind a guess is drawn ahead without a mask, since its mask is known only once the guess has held. Should there be one
-then, the row is drawn once more: rare, as a mask mostly rules headers, and guesses hold in text. Who asks for the likeliest
-tokens too needs the row on the host, and is drawn there.
+then, the row is drawn once more: rare, as a mask mostly rules headers, and guesses hold in text. Rows with log-probabilities,
+penalties or a minimum length are sampled on the host.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ossia.engine.penalties import Penalties
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, share_of
 from ossia.kernels import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, Ops
 
 
 class Ask(NamedTuple):
-    """How one row is drawn: by whose parameters, under which mask, and the seed and place that choose its share."""
+    """How one row is drawn: by whose parameters, under which mask, and the seed and place that choose its share.
+
+    penalties: of the request; by the time that the row is drawn they have noted all tokens before it.
+    """
 
     params: SamplingParams
     mask: bytes | None
     seed: int
     place: int
+    penalties: Penalties | None = None
+
+    @property
+    def on_host(self) -> bool:
+        return bool(self.params.logprobs) or self.penalties is not None or self.place < self.params.min_tokens
 
 
 class Rows:
@@ -30,7 +39,7 @@ class Rows:
 
     def __init__(self, ops: Ops, logits_RV: Any, asks: Sequence[Ask | None]) -> None:
         self._ops, self._logits_RV, self._asks = ops, logits_RV, asks
-        known = [(row, ask) for row, ask in enumerate(asks) if ask and not ask.params.logprobs]
+        known = [(row, ask) for row, ask in enumerate(asks) if ask and not ask.on_host]
         drawn = ops.draw(logits_RV, [row for row, _ in known], [_draw(ask) for _, ask in known]) if known else []
         self._on_host = drawn is None
         self._drawn = dict(zip((row for row, _ in known), drawn or ()))
@@ -40,9 +49,9 @@ class Rows:
 
     def take(self, row: int, ask: Ask) -> Sampled:
         """The row's token. Raises ValueError when bias and mask leave none, or the logits are not numbers."""
-        if self._on_host or ask.params.logprobs:
+        if self._on_host or ask.on_host:
             logits_V = self._ops.host(self._logits_RV[row : row + 1])[0]
-            return sample(logits_V, ask.params, ask.mask, ask.seed, ask.place)
+            return sample(logits_V, ask.params, ask.mask, ask.seed, ask.place, ask.penalties)
         if ask == self._asks[row]:
             return _checked(self._drawn[row])
         again = self._ops.draw(self._logits_RV, [row], [_draw(ask)])

@@ -238,6 +238,8 @@ def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
     A mask or bias that leaves none, or fails, ends its own request and no other.
     """
     request, taken = chunk.request, []
+    if request.penalties:
+        request.penalties.follow(request.tokens)
     for behind, guess in enumerate((*chunk.draft, None)):
         if request.error:
             break
@@ -247,6 +249,8 @@ def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
             sampled = rows.take(first + behind, ask)
             if request.mask:
                 request.mask.accept(sampled.token)
+            if request.penalties:
+                request.penalties.note(sampled.token)
         except Exception as error:
             request.error = error
             break
@@ -257,7 +261,7 @@ def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
 
 
 def _ask(request: Request, behind: int, mask: bytes | None) -> Ask:
-    return Ask(request.params, mask, request.seed, request.output_length + behind)
+    return Ask(request.params, mask, request.seed, request.output_length + behind, request.penalties)
 
 
 class Stream:

@@ -32,6 +32,9 @@ class SamplingParams:
 
     temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 cut nothing. logprobs: None for none, n for the n likeliest
     tokens beside the sampled one. max_tokens None: to the end of the context.
+
+    repetition_penalty, over prompt and output, and frequency_penalty and presence_penalty, over the output, are vLLM's and
+    OpenAI's. min_tokens: before so many tokens no stop token is sampled, unless the mask leaves nothing else.
     """
 
     temperature: float = 1.0
@@ -43,6 +46,15 @@ class SamplingParams:
     stop_tokens: frozenset[int] = frozenset()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    min_tokens: int = 0
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether the tokens so far change what comes next."""
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -52,6 +64,10 @@ class SamplingParams:
             "min_p": 0.0 <= self.min_p <= 1.0,
             "max_tokens": self.max_tokens is None or self.max_tokens >= 1,
             "logit_bias": all(bias < inf for bias in self.logit_bias.values()),  # -inf forbids a token
+            "repetition_penalty": 0.01 <= self.repetition_penalty <= 100.0,
+            "frequency_penalty": -100.0 <= self.frequency_penalty <= 100.0,
+            "presence_penalty": -100.0 <= self.presence_penalty <= 100.0,
+            "min_tokens": self.min_tokens >= 0,
             "logprobs": self.logprobs is None or self.logprobs >= 0,
         }
         if bad := [name for name, good in checks.items() if not good]:
@@ -60,7 +76,7 @@ class SamplingParams:
 
 
 class Sampled(NamedTuple):
-    """One token of an answer. `logprob` is under the model's own distribution, before temperature and cuts.
+    """One token of an answer. `logprob` is under the model's own distribution, before penalties, temperature and cuts.
 
     `top` holds the likeliest tokens with their log-probabilities, when asked for; `finish` is set on the last token.
     """

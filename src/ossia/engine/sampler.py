@@ -1,16 +1,17 @@
 """One row of logits to one token, and its log-probability.
 
-In: float32 logits [V], parameters, a mask, a seed and the token's place in the output. Out: a `Sampled`.
+In: float32 logits [V], parameters, a mask, penalties, a seed and the token's place in the output. Out: a `Sampled`.
 It does not know batches: a draw depends on nothing but what is named above.
 
-Order: bias and mask, temperature, top-k, top-p, min-p, as in transformers. Cuts come after the temperature, so that they
-see the distribution that is drawn from. vLLM differs only in cutting min-p first, so that top-p is a share of what that
+Order: bias, penalties and mask, temperature, top-k, top-p, min-p, as in transformers. Cuts come after the temperature, so
+that they see the distribution that is drawn from. vLLM differs only in cutting min-p first, so that top-p is a share of what that
 left; llama.cpp cuts before the temperature. With one cut alone vLLM agrees, and at temperature 1 llama.cpp too.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ossia.engine.penalties import Penalties
 from ossia.engine.request import Sampled, SamplingParams
 
 Row = NDArray[np.float32]
@@ -18,13 +19,22 @@ SLICE = 512
 GREEDY_BELOW = 1e-5  # colder than this, a draw is the argmax and the division leaves float32
 
 
-def sample(logits_V: Row, params: SamplingParams, mask: bytes | None, seed: int, index: int) -> Sampled:
-    """The token at place `index` of an output.
+def sample(
+    logits_V: Row,
+    params: SamplingParams,
+    mask: bytes | None,
+    seed: int,
+    index: int,
+    penalties: Penalties | None = None,
+) -> Sampled:
+    """The token at place `index` of an output; `penalties` have noted the tokens before it.
 
     Raises ValueError when bias and mask leave no token, or the model's logits are not numbers.
     """
     weights_V, total = _weights(logits_V)
-    allowed_V = _allowed(logits_V, params, mask)
+    allowed_V = _allowed(logits_V, params, mask, penalties)
+    if index < params.min_tokens:
+        allowed_V = _without_stops(allowed_V, params.stop_tokens)
     likeliest = int(np.argmax(allowed_V))
     check_row(is_left=allowed_V[likeliest] > -np.inf)
     if params.temperature < GREEDY_BELOW:
@@ -60,18 +70,27 @@ def _weights(logits_V: Row) -> tuple[Row, float]:
     return weights_V, float(top) + float(np.log(weights_V.sum(dtype=np.float64)))
 
 
-def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None) -> Row:
-    """Logits with the bias added and -inf wherever the mask has no bit; the mask may end early."""
-    if mask is None and not params.logit_bias:
+def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None, penalties: Penalties | None) -> Row:
+    """Logits with bias and penalties, and -inf wherever the mask has no bit; the mask may end early."""
+    if mask is None and not params.logit_bias and penalties is None:
         return logits_V
     out_V = logits_V.copy()
     for token, bias in params.logit_bias.items():
         out_V[token] += np.float32(bias)
+    if penalties is not None:
+        penalties.apply(out_V)
     if mask is not None:
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=min(len(out_V), 8 * len(mask)))
         out_V[: len(bits)][bits == 0] = -np.inf
         out_V[len(bits) :] = -np.inf
     return out_V
+
+
+def _without_stops(allowed_V: Row, stops: frozenset[int]) -> Row:
+    """The row without the stop tokens; unchanged where nothing else may come."""
+    out_V = allowed_V.copy()
+    out_V[[token for token in stops if token < len(out_V)]] = -np.inf
+    return out_V if out_V.max() > -np.inf else allowed_V
 
 
 def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:

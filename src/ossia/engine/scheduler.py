@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ossia.engine.cache import Found, Holding, PagedCache
+from ossia.engine.penalties import Penalties
 from ossia.engine.request import Finish, Sampled, SamplingParams, TokenMask
 from ossia.engine.speculative import FEW, MOST, Speculation, StepTimes
 from ossia.kernels import BLOCK
@@ -26,6 +27,7 @@ class Request:
     seed: int
     limit: int
     prompt_length: int = field(init=False)
+    penalties: Penalties | None = field(init=False)
     computed: int = 0
     held: Holding = field(default_factory=Holding)
     cached: int | None = None  # tokens of the prompt that the cache held when it was first admitted
@@ -36,6 +38,7 @@ class Request:
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
+        self.penalties = Penalties(self.params, self.tokens) if self.params.penalizes else None
 
     @property
     def length(self) -> int:

@@ -15,6 +15,8 @@ from ossia.harmony import openai_chat
 from ossia.harmony.messages import Effort, Message, ResponseFormat, ToolNamespace
 from ossia.server.errors import bad
 
+MOST_STOP_TOKENS = 100  # of a request's own
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -53,6 +55,11 @@ def sampling(
     logit_bias: Mapping[str, float] | None = None,
     logprobs: int | None = None,
     logprobs_param: str = "top_logprobs",
+    repetition_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    min_tokens: int | None = None,
+    stop_token_ids: Sequence[int] | None = None,
 ) -> SamplingParams:
     """Sampling parameters; what is None is the model's own. Raises ApiError that names the field out of range."""
     ranges = {
@@ -62,10 +69,17 @@ def sampling(
         "min_p": (min_p, 0, 1),
         max_tokens_param: (max_tokens, 1, inf),
         logprobs_param: (logprobs, 0, 20),
+        "repetition_penalty": (repetition_penalty, 0.01, 100),
+        "frequency_penalty": (frequency_penalty, -2, 2),
+        "presence_penalty": (presence_penalty, -2, 2),
+        "min_tokens": (min_tokens, 0, inf if max_tokens is None else max_tokens),
     }
     for name, (value, least, most) in ranges.items():
         if value is not None and not least <= value <= most:
             raise bad(name, f"{name} is {value}: want {least} {'or more' if most == inf else f'to {most}'}")
+    own_stops = stop_token_ids or ()
+    if len(own_stops) > MOST_STOP_TOKENS or not all(0 <= token < 2**31 for token in own_stops):
+        raise bad("stop_token_ids", f"stop_token_ids must be at most {MOST_STOP_TOKENS} token ids")
     return SamplingParams(
         temperature=1.0 if temperature is None else temperature,
         top_p=1.0 if top_p is None else max(top_p, 1e-6),  # 0 keeps the likeliest alone
@@ -73,9 +87,13 @@ def sampling(
         min_p=min_p or 0.0,
         seed=seed,
         max_tokens=None if max_tokens is None else min(max_tokens, 2**31),
-        stop_tokens=stop_tokens,
+        stop_tokens=stop_tokens.union(own_stops),
         logit_bias=_biases(logit_bias or {}),
         logprobs=logprobs,
+        repetition_penalty=1.0 if repetition_penalty is None else repetition_penalty,
+        frequency_penalty=frequency_penalty or 0.0,
+        presence_penalty=presence_penalty or 0.0,
+        min_tokens=min(min_tokens or 0, 2**31),
     )
 
 

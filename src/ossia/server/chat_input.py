@@ -49,9 +49,6 @@ async def chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: Re
 async def _chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: Recall, client: str) -> ChatAsk:
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
-    for name in ("frequency_penalty", "presence_penalty"):
-        if getattr(request, name):
-            raise bad(name, f"{name} is not supported: leave it out, or 0", "unsupported_parameter")
     box = toolbox(request.tools, request.tool_choice if request.tools else None)
     form = response_format(request.response_format)
     said = _History(request.messages, box, await recalled(recall, _call_ids(request.messages))).said()
@@ -68,7 +65,14 @@ async def _chat_ask(request: ChatRequest, stop_tokens: frozenset[int], recall: R
         max_tokens_param=field,
         logit_bias=request.logit_bias,
         logprobs=_logprobs(request),
+        repetition_penalty=request.repetition_penalty,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        min_tokens=request.min_tokens,
+        stop_token_ids=request.stop_token_ids,
     )
+    if request.ignore_eos:  # the end of the turn is not sampled where anything else may come
+        params = replace(params, min_tokens=2**31)
     thinks = request.reasoning or Thinking()
     if thinks.max_tokens is not None and thinks.max_tokens < 0:
         raise bad("reasoning.max_tokens", "reasoning.max_tokens is negative")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from ossia.harmony.openai_chat import ChatMessage, Form
+from ossia.server.extensions import SamplingExtensions
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -24,8 +25,8 @@ class Thinking(Struct):
     max_tokens: int | None = None
 
 
-class ChatRequest(Struct):
-    """reasoning, top_k and min_p are not OpenAI's; the rest is."""
+class ChatRequest(SamplingExtensions):
+    """reasoning, top_k and min_p are not OpenAI's, nor what is in the bases; the rest is."""
 
     messages: list[ChatMessage]
     model: str | None = None

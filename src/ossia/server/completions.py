@@ -25,6 +25,7 @@ from ossia.server.chat import DONE, merged
 from ossia.server.chat_wire import Cached, Reasoning, StreamOptions, Usage
 from ossia.server.context import Context
 from ossia.server.errors import bad
+from ossia.server.extensions import SamplingExtensions
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.wire import LEAST_LOGPROB
 from ossia.tokenizer import TextStream, Tokenizer
@@ -33,7 +34,7 @@ MOST_PROMPTS, MOST_CHOICES = 64, 16
 DEFAULT_TOKENS = 16  # OpenAI's own
 
 
-class CompletionRequest(Struct):
+class CompletionRequest(SamplingExtensions):
     prompt: Any
     model: str | None = None
     stream: bool | None = None
@@ -150,9 +151,8 @@ class Completing:
     def params(self) -> SamplingParams:
         """How to sample. Raises ApiError for what cannot be."""
         asked = self.asked
-        for name in ("frequency_penalty", "presence_penalty", "suffix"):
-            if getattr(asked, name):
-                raise bad(name, f"{name} is not supported: leave it out", "unsupported_parameter")
+        if asked.suffix:
+            raise bad("suffix", "suffix is not supported: leave it out", "unsupported_parameter")
         if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
             raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
         if asked.best_of not in (None, 1, asked.n or 1):
@@ -161,7 +161,7 @@ class Completing:
             raise bad("max_tokens", "max_tokens 0 needs echo")
         stops(asked.stop)
         return sampling(
-            self.context.service.model.stop_tokens,
+            frozenset() if asked.ignore_eos else self.context.service.model.stop_tokens,
             temperature=asked.temperature,
             top_p=asked.top_p,
             top_k=asked.top_k,
@@ -171,6 +171,11 @@ class Completing:
             logit_bias=asked.logit_bias,
             logprobs=asked.logprobs,
             logprobs_param="logprobs",
+            repetition_penalty=asked.repetition_penalty,
+            frequency_penalty=asked.frequency_penalty,
+            presence_penalty=asked.presence_penalty,
+            min_tokens=asked.min_tokens,
+            stop_token_ids=asked.stop_token_ids,
         )
 
     async def whole(self) -> Completion:

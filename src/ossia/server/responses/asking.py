@@ -7,7 +7,7 @@ It does not know how an answer is made, told or kept.
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -240,7 +240,7 @@ def _fitting(context: Context, messages: Sequence[Message], most: int | None) ->
 
 def _params(context: Context, request: wire.Request) -> SamplingParams:
     scored = LOGPROBS in (request.include or ()) or request.top_logprobs
-    return sampling(
+    params = sampling(
         context.service.model.stop_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
@@ -248,7 +248,13 @@ def _params(context: Context, request: wire.Request) -> SamplingParams:
         max_tokens=request.max_output_tokens,
         max_tokens_param="max_output_tokens",
         logprobs=request.top_logprobs or 0 if scored else None,
+        repetition_penalty=request.repetition_penalty,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        min_tokens=request.min_tokens,
+        stop_token_ids=request.stop_token_ids,
     )
+    return replace(params, min_tokens=2**31) if request.ignore_eos else params
 
 
 def _telling(desk: Desk, request: wire.Request, box: Toolbox) -> Telling:

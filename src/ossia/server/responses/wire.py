@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ossia.server.extensions import SamplingExtensions
 from ossia.server.wire import JsonDict
 
 Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
@@ -44,11 +45,11 @@ class ConversationId(Struct):
     id: str
 
 
-class Request(Struct, kw_only=True):
+class Request(SamplingExtensions, kw_only=True):
     """The body of POST /responses; /input_tokens takes the same.
 
-    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. seed:
-    of the Chat API, taken here too.
+    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. seed and
+    the penalties: of the Chat API, taken here too.
     """
 
     model: str | None = None
@@ -56,11 +57,13 @@ class Request(Struct, kw_only=True):
     instructions: str | None = None
     background: bool | None = None
     conversation: str | ConversationId | None = None
+    frequency_penalty: float | None = None
     include: list[str] | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool | None = None
+    presence_penalty: float | None = None
     previous_response_id: str | None = None
     prompt: JsonDict | None = None
     prompt_cache_key: str | None = None
