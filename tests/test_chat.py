@@ -48,6 +48,7 @@ class Spoken:
     mask: Any
     params: SamplingParams
     cached_tokens: int = 3
+    written_tokens: int = 2
 
     def __iter__(self) -> Iterator[Sampled]:
         stops = {small().special["<|return|>"], small().special["<|call|>"]}

@@ -59,13 +59,15 @@ class Scores:
 class Usage:
     """Tokens of one exchange, all its samplings together, and the seconds they took.
 
-    cached_tokens: of the prompts, not computed again. `first_token_seconds` is the wait for the first sampling's first.
+    cached_tokens: of the prompts, not computed again. written_tokens: of the prompts, computed and kept for later ones.
+    `first_token_seconds` is the wait for the first sampling's first.
     """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
     seconds: float = 0.0
     first_token_seconds: float = 0.0
 
@@ -131,6 +133,8 @@ class Source(Protocol):
 
     @property
     def cached_tokens(self) -> int: ...
+    @property
+    def written_tokens(self) -> int: ...
 
 
 Step: TypeAlias = Event | Sampling | NextToken | Calling
@@ -256,6 +260,7 @@ class _Turn(NamedTuple):
     output: list[Sampled]
     reasoning_tokens: int
     cached_tokens: int
+    written_tokens: int
     first_token_seconds: float
     cut: bool
     stop: str | None
@@ -280,8 +285,8 @@ def _sample(wanted: Sampling, tokenizer: Tokenizer, stop: Sequence[str]) -> Gene
     if not spoken.stop:
         yield from spoken.keep(parser.finish())
     cut = not spoken.stop and (not output or output[-1].finish != "stop")
-    cached = source.cached_tokens
-    return _Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, first, cut, spoken.stop)
+    cached, written = source.cached_tokens, source.written_tokens
+    return _Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop)
 
 
 class _Spoken:
@@ -339,6 +344,7 @@ def _add(usage: Usage, turn: _Turn, seconds: float) -> Usage:
         usage.output_tokens + len(turn.output),
         usage.reasoning_tokens + turn.reasoning_tokens,
         usage.cached_tokens + turn.cached_tokens,
+        usage.written_tokens + turn.written_tokens,
         seconds,
         usage.first_token_seconds or turn.first_token_seconds,
     )

@@ -56,6 +56,37 @@ def test_an_agents_next_step_computes_only_what_is_new():
     assert engine.stats().cached_tokens == cached
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=5), st.integers(1, 30))
+def test_C5_written_is_what_an_equal_prompt_finds_next(lengths: list[int], said: int):
+    """What was found and what was written are together what the next equal prompt finds, whatever came before."""
+    model = FakeModel()
+    engine = Engine(model, speculate=False)
+    params = SamplingParams(temperature=0, max_tokens=said)
+    for length in lengths:
+        first, second = (engine.submit(SYSTEM[:length] * 2, params) for _ in range(2))
+        for stream in (first, second):
+            list(stream)
+        assert first.cached_tokens + first.written_tokens == second.cached_tokens == whole(2 * min(length, 60) - 1)
+        assert second.written_tokens == 0
+
+
+@pytest.mark.parametrize("prefix_blocks", [0, 1, 2, 3, 4, 6, 8, 12])
+@pytest.mark.parametrize("length", [5, 17, 33, 60])
+@pytest.mark.parametrize("said", [1, 20, 60])
+def test_C5_nothing_is_said_to_be_written_that_is_not_kept(prefix_blocks: int, length: int, said: int):
+    model = FakeModel()
+    engine = Engine(model, speculate=False, prefix_bytes=prefix_blocks * BLOCK_BYTES)
+    params = SamplingParams(temperature=0, max_tokens=said)
+    first = engine.submit(SYSTEM[:length], params)
+    list(first)
+    second = engine.submit(SYSTEM[:length], params)
+    list(second)
+    assert first.written_tokens <= second.cached_tokens
+    if not prefix_blocks:
+        assert first.written_tokens == second.cached_tokens == 0
+
+
 def test_the_same_prompt_again_computes_its_last_block():
     model = FakeModel()
     engine = Engine(model, speculate=False)

@@ -35,7 +35,7 @@ class Expert:
 
 
 class Spoken:
-    cached_tokens = 0
+    cached_tokens = written_tokens = 0
 
     def __init__(self, tokens: Sequence[int], mask: Any) -> None:
         self._tokens, self._mask, self.ended = tokens, mask, False

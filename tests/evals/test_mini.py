@@ -54,7 +54,7 @@ def test_a_model_that_says_nothing_has_no_points(monkeypatch: pytest.MonkeyPatch
             return SilentStream()
 
     class SilentStream:
-        cached_tokens, ended = 0, True
+        cached_tokens, written_tokens, ended = 0, 0, True
 
         def ready(self) -> list[Any]:
             return []

@@ -67,6 +67,7 @@ class Line:
     params: SamplingParams
     mask: TokenMask | None
     cached_tokens: int = 0
+    written_tokens: int = 0
     said: int = 0
     ended: bool = False
     error: ValueError | None = None

@@ -23,7 +23,7 @@ def finish(chunks: list[dict[str, Any]]) -> list[str]:
 
 
 def test_an_answer_has_content_reasoning_and_exact_counts():
-    with scripted(THINK.format("easy") + FINAL.format("Four."), cached=5) as served:
+    with scripted(THINK.format("easy") + FINAL.format("Four."), cached=5, written=7) as served:
         answer = served.chat("2 + 2?")
     (choice,) = answer["choices"]
     assert choice["message"]["content"] == "Four."
@@ -32,19 +32,19 @@ def test_an_answer_has_content_reasoning_and_exact_counts():
     usage, output = answer["usage"], small().encode_with_special(THINK.format("easy") + FINAL.format("Four."))
     assert usage["completion_tokens"] == len(output)
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert usage["prompt_tokens_details"] == {"cached_tokens": 5}
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 5, "cache_write_tokens": 7}
     assert usage["completion_tokens_details"] == {"reasoning_tokens": len(small().encode("easy")) + 1}
 
 
 def test_a_stream_has_the_role_first_and_the_same_words():
-    with scripted(THINK.format("easy") + FINAL.format("Four, 四."), cached=5) as served:
+    with scripted(THINK.format("easy") + FINAL.format("Four, 四."), cached=5, written=7) as served:
         chunks = served.chunks("2 + 2?", stream_options={"include_usage": True})
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert said(chunks, "content") == "Four, 四."
     assert said(chunks, "reasoning") == said(chunks, "reasoning_content") == "easy"
     assert finish(chunks) == ["stop"]
     assert chunks[-1]["choices"] == []
-    assert chunks[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 5}
+    assert chunks[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 5, "cache_write_tokens": 7}
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 

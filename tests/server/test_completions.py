@@ -72,7 +72,7 @@ def test_a_stop_string_is_no_reader_who_left():
         streamed(served, prompt="xy", stop="stop", max_tokens=50)
         metrics = served.client.get("/metrics").text
     assert "ossia_cancelled_total 0.0" in metrics
-    assert whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+    assert whole["usage"]["prompt_tokens_details"] == {"cached_tokens": 1, "cache_write_tokens": 0}
     assert served.script.closed == 2
 
 

@@ -204,6 +204,15 @@ class PagedCache:
         held.full, held.window, held.kept, held.marks = Table(), Table(), 0, []
         self._trim()
 
+    def reusable(self, held: Holding, prompt_tokens: int) -> int:
+        """Tokens of a computed prompt that an equal prompt, sent next, would find: 0 where they are more than is kept idle."""
+        blocks = (prompt_tokens - 1) // BLOCK
+        wanted = {pool: range(pool.first_seen(blocks), blocks) for pool in self._pools}
+        if sum(pool.block_bytes * len(places) for pool, places in wanted.items()) > self.prefix_bytes:
+            return 0
+        found = all(pool.find(held.keys[i]) is not None for pool, places in wanted.items() for i in places)
+        return blocks * BLOCK if found else 0
+
     def _snapshot(self, held: Holding, blocks: int) -> None:
         """Keep what a token behind so many blocks sees of the sliding layers."""
         _keep(self.window, held.window, held.keys, range(self.window.first_seen(blocks), blocks))

@@ -276,6 +276,14 @@ class Stream:
         return self._request.cached or 0
 
     @property
+    def written_tokens(self) -> int:
+        """Tokens of the prompt that were computed and are kept for later requests; known from the first token on.
+
+        At the end it is less where the cache could not keep them beside the answer.
+        """
+        return max(0, self._request.reusable - self.cached_tokens)
+
+    @property
     def ended(self) -> bool:
         """Whether all of it has been sampled; what is `ready` may still be unread."""
         return self._request.done

@@ -31,6 +31,7 @@ class Request:
     computed: int = 0
     held: Holding = field(default_factory=Holding)
     cached: int | None = None  # tokens of the prompt that the cache held when it was first admitted
+    reusable: int = 0  # tokens of the prompt that the cache keeps for an equal one, once all of it is computed
     speculation: Speculation | None = None
     sampled: deque[Sampled] = field(default_factory=deque)  # not yet taken by whoever asked
     done: bool = False
@@ -135,8 +136,12 @@ class Scheduler:
         self.drafted_tokens += len(chunk.draft)
         self.accepted_tokens += max(0, len(taken) - 1)
         self.cache.advance(request.held, request.tokens, request.computed)
+        if taken and request.output_length == len(taken):
+            request.reusable = self.cache.reusable(request.held, request.prompt_length)
         if request.error or (taken and taken[-1].finish):
             self.cancel(request)
+            if request.reusable:  # letting go of its own blocks may have pushed some out
+                request.reusable = self.cache.reusable(request.held, request.prompt_length)
 
     def _chunk(self, request: Request, budget: int) -> Chunk | None:
         """As much of the request as budget and free blocks allow; None when it had to give way itself."""

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ossia.chat import Done
+from ossia.chat import Usage as Counts
 from ossia.harmony.openai_chat import ChatMessage, Form, FunctionCall, JsonSchema, Part, ToolCall
 from ossia.server.advice import header
 from ossia.server.anthropic_wire import (
@@ -24,6 +25,7 @@ from ossia.server.anthropic_wire import (
     Made,
     MessageMade,
     MessagesRequest,
+    OutputDetails,
     StopReason,
     TextMade,
     ThinkingMade,
@@ -31,6 +33,7 @@ from ossia.server.anthropic_wire import (
     Turn,
     Usage,
 )
+from ossia.server.ask import Began
 from ossia.server.chat import advised, pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import ChatRequest, Thinking
@@ -166,7 +169,7 @@ class _Answer:
 
     async def whole(self) -> MessageMade:
         blocks: list[Made] = []
-        message = self._message(blocks)
+        message = self._message(blocks, Usage())
         arguments: dict[str, list[str]] = {}
         async for piece in self._pieces():
             if opened := _opened(piece, blocks[-1] if blocks else None):
@@ -180,19 +183,19 @@ class _Answer:
                     arguments.setdefault(block.id, []).append(text)
                 case Done() as done, _:
                     message.stop_reason, message.stop_sequence = _reason(done), done.stop
-                    message.usage = _usage(done)
+                    message.usage = _usage(done.usage)
         for block in blocks:
             if isinstance(block, ToolUseMade):
                 block.input = _object("".join(arguments.get(block.id, ())))
         return message
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        index, block = -1, None
+        index, block = 0, None
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
-                if index < 0 and block is None:
-                    yield _event("message_start", message=self._message([]))
-                    index = 0
+                if isinstance(piece, Began):
+                    yield _event("message_start", message=self._message([], _usage(piece.usage)))
+                    continue
                 opened = _opened(piece, block)
                 if block and (opened or isinstance(piece, Done)):
                     if isinstance(block, ThinkingMade):  # a client keeps the block only if it is signed
@@ -208,7 +211,7 @@ class _Answer:
                     yield _event("content_block_delta", index=index, delta=delta)
                 if isinstance(piece, Done):
                     ended = {"stop_reason": _reason(piece), "stop_sequence": piece.stop}
-                    yield _event("message_delta", delta=ended, usage=_usage(piece))
+                    yield _event("message_delta", delta=ended, usage=_usage(piece.usage))
         yield _event("message_stop")
 
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
@@ -217,8 +220,8 @@ class _Answer:
                 if self.shows_thinking or not (isinstance(piece, Said) and piece.kind == "reasoning"):
                     yield piece
 
-    def _message(self, blocks: list[Made]) -> MessageMade:
-        return MessageMade(self.id, self.model, blocks, Usage())
+    def _message(self, blocks: list[Made], usage: Usage) -> MessageMade:
+        return MessageMade(self.id, self.model, blocks, usage)
 
 
 def _opened(piece: Piece, block: Made | None) -> Made | None:
@@ -265,6 +268,7 @@ def _reason(done: Done) -> StopReason:
     return "stop_sequence" if done.stop else "end_turn"
 
 
-def _usage(done: Done) -> Usage:
-    used = done.usage
-    return Usage(used.prompt_tokens - used.cached_tokens, used.output_tokens, used.cached_tokens)
+def _usage(used: Counts) -> Usage:
+    cached, written = used.cached_tokens, used.written_tokens
+    thought = OutputDetails(used.reasoning_tokens)
+    return Usage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thought)

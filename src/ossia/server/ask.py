@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from math import inf
 
-from ossia.chat import Answering
+from ossia.chat import Answering, Usage
 from ossia.engine.request import SamplingParams
 from ossia.harmony import openai_chat
 from ossia.harmony.messages import Effort, Message, ResponseFormat, ToolNamespace
@@ -30,6 +30,13 @@ class Ask:
     how: Answering
     stop: tuple[str, ...] = ()
     client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An answer's first token was sampled; its events follow. usage: of the prompt alone."""
+
+    usage: Usage
 
 
 def conversation(

@@ -21,6 +21,7 @@ from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import Toolbox
 from ossia.server.advice import header, loosened
+from ossia.server.ask import Began
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import (
     Cached,
@@ -142,6 +143,8 @@ class _Answer:
                 if index not in begun:
                     begun.add(index)
                     yield self._chunk(ChunkChoice(index, ChatDelta(role="assistant", content="")))
+                if isinstance(piece, Began):
+                    continue
                 if isinstance(piece, Done):
                     dones.append(piece)
                     yield self._chunk(ChunkChoice(index, ChatDelta(), finish_reason=finish_of(piece)))
@@ -296,9 +299,10 @@ def finish_of(done: Done) -> FinishReason:
 
 
 def usage_of(counts: list[Counts]) -> Usage:
-    """Of several choices together; they share one prompt."""
+    """Of several choices together; they share one prompt, which is computed and written to the cache at most once."""
     prompt = max((each.prompt_tokens for each in counts), default=0)
     made = sum(each.output_tokens for each in counts)
-    cached = max((each.cached_tokens for each in counts), default=0)
+    cached = min((each.cached_tokens for each in counts), default=0)
+    written = max((each.written_tokens for each in counts), default=0)
     thought = sum(each.reasoning_tokens for each in counts)
-    return Usage(prompt, made, prompt + made, Cached(cached), Reasoning(thought))
+    return Usage(prompt, made, prompt + made, Cached(cached, written), Reasoning(thought))

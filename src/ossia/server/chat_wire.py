@@ -56,7 +56,10 @@ class ChatRequest(SamplingExtensions):
 
 
 class Cached(Struct):
+    """Of the prompt: read from the cache, and computed and kept there for later requests."""
+
     cached_tokens: int
+    cache_write_tokens: int = 0
 
 
 class Reasoning(Struct):

@@ -141,7 +141,7 @@ class Completing:
     model: str
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
-    cached: int = 0
+    counts: dict[int, list[Counts]] = field(default_factory=dict)  # of the choices of each prompt
     made: int = 0
 
     @property
@@ -195,7 +195,8 @@ class Completing:
 
     async def _pieces(self, index: int) -> AsyncGenerator[Choice, None]:
         """The choice in pieces: what is echoed, then text as it comes, and at last how it ended."""
-        prompt = self.prompts[index // (self.asked.n or 1)]
+        number = index // (self.asked.n or 1)
+        prompt = self.prompts[number]
         scored = self.asked.logprobs is not None
         writer = _Writer(self.context.service.tokenizer, index, stops(self.asked.stop), scored)
         if self.asked.echo:
@@ -210,7 +211,7 @@ class Completing:
         async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished)) as told:
             async for each in told:
                 if isinstance(each, Counts):
-                    self.cached += each.cached_tokens
+                    self.counts.setdefault(number, []).append(each)
                     continue
                 self.made += 1
                 if piece := writer.write(each):
@@ -226,7 +227,9 @@ class Completing:
 
     def _usage(self) -> Usage:
         prompt = sum(len(each) for each in self.prompts)
-        return Usage(prompt, self.made, prompt + self.made, Cached(self.cached), Reasoning(0))
+        cached = sum(min(each.cached_tokens for each in counts) for counts in self.counts.values())
+        written = sum(max(each.written_tokens for each in counts) for counts in self.counts.values())
+        return Usage(prompt, self.made, prompt + self.made, Cached(cached, written), Reasoning(0))
 
 
 class _Writer:

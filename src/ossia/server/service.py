@@ -27,7 +27,7 @@ from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
-from ossia.server.ask import Ask
+from ossia.server.ask import Ask, Began
 from ossia.server.errors import ApiError, bad, too_long
 from ossia.server.line import FullError, Line, Place
 from ossia.server.metrics import Metrics
@@ -116,8 +116,8 @@ class Service:
         how = replace(ask.how, stop=ask.stop or ask.how.stop)
         return exchange(self.grammars, ask.messages, how, self.context)
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        """The events of one answer. Closing it stops the sampling, and its cache is free before the next step.
+    async def answer(self, ask: Ask) -> AsyncGenerator[Event | Began, None]:
+        """The events of one answer, `Began` first. Closing it stops the sampling, and its cache is free before the next step.
 
         Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
         too many wait; 503 while the server stops. In the middle, ApiError 500 when the engine fails, 503 when it is closed.
@@ -125,6 +125,7 @@ class Service:
         self._refuse_when_closed()
         steps = self._steps(ask)
         run: _Run | None = None
+        began = False
         self._answers += 1
         if self.settings.log_prompts:
             log.info("asked: %s", "".join(message.text for message in ask.messages[-1:]))
@@ -140,6 +141,9 @@ class Service:
                     case NextToken():
                         assert run is not None, "a sampling was begun"
                         reply = await run.next()
+                        if not began:
+                            began = True
+                            yield Began(run.prompt_usage)
                     case Calling(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
                     case _:
@@ -176,7 +180,7 @@ class Service:
                 yield sampled
                 if enough():
                     break
-            yield Usage(len(prompt), run.tokens, 0, run.cached_tokens)
+            yield replace(run.prompt_usage, output_tokens=run.tokens)
         except (GeneratorExit, asyncio.CancelledError):
             self.metrics.cancelled.inc()
             raise
@@ -284,6 +288,16 @@ class _Run:
     @property
     def cached_tokens(self) -> int:
         return self.feed.cached_tokens
+
+    @property
+    def written_tokens(self) -> int:
+        return self.feed.written_tokens
+
+    @property
+    def prompt_usage(self) -> Usage:
+        """What the prompt took; known from the first token on."""
+        cached, written = self.cached_tokens, self.written_tokens
+        return Usage(len(self.feed.prompt), cached_tokens=cached, written_tokens=written)
 
     async def next(self) -> Sampled | None:
         try:

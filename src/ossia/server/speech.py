@@ -15,6 +15,7 @@ from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
+from ossia.server.ask import Began
 
 Kind = Literal["reasoning", "content"]
 
@@ -45,7 +46,7 @@ class Argued:
     text: str
 
 
-Piece: TypeAlias = Said | Called | Argued | Done
+Piece: TypeAlias = Began | Said | Called | Argued | Done
 
 
 class Speech:
@@ -65,7 +66,7 @@ class Speech:
         self._scores: tuple[Sampled, ...] = ()
         self._messages: list[Message] = []  # since the last call
 
-    def tell(self, event: Event) -> Iterator[Piece]:
+    def tell(self, event: Event | Began) -> Iterator[Piece]:
         match event:
             case Start():
                 yield from self._start(event)
@@ -75,7 +76,7 @@ class Speech:
                 yield from self._delta(text)
             case End(message):
                 yield from self._end(message)
-            case Done():
+            case Began() | Done():
                 yield event
 
     def _start(self, event: Start) -> Iterator[Piece]:

@@ -30,6 +30,8 @@ class TokenStream(Protocol):
     @property
     def cached_tokens(self) -> int: ...
     @property
+    def written_tokens(self) -> int: ...
+    @property
     def ended(self) -> bool: ...
     def ready(self) -> list[Sampled]: ...
     def close(self) -> None: ...
@@ -59,7 +61,7 @@ class Feed:
     def __init__(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> None:
         self.prompt, self.params, self.mask = prompt, params, mask
         self.stream: TokenStream | None = None  # the worker's own
-        self.cached_tokens = 0
+        self.cached_tokens = self.written_tokens = 0
         self._tokens: deque[Sampled] = deque()
         self._ended = False
         self._error: Exception | None = None
@@ -82,7 +84,7 @@ class Feed:
     def deliver(self, news: "News") -> None:
         """Called in the loop's thread."""
         self._tokens.extend(news.tokens)
-        self.cached_tokens = news.cached_tokens
+        self.cached_tokens, self.written_tokens = news.cached_tokens, news.written_tokens
         self._ended |= news.ended
         self._error = self._error or news.error
         self._wake()
@@ -106,6 +108,7 @@ class News(NamedTuple):
     cached_tokens: int
     ended: bool
     error: Exception | None = None
+    written_tokens: int = 0
 
 
 class Worker:
@@ -255,7 +258,9 @@ def _news(feed: Feed) -> News | None:
         tokens = stream.ready()
     except Exception as error:  # of this request alone: a mask, a bias
         return News(feed, [], 0, True, error)
-    return News(feed, tokens, stream.cached_tokens, ended) if tokens or ended else None
+    if not (tokens or ended):
+        return None
+    return News(feed, tokens, stream.cached_tokens, ended, written_tokens=stream.written_tokens)
 
 
 def _deliver(news: list[News]) -> None:

@@ -125,7 +125,7 @@ def test_channels_are_told_apart():
         *message("commentary", "functions.c", ['{"input": "a', '\\nb"}']),
         *message("odd", "nobody", ["lost?"]),
     ]
-    events = told(scribe, [*said, Done("tool_calls", Usage(10, 6, 2, 4))])
+    events = told(scribe, [*said, Done("tool_calls", Usage(10, 6, 2, 4, 5))])
     thought, preamble, answer, call, custom, odd = scribe.response.output
     assert isinstance(thought, wire.ReasoningItem)
     assert [getattr(each, "phase", None) for each in (preamble, answer)] == ["commentary", "final_answer"]
@@ -141,7 +141,7 @@ def test_channels_are_told_apart():
         "!",
         "lost?",
     ]
-    assert scribe.response.usage == wire.Usage(10, wire.InputDetails(4, 6), 6, wire.OutputDetails(2), 16)
+    assert scribe.response.usage == wire.Usage(10, wire.InputDetails(4, 5), 6, wire.OutputDetails(2), 16)
 
 
 def test_an_answer_cut_by_length_says_so():

@@ -40,7 +40,7 @@ def until(world: World, response: str, *states: str) -> dict[str, Any]:
 
 def test_an_answer_with_exact_usage():
     spoken = THINK.format("Hm.") + FINAL.format("Four.")
-    with world(spoken, cached=3) as w:
+    with world(spoken, cached=3, written=32) as w:
         response = w.post(model="script", input="2 + 2?", reasoning={"effort": "minimal"}, metadata={"k": "v"})
         thought, message = response["output"]
         assert (response["status"], response["model"], response["metadata"]) == ("completed", "script", {"k": "v"})
@@ -51,7 +51,7 @@ def test_an_answer_with_exact_usage():
         prompt, output = tokens(w.script.prompts[0]), tokens(spoken)
         assert response["usage"] == {
             "input_tokens": prompt,
-            "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": prompt - 3},
+            "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 32},
             "output_tokens": output,
             "output_tokens_details": {"reasoning_tokens": tokens("Hm.") + 1},
             "total_tokens": prompt + output,

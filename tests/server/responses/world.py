@@ -33,7 +33,7 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 class Script:
     """An engine: each submitted prompt gets the next turn, a token a step. It minds no mask, as hostile models would.
 
-    prompts: what it was given, as text. cached: what it says it had in its cache. held: no step while set.
+    prompts: what it was given, as text. cached, written: what it says it had, and keeps, in its cache. held: no step while set.
     """
 
     turns: list[str]
@@ -42,6 +42,7 @@ class Script:
     strayed: list[TokenMask | None] = field(default_factory=list)
     live: list["Spoken"] = field(default_factory=list)
     cached: int = 0
+    written: int = 0
     closed: int = 0
     held: bool = False
     fail: Exception | None = None
@@ -78,6 +79,10 @@ class Spoken:
     @property
     def cached_tokens(self) -> int:
         return self.script.cached
+
+    @property
+    def written_tokens(self) -> int:
+        return self.script.written
 
     @property
     def ended(self) -> bool:

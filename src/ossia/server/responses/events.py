@@ -19,6 +19,7 @@ from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
+from ossia.server.ask import Began
 from ossia.server.responses import wire
 from ossia.server.responses.freetext import FreeText
 from ossia.server.responses.items import new_id, phase_of
@@ -70,7 +71,7 @@ class Scribe:
         self.response = replace(self.response, status="in_progress")
         return self._numbered([wire.InProgress(response=self.response)])
 
-    def hear(self, event: Event) -> list[wire.StreamEvent]:
+    def hear(self, event: Event | Began) -> list[wire.StreamEvent]:
         match event:
             case Start():
                 self._open = self._kind(event)
@@ -301,11 +302,10 @@ def condensed(thought: str) -> str:
 
 
 def _usage(usage: ChatUsage) -> wire.Usage:
-    """What the cache did not hold was computed, and written there."""
-    prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.output_tokens
+    prompt, output = usage.prompt_tokens, usage.output_tokens
     return wire.Usage(
         prompt,
-        wire.InputDetails(cached, prompt - cached),
+        wire.InputDetails(usage.cached_tokens, usage.written_tokens),
         output,
         wire.OutputDetails(usage.reasoning_tokens),
         prompt + output,
