@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, SamplingParams
+from ossia.engine.sampler import score
+from ossia.engine.scheduler import SCORED_ROWS
 from ossia.kernels import Batch
 from tests.engine.fake import VOCAB, FakeModel, cache_for, config, greedy, logits_after
 
@@ -37,6 +39,35 @@ def test_seeded_draws_do_not_depend_on_scheduling(prompts: list[list[int]], budg
     params = SamplingParams(seed=5, max_tokens=8)
     alone = [tokens(Engine(FakeModel()).generate([prompt], params))[0] for prompt in prompts]
     assert tokens(Engine(FakeModel(), step_tokens=budget, cache_bytes=cache_for(6)).generate(prompts, params)) == alone
+
+
+@settings(max_examples=40, deadline=None)
+@given(prompts=PROMPTS, budget=st.integers(1, 64), blocks=st.integers(6, 40))
+def test_K2_scores_of_a_prompt_do_not_depend_on_batch_chunks_or_preemption(
+    prompts: list[list[int]], budget: int, blocks: int
+):
+    engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), step_tokens=budget)
+    scored = SamplingParams(temperature=0, max_tokens=2, prompt_logprobs=3)
+    for _ in range(2):  # a prompt that the cache holds is scored as well
+        streams = [engine.submit(prompt, scored if n % 2 == 0 else GREEDY) for n, prompt in enumerate(prompts)]
+        assert tokens(streams) == [greedy(prompt, 12 if n % 2 else 2) for n, prompt in enumerate(prompts)]
+        for prompt, stream in zip(prompts[::2], streams[::2]):
+            assert stream.scores == [
+                score(logits_after(prompt[:place]), prompt[place], 3) for place in range(1, len(prompt))
+            ]
+
+
+def test_K2_a_step_scores_few_rows_and_serves_the_others():
+    model = FakeModel()
+    engine = Engine(model)
+    running = engine.submit([1, 2, 3], SamplingParams(temperature=0, max_tokens=12))
+    next(running)
+    scored = [engine.submit(list(range(30)) * 4, SamplingParams(max_tokens=1, prompt_logprobs=1)) for _ in range(3)]
+    before = engine.stats()
+    list(running)
+    assert engine.stats().steps - before.steps == 11  # a token in each step
+    assert max(model.rows) <= 1 + SCORED_ROWS
+    assert [len(list(each)) for each in scored] == [1, 1, 1]
 
 
 def test_a_step_stays_within_its_budget_and_decoders_go_first():

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from starlette.testclient import TestClient
 
-from ossia.server.logs import Discreet, forgotten, write_log
+from ossia.server.logs import Discreet, Forgotten, write_log
 from ossia.server.settings import Settings
 from tests.server.responses.world import FINAL, Script
 from tests.server.scripted import scripted
@@ -96,7 +96,7 @@ def test_tracebacks_say_where_and_what_the_system_says():
 
 def test_a_failure_that_nobody_waits_for_is_logged_without_its_words():
     async def lose() -> None:
-        asyncio.get_running_loop().set_exception_handler(forgotten)
+        asyncio.get_running_loop().set_exception_handler(Forgotten())
 
         async def fail() -> None:
             raise ValueError(WORDS)

@@ -20,7 +20,7 @@ from openai import OpenAI
 from uvicorn.server import ServerState
 
 from ossia.loading import load
-from ossia.server.run import protocol
+from ossia.server.connections import Limits, protocol
 from ossia.server.service import WARMING
 
 PATIENCE = 120  # seconds for a socket: a busy machine compiles kernels for long
@@ -228,7 +228,7 @@ def test_who_sends_too_much_is_told_so_however_much_it_still_sends():
 
 def test_a_head_that_takes_too_long_is_cut_off_on_a_kept_connection_too():
     async def work() -> None:
-        made = protocol(1000)
+        made = protocol(Limits(1000))
         config = uvicorn.Config(nothing, log_config=None, timeout_keep_alive=60)
         config.load()
         loop = asyncio.get_running_loop()
@@ -246,7 +246,7 @@ def test_a_head_that_takes_too_long_is_cut_off_on_a_kept_connection_too():
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"done"})
 
-    with patch("ossia.server.run.HEAD_SECONDS", 0.05):
+    with patch("ossia.server.connections.HEAD_SECONDS", 0.05):
         asyncio.run(work())
 
 

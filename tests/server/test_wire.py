@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ossia.server.chat_wire import ChatRequest
 from ossia.server.errors import ApiError
-from ossia.server.wire import DEEPEST, decode, encode
+from ossia.server.json_shape import DEEPEST
+from ossia.server.wire import decode, encode
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ossia.engine.penalties import Penalties
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, share_of
+from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, score, share_of
 from ossia.kernels import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, Ops
 
 
@@ -57,6 +57,11 @@ class Rows:
         again = self._ops.draw(self._logits_RV, [row], [_draw(ask)])
         assert again is not None, "a backend draws always or never"
         return _checked(again[0])
+
+    def scores(self, first: int, tokens: Sequence[int], top: int) -> list[Sampled]:
+        """These tokens, scored by the rows from `first` on."""
+        logits_RV = self._ops.host(self._logits_RV[first : first + len(tokens)])
+        return [score(row_V, token, top) for row_V, token in zip(logits_RV, tokens)]
 
 
 def _draw(ask: Ask) -> Draw:

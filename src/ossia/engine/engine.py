@@ -180,9 +180,12 @@ class Engine:
             rows = Rows(self._runner.model.ops, logits, asks_of(chunks))  # masks are made while a device computes
             seconds, first = perf_counter() - started, 0
             for chunk in chunks:
-                taken = choose(chunk, first, rows) if chunk.samples else []
-                first += 1 + len(chunk.draft) if chunk.samples else 0
+                scores = scores_of(chunk, first, rows) if chunk.scores else []
+                drawn = first + chunk.size - 1 if chunk.scores else first
+                taken = choose(chunk, drawn, rows) if chunk.samples else []
+                first += chunk.logit_rows
                 with self._changed:
+                    chunk.request.scores += scores
                     self._scheduler.commit(chunk, taken)
                     self._output_tokens += len(taken)
             with self._changed:
@@ -221,6 +224,8 @@ def asks_of(chunks: Sequence[Chunk]) -> list[Ask | None]:
     """
     asks: list[Ask | None] = []
     for chunk in chunks:
+        if chunk.scores:
+            asks += [None] * (chunk.size - 1 if chunk.samples else chunk.size)
         if chunk.samples:
             request = chunk.request
             try:
@@ -230,6 +235,14 @@ def asks_of(chunks: Sequence[Chunk]) -> list[Ask | None]:
                 request.error = error
                 asks += [None] * (1 + len(chunk.draft))
     return asks
+
+
+def scores_of(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
+    """The prompt's tokens after each of the chunk's rows, but for those that were scored before a preemption."""
+    request = chunk.request
+    known = max(0, len(request.scores) - chunk.first)
+    tokens = request.tokens[chunk.first + known + 1 : min(chunk.first + chunk.size + 1, request.prompt_length)]
+    return rows.scores(first + known, tokens, request.params.prompt_logprobs or 0) if tokens else []
 
 
 def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
@@ -282,6 +295,11 @@ class Stream:
         At the end it is less where the cache could not keep them beside the answer.
         """
         return max(0, self._request.reusable - self.cached_tokens)
+
+    @property
+    def scores(self) -> list[Sampled]:
+        """The prompt's tokens from the second on, where `prompt_logprobs` was asked for; whole with the first token."""
+        return self._request.scores
 
     @property
     def ended(self) -> bool:

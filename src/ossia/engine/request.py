@@ -31,7 +31,8 @@ class SamplingParams:
     """How to choose tokens. The defaults are the model's own: temperature 1, nothing cut off.
 
     temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 cut nothing. logprobs: None for none, n for the n likeliest
-    tokens beside the sampled one. max_tokens None: to the end of the context.
+    tokens beside the sampled one. max_tokens None: to the end of the context. prompt_logprobs: the same for the prompt's
+    own tokens; such a prompt is computed anew, whatever the cache holds.
 
     repetition_penalty, over prompt and output, and frequency_penalty and presence_penalty, over the output, are vLLM's and
     OpenAI's. min_tokens: before so many tokens no stop token is sampled, unless the mask leaves nothing else.
@@ -55,6 +56,7 @@ class SamplingParams:
     def penalizes(self) -> bool:
         """Whether the tokens so far change what comes next."""
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -69,6 +71,7 @@ class SamplingParams:
             "presence_penalty": -100.0 <= self.presence_penalty <= 100.0,
             "min_tokens": self.min_tokens >= 0,
             "logprobs": self.logprobs is None or self.logprobs >= 0,
+            "prompt_logprobs": self.prompt_logprobs is None or self.prompt_logprobs >= 0,
         }
         if bad := [name for name, good in checks.items() if not good]:
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in bad)

@@ -1,7 +1,7 @@
 """A plan as arrays, through the model, to logits.
 
 In: the step's chunks. Out: float32 logits [R, V] as the backend has them, in the chunks' order: of each that samples, a row
-for its newest token and one for each guess behind it.
+for its newest token and one for each guess behind it; of each that is scored, a row for every token.
 It does not know sampling or who runs when.
 """
 
@@ -48,8 +48,7 @@ def batch_of(chunks: Sequence[Chunk]) -> Batch:
         tokens.extend(chunk.draft)
         positions.extend(range(chunk.first, chunk.first + chunk.rows))
         starts.append(len(tokens))
-        if chunk.samples:
-            sampled.extend(range(len(tokens) - 1 - len(chunk.draft), len(tokens)))
+        sampled.extend(range(len(tokens) - chunk.logit_rows, len(tokens)))
     held = [(chunk.request.held.full.blocks, chunk.request.held.window.blocks) for chunk in chunks]
     tables_KSB = np.zeros((2, len(chunks), max(len(blocks) for both in held for blocks in both)), np.int32)
     for s, both in enumerate(held):

@@ -48,6 +48,12 @@ def sample(
     return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, params.logprobs, total))
 
 
+def score(logits_V: Row, token: int, top: int) -> Sampled:
+    """A given token with its log-probability, and the `top` likeliest tokens with theirs."""
+    _, total = _weights(logits_V)
+    return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, top, total))
+
+
 def share_of(seed: int, index: int) -> float:
     """Where in (0, 1] the distribution is inverted for the token at this place: the same on every backend."""
     key = np.array([seed, index], np.uint64)  # a plain list with a seed from 2**63 on would pass through float64

@@ -16,6 +16,8 @@ from ossia.engine.request import Finish, Sampled, SamplingParams, TokenMask
 from ossia.engine.speculative import FEW, MOST, Speculation, StepTimes
 from ossia.kernels import BLOCK
 
+SCORED_ROWS = 32  # prompt rows scored in one step, over all requests: each takes a row of logits
+
 
 @dataclass(eq=False, slots=True)
 class Request:
@@ -36,6 +38,7 @@ class Request:
     sampled: deque[Sampled] = field(default_factory=deque)  # not yet taken by whoever asked
     done: bool = False
     error: Exception | None = None  # what ended it, when that was neither the model nor its reader
+    scores: list[Sampled] = field(default_factory=list)  # of the prompt's tokens from the second on
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
@@ -53,6 +56,11 @@ class Request:
     def pending(self) -> int:
         """Tokens whose keys and values are not in the cache yet."""
         return len(self.tokens) - self.computed
+
+    @property
+    def scoring(self) -> bool:
+        """Whether log-probabilities of the prompt's tokens are still missing."""
+        return self.params.prompt_logprobs is not None and len(self.scores) < self.prompt_length - 1
 
     @property
     def left(self) -> int:
@@ -74,6 +82,12 @@ class Chunk(NamedTuple):
     first: int
     size: int
     draft: tuple[int, ...] = ()
+    scores: bool = False  # the logits of every row are wanted
+
+    @property
+    def logit_rows(self) -> int:
+        """Rows of logits: of each scored token, or of the newest token and the guesses after it."""
+        return self.size if self.scores else 1 + len(self.draft) if self.samples else 0
 
     @property
     def samples(self) -> bool:
@@ -93,6 +107,7 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}
         self.times = StepTimes()
+        self._score_rows = 0  # that this step's plan has left
         self.cached_tokens = self.drafted_tokens = self.accepted_tokens = self.preemptions = 0
 
     def add(self, request: Request) -> None:
@@ -109,6 +124,7 @@ class Scheduler:
     def plan(self) -> list[Chunk]:
         """The next step's chunks; empty when nobody has anything to compute."""
         budget, chunks, before = self.step_tokens, [], self.preemptions
+        self._score_rows = SCORED_ROWS
         for request in sorted(self.running, key=lambda each: each.pending > 1):
             if budget and request in self.running:  # an earlier one may have preempted it
                 chunk = self._chunk(request, budget)
@@ -144,7 +160,13 @@ class Scheduler:
                 request.reusable = self.cache.reusable(request.held, request.prompt_length)
 
     def _chunk(self, request: Request, budget: int) -> Chunk | None:
-        """As much of the request as budget and free blocks allow; None when it had to give way itself."""
+        """As much of the request as budget and free blocks allow; None when it had to give way itself, or when other
+        prompts are scored in this step.
+        """
+        if request.scoring:
+            budget = min(budget, self._score_rows)
+            if not budget:
+                return None
         while (room := self.cache.room(request.held) - request.computed) < 1:
             youngest = next(reversed(self.running))
             self._preempt(youngest)
@@ -152,13 +174,16 @@ class Scheduler:
                 return None
         count = min(request.pending, budget, room)
         self.cache.reserve(request.held, request.computed + count)
-        return Chunk(request, request.computed, count)
+        self._score_rows -= count if request.scoring else 0
+        return Chunk(request, request.computed, count, scores=request.scoring)
 
     def _admit(self, request: Request) -> bool:
         """Let a request run if all of it finds room beside what those already running still have to compute."""
         if self.most is not None and len(self.running) >= self.most:
             return False
-        found = self.cache.find(request.held, request.tokens)
+        if request.scoring and not self._score_rows:
+            return False
+        found = Found(0, 0) if request.scoring else self.cache.find(request.held, request.tokens)
         others = [(each.held, each.length) for each in self.running]
         if self._is_coming(request, found) or not self.cache.fits(request.held, request.length, found.hit, others):
             return False
@@ -178,7 +203,9 @@ class Scheduler:
 
     def _drafted(self, chunks: list[Chunk], budget: int) -> list[Chunk]:
         """The chunks with guesses behind those that decode, in what is left of the budget; nobody gives way for them."""
-        decoding = [place for place, chunk in enumerate(chunks) if chunk.size == 1 and chunk.samples]
+        decoding = [
+            place for place, chunk in enumerate(chunks) if chunk.size == 1 and chunk.samples and not chunk.scores
+        ]
         rows = len(decoding)
         for place in decoding if rows <= FEW else []:
             chunk = chunks[place]

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from ossia.server import anthropic, chat, completions, models, ollama, openapi, render
 from ossia.server.advice import HEADER
+from ossia.server.bodies import Bodies
 from ossia.server.context import Context
 from ossia.server.errors import ApiError
 from ossia.server.guard import Guard
@@ -29,7 +30,8 @@ log = logging.getLogger("ossia.server")
 
 def app(context: Context) -> Starlette:
     """The whole server. Its lifespan starts the service and ends it."""
-    settings, kept = context.settings, responses(context)
+    settings, kept, service = context.settings, responses(context), context.service
+    bodies = Bodies(settings.max_bodies_bytes, service.context * service.longest_token)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -39,8 +41,9 @@ def app(context: Context) -> Starlette:
         finally:
             await kept.close()
             await context.service.close()
+            bodies.close()
 
-    middleware = [Middleware(Guard, settings=settings, metrics=context.service.metrics)]
+    middleware = [Middleware(Guard, settings=settings, metrics=service.metrics, bodies=bodies)]
     if settings.allow_origins:
         allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
         allowed["expose_headers"] = [HEADER]

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ossia.server.bodies import Bodies, Lease
 from ossia.server.errors import ApiError
-from ossia.server.http import refusal
+from ossia.server.http import client_of, refusal
 from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings, is_loopback
 
@@ -24,8 +25,8 @@ OPEN = ("/", "/health")  # to anyone: they say nothing that is anybody's
 class Guard:
     """Refuses what may not come in, in the shape of the API that was asked."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, bodies: Bodies) -> None:
+        self.app, self.settings, self.metrics, self.bodies = app, settings, metrics, bodies
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,8 +34,10 @@ class Guard:
             await self.app(scope, receive, send)
             return
         note = _Note(send)
+        scope.setdefault("state", {})
         try:
             self._check(scope)
+            note.lease = scope["state"]["body"] = self.bodies.lease(client_of(scope))
             limited = _limited(receive, self.settings.max_body_bytes)
             await self.app(scope, limited, note.send)
         except ApiError as error:
@@ -43,6 +46,7 @@ class Guard:
             note.status = 500
             raise
         finally:
+            note.release()
             self._write_down(scope, note)
 
     def _check(self, scope: Scope) -> None:
@@ -90,7 +94,7 @@ class Guard:
         if not found:
             wanted = "wrong API key" if given else "no API key: send it as 'Authorization: Bearer KEY'"
             raise ApiError(401, wanted, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-        scope.setdefault("state", {})["client"] = f"key {found[0]}"
+        scope["state"]["client"] = f"key {found[0]}"
 
     def _write_down(self, scope: Scope, note: "_Note") -> None:
         route: Any = scope.get("route")
@@ -106,10 +110,17 @@ class _Note:
 
     def __init__(self, send: Send) -> None:
         self._send, self.status, self.started = send, 499, perf_counter()
+        self.lease: Lease | None = None
+
+    def release(self) -> None:
+        """The body is not needed any more."""
+        if self.lease:
+            self.lease.release()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.release()
         await self._send(message)
 
 

@@ -9,17 +9,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from time import monotonic
 from typing import Any, TypeVar
 
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ossia.server.bodies import Lease
 from ossia.server.errors import ApiError
-from ossia.server.wire import decode, encode
+from ossia.server.wire import encode
 
 T = TypeVar("T")
 log = logging.getLogger("ossia.server")
 PING_SECONDS = 15.0
-BODY_SECONDS = 120.0
+BODY_SECONDS, STALL_SECONDS = 120.0, 20.0  # for a body to come, and between two pieces of it
+PIECE = 64 << 10  # bytes of an answer that are written in one go
 PING = b": ping\n\n"
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -29,23 +33,67 @@ EVENT_STREAM = [
 
 
 async def read(request: Request, type: type[T]) -> T:
-    """The request's body as a value. Raises ApiError where it is none, or does not come."""
+    """The request's body as a value. Raises ApiError where it is none, or does not come; ClientDisconnect."""
+    lease: Lease = request.scope["state"]["body"]
+    body, loop = bytearray(), asyncio.get_running_loop()
+    end = loop.time() + BODY_SECONDS
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await request.body()
+        async with asyncio.timeout(STALL_SECONDS) as limit:
+            async for piece in request.stream():
+                lease.add(len(piece))
+                body += piece
+                limit.reschedule(min(end, loop.time() + STALL_SECONDS))
     except TimeoutError as error:
-        raise ApiError(408, f"the body did not come within {BODY_SECONDS:.0f} s", code="too_slow") from error
-    return decode(body, type)
+        message = f"the body did not come: it may take {BODY_SECONDS:.0f} s, and pause for {STALL_SECONDS:.0f} s"
+        raise ApiError(408, message, code="too_slow") from error
+    return await while_there(request, lease.bodies.value(body, type))
 
 
-def client_of(request: Request) -> str:
+def client_of(request: Request | Scope) -> str:
     """Who asks, for fairness: the number of the API key, or else the address."""
-    key = request.scope.get("state", {}).get("client")
-    return key or (request.client.host if request.client else "")
+    scope = request.scope if isinstance(request, Request) else request
+    address = scope.get("client")
+    return scope.get("state", {}).get("client") or (address[0] if address else "")
 
 
 def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(value), status, headers, media_type="application/json")
+    return Whole(encode(value), status, headers, media_type="application/json")
+
+
+async def reply_with(name: str, value: Struct, headers: dict[str, str] | None = None) -> Response:
+    """A value whose list of this name may be large: its members are encoded one by one, and others run in between."""
+    members: list[object] = getattr(value, name)
+    empty = b'"%b":[]' % name.encode()
+    head, _, tail = encode(replace(value, **{name: []})).partition(empty)
+    parts = [head, empty[:-1]]
+    for number, member in enumerate(members):
+        parts.append(b"," if number else b"")
+        parts.append(encode(member))
+        await asyncio.sleep(0)
+    return Whole(b"".join([*parts, b"]", tail]), 200, headers, media_type="application/json")
+
+
+class Whole(Response):
+    """A body that is written in pieces: other work goes on in between, and a slow client does not make copies of it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.body)
+        if len(body) <= PIECE:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        work = asyncio.ensure_future(self._write(body, send))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _stop(work, gone)
+
+    async def _write(self, body: bytes, send: Send) -> None:
+        for at in range(0, len(body), PIECE):
+            more = at + PIECE < len(body)
+            await send({"type": "http.response.body", "body": body[at : at + PIECE], "more_body": more})
+            await asyncio.sleep(0)
 
 
 def refusal(error: ApiError, path: str) -> Response:

@@ -5,9 +5,10 @@ It does not know what is run, and keeps to the event loop's thread.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
+RESERVE = 8  # one in so many running places is kept for other clients than the one that holds the most
 LEAST_OUTPUT = 64  # tokens that an answer of unknown length is at least thought to need
 MEMORY = 0.05  # weight of the newest answer in what answers usually take
 
@@ -33,6 +34,8 @@ class Place:
 class Line:
     """At most `most_running` run and `most_waiting` wait. Clients take turns, each client's own come in order.
 
+    No client can fill the queue: it may have at most as many waiting as places are still free, and it may run at most
+    `share` at a time. So a newcomer always finds a place.
     room: tokens that the cache holds. An answer of unknown length counts as twice the usual; where that was too little the
     engine's scheduler lets the youngest give way, so it is never wrong, only slower.
     """
@@ -40,7 +43,9 @@ class Line:
     def __init__(self, room: int, most_running: int, most_waiting: int) -> None:
         self.room, self.most_running, self.most_waiting = room, most_running, most_waiting
         self.used = self.running = self.waiting = 0
+        self.share = most_running - most_running // RESERVE
         self._clients: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._running_of: Counter[str] = Counter()
         self._usual_output, self._usual_seconds = 256.0, 1.0
 
     def need(self, prompt: int, most_output: int | None, context: int) -> int:
@@ -51,10 +56,10 @@ class Line:
     async def enter(self, client: str, need: int, seconds: float) -> Place:
         """Wait for leave to run. Raises FullError at once, or TimeoutError after so many seconds."""
         place = Place(client, need)
-        if not self.waiting and self._fits(need):
+        if not self.waiting and self._may_run(client, need):
             self._let(place)
             return place
-        self.refuse_when_full(need)
+        self.refuse_when_full(client, need)
         self._clients.setdefault(client, deque()).append(place)
         self.waiting += 1
         try:
@@ -65,9 +70,10 @@ class Line:
             raise
         return place
 
-    def refuse_when_full(self, need: int) -> None:
-        """Raises FullError when an answer that needs so much could neither run nor wait."""
-        if self.waiting >= self.most_waiting and (self.waiting or not self._fits(need)):
+    def refuse_when_full(self, client: str, need: int) -> None:
+        """Raises FullError when this client's answer that needs so much could neither run nor wait."""
+        own, free = len(self._clients.get(client, ())), self.most_waiting - self.waiting
+        if (free <= 0 or own > free) and (self.waiting or not self._may_run(client, need)):
             raise FullError(self.seconds_to_wait())
 
     def leave(self, place: Place, output: int, seconds: float) -> None:
@@ -81,6 +87,9 @@ class Line:
         turns = 1 + self.waiting / max(1, self.running)
         return max(1, min(60, round(turns * self._usual_seconds)))
 
+    def _may_run(self, client: str, need: int) -> bool:
+        return self._running_of[client] < self.share and self._fits(need)
+
     def _fits(self, need: int) -> bool:
         return self.running < self.most_running and (not self.running or self.used + need <= self.room)
 
@@ -88,11 +97,15 @@ class Line:
         place.running = True
         self.used += place.need
         self.running += 1
+        self._running_of[place.client] += 1
 
     def _free(self, place: Place) -> None:
         place.running = False
         self.used -= place.need
         self.running -= 1
+        self._running_of[place.client] -= 1
+        if self._running_of[place.client] <= 0:
+            del self._running_of[place.client]
         self._admit()
 
     def _forget(self, place: Place) -> None:
@@ -108,9 +121,12 @@ class Line:
         self._admit()
 
     def _admit(self) -> None:
-        """Let in whom there is room for. Who is first and does not fit yet holds up the rest: large ones get their turn."""
-        while self._clients:
-            client, line = next(iter(self._clients.items()))
+        """Let in whom there is room for. Who is first and does not fit yet holds up the rest: large ones get their turn.
+
+        A client that runs its share already is passed over.
+        """
+        while (client := next((c for c in self._clients if self._running_of[c] < self.share), None)) is not None:
+            line = self._clients[client]
             if not self._fits(line[0].need):
                 return
             place = line.popleft()

@@ -7,11 +7,13 @@ It does not know who logs what.
 import asyncio
 import logging
 import sqlite3
+import time
 import traceback
 from types import TracebackType
 from typing import Any
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
+SECONDS = 10.0  # between two failures of one kind in the event loop
 # What these say comes from the system. Any other exception may quote what it stumbled over.
 PLAIN = (OSError, MemoryError, sqlite3.Error, AssertionError)
 
@@ -48,8 +50,18 @@ def write_log(log_prompts: bool) -> None:
     logging.getLogger("ossia").setLevel(logging.INFO)
 
 
-def forgotten(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A failure in a task that nobody waited for; asyncio's own words would quote the task."""
-    logging.getLogger("ossia.server").error(
-        "in the event loop: %s", context["message"], exc_info=context.get("exception")
-    )
+class Forgotten:
+    """An event loop's handler of failures in tasks that are not awaited; asyncio's own words would quote the task.
+
+    Of one kind it logs the first in a while: a failing accept() may come thousands of times a second.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, now = context["message"], time.monotonic()
+        if now - self._last.get(message, -SECONDS) < SECONDS:
+            return
+        self._last[message] = now
+        logging.getLogger("ossia.server").error("in the event loop: %s", message, exc_info=context.get("exception"))

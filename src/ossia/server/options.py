@@ -39,6 +39,13 @@ BehindProxy = Annotated[
 ]
 
 MaxBody = Annotated[float, _option(_LIMITS, "Megabytes of a request.", "--max-body-mb")]
+MaxBodies = Annotated[float, _option(_LIMITS, "Megabytes of all requests that are being read.", "--max-bodies-mb")]
+MaxConnections = Annotated[int, _option(_LIMITS, "Open connections.", min=1)]
+MaxPerAddress = Annotated[
+    int | None,
+    _option(_LIMITS, "Open connections of one address; half of all.", "--max-connections-per-address", min=1),
+]
+WriteSeconds = Annotated[float, _option(_LIMITS, "A client that reads nothing for so long is disconnected.")]
 MaxRunning = Annotated[int, _option(_LIMITS, "Answers at a time.")]
 MaxWaiting = Annotated[int, _option(_LIMITS, "Answers that may wait; more are told to come back (429).")]
 AnswerSeconds = Annotated[float, _option(_LIMITS, "After so long an answer is cut.")]

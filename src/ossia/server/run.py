@@ -4,28 +4,25 @@ In: a model and settings. Out: an exit when it is told to stop, after the answer
 """
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import Callable
-from http import HTTPStatus
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ossia.loading import Model
 from ossia.server.app import app
+from ossia.server.connections import Limits, protocol, raise_file_limit
 from ossia.server.context import Context, Recent
-from ossia.server.errors import ApiError
-from ossia.server.logs import forgotten, write_log
+from ossia.server.logs import Forgotten, write_log
 from ossia.server.service import Service
 from ossia.server.settings import Settings
 from ossia.server.store import Store
-from ossia.server.wire import encode
 
 log = logging.getLogger("ossia.server")
-BACKLOG = 2048
-HEAD_SECONDS = 30.0  # for a connection to say what it wants
+BACKLOG = 512
 KEPT_SECONDS = 75  # that a connection may idle: longer than clients keep theirs, or they write into a closed one
 LAST_SECONDS = 2  # for connections to close, after the answers are done or given up
 
@@ -53,7 +50,7 @@ def config_of(context: Context) -> uvicorn.Config:
     settings = context.settings
     return uvicorn.Config(
         app(context),
-        http=protocol(settings.max_header_bytes),
+        http=protocol(limits_of(settings)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -64,6 +61,14 @@ def config_of(context: Context) -> uvicorn.Config:
         timeout_keep_alive=KEPT_SECONDS,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits of connections: no more than the process may open files. Behind a proxy all have one address."""
+    most = raise_file_limit(settings.max_connections)
+    own = settings.max_connections_per_address
+    of_address = most if settings.behind_proxy else min(most, max(1, most // 2) if own is None else own)
+    return Limits(settings.max_header_bytes, most, of_address, settings.write_seconds)
 
 
 def context_of(model: Model, settings: Settings) -> Context:
@@ -104,9 +109,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(forgotten)
+        self._loop.set_exception_handler(Forgotten())
         await super().startup(sockets)
         if self.started:
+            gc.collect()
+            gc.freeze()  # what is loaded stays: a collection while a body is decoded need not look at it
             self._say_started()
             self._warming = asyncio.ensure_future(self._context.service.warm())
 
@@ -125,71 +132,3 @@ class Server(uvicorn.Server):
             log.warning("some answers were not finished in time")
             await service.close()  # tells their clients
         self.should_exit = True
-
-
-def protocol(most: int) -> type[HttpToolsProtocol]:
-    """uvicorn's HTTP, with limits on what it otherwise keeps without end, a head that never ends or never comes, and
-    with its refusals in OpenAI's shape.
-    """
-    too_large = refused_head(431, f"the headers are larger than {most} bytes", "too_large")
-
-    class Limited(HttpToolsProtocol):
-        _in_head, _in_body, _head_bytes, _late = True, False, 0, None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._hurry()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._in_time()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            self._head_bytes += len(data) if self._in_head else 0
-            super().data_received(data)
-            if self._in_head and self._head_bytes > most and not self.transport.is_closing():
-                self.transport.write(too_large)
-                self.transport.close()
-
-        def on_message_begin(self) -> None:
-            self._in_head, self._head_bytes = True, 0
-            if not self._late:  # a later request of a connection that is kept
-                self._hurry()
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._in_head, self._in_body = False, True
-            self._in_time()
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            self._in_body = False
-            super().on_message_complete()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if self._in_body:  # refused; the rest is read and dropped: closed at once, the client would never see why
-                self._hurry()
-
-        def send_400_response(self, msg: str) -> None:
-            self.transport.write(refused_head(400, "this is no HTTP request that can be read", "invalid_http"))
-            self.transport.close()
-
-        def _hurry(self) -> None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-        def _in_time(self) -> None:
-            if self._late:
-                self._late.cancel()
-                self._late = None
-
-    return Limited
-
-
-def refused_head(status: int, message: str, code: str) -> bytes:
-    """An answer to what never became a request, after which the connection ends."""
-    error = ApiError(status, message, code=code)
-    body = encode(error.body())
-    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
-    return b"%bcontent-length: %d\r\n\r\n%b" % (head.encode(), len(body), body)

@@ -20,7 +20,6 @@ from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
-from ossia.engine.sampler import sample
 from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce.reader import SchemaError
 from ossia.harmony.messages import Message
@@ -32,12 +31,12 @@ from ossia.server.errors import ApiError, bad, too_long
 from ossia.server.line import FullError, Line, Place
 from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
-from ossia.server.worker import EngineError, Feed, StoppedError, TokenEngine, Worker
+from ossia.server.worker import EngineError, Feed, StoppedError, TokenEngine, UnreadError, Worker
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
-SCORED_BYTES = 1 << 30  # of logits that scoring a prompt may take
+LEAST_MESSAGE = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
 
 
 class Service:
@@ -61,6 +60,7 @@ class Service:
         self._worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self._worker.cache_tokens)
         self._line = Line(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
+        self.longest_token = max(map(len, model.tokenizer.encoding.token_byte_values()))
         self._draining = self._closed = False
         self._answers = 0
         self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
@@ -113,6 +113,7 @@ class Service:
             raise too_long(len(prompt), self.context, param)
 
     def _steps(self, ask: Ask) -> Steps:
+        self.check_messages(ask.messages)
         how = replace(ask.how, stop=ask.stop or ask.how.stop)
         return exchange(self.grammars, ask.messages, how, self.context)
 
@@ -199,19 +200,57 @@ class Service:
         except Exception:
             log.exception("the first step failed")
 
-    async def score(self, tokens: Sequence[int], top: int) -> list[Sampled]:
-        """Each token with its log-probability behind those before it; the first one's means nothing.
+    async def score(self, tokens: Sequence[int], top: int, client: str = "") -> list[Sampled]:
+        """Each token with its log-probability after those before it; the first one's means nothing.
 
-        Raises ApiError where the logits of so many tokens would take too much memory.
+        Admitted as an answer is; the engine scores a few tokens in each step. Cancel it to stop the work.
         """
         self._refuse_when_closed()
         if len(tokens) > self.context:
             raise too_long(len(tokens), self.context, "prompt")
-        most = SCORED_BYTES // (4 * self.model.config.vocab)
-        if len(tokens) > most:
-            raise bad("logprobs", f"log-probabilities of {len(tokens)} echoed tokens: want {most} at most")
-        work = functools.partial(token_scores, self.model, list(tokens), top)
-        return await asyncio.wrap_future(self._worker.call(work))
+        first = Sampled(tokens[0], 0.0)
+        if len(tokens) == 1:
+            return [first]
+        params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=top, prompt_logprobs=top)
+        last = _Only(tokens[-1])
+        run: _Run | None = None
+        self._answers += 1
+        try:
+            run = await self._begin(client, list(tokens[:-1]), params, last, "prompt")
+            end = await run.next()
+            if end is None:
+                raise ApiError(503, "the time for scoring the prompt was over", code="too_slow")
+            return [first, *run.feed.scores, end]
+        except asyncio.CancelledError:
+            self.metrics.cancelled.inc()
+            raise
+        finally:
+            self._answers -= 1
+            if run:
+                self._end(run)
+
+    def check_messages(self, messages: Sequence[Message], param: str = "messages") -> None:
+        """Refuse what cannot fit the context, by its length alone, before it is tokenized. Raises ApiError 400."""
+        texts = (len(part) for message in messages for part in message.content if isinstance(part, str))
+        self.check_text(sum(texts), param, LEAST_MESSAGE * len(messages))
+
+    def check_text(self, characters: int, param: str, tokens: int = 0) -> None:
+        """The same for so many characters and at least so many tokens beside them."""
+        least = tokens + characters // self.longest_token
+        if least > self.context:
+            raise too_long(least, self.context, param, at_least=True)
+
+    def check_choices(self, count: int, param: str = "n") -> None:
+        """Raises ApiError 400 for more answers in one request than could ever run and wait."""
+        running, waiting = self.settings.max_running, self.settings.max_waiting
+        if count > running + waiting:
+            limits = f"--max-running is {running}, --max-waiting {waiting}"
+            raise bad(param, f"the request asks for {count} answers, but {limits}: ask for fewer at a time")
+
+    @property
+    def at_once(self) -> int:
+        """Answers of one request to make at a time."""
+        return self._line.share
 
     async def _open(self, steps: Steps) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
@@ -237,6 +276,7 @@ class Service:
             self._line.leave(place, 0, 0.0)
             raise stopping()
         run = _Run(Feed(prompt, params, mask), place, self.metrics, asked)
+        run.feed.on_end = functools.partial(self._end, run)  # whether or not the client reads
         self.metrics.queued.observe(run.started - asked)
         run.timer = asyncio.get_running_loop().call_later(self.settings.answer_seconds, self._expire, run)
         self._worker.begin(run.feed)
@@ -244,20 +284,23 @@ class Service:
 
     def _expire(self, run: "_Run") -> None:
         """The time is over: the answer ends as one does that ran out of tokens."""
-        self._worker.stop(run.feed)
         run.feed.cut()
 
     def _end(self, run: "_Run") -> None:
+        """Its place is free for the next. Harmless when it has ended."""
+        if run.ended:
+            return
+        run.ended = True
         if run.timer:
             run.timer.cancel()
         self._worker.stop(run.feed)
-        self._line.leave(run.place, run.tokens, time.perf_counter() - run.started)
+        self._line.leave(run.place, run.feed.count, time.perf_counter() - run.started)
 
-    def refuse_when_full(self) -> None:
+    def refuse_when_full(self, client: str = "") -> None:
         """For what is promised before it runs: ApiError 429 or 503 where an answer would be refused now."""
         self._refuse_when_closed()
         try:
-            self._line.refuse_when_full(self._line.need(0, None, self.context))
+            self._line.refuse_when_full(client, self._line.need(0, None, self.context))
         except FullError as error:
             raise self._full(error) from error
 
@@ -284,6 +327,7 @@ class _Run:
     timer: asyncio.TimerHandle | None = None
     tokens: int = 0
     last: float = 0.0
+    ended: bool = False
 
     @property
     def cached_tokens(self) -> int:
@@ -306,6 +350,8 @@ class _Run:
             raise bad("messages", str(error), "context_length_exceeded") from error
         except StoppedError as error:
             raise stopping() from error
+        except UnreadError as error:
+            raise ApiError(408, f"the answer was not read: {error}", code="too_slow") from error
         except EngineError as error:
             raise ApiError(500, str(error), code="engine_failed") from error
         except ValueError as error:  # a bias outside the vocabulary, a mask that leaves nothing
@@ -345,15 +391,17 @@ def usual_cache(model: Model) -> int:
     return max(whole, min(psutil.virtual_memory().available // 4, USUAL_CACHE))
 
 
-def token_scores(model: Model, tokens: list[int], top: int) -> list[Sampled]:
-    """Each token with its log-probability behind those before it."""
-    params = SamplingParams(temperature=0.0, logprobs=top)
-    scores = [Sampled(tokens[0], 0.0)]
-    for row, token in zip(model.logits(tokens[:-1]) if len(tokens) > 1 else (), tokens[1:]):
-        likeliest = sample(row, params, None, 0, 0)
-        total = float(row[likeliest.token]) - likeliest.logprob
-        scores.append(Sampled(token, float(row[token]) - total, likeliest.top))
-    return scores
+class _Only:
+    """A mask that leaves one token: its log-probability is the model's own all the same."""
+
+    def __init__(self, token: int) -> None:
+        self._bits = bytes(token >> 3) + bytes([1 << (token & 7)])
+
+    def mask(self) -> bytes:
+        return self._bits
+
+    def accept(self, token: int) -> None:
+        pass
 
 
 def busy(message: str, seconds: int) -> ApiError:

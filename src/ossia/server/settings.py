@@ -12,7 +12,8 @@ from pathlib import Path
 class Settings:
     """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log.
 
-    behind_proxy: a proxy on this machine says who asks; else any process here could choose to be anybody.
+    max_bodies_bytes: of all requests that are being read. max_connections_per_address: None for half of all.
+    write_seconds: in which a client has to read some of its answer. behind_proxy: a proxy on this machine says who asks; else any process here could choose to be anybody.
     """
 
     names: tuple[str, ...] = ()
@@ -23,7 +24,11 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     behind_proxy: bool = False
     max_body_bytes: int = 32 << 20
+    max_bodies_bytes: int = 256 << 20
     max_header_bytes: int = 64 << 10
+    max_connections: int = 4096
+    max_connections_per_address: int | None = None
+    write_seconds: float = 60.0
     max_running: int = 256
     max_waiting: int = 512
     queue_seconds: float = 300.0
@@ -47,7 +52,12 @@ class Settings:
         limits = {
             "port": 0 <= self.port < 65536,
             "max_body_bytes": self.max_body_bytes >= 1024,
+            "max_bodies_bytes": self.max_bodies_bytes >= 2 * self.max_body_bytes,
             "max_header_bytes": self.max_header_bytes >= 1024,
+            "max_connections": self.max_connections >= 1,
+            "max_connections_per_address": self.max_connections_per_address is None
+            or self.max_connections_per_address >= 1,
+            "write_seconds": self.write_seconds > 0,
             "max_running": self.max_running >= 1,
             "max_waiting": self.max_waiting >= 0,
             "queue_seconds": self.queue_seconds > 0,

@@ -11,24 +11,28 @@ from typing import Any, TypeVar
 import msgspec
 
 from ossia.server.errors import ApiError, bad
+from ossia.server.json_shape import DEEPEST, check_shape
 
 T = TypeVar("T")
 JsonDict = dict[str, Any]
 # msgspec ends what it says with where it was: "… - at `$.messages[0].role`"
 PLACE = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
 MISSING = re.compile(r"missing required field `([^`]+)`")
-DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
+SMALL = 4 << 10  # bytes that cannot hold too much, but may nest too deep
 
 LEAST_LOGPROB = -9999.0  # JSON has no infinity
 encode = msgspec.json.Encoder().encode
 
 
-def decode(body: bytes, type: type[T]) -> T:
-    """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`."""
+def decode(body: bytes | bytearray, type: type[T], most_text: int | None = None) -> T:
+    """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`.
+
+    most_text: bytes within its strings.
+    """
     if not body:
         raise bad(None, "the body is empty: send a JSON object", "invalid_json")
-    if _depth(body) > DEEPEST:
-        raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
+    if len(body) > SMALL or body.count(b"[") + body.count(b"{") > DEEPEST:
+        check_shape(body, most_text)
     try:
         body.decode("utf-8")
         return msgspec.json.decode(body, type=type)
@@ -68,20 +72,3 @@ def _invalid(said: str, under: str = "") -> ApiError:
         code = "invalid_value"
     param = place.lstrip(".") or None
     return bad(param, f"{param}: {message}" if param else message, code)
-
-
-def _depth(body: bytes) -> int:
-    """How deep brackets nest, strings left out; at most one more than allowed."""
-    if body.count(b"[") + body.count(b"{") <= DEEPEST:
-        return 0
-    depth = deepest = 0
-    for found in re.finditer(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', body, re.DOTALL):
-        match found[0]:
-            case b"[" | b"{":
-                depth += 1
-                deepest = max(deepest, depth)
-                if deepest > DEEPEST:
-                    break
-            case b"]" | b"}":
-                depth -= 1
-    return deepest

@@ -21,6 +21,8 @@ from ossia.engine.request import Sampled, SamplingParams, TokenMask
 T = TypeVar("T")
 log = logging.getLogger("ossia.server")
 IDLE_SECONDS = 0.02  # between looks at an engine that has requests, but nothing to do for them
+UNREAD_BYTES = 8 << 20  # of one sampling's tokens that its reader has not taken
+TOKEN_BYTES, LIKELY_BYTES = 150, 120  # of a token in memory, and of each likely token beside it
 FAILURES = 3  # steps in a row that may fail, each with a fresh engine, before the server calls itself unhealthy
 
 
@@ -31,6 +33,8 @@ class TokenStream(Protocol):
     def cached_tokens(self) -> int: ...
     @property
     def written_tokens(self) -> int: ...
+    @property
+    def scores(self) -> list[Sampled]: ...
     @property
     def ended(self) -> bool: ...
     def ready(self) -> list[Sampled]: ...
@@ -55,13 +59,24 @@ class StoppedError(EngineError):
     """The worker was closed."""
 
 
+class UnreadError(EngineError):
+    """The reader left more tokens unread than are kept."""
+
+
 class Feed:
-    """One sampling as the event loop sees it: tokens as they come, its end, or what ended it."""
+    """One sampling as the event loop sees it: tokens as they come, its end, or what ended it.
+
+    `on_end` is called in the loop's thread when the sampling is over, whether or not its tokens are read. `count`: tokens
+    sampled so far. `scores`: of the prompt, where its parameters ask for them.
+    """
 
     def __init__(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> None:
         self.prompt, self.params, self.mask = prompt, params, mask
         self.stream: TokenStream | None = None  # the worker's own
-        self.cached_tokens = self.written_tokens = 0
+        self.cached_tokens = self.written_tokens = self.count = 0
+        self.scores: list[Sampled] = []
+        self.on_end: Callable[[], None] = lambda: None
+        self._unread = 0  # bytes
         self._tokens: deque[Sampled] = deque()
         self._ended = False
         self._error: Exception | None = None
@@ -79,21 +94,32 @@ class Feed:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._tokens.popleft()
+        token = self._tokens.popleft()
+        self._unread -= _bytes_of(token)
+        return token
 
     def deliver(self, news: "News") -> None:
         """Called in the loop's thread."""
-        self._tokens.extend(news.tokens)
-        self.cached_tokens, self.written_tokens = news.cached_tokens, news.written_tokens
-        self._ended |= news.ended
-        self._error = self._error or news.error
+        if not self._ended:
+            self._tokens.extend(news.tokens)
+            self.count += len(news.tokens)
+            self._unread += sum(map(_bytes_of, news.tokens))
+            self.cached_tokens, self.written_tokens = news.cached_tokens, news.written_tokens
+            self._error = news.error
+            self._ended = news.ended
+            if self._unread > UNREAD_BYTES and not self._ended:
+                self._tokens.clear()
+                self._ended, self._error = True, UnreadError(f"more than {UNREAD_BYTES >> 20} MiB were left unread")
         self._wake()
+        if self._ended:
+            self.on_end()
 
     def cut(self) -> None:
         """No more tokens are wanted: what was read so far is all."""
         self._tokens.clear()
         self._ended = True
         self._wake()
+        self.on_end()
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
@@ -258,9 +284,16 @@ def _news(feed: Feed) -> News | None:
         tokens = stream.ready()
     except Exception as error:  # of this request alone: a mask, a bias
         return News(feed, [], 0, True, error)
+    if ended and feed.params.prompt_logprobs is not None:
+        feed.scores = stream.scores
     if not (tokens or ended):
         return None
     return News(feed, tokens, stream.cached_tokens, ended, written_tokens=stream.written_tokens)
+
+
+def _bytes_of(sampled: Sampled) -> int:
+    """In memory, about."""
+    return TOKEN_BYTES + LIKELY_BYTES * len(sampled.top)
 
 
 def _deliver(news: list[News]) -> None:

@@ -56,7 +56,7 @@ class Responses:
         body = await read(request, wire.Request)
         asked = await compose(self.desk, body, client_of(request))
         if body.background:
-            self.desk.context.service.refuse_when_full()
+            self.desk.context.service.refuse_when_full(client_of(request))
             job = self.jobs.start(Making(self.desk, asked))
             await job.begun()
             return EventStream(job.follow()) if body.stream else reply(job.response)

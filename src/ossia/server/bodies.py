@@ -1,0 +1,95 @@
+"""Request bodies: how many bytes may be held at a time, and decoding without holding up the event loop.
+
+In: a body's bytes as they come, and the type that they should be. Out: a value, or an `ApiError`.
+It does not know routes or what any field means.
+"""
+
+import asyncio
+import ctypes
+import functools
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ossia.server.errors import ApiError
+from ossia.server.wire import decode
+
+T = TypeVar("T")
+SMALL = 64 << 10  # bytes that are neither counted nor decoded in another thread
+LEAST_TEXT = 4 << 20  # bytes of text that any body may have, whether or not the model could read it
+TRIM_SECONDS = 2.0  # after the last large body, before its memory is given back to the system
+
+
+class Bodies:
+    """The bodies that are held now: from their first byte until the answer begins.
+
+    A client may hold as much as is still free, so one alone gets half of `most_bytes` and never all of it.
+    most_text: bytes of text that the model's context could hold.
+    """
+
+    def __init__(self, most_bytes: int, most_text: int) -> None:
+        self.most_bytes, self.most_text = most_bytes, max(most_text, LEAST_TEXT)
+        self.used = 0
+        self._used_by: Counter[str] = Counter()
+        self._decoder = ThreadPoolExecutor(1, "ossia-decode")  # one at a time: each takes some of the interpreter
+        self._trim: asyncio.TimerHandle | None = None
+
+    def lease(self, client: str) -> "Lease":
+        return Lease(self, client)
+
+    def take(self, client: str, size: int) -> None:
+        """Raises ApiError 429 when there is no room for this client's bytes."""
+        if self._used_by[client] + size > self.most_bytes - self.used - size:
+            message = f"too many bytes of requests are under way ({self.used >> 20} of {self.most_bytes >> 20} MiB)"
+            raise ApiError(429, f"{message}: try again", code="rate_limit_exceeded", headers={"retry-after": "2"})
+        self.used += size
+        self._used_by[client] += size
+
+    def give_back(self, client: str, size: int) -> None:
+        self.used -= size
+        self._used_by[client] -= size
+        if self._used_by[client] <= 0:
+            del self._used_by[client]
+        if self._trim:
+            self._trim.cancel()
+        loop = asyncio.get_running_loop()
+        self._trim = loop.call_later(TRIM_SECONDS, lambda: self._decoder.submit(trim))
+
+    async def value(self, body: bytearray, type: type[T]) -> T:
+        """The body as a value. Raises ApiError 400 as `decode` does, and for more than the server reads."""
+        if len(body) <= SMALL:
+            return decode(body, type)
+        work = functools.partial(decode, body, type, self.most_text)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, work)
+
+    def close(self) -> None:
+        self._decoder.shutdown(wait=False, cancel_futures=True)
+
+
+class Lease:
+    """One request's bytes among `Bodies`; the first few are free."""
+
+    def __init__(self, bodies: Bodies, client: str) -> None:
+        self.bodies, self._client = bodies, client
+        self._size = self._counted = 0
+
+    def add(self, size: int) -> None:
+        """So many bytes more. Raises ApiError 429 when there is no room for them."""
+        self._size += size
+        if self._size > SMALL:
+            self.bodies.take(self._client, self._size - self._counted)
+            self._counted = self._size
+
+    def release(self) -> None:
+        """The answer begins, or the request has ended."""
+        if self._counted:
+            self.bodies.give_back(self._client, self._counted)
+            self._counted = 0
+
+
+def trim() -> None:
+    """Give memory that is free back to the system, where the C library can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # not glibc
+        return
