@@ -56,6 +56,7 @@ class SamplingParams:
     def penalizes(self) -> bool:
         """Whether the tokens so far change what comes next."""
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
     prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ import logging
 import resource
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -106,100 +107,105 @@ def raise_file_limit(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - OTHER_FILES))
 
 
-def protocol(limits: Limits) -> type[HttpToolsProtocol]:
+class Limited(HttpToolsProtocol):
     """uvicorn's HTTP, with limits on what it otherwise keeps without end: connections, a head that never ends or never
     comes, answers that are not read; and with its refusals in OpenAI's shape.
     """
-    connections = Connections(limits)
-    too_large = refused_head(431, f"the headers are larger than {limits.most_head} bytes", "too_large")
 
-    class Limited(HttpToolsProtocol):
-        _in_head, _in_body, _head_bytes, _late, _stalled = True, False, 0, None, None
+    registry: Connections
+    too_large: bytes
+    _in_head, _in_body, _head_bytes, _late, _stalled, _unsent = True, False, 0, None, None, None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if connections.add(self, address_of(transport)):
-                self._hurry()
-            else:
-                transport.abort()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.registry.add(self, address_of(transport)):
+            self._hurry()
+        else:
+            transport.abort()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            connections.remove(self)
-            self._in_time()
-            self._is_read()
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.registry.remove(self)
+        self._in_time()
+        self._stalled = _cancelled(self._stalled)
+        self._unsent = _cancelled(self._unsent)
+        super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:
-            self._head_bytes += len(data) if self._in_head else 0
-            super().data_received(data)
-            if self._in_head and self._head_bytes > limits.most_head and not self.transport.is_closing():
-                self.transport.write(too_large)
-                self.transport.close()
-
-        def on_message_begin(self) -> None:
-            self._in_head, self._head_bytes = True, 0
-            if not self._late:  # a later request of a connection that is kept
-                self._hurry()
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._in_head, self._in_body = False, True
-            connections.busy(self)
-            self._in_time()
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            self._in_body = False
-            super().on_message_complete()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            connections.idle(self)
-            self._watch()
-            if self._in_body:  # refused; the rest is read and dropped: closed at once, the client would never see why
-                self._hurry()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._watch()
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._is_read()
-
-        def timeout_keep_alive_handler(self) -> None:
-            super().timeout_keep_alive_handler()
-            self._watch()
-
-        def send_400_response(self, msg: str) -> None:
-            self.transport.write(refused_head(400, "this is no HTTP request that can be read", "invalid_http"))
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data) if self._in_head else 0
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.registry.limits.most_head and not self.transport.is_closing():
+            self.transport.write(self.too_large)
             self.transport.close()
 
-        def _hurry(self) -> None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        self._unsent = _cancelled(self._unsent)
+        if not self._late:  # a later request of a connection that is kept
+            self._hurry()
+        super().on_message_begin()
 
-        def _in_time(self) -> None:
-            if self._late:
-                self._late.cancel()
-                self._late = None
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        self.registry.busy(self)
+        self._in_time()
+        super().on_headers_complete()
 
-        def _watch(self) -> None:
-            """What is written has to be read within a time."""
-            if not self._stalled and self.transport.get_write_buffer_size():
-                self._stalled = self.loop.call_later(limits.write_seconds, self._give_up)
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
-        def _is_read(self) -> None:
-            if self._stalled:
-                self._stalled.cancel()
-                self._stalled = None
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.registry.idle(self)
+        if self.transport.get_write_buffer_size():  # too little to pause for; the next request shows that it was read
+            self._unsent = self._unsent or self._later(self._give_up)
+        if self._in_body:  # refused; the rest is read and dropped: closed at once, the client would never see why
+            self._hurry()
 
-        def _give_up(self) -> None:
-            self._stalled = None
-            if self.transport.get_write_buffer_size():
-                connections.warn("connections were closed: nothing was read in --write-seconds %g", limits.write_seconds)
-                self.transport.abort()
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self._stalled or self._later(self._give_up)
 
-    return Limited
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stalled = _cancelled(self._stalled)
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(refused_head(400, "this is no HTTP request that can be read", "invalid_http"))
+        self.transport.close()
+
+    def _hurry(self) -> None:
+        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _in_time(self) -> None:
+        if self._late:
+            self._late.cancel()
+            self._late = None
+
+    def _later(self, work: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.loop.call_later(self.registry.limits.write_seconds, work)
+
+    def _give_up(self) -> None:
+        """Nothing was read for long, or too little to write more."""
+        if self.transport.get_write_buffer_size():
+            seconds = self.registry.limits.write_seconds
+            self.registry.warn("connections were closed: too little was read in --write-seconds %g", seconds)
+            self.transport.abort()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer:
+        timer.cancel()
+
+
+def protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """The protocol of one server, whose connections are counted together."""
+
+    class Own(Limited):
+        registry = Connections(limits)
+        too_large = refused_head(431, f"the headers are larger than {limits.most_head} bytes", "too_large")
+
+    return Own
 
 
 def address_of(transport: Any) -> str:

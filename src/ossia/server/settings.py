@@ -13,7 +13,8 @@ class Settings:
     """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log.
 
     max_bodies_bytes: of all requests that are being read. max_connections_per_address: None for half of all.
-    write_seconds: in which a client has to read some of its answer. behind_proxy: a proxy on this machine says who asks; else any process here could choose to be anybody.
+    write_seconds: in which a client has to read some of its answer. behind_proxy: a proxy on this machine says who asks;
+    else any process here could choose to be anybody.
     """
 
     names: tuple[str, ...] = ()
