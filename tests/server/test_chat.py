@@ -144,7 +144,7 @@ def test_content_may_be_in_parts_null_or_text_that_looks_like_control():
     with scripted(FINAL.format("ok")) as served:
         served.message(messages=[user(parts), {"role": "assistant", "content": None}, user("go")], tools=[])
         mask = served.service.tokenizer.encode(served.script.prompts[0])
-    assert "<|start|>system<|end|>" in served.script.prompts[0]
+    assert "<|start|>system\n<|end|>" in served.script.prompts[0]
     assert mask
 
 

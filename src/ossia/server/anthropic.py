@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from starlette.routing import Route
 
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
-from ossia.harmony.openai_chat import ChatMessage, Form, FunctionCall, JsonSchema, Part, ToolCall
+from ossia.harmony.openai_chat import ChatMessage, Form, FunctionCall, JsonSchema, ToolCall, newest_from, unreadable
 from ossia.server.advice import header
 from ossia.server.anthropic_wire import (
     Block,
@@ -38,7 +39,7 @@ from ossia.server.chat import advised, pieces_of
 from ossia.server.chat_input import ChatAsk, chat_ask
 from ossia.server.chat_wire import ChatRequest, Thinking
 from ossia.server.context import Context
-from ossia.server.errors import ANTHROPIC, ApiError, bad
+from ossia.server.errors import ANTHROPIC, ApiError, bad, refused_input
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said
 
@@ -52,7 +53,8 @@ def routes(context: Context) -> list[Route]:
     async def count(request: Request) -> Response:
         given = await read(request, CountRequest)
         context.check_model(given.model)
-        asked = await chat_ask(_chat(given), frozenset(), context.recall, "")
+        chat = _chat(given)
+        asked = await chat_ask(chat.request, frozenset(), context.recall, "", chat.places)
         return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
 
     return [
@@ -78,27 +80,48 @@ async def prepared(context: Context, given: MessagesRequest, client: str) -> Cha
     context.check_model(given.model)
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
-    return await chat_ask(_sampled(given), context.service.model.stop_tokens, context.recall, client)
+    chat = _chat(given)
+    asked = await chat_ask(
+        _sampled(given, chat.request), context.service.model.stop_tokens, context.recall, client, chat.places
+    )
+    return asked._replace(warnings=(*chat.warnings, *asked.warnings))
 
 
-def _chat(given: CountRequest) -> ChatRequest:
+class _Chat(NamedTuple):
+    """A request as a chat's. places: where each of its messages stands. warnings: what was left out."""
+
+    request: ChatRequest
+    places: list[str]
+    warnings: list[str]
+
+
+def _chat(given: CountRequest) -> _Chat:
     """The conversation as a chat's, with its tools and how much to think."""
     _check(given)
-    system = given.system if isinstance(given.system, str) else _text(given.system or [], "system")
-    messages = [ChatMessage("system", system)] if system else []
-    for number, turn in enumerate(given.messages):
-        messages += _turn(turn, f"messages[{number}]")
+    warnings: list[str] = []
+    with refused_input():
+        placed = [("system", ChatMessage("system", system))] if (system := _system(given)) else []
+        newest = newest_from([turn.role == "assistant" for turn in given.messages])
+        for number, turn in enumerate(given.messages):
+            placed += _turn(turn, f"messages[{number}]", number >= newest, warnings)
     thinking = given.thinking
     effort = given.output_config.effort if given.output_config else None
     if thinking and thinking.type == "disabled":
         effort = effort or "low"
-    return ChatRequest(
-        messages=messages,
+    request = ChatRequest(
+        messages=[message for _, message in placed],
         tools=given.tools or None,
         tool_choice=given.tool_choice,
         response_format=_form(given),
         reasoning=Thinking(effort, thinking.budget_tokens if thinking else None),
     )
+    return _Chat(request, [at for at, _ in placed], warnings)
+
+
+def _system(given: CountRequest) -> str:
+    if given.system is None or isinstance(given.system, str):
+        return given.system or ""
+    return "\n".join(_text(block, f"system[{number}]", True, []) for number, block in enumerate(given.system))
 
 
 def _check(given: CountRequest) -> None:
@@ -117,46 +140,54 @@ def _form(given: CountRequest) -> Form | None:
     return Form("json_schema", JsonSchema(schema=form.schema, strict=True)) if form else None
 
 
-def _sampled(given: MessagesRequest) -> ChatRequest:
-    chat = _chat(given)
+def _sampled(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:
     chat.max_tokens, chat.temperature, chat.top_p = given.max_tokens, given.temperature, given.top_p
     chat.top_k, chat.stop, chat.store = given.top_k, given.stop_sequences, given.store
     return chat
 
 
-def _turn(turn: Turn, at: str) -> list[ChatMessage]:
-    """A turn's blocks: results of tools are messages of their own, before what else the user says."""
+def _turn(turn: Turn, at: str, newest: bool, warnings: list[str]) -> list[tuple[str, ChatMessage]]:
+    """A turn's blocks as messages, each with its place. Tool results come before the user's other words."""
     if isinstance(turn.content, str):
-        return [ChatMessage(turn.role, turn.content)]
+        return [(at, ChatMessage(turn.role, turn.content))]
+    blocks = [(f"{at}.content[{number}]", block) for number, block in enumerate(turn.content)]
     if turn.role != "assistant":
-        results = [_result(block, at) for block in turn.content if block.type == "tool_result"]
-        parts = [Part(block.type, block.text) for block in turn.content if block.type != "tool_result"]
-        return [*results, *([ChatMessage(turn.role, parts)] if parts else [])]
-    calls = [_call(block, at) for block in turn.content if block.type == "tool_use"]
+        results = [(where, _result(block, where, warnings)) for where, block in blocks if block.type == "tool_result"]
+        others = [(where, block) for where, block in blocks if block.type != "tool_result"]
+        text = "\n".join(_text(block, where, newest, warnings) for where, block in others)
+        return [*results, *([(at, ChatMessage(turn.role, text))] if others else [])]
+    calls = [_call(block, where) for where, block in blocks if block.type == "tool_use"]
     thought = "\n".join(block.thinking for block in turn.content if block.thinking)
     known = ("tool_use", "thinking", "redacted_thinking")
-    parts = [Part(block.type, block.text) for block in turn.content if block.type not in known]
-    return [ChatMessage("assistant", parts, reasoning=thought or None, tool_calls=calls or None)]
+    text = "\n".join(_text(block, where, False, warnings) for where, block in blocks if block.type not in known)
+    return [(at, ChatMessage("assistant", text, reasoning=thought or None, tool_calls=calls or None))]
 
 
-def _result(block: Block, at: str) -> ChatMessage:
-    content = block.content if isinstance(block.content, str) else _text(block.content or [], at)
+def _result(block: Block, at: str, warnings: list[str]) -> ChatMessage:
+    if isinstance(block.content, str):
+        content = block.content
+    else:
+        inner = [(f"{at}.content[{number}]", each) for number, each in enumerate(block.content or [])]
+        content = "\n".join(_text(each, where, False, warnings) for where, each in inner)
     return ChatMessage("tool", f"error: {content}" if block.is_error else content, tool_call_id=block.tool_use_id)
 
 
+def _text(block: Block, at: str, newest: bool, warnings: list[str]) -> str:
+    """A block's text. A document may hold plain text; other blocks are not readable."""
+    match block:
+        case Block(type="text", text=str(text)):
+            return text
+        case Block(type="text"):
+            raise bad(f"{at}.text", f"{at} has no text", "missing_required_parameter")
+        case Block(type="document", source={"type": "text", "data": str(text)}):
+            return text
+    return unreadable(block.type, at, warnings, refuses=newest)
+
+
 def _call(block: Block, at: str) -> ToolCall:
-    if not block.id or not block.name:
-        raise bad(at, f"{at}: a tool_use needs id and name", "missing_required_parameter")
+    if not block.name:
+        raise bad(f"{at}.name", f"{at}: a tool_use needs a name", "missing_required_parameter")
     return ToolCall(block.id, function=FunctionCall(block.name, block.input or {}))
-
-
-def _text(blocks: list[Block], at: str) -> str:
-    for block in blocks:
-        if block.type != "text":
-            raise bad(
-                at, f"{at}: {block.type[:40]!r} is not text, and this model reads text only", "unsupported_content"
-            )
-    return "\n".join(block.text or "" for block in blocks)
 
 
 @dataclass(slots=True)

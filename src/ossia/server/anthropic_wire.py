@@ -22,6 +22,7 @@ class Block(Struct):
     tool_use_id: str | None = None
     content: "str | list[Block] | None" = None
     is_error: bool | None = None
+    source: dict[str, Any] | None = None
 
 
 class Turn(Struct):

@@ -82,9 +82,13 @@ async def advised(context: Context, asked: ChatAsk) -> list[str]:
     """Warnings: what of the request was left out or is not enforced."""
     ask, box = asked.ask, asked.box
     if not box.called:
-        return list(box.warnings)
+        return [*box.warnings, *asked.warnings]
     with _named_as_here():
-        return [*box.warnings, *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box)]
+        return [
+            *box.warnings,
+            *asked.warnings,
+            *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box),
+        ]
 
 
 async def prompt_of(context: Context, asked: ChatAsk) -> list[int]:

@@ -4,7 +4,6 @@ In: a request's bytes and the type they should be. Out: a value of that type, or
 It does not know what any field means.
 """
 
-import json
 import re
 from typing import Any, TypeVar
 
@@ -50,14 +49,6 @@ def convert(value: Any, type: type[T], param: str) -> T:
         return msgspec.convert(value, type=type)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), param) from error
-
-
-def same_json(one: str, other: str) -> bool:
-    """Whether two texts say the same value; texts that are no JSON have to be equal."""
-    try:
-        return one == other or json.loads(one) == json.loads(other)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _invalid(said: str, under: str = "") -> ApiError:

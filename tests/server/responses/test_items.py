@@ -1,5 +1,6 @@
 """Items become the harmony conversation that they tell of, and what the model said becomes items that tell it again."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_messages_with_and_without_type_and_parts():
         developer("Be kind."),
         developer("And brief."),
         user("one\ntwo"),
-        assistant("ab"),
+        assistant("a\nb"),
         assistant("c", "commentary"),
     ]
 
@@ -88,9 +89,9 @@ def test_members_of_namespaces_and_custom_tools():
         },
         {"type": "function_call_output", "call_id": "1", "output": None},
     )
-    assert [message.recipient or message.name for message in messages[:2]] == ["functions.crm__find", "functions.sql"]
-    assert messages[1].text == '{"input": "select \\"é\\""}'
-    assert messages[2:] == [tool("functions.sql", "x\ny"), tool("functions.crm__find", "")]
+    assert [message.recipient for message in messages[::2]] == ["functions.crm__find", "functions.sql"]
+    assert messages[2].text == '{"input": "select \\"é\\""}'
+    assert messages[1::2] == [tool("functions.crm__find", ""), tool("functions.sql", "x\ny")]
 
 
 def test_thinking_stays_between_calls_and_goes_with_its_answer():
@@ -174,9 +175,8 @@ def test_items_of_unknown_types_are_left_out_with_a_warning():
             {"role": "user", "content": [{"type": "input_text", "text": ""}, {"type": "input_file", "file_id": "x"}]},
             "input[0].content[1]",
         ),
-        ({"type": "function_call", "name": "f", "arguments": "{}"}, "input[0].call_id"),
+        ({"type": "function_call_output", "output": ""}, "input[0].call_id"),
         ({"type": "function_call_output", "call_id": "nobody", "output": ""}, "input[0].call_id"),
-        ({"type": "function_call_output", "call_id": "x", "output": [{"type": "input_image"}]}, "input[0].output[0]"),
         ({"type": "item_reference"}, "input[0].id"),
     ],
 )
@@ -217,6 +217,10 @@ def test_messages_to_items_to_messages(spoken: list[Message], final: str | None,
         entries = read_input([entry.item for entry in entries], [])
         assert [entry.item["id"] for entry in entries] == [item.id for item in scribe.made]
     expected = [message for message in spoken if not (final and message.channel == "analysis")]
+    if not kept:  # a client that gives back a call without arguments means an empty object
+        expected = [
+            replace(each, content=("{}",)) if each.recipient and not each.text.strip() else each for each in expected
+        ]
     assert messages_of(entries, BOX, no_seal) == expected
 
 

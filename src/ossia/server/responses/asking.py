@@ -168,7 +168,13 @@ def _composed(
     box = toolbox(request.tools, request.tool_choice)
     warnings += box.warnings
     before = [entry_of(item, "input") for item in earlier]
-    said = messages_of([*before, *given], box, lambda sealed: desk.seal.open(sealed, service.name), desk.context.recall)
+    said = messages_of(
+        [*before, *given],
+        box,
+        lambda sealed: desk.seal.open(sealed, service.name),
+        desk.context.recall,
+        warnings,
+    )
     if request.instructions:
         said.insert(0, developer(request.instructions))
     formats, schema = _format(request.text)

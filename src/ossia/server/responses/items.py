@@ -11,8 +11,12 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from ossia.harmony.client_tools import Toolbox
-from ossia.harmony.messages import Message, assistant, developer, tool, user
-from ossia.server.errors import ApiError, bad
+from ossia.harmony.messages import Message, assistant, developer, user
+from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of
+from ossia.harmony.tool_results import Call, Result, pair_results
+from ossia.harmony.tool_results import Entry as Told
+from ossia.server.chat_input import unmatched
+from ossia.server.errors import ApiError, bad, refused_input
 from ossia.server.responses.wire import (
     GivenCall,
     GivenCustomCall,
@@ -23,10 +27,8 @@ from ossia.server.responses.wire import (
     Phase,
     Reference,
 )
-from ossia.server.wire import JsonDict, convert, same_json
+from ossia.server.wire import JsonDict, convert
 
-JSON_TYPE = "<|constrain|>json"
-TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
 PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -58,55 +60,78 @@ def read_input(given: str | Sequence[JsonDict] | None, warnings: list[str], at: 
     Items of a type that is not known are left out with a warning.
     """
     if given is None or isinstance(given, str):
-        return [Entry(_message({"role": "user", "content": given or ""}, at))]
+        return [Entry(_message({"role": "user", "content": given or ""}, _Reads(at, warnings, refuses=True)))]
     entries: list[Entry] = []
-    for number, item in enumerate(given):
+    kinds = [_kind(item) for item in given]
+    newest = newest_from([_is_assistants(kind, item) for kind, item in zip(kinds, given)])
+    for number, (kind, item) in enumerate(zip(kinds, given)):
         place = f"{at}[{number}]"
-        kind = item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else None)
         if not isinstance(kind, str):
             raise bad(f"{place}.type", "an item needs a type, such as 'message'")
         if kind in PREFIXES:
-            entries.append(Entry(_normal(kind, item, place), at=place))
+            reads = _Reads(place, warnings, refuses=number >= newest)
+            entries.append(Entry(_normal(kind, item, reads), at=place))
         else:
             warnings.append(f"{place}: items of type {kind!r} are not known to this server; it was left out")
     return entries
 
 
-def _normal(kind: str, item: JsonDict, at: str) -> JsonDict:
+def _kind(item: JsonDict) -> object:
+    return item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else None)
+
+
+def _is_assistants(kind: object, item: JsonDict) -> bool:
+    return kind in ("function_call", "custom_tool_call") or (kind == "message" and item.get("role") == "assistant")
+
+
+class _Reads(NamedTuple):
+    """How an item's content is read. at: its place. refuses: a part that is no text is refused, not replaced."""
+
+    at: str
+    warnings: list[str]
+    refuses: bool
+
+    def texts(self, content: str | list[Part] | None, field: str) -> list[str]:
+        with refused_input():
+            return texts_of(content, f"{self.at}.{field}", self.warnings, refuses=self.refuses)
+
+
+def _normal(kind: str, item: JsonDict, reads: _Reads) -> JsonDict:
+    at = reads.at
     head = {"id": str(item.get("id") or new_id(PREFIXES[kind])), "type": kind}
     match kind:
         case "message":
-            return _message(item, at)
+            return _message(item, reads)
         case "reasoning":
             given = convert(item, GivenReasoning, at)
             kept = {"encrypted_content": given.encrypted_content} if given.encrypted_content else {}
-            content = [{"type": "reasoning_text", "text": text} for text in _texts(given.content, f"{at}.content")]
-            summary = [{"type": "summary_text", "text": text} for text in _texts(given.summary, f"{at}.summary")]
+            content = [{"type": "reasoning_text", "text": text} for text in reads.texts(given.content, "content")]
+            summary = [{"type": "summary_text", "text": text} for text in reads.texts(given.summary, "summary")]
             return {**head, "status": "completed", "summary": summary, "content": content, **kept}
         case "function_call":
             call = convert(item, GivenCall, at)
-            own = {"name": call.name, "arguments": call.arguments}
+            own = {"name": call.name, "arguments": arguments_text(call.arguments)}
             space = {"namespace": call.namespace} if call.namespace else {}
-            return {**head, "status": "completed", "call_id": call.call_id, **own, **space}
+            return {**head, "status": "completed", "call_id": call.call_id or "", **own, **space}
         case "custom_tool_call":
             custom = convert(item, GivenCustomCall, at)
             space = {"namespace": custom.namespace} if custom.namespace else {}
-            own = {"name": custom.name, "input": custom.input}
-            return {**head, "status": "completed", "call_id": custom.call_id, **own, **space}
+            own = {"name": custom.name, "input": custom.input or ""}
+            return {**head, "status": "completed", "call_id": custom.call_id or "", **own, **space}
         case "item_reference":
             return {"id": convert(item, Reference, at).id, "type": kind}
         case _:
             output = convert(item, GivenOutput, at)
-            text = "\n".join(_texts(output.output, f"{at}.output"))
-            return {**head, "status": "completed", "call_id": output.call_id, "output": text}
+            text = "\n".join(reads._replace(refuses=False).texts(output.output, "output"))
+            return {**head, "status": "completed", "call_id": output.call_id or "", "output": text}
 
 
-def _message(item: JsonDict, at: str) -> JsonDict:
-    given = convert(item, GivenMessage, at)
+def _message(item: JsonDict, reads: _Reads) -> JsonDict:
+    given = convert(item, GivenMessage, reads.at)
     said = given.role == "assistant"
     more = {"annotations": [], "logprobs": []} if said else {}
     kind = "output_text" if said else "input_text"
-    content = [{"type": kind, "text": text, **more} for text in _texts(given.content, f"{at}.content")]
+    content = [{"type": kind, "text": text, **more} for text in reads.texts(given.content, "content")]
     phase = {"phase": given.phase} if said and given.phase in ("commentary", "final_answer") else {}
     return {
         "id": given.id or new_id("msg"),
@@ -116,17 +141,6 @@ def _message(item: JsonDict, at: str) -> JsonDict:
         "content": content,
         **phase,
     }
-
-
-def _texts(content: str | list[Part] | None, at: str) -> list[str]:
-    """The texts of a content. The model reads nothing else."""
-    if content is None or isinstance(content, str):
-        return [] if content is None else [content]
-    for number, part in enumerate(content):
-        if part.type not in TEXT_PARTS:
-            message = f"the model reads text only: a part of type {part.type[:40]!r} cannot be given to it"
-            raise bad(f"{at}[{number}]", message, "unsupported_content")
-    return [part.text or part.refusal or "" for part in content]
 
 
 def phase_of(channel: str | None, recipient: str | None) -> Phase | None:
@@ -140,6 +154,7 @@ def messages_of(
     toolbox: Toolbox,
     unseal: Callable[[str], str],
     recall: Callable[[str], Sequence[Message]] = lambda _: (),
+    warnings: list[str] | None = None,
 ) -> list[Message]:
     """The conversation that the items are. Raises ApiError (400) for an answer to a call that is not among them, and for
     sealed thinking that is needed and cannot be had.
@@ -147,34 +162,35 @@ def messages_of(
     unseal opens reasoning that only we can read; it raises ValueError for what was not sealed here. recall finds the
     thinking before a call, for clients that give back the call alone. Thinking that led to an answer is left out.
     """
-    said: list[Message] = []
+    told: list[Told] = []
     unread: tuple[int, ApiError] | None = None  # the last thought that cannot be had, and where it would stand
-    recipients: dict[str, str] = {}
     for entry in entries:
         item, kind = entry.item, entry.item["type"]
         if kind in ("function_call", "custom_tool_call"):
             call = entry.said or _call(item, toolbox)
-            remembered = () if entry.said else _same(recall(item["call_id"]), call)
-            recipients[item["call_id"]] = str((remembered[-1] if remembered else call).recipient)
-            said += (remembered[-1:] if _has_thought(said) else remembered) or [call]
+            remembered = () if entry.said else _same(recall(item["call_id"]) if item["call_id"] else (), call)
+            *before, made = (remembered[-1:] if _has_thought(told) else remembered) or [call]
+            told += [*before, Call(made, item["call_id"], entry.at)]
         elif kind in ("function_call_output", "custom_tool_call_output"):
-            if item["call_id"] not in recipients:
-                message = f"no call with the call_id {item['call_id']!r} comes before this output"
-                raise bad(f"{entry.at}.call_id", message)
-            said.append(tool(recipients[item["call_id"]], item["output"]))
+            told.append(Result(item["output"], item["call_id"], entry.at, field="call_id"))
         elif entry.said:
-            said.append(entry.said)
+            told.append(entry.said)
         elif kind == "reasoning":
             try:
-                said += _thought(item, unseal)
+                told += _thought(item, unseal)
             except ValueError as error:
                 place = f"{entry.at}.encrypted_content"
-                unread = len(said), bad(place, str(error), "invalid_encrypted_content")
+                unread = len(told), bad(place, str(error), "invalid_encrypted_content")
         else:
-            said += _spoken(item)
-    if unread and unread[0] > _answered(said):
+            told += _spoken(item)
+    if unread and unread[0] > _answered(told):
         raise unread[1]
-    return without_old_analysis(said)
+    with refused_input():
+        paired = pair_results(told)
+    at = [getattr(each, "at", "") for each in told]
+    if warnings is not None:
+        warnings += unmatched([at[number] for number in paired.unanswered], [at[number] for number in paired.repeated])
+    return without_old_analysis([message for _, message in paired.messages])
 
 
 def without_old_analysis(said: Sequence[Message]) -> list[Message]:
@@ -186,9 +202,12 @@ def without_old_analysis(said: Sequence[Message]) -> list[Message]:
     return [message for i, message in enumerate(said) if i > answered or message.channel != "analysis"]
 
 
-def _answered(said: Sequence[Message]) -> int:
+def _answered(said: Sequence[Told]) -> int:
     """Where the last answer stands; -1 where there is none."""
-    return next((i for i in range(len(said) - 1, -1, -1) if said[i].channel == "final"), -1)
+    finals = (
+        i for i in range(len(said) - 1, -1, -1) if isinstance(each := said[i], Message) and each.channel == "final"
+    )
+    return next(finals, -1)
 
 
 def _spoken(item: JsonDict) -> list[Message]:
@@ -196,7 +215,7 @@ def _spoken(item: JsonDict) -> list[Message]:
     match item["role"]:
         case "assistant":  # one without words, as some clients send beside a call, says nothing
             channel = "commentary" if item.get("phase") == "commentary" else "final"
-            return [assistant(text, channel)] if (text := "".join(texts)) else []
+            return [assistant(text, channel)] if (text := "\n".join(texts)) else []
         case "user":
             return [user("\n".join(texts))]
         case _:
@@ -229,10 +248,14 @@ def _same(remembered: Sequence[Message], call: Message) -> list[Message]:
     return list(remembered) if remembered and same_json(remembered[-1].text, call.text) else []
 
 
-def _has_thought(said: Sequence[Message]) -> bool:
+def _has_thought(said: Sequence[Told]) -> bool:
     """Whether the assistant has thought since others last spoke."""
-    own = takewhile(lambda message: message.role == "assistant", reversed(said))
-    return any(message.channel == "analysis" for message in own)
+    for each in reversed(said):
+        if isinstance(each, Message) and each.role == "assistant" and each.channel == "analysis":
+            return True
+        if not isinstance(each, Call) and not (isinstance(each, Message) and each.role == "assistant"):
+            return False
+    return False
 
 
 def shorten(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> list[Message]:

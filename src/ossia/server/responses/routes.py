@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ossia.server.advice import header
 from ossia.server.context import Context
 from ossia.server.errors import ApiError, bad
 from ossia.server.http import EventStream, client_of, read, reply, while_there
@@ -55,17 +56,18 @@ class Responses:
     async def create(self, request: Request) -> Response:
         body = await read(request, wire.Request)
         asked = await compose(self.desk, body, client_of(request))
+        headers = header(asked.warnings)
         if body.background:
             self.desk.context.service.refuse_when_full(client_of(request))
             job = self.jobs.start(Making(self.desk, asked))
             await job.begun()
-            return EventStream(job.follow()) if body.stream else reply(job.response)
+            return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
         if body.stream:
-            return EventStream(self._frames(asked))
+            return EventStream(self._frames(asked), headers=headers)
         response = await while_there(request, self._made(asked))
         if response.error:
             raise ApiError(500, response.error.message, code=response.error.code)
-        return reply(response)
+        return reply(response, headers=headers)
 
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.Request)

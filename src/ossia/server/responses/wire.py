@@ -108,17 +108,19 @@ class GivenReasoning(Struct):
 
 
 class GivenCall(Struct):
-    call_id: str
+    """Null arguments mean none. A call without a call_id gets the earliest output without one."""
+
     name: str
-    arguments: str
+    call_id: str | None = None
+    arguments: str | JsonDict | None = None
     namespace: str | None = None
     id: str | None = None
 
 
 class GivenCustomCall(Struct):
-    call_id: str
     name: str
-    input: str
+    call_id: str | None = None
+    input: str | None = None
     namespace: str | None = None
     id: str | None = None
 
@@ -126,7 +128,7 @@ class GivenCustomCall(Struct):
 class GivenOutput(Struct):
     """What a tool answered: of a function or a custom tool."""
 
-    call_id: str
+    call_id: str | None = None
     output: str | list[Part] | None = None
     id: str | None = None
 
