@@ -2,9 +2,20 @@
 
 import numpy as np
 
+from ossia.kernels.cpu.jit import entry
 from ossia.kernels.cpu.linear import multiply, to_records
 from ossia.kernels.cpu.panels import BIAS, INPUTS, INT8, Panels
 from ossia.quant import from_bf16
+
+
+@entry
+def records_of(kind, x_TD, blocks, terms, bias, workers):
+    return to_records(kind, x_TD, blocks, terms, bias, workers)
+
+
+@entry
+def multiplied(kind, data, stride, blocks, records, bias_R, y_TR, workers):
+    multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
 def blocks_of(x: np.ndarray, kind: int) -> np.ndarray:
@@ -38,8 +49,8 @@ def read_back(panels: Panels, matrix: int = 0) -> np.ndarray:
     """
     width, size = INPUTS[panels.kind] * panels.blocks, panels.panels * panels.stride
     data = panels.data[matrix * size : (matrix + 1) * size]
-    records = to_records(panels.kind, 127 * np.eye(width, dtype=np.float32), panels.blocks, 1, BIAS[panels.kind], 1)
+    records = records_of(panels.kind, 127 * np.eye(width, dtype=np.float32), panels.blocks, 1, BIAS[panels.kind], 1)
     out = np.zeros((width, 32 * panels.panels), np.float32)
     no_bias = np.zeros(32 * panels.panels, np.float32)
-    multiply(panels.kind, data, panels.stride, panels.blocks, records, no_bias, out, 1)
+    multiplied(panels.kind, data, panels.stride, panels.blocks, records, no_bias, out, 1)
     return out.T / np.float32(127)

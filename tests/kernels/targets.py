@@ -10,12 +10,12 @@ import numba
 import numpy as np
 
 from ossia.kernels import ops
-from ossia.kernels.cpu.linear import to_records
 from ossia.kernels.cpu.panels import BIAS, INT4, INT8, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.simd import FLOATS, TARGET, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.tiles import _fp4_2, _fp4_6, _int4_2, _int4_6, _int8_2, _int8_6
 from ossia.quant import Mxfp4
 from tests.kernels.cases import CASES, Numbers, fresh_batch
+from tests.kernels.exactly import records_of
 
 EXPONENTS = np.concatenate([np.linspace(-87, 88, 4000), [0, -0.0, -87.5, -200, -1e30, -np.inf, 0, 0]])
 EXPONENTS = np.resize(EXPONENTS, -(-EXPONENTS.size // 16) * 16).astype(np.float32)
@@ -86,7 +86,7 @@ def computed() -> dict[str, np.ndarray]:
     out = {"exp": exp(EXPONENTS), "exp_short": exp(np.minimum(EXPONENTS, 0), "exp_short")}
     for width in (NARROW, WIDE):
         for name, panels in weights(width).items():
-            records = to_records(panels.kind, activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
+            records = records_of(panels.kind, activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
             y = np.zeros((8, 32), np.float32)
             _eight(panels.kind, panels, records, y)
             out[f"{name} {width}"] = y

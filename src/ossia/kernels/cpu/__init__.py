@@ -18,7 +18,7 @@ from ossia.kernels.cpu.attention import TILE, attend_while_reading, place_and_at
 from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache
 from ossia.kernels.cpu.jit import physical_cores
 from ossia.kernels.cpu.linear import multiply_exact, normed_exact, normed_multiply, rounded_multiply
-from ossia.kernels.cpu.moe import Routing, add_packed, down_dense, routed, sort_pairs, up_dense
+from ossia.kernels.cpu.moe import Routing, add_dense, add_packed, routed
 from ossia.kernels.cpu.panels import BIAS, INT4, MXFP4, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.panels import INT8 as INT8_PANELS
 from ossia.kernels.mapped import ask_for
@@ -86,9 +86,9 @@ class CpuOps(HostOps):
         self._terms = 3 if dense == "bf16" else 1  # of activations, where experts are packed
         self._most = workers or physical_cores()
 
-    def _workers(self, products: int) -> int | None:
-        """Threads for so many multiplications; None for the caller's own, where waking others would take longer."""
-        return None if products < _WORTH_WAKING or self._most == 1 else self._most
+    def _workers(self, products: int) -> int:
+        """Threads for so many multiplications: 1, the caller's own, where waking others would take longer."""
+        return 1 if products < _WORTH_WAKING else self._most
 
     # made once, at load
 
@@ -178,11 +178,11 @@ class CpuOps(HostOps):
         given = (qkv, heads, layout, attention.rope, places, attention.sinks_H, shape.window, out_TD)
         is_idle = self._most > 1 and products < _ALONE
         if is_idle and isinstance(soon, Packed) and soon.panels.data.size > _LARGE:
-            attend_while_reading(*given, soon.panels.data, self._most)
+            attend_while_reading(*given, soon.panels.data)
             return out_TD
         workers = self._workers(products)
         tiles = groups * -(-len(qkv) * heads // groups // TILE)
-        is_apart = not shape.window and tiles < 2 * (workers or 1) and furthest >= _APART
+        is_apart = not shape.window and tiles < 2 * workers and furthest >= _APART
         run = place_and_attend_apart if is_apart else place_and_attend
         run(*given, self._workers(_ROUNDING * qkv.size), workers)
         return out_TD
@@ -200,11 +200,11 @@ class CpuOps(HostOps):
         residual_TD: Rows,
     ) -> Rows:
         if isinstance(up, DenseExperts) and isinstance(down, DenseExperts):
-            pairs = sort_pairs(routing.experts_TK, routing.weights_TK, len(up.bias_ER))
-            h_NF = np.zeros((len(pairs[0]), down.width), np.float32)
+            h_NF = np.zeros((routing.experts_TK.size, down.width), np.float32)
             workers = self._workers(len(h_NF) * down.bias_ER.shape[1] * down.width)
-            up_dense(_wide(routing.x_TD, up.width), pairs, up.weight, up.bias_ER, np.float32(limit), h_NF, workers)
-            down_dense(h_NF, pairs, down.weight, down.bias_ER, residual_TD, workers)
+            both = ((up.weight, up.bias_ER), (down.weight, down.bias_ER))
+            chosen = (routing.experts_TK, routing.weights_TK)
+            add_dense(_wide(routing.x_TD, up.width), *chosen, *both, np.float32(limit), h_NF, residual_TD, workers)
             return residual_TD
         assert isinstance(up, PackedExperts), "a checkpoint has one kind of experts"
         assert isinstance(down, PackedExperts), "a checkpoint has one kind of experts"

@@ -12,11 +12,10 @@ Shape legend: see ossia.kernels; J queries of a tile: its rows times the heads t
 """
 
 import numpy as np
-from numba import prange
 
 from ossia.kernels.cpu.cache import BF16, bf16_bits, rotate_and_store
 from ossia.kernels.cpu.chunks import CHUNK, NOWHERE, exp, score_keys, soften, weigh_values
-from ossia.kernels.cpu.jit import kernel, parallel, peek, take
+from ossia.kernels.cpu.jit import entry, kernel, peek, share, take
 from ossia.kernels.cpu.simd import TARGET
 from ossia.kernels.cpu.tiles import read_through
 
@@ -104,7 +103,7 @@ def _tile(
 
 
 @kernel
-def tile_rows(starts_S1, m):  # noqa: ANN201
+def tile_rows(starts_S1, m):
     """Rows of a tile: as many as make TILE queries, but no more than any sequence has."""
     most = 1
     for s in range(starts_S1.size - 1):
@@ -113,7 +112,7 @@ def tile_rows(starts_S1, m):  # noqa: ANN201
 
 
 @kernel
-def units_of(starts_S1, rows):  # noqa: ANN201
+def units_of(starts_S1, rows):
     """[U, 3]: sequence, first row, rows of each tile."""
     count = 0
     for s in range(starts_S1.size - 1):
@@ -145,48 +144,86 @@ def _finish(kind, out_TD, unit, m, d, g, weights, sums):
                 out[lane] = mine[lane] / total
 
 
-@parallel
-def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN201
-    """Every row over the keys it sees, each tile of rows and key head by one thread."""
+@kernel
+def _attend_tasks(counter, units, rows, qkv, heads, cache, positions_T, blocks_SB, sinks_H, window, out_TD):
     _, kind, groups, d, _ = cache
     m = heads // groups
-    rows = tile_rows(starts_S1, m)
-    units = units_of(starts_S1, rows)
     most = -(-rows * m // 16) * 16
     wide = -(-d // 16) * 16
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        queries = np.zeros(most * d, np.float32)
-        scores = np.zeros(most * CHUNK, np.float32)
-        tops, more_tops = np.empty(most, np.float32), np.empty(most, np.float32)
-        weights, more_weights = np.empty(most * 16, np.float32), np.empty(most * 16, np.float32)
-        sums, more_sums = np.empty(most * wide, np.float32), np.empty(most * wide, np.float32)
-        task = take(counter)
-        while task < units.shape[0] * groups:
-            unit, g = units[task // groups], task % groups
-            count = unit[2] * m
-            lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
-            _tile(
-                kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window,
-                queries, lows_J, highs_J, tops, weights,
+    queries = np.zeros(most * d, np.float32)
+    scores = np.zeros(most * CHUNK, np.float32)
+    tops, more_tops = np.empty(most, np.float32), np.empty(most, np.float32)
+    weights, more_weights = np.empty(most * 16, np.float32), np.empty(most * 16, np.float32)
+    sums, more_sums = np.empty(most * wide, np.float32), np.empty(most * wide, np.float32)
+    task = take(counter)
+    while task < units.shape[0] * groups:
+        unit, g = units[task // groups], task % groups
+        count = unit[2] * m
+        lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
+        _tile(
+            kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window,
+            queries, lows_J, highs_J, tops, weights,
+        )  # fmt: skip
+        sums[:] = np.float32(0.0)
+        blocks_B = blocks_SB[unit[0]]
+        for split in range(lows_J.min() // SPLIT, highs_J.max() // SPLIT + 1):
+            is_first = split == 0
+            if not is_first:
+                _reset(count, more_tops, more_weights, more_sums)
+            _one_split(
+                cache, blocks_B, g, queries, lows_J, highs_J, split, scores,
+                tops if is_first else more_tops, weights if is_first else more_weights, sums if is_first else more_sums,
             )  # fmt: skip
-            sums[:] = np.float32(0.0)
-            blocks_B = blocks_SB[unit[0]]
-            for split in range(lows_J.min() // SPLIT, highs_J.max() // SPLIT + 1):
-                if split == 0:
-                    _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums)
-                else:
-                    _reset(count, more_tops, more_weights, more_sums)
-                    _one_split(
-                        cache, blocks_B, g, queries, lows_J, highs_J, split, scores, more_tops, more_weights, more_sums
-                    )
-                    _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
-            _finish(kind, out_TD, unit, m, d, g, weights, sums)
-            task = take(counter)
+            if not is_first:
+                _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums)
+        _finish(kind, out_TD, unit, m, d, g, weights, sums)
+        task = take(counter)
 
 
-@parallel
-def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):  # noqa: ANN201
+@kernel
+def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):
+    """Every row over the keys it sees, each tile of rows and key head by one thread."""
+    rows = tile_rows(starts_S1, heads // cache[2])
+    units = units_of(starts_S1, rows)
+    counter = np.zeros(1, np.int64)
+    share(
+        workers, _attend_tasks, counter, units, rows, qkv, heads, cache, positions_T, blocks_SB, sinks_H, window, out_TD
+    )
+
+
+@kernel
+def _split_tasks(
+    counter, units, rows, splits, qkv, heads, cache, positions_T, blocks_SB, sinks_H, window,
+    all_tops, all_weights, all_sums,
+):  # fmt: skip
+    _, kind, groups, d, _ = cache
+    m = heads // groups
+    most = -(-rows * m // 16) * 16
+    queries = np.zeros(most * d, np.float32)
+    scores = np.zeros(most * CHUNK, np.float32)
+    tops, weights = np.empty(most, np.float32), np.empty(most * 16, np.float32)
+    task = take(counter)
+    while task < units.shape[0] * groups * splits:
+        unit, g, split = units[task // splits // groups], task // splits % groups, task % splits
+        count = unit[2] * m
+        lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
+        _tile(
+            kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window,
+            queries, lows_J, highs_J, tops, weights,
+        )  # fmt: skip
+        _reset(count, all_tops[task], all_weights[task], all_sums[task])
+        if split == 0:
+            all_tops[task], all_weights[task] = tops, weights
+        if lows_J.min() // SPLIT <= split <= highs_J.max() // SPLIT:
+            _one_split(
+                cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split,
+                scores, all_tops[task], all_weights[task], all_sums[task],
+            )  # fmt: skip
+        task = take(counter)
+
+
+@kernel
+def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):
     """As `attend`, for few rows far into their sequences: splits are shared out too, and merged in order at the end."""
     _, kind, groups, d, _ = cache
     m = heads // groups
@@ -200,28 +237,24 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
     all_weights = np.empty((tasks * splits, most * 16), np.float32)
     all_sums = np.empty((tasks * splits, most * wide), np.float32)
     counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        queries = np.zeros(most * d, np.float32)
-        scores = np.zeros(most * CHUNK, np.float32)
-        tops, weights = np.empty(most, np.float32), np.empty(most * 16, np.float32)
-        task = take(counter)
-        while task < tasks * splits:
-            unit, g, split = units[task // splits // groups], task // splits % groups, task % splits
-            count = unit[2] * m
-            lows_J, highs_J = np.empty(count, np.int64), np.empty(count, np.int64)
-            _tile(
-                kind, qkv, unit, heads, groups, d, positions_T, sinks_H, g, window,
-                queries, lows_J, highs_J, tops, weights,
-            )  # fmt: skip
-            _reset(count, all_tops[task], all_weights[task], all_sums[task])
-            if split == 0:
-                all_tops[task], all_weights[task] = tops, weights
-            if lows_J.min() // SPLIT <= split <= highs_J.max() // SPLIT:
-                _one_split(
-                    cache, blocks_SB[unit[0]], g, queries, lows_J, highs_J, split,
-                    scores, all_tops[task], all_weights[task], all_sums[task],
-                )  # fmt: skip
-            task = take(counter)
+    share(
+        workers,
+        _split_tasks,
+        counter,
+        units,
+        rows,
+        splits,
+        qkv,
+        heads,
+        cache,
+        positions_T,
+        blocks_SB,
+        sinks_H,
+        window,
+        all_tops,
+        all_weights,
+        all_sums,
+    )
     queries = np.zeros(most * d, np.float32)
     tops, weights, sums = np.empty(most, np.float32), np.empty(most * 16, np.float32), np.empty(most * wide, np.float32)
     for task in range(tasks):
@@ -242,15 +275,20 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
 
 
 @kernel
-def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN201
-    """Rows rotated and stored by `placers`, then `attend`."""
+def _place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):
     data, kind, groups, d, size = cache
     rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
     attend(qkv, heads, cache, places[0], places[1], places[2], sinks_H, window, out_TD, workers)
 
 
-@kernel
-def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):  # noqa: ANN201
+@entry
+def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):
+    """Rows rotated and stored by `placers`, then `attend`."""
+    _place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers)
+
+
+@entry
+def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):
     """Rows rotated and stored by `placers`, then `attend_apart`."""
     data, kind, groups, d, size = cache
     rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
@@ -267,14 +305,20 @@ def _read_ahead(data, done):
     return digest
 
 
-@parallel
-def attend_while_reading(qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, workers):  # noqa: ANN201
+@kernel
+def _attend_or_read(counter, qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, done, digests):
+    """The first worker attends, the second reads ahead until the first is done."""
+    if take(counter) == 0:
+        _place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, 1, 1)
+        take(done)
+    else:
+        digests[0] = _read_ahead(soon, done)
+
+
+@entry
+def attend_while_reading(qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon):
     """`place_and_attend` on one thread, while another fetches the weights `soon` from memory, which would idle."""
-    done, digests = np.zeros(1, np.int64), np.zeros(2, np.int32)
-    for worker in prange(2):
-        if worker == 0:
-            place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, None, None)
-            take(done)
-        else:
-            digests[worker] = _read_ahead(soon, done)
+    counter, done, digests = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int32)
+
+    share(2, _attend_or_read, counter, qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, done, digests)
     return digests

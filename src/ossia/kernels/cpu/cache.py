@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape
-from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.jit import kernel, share, take
 from ossia.kernels.cpu.simd import I16, I32, intrinsic
 
 BF16, INT8, F32 = 0, 1, 2
@@ -51,7 +51,7 @@ def make_cache(shape: AttentionShape, blocks: int, kind: int) -> LayerCache:
 
 
 @intrinsic
-def bf16_bits(typingctx, x):  # noqa: ANN201
+def bf16_bits(typingctx, x):
     """The nearest bfloat16 of a float32, ties to even, as uint16."""
 
     def generate(context, b, signature, args):
@@ -139,15 +139,19 @@ def _place(qkv, t, heads, groups, d, places, rope, data, kind, size):
     _store(qkv[t], heads * d, groups, d, data, kind, block, position % 16, size)
 
 
-@parallel
-def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):  # noqa: ANN201
-    """Every row's queries and keys rotated in place, its keys and values written to the cache."""
+@kernel
+def _place_tasks(counter, together, qkv, heads, groups, d, places, rope, data, kind, size):
     rows = qkv.shape[0]
-    together = min(16, max(1, rows // (4 * workers)))  # rows of one block share cache lines: best by one thread
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
+    first = take(counter) * together
+    while first < rows:
+        for t in range(first, min(first + together, rows)):
+            _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
         first = take(counter) * together
-        while first < rows:
-            for t in range(first, min(first + together, rows)):
-                _place(qkv, t, heads, groups, d, places, rope, data, kind, size)
-            first = take(counter) * together
+
+
+@kernel
+def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):
+    """Every row's queries and keys rotated in place, its keys and values written to the cache."""
+    together = min(16, max(1, qkv.shape[0] // (4 * workers)))  # rows of one block share cache lines: best by one thread
+    counter = np.zeros(1, np.int64)
+    share(workers, _place_tasks, counter, together, qkv, heads, groups, d, places, rope, data, kind, size)

@@ -210,7 +210,7 @@ _softmax_rounded, _softmax_exact = _make_softmax(BF16), _make_softmax(F32)
 
 
 @intrinsic
-def exp(typingctx, x):  # noqa: ANN201
+def exp(typingctx, x):
     """e^x, as weights are computed."""
 
     def body(e: Emit, x: Any) -> Any:
@@ -220,7 +220,7 @@ def exp(typingctx, x):  # noqa: ANN201
 
 
 @kernel
-def score_keys(kind, q, queries, d, data, starts, count, out):  # noqa: ANN201 - compiled: types are Numba's
+def score_keys(kind, q, queries, d, data, starts, count, out):
     """out[j, 16 v:] = query j times the 16 keys of block v."""
     scales = 16 * (d + -(-d // 16) * 16)
     for j in range(0, queries, AT_ONCE):
@@ -233,7 +233,7 @@ def score_keys(kind, q, queries, d, data, starts, count, out):  # noqa: ANN201 -
 
 
 @kernel
-def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, sums):  # noqa: ANN201
+def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, sums):
     """Scores of blocks `block` on become weights, those outside a query's bounds 0; factors for what was summed before."""
     for j in range(lows_J.size):
         if lows_J[j] > 16 * block or highs_J[j] < 16 * (block + vectors) - 1:
@@ -260,7 +260,7 @@ def _scale_weights(p, queries, d, data, starts, count):
 
 
 @kernel
-def weigh_values(kind, p, queries, d, data, starts, count, factors, sums):  # noqa: ANN201
+def weigh_values(kind, p, queries, d, data, starts, count, factors, sums):
     """sums[j] = itself times its factor + the values of the blocks, weighed by query j."""
     wide = -(-d // 16) * 16
     columns = 32 if wide % 32 == 0 else 16

@@ -58,7 +58,7 @@ _tile_1x1, _tile_1x4, _tile_4x1, _tile_4x4 = (_make_tile(*shape) for shape in ((
 
 
 @intrinsic
-def sum_squares(typingctx, x, at, width):  # noqa: ANN201
+def sum_squares(typingctx, x, at, width):
     """Of x[at:at + width], width a multiple of 16."""
 
     def body(e: Emit, x: Any, at: Any, width: Any) -> Any:
@@ -72,7 +72,7 @@ def sum_squares(typingctx, x, at, width):  # noqa: ANN201
 
 
 @kernel
-def dots(x, at, count, w, first, rows, width, y, to, step):  # noqa: ANN201 - compiled: types are Numba's
+def dots(x, at, count, w, first, rows, width, y, to, step):
     """y[to + t * step + r] += x[at + t * width:] . w[first + r * width:], for `count` rows of x and `rows` of w; all flat."""
     out = np.empty(16, np.float32)
     t = 0

@@ -12,51 +12,117 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 import psutil
 from llvmlite import ir
+from numba.core import cgutils, types
 from numba.core import config as numba_config
-from numba.core import types
 from numba.extending import intrinsic as numba_intrinsic
-from numba.extending import overload
+from numba.np.ufunc.parallel import threading_layer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+# called from compiled code only: without what Python calls, which takes as long to compile as a small kernel
+_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_ONE_CALLER = Lock()
 _HERE = Path(__file__).parent
+_SIZE, _BYTE = ir.IntType(8 * np.intp(0).itemsize), ir.IntType(8)
+_POINTER = ir.PointerType(_BYTE)
 
 
-def kernel(function: Function) -> Function:
-    """Compiled, on one thread."""
+def entry(function: Function) -> Function:
+    """A kernel that Python calls, in any thread: its code, with that of all kernels it calls, is kept on disk."""
     with _cache_folder():
-        return numba.njit(**_OPTIONS)(function)  # type: ignore[return-value]
-
-
-def parallel(function: Function) -> Function:
-    """Compiled; its `prange` runs on `workers` threads, the last argument, or on the caller's alone when that is None.
-
-    Two compilations, each made when it is first needed: waking a thread can take longer than a small model's step. Another
-    kernel may call it, too.
-    """
-    with _cache_folder("threaded"):  # Numba would file both under one name, and give one for the other
-        threaded = numba.njit(parallel=True, **_OPTIONS)(function)
-    with _cache_folder():
-        alone = numba.njit(**_OPTIONS)(function)
+        compiled = numba.njit(cache=True, **_OPTIONS)(function)
 
     @wraps(function)
     def run(*args: Any) -> Any:
-        return alone(*args[:-1], 1) if args[-1] is None else threaded(*args)
-
-    @overload(run, strict=False)
-    def run_compiled(*args: Any) -> Any:
-        if isinstance(args[-1], types.NoneType):
-            return lambda *args: alone(*args[:-1], 1)
-        return lambda *args: threaded(*args)
+        if _threads_take_several():
+            return compiled(*args)
+        with _ONE_CALLER:
+            return compiled(*args)
 
     return run  # type: ignore[return-value]
+
+
+@cache
+def _threads_take_several() -> bool:
+    """Whether Numba's threads can work for several callers at once. Its own `workqueue` ends the process when two call it.
+
+    Asking for the number of threads starts them, and kernels can be linked to them from then on.
+    """
+    numba.get_num_threads()
+    return threading_layer() != "workqueue"
+
+
+def kernel(function: Function) -> Function:
+    """A kernel that other kernels call, on their thread."""
+    return numba.njit(**_INNER)(function)  # type: ignore[return-value]
+
+
+@numba_intrinsic
+def share(typingctx: Any, workers: Any, task: Any, *given: Any) -> Any:
+    """Call the kernel `task(*given)` once on each of so many workers' threads; for one worker, on the caller's alone.
+
+    Numba's own `prange` does the same, but compiles all that a loop calls four times over, and looks for other loops to share.
+    """
+    kinds = tuple(given)
+    signature = task.get_call_type(typingctx, kinds, {})
+
+    def generate(context: Any, builder: ir.IRBuilder, _: Any, args: Any) -> Any:
+        compiled = task.dispatcher.overloads[signature.args]
+        context.add_linking_libs([compiled.library])
+        called = (context, compiled.fndesc, signature)
+        values = cgutils.unpack_tuple(builder, args[2])
+        is_one = builder.icmp_signed("<=", args[0], ir.Constant(args[0].type, 1))
+        with builder.if_else(is_one) as (alone, threaded):
+            with alone:
+                context.call_internal(builder, compiled.fndesc, signature, values)
+            with threaded:
+                _launch(builder, called, builder.sext(args[0], _SIZE) if args[0].type != _SIZE else args[0], values)
+        return context.get_dummy_value()
+
+    return types.void(types.unliteral(workers), task, types.StarArgTuple(kinds)), generate
+
+
+def _launch(builder: ir.IRBuilder, called: Any, workers: Any, values: Any) -> None:
+    """Numba's threads call a function that takes the values from memory; MemoryError where a task had no memory."""
+    context, flag = called[0], cgutils.alloca_once_value(builder, ir.Constant(_BYTE, 0))
+    held = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [flag, *values]))
+    unused = cgutils.alloca_once_value(builder, ir.Constant(_SIZE, 0))
+    arrays = cgutils.alloca_once_value(builder, builder.bitcast(unused, _POINTER))
+    count = cgutils.alloca_once_value(builder, workers)
+    module = builder.module
+    threads = builder.call(cgutils.get_or_insert_function(module, ir.FunctionType(_SIZE, []), "get_num_threads"), [])
+    kind = ir.FunctionType(ir.VoidType(), [_POINTER] * 5 + [_SIZE] * 3)
+    pointers = [_body(module, called, held.type), arrays, count, unused, held]
+    given = [builder.bitcast(each, _POINTER) for each in pointers]
+    numbers = [ir.Constant(_SIZE, 0), ir.Constant(_SIZE, 1), threads]  # one dimension, one (unused) array
+    builder.call(cgutils.get_or_insert_function(module, kind, "numba_parallel_for"), [*given, *numbers])
+    with builder.if_then(builder.icmp_unsigned("!=", builder.load(flag), ir.Constant(_BYTE, 0)), likely=False):
+        context.call_conv.return_user_exc(builder, MemoryError, ("a kernel's thread failed: no memory is left",))
+
+
+def _body(module: ir.Module, called: Any, held: ir.Type) -> ir.Function:
+    """What Numba's threads call: fn(arrays, counts, steps, data), for so many workers as the first count says."""
+    context, description, signature = called
+    pointer = ir.PointerType(_SIZE)
+    kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(_POINTER), pointer, pointer, _POINTER])
+    function = ir.Function(module, kind, module.get_unique_name(f"{description.mangled_name}.shared"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    flag, *values = cgutils.unpack_tuple(builder, builder.load(builder.bitcast(function.args[3], held)))
+    with cgutils.for_range(builder, builder.load(function.args[1])):
+        status, _ = context.call_internal_no_propagate(builder, description, signature, values)
+        with builder.if_then(status.is_error, likely=False):
+            builder.store(ir.Constant(_BYTE, 1), flag)
+    builder.ret_void()
+    return function
 
 
 @cache
@@ -125,7 +191,7 @@ def _folder(given: str) -> str:
 
 
 @kernel
-def shares(count, workers, least):  # noqa: ANN201 - compiled: types are Numba's
+def shares(count, workers, least):
     """Bounds of pieces of a range, half a thread's even share of what is left at a time, down to `least`.
 
     Long pieces keep a core's reads in one stream, which memory answers fastest; the short ones at the end even things out.

@@ -8,10 +8,9 @@ is some panels, and rows come in portions that stay in the core's cache while th
 """
 
 import numpy as np
-from numba import prange
 
 from ossia.kernels.cpu.exact import dots
-from ossia.kernels.cpu.jit import kernel, parallel, shares, take
+from ossia.kernels.cpu.jit import entry, kernel, share, shares, take
 from ossia.kernels.cpu.norm import norm_row, rms_norm
 from ossia.kernels.cpu.panels import BLOCK_BYTES, INPUTS, INT8
 from ossia.kernels.cpu.simd import TARGET
@@ -39,8 +38,8 @@ _run_tile = tile_again if TARGET.fetches else tile
 def _round(kind, x_TD, t, blocks, records, terms, bias):
     """Row t of x, as it is, to its records."""
     padded = np.zeros(blocks * INPUTS[kind], np.float32)
-    width = min(padded.size, x_TD.shape[1])
-    padded[:width] = x_TD[t, :width]
+    for i in range(min(padded.size, x_TD.shape[1])):
+        padded[i] = x_TD[t, i]
     round_row(kind, padded, blocks, records, t, terms, bias)
 
 
@@ -52,36 +51,42 @@ def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias):
     round_row(kind, padded, blocks, records, t, 1, bias)
 
 
-@parallel
-def to_records(kind, x_TD, blocks, terms, bias, workers):  # noqa: ANN201
+@kernel
+def _round_tasks(counter, kind, x_TD, blocks, records, terms, bias):
+    t = take(counter)
+    while t < x_TD.shape[0]:
+        _round(kind, x_TD, t, blocks, records, terms, bias)
+        t = take(counter)
+
+
+@kernel
+def to_records(kind, x_TD, blocks, terms, bias, workers):
     """Rows rounded to int8, as weights of this kind take them."""
-    rows = x_TD.shape[0]
-    records = np.empty(rows * terms * blocks * RECORD_WORDS[kind], np.int32)
+    records = np.empty(x_TD.shape[0] * terms * blocks * RECORD_WORDS[kind], np.int32)
     counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        t = take(counter)
-        while t < rows:
-            _round(kind, x_TD, t, blocks, records, terms, bias)
-            t = take(counter)
-    return records
-
-
-@parallel
-def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):  # noqa: ANN201
-    """Rows normed and rounded to int8, as weights of this kind take them."""
-    rows = x_TD.shape[0]
-    records = np.empty(rows * blocks * RECORD_WORDS[kind], np.int32)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        t = take(counter)
-        while t < rows:
-            _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias)
-            t = take(counter)
+    share(workers, _round_tasks, counter, kind, x_TD, blocks, records, terms, bias)
     return records
 
 
 @kernel
-def even_shares(panels, workers):  # noqa: ANN201
+def _round_normed_tasks(counter, kind, x_TD, scale_D, eps, blocks, records, bias):
+    t = take(counter)
+    while t < x_TD.shape[0]:
+        _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias)
+        t = take(counter)
+
+
+@kernel
+def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):
+    """Rows normed and rounded to int8, as weights of this kind take them."""
+    records = np.empty(x_TD.shape[0] * blocks * RECORD_WORDS[kind], np.int32)
+    counter = np.zeros(1, np.int64)
+    share(workers, _round_normed_tasks, counter, kind, x_TD, scale_D, eps, blocks, records, bias)
+    return records
+
+
+@kernel
+def even_shares(panels, workers):
     """Bounds of groups of panels, for many rows; the last ones smaller, so that threads end together."""
     bounds = np.empty(panels + 1, np.int64)
     bounds[0], groups = 0, 0
@@ -112,7 +117,7 @@ def _ask_share(data, start, size, t, rows, count):
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R, column, columns, y, out):  # noqa: ANN201
+def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R, column, columns, y, out):
     """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last. y: flat, so many columns a row.
 
     A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
@@ -151,69 +156,88 @@ def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows,
         _add_tile(out, p * apart, rows, bias_R, column + 32 * p, columns, y, 0)
 
 
-@parallel
-def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):  # noqa: ANN201
-    """y[t] += W x[t] + bias."""
+@kernel
+def _multiply_tasks(counter, bounds, kind, data, stride, blocks, records, bias_R, y_TR):
     rows, columns, y = y_TR.shape[0], y_TR.shape[1], y_TR.reshape(-1)
     numbers, is_one_tile = np.arange(rows).astype(np.int32), rows > 0 and tile_size(kind, rows, 1) == rows
-    panels = -(-columns // 32)
-    bounds = shares(panels, workers, 1) if rows <= FEW_ROWS else even_shares(panels, workers)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        out = np.empty(max(PORTION, RUN * MOST) * 32, np.float32)
-        task = take(counter)
-        while task < bounds.size - 1:
-            p, end = bounds[task], bounds[task + 1]
-            while is_one_tile and p < end:
-                run = min(RUN, end - p)
-                _run_rows(
-                    kind, data, p * stride, stride, run, blocks, records, numbers, rows, bias_R, 32 * p, columns, y, out
+    out = np.empty(max(PORTION, RUN * MOST) * 32, np.float32)
+    task = take(counter)
+    while task < bounds.size - 1:
+        p, end = bounds[task], bounds[task + 1]
+        while is_one_tile and p < end:
+            run = min(RUN, end - p)
+            _run_rows(
+                kind, data, p * stride, stride, run, blocks, records, numbers, rows, bias_R, 32 * p, columns, y, out
+            )  # fmt: skip
+            p += run
+        for first in range(0, rows, PORTION):
+            last = min(first + PORTION, rows)
+            for q in range(p, end):
+                panel_rows(
+                    kind, data, q * stride, blocks, records, numbers, first, last, bias_R, 32 * q, columns, y, out
                 )  # fmt: skip
-                p += run
-            for first in range(0, rows, PORTION):
-                last = min(first + PORTION, rows)
-                for q in range(p, end):
-                    panel_rows(
-                        kind, data, q * stride, blocks, records, numbers, first, last, bias_R, 32 * q, columns, y, out
-                    )  # fmt: skip
-            task = take(counter)
-
-
-@parallel
-def multiply_exact(weight, bias_R, x_TD, y, workers):  # noqa: ANN201
-    """y[t, r] += bias[r] + x[t] . weight[r]; weight and y flat, x and the weight's rows padded to 16."""
-    rows, width, count = bias_R.size, x_TD.shape[1], x_TD.shape[0]
-    x = x_TD.reshape(-1)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
         task = take(counter)
-        while task * 16 < rows:
-            first = task * 16
-            taken = min(16, rows - first)
-            for t in range(count):
-                for r in range(first, first + taken):
-                    y[t * rows + r] += bias_R[r]
-            dots(x, 0, count, weight, first * width, taken, width, y, first, rows)
-            task = take(counter)
 
 
 @kernel
-def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN201
+def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):
+    """y[t] += W x[t] + bias."""
+    panels = -(-y_TR.shape[1] // 32)
+    bounds = shares(panels, workers, 1) if y_TR.shape[0] <= FEW_ROWS else even_shares(panels, workers)
+    counter = np.zeros(1, np.int64)
+    share(workers, _multiply_tasks, counter, bounds, kind, data, stride, blocks, records, bias_R, y_TR)
+
+
+@kernel
+def _exact_tasks(counter, weight, bias_R, x_TD, y):
+    rows, width, count = bias_R.size, x_TD.shape[1], x_TD.shape[0]
+    x = x_TD.reshape(-1)
+    task = take(counter)
+    while task * 16 < rows:
+        first = task * 16
+        taken = min(16, rows - first)
+        for t in range(count):
+            for r in range(first, first + taken):
+                y[t * rows + r] += bias_R[r]
+        dots(x, 0, count, weight, first * width, taken, width, y, first, rows)
+        task = take(counter)
+
+
+@kernel
+def _multiply_exact(weight, bias_R, x_TD, y, workers):
+    counter = np.zeros(1, np.int64)
+    share(workers, _exact_tasks, counter, weight, bias_R, x_TD, y)
+
+
+@entry
+def multiply_exact(weight, bias_R, x_TD, y, workers):
+    """y[t, r] += bias[r] + x[t] . weight[r]; weight and y flat, x and the weight's rows padded to 16."""
+    _multiply_exact(weight, bias_R, x_TD, y, workers)
+
+
+@entry
+def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):
     """y[t] += W norm(x[t]) + bias. `rounders`: the workers that norm and round."""
     records = normed_records(kind, x_TD, scale_D, eps, blocks, code_bias, rounders)
     multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
-@kernel
-def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):  # noqa: ANN201
+@entry
+def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):
     """y[t] += W x[t] + bias."""
     records = to_records(kind, x_TD, blocks, 1, code_bias, rounders)
     multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
 
 
 @kernel
-def normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):  # noqa: ANN201
+def norm_and_multiply(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):
     """y[t] += W norm(x[t]) + bias, W as stored. The normed rows, `padded` wide."""
     normed_TD = rms_norm(x_TD, scale_D, eps, padded, rounders)
-    multiply_exact(weight, bias_R, normed_TD, y_TR.reshape(-1), workers)
+    _multiply_exact(weight, bias_R, normed_TD, y_TR.reshape(-1), workers)
     return normed_TD
+
+
+@entry
+def normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):
+    """`norm_and_multiply`, called from Python."""
+    norm_and_multiply(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers)

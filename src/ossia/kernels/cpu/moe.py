@@ -10,13 +10,12 @@ first half of its panels, its ups the second, so that a tile's sums meet in SwiG
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from ossia.kernels import SWIGLU_SLOPE
 from ossia.kernels.cpu.exact import dots
-from ossia.kernels.cpu.jit import kernel, parallel, shares, take
-from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, normed_exact, to_records
+from ossia.kernels.cpu.jit import entry, kernel, share, shares, take
+from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, norm_and_multiply, to_records
 from ossia.kernels.cpu.panels import MXFP4
 from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.tiles import (
@@ -53,7 +52,7 @@ class Pairs(NamedTuple):
 
 
 @kernel
-def choose(logits_TE, k):  # noqa: ANN201 - compiled: types are Numba's
+def choose(logits_TE, k):
     """The k best experts of each row, equal scores by lower number, in ascending order; softmax over the k."""
     rows, experts = logits_TE.shape
     best_TK, weights_TK = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
@@ -80,7 +79,7 @@ def choose(logits_TE, k):  # noqa: ANN201 - compiled: types are Numba's
 
 
 @kernel
-def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN201
+def _sort_pairs(experts_TK, weights_TK, experts):
     """Counted and dealt, so that an expert's pairs keep the order of their rows."""
     rows, k = experts_TK.shape
     starts = np.zeros(experts + 1, np.int32)
@@ -105,11 +104,11 @@ def sort_pairs(experts_TK, weights_TK, experts):  # noqa: ANN201
     return rows_N, weights_N, starts, used[:count].copy()
 
 
-@kernel
-def routed(x_TD, scale_D, eps, padded, rounders, weight, bias_E, k, workers):  # noqa: ANN201
+@entry
+def routed(x_TD, scale_D, eps, padded, rounders, weight, bias_E, k, workers):
     """`Routing`'s fields: rows normed, scored by the router, and each one's choice."""
     logits_TE = np.zeros((x_TD.shape[0], bias_E.size), np.float32)
-    normed_TD = normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_E, logits_TE, workers)
+    normed_TD = norm_and_multiply(x_TD, scale_D, eps, padded, rounders, weight, bias_E, logits_TE, workers)
     best_TK, weights_TK = choose(logits_TE, k)
     return normed_TD, best_TK, weights_TK
 
@@ -128,7 +127,7 @@ def _emit_swiglu(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, limit: An
 
 
 @intrinsic
-def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):  # noqa: ANN201
+def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):
     """gate, up = sums + bias; clamp(gate) * sigmoid(1.702 gate) * (clamp(up) + 1)."""
     return wants(sums, at, bias, bias_at, limit, out, to), emitter(_emit_swiglu)
 
@@ -149,78 +148,105 @@ def _up_pairs(
             round_block(MXFP4, h, 0, to_blocks, b + r, out, first + i, terms, code_bias)
 
 
-@parallel
-def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):  # noqa: ANN201
-    """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
-    rows_N, _, starts, used = pairs
+@kernel
+def _up_tasks(
+    counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, limit, code_bias, out
+):  # fmt: skip
+    _, _, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
     to_blocks = panels // 2
-    numbers = records_of(rows_N, terms)
-    out = np.empty(rows_N.size * terms * to_blocks * RECORD_WORDS[MXFP4], np.int32)
-    bounds = shares(used.size * to_blocks, workers, 1)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        sums, h = np.empty(2 * max(PORTION * terms, RUN * MOST) * 32, np.float32), np.empty(32, np.float32)
+    sums, h = np.empty(2 * max(PORTION * terms, RUN * MOST) * 32, np.float32), np.empty(32, np.float32)
+    task = take(counter)
+    while task < bounds.size - 1:
+        place = bounds[task]
+        while place < bounds[task + 1]:
+            e, b = used[place // to_blocks], place % to_blocks
+            panel = e * panels + 2 * b
+            run = run_of(MXFP4, (starts[e + 1] - starts[e]) * terms, min(bounds[task + 1] - place, to_blocks - b))
+            for first in range(starts[e], starts[e + 1], PORTION):
+                last = min(first + PORTION, starts[e + 1])
+                _up_pairs(
+                    data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
+                    bias, 32 * panel, limit, to_blocks, b, code_bias, out, sums, h,
+                )  # fmt: skip
+            place += run
         task = take(counter)
-        while task < bounds.size - 1:
-            place = bounds[task]
-            while place < bounds[task + 1]:
-                e, b = used[place // to_blocks], place % to_blocks
-                panel = e * panels + 2 * b
-                run = run_of(MXFP4, (starts[e + 1] - starts[e]) * terms, min(bounds[task + 1] - place, to_blocks - b))
-                for first in range(starts[e], starts[e + 1], PORTION):
-                    last = min(first + PORTION, starts[e + 1])
-                    _up_pairs(
-                        data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
-                        bias, 32 * panel, limit, to_blocks, b, code_bias, out, sums, h,
-                    )  # fmt: skip
-                place += run
-            task = take(counter)
+
+
+@kernel
+def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):
+    """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
+    to_blocks = bias_EPR.shape[1] // 2
+    numbers = records_of(pairs[0], terms)
+    out = np.empty(pairs[0].size * terms * to_blocks * RECORD_WORDS[MXFP4], np.int32)
+    bounds = shares(pairs[3].size * to_blocks, workers, 1)
+    counter = np.zeros(1, np.int64)
+    share(
+        workers,
+        _up_tasks,
+        counter,
+        bounds,
+        data,
+        stride,
+        blocks,
+        records,
+        numbers,
+        terms,
+        pairs,
+        bias_EPR,
+        limit,
+        code_bias,
+        out,
+    )
     return out
 
 
 @kernel
-def _add_parts(parts, rows_N, panels, begin, end, out, columns):
-    """Panels begin..end of every pair added to its row, in the pairs' order."""
+def _add_parts(counter, parts, rows_N, panels, workers, out, columns):
+    """A worker's even share of the panels: those of every pair added to its row, in the pairs' order."""
+    worker = take(counter)
+    begin, end = panels * worker // workers, panels * (worker + 1) // workers
     for n in range(rows_N.size):
         source, target = 32 * n * panels, rows_N[n] * columns
         for lane in range(32 * begin, 32 * end):
             out[target + lane] += parts[source + lane]
 
 
-@parallel
-def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN201
-    """`down_many` for few rows, with the same bits: each expert's panels in one stream, and its share added at the end."""
-    rows_N, weights_N, starts, used = pairs
+@kernel
+def _down_few_tasks(counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, parts):
+    _, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
+    sums = np.empty(max(FEW_ROWS * terms, RUN * MOST) * 32, np.float32)
+    task = take(counter)
+    while task < bounds.size - 1:
+        place = bounds[task]
+        while place < bounds[task + 1]:
+            e, p = used[place // panels], place % panels
+            first, count, panel = np.int64(starts[e]), np.int64(starts[e + 1] - starts[e]), e * panels + p
+            run = run_of(MXFP4, count * terms, min(bounds[task + 1] - place, panels - p))
+            row_sums(MXFP4, data, panel * stride, stride, run, blocks, records, numbers, first, count, terms, sums)
+            for r in range(run):
+                for i in range(count):
+                    to = 32 * ((first + i) * panels + p + r)
+                    put_row(sums, 32 * (r * count + i), bias, 32 * (panel + r), weights_N[first + i], parts, to)
+            place += run
+        task = take(counter)
+
+
+@kernel
+def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):
+    """`down_many` for few rows, with the same bits: each expert's panels in one stream, and its share added at the end."""
+    rows_N, panels = pairs[0], bias_EPR.shape[1]
     columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
     numbers = np.arange(rows_N.size * terms).astype(np.int32)
     parts = np.empty(rows_N.size * panels * 32, np.float32)
-    bounds = shares(used.size * panels, workers, 1)
+    bounds = shares(pairs[3].size * panels, workers, 1)
     counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        sums = np.empty(max(FEW_ROWS * terms, RUN * MOST) * 32, np.float32)
-        task = take(counter)
-        while task < bounds.size - 1:
-            place = bounds[task]
-            while place < bounds[task + 1]:
-                e, p = used[place // panels], place % panels
-                first, count, panel = starts[e], starts[e + 1] - starts[e], e * panels + p
-                run = run_of(MXFP4, count * terms, min(bounds[task + 1] - place, panels - p))
-                row_sums(MXFP4, data, panel * stride, stride, run, blocks, records, numbers, first, count, terms, sums)
-                for r in range(run):
-                    for i in range(count):
-                        to = 32 * ((first + i) * panels + p + r)
-                        put_row(sums, 32 * (r * count + i), bias, 32 * (panel + r), weights_N[first + i], parts, to)
-                place += run
-            task = take(counter)
-    if parts.size > _WORTH_SHARING:
-        for worker in prange(workers):
-            _add_parts(
-                parts, rows_N, panels, panels * worker // workers, panels * (worker + 1) // workers, out, columns
-            )
-    else:
-        _add_parts(parts, rows_N, panels, 0, panels, out, columns)
+    share(
+        workers, _down_few_tasks, counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, parts
+    )
+    counter[0], adders = 0, workers if parts.size > _WORTH_SHARING else 1
+    share(adders, _add_parts, counter, parts, rows_N, panels, adders, out, columns)
 
 
 @kernel
@@ -235,36 +261,54 @@ def _down_pairs(
         add_row(sums, 32 * i, bias, bias_at, weights_N[first + i], out, rows_N[first + i] * columns + column)
 
 
-@parallel
-def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):  # noqa: ANN201
-    """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
+@kernel
+def _down_many_tasks(counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, out_TD):
     rows_N, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
     columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
-    numbers = np.arange(rows_N.size * terms).astype(np.int32)
-    bounds = even_shares(panels, workers)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        sums = np.empty(PORTION * terms * 32, np.float32)
+    sums = np.empty(PORTION * terms * 32, np.float32)
+    task = take(counter)
+    while task < bounds.size - 1:
+        for u in range(used.size):
+            e = used[u]
+            for first in range(starts[e], starts[e + 1], PORTION):
+                last = min(first + PORTION, starts[e + 1])
+                for p in range(bounds[task], bounds[task + 1]):
+                    panel = e * panels + p
+                    _down_pairs(
+                        data, panel * stride, blocks, records, numbers, terms, first, last,
+                        rows_N, weights_N, bias, 32 * panel, 32 * p, columns, out, sums,
+                    )  # fmt: skip
         task = take(counter)
-        while task < bounds.size - 1:
-            for u in range(used.size):
-                e = used[u]
-                for first in range(starts[e], starts[e + 1], PORTION):
-                    last = min(first + PORTION, starts[e + 1])
-                    for p in range(bounds[task], bounds[task + 1]):
-                        panel = e * panels + p
-                        _down_pairs(
-                            data, panel * stride, blocks, records, numbers, terms, first, last,
-                            rows_N, weights_N, bias, 32 * panel, 32 * p, columns, out, sums,
-                        )  # fmt: skip
-            task = take(counter)
 
 
 @kernel
-def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):  # noqa: ANN201
+def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):
+    """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
+    numbers = np.arange(pairs[0].size * terms).astype(np.int32)
+    bounds = even_shares(bias_EPR.shape[1], workers)
+    counter = np.zeros(1, np.int64)
+    share(
+        workers,
+        _down_many_tasks,
+        counter,
+        bounds,
+        data,
+        stride,
+        blocks,
+        records,
+        numbers,
+        terms,
+        pairs,
+        bias_EPR,
+        out_TD,
+    )
+
+
+@entry
+def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):
     """out[t] += the weighted sum of the chosen experts of row t. up, down: (data, stride, blocks, biases in panels)."""
-    pairs = sort_pairs(experts_TK, weights_TK, up[3].shape[0])
+    pairs = _sort_pairs(experts_TK, weights_TK, up[3].shape[0])
     records = to_records(MXFP4, x_TD, up[2], terms, code_bias, rounders)
     h = up_packed(up[0], up[1], up[2], records, terms, pairs, up[3], limit, code_bias, workers)
     if x_TD.shape[0] <= FEW_ROWS:
@@ -273,43 +317,58 @@ def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, dow
         down_many(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
 
 
-@parallel
-def up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):  # noqa: ANN201
-    """weight flat, [E, 2F, D] with rows padded as x's; gate and up rows alternate."""
+@kernel
+def _up_dense_tasks(counter, x_TD, pairs, weight, bias_ER, limit, out_NF):
     rows_N, _, starts, used = pairs
     features, width = bias_ER.shape[1] // 2, x_TD.shape[1]
     x = x_TD.reshape(-1)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        sums = np.empty(2, np.float32)
+    sums = np.empty(2, np.float32)
+    task = take(counter)
+    while task < used.size * features:
+        e, f = used[task // features], task % features
+        for n in range(starts[e], starts[e + 1]):
+            sums[0], sums[1] = bias_ER[e, 2 * f], bias_ER[e, 2 * f + 1]
+            dots(x, rows_N[n] * width, 1, weight, (e * 2 * features + 2 * f) * width, 2, width, sums, 0, 2)
+            gate, up = min(sums[0], limit), min(max(sums[1], -limit), limit)
+            out_NF[n, f] = gate / (np.float32(1.0) + np.exp(np.float32(-SWIGLU_SLOPE) * gate)) * (up + np.float32(1.0))
         task = take(counter)
-        while task < used.size * features:
-            e, f = used[task // features], task % features
-            for n in range(starts[e], starts[e + 1]):
-                sums[:] = bias_ER[e, 2 * f : 2 * f + 2]
-                dots(x, rows_N[n] * width, 1, weight, (e * 2 * features + 2 * f) * width, 2, width, sums, 0, 2)
-                gate, up = min(sums[0], limit), min(max(sums[1], -limit), limit)
-                out_NF[n, f] = (
-                    gate / (np.float32(1.0) + np.exp(np.float32(-SWIGLU_SLOPE) * gate)) * (up + np.float32(1.0))
-                )
-            task = take(counter)
 
 
-@parallel
-def down_dense(h_NF, pairs, weight, bias_ER, out_TD, workers):  # noqa: ANN201
-    """weight flat, [E, D, F] with rows padded as h's. An output lane is one task's alone."""
+@kernel
+def _up_dense(x_TD, pairs, weight, bias_ER, limit, out_NF, workers):
+    counter = np.zeros(1, np.int64)
+    share(workers, _up_dense_tasks, counter, x_TD, pairs, weight, bias_ER, limit, out_NF)
+
+
+@kernel
+def _down_dense_tasks(counter, h_NF, pairs, weight, bias_ER, out_TD):
     rows_N, weights_N, starts, used = pairs
     lanes, width = bias_ER.shape[1], h_NF.shape[1]
     h = h_NF.reshape(-1)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        sums = np.empty(1, np.float32)
+    sums = np.empty(1, np.float32)
+    r = take(counter)
+    while r < lanes:
+        for u in range(used.size):
+            e = used[u]
+            for n in range(starts[e], starts[e + 1]):
+                sums[0] = bias_ER[e, r]
+                dots(h, n * width, 1, weight, (e * lanes + r) * width, 1, width, sums, 0, 1)
+                out_TD[rows_N[n], r] += sums[0] * weights_N[n]
         r = take(counter)
-        while r < lanes:
-            for u in range(used.size):
-                e = used[u]
-                for n in range(starts[e], starts[e + 1]):
-                    sums[0] = bias_ER[e, r]
-                    dots(h, n * width, 1, weight, (e * lanes + r) * width, 1, width, sums, 0, 1)
-                    out_TD[rows_N[n], r] += sums[0] * weights_N[n]
-            r = take(counter)
+
+
+@kernel
+def _down_dense(h_NF, pairs, weight, bias_ER, out_TD, workers):
+    counter = np.zeros(1, np.int64)
+    share(workers, _down_dense_tasks, counter, h_NF, pairs, weight, bias_ER, out_TD)
+
+
+@entry
+def add_dense(x_TD, experts_TK, weights_TK, up, down, limit, h_NF, out_TD, workers):
+    """`add_packed` over dense experts. up, down: (weight, bias [E, R]); weights flat, rows padded to the width of x or h_NF.
+
+    An expert's gate and up rows alternate. h_NF: zeros, for the pairs' features.
+    """
+    pairs = _sort_pairs(experts_TK, weights_TK, up[1].shape[0])
+    _up_dense(x_TD, pairs, up[0], up[1], limit, h_NF, workers)
+    _down_dense(h_NF, pairs, down[0], down[1], out_TD, workers)

@@ -5,14 +5,13 @@ It does not know what follows.
 """
 
 import numpy as np
-from numba import prange
 
 from ossia.kernels.cpu.exact import sum_squares
-from ossia.kernels.cpu.jit import kernel, parallel, take
+from ossia.kernels.cpu.jit import kernel, share, take
 
 
 @kernel
-def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN201 - compiled: types are Numba's
+def norm_row(x_TD, t, scale_D, eps, out):
     """out (flat, as long as D padded to 16, its end zeros) = row t over its root mean square, scaled."""
     width = x_TD.shape[1]
     for i in range(width):
@@ -22,15 +21,18 @@ def norm_row(x_TD, t, scale_D, eps, out):  # noqa: ANN201 - compiled: types are 
         out[i] = out[i] * inverse * scale_D[i]
 
 
-@parallel
-def rms_norm(x_TD, scale_D, eps, padded, workers):  # noqa: ANN201
-    """[T, padded], the columns beyond D zeros."""
-    rows = x_TD.shape[0]
-    out = np.zeros((rows, padded), np.float32)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
+@kernel
+def _norm_tasks(counter, x_TD, scale_D, eps, out):
+    t = take(counter)
+    while t < x_TD.shape[0]:
+        norm_row(x_TD, t, scale_D, eps, out[t])
         t = take(counter)
-        while t < rows:
-            norm_row(x_TD, t, scale_D, eps, out[t])
-            t = take(counter)
+
+
+@kernel
+def rms_norm(x_TD, scale_D, eps, padded, workers):
+    """[T, padded], the columns beyond D zeros."""
+    out = np.zeros((x_TD.shape[0], padded), np.float32)
+    counter = np.zeros(1, np.int64)
+    share(workers, _norm_tasks, counter, x_TD, scale_D, eps, out)
     return out

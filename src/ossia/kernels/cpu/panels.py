@@ -10,16 +10,16 @@ else a bfloat16. So a panel is one stream, front to back. Codes are signed, or s
 product wants that (`Target.bias`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
 from ossia.kernels import HostArray
-from ossia.kernels.cpu.jit import kernel, parallel, physical_cores, take
+from ossia.kernels.cpu.jit import entry, kernel, physical_cores, share, take
 from ossia.kernels.cpu.memory import aligned
 from ossia.kernels.cpu.simd import F32, I32, TARGET, intrinsic
 from ossia.kernels.mapped import let_go
@@ -76,8 +76,8 @@ def pack_mxfp4(weight: Mxfp4, paired: bool) -> Panels:
         raise ValueError(f"an MXFP4 scale of 2^{int(scales.max()) - 127} is outside the CPU kernels' range of 2^60")
     experts, rows, blocks = scales.shape
     panels = _empty(MXFP4, experts, rows, blocks * QBLOCK)
-    source = np.ascontiguousarray(weight.blocks).reshape(experts, rows, blocks * 16).view(np.uint32)
-    _pack_nibbles(source, np.ascontiguousarray(scales), paired, panels.stride, panels.data, _workers(panels))
+    source = _read_only(weight.blocks).reshape(experts, rows, blocks * 16).view(np.uint32)
+    _pack_nibbles(source, _read_only(scales), paired, panels.stride, panels.data, _workers(panels))
     let_go(weight.blocks)
     let_go(scales)
     return panels
@@ -91,8 +91,7 @@ def pack_dense(weight_RD: HostArray, kind: int) -> Panels:
     rows, width = weight_RD.shape
     panels = _empty(kind, 1, rows, width)
     source = weight_RD if weight_RD.dtype == np.uint16 else widen(weight_RD)
-    source = np.ascontiguousarray(source)
-    if not _pack_rounded(source, kind, panels.blocks, panels.stride, panels.data, _workers(panels)):
+    if not _pack_rounded(_read_only(source), kind, panels.blocks, panels.stride, panels.data, _workers(panels)):
         raise ValueError("a weight is NaN or infinite: the checkpoint is damaged")
     let_go(weight_RD)
     return panels
@@ -106,8 +105,15 @@ def _empty(kind: int, matrices: int, rows: int, width: int) -> Panels:
     return Panels(data, kind, matrices, rows, width, blocks, stride)
 
 
-def _workers(panels: Panels) -> int | None:
-    return physical_cores() if panels.data.size > _WORTH_WAKING else None
+def _read_only(host: NDArray[Any]) -> NDArray[Any]:
+    """Contiguous. Numba compiles a kernel for each mutability: mapped tensors are read-only, others are made so."""
+    view = np.ascontiguousarray(host).view()
+    view.flags.writeable = False
+    return view
+
+
+def _workers(panels: Panels) -> int:
+    return physical_cores() if panels.data.size > _WORTH_WAKING else 1
 
 
 @kernel
@@ -172,7 +178,8 @@ def _int4_codes(x, largest, codes, best):
             error += (x[i] - scale * np.float32(_LEVELS[codes[i]])) ** 2
         if error < least:
             least, bits = error, np.uint16(tried | (0x8000 if sign < 0 else 0))
-            best[:] = codes
+            for i in range(32):
+                best[i] = codes[i]
     return bits
 
 
@@ -191,18 +198,22 @@ def _nibble_panel(source_RW, scales_RB, p, paired, start, words, bytes_):
             bytes_[start + b * BLOCK_BYTES[MXFP4] + PAYLOAD[MXFP4] + half * 16 + r] = scale if kept else np.uint8(127)
 
 
-@parallel
-def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):
+@kernel
+def _nibble_tasks(counter, source_ERW, scales_ERB, paired, stride, data):
     experts, rows, _ = scales_ERB.shape
     panels = -(-rows // 32)
     words, bytes_ = data.view(np.uint32), data.view(np.uint8)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
+    task = take(counter)
+    while task < experts * panels:
+        e, p = task // panels, task % panels
+        _nibble_panel(source_ERW[e], scales_ERB[e], p, paired, task * stride, words, bytes_)
         task = take(counter)
-        while task < experts * panels:
-            e, p = task // panels, task % panels
-            _nibble_panel(source_ERW[e], scales_ERB[e], p, paired, task * stride, words, bytes_)
-            task = take(counter)
+
+
+@entry
+def _pack_nibbles(source_ERW, scales_ERB, paired, stride, data, workers):
+    counter = np.zeros(1, np.int64)
+    share(workers, _nibble_tasks, counter, source_ERW, scales_ERB, paired, stride, data)
 
 
 @kernel
@@ -240,19 +251,21 @@ def _int4_panel(source_RD, p, blocks, start, bytes_, shorts):
     return finite
 
 
-@parallel
+@kernel
+def _rounded_tasks(counter, source_RD, kind, blocks, stride, data, finite):
+    bytes_, shorts = data.view(np.uint8), data.view(np.uint16)
+    p = take(counter)
+    while p < finite.size:
+        if kind == INT8:
+            finite[p] = _int8_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
+        else:
+            finite[p] = _int4_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
+        p = take(counter)
+
+
+@entry
 def _pack_rounded(source_RD, kind, blocks, stride, data, workers):
     """False where a weight is NaN or infinite."""
-    panels = -(-source_RD.shape[0] // 32)
-    bytes_, shorts = data.view(np.uint8), data.view(np.uint16)
-    finite = np.ones(panels, np.bool_)
-    counter = np.zeros(1, np.int64)
-    for _ in prange(workers):
-        p = take(counter)
-        while p < panels:
-            if kind == INT8:
-                finite[p] = _int8_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
-            else:
-                finite[p] = _int4_panel(source_RD, p, blocks, p * stride, bytes_, shorts)
-            p = take(counter)
+    counter, finite = np.zeros(1, np.int64), np.ones(-(-source_RD.shape[0] // 32), np.bool_)
+    share(workers, _rounded_tasks, counter, source_RD, kind, blocks, stride, data, finite)
     return finite.all()

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numpy.typing import NDArray
 
-from ossia.kernels.cpu.jit import parallel, physical_cores, take
+from ossia.kernels.cpu.jit import entry, kernel, physical_cores, share, take
 from ossia.kernels.cpu.memory import aligned
 from ossia.kernels.cpu.simd import BYTES, WORDS, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.tiles import read_through
@@ -42,22 +42,31 @@ def _multiply(typingctx, seed, count):
     return wants(seed, count, gives=types.int32), emitter(body)
 
 
-@parallel
+@kernel
+def _read_pieces(counter, data, digest):
+    piece = take(counter)
+    while piece < digest.size:
+        digest[piece] = read_through(data, piece * 1048576, 2048)
+        piece = take(counter)
+
+
+@entry
 def _read_all(data, pieces, workers):
     counter, digest = np.zeros(1, np.int64), np.zeros(pieces, np.int32)
-    for _ in prange(workers):
-        piece = take(counter)
-        while piece < pieces:
-            digest[piece] = read_through(data, piece * 1048576, 2048)
-            piece = take(counter)
+    share(workers, _read_pieces, counter, data, digest)
     return digest.sum()
 
 
-@parallel
+@kernel
+def _multiply_one(counter, rounds, digest):
+    worker = take(counter)
+    digest[worker] = _multiply(worker + 1, rounds)
+
+
+@entry
 def _multiply_all(rounds, workers):
-    digest = np.zeros(workers, np.int32)
-    for worker in prange(workers):
-        digest[worker] = _multiply(worker + 1, rounds)
+    counter, digest = np.zeros(1, np.int64), np.zeros(workers, np.int32)
+    share(workers, _multiply_one, counter, rounds, digest)
     return digest.sum()
 
 

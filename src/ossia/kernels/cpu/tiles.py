@@ -215,7 +215,7 @@ _int4_1, _int4_2, _int4_3, _int4_4, _int4_6 = (_make_tile(count, INT4) for count
 
 
 @kernel
-def tile(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart):  # noqa: ANN201
+def tile(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart):
     """out[at:], [count, 32], += `taken` blocks behind `skip` of the panel at `start`, times records rows[first:first + count].
 
     Likewise the next of so many panels, `stride` bytes on, and their sums, `apart` floats on.
@@ -255,7 +255,7 @@ def tile(kind, data, start, stride, panels, blocks, skip, taken, records, rows, 
 
 
 @kernel
-def tile_again(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart):  # noqa: ANN201
+def tile_again(kind, data, start, stride, panels, blocks, skip, taken, records, rows, first, count, out, at, apart):
     """`tile`, where nobody need ask for the panel's blocks."""
     if kind == INT8 and count == 6:
         _int8_6_again(data, start, stride, panels, blocks, skip, taken, records, rows, first, out, at, apart)
@@ -295,7 +295,7 @@ def _ask_row(e: Emit, y: Any, to: Any) -> None:
 
 
 @intrinsic
-def ask_row(typingctx, y, to):  # noqa: ANN201
+def ask_row(typingctx, y, to):
     """Ask for the lines of y[to:to + 32], flat float32, which `add_row` will read after some work."""
     return wants(y, to), emitter(_ask_row)
 
@@ -305,13 +305,13 @@ def _ask_line(e: Emit, data: Any, at: Any) -> None:
 
 
 @intrinsic
-def ask_line(typingctx, data, at):  # noqa: ANN201
+def ask_line(typingctx, data, at):
     """Ask for the line at data[at], for the first cache."""
     return wants(data, at), emitter(_ask_line)
 
 
 @intrinsic
-def read_through(typingctx, data, start, count):  # noqa: ANN201
+def read_through(typingctx, data, start, count):
     """A digest of `count` times 512 bytes, so that reading them can't be left out: they end up in the caches."""
 
     def body(e: Emit, data: Any, start: Any, count: Any) -> Any:
@@ -375,7 +375,7 @@ _round_32, _round_64 = _make_round(32), _make_round(64)
 
 
 @kernel
-def round_block(kind, x, at, blocks, b, records, row, terms, bias):  # noqa: ANN201
+def round_block(kind, x, at, blocks, b, records, row, terms, bias):
     """Round a block of floats at x[at] to block b of the records of row `row`: scale amax / 127, nearest, ties to even.
 
     x keeps what was rounded off.
@@ -389,14 +389,14 @@ def round_block(kind, x, at, blocks, b, records, row, terms, bias):  # noqa: ANN
 
 
 @kernel
-def round_row(kind, x, blocks, records, row, terms, bias):  # noqa: ANN201
+def round_row(kind, x, blocks, records, row, terms, bias):
     """Round `blocks` blocks of x (flat float32, spoiled) to the records of row `row`."""
     for b in range(blocks):
         round_block(kind, x, b * INPUTS[kind], blocks, b, records, row, terms, bias)
 
 
 @kernel
-def records_of(rows_N, terms):  # noqa: ANN201
+def records_of(rows_N, terms):
     """Numbers of the records of these rows."""
     numbers = np.empty(rows_N.size * terms, np.int32)
     for n in range(rows_N.size):
@@ -406,7 +406,7 @@ def records_of(rows_N, terms):  # noqa: ANN201
 
 
 @kernel
-def tile_size(kind, left, terms):  # noqa: ANN201 - compiled: types are Numba's
+def tile_size(kind, left, terms):
     """How many of the rows left the next tile takes. With int8, 4 rather than 6 where that avoids a last one or two."""
     if terms > 1:
         return min(left, MOST // terms)
@@ -416,7 +416,7 @@ def tile_size(kind, left, terms):  # noqa: ANN201 - compiled: types are Numba's
 
 
 @kernel
-def part_of(kind, blocks, records):  # noqa: ANN201
+def part_of(kind, blocks, records):
     """Blocks of a panel to take at a time: where records make several tiles, a part that stays in the first cache."""
     if records <= MOST:
         return blocks
@@ -434,13 +434,13 @@ def _join_row(e: Emit, sums: Any, to: Any, at: Any, terms: Any) -> None:
 
 
 @intrinsic
-def join_row(typingctx, sums, to, at, terms):  # noqa: ANN201
+def join_row(typingctx, sums, to, at, terms):
     """sums[to:to + 32] = the sum of `terms` times 32 floats at sums[at]."""
     return wants(sums, to, at, terms), emitter(_join_row)
 
 
 @kernel
-def join_terms(sums, at, rows, terms):  # noqa: ANN201
+def join_terms(sums, at, rows, terms):
     """sums[at:], [rows, 32], = the sums of each row's `terms` records, which lie there."""
     if terms > 1:
         for i in range(rows):
@@ -448,7 +448,7 @@ def join_terms(sums, at, rows, terms):  # noqa: ANN201
 
 
 @kernel
-def row_sums(kind, data, start, stride, panels, blocks, records, numbers, first, count, terms, out):  # noqa: ANN201
+def row_sums(kind, data, start, stride, panels, blocks, records, numbers, first, count, terms, out):
     """out float32 [panels, count, 32] = panels from `start` on times rows first .. first + count, whose records `numbers` lists.
 
     More than one panel only for a single tile's rows. `out` has room for every term.
@@ -470,6 +470,6 @@ def row_sums(kind, data, start, stride, panels, blocks, records, numbers, first,
 
 
 @kernel
-def run_of(kind, records, left):  # noqa: ANN201
+def run_of(kind, records, left):
     """Panels to take in one go: several where one tile takes all the records, so that reading them never pauses."""
     return min(RUN, left) if tile_size(kind, records, 1) == records else 1

@@ -7,10 +7,9 @@ It does not know rows, experts or what the numbers are for.
 from functools import cache
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ossia.kernels.cpu.jit import parallel
+from ossia.kernels.cpu.jit import entry, kernel, share, take
 from ossia.quant import QBLOCK, Mxfp4, to_bf16, unpack_mxfp4
 
 _WORTH_WAKING = 1 << 14  # blocks
@@ -22,7 +21,7 @@ def unpack_bf16(packed: Mxfp4, out: NDArray[np.uint16], threads: int) -> None:
     Exact, but that above bfloat16's range values are infinite; under scale 255, the format's NaN, they are NaN.
     """
     count = packed.scales.size
-    workers = threads if threads > 1 and count >= _WORTH_WAKING else None
+    workers = threads if threads > 1 and count >= _WORTH_WAKING else 1
     pairs = out.reshape(-1).view(np.uint32).reshape(count, QBLOCK // 2)
     _look_up(_pairs(), packed.blocks.reshape(count, QBLOCK // 2), packed.scales.reshape(count), pairs, workers)
 
@@ -35,11 +34,17 @@ def _pairs() -> NDArray[np.uint32]:
     return to_bf16(values).view(np.uint32).reshape(256, 256)
 
 
-@parallel
+@kernel
+def _look_up_some(counter, pairs, blocks_N16, scales_N, out_N16, workers):
+    """A worker's even share."""
+    count, worker = scales_N.size, take(counter)
+    for n in range(count * worker // workers, count * (worker + 1) // workers):
+        own = pairs[scales_N[n]]
+        for i in range(16):
+            out_N16[n, i] = own[blocks_N16[n, i]]
+
+
+@entry
 def _look_up(pairs, blocks_N16, scales_N, out_N16, workers):
-    count = scales_N.size
-    for worker in prange(workers):
-        for n in range(count * worker // workers, count * (worker + 1) // workers):
-            own = pairs[scales_N[n]]
-            for i in range(16):
-                out_N16[n, i] = own[blocks_N16[n, i]]
+    counter = np.zeros(1, np.int64)
+    share(workers, _look_up_some, counter, pairs, blocks_N16, scales_N, out_N16, workers)
