@@ -8,13 +8,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.constrain import Constraint, Grammars, Rules, recipients
+from ossia.harmony.constrain import Grammars, Rules, recipients
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -28,12 +28,11 @@ from ossia.harmony.messages import (
     tool,
     user,
 )
-from ossia.harmony.parse import Delta, End, Parser, Start
+from ossia.harmony.parse import Delta, End, Start
 from ossia.harmony.render import render
-from ossia.harmony.stops import StopText
 from ossia.loading import Model, load
-from ossia.tokenizer import Tokenizer
 from ossia.tools.functions import Tool, ToolResult, function_tool
+from ossia.turn import FINAL, Answering, NextToken, Sampling, Scores, Turn, sample_turn
 
 FinishReason = Literal["stop", "length", "tool_calls", "steps"]
 
@@ -44,15 +43,6 @@ class ToolAnswer:
 
     message: Message
     failed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The tokens that the next `Delta` is made of, with their log-probabilities; only where `logprobs` was asked for."""
-
-    channel: str | None
-    recipient: str | None
-    tokens: tuple[Sampled, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,39 +78,6 @@ class Done:
 Event: TypeAlias = Start | Delta | End | Scores | ToolAnswer | Done
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
-    """How to answer: sampling, what may be called, the form of the final answer, how long to think.
-
-    thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
-    tool_choice: "auto", "none", "required", or a function's name; where a call must come, what comes before it is closed
-    with a quarter of the tokens left, 64 at least and 1024 at most. allowed: the recipients that may be called
-    ("functions.f"); None for all that are declared. stop: strings that end the final answer, and are not part of it.
-    max_steps: samplings with tools run between them.
-    """
-
-    params: SamplingParams = field(default_factory=SamplingParams)
-    tools: tuple[Tool, ...] = ()
-    tool_choice: str = "auto"
-    allowed: frozenset[str] | None = None
-    response_format: JsonObject | None = None
-    thinking_budget: int | None = None
-    stop: tuple[str, ...] = ()
-    max_steps: int = 16
-
-
-class Sampling(NamedTuple):
-    """The exchange wants a sampling begun: answer with its tokens' source."""
-
-    prompt: list[int]
-    params: SamplingParams
-    mask: Constraint
-
-
-class NextToken(NamedTuple):
-    """The exchange wants the next token of the sampling: answer with it, or with None at its end."""
-
-
 class Calling(NamedTuple):
     """The exchange wants a tool run: answer with its result."""
 
@@ -128,18 +85,8 @@ class Calling(NamedTuple):
     text: str
 
 
-class Source(Protocol):
-    """Where a sampling's tokens come from, as far as the exchange sees it."""
-
-    @property
-    def cached_tokens(self) -> int: ...
-    @property
-    def written_tokens(self) -> int: ...
-
-
 Step: TypeAlias = Event | Sampling | NextToken | Calling
 Steps: TypeAlias = Generator[Step, Any, None]
-NEXT_TOKEN = NextToken()
 LEAST_FOR_A_CALL, MOST_FOR_A_CALL = 64, 1024  # tokens kept free for it
 
 
@@ -189,10 +136,14 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
     declared = recipients(declared_tools(messages))
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
-        prompt = render(grammars.tokenizer, said, next_role="assistant")
-        mask = rules.start(_room(how, context - len(prompt)))
+        if how.most_calls > 1:
+            params = replace(params, stop_tokens=params.stop_tokens - {grammars.call})
+        prefill = grammars.tokenizer.encode(how.prefill) if how.prefill is not None and not step else None
+        begun = [] if prefill is None else [*grammars.tokenizer.encode_with_special(FINAL), *prefill]
+        prompt = [*render(grammars.tokenizer, said, next_role="assistant"), *begun]
+        mask = rules.start(_room(how, context - len(prompt)), prefill)
         try:
-            turn = yield from _sample(Sampling(prompt, params, mask), grammars.tokenizer, how.stop)
+            turn = yield from sample_turn(Sampling(prompt, params, mask), grammars, how, begun)
         except ContextError:
             if not step:
                 raise
@@ -210,7 +161,7 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
         for call in calls:
             result: ToolResult = yield Calling(runnable[str(call.recipient)], call.text)
             answer = tool(str(call.recipient), result.text, call.channel or "commentary")
-            said.append(answer)
+            said.insert(1 + next(i for i, each in enumerate(said) if each is call), answer)
             yield ToolAnswer(answer, result.failed)
     yield Done("steps", usage)
 
@@ -237,6 +188,7 @@ def rules_for(grammars: Grammars, messages: Sequence[Message], how: Answering) -
         tool_choice=how.tool_choice,
         response_format=how.response_format,
         analysis_budget=how.thinking_budget,
+        most_calls=how.most_calls,
     )
 
 
@@ -252,93 +204,7 @@ def _allowed(spaces: Sequence[ToolNamespace], allowed: frozenset[str] | None) ->
     return [new for new, old in zip(kept, spaces) if new.tools or (not old.tools and old.name in allowed)]
 
 
-class _Turn(NamedTuple):
-    """One sampling: the messages it made, its tokens, whether it was cut before its end, and by which stop string."""
-
-    messages: list[Message]
-    prompt_tokens: int
-    output: list[Sampled]
-    reasoning_tokens: int
-    cached_tokens: int
-    written_tokens: int
-    first_token_seconds: float
-    cut: bool
-    stop: str | None
-
-
-def _sample(wanted: Sampling, tokenizer: Tokenizer, stop: Sequence[str]) -> Generator[Step, Any, _Turn]:
-    parser = Parser(tokenizer, role="assistant")
-    spoken = _Spoken(parser, stop, scored=wanted.params.logprobs is not None)
-    started, first = time.perf_counter(), 0.0
-    output: list[Sampled] = []
-    thinking = 0
-    source: Source = yield wanted
-    while not spoken.stop and (sampled := (yield NEXT_TOKEN)) is not None:
-        first = first or time.perf_counter() - started
-        output.append(sampled)
-        thinking += parser.channel == "analysis"
-        if sampled.finish == "stop" and not tokenizer.is_special(
-            sampled.token
-        ):  # a request's own stop token is no text
-            sampled = sampled._replace(token=tokenizer.special["<|return|>"])
-        yield from spoken.hear(sampled)
-    if not spoken.stop:
-        yield from spoken.keep(parser.finish())
-    cut = not spoken.stop and (not output or output[-1].finish != "stop")
-    cached, written = source.cached_tokens, source.written_tokens
-    return _Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop)
-
-
-class _Spoken:
-    """The messages of one sampling as they come: cut at a stop string, with log-probabilities where they are wanted."""
-
-    def __init__(self, parser: Parser, stops: Sequence[str], scored: bool) -> None:
-        self._parser, self._stops, self._scored = parser, stops, scored
-        self._unscored: list[Sampled] = []  # their text is not whole yet
-        self._final, self._given = StopText(stops), ""  # of the final answer under way
-        self.messages: list[Message] = []
-        self.stop: str | None = None
-
-    def hear(self, sampled: Sampled) -> Iterator[Event]:
-        if not self._scored:
-            yield from self.keep(self._parser.feed(sampled.token))
-            return
-        inside, events = self._parser.inside, self._parser.feed(sampled.token)
-        if inside and not any(isinstance(event, End) for event in events):
-            self._unscored.append(sampled)
-        delta = next((event for event in events if isinstance(event, Delta)), None)
-        if delta and self._unscored:
-            yield Scores(delta.channel, delta.recipient, tuple(self._unscored))
-            self._unscored.clear()
-        yield from self.keep(events)
-
-    def keep(self, events: Sequence[Start | Delta | End]) -> Iterator[Event]:
-        for event in events:
-            match event:
-                case Delta(channel="final", recipient=None, text=text) if self._stops:
-                    yield from self._until_stop(text)
-                    if self.stop:
-                        return
-                    continue
-                case End(message):
-                    if held := self._final.flush():
-                        yield Delta("final", None, held)
-                    self._given = ""
-                    self.messages.append(message)
-            yield event
-
-    def _until_stop(self, text: str) -> Iterator[Event]:
-        known = self._final.feed(text)
-        self._given += known
-        if known:
-            yield Delta("final", None, known)
-        self.stop = self._final.stopped_by
-        if self.stop:
-            self.messages.append(Message("assistant", (self._given,), channel="final"))
-            yield End(self.messages[-1])
-
-
-def _add(usage: Usage, turn: _Turn, seconds: float) -> Usage:
+def _add(usage: Usage, turn: Turn, seconds: float) -> Usage:
     return Usage(
         usage.prompt_tokens + turn.prompt_tokens,
         usage.output_tokens + len(turn.output),
@@ -391,6 +257,7 @@ class Chat:
         self.engine = self.model.engine()
         self.instructions = instructions
         self.effort: Effort = effort
+        self.response_format = response_format
         given = params or SamplingParams()
         self.how = Answering(
             params=replace(given, stop_tokens=given.stop_tokens | self.model.stop_tokens),
@@ -454,7 +321,7 @@ class Chat:
         declared = Developer(
             self.instructions,
             (ToolNamespace("functions", None, specs),) if specs else (),
-            (ResponseFormat("answer", self.how.response_format),) if self.how.response_format else (),
+            (ResponseFormat("answer", self.response_format),) if self.response_format else (),
         )
         opening = system(System(effort=self.effort, current_date=date.today().isoformat()))
         return [opening] if declared == Developer() else [opening, developer(declared)]

@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 
-from ossia.harmony.enforce import SchemaError, culprit, enforceable, is_lenient
-from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
+from ossia.harmony.enforce import SchemaError, culprit, enforceable, is_lenient, refused, text_grammar
+from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace, ToolSpec
 from ossia.tokenizer import Tokenizer
 
 BUILT_IN = frozenset({"browser", "python"})  # trained to be called in the middle of thinking, on the analysis channel
@@ -55,6 +55,7 @@ class Grammars:
         self._ids = {data.decode("latin-1"): number(data) for data in tokenizer.encoding.token_byte_values()}
         self.text_masks = {stop: self.mask_of([*self._ids.values(), stop]) for stop in (self.end, self.ret, self.call)}
         self._compiled = lru_cache(COMPILED_SCHEMAS)(self._compile)
+        self._texts = lru_cache(COMPILED_SCHEMAS)(self._compile_text)
 
     def mask_of(self, tokens: Iterable[int]) -> bytes:
         mask = bytearray(-(-self._vocab // 32) * 4)
@@ -93,12 +94,16 @@ class Grammars:
         within = {spelling: token for spelling, token in self._ids.items() if len(spelling) <= 3}
         return {s.encode("latin-1"): token for s, token in within.items() if all("\x80" <= c < "\xc0" for c in s)}
 
-    def matcher(self, schema: JsonObject) -> LLMatcher:
-        """A fresh matcher of JSON that fits the schema. Raises SchemaError with what of it cannot be enforced."""
+    def matcher(self, schema: AnswerForm) -> LLMatcher:
+        """A fresh matcher of what fits the schema or grammar. Raises SchemaError with what of it cannot be enforced."""
+        if isinstance(schema, TextGrammar):
+            return self._texts(schema).deep_copy()
         return self._compiled(_as_text(schema))[0].deep_copy()
 
-    def dropped(self, schema: JsonObject) -> tuple[str, ...]:
+    def dropped(self, schema: AnswerForm) -> tuple[str, ...]:
         """What of a lenient schema is not enforced."""
+        if isinstance(schema, TextGrammar):
+            return ()
         return self._compiled(_as_text(schema))[1]
 
     def _compile(self, text: str) -> tuple[LLMatcher, tuple[str, ...]]:
@@ -118,6 +123,12 @@ class Grammars:
                 del found.node[found.keyword]
         return matcher, tuple(dropped)
 
+    def _compile_text(self, form: TextGrammar) -> LLMatcher:
+        matcher = self._started(text_grammar(form))
+        if isinstance(matcher, str):
+            raise refused(form, matcher)
+        return matcher
+
     def _grammar(self, schema: Mapping[str, object]) -> LLMatcher | str:
         """llguidance's matcher, or why there is none."""
         try:
@@ -126,11 +137,15 @@ class Grammars:
             )
         except ValueError as error:
             return _reason(str(error))
+        return self._started(grammar)
+
+    def _started(self, grammar: str) -> LLMatcher | str:
+        """A matcher before its first token, or why there is none."""
         matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0)
         if matcher.is_error():
             return _reason(matcher.get_error())
         matcher.compute_bitmask()
-        if matcher.is_stopped():  # at the first token, which no JSON is without
+        if matcher.is_stopped():  # before the first token, so that no text would come
             return "no value fits it"
         return matcher
 
@@ -170,8 +185,12 @@ class Way(NamedTuple):
     name: str
     headers: Sequence[str]
     stop: int
-    schema: JsonObject | None = None  # None: free text
+    schema: AnswerForm | None = None  # None: free text
     thought: bool = False
+
+
+class PrefillError(ValueError):
+    """A beginning of the answer that cannot be continued under the rules of the turn."""
 
 
 @dataclass(frozen=True)
@@ -179,16 +198,18 @@ class Rules:
     """What a turn may be: thoughts and preambles, then a final answer or a call.
 
     tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a
-    tool's name ("f", "functions.f", "python"). response_format: the JSON schema of the final answer. analysis_budget:
-    tokens of analysis in the turn, after which only the answer or a call may follow.
+    tool's name ("f", "functions.f", "python"). response_format: the JSON schema, or grammar, of the final answer.
+    analysis_budget: tokens of analysis in the turn, after which only the answer or a call may follow. most_calls: after a
+    call the turn may go on with another, up to so many.
     Raises ValueError for a choice or a name that cannot be, and SchemaError for a schema that cannot be enforced.
     """
 
     grammars: Grammars
     tools: Sequence[ToolNamespace] = ()
     tool_choice: str = "auto"
-    response_format: JsonObject | None = None
+    response_format: AnswerForm | None = None
     analysis_budget: int | None = None
+    most_calls: int = 1
 
     def __post_init__(self) -> None:
         if self.analysis_budget is not None and self.analysis_budget < 0:
@@ -198,6 +219,8 @@ class Rules:
                 try:
                     self.grammars.matcher(way.schema)
                 except SchemaError as error:
+                    if isinstance(way.schema, TextGrammar):
+                        raise
                     raise error.of(f"the JSON schema of {way.name} cannot be enforced") from error
 
     @cached_property
@@ -206,12 +229,22 @@ class Rules:
         found = {way.name: self.grammars.dropped(way.schema) for way in self.endings if way.schema is not None}
         return {name: dropped for name, dropped in found.items() if dropped}
 
-    def start(self, room: int | None = None) -> "Constraint":
+    def start(self, room: int | None = None, prefill: Sequence[int] | None = None) -> "Constraint":
         """The mask of one turn, from just behind `<|start|>assistant`.
 
         room: after so many tokens, headers and all, thoughts and preambles are closed, and what ends the turn has to come.
+        prefill: tokens of the final answer that the prompt ends in; the turn continues them.
+        Raises PrefillError for a prefill that no answer under these rules begins with.
         """
-        return Constraint(self, room)
+        return Constraint(self, room, prefill)
+
+    @property
+    def final(self) -> Way:
+        """The final answer. Raises PrefillError where only a call may come."""
+        for way in self.endings:
+            if way.name == "final":
+                return way
+        raise PrefillError(f"tool_choice {self.tool_choice!r} asks for a call, so no answer can be continued")
 
     @cached_property
     def thoughts(self) -> tuple[Way, ...]:
@@ -284,8 +317,8 @@ class Constraint:
     gave up on a schema that is too costly to follow.
     """
 
-    def __init__(self, rules: Rules, room: int | None = None) -> None:
-        self._rules, self._grammars, self._room = rules, rules.grammars, room
+    def __init__(self, rules: Rules, room: int | None = None, prefill: Sequence[int] | None = None) -> None:
+        self._rules, self._grammars, self._room, self._prefill = rules, rules.grammars, room, prefill
         self._thought = self._said = 0
         self.strayed = False
         self._steps = self._turn()
@@ -298,23 +331,43 @@ class Constraint:
         if self._mask is None:
             return
         self._said += 1
-        if _has(self._mask, token):
+        if has(self._mask, token):
             self._mask = self._steps.send(token)
         else:
             self.strayed, self._mask = True, None
 
     def _turn(self) -> Steps[None]:
         opening = (self._grammars.start, *self._grammars.tokenizer.encode("assistant"))
+        way, calls = None if self._prefill is None else self._rules.final, 0
         while True:
-            way = yield from self._header()
-            yield from self._text(way) if way.schema is None else self._json(way.schema, way.stop)
-            if way.stop != self._grammars.end:
-                break
-            yield from self._exactly(opening)
+            way = way or (yield from self._header(only_calls=calls > 0))
+            yield from self._text(way) if way.schema is None else self._grammar(way.schema, way.stop)
+            if way.stop == self._grammars.end:
+                yield from self._exactly(opening)
+            else:
+                calls += way.stop == self._grammars.call
+                if not 0 < calls < self._rules.most_calls or not (yield from self._calls_again()):
+                    break
+            way = None
         yield None
 
-    def _header(self) -> Steps[Way]:
+    def _calls_again(self) -> Steps[bool]:
+        """Behind a call: whether the assistant opens another message, or the tool that was called does."""
+        yield from self._exactly([self._grammars.start])
+        encode = self._grammars.tokenizer.encode
+        assistant, *rest = encode("assistant")
+        tools = [encode(way.name)[0] for way in self._calls()]
+        if (yield self._grammars.mask_of([assistant, *tools])) != assistant:
+            return False
+        yield from self._exactly(rest)
+        return True
+
+    def _calls(self) -> list[Way]:
+        return [way for way in self._rules.endings if way.stop == self._grammars.call]
+
+    def _header(self, only_calls: bool) -> Steps[Way]:
         ways = self._rules.endings if self._spent() else (*self._rules.thoughts, *self._rules.endings)
+        ways = self._calls() if only_calls else ways
         if len(ways) == 1:
             yield from self._exactly(self._grammars.tokenizer.encode_with_special(ways[0].headers[0]))
             return ways[0]
@@ -338,17 +391,23 @@ class Constraint:
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
         yield from self._exactly([way.stop])
 
-    def _json(self, schema: JsonObject, stop: int) -> Steps[None]:
+    def _grammar(self, schema: AnswerForm, stop: int) -> Steps[None]:
         matcher, ret = self._grammars.matcher(schema), self._grammars.ret
+        begun, self._prefill = self._prefill or (), None
+        if (taken := matcher.try_consume_tokens(list(begun))) < len(begun):
+            text = self._grammars.tokenizer.decode(begun[:taken])
+            raise PrefillError(f"the prefill does not fit the form of the answer after {text[-40:]!r}")
         while True:
             mask = bytearray(matcher.compute_bitmask())
             if matcher.is_error():
                 self.strayed = True
                 yield None
             # llguidance ends every text with <|return|>; a call's ends with <|call|>
-            if stop != ret and _has(mask, ret):
+            if stop != ret and has(mask, ret):
                 mask[ret >> 3] ^= 1 << (ret & 7)
                 mask[stop >> 3] |= 1 << (stop & 7)
+            if isinstance(schema, TextGrammar):  # which could name control tokens
+                mask = both(mask, self._grammars.text_masks[stop])
             token = yield bytes(mask)
             if token == stop:
                 return
@@ -371,5 +430,11 @@ class Constraint:
         return self._room is not None and self._said >= self._room
 
 
-def _has(mask: bytes | bytearray, token: int) -> bool:
+def both(one: bytes | bytearray, other: bytes) -> bytes:
+    """The tokens that both masks allow."""
+    length = min(len(one), len(other))
+    return (int.from_bytes(one[:length]) & int.from_bytes(other[:length])).to_bytes(length)
+
+
+def has(mask: bytes | bytearray, token: int) -> bool:
     return token >> 3 < len(mask) and bool(mask[token >> 3] >> (token & 7) & 1)

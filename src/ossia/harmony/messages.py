@@ -60,6 +60,17 @@ class ResponseFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class TextGrammar:
+    """A form for the final answer that is no JSON schema, enforced but not declared in the prompt.
+
+    texts: the regular expression, the grammar (Lark or GBNF), or the choices.
+    """
+
+    kind: Literal["regex", "choice", "grammar"]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class System:
     """The content of a system message. None leaves a line out; dates are ISO (YYYY-MM-DD, cutoff YYYY-MM)."""
 
@@ -81,6 +92,7 @@ class Developer:
     response_formats: tuple[ResponseFormat, ...] = ()
 
 
+AnswerForm: TypeAlias = JsonObject | TextGrammar
 Content: TypeAlias = str | System | Developer
 
 

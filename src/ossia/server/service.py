@@ -20,7 +20,7 @@ from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.constrain import Grammars, PrefillError
 from ossia.harmony.enforce.reader import SchemaError
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
@@ -416,9 +416,11 @@ def impossible(error: ValueError) -> ApiError:
     """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
     said = str(error)
     code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
+    if isinstance(error, PrefillError):
+        return bad("messages", said, "invalid_prefill")
     if said.startswith("tool_choice"):
         return bad("tool_choice", said, code)
-    if said.startswith("the JSON schema of final"):
+    if said.startswith(("the JSON schema of final", "the answer's")):
         place = f"output_config.format.schema: {said}"  # Anthropic's errors have no field for it
         return ApiError(400, said, param="format", code=code, anthropic=place)
     return bad("tools", said, code)

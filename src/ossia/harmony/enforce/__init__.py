@@ -5,5 +5,6 @@ In: a JSON schema. Out: one in the keywords that llguidance enforces exactly. It
 
 from ossia.harmony.enforce.culprit import culprit
 from ossia.harmony.enforce.reader import Enforceable, SchemaError, enforceable, is_lenient
+from ossia.harmony.enforce.text_grammar import refused, text_grammar
 
-__all__ = ["Enforceable", "SchemaError", "culprit", "enforceable", "is_lenient"]
+__all__ = ["Enforceable", "SchemaError", "culprit", "enforceable", "is_lenient", "refused", "text_grammar"]

@@ -1,0 +1,31 @@
+"""The mask of a text that has a form but no roles or channels: for plain completions.
+
+In: a JSON schema or a grammar. Out: before each token, a bit for every id that may come; at the end any stop token.
+"""
+
+from collections.abc import Iterable
+
+from ossia.harmony.constrain import Grammars, both, has
+from ossia.harmony.messages import AnswerForm
+
+
+class TextMask:
+    """A `TokenMask`. Raises SchemaError for a form that cannot be enforced."""
+
+    def __init__(self, grammars: Grammars, form: AnswerForm, stops: Iterable[int]) -> None:
+        self._matcher = grammars.matcher(form)
+        self._grammars, self._stops = grammars, frozenset(stops) | {grammars.ret}
+        self._over = False
+
+    def mask(self) -> bytes | None:
+        if self._over:
+            return None
+        given = bytearray(self._matcher.compute_bitmask())
+        may_end = has(given, self._grammars.ret)
+        allowed = bytearray(both(given, self._grammars.text_masks[self._grammars.ret]))
+        for token in self._stops if may_end else ():
+            allowed[token >> 3] |= 1 << (token & 7)
+        return bytes(allowed)
+
+    def accept(self, token: int) -> None:
+        self._over = self._over or token in self._stops or not self._matcher.consume_token(token)

@@ -1,0 +1,215 @@
+"""One turn of the model: its tokens as events, up to the end of the turn.
+
+In: a prompt with a mask, and sampled tokens one at a time. Out: events, and what the turn came to. It is a generator
+without input or output: whoever drives it begins the sampling and sends the tokens. Tools are run elsewhere (`chat`).
+"""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from ossia.engine.request import Sampled, SamplingParams
+from ossia.harmony.constrain import Constraint, Grammars
+from ossia.harmony.messages import AnswerForm, Message
+from ossia.harmony.parse import Delta, End, Parser, Start
+from ossia.harmony.stops import StopText
+from ossia.tools.functions import Tool
+
+FINAL = "<|channel|>final<|message|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The tokens that the next `Delta` is made of, with their log-probabilities; only where `logprobs` was asked for."""
+
+    channel: str | None
+    recipient: str | None
+    tokens: tuple[Sampled, ...]
+
+
+TurnEvent: TypeAlias = Scores | Start | Delta | End
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How to answer: sampling, what may be called, the form of the final answer, how long to think.
+
+    thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
+    tool_choice: "auto", "none", "required", or a function's name; where a call must come, what comes before it is closed
+    with a quarter of the tokens left, 64 at least and 1024 at most. allowed: the recipients that may be called
+    ("functions.f"); None for all that are declared. stop: strings that end the final answer, and are not part of it.
+    response_format: a JSON schema or a grammar of the final answer. max_steps: samplings with tools run between them.
+    most_calls: calls in one turn. The model was trained to end its turn at a call, so 1 is the default.
+    prefill: a beginning of the final answer, after which the model continues; events hold only what is new.
+    """
+
+    params: SamplingParams = field(default_factory=SamplingParams)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    allowed: frozenset[str] | None = None
+    response_format: AnswerForm | None = None
+    thinking_budget: int | None = None
+    stop: tuple[str, ...] = ()
+    max_steps: int = 16
+    most_calls: int = 1
+    prefill: str | None = None
+
+
+class Sampling(NamedTuple):
+    """The exchange wants a sampling begun: answer with its tokens' source."""
+
+    prompt: list[int]
+    params: SamplingParams
+    mask: Constraint
+
+
+class NextToken(NamedTuple):
+    """The exchange wants the next token of the sampling: answer with it, or with None at its end."""
+
+
+NEXT_TOKEN = NextToken()
+
+
+class Source(Protocol):
+    """Where a sampling's tokens come from, as far as the exchange sees it."""
+
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def written_tokens(self) -> int: ...
+
+
+class Turn(NamedTuple):
+    """One sampling: the messages it made, its tokens, whether it was cut before its end, and by which stop string."""
+
+    messages: list[Message]
+    prompt_tokens: int
+    output: list[Sampled]
+    reasoning_tokens: int
+    cached_tokens: int
+    written_tokens: int
+    first_token_seconds: float
+    cut: bool
+    stop: str | None
+
+
+def sample_turn(
+    wanted: Sampling, grammars: Grammars, how: Answering, begun: Sequence[int]
+) -> Generator[TurnEvent | Sampling | NextToken, Any, Turn]:
+    """begun: the tokens of the message that the prompt ends in the middle of."""
+    tokenizer = grammars.tokenizer
+    parser = Parser(tokenizer, role="assistant")
+    opened = [event for token in begun for event in parser.feed(token) if isinstance(event, Start)]
+    spoken = _Spoken(parser, how.stop, wanted.params.logprobs is not None, how.prefill if begun else None)
+    calls = _Calls(grammars, how.most_calls)
+    started, first = time.perf_counter(), 0.0
+    output: list[Sampled] = []
+    thinking = 0
+    source: Source = yield wanted
+    while not (spoken.stop or calls.over) and (sampled := (yield NEXT_TOKEN)) is not None:
+        first = first or time.perf_counter() - started
+        yield from opened
+        opened = []
+        output.append(sampled)
+        thinking += parser.channel == "analysis"
+        if sampled.finish == "stop" and not tokenizer.is_special(
+            sampled.token
+        ):  # a request's own stop token is no text
+            sampled = sampled._replace(token=grammars.ret)
+        for each in calls.passed(sampled):
+            yield from spoken.hear(each)
+    if not spoken.stop:
+        yield from spoken.keep(parser.finish())
+    cut = not (spoken.stop or calls.complete) and (not output or output[-1].finish != "stop")
+    cached, written = source.cached_tokens, source.written_tokens
+    return Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop)
+
+
+class _Calls:
+    """The tokens of a turn of several calls, up to its end: the limit of calls, or where a tool opens a message.
+
+    over: the turn has ended before its tokens did. complete: it may end here, as all its calls are whole.
+    """
+
+    def __init__(self, grammars: Grammars, most: int) -> None:
+        self._grammars, self._left = grammars, most
+        self._several = most > 1
+        self._assistant = grammars.tokenizer.encode("assistant")[0]
+        self._held: list[Sampled] | None = None  # since the end of a call, until it is known who speaks next
+        self.over = False
+
+    @property
+    def complete(self) -> bool:
+        return self.over or self._held is not None
+
+    def passed(self, sampled: Sampled) -> list[Sampled]:
+        """The tokens that belong to the turn, now that this one came."""
+        if not self._several:
+            return [sampled]
+        if self._held is not None:
+            return self._after_a_call([*self._held, sampled])
+        if sampled.token == self._grammars.call:
+            self._left -= 1
+            self.over = not self._left
+            self._held = None if self.over else []
+        return [sampled]
+
+    def _after_a_call(self, held: list[Sampled]) -> list[Sampled]:
+        self._held = None
+        if len(held) == 1 and held[0].token == self._grammars.start:
+            self._held = held
+            return []
+        if len(held) == 2 and held[1].token != self._assistant:
+            self.over = True
+            return []
+        return held
+
+
+class _Spoken:
+    """The messages of one sampling as they come: cut at a stop string, with log-probabilities where they are wanted."""
+
+    def __init__(self, parser: Parser, stops: Sequence[str], scored: bool, prefill: str | None = None) -> None:
+        self._parser, self._stops, self._scored = parser, stops, scored
+        self._unscored: list[Sampled] = []  # their text is not whole yet
+        self._final, self._given = StopText(stops), prefill or ""  # of the final answer under way
+        self.messages: list[Message] = []
+        self.stop: str | None = None
+
+    def hear(self, sampled: Sampled) -> Iterator[TurnEvent]:
+        if not self._scored:
+            yield from self.keep(self._parser.feed(sampled.token))
+            return
+        inside, events = self._parser.inside, self._parser.feed(sampled.token)
+        if inside and not any(isinstance(event, End) for event in events):
+            self._unscored.append(sampled)
+        delta = next((event for event in events if isinstance(event, Delta)), None)
+        if delta and self._unscored:
+            yield Scores(delta.channel, delta.recipient, tuple(self._unscored))
+            self._unscored.clear()
+        yield from self.keep(events)
+
+    def keep(self, events: Sequence[Start | Delta | End]) -> Iterator[TurnEvent]:
+        for event in events:
+            match event:
+                case Delta(channel="final", recipient=None, text=text) if self._stops:
+                    yield from self._until_stop(text)
+                    if self.stop:
+                        return
+                    continue
+                case End(message):
+                    if held := self._final.flush():
+                        yield Delta("final", None, held)
+                    self._given = ""
+                    self.messages.append(message)
+            yield event
+
+    def _until_stop(self, text: str) -> Iterator[TurnEvent]:
+        known = self._final.feed(text)
+        self._given += known
+        if known:
+            yield Delta("final", None, known)
+        self.stop = self._final.stopped_by
+        if self.stop:
+            self.messages.append(Message("assistant", (self._given,), channel="final"))
+            yield End(self.messages[-1])
