@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ossia.server.connections import refused_head
 from ossia.server.errors import ApiError, too_long
-from ossia.server.run import refused_head
 from ossia.server.settings import Settings
 from tests.server.responses.world import FINAL
 from tests.server.scripted import scripted, user

@@ -5,7 +5,6 @@ It does not know how answers are made, nor anything that a chat request does not
 """
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -42,6 +41,7 @@ from ossia.server.context import Context
 from ossia.server.errors import ANTHROPIC, ApiError, bad, refused_input
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said
+from ossia.server.wire import loads
 
 SIGNATURE = "ossia"  # of thinking: clients want one back with it; here it stands for nothing
 
@@ -280,7 +280,7 @@ def _deltas(piece: Piece) -> Iterator[dict[str, str]]:
 def _object(text: str) -> object:
     """A call's arguments, which Anthropic gives as a value; what is none stays as it is under a name of its own."""
     try:
-        value = json.loads(text)
+        value = loads(text)
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"text": text}

@@ -4,7 +4,6 @@ In: the events of `ossia.chat`. Out: `Piece`s. Joined, they hold every word that
 is content. It does not know any API's wire types.
 """
 
-import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.ask import Began
+from ossia.server.wire import loads
 
 Kind = Literal["reasoning", "content"]
 
@@ -116,7 +116,7 @@ class Speech:
 def input_of(arguments: str) -> str:
     """A custom tool's input, which the model gives as the argument `input`; what is no such JSON is itself the input."""
     try:
-        given = json.loads(arguments)
+        given = loads(arguments)
     except (ValueError, RecursionError):
         return arguments
     value = given.get("input") if isinstance(given, dict) else None

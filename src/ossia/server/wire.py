@@ -4,6 +4,7 @@ In: a request's bytes and the type they should be. Out: a value of that type, or
 It does not know what any field means.
 """
 
+import json
 import re
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import msgspec
 
 from ossia.server.errors import ApiError, bad
 from ossia.server.json_shape import DEEPEST, check_shape
+from ossia.server.surrogates import as_utf8, without_halves
 
 T = TypeVar("T")
 JsonDict = dict[str, Any]
@@ -33,14 +35,37 @@ def decode(body: bytes | bytearray, type: type[T], most_text: int | None = None)
     if len(body) > SMALL or body.count(b"[") + body.count(b"{") > DEEPEST:
         check_shape(body, most_text)
     try:
-        body.decode("utf-8")
-        return msgspec.json.decode(body, type=type)
+        return _decoded(body, type)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except UnicodeDecodeError as error:
         raise bad(None, f"the body is not UTF-8: {error.reason} at byte {error.start}", "invalid_json") from error
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise bad(None, f"the body is not JSON: {error}", "invalid_json") from error
+
+
+def _decoded(body: bytes | bytearray, type: type[T]) -> T:
+    """Half a surrogate pair, which some clients send, is read as U+FFFD."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        body = as_utf8(body)
+    try:
+        return msgspec.json.decode(body, type=type)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if (mended := without_halves(body)) is body:
+            raise
+    return msgspec.json.decode(mended, type=type)
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text, with U+FFFD for halves of surrogate pairs: it can be encoded again.
+
+    Raises ValueError, or RecursionError, for what is no JSON.
+    """
+    return json.loads(without_halves(text.encode("utf-8", "replace")))
 
 
 def convert(value: Any, type: type[T], param: str) -> T:
