@@ -5,6 +5,7 @@ only a provider can run are left out with a warning. Messages, sampling and runn
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +20,7 @@ BUILT_IN = re.compile(
     r"(?:python|browser)(?:\W|$)"
 )  # the model calls its own tools of these names, with other arguments
 LONGEST_NAME = 256
+MOST_TOOLS = 1024  # in one request
 FREE_TEXT: JsonObject = {"type": "string"}
 
 
@@ -43,12 +45,12 @@ class Toolbox:
     choice: str = "auto"
     allowed: frozenset[str] | None = None
     warnings: tuple[str, ...] = ()
+    by_name: Mapping[tuple[str, str | None], str] = field(default_factory=dict)  # recipients; without a namespace, too
 
     def recipient(self, name: str, namespace: str | None = None) -> str:
         """Where a call in a history went, be its tool still offered or not. Some clients leave out the namespace."""
-        exact = [each for each, tool in self.called.items() if (tool.name, tool.namespace) == (name, namespace)]
-        alike = [each for each, tool in self.called.items() if tool.name == name and namespace is None]
-        return next(iter(exact or alike), f"functions.{_alias(name, namespace)}")
+        alike = self.by_name.get((name, None)) if namespace is None else None
+        return self.by_name.get((name, namespace)) or alike or f"functions.{_alias(name, namespace)}"
 
 
 def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None) -> Toolbox:
@@ -57,22 +59,38 @@ def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None)
     """
     warnings: list[str] = []
     named: dict[str, _Offer] = {}
+    aliases: dict[ClientTool, str] = {}
+    numbers: Counter[str] = Counter()  # the last that was added to an alias
     for offer in _offers(tools or (), warnings):
-        known = {each.tool: alias for alias, each in named.items()}
-        if offer.tool in known:  # of two declarations the later one holds
+        if offer.tool in aliases:  # of two declarations the later one holds
             warnings.append(f"{offer.at}: {offer.tool.name!r} is declared more than once; the last declaration holds")
-        named[known.get(offer.tool) or _free(_alias(offer.tool.name, offer.tool.namespace), named)] = offer
+        else:
+            aliases[offer.tool] = _free(_alias(offer.tool.name, offer.tool.namespace), named, numbers)
+        named[aliases[offer.tool]] = offer
+        if len(named) > MOST_TOOLS:
+            raise InputError("tools", f"there are more than {MOST_TOOLS} tools: send fewer")
     word, allowed = _choose(choice, named)
     specs = tuple(
         ToolSpec(alias, _description(alias, offer), offer.parameters, offer.strict) for alias, offer in named.items()
     )
+    called = {f"functions.{alias}": offer.tool for alias, offer in named.items()}
     return Toolbox(
         (ToolNamespace("functions", None, specs),) if specs else (),
-        {f"functions.{alias}": offer.tool for alias, offer in named.items()},
+        called,
         word,
         None if allowed is None else frozenset(f"functions.{alias}" for alias in allowed),
         tuple(warnings),
+        _by_name(called),
     )
+
+
+def _by_name(called: Mapping[str, ClientTool]) -> dict[tuple[str, str | None], str]:
+    found: dict[tuple[str, str | None], str] = {}
+    for recipient, tool in called.items():
+        found.setdefault((tool.name, tool.namespace), recipient)
+    for recipient, tool in called.items():
+        found.setdefault((tool.name, None), recipient)
+    return found
 
 
 class _Offer(NamedTuple):
@@ -86,6 +104,8 @@ class _Offer(NamedTuple):
 
 
 def _offers(tools: Sequence[Mapping[str, object]], warnings: list[str]) -> Iterator[_Offer]:
+    if len(tools) > MOST_TOOLS:
+        raise InputError("tools", f"there are {len(tools)} tools: want {MOST_TOOLS} at most")
     for number, tool in enumerate(tools):
         yield from _offer(tool, f"tools[{number}]", None, warnings)
 
@@ -161,9 +181,13 @@ def _alias(name: str, namespace: str | None) -> str:
     return f"client_{whole.replace('.', '_')}" if BUILT_IN.match(whole) else whole
 
 
-def _free(alias: str, taken: Mapping[str, object]) -> str:
-    candidates = (alias, *(f"{alias}_{number}" for number in range(2, len(taken) + 2)))
-    return next(each for each in candidates if each not in taken)
+def _free(alias: str, taken: Mapping[str, object], numbers: Counter[str]) -> str:
+    """The alias, or the first with a number that is not taken."""
+    free = alias
+    while free in taken:
+        numbers[alias] += 1
+        free = f"{alias}_{numbers[alias] + 1}"
+    return free
 
 
 def _description(alias: str, offer: _Offer) -> str:

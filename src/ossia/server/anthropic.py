@@ -52,10 +52,7 @@ def routes(context: Context) -> list[Route]:
 
     async def count(request: Request) -> Response:
         given = await read(request, CountRequest)
-        context.check_model(given.model)
-        chat = _chat(given)
-        asked = await chat_ask(chat.request, frozenset(), context.recall, "", chat.places)
-        return reply({"input_tokens": await asyncio.to_thread(context.service.count, asked.ask.messages)})
+        return reply({"input_tokens": await while_there(request, _count(context, given))})
 
     return [
         Route("/v1/messages", create, methods=["POST"]),
@@ -63,13 +60,20 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
+async def _count(context: Context, given: CountRequest) -> int:
+    context.check_model(given.model)
+    chat = await asyncio.to_thread(_chat, given)
+    asked = await chat_ask(chat.request, context.service, context.recall, "", chat.places)
+    return await asyncio.to_thread(context.service.count, asked.ask.messages)
+
+
 async def _create(context: Context, request: Request) -> Response:
     given = await read(request, MessagesRequest)
     model = context.check_model(given.model)
-    asked = await prepared(context, given, client_of(request))
+    asked = await while_there(request, prepared(context, given, client_of(request)))
     shows = given.thinking is not None and given.thinking.type != "disabled"
     answer = _Answer(context, asked, model, shows)
-    headers = header(await advised(context, asked))
+    headers = header(await while_there(request, advised(context, asked)))
     if given.stream:
         return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
     return reply(await while_there(request, answer.whole()), headers=headers)
@@ -80,10 +84,8 @@ async def prepared(context: Context, given: MessagesRequest, client: str) -> Cha
     context.check_model(given.model)
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
-    chat = _chat(given)
-    asked = await chat_ask(
-        _sampled(given, chat.request), context.service.model.stop_tokens, context.recall, client, chat.places
-    )
+    chat = await asyncio.to_thread(_chat, given)
+    asked = await chat_ask(_sampled(given, chat.request), context.service, context.recall, client, chat.places)
     return asked._replace(warnings=(*chat.warnings, *asked.warnings))
 
 

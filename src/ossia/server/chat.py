@@ -10,8 +10,9 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -46,13 +47,14 @@ from ossia.server.chat_wire import (
 )
 from ossia.server.context import Context, remembered
 from ossia.server.errors import ApiError
-from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
+from ossia.server.http import EventStream, client_of, read, reply_with, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said, Speech
-from ossia.server.wire import LEAST_LOGPROB
+from ossia.server.wire import LEAST_LOGPROB, encode
 from ossia.tokenizer import Tokenizer
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
+UNREAD_PIECES = 64  # of all choices of one answer
 
 
 def routes(context: Context) -> list[Route]:
@@ -64,18 +66,21 @@ def routes(context: Context) -> list[Route]:
 
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, ChatRequest)
-    asked = await prepared(context, given, client_of(request))
-    answer, headers = _Answer(context, asked, context.check_model(given.model)), header(await advised(context, asked))
+    asked = await while_there(request, prepared(context, given, client_of(request)))
+    warnings = await while_there(request, advised(context, asked))
+    answer, headers = _Answer(context, asked, context.check_model(given.model)), header(warnings)
     if given.stream:
         wants_usage = bool(given.stream_options and given.stream_options.include_usage)
         return EventStream(answer.frames(wants_usage), headers=headers)
-    return reply(await while_there(request, answer.whole()), headers=headers)
+    return await reply_with("choices", await while_there(request, answer.whole()), headers)
 
 
 async def prepared(context: Context, given: ChatRequest, client: str) -> ChatAsk:
     """A request as what is asked of the service. Raises ApiError for what it cannot be."""
     context.check_model(given.model)
-    return await chat_ask(given, context.service.model.stop_tokens, context.recall, client)
+    asked = await chat_ask(given, context.service, context.recall, client)
+    context.service.check_choices(asked.choices)
+    return asked
 
 
 async def advised(context: Context, asked: ChatAsk) -> list[str]:
@@ -119,7 +124,9 @@ class _Answer:
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def whole(self) -> ChatCompletion:
-        told = await together([self._choice(index) for index in range(self.asked.choices)])
+        told = await together(
+            [self._choice(index) for index in range(self.asked.choices)], self.context.service.at_once
+        )
         return ChatCompletion(
             self.id,
             self.created,
@@ -141,7 +148,7 @@ class _Answer:
         tokenizer = self.context.service.tokenizer
         asked = self.asked._replace(box=plain(self.asked.box))
         choices = [pieces_of(self.context, asked, index) for index in range(asked.choices)]
-        async with aclosing(merged(choices)) as pieces:
+        async with aclosing(merged(choices, self.context.service.at_once)) as pieces:
             begun: set[int] = set()
             async for index, piece in pieces:
                 if index not in begun:
@@ -181,34 +188,46 @@ async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGe
                     yield piece
 
 
-async def together(works: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all; when one fails, the others are stopped."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def together(works: list[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
+    """The results of all, so many at a time; when one fails, the others are stopped."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def gated(work: Coroutine[Any, Any, T]) -> T:
+        async with gate:
+            return await work
+
+    tasks = [asyncio.ensure_future(gated(work)) for work in works]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for work in works:
+            work.close()  # one that never began
 
 
-async def merged(sources: list[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
-    """What several sources give, as it comes, each with its source's number."""
+async def merged(sources: list[AsyncGenerator[T, None]], at_once: int) -> AsyncGenerator[tuple[int, T], None]:
+    """What several sources give, as it comes, each with its source's number; so many of them at a time.
+
+    A reader that is slow holds up the sources.
+    """
     if len(sources) == 1:
         async with aclosing(sources[0]) as pieces:
             async for piece in pieces:
                 yield 0, piece
         return
-    queue: asyncio.Queue[tuple[int, T | Exception | None]] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, T | Exception | None]] = asyncio.Queue(UNREAD_PIECES)
+    gate = asyncio.Semaphore(at_once)
 
     async def pour(index: int, source: AsyncGenerator[T, None]) -> None:
         try:
-            async with aclosing(source) as pieces:
+            async with gate, aclosing(source) as pieces:
                 async for piece in pieces:
-                    queue.put_nowait((index, piece))
-            queue.put_nowait((index, None))
+                    await queue.put((index, piece))
+            await queue.put((index, None))
         except Exception as error:
-            queue.put_nowait((index, error))
+            await queue.put((index, error))
 
     tasks = [asyncio.ensure_future(pour(index, source)) for index, source in enumerate(sources)]
     try:
@@ -241,8 +260,9 @@ class _Fold:
         match piece:
             case Said(kind, text):
                 self._texts[kind].append(text)
-                if scored := _logprobs(self._tokenizer, piece):
-                    self._scores = [*(self._scores or ()), *scored.content]
+                if scored := _logprobs(self._tokenizer, piece):  # encoded as they come: a long answer's are many
+                    self._scores = self._scores or []
+                    self._scores += [cast(TokenLogprob, Raw(encode(each))) for each in scored.content]
             case Called():
                 self._calls.append((piece, []))
             case Argued(text=text):

@@ -4,6 +4,7 @@ In: wire types, and the memory of earlier calls. Out: an `Ask`, or an `ApiError`
 It does not know how an answer is made or told.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.openai_chat import ChatMessage, effort_of, read_history, response_format
 from ossia.server.ask import Ask, conversation, sampling, stops
 from ossia.server.chat_wire import ChatRequest, Thinking
-from ossia.server.context import Recall, recalled
+from ossia.server.context import Kept, Recall, recalled
 from ossia.server.errors import bad, refused_input
+from ossia.server.service import LEAST_MESSAGE, Service
 
 MOST_CHOICES = 16
 
@@ -42,31 +44,28 @@ class ChatAsk(NamedTuple):
 
 async def chat_ask(
     request: ChatRequest,
-    stop_tokens: frozenset[int],
+    service: Service,
     recall: Recall,
     client: str,
     places: Sequence[str] | None = None,
 ) -> ChatAsk:
-    """Read a request. Everything that it can be refused for, but its length and its schemas, is found here.
+    """Read a request. Everything that it can be refused for, but its schemas, is found here.
 
     places: where each message stands in the client's request, if not at messages[i].
     """
-    with refused_input():
-        return await _chat_ask(request, stop_tokens, recall, client, places)
-
-
-async def _chat_ask(
-    request: ChatRequest,
-    stop_tokens: frozenset[int],
-    recall: Recall,
-    client: str,
-    places: Sequence[str] | None,
-) -> ChatAsk:
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
+    service.check_text(sum(map(_length, request.messages)), "messages", LEAST_MESSAGE * len(request.messages))
+    earlier = await recalled(recall, _call_ids(request.messages))
+    with refused_input():  # a long history must not hold up the loop
+        return await asyncio.to_thread(_chat_ask, request, service.model.stop_tokens, earlier, client, places)
+
+
+def _chat_ask(
+    request: ChatRequest, stop_tokens: frozenset[int], earlier: Kept, client: str, places: Sequence[str] | None
+) -> ChatAsk:
     box = toolbox(request.tools, request.tool_choice if request.tools else None)
     form = response_format(request.response_format)
-    earlier = await recalled(recall, _call_ids(request.messages))
     history = read_history(request.messages, box, earlier, places=places)
     longest = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     field = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
@@ -116,6 +115,13 @@ def unmatched(unanswered: Sequence[str], repeated: Sequence[str]) -> list[str]:
         *(f"{at}: this call has no result" for at in unanswered),
         *(f"{at}: this call already has a result; both are shown" for at in repeated),
     ]
+
+
+def _length(message: ChatMessage) -> int:
+    """Characters of a message's content, without what may be left out of the prompt."""
+    if isinstance(message.content, list):
+        return sum(len(part if isinstance(part, str) else part.text or "") for part in message.content)
+    return len(message.content or "")
 
 
 def _call_ids(messages: Sequence[ChatMessage]) -> list[str]:

@@ -10,9 +10,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,11 +26,12 @@ from ossia.server.chat_wire import Cached, Reasoning, StreamOptions, Usage
 from ossia.server.context import Context
 from ossia.server.errors import bad
 from ossia.server.extensions import SamplingExtensions
-from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
-from ossia.server.wire import LEAST_LOGPROB
+from ossia.server.http import EventStream, client_of, read, reply_with, sse, while_there
+from ossia.server.wire import LEAST_LOGPROB, encode
 from ossia.tokenizer import TextStream, Tokenizer
 
 MOST_PROMPTS, MOST_CHOICES = 64, 16
+MOST_SCORES = 8_000_000  # log-probabilities in one answer: tokens, each with its likeliest, of all choices
 DEFAULT_TOKENS = 16  # OpenAI's own
 
 
@@ -90,22 +91,33 @@ def routes(context: Context) -> list[Route]:
 
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, CompletionRequest)
-    answer = await prepared(context, given, client_of(request))
+    answer = await while_there(request, prepared(context, given, client_of(request)))
     if given.stream:
         return EventStream(answer.frames(bool(given.stream_options and given.stream_options.include_usage)))
-    return reply(await while_there(request, answer.whole()))
+    return await reply_with("choices", await while_there(request, answer.whole()))
 
 
 async def prepared(context: Context, given: CompletionRequest, client: str) -> "Completing":
     """A request as what is answered. Raises ApiError for what it cannot be."""
-    model = context.check_model(given.model)
-    prompts = await asyncio.to_thread(prompts_of, given.prompt, context.service.tokenizer)
-    answer = Completing(context, given, prompts, client, model)
+    model, service = context.check_model(given.model), context.service
+    answer = Completing(context, given, [], client, model)
     answer.params()
+    texts = _texts(given.prompt)
+    service.check_choices(len(texts) * (given.n or 1))
+    for text in texts:  # before any is tokenized
+        if isinstance(text, list):
+            service.check_length(text, "prompt")
+        elif isinstance(text, str):
+            service.check_text(len(text), "prompt")
+    answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service.tokenizer) for text in texts])
+    if given.echo and given.logprobs is not None:
+        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * (given.n or 1)
+        if scores > MOST_SCORES:
+            raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MOST_SCORES} at most in one answer")
     return answer
 
 
-def prompts_of(given: Any, tokenizer: Tokenizer) -> list[list[int]]:
+def _texts(given: Any) -> list[Any]:
     """One text, several, one list of ids, or several."""
     match given:
         case str():
@@ -118,7 +130,7 @@ def prompts_of(given: Any, tokenizer: Tokenizer) -> list[list[int]]:
             raise bad("prompt", "prompt must be a text or token ids, or several of either, and not empty")
     if len(texts) > MOST_PROMPTS:
         raise bad("prompt", f"prompt has {len(texts)} texts: want {MOST_PROMPTS} at most")
-    return [_ids(text, tokenizer) for text in texts]
+    return texts
 
 
 def _ids(text: Any, tokenizer: Tokenizer) -> list[int]:
@@ -128,6 +140,30 @@ def _ids(text: Any, tokenizer: Tokenizer) -> list[int]:
     if not ids:
         raise bad("prompt", "prompt is empty: there is nothing to go on from")
     return ids
+
+
+class _Echo(NamedTuple):
+    """A prompt as it is echoed; `end`: where the text after it begins."""
+
+    text: str
+    logprobs: Logprobs | None
+    end: int
+
+
+class _Scores:
+    """Log-probabilities of a choice, encoded as they come: a long echo has many."""
+
+    def __init__(self) -> None:
+        self._parts: list[list[bytes]] = [[] for _ in Logprobs.__struct_fields__]
+
+    def add(self, logprobs: Logprobs) -> None:
+        for parts, name in zip(self._parts, Logprobs.__struct_fields__):
+            if inner := encode(getattr(logprobs, name))[1:-1]:
+                parts.append(inner)
+
+    def whole(self) -> Logprobs:
+        lists: list[Any] = [Raw(b"[%b]" % b",".join(parts)) for parts in self._parts]
+        return Logprobs(*lists)
 
 
 @dataclass(slots=True)
@@ -143,6 +179,8 @@ class Completing:
     created: int = field(default_factory=lambda: int(time.time()))
     counts: dict[int, list[Counts]] = field(default_factory=dict)  # of the choices of each prompt
     made: int = 0
+    echoes: dict[tuple[int, ...], _Echo] = field(default_factory=dict)  # by prompt: equal ones are scored once
+    locks: dict[tuple[int, ...], asyncio.Lock] = field(default_factory=dict)
 
     @property
     def choices(self) -> int:
@@ -180,13 +218,24 @@ class Completing:
 
     async def whole(self) -> Completion:
         choices = [Choice(index, "") for index in range(self.choices)]
-        async with aclosing(merged([self._pieces(index) for index in range(self.choices)])) as pieces:
+        texts: list[list[str]] = [[] for _ in choices]
+        scores: dict[int, _Scores] = {}
+        async with aclosing(self._all()) as pieces:
             async for index, piece in pieces:
-                _join(choices[index], piece)
+                texts[index].append(piece.text)
+                choices[index].finish_reason = piece.finish_reason or choices[index].finish_reason
+                if piece.logprobs:
+                    scores.setdefault(index, _Scores()).add(piece.logprobs)
+        for choice, parts in zip(choices, texts):
+            choice.text = "".join(parts)
+            choice.logprobs = scores[choice.index].whole() if choice.index in scores else None
         return Completion(self.id, self.created, self.model, choices, usage=self._usage())
 
+    def _all(self) -> AsyncGenerator[tuple[int, Choice], None]:
+        return merged([self._pieces(index) for index in range(self.choices)], self.context.service.at_once)
+
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
-        async with aclosing(merged([self._pieces(index) for index in range(self.choices)])) as pieces:
+        async with aclosing(self._all()) as pieces:
             async for _, piece in pieces:
                 yield sse(Completion(self.id, self.created, self.model, [piece]))
         if wants_usage:
@@ -200,7 +249,9 @@ class Completing:
         scored = self.asked.logprobs is not None
         writer = _Writer(self.context.service.tokenizer, index, stops(self.asked.stop), scored)
         if self.asked.echo:
-            yield await self._echo(writer, prompt)
+            echo = await self._echo(prompt)
+            writer.begin_at(echo.end)
+            yield Choice(index, echo.text, echo.logprobs)
         if self.asked.max_tokens == 0:
             yield Choice(index, "", finish_reason="length")
             return
@@ -219,11 +270,14 @@ class Completing:
         if not writer.finished:
             yield writer.cut()
 
-    async def _echo(self, writer: "_Writer", prompt: list[int]) -> Choice:
-        if self.asked.logprobs is None:
-            return writer.echo(prompt)
-        scores = await self.context.service.score(prompt, self.asked.logprobs)
-        return writer.echo(prompt, scores)
+    async def _echo(self, prompt: list[int]) -> _Echo:
+        """The same for all choices of a prompt: it is scored once."""
+        key, top = tuple(prompt), self.asked.logprobs
+        async with self.locks.setdefault(key, asyncio.Lock()):
+            if key not in self.echoes:
+                scores = None if top is None else await self.context.service.score(prompt, top, self.client)
+                self.echoes[key] = await asyncio.to_thread(_echo_of, self.context.service.tokenizer, prompt, scores)
+            return self.echoes[key]
 
     def _usage(self) -> Usage:
         prompt = sum(len(each) for each in self.prompts)
@@ -257,14 +311,15 @@ class _Writer:
         self.finished = True
         return Choice(self._index, self._stop.feed(self._text.flush()) + self._stop.flush(), None, "length")
 
-    def echo(self, prompt: list[int], scores: Sequence[Sampled] | None = None) -> Choice:
-        text = self._tokenizer.decode(prompt)
-        if scores is None:
-            self._offset = len(text)
-            return Choice(self._index, text)
+    def begin_at(self, offset: int) -> None:
+        """Where its text begins, after an echo."""
+        self._offset = offset
+
+    def scored(self, scores: Sequence[Sampled]) -> tuple[Logprobs, int]:
+        """The log-probabilities of a prompt, whose first token has none, and where its text ends."""
         logprobs = self._logprobs(scores)
         logprobs.token_logprobs[0] = logprobs.top_logprobs[0] = None
-        return Choice(self._index, text, logprobs)
+        return logprobs, self._offset
 
     def _logprobs(self, tokens: Sequence[Sampled]) -> Logprobs:
         found = Logprobs([], [], [], [])
@@ -281,11 +336,11 @@ class _Writer:
         return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
-def _join(choice: Choice, piece: Choice) -> None:
-    choice.text += piece.text
-    choice.finish_reason = piece.finish_reason or choice.finish_reason
-    if choice.logprobs is None or piece.logprobs is None:
-        choice.logprobs = choice.logprobs or piece.logprobs
-        return
-    for name in Logprobs.__struct_fields__:
-        getattr(choice.logprobs, name).extend(getattr(piece.logprobs, name))
+def _echo_of(tokenizer: Tokenizer, prompt: list[int], scores: Sequence[Sampled] | None) -> _Echo:
+    text = tokenizer.decode(prompt)
+    if scores is None:
+        return _Echo(text, None, len(text))
+    logprobs, end = _Writer(tokenizer, 0, (), scored=True).scored(scores)
+    encoded = _Scores()
+    encoded.add(logprobs)
+    return _Echo(text, encoded.whole(), end)

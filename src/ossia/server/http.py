@@ -5,7 +5,7 @@ In: Starlette's requests, and frames of bytes. Out: values, responses. It does n
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -56,44 +56,49 @@ def client_of(request: Request | Scope) -> str:
     return scope.get("state", {}).get("client") or (address[0] if address else "")
 
 
-def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Whole(encode(value), status, headers, media_type="application/json")
+def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Whole([encode(value)], status, headers)
 
 
-async def reply_with(name: str, value: Struct, headers: dict[str, str] | None = None) -> Response:
+async def reply_with(name: str, value: Struct, headers: Mapping[str, str] | None = None) -> Response:
     """A value whose list of this name may be large: its members are encoded one by one, and others run in between."""
-    members: list[object] = getattr(value, name)
+    members: Sequence[object] = getattr(value, name)
     empty = b'"%b":[]' % name.encode()
     head, _, tail = encode(replace(value, **{name: []})).partition(empty)
     parts = [head, empty[:-1]]
     for number, member in enumerate(members):
-        parts.append(b"," if number else b"")
-        parts.append(encode(member))
+        parts += [b"," if number else b"", encode(member)]
         await asyncio.sleep(0)
-    return Whole(b"".join([*parts, b"]", tail]), 200, headers, media_type="application/json")
+    return Whole([*parts, b"]", tail], 200, headers)
 
 
 class Whole(Response):
-    """A body that is written in pieces: other work goes on in between, and a slow client does not make copies of it."""
+    """JSON in parts, written a piece at a time: other work goes on in between, and a slow client costs no copies of it."""
+
+    media_type = "application/json"
+
+    def __init__(self, parts: Sequence[bytes], status: int, headers: Mapping[str, str] | None) -> None:
+        size = sum(map(len, parts))
+        self.parts = parts if size > PIECE else [b"".join(parts)]
+        super().__init__(None, status, {**(headers or {}), "content-length": str(size)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytes(self.body)
-        if len(body) <= PIECE:
-            await super().__call__(scope, receive, send)
-            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        work = asyncio.ensure_future(self._write(body, send))
-        gone = asyncio.ensure_future(_gone(receive))
+        if len(self.parts) == 1 and len(self.parts[0]) <= PIECE:
+            await send({"type": "http.response.body", "body": self.parts[0]})
+            return
+        work, gone = asyncio.ensure_future(self._write(send)), asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await _stop(work, gone)
 
-    async def _write(self, body: bytes, send: Send) -> None:
-        for at in range(0, len(body), PIECE):
-            more = at + PIECE < len(body)
-            await send({"type": "http.response.body", "body": body[at : at + PIECE], "more_body": more})
-            await asyncio.sleep(0)
+    async def _write(self, send: Send) -> None:
+        for part in self.parts:
+            for at in range(0, len(part), PIECE):
+                await send({"type": "http.response.body", "body": part[at : at + PIECE], "more_body": True})
+                await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def refusal(error: ApiError, path: str) -> Response:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 from ossia.harmony.enforce.logic import TYPES, disjoint, negation
 from ossia.harmony.enforce.pattern import rust_pattern
+from ossia.harmony.enforce.size import excess
 from ossia.harmony.enforce.values import (
     BOUND,
     as_list,
@@ -92,6 +93,8 @@ def enforceable(schema: JsonObject) -> Enforceable:
 
     "x-guidance": {"lenient": true} in it leaves out what cannot be kept, {"coerce_one_of": true} reads oneOf as anyOf.
     """
+    if too_large := excess(schema):
+        raise SchemaError("", "#", f"the schema is too large: {too_large}")
     return _Reader(schema).read()
 
 

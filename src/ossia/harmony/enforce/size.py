@@ -1,0 +1,47 @@
+"""How large a schema may be, found before any of it is read: what is refused here would take long to compile.
+
+In: a schema. Out: None, or what of it is too large. It does not know what a keyword means beyond its cost.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+VALUES = 50_000  # of any kind, one within another
+CHARACTERS = 250_000  # of all names and strings
+# Costs that grow with the square of a list's length, added up over the schema: about what 0.3 s are enough for.
+SQUARES = {"properties": 1200**2, "patternProperties": 300**2, "allOf": 150**2, "oneOf": 200**2, "anyOf": 1000**2,
+           "prefixItems": 1000**2}  # fmt: skip
+ENUM_VALUES = 10_000
+
+
+def excess(schema: Mapping[str, Any]) -> str | None:
+    """What of the schema is too large, and how large it may be."""
+    values = characters = listed = 0
+    squares: Counter[str] = Counter()
+    stack: list[Any] = [schema]
+    while stack:
+        node = stack.pop()
+        values += 1
+        if isinstance(node, str):
+            characters += len(node)
+        elif isinstance(node, Mapping):
+            for key, each in node.items():
+                characters += len(str(key))
+                if key in SQUARES and isinstance(each, Mapping | list | tuple):
+                    squares[key] += len(each) ** 2
+                elif key == "enum" and isinstance(each, list | tuple):
+                    listed += len(each)
+            stack.extend(node.values())
+        elif isinstance(node, list | tuple):
+            stack.extend(node)
+        if values > VALUES or len(stack) > VALUES:
+            return f"it has more than {VALUES} values"
+    if characters > CHARACTERS:
+        return f"its names and strings have {characters} characters: {CHARACTERS} at most"
+    if listed > ENUM_VALUES:
+        return f"enum lists {listed} values: {ENUM_VALUES} at most"
+    for key, most in SQUARES.items():
+        if squares[key] > most:
+            return f"{key} has too many members: {int(most**0.5)} at most in one place"
+    return None
