@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +56,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 def test_every_route_is_in_the_document():
     context: Any = SimpleNamespace(
-        settings=Settings(), service=SimpleNamespace(metrics=None, context=1), memory=None, store=None, names=()
+        settings=Settings(),
+        service=SimpleNamespace(metrics=None, context=1, longest_token=1),
+        memory=None,
+        store=None,
+        names=(),
     )
     served = {
         (re.sub(":path", "", route.path), method.lower())
@@ -76,10 +80,10 @@ def test_the_document_is_valid_and_served(client: TestClient):
 
 
 def test_a_body_that_does_not_come_is_in_the_document(client: TestClient):
-    async def never(_: Request) -> bytes:
-        return await asyncio.get_running_loop().create_future()
+    async def never(_: Request) -> AsyncIterator[bytes]:
+        yield await asyncio.get_running_loop().create_future()
 
-    with patch("ossia.server.http.BODY_SECONDS", 0.01), patch.object(Request, "body", never):
+    with patch("ossia.server.http.STALL_SECONDS", 0.01), patch.object(Request, "stream", never):
         statuses = {path: client.post(path, content=b"{}").status_code for path in POSTS}
     assert set(statuses.values()) == {408}
     assert all("408" in DOCUMENT["paths"][path]["post"]["responses"] for path in statuses)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ossia.harmony.enforce.size import excess
 from ossia.harmony.errors import InputError
 from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
 
@@ -69,6 +70,8 @@ def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None)
         named[aliases[offer.tool]] = offer
         if len(named) > MOST_TOOLS:
             raise InputError("tools", f"there are more than {MOST_TOOLS} tools: send fewer")
+    if too_large := excess({"tools": [offer.parameters for offer in named.values()]}, scale=4):
+        raise InputError("tools", f"the tools' schemas are too large together: {too_large}")
     word, allowed = _choose(choice, named)
     specs = tuple(
         ToolSpec(alias, _description(alias, offer), offer.parameters, offer.strict) for alias, offer in named.items()

@@ -22,7 +22,7 @@ from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.constrain import Grammars, PrefillError
 from ossia.harmony.enforce.reader import SchemaError
-from ossia.harmony.messages import Message
+from ossia.harmony.messages import Developer, Message, ToolSpec
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
@@ -229,15 +229,18 @@ class Service:
             if run:
                 self._end(run)
 
+    def least_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens that these messages have at least, by their lengths alone."""
+        return LEAST_MESSAGE * len(messages) + sum(map(_length, messages)) // self.longest_token
+
     def check_messages(self, messages: Sequence[Message], param: str = "messages") -> None:
-        """Refuse what cannot fit the context, by its length alone, before it is tokenized. Raises ApiError 400."""
-        texts = (len(part) for message in messages for part in message.content if isinstance(part, str))
-        self.check_text(sum(texts), param, LEAST_MESSAGE * len(messages))
+        """Refuse what cannot fit the context before it is tokenized. Raises ApiError 400."""
+        if (least := self.least_tokens(messages)) > self.context:
+            raise too_long(least, self.context, param, at_least=True)
 
     def check_text(self, characters: int, param: str, tokens: int = 0) -> None:
         """The same for so many characters and at least so many tokens beside them."""
-        least = tokens + characters // self.longest_token
-        if least > self.context:
+        if (least := tokens + characters // self.longest_token) > self.context:
             raise too_long(least, self.context, param, at_least=True)
 
     def check_choices(self, count: int, param: str = "n") -> None:
@@ -249,8 +252,8 @@ class Service:
 
     @property
     def at_once(self) -> int:
-        """Answers of one request to make at a time."""
-        return self._line.share
+        """Answers of one request to make at a time: it leaves places in the queue to others."""
+        return self._line.share + self.settings.max_waiting // 4
 
     async def _open(self, steps: Steps) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
@@ -402,6 +405,26 @@ class _Only:
 
     def accept(self, token: int) -> None:
         pass
+
+
+def _length(message: Message) -> int:
+    """Characters that a message is rendered from, at least."""
+    length = 0
+    for part in message.content:
+        match part:
+            case str():
+                length += len(part)
+            case Developer(instructions, spaces, formats):
+                length += len(instructions or "") + sum(len(form.description or "") for form in formats)
+                length += sum(map(_length_of_tool, (tool for space in spaces for tool in space.tools)))
+            case _:
+                pass
+    return length
+
+
+def _length_of_tool(tool: ToolSpec) -> int:
+    """Of its name and description, and of "type NAME = () => any;" around them."""
+    return len(tool.name) + len(tool.description or "") + 18
 
 
 def busy(message: str, seconds: int) -> ApiError:

@@ -125,9 +125,11 @@ class Store:
         rows = await self._read(lambda t: t.given(response))
         return None if rows is None else self._items(rows)
 
-    async def history(self, response: str) -> list[Item]:
-        """All items up to the end of a response, its predecessors' first. Raises MissingError for one that is gone."""
-        chain, rows = await self._read(lambda t: t.history(response))
+    async def history(self, response: str, most_bytes: int | None = None) -> list[Item]:
+        """All items up to the end of a response, its predecessors' first. Raises MissingError for one that is gone,
+        TooLargeError for more bytes than `most_bytes`.
+        """
+        chain, rows = await self._read(lambda t: t.history(response, most_bytes))
         await self._write(lambda t: t.touch(chain))
         return self._items(rows)
 
@@ -135,6 +137,10 @@ class Store:
         """The newest item of this id."""
         found = self._items(await self._read(lambda t: t.item(item)))
         return found[0] if found else None
+
+    async def item_sizes(self, items: Sequence[str]) -> dict[str, int]:
+        """Bytes of each of these items, as far as there is one."""
+        return await self._read(lambda t: t.item_sizes(items))
 
     # conversations
 
@@ -150,8 +156,9 @@ class Store:
     async def delete_conversation(self, conversation: str) -> bool:
         return await self._write(lambda t: t.delete("conversations", conversation), wipe=True)
 
-    async def conversation_items(self, conversation: str) -> list[Item]:
-        return self._items(await self._read(lambda t: t.items(conversation)))
+    async def conversation_items(self, conversation: str, most_bytes: int | None = None) -> list[Item]:
+        """Raises TooLargeError for more bytes than `most_bytes`."""
+        return self._items(await self._read(lambda t: t.items(conversation, most_bytes)))
 
     async def add_items(self, conversation: str, items: Sequence[Item]) -> None:
         await self._write(lambda t: t.append(conversation, self._rows(items)))

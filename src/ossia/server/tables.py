@@ -27,6 +27,7 @@ CREATE INDEX conversations_by_use ON conversations (used);
 CREATE INDEX calls_by_use ON calls (used);
 """
 UNFINISHED = ("queued", "in_progress")
+LEAST_BYTES = 1024  # that a response counts for, however little it holds: a chain may have many
 BATCH = 8  # rows that make room at a time
 # what may be forgotten, and which of it: a response that is being made stays
 OWNERS = {"responses": f"status NOT IN {UNFINISHED}", "conversations": "true", "calls": "true"}
@@ -35,6 +36,10 @@ INTERRUPTED = {"code": "server_error", "message": "The server was stopped before
 
 class MissingError(LookupError):
     """A response that others go on from is not there; its id is the message."""
+
+
+class TooLargeError(LookupError):
+    """Items that are wanted at once have more bytes than the caller takes; nothing of them was read."""
 
 
 class Row(NamedTuple):
@@ -138,7 +143,9 @@ class Tables:
         found = self.body("responses", response) is not None
         return self._rows("owner = ? AND NOT output ORDER BY place", response) if found else None
 
-    def items(self, owner: str) -> list[Row]:
+    def items(self, owner: str, most_bytes: int | None = None) -> list[Row]:
+        if most_bytes is not None and self._size(owner) > most_bytes:
+            raise TooLargeError
         return self._rows("owner = ? ORDER BY place", owner)
 
     def item(self, item: str) -> list[Row]:
@@ -147,14 +154,27 @@ class Tables:
     def _rows(self, condition: str, value: str) -> list[Row]:
         return [Row(*row) for row in self._c.execute(f"SELECT id, body, said FROM items WHERE {condition}", (value,))]
 
-    def history(self, response: str) -> tuple[list[str], list[Row]]:
+    def _size(self, owner: str) -> int:
+        sizes = "sum(length(body) + coalesce(length(said), 0))"
+        return self._c.execute(f"SELECT coalesce({sizes}, 0) FROM items WHERE owner = ?", (owner,)).fetchone()[0]
+
+    def item_sizes(self, items: Sequence[str]) -> dict[str, int]:
+        """Bytes of the newest item of each of these ids, as far as there is one."""
+        query = "SELECT length(body) FROM items WHERE id = ? ORDER BY rowid DESC LIMIT 1"
+        found = {item: self._c.execute(query, (item,)).fetchone() for item in items}
+        return {item: row[0] for item, row in found.items() if row}
+
+    def history(self, response: str, most_bytes: int | None = None) -> tuple[list[str], list[Row]]:
         chain: list[str] = []
+        size = 0
         at: str | None = response
         while at is not None:
             row = self._c.execute("SELECT previous FROM responses WHERE id = ?", (at,)).fetchone()
             if row is None:
                 raise MissingError(at)
             chain.append(at)
+            if most_bytes is not None and (size := size + LEAST_BYTES + self._size(at)) > most_bytes:
+                raise TooLargeError
             at = row[0]
         return chain, [row for owner in reversed(chain) for row in self.items(owner)]
 

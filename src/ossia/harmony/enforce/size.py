@@ -15,8 +15,8 @@ SQUARES = {"properties": 1200**2, "patternProperties": 300**2, "allOf": 150**2, 
 ENUM_VALUES = 10_000
 
 
-def excess(schema: Mapping[str, Any]) -> str | None:
-    """What of the schema is too large, and how large it may be."""
+def excess(schema: Mapping[str, Any], scale: int = 1) -> str | None:
+    """What of the schema is too large, and how large it may be; `scale` times as large for several together."""
     values = characters = listed = 0
     squares: Counter[str] = Counter()
     stack: list[Any] = [schema]
@@ -37,11 +37,11 @@ def excess(schema: Mapping[str, Any]) -> str | None:
             stack.extend(node)
         if values > VALUES or len(stack) > VALUES:
             return f"it has more than {VALUES} values"
-    if characters > CHARACTERS:
-        return f"its names and strings have {characters} characters: {CHARACTERS} at most"
-    if listed > ENUM_VALUES:
-        return f"enum lists {listed} values: {ENUM_VALUES} at most"
+    if characters > scale * CHARACTERS:
+        return f"its names and strings have {characters} characters: {scale * CHARACTERS} at most"
+    if listed > scale * ENUM_VALUES:
+        return f"enum lists {listed} values: {scale * ENUM_VALUES} at most"
     for key, most in SQUARES.items():
-        if squares[key] > most:
-            return f"{key} has too many members: {int(most**0.5)} at most in one place"
+        if squares[key] > scale * most:
+            return f"{key} has too many members: {int((scale * most) ** 0.5)} at most in one place"
     return None

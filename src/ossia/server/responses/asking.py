@@ -6,6 +6,7 @@ It does not know how an answer is made, told or kept.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -26,13 +27,16 @@ from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Te
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
 from ossia.server.store import Item, Store, StoreError
-from ossia.server.tables import MissingError
+from ossia.server.tables import MissingError, TooLargeError
 from ossia.server.wire import JsonDict, encode
 
 SUMMARIES: dict[str | None, Summary] = {"auto": "copied", "detailed": "copied", "concise": "condensed"}
 PARAMS = {"messages": "input", "format": "text.format.schema"}  # by what the service calls them
 LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
 T = TypeVar("T")
+REFERENCE = "item_reference"
+MOST_ITEMS = 10_000  # of one request
+LOGPROB_BYTES = 32 << 20  # of kept items, beside what they say
 ANSWER_SHARE = 8  # of the context, kept free for the answer where items are dropped to fit it
 
 
@@ -73,7 +77,7 @@ async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
     check(desk, request)
     warnings: list[str] = []
     # a long input must not hold up the loop, nor what is done with it below
-    given = [await _resolved(desk, entry) for entry in await asyncio.to_thread(read_input, request.input, warnings)]
+    given = await _resolved(desk, await asyncio.to_thread(read_input, request.input, warnings))
     earlier = await _earlier(desk, request)
     with refused_input():
         return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
@@ -91,6 +95,9 @@ def check(desk: Desk, request: wire.Request) -> None:
     if request.max_tool_calls is not None and request.max_tool_calls < 1:
         raise bad("max_tool_calls", "max_tool_calls must be at least 1")
     check_metadata(request.metadata or {})
+    desk.context.service.check_text(len(request.instructions or ""), "instructions")
+    if isinstance(request.input, list) and len(request.input) > MOST_ITEMS:
+        raise bad("input", f"input has {len(request.input)} items: want {MOST_ITEMS} at most")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
@@ -98,15 +105,40 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         raise bad("metadata", "metadata takes 16 pairs, keys of 64 characters and values of 512 at most")
 
 
-async def _resolved(desk: Desk, entry: Entry) -> Entry:
-    """The item itself, where a request only names it."""
-    if entry.item["type"] != "item_reference":
-        return entry
-    found = await guarded(desk.kept().item(entry.item["id"]))
-    if found is None:
-        message = f"there is no item {entry.item['id']!r}: it was not kept, or has expired"
-        raise ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
-    return entry_of(found, entry.at)
+async def _resolved(desk: Desk, entries: list[Entry]) -> list[Entry]:
+    """The items themselves, where a request only names them. Each is read once, and only if all together are small."""
+    named = Counter(entry.item["id"] for entry in entries if entry.item["type"] == REFERENCE)
+    if not named:
+        return entries
+    store = desk.kept()
+    sizes = await guarded(store.item_sizes(list(named)))
+    if sum(sizes.get(item, 0) * count for item, count in named.items()) > most_bytes(desk):
+        raise _too_large(desk, "input")
+    found = {item: await guarded(store.item(item)) for item in sizes}
+    items = await asyncio.to_thread(lambda: {name: entry_of(item, "") for name, item in found.items() if item})
+    resolved: list[Entry] = []
+    for entry in entries:
+        own = entry.item["id"]
+        if entry.item["type"] != REFERENCE:
+            resolved.append(entry)
+        elif own in items:
+            resolved.append(items[own]._replace(at=entry.at))
+        else:
+            message = f"there is no item {own!r}: it was not kept, or has expired"
+            raise ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
+    return resolved
+
+
+def most_bytes(desk: Desk) -> int:
+    """Of kept items that one request may go on from: what they say could fill the context, and log-probabilities more."""
+    service = desk.context.service
+    return LOGPROB_BYTES + 8 * service.context * service.longest_token
+
+
+def _too_large(desk: Desk, param: str) -> ApiError:
+    context = desk.context.service.context
+    message = f"the kept items are larger than {most_bytes(desk)} bytes, too long for a context of {context} tokens"
+    return bad(param, message, "context_length_exceeded")
 
 
 async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
@@ -115,7 +147,9 @@ async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
             message = f"the response {previous!r} is not finished yet: wait for it, or cancel it"
             raise bad("previous_response_id", message, "previous_response_in_progress")
         try:
-            return await guarded(desk.kept().history(previous))
+            return await guarded(desk.kept().history(previous, most_bytes(desk)))
+        except TooLargeError:
+            raise _too_large(desk, "previous_response_id") from None
         except MissingError as error:
             gone = str(error)
             also = "" if gone == previous else f" (it goes on from {gone!r}, which is gone)"
@@ -126,7 +160,10 @@ async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
             raise ApiError(
                 404, f"there is no conversation {own!r}", param="conversation", code="conversation_not_found"
             )
-        return await guarded(desk.kept().conversation_items(own))
+        try:
+            return await guarded(desk.kept().conversation_items(own, most_bytes(desk)))
+        except TooLargeError:
+            raise _too_large(desk, "conversation") from None
     return []
 
 
@@ -177,6 +214,9 @@ def _composed(
     )
     if request.instructions:
         said.insert(0, developer(request.instructions))
+    if request.truncation == "auto":  # by their lengths at first: the tokens of long ones take long to count
+        said = shorten(said, lambda some: service.least_tokens(some) <= service.context)
+    service.check_messages(said, "input")
     formats, schema = _format(request.text)
     messages = conversation(effort_of(reasoning.effort, "reasoning.effort"), said, box.spaces, formats)
     if request.truncation == "auto":

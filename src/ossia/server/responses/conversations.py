@@ -3,6 +3,7 @@
 In: a `Desk`. Out: routes. They do not know how an answer is made.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from ossia.server.responses.asking import Desk, check_metadata, guarded
 from ossia.server.responses.items import new_id, read_input
 from ossia.server.responses.paging import Page, page
 from ossia.server.store import Item
+from ossia.server.tables import TooLargeError
 from ossia.server.wire import JsonDict, encode
 
 MOST_ITEMS = 20  # at a time
+MOST_LISTED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Conversations:
     async def create(self, request: Request) -> Response:
         given = await read(request, wire.NewConversation)
         check_metadata(given.metadata or {})
-        items = _items(given.items or [])
+        items = await asyncio.to_thread(_items, given.items or [])
         made = wire.Conversation(new_id("conv"), int(time.time()), given.metadata or {})
         await guarded(self.desk.kept().create_conversation(made.id, encode(made), items))
         return reply(made)
@@ -72,7 +75,7 @@ class Conversations:
     async def add(self, request: Request) -> Response:
         given = await read(request, wire.NewItems)
         found = await self._found(request)
-        items = _items(given.items)
+        items = await asyncio.to_thread(_items, given.items)
         await guarded(self.desk.kept().add_items(found.id, items))
         shown = [msgspec.Raw(item.body) for item in items]
         return reply(Page(shown, items[0].id if items else "", items[-1].id if items else "", has_more=False))
@@ -99,7 +102,11 @@ class Conversations:
 
     async def _all_items(self, request: Request) -> Sequence[Item]:
         found = await self._found(request)
-        return await guarded(self.desk.kept().conversation_items(found.id))
+        try:
+            return await guarded(self.desk.kept().conversation_items(found.id, MOST_LISTED_BYTES))
+        except TooLargeError:
+            message = f"the conversation has more than {MOST_LISTED_BYTES} bytes of items, too many to list"
+            raise bad(None, message, "too_large") from None
 
 
 def _items(given: Sequence[JsonDict]) -> list[Item]:

@@ -8,9 +8,9 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from ossia.chat import Done, Event, Scores
@@ -315,7 +315,10 @@ def _usage(usage: ChatUsage) -> wire.Usage:
 def _logprob(tokenizer: Tokenizer, sampled: Sampled) -> wire.Logprob:
     chosen = _scored(tokenizer, sampled.token, sampled.logprob)
     top = [_scored(tokenizer, token, logprob) for token, logprob in sampled.top]
-    return wire.Logprob(chosen.token, chosen.bytes, chosen.logprob, top)
+    whole = wire.Logprob(chosen.token, chosen.bytes, chosen.logprob, top)
+    return cast(
+        wire.Logprob, Raw(encode(whole))
+    )  # it is sent several times; encoded at once, a long answer's took long
 
 
 def _scored(tokenizer: Tokenizer, token: int, logprob: float) -> wire.TopLogprob:

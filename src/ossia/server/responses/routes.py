@@ -55,7 +55,7 @@ class Responses:
 
     async def create(self, request: Request) -> Response:
         body = await read(request, wire.Request)
-        asked = await compose(self.desk, body, client_of(request))
+        asked = await while_there(request, compose(self.desk, body, client_of(request)))
         headers = header(asked.warnings)
         if body.background:
             self.desk.context.service.refuse_when_full(client_of(request))
@@ -71,8 +71,9 @@ class Responses:
 
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.Request)
-        asked = await compose(self.desk, body, client_of(request))
-        tokens = await asyncio.to_thread(self.desk.context.service.count, asked.ask.messages)
+        asked = await while_there(request, compose(self.desk, body, client_of(request)))
+        count = asyncio.to_thread(self.desk.context.service.count, asked.ask.messages)
+        tokens = await while_there(request, count)
         return reply({"object": "response.input_tokens", "input_tokens": tokens})
 
     async def compact(self, request: Request) -> Response:
