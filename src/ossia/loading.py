@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from ossia.quant import Mxfp4, as_mxfp4
 from ossia.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
+_FAR = 4096  # tokens of a context from which the CPU may share attention out by key
 SMALL = 1 << 24  # dense weights that, as bfloat16, stay in a processor's cache
 
 
@@ -99,8 +101,8 @@ def load(
     backend = backend or "cpu"
     folder = find(path_or_name)
     checkpoint = open_checkpoint(folder)
-    if backend == "cpu" and _dense_weights(checkpoint.config) <= SMALL:
-        dense, kv = dense or "bf16", kv or "f32"
+    if backend == "cpu":
+        dense, kv = _usual(checkpoint.config, dense, kv)
     kernels = ops(backend, dense=dense, kv=kv, workers=threads)
     free = kernels.free_bytes()
     kinds = kinds_of(backend, dense, kv)
@@ -110,6 +112,34 @@ def load(
     tokenizer = Tokenizer.from_file(found) if found else None
     stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
     return Model(str(path_or_name), transformer, tokenizer, stops, plan)
+
+
+def compile_kernels(
+    path_or_name: str | Path,
+    say: Callable[[str], None],
+    *,
+    dense: Dense | None = None,
+    kv: KeyValues | None = None,
+    threads: int | None = None,
+) -> None:
+    """Compile the CPU kernels that a model needs, side by side, or find them on disk: else each is compiled when first called.
+
+    `say` gets a line every two seconds while it lasts. The rest is as for `load`, which comes next.
+    """
+    from ossia.kernels.cpu.jit import physical_cores
+    from ossia.kernels.cpu.warm import Kinds
+    from ossia.kernels.cpu.warm import compile_kernels as run
+
+    checkpoint = open_checkpoint(find(path_or_name))
+    config, layer = checkpoint.config, checkpoint.layer(0)
+    dense, kv = kinds_of("cpu", *_usual(config, dense, kv))
+    stored = {_stored(each) for each in (layer.qkv_weight, layer.out_weight, checkpoint.unembedding())}
+    up = layer.up_weight
+    experts = "mxfp4" if isinstance(up, Mxfp4) or is_mxfp4(checkpoint) else _stored(up)
+    workers = threads or physical_cores()
+    reads_ahead = dense != "bf16" and workers > 1 and config.hidden * config.heads * config.head_dim > SMALL // 4
+    far = config.max_context > _FAR
+    run(Kinds(dense, kv, tuple(sorted(stored)), _stored(layer.router_weight), experts, far, reads_ahead, workers), say)
 
 
 def outline(path_or_name: str | Path = MINI) -> Outline:
@@ -137,6 +167,16 @@ def is_mxfp4(checkpoint: Checkpoint) -> bool:
     """
     up = checkpoint.layer(0).up_weight
     return isinstance(up, Mxfp4) or as_mxfp4(up[:1]) is not None
+
+
+def _stored(weight: NDArray[Any]) -> str:
+    """The type that the CPU's kernels meet: float16 is widened."""
+    return "uint16" if weight.dtype == np.uint16 else "float32"
+
+
+def _usual(config: ModelConfig, dense: Dense | None, kv: KeyValues | None) -> tuple[Dense | None, KeyValues | None]:
+    """What a CPU keeps weights and the cache in, unless said: a small model as they are."""
+    return (dense or "bf16", kv or "f32") if _dense_weights(config) <= SMALL else (dense, kv)
 
 
 def _dense_weights(config: ModelConfig) -> int:

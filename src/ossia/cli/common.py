@@ -28,6 +28,8 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     from ossia.loading import load
 
     backend = backend_named(backend)
+    if backend == "cpu":
+        compile_kernels(name, **kinds)
     if not sys.stderr.isatty() or name == "ossia-mini":
         model = load(name, backend, **kinds)
     else:
@@ -40,6 +42,19 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     if model.plan:
         typer.secho(model.plan.line(), dim=True, err=True)
     return model
+
+
+def compile_kernels(name: str, **kinds: Any) -> None:
+    """Compile the CPU kernels that a model needs, and say on stderr how far it is; without a word where they are on disk."""
+    from ossia.loading import compile_kernels as run
+
+    if not sys.stderr.isatty():
+        run(name, lambda line: typer.echo(line, err=True), **kinds)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        run(name, status.update, **kinds)
 
 
 def backend_named(name: str) -> "Backend":

@@ -30,8 +30,8 @@ Rows = NDArray[np.float32]
 _WORTH_WAKING = 1 << 20  # products: about 30 µs of one core, what waking a sleeping thread may take
 _ROUNDING = 16  # products that norming, rounding or rotating a number takes as long as
 _ALONE = 1 << 22  # products of attention that one thread does while another fetches the weights that come next
-_LARGE = 1 << 22  # bytes of such weights: they come from memory, not from a cache
-_APART = 4096  # cached tokens from which a few rows' attention is worth sharing out by key
+LARGE = 1 << 22  # bytes of such weights: they come from memory, not from a cache
+APART = 4096  # cached tokens from which a few rows' attention is worth sharing out by key
 
 
 class Exact(NamedTuple):
@@ -177,12 +177,12 @@ class CpuOps(HostOps):
         places = (batch.positions_T, batch.starts_S1, blocks_SB)
         given = (qkv, heads, layout, attention.rope, places, attention.sinks_H, shape.window, out_TD)
         is_idle = self._most > 1 and products < _ALONE
-        if is_idle and isinstance(soon, Packed) and soon.panels.data.size > _LARGE:
+        if is_idle and isinstance(soon, Packed) and soon.panels.data.size > LARGE:
             attend_while_reading(*given, soon.panels.data)
             return out_TD
         workers = self._workers(products)
         tiles = groups * -(-len(qkv) * heads // groups // TILE)
-        is_apart = not shape.window and tiles < 2 * workers and furthest >= _APART
+        is_apart = not shape.window and tiles < 2 * workers and furthest >= APART
         run = place_and_attend_apart if is_apart else place_and_attend
         run(*given, self._workers(_ROUNDING * qkv.size), workers)
         return out_TD

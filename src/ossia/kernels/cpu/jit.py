@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 import psutil
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core import config as numba_config
 from numba.extending import intrinsic as numba_intrinsic
@@ -37,8 +37,8 @@ _POINTER = ir.PointerType(_BYTE)
 
 def entry(function: Function) -> Function:
     """A kernel that Python calls, in any thread: its code, with that of all kernels it calls, is kept on disk."""
-    with _cache_folder():
-        compiled = numba.njit(cache=True, **_OPTIONS)(function)
+    with _kept() as is_kept:
+        compiled = numba.njit(cache=is_kept, **_OPTIONS)(function)
 
     @wraps(function)
     def run(*args: Any) -> Any:
@@ -160,24 +160,26 @@ peek: Any = numba_intrinsic(_peek)
 
 
 @contextmanager
-def _cache_folder(within: str = "") -> Iterator[None]:
-    """Numba stamps a compiled function with its own file only; here, with all that it is made of."""
+def _kept() -> Iterator[bool]:
+    """Numba stamps a compiled function with its own file only; here, with all that it is made of. False: kept nowhere."""
     config: Any = numba_config  # its settings come from the environment, unseen by type checkers
-    before = config.CACHE_DIR
-    folder = _folder(before)
-    if folder:
-        config.CACHE_DIR = str(Path(folder, within))
+    before, folder = config.CACHE_DIR, cache_folder()
+    config.CACHE_DIR = str(folder or before)
     try:
-        yield
+        yield folder is not None
     finally:
         config.CACHE_DIR = before
 
 
+def cache_folder() -> Path | None:
+    """Where compiled kernels of these sources are kept; None where no place can be written to."""
+    return _folder(str(numba_config.CACHE_DIR))  # type: ignore[attr-defined]
+
+
 @cache
-def _folder(given: str) -> str:
+def _folder(given: str) -> Path | None:
     """NUMBA_CACHE_DIR where it is set, else beside the source, else in the user's cache; in it, a folder by content."""
-    sources = sorted(_HERE.glob("*.py"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in _sources())).hexdigest()[:12]
     places = [Path(given)] if given else [_HERE / "__pycache__", Path.home() / ".cache" / "ossia"]
     for place in places:
         folder = place / f"kernels-{digest}"
@@ -186,8 +188,19 @@ def _folder(given: str) -> str:
         except OSError:
             continue
         if os.access(folder, os.W_OK):
-            return str(folder)
-    return ""
+            return folder
+    return None
+
+
+def _sources() -> list[Path]:
+    return sorted(_HERE.glob("*.py"))
+
+
+def compiled_for() -> list[object]:
+    """What Numba compares before it takes a kernel from the folder: its version, the processor, when the sources changed."""
+    processor = [numba_config.CPU_NAME or binding.get_host_cpu_name(), numba_config.CPU_FEATURES]  # type: ignore[attr-defined]
+    features = sorted(name for name, there in binding.get_host_cpu_features().items() if there)
+    return [numba.__version__, *processor, features, [source.stat().st_mtime_ns for source in _sources()]]
 
 
 @kernel

@@ -1,0 +1,25 @@
+"""`ossia warmup`: compile the CPU kernels that a model needs, so that the first start does not."""
+
+from typing import Annotated
+
+import typer
+
+from ossia.cli.app import app
+from ossia.cli.common import DENSE_HELP, KV_HELP, ModelOption, compile_kernels, fail
+
+
+@app.command()
+def warmup(
+    model: ModelOption = "ossia-mini",
+    dense: Annotated[str | None, typer.Option(help=f"{DENSE_HELP} As for the command that follows.")] = None,
+    kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} As for the command that follows.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
+) -> None:
+    """Compile the CPU kernels that a model needs ahead of its first start, without loading its weights."""
+    try:
+        compile_kernels(model, dense=dense, kv=kv, threads=threads)
+        typer.echo(f"the CPU kernels for {model} are compiled")
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, OSError) as error:
+        fail(str(error))
