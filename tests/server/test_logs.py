@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from starlette.testclient import TestClient
 
-from ossia.server.logs import Discreet, Forgotten, write_log
+from ossia.server.logs import FORMAT, Forgotten, OneLine, escaped, write_log
 from ossia.server.settings import Settings
 from tests.server.responses.world import FINAL, Script
 from tests.server.scripted import scripted
@@ -57,7 +57,7 @@ def ask_in_every_way(client: TestClient) -> None:
 def test_nobodys_words_or_keys_are_in_the_log(fails: bool):
     failure = RuntimeError(f"cannot cope with {WORDS!r}")
     engines = [Script([FINAL.format(ANSWER)] * 9, fail=failure if fails else None) for _ in range(4)]
-    with scripted(engines=engines, settings=Settings(api_keys=(KEY,))) as served, everything(Discreet()) as log:
+    with scripted(engines=engines, settings=Settings(api_keys=(KEY,))) as served, everything(OneLine()) as log:
         ask_in_every_way(served.client)
     assert "/v1/chat/completions" in log.getvalue()
     assert ("RuntimeError" in log.getvalue()) == fails
@@ -69,7 +69,7 @@ def test_what_nobody_foresaw_is_told_by_its_place():
     def broken(*_: object) -> None:
         raise KeyError(WORDS) from ValueError(ANSWER)
 
-    with scripted(FINAL.format(ANSWER)) as served, everything(Discreet()) as log:
+    with scripted(FINAL.format(ANSWER)) as served, everything(OneLine()) as log:
         with patch("ossia.server.chat.chat_ask", broken):
             answer = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}]})
         assert answer.status_code == 500
@@ -86,7 +86,7 @@ def test_tracebacks_say_where_and_what_the_system_says():
         try:
             raise error from ValueError(WORDS)
         except Exception as caught:
-            return Discreet().formatException((type(caught), caught, caught.__traceback__))
+            return OneLine().formatException((type(caught), caught, caught.__traceback__))
 
     told = fall(OSError(28, "No space left on device"))
     assert "ValueError: (what it says may quote a request: --log-prompts shows it)" in told
@@ -105,7 +105,7 @@ def test_a_failure_that_nobody_waits_for_is_logged_without_its_words():
         await asyncio.wait([task])
         del task
 
-    with everything(Discreet()) as log:
+    with everything(OneLine()) as log:
         asyncio.run(lose())
     assert "Task exception was never retrieved" in log.getvalue()
     assert "secret" not in log.getvalue()
@@ -116,4 +116,74 @@ def test_who_wants_the_words_has_them():
         write_log(log_prompts=True)
         write_log(log_prompts=False)
     given = [call.kwargs["handlers"][0].formatter for call in configured.call_args_list]
-    assert [isinstance(each, Discreet) for each in given] == [False, True]
+    assert [each.quotes for each in given] == [True, False]
+
+
+FORGED = "2026-01-01 00:00:00,000 INFO said (final): forged"
+HOSTILE = {
+    "a newline": "\n",
+    "a carriage return": "\r",
+    "a line separator": "\u2028",
+    "a paragraph separator": "\u2029",
+    "the next line": "\x85",
+    "a vertical tab": "\x0b",
+    "a form feed": "\x0c",
+    "ANSI colours": "\x1b[31m",
+    "ANSI that clears the screen": "\x1b[2J\x1b[H",
+    "a C1 sequence": "\x9b2J",
+    "a title": "\x1b]0;owned\x07",
+    "backspaces": "\x08" * 9,
+    "NUL": "\0",
+    "bidi overrides": "\u202e\u2066",
+    "a bidi mark": "\u200f",
+    "nothing wide": "\u200b\ufeff",
+    "tags": "\U000e0041",
+    "a lone surrogate": "\ud800",
+}
+
+
+def is_one_plain_line(text: str) -> bool:
+    return len(text.splitlines()) == 1 and text.isprintable()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_K13_what_a_client_sent_stays_in_its_line(hostile: str):
+    words = f"one{hostile}{FORGED}"
+    with everything(OneLine(FORMAT, quotes=True)) as log:
+        logging.getLogger("ossia.server").info("asked: %s", words)
+    assert is_one_plain_line(log.getvalue().removesuffix("\n"))
+    assert FORGED in log.getvalue()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyError])
+def test_K13_what_an_exception_quotes_stays_in_its_line(error: type[Exception], hostile: str):
+    try:
+        raise error(f"one{hostile}{FORGED}") from ValueError(f"two{hostile}{FORGED}")
+    except error as caught:
+        told = OneLine(quotes=True).formatException((error, caught, caught.__traceback__))
+    assert all(line.isprintable() for line in told.split("\n"))
+    assert not any(line.startswith("2026") for line in told.splitlines())
+    assert told.count(FORGED) == 2
+
+
+def test_K13_escapes_are_told_from_what_was_sent():
+    assert escaped("a\nb") == "a\\nb"
+    assert escaped("a\\nb") == "a\\\\nb"
+    assert escaped("ラーメン 🍜 é") == "ラーメン 🍜 é"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_K13_prompts_and_answers_are_lines_of_the_log(path: str):
+    words = f"one\n{FORGED}\x1b[2J\u2028{FORGED}"
+    body = {"input": words} if path.endswith("responses") else {"messages": [{"role": "user", "content": words}]}
+    with (
+        scripted(FINAL.format(words), settings=Settings(log_prompts=True)) as served,
+        everything(OneLine(FORMAT, quotes=True)) as log,
+    ):
+        assert served.client.post(path, json=body).status_code == 200
+    lines = log.getvalue().splitlines()
+    assert any(" asked: one" in line for line in lines)
+    assert any(" said (final): one" in line for line in lines)
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert "\x1b" not in log.getvalue()

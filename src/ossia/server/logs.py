@@ -1,4 +1,4 @@
-"""What the server writes to its log: never what was asked or answered, unless that is wanted.
+"""What the server writes to its log: never what was asked or answered, unless that is wanted, and then escaped.
 
 In: whether it is. Out: a handler's format, and what becomes of failures that nobody waited for.
 It does not know who logs what.
@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import time
 import traceback
+import unicodedata
 from types import TracebackType
 from typing import Any
 
@@ -18,12 +19,26 @@ SECONDS = 10.0  # between two failures of one kind in the event loop
 PLAIN = (OSError, MemoryError, sqlite3.Error, AssertionError)
 
 
-class Discreet(logging.Formatter):
-    """Tracebacks without what the exceptions say: the places are told, a user's words are not."""
+# What could end a line, steer a terminal, or turn the order of what is read: controls, formats, separators, lone surrogates.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+class OneLine(logging.Formatter):
+    """A line for a record, and a traceback below it: nothing that a client sent can look like another line.
+
+    quotes: whether tracebacks may say what the exceptions say, which can be a user's words.
+    """
+
+    def __init__(self, fmt: str | None = None, quotes: bool = False) -> None:
+        super().__init__(fmt)
+        self.quotes = quotes
 
     def format(self, record: logging.LogRecord) -> str:
         record.exc_text = None  # as another handler may have put it
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return escaped(super().formatMessage(record))
 
     def formatException(
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -33,19 +48,34 @@ class Discreet(logging.Formatter):
         while error and error not in chain:
             chain.append(error)
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        return "\n\n".join(_told(error) for error in reversed(chain))
+        return "\n\n".join(self._told(error) for error in reversed(chain))
+
+    def _told(self, error: BaseException) -> str:
+        places = "".join(traceback.format_tb(error.__traceback__))
+        is_plain = self.quotes or isinstance(error, PLAIN)
+        said = escaped(str(error)) if is_plain else "(what it says may quote a request: --log-prompts shows it)"
+        return f"Traceback (most recent call last):\n{places}{type(error).__qualname__}: {said}"
 
 
-def _told(error: BaseException) -> str:
-    places = "".join(traceback.format_tb(error.__traceback__))
-    said = str(error) if isinstance(error, PLAIN) else "(what it says may quote a request: --log-prompts shows it)"
-    return f"Traceback (most recent call last):\n{places}{type(error).__qualname__}: {said}"
+def escaped(text: str) -> str:
+    """The text with backslashes and unsafe characters as Python's escapes, so that it is one line and shows what it holds."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if unicodedata.category(character) not in _UNSAFE:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def write_log(log_prompts: bool) -> None:
     """To stderr, from now on."""
     handler = logging.StreamHandler()
-    handler.setFormatter((logging.Formatter if log_prompts else Discreet)(FORMAT))
+    handler.setFormatter(OneLine(FORMAT, quotes=log_prompts))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("ossia").setLevel(logging.INFO)
 
