@@ -12,7 +12,7 @@ import torch
 from ossia.harmony.messages import Message, assistant, developer, system, user
 from ossia.harmony.render import render
 from ossia.kernels.reference import ReferenceOps
-from ossia.train.chat_jsonl import read_line
+from ossia.train.chat_rows import read_line
 from ossia.train.data import Rounds, by_length, pack, within
 from ossia.train.network import Network
 from ossia.train.recipe import Source
@@ -110,12 +110,12 @@ def test_lines_without_a_date_have_many():
     ("line", "why"),
     [
         ("{", "truncated"),
-        (user_and({"content": "x"}, colour="red"), "colour"),
-        (user_and({"content": "x", "weights": 1}), "weights"),
+        (user_and({"content": "x", "weight": 0.5}), "weight is 0.5: want 0 or 1"),
+        (json.dumps({"colour": "red"}), "its columns \\('colour'\\) are of no known form: known are messages"),
         (user_and({"content": "x", "weight": 0}), "no assistant message to learn from"),
         (user_and({"content": [{"type": "image_url", "text": "x"}]}), "image_url"),
         (json.dumps({"messages": [*LINE["messages"][:3], LINE["messages"][5]]}), "has no answer"),
-        (json.dumps({"messages": [LINE["messages"][3], LINE["messages"][5]]}), "which no message calls"),
+        (json.dumps({"messages": [LINE["messages"][3], LINE["messages"][5]]}), "which no message before it calls"),
         (user_and({"content": "x " * 1000}), "more than longest = 600"),
     ],
 )

@@ -204,15 +204,17 @@ def read_history(
     earlier: Mapping[str, Sequence[Message]] | None = None,
     *,
     old_thinking: bool = False,
+    refuses_all: bool = False,
     places: Sequence[str] | None = None,
 ) -> History:
     """The messages of a chat, each tool result after its call. Raises InputError that names the field.
 
     earlier: by a call's id, the messages that led to it as the model sampled them, the call last.
     old_thinking: keep thinking from before the last answer, which the format leaves out of a prompt.
+    refuses_all: parts that are no text are refused wherever they are, but in tool results; otherwise in the newest turn.
     places: where each message stands in the request, if not at messages[i].
     """
-    reader = _Reader(given, box, earlier or {}, old_thinking, places)
+    reader = _Reader(given, box, earlier or {}, old_thinking, refuses_all, places)
     entries: list[Entry] = []
     sources: list[int] = []
     for number in range(len(given)):
@@ -238,10 +240,11 @@ class _Reader:
         box: Toolbox,
         earlier: Mapping[str, Sequence[Message]],
         old_thinking: bool,
+        refuses_all: bool,
         places: Sequence[str] | None,
     ) -> None:
         self._given, self._box, self._earlier, self._old_thinking = given, box, earlier, old_thinking
-        self._places = places
+        self._refuses_all, self._places = refuses_all, places
         finals = (i for i, message in enumerate(given) if message.role == "assistant" and not message.calls)
         self._last_final = max(finals, default=-1)
         self._newest = newest_from([message.role == "assistant" for message in given])
@@ -250,7 +253,8 @@ class _Reader:
     def read(self, number: int) -> list[Entry]:
         message = self._given[number]
         at = self._places[number] if self._places else f"messages[{number}]"
-        refuses = number >= self._newest and message.role not in ("assistant", "tool", "function")
+        newest = number >= self._newest and message.role != "assistant"
+        refuses = (newest or self._refuses_all) and message.role not in ("tool", "function")
         text = text_of(message.content, f"{at}.content", self.warnings, refuses=refuses)
         match message.role:
             case "system" | "developer":
@@ -307,6 +311,13 @@ class _Reader:
             recipient=self._box.recipient(message.name) if message.name else None,
             remembered=str(earlier[-1].recipient) if earlier else None,
         )
+
+
+def without_old_thinking(messages: Sequence[Message]) -> list[Message]:
+    """The format's rule: analysis from before the last answer is not shown again; since then, between calls, it stays."""
+    finals = (i for i in range(len(messages) - 1, -1, -1) if messages[i].channel == "final")
+    answered = next(finals, -1)
+    return [message for i, message in enumerate(messages) if i > answered or message.channel != "analysis"]
 
 
 def thinking(messages: Sequence[Message]) -> str:

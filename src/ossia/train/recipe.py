@@ -24,9 +24,9 @@ class Source:
 
     tasks: "module:name" of one task, several, or a function that gives them; an expert's turns are learnt, at any effort.
     generator: "module:function"; called with a random.Random, it gives messages, a `Conversation` or a text.
-    jsonl: a file of chat messages in OpenAI's fine-tuning format, a line a conversation.
+    jsonl: conversations, a row each: a file (JSON lines, a JSON array, Parquet, Arrow; .gz and .zst), a folder or a pattern.
     harmony: a file of harmony text; <|endoftext|> stands between conversations.
-    text: a file of plain text, or .jsonl with a "text" in every line.
+    text: a file of plain text, or rows as above with a "text" each.
     weight: how often it is drawn, against the other sources' weights.
     """
 

@@ -6,6 +6,7 @@ It does not know what a stage learns or what the network computes.
 """
 
 import ctypes
+import os
 import random
 import shutil
 import sys
@@ -114,9 +115,10 @@ def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_ba
     checkpoint, tokenizer = open_checkpoint(folder), Tokenizer.from_file(_tokenizer_of(folder))
     adapter = None if given.adapter is None else read_adapter(recipe_path.parent / given.adapter, checkpoint.config)
     longest = min(given.batch_tokens, checkpoint.config.max_context)
+    leads = os.environ.get("RANK", "0") == "0"  # the processes have not joined yet
     stream = open_stream(
         given.data, tokenizer, seed=recipe.seed, longest=longest, everything=False, skip_bad=skip_bad,
-        near=recipe_path.parent,
+        near=recipe_path.parent, say=print if leads else _quiet,
     )  # fmt: skip
     rounds = Rounds(stream, recipe.seed, given.batch_tokens, given.round_batches, strict=True)
     processes = Processes.join(_device(recipe).type)
@@ -142,7 +144,7 @@ def _work(
     longest = min(given.longest, network.config.max_context)
     stream = open_stream(
         given.data, tokenizer, seed=recipe.seed, longest=longest, everything=name == "pretrain", skip_bad=skip_bad,
-        near=near,
+        near=near, say=print if processes.leads else _quiet,
     )  # fmt: skip
     rounds = Rounds(stream, recipe.seed, given.step_tokens, given.round_batches)
     return NextToken(network, Batches(rounds), given, processes)
@@ -180,6 +182,10 @@ def _beginning(recipe: Recipe, out: Path, processes: Processes) -> tuple[Tokeniz
         write_tokenizer_json(path, _vocabulary(recipe.vocabulary, recipe.seed))
     processes.wait()
     return Tokenizer.from_file(path), Network(recipe.model, recipe.seed)
+
+
+def _quiet(text: str) -> None:
+    """The first process says it."""
 
 
 def _say(text: str, processes: Processes) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence as Several
 from typing import NamedTuple
 
 from ossia.harmony.messages import Message
+from ossia.harmony.openai_chat import without_old_thinking
 from ossia.harmony.render import declares_functions, render, render_message
 from ossia.tokenizer import Tokenizer
 
@@ -68,7 +69,8 @@ def samplings(tokenizer: Tokenizer, conversation: Conversation) -> Iterator[Said
             continue
         end = _end(messages, begin)
         output, is_target = _output(tokenizer, conversation, begin, end)
-        yield Said(render(tokenizer, messages[:begin], next_role="assistant"), output, is_target)
+        before = without_old_thinking(messages[:begin])
+        yield Said(render(tokenizer, before, next_role="assistant"), output, is_target)
         begin = end
 
 

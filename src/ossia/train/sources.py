@@ -1,12 +1,17 @@
-"""Where sequences come from: generators, JSONL of chat messages, harmony text, plain text; each by number.
+"""Where sequences come from: generators, rows of chat data, harmony text, plain text; each by number.
 
 In: a recipe's sources, a tokenizer and a seed. Out: sources whose item `i` is the same on any machine, and a `Stream`.
-It does not know batches or networks. Files are read and encoded once, when the run begins.
+Files are checked whole when the run begins, and read again an item at a time: memory holds the places of the items.
+Batches and networks are elsewhere.
 """
 
 import random
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -16,17 +21,17 @@ from ossia.harmony.messages import Effort
 from ossia.harmony.parse import End, Parser
 from ossia.task import named, tasks_of
 from ossia.tokenizer import Tokenizer
-from ossia.train.chat_jsonl import read_line
+from ossia.train.chat_rows import read_line
 from ossia.train.graded import expert
 from ossia.train.recipe import Source
+from ossia.train.row_files import DataError, Row, Rows, data_files, holds_rows, pieces
 from ossia.train.sequences import Conversation, Sequence, Taught, all_targets, of_pieces, of_text, sequences
 
-MOST_BAD_SHOWN = 5
+MOST_BAD_SHOWN, MOST_UNREAD_SHOWN = 5, 12
+TRIED_AFTER_BAD = 100
+LONGEST_TEXT = 1 << 30
+END_OF_TEXT = b"<|endoftext|>"
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on; the message names the file and the line."""
 
 
 class Numbered(Protocol):
@@ -52,19 +57,29 @@ class Generated:
 
 
 class Filed:
-    """A file's conversations, in another order every time they are gone through."""
+    """Items of files, in another order every time all were taken. In memory: 28 bytes an item."""
 
-    def __init__(self, items: Several[list[Sequence]], seed: str, left_out: int) -> None:
-        self._items, self._seed, self.left_out = items, seed, left_out
-        self._order: tuple[int, list[int]] = (-1, [])
+    def __init__(self, files: Several["Items"], encode: "Encode", seed: str) -> None:
+        self._files, self._encode, self._seed, self.left_out = files, encode, seed, 0
+        self._file, self._start, self._number = array("I"), array("Q"), array("Q")
+        self._epoch, self._order = -1, array("Q")
+
+    def add(self, file: int, start: int, number: int) -> None:
+        self._file.append(file)
+        self._start.append(start)
+        self._number.append(number)
+
+    def __len__(self) -> int:
+        return len(self._start)
 
     def at(self, index: int) -> list[Sequence]:
-        epoch, place = divmod(index, len(self._items))
-        if self._order[0] != epoch:
-            order = list(range(len(self._items)))
-            random.Random(f"{self._seed}/{epoch}").shuffle(order)
-            self._order = (epoch, order)
-        return self._items[self._order[1][place]]
+        epoch, place = divmod(index, len(self))
+        if self._epoch != epoch:
+            self._epoch, self._order = epoch, array("Q", range(len(self)))
+            random.Random(f"{self._seed}/{epoch}").shuffle(self._order)  # type: ignore[arg-type]
+        item = self._order[place]
+        items = self._files[self._file[item]]
+        return self._encode(items.read(items.at(self._start[item]), self._number[item]))
 
 
 class Encode:
@@ -112,14 +127,18 @@ def open_stream(
     everything: bool,
     skip_bad: bool,
     near: Path,
+    say: Callable[[str], None] = print,
 ) -> Stream:
-    """everything: all tokens are targets. near: the folder that relative paths start from. DataError for bad data."""
+    """everything: all tokens are targets. near: the folder that relative paths start from. DataError for bad data.
+
+    say: takes one line for each file of which something is not read.
+    """
     encode = Encode(tokenizer, longest, everything)
     opened: list[tuple[Numbered, float]] = []
     for number, source in enumerate(given):
         own = f"{seed}/{number}"
         make = maker(source)
-        found = Generated(make, own, encode) if make else _filed(source, near, own, encode, skip_bad)
+        found = Generated(make, own, encode) if make else _filed(source, near, own, encode, skip_bad, say)
         opened.append((found, source.weight))
     return Stream(opened, str(seed))
 
@@ -131,61 +150,136 @@ def maker(source: Source) -> Callable[[random.Random], Any] | None:
     return None if source.generator is None else named(source.generator)
 
 
-def _filed(source: Source, near: Path, seed: str, encode: Encode, skip_bad: bool) -> Filed:
-    name = source.jsonl or source.harmony or source.text or ""
-    path = near / name
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    items, bad = list[list[Sequence]](), list[str]()
-    for line, make in _items(source, text, encode):
-        try:
-            items.append(_whole(make(), encode.longest))
-        except (ValueError, RecursionError) as error:
-            bad.append(f"{path}, line {line}: {error}")
-            if not skip_bad:
-                raise DataError(f"{bad[0]} (--skip-bad leaves such lines out)") from error
-    if not items:
-        raise DataError(f"{path}: nothing to train on" + "".join(f"\n  {each}" for each in bad[:MOST_BAD_SHOWN]))
-    return Filed(items, seed, len(bad))
+def _filed(source: Source, near: Path, seed: str, encode: Encode, skip_bad: bool, say: Callable[[str], None]) -> Filed:
+    path = near / (source.jsonl or source.harmony or source.text or "")
+    files = [_items(source, each, encode.tokenizer) for each in data_files(path, say)]
+    filed, bad = Filed(files, encode, seed), list[str]()
+    for number, items in enumerate(files):
+        for row in items.scan():
+            try:
+                _check(encode(items.read(row.text, row.number)), encode.longest)
+            except (ValueError, RecursionError) as error:
+                bad.append(f"{items.path}, {items.unit} {row.number}: {error}")
+                if not skip_bad:
+                    good = len(filed) > 0 or _some_good(items, encode, row)
+                    raise DataError(bad[0] + (" (--skip-bad leaves such lines out)" if good else "")) from error
+                filed.left_out += 1
+                del bad[MOST_BAD_SHOWN:]
+            else:
+                filed.add(number, row.start, row.number)
+        if items.unread:
+            shown = [f"{what} (in {count} rows)" for what, count in items.unread.most_common(MOST_UNREAD_SHOWN)]
+            say(f"{items.path}: not read: {', '.join(shown)}")
+    if not len(filed):
+        raise DataError(f"{path}: nothing to train on" + "".join(f"\n  {each}" for each in bad))
+    return filed
 
 
-def _whole(found: list[Sequence], longest: int) -> list[Sequence]:
+def _some_good(items: "Items", encode: Encode, after: Row) -> bool:
+    """Whether --skip-bad would leave anything, by the next rows."""
+    for row in islice((row for row in items.scan() if row.number > after.number), TRIED_AFTER_BAD):
+        with suppress(ValueError, RecursionError):
+            _check(encode(items.read(row.text, row.number)), encode.longest)
+            return True
+    return False
+
+
+def _check(found: list[Sequence], longest: int) -> None:
     if not found:
         raise ValueError("no assistant message to learn from")
     if (most := max(len(each.tokens) for each in found)) > longest:
         raise ValueError(f"{most} tokens are more than longest = {longest}")
-    return found
 
 
-def _items(source: Source, text: str, encode: Encode) -> Iterator[tuple[int, Callable[[], list[Sequence]]]]:
-    """Each item's first line and what makes it, which raises ValueError when it is bad."""
+class Items(Protocol):
+    """A file's items. read: what an item is. unread: counts what of the items is not read."""
+
+    path: Path
+    unit: str
+    unread: Counter[str]
+
+    def scan(self) -> Iterator[Row]: ...
+    def at(self, start: int) -> bytes: ...
+    def read(self, text: bytes, number: int) -> Any: ...
+
+
+class ChatItems(Rows):
+    """Rows of conversations."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.unread = Counter[str]()
+
+    def read(self, text: bytes, number: int) -> Conversation:
+        return read_line(text, number, self.unread)
+
+
+class TextItems(Rows):
+    """Rows with a text each."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.unread = Counter[str]()
+
+    def read(self, text: bytes, number: int) -> str:
+        return msgspec.json.decode(text, type=_TextLine).text
+
+
+class HarmonyItems:
+    """Harmony texts with <|endoftext|> between them. An item's start is its byte in the file."""
+
+    unit = "line"
+
+    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
+        self.path, self.unread, self._tokenizer = path, Counter[str](), tokenizer
+
+    def scan(self) -> Iterator[Row]:
+        start, line = 0, 1
+        for text in pieces(self.path, END_OF_TEXT):
+            if text.strip():
+                blank = len(text) - len(text.lstrip())
+                yield Row(line + text[:blank].count(b"\n"), start, text.strip())
+            start += len(text) + len(END_OF_TEXT)
+            line += text.count(b"\n")
+
+    def at(self, start: int) -> bytes:
+        return next(pieces(self.path, END_OF_TEXT, start), b"").strip()
+
+    def read(self, text: bytes, number: int) -> Conversation:
+        return from_harmony(self._tokenizer, text.decode("utf-8"))
+
+
+class PlainText:
+    """A file of plain text as one item."""
+
+    unit = "line"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.unread = path, Counter[str]()
+
+    def scan(self) -> Iterator[Row]:
+        yield Row(1, 0, self.at(0))
+
+    def at(self, start: int) -> bytes:
+        if (size := self.path.stat().st_size) > LONGEST_TEXT:
+            limit = f"{LONGEST_TEXT >> 20} MiB"
+            raise DataError(f"{self.path}: {size >> 20} MiB are more than {limit}: give documents as rows with 'text'")
+        return self.path.read_bytes()
+
+    def read(self, text: bytes, number: int) -> str:
+        return text.decode("utf-8-sig")
+
+
+def _items(source: Source, path: Path, tokenizer: Tokenizer) -> Items:
     if source.harmony is not None:
-        line = 1
-        for part in text.split("<|endoftext|>"):
-            if part.strip():
-                blank = len(part) - len(part.lstrip())
-                yield (
-                    line + part[:blank].count("\n"),
-                    lambda part=part: encode(from_harmony(encode.tokenizer, part.strip())),
-                )
-            line += part.count("\n")
-    elif source.text is not None and not source.text.endswith(".jsonl"):
-        yield 1, lambda: encode(text)
-    else:
-        of_line = read_line if source.jsonl is not None else _text_of
-        for number, each in enumerate(text.split("\n"), 1):
-            if each.strip():
-                yield number, lambda number=number, each=each: encode(of_line(each, number))
+        return HarmonyItems(path, tokenizer)
+    if source.jsonl is not None:
+        return ChatItems(path)
+    return TextItems(path) if holds_rows(path) else PlainText(path)
 
 
 class _TextLine(msgspec.Struct, frozen=True):
     text: str
-
-
-def _text_of(line: str, number: int) -> str:
-    return msgspec.json.decode(line, type=_TextLine).text
 
 
 def from_harmony(tokenizer: Tokenizer, text: str) -> Conversation:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message, assistant, developer, user
-from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of
+from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of, without_old_thinking
 from ossia.harmony.tool_results import Call, Result, pair_results
 from ossia.harmony.tool_results import Entry as Told
 from ossia.server.chat_input import unmatched
@@ -190,16 +190,7 @@ def messages_of(
     at = [getattr(each, "at", "") for each in told]
     if warnings is not None:
         warnings += unmatched([at[number] for number in paired.unanswered], [at[number] for number in paired.repeated])
-    return without_old_analysis([message for _, message in paired.messages])
-
-
-def without_old_analysis(said: Sequence[Message]) -> list[Message]:
-    """The format's rule: thinking from before the last answer is not shown again; since then, between calls, it stays.
-
-    A renderer does the same for one answer's history; here there may be many turns.
-    """
-    answered = _answered(said)
-    return [message for i, message in enumerate(said) if i > answered or message.channel != "analysis"]
+    return without_old_thinking([message for _, message in paired.messages])
 
 
 def _answered(said: Sequence[Told]) -> int:

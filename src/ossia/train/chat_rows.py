@@ -1,0 +1,139 @@
+"""A row of chat data as a harmony conversation.
+
+In: a row as JSON, in any form that `row_forms` knows. Out: a `Conversation`, or a ValueError that says what is wrong.
+Messages, tools, ids and efforts are read by the server's own readers, so training sees the prompts that serving renders.
+"""
+
+import random
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+import msgspec
+
+from ossia.harmony.client_tools import toolbox
+from ossia.harmony.openai_chat import ChatMessage, Form, conversation, effort_of, read_history, response_format
+from ossia.train.row_forms import ChatRow, as_chat, json_value
+from ossia.train.sequences import Conversation
+
+# JSON schema keywords that can begin a description of an object
+SCHEMA_WORDS = {"type", "properties", "$ref", "allOf", "anyOf", "oneOf", "required", "additionalProperties", "$defs"}
+MESSAGE_KEYS = {*ChatMessage.__struct_fields__, "weight"}
+
+
+def read_line(line: str | bytes, number: int, unread: Counter[str] | None = None) -> Conversation:
+    """`read_row` of a line of JSON."""
+    return read_row(msgspec.json.decode(line), number, unread)
+
+
+def read_row(row: Any, number: int, unread: Counter[str] | None = None) -> Conversation:
+    """A row's conversation. Raises ValueError.
+
+    number: draws the date of a row that has none; one date for all rows would be learnt. unread: counts columns and keys
+    that are not read.
+    """
+    unread = Counter() if unread is None else unread
+    given = as_chat(row, unread)
+    messages, weights = _messages(given.messages, unread)
+    effort = _effort(given)
+    form = response_format(_form(given.response_format))
+    box = toolbox(_tools(given.tools))
+    unread.update(box.warnings)
+    history = read_history(messages, box, old_thinking=True, refuses_all=True)
+    _check_calls(history.unanswered, history.repeated, len(messages) - 1)
+    learnt = [weights[source] for source in history.sources]
+    drawn = date(2024, 7, 1) + timedelta(random.Random(f"date/{number}").randrange(1000))
+    day = given.current_date or drawn.isoformat()
+    whole = conversation(effort, history.messages, box.spaces, (form,) if form else (), current_date=day)
+    before = len(whole) - len(history.messages)  # the opening takes the place of the leading instructions
+    if not any(wanted and message.role == "assistant" for wanted, message in zip(learnt, history.messages)):
+        raise ValueError("no assistant message to learn from")
+    unlearnt = [before + i for i, wanted in enumerate(learnt) if not wanted]
+    return Conversation(list(whole), frozenset(unlearnt))
+
+
+def _messages(given: list[Any], unread: Counter[str]) -> tuple[list[ChatMessage], list[bool]]:
+    """Chat messages, and for each whether it is to be learnt."""
+    plain = [_message(message, f"messages[{number}]", unread) for number, message in enumerate(given)]
+    weights = [_weight(message.pop("weight", None), number) for number, message in enumerate(plain)]
+    try:
+        return msgspec.convert(plain, list[ChatMessage]), weights
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error).replace("`$[", "`messages[")) from error
+
+
+def _message(given: Any, at: str, unread: Counter[str]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"{at} is no object")
+    unread.update(f"messages[].{key}" for key, value in given.items() if key not in MESSAGE_KEYS and value is not None)
+    message = {key: value for key, value in given.items() if key in MESSAGE_KEYS}
+    content = message.get("content")
+    if message.get("role") in ("tool", "function") and not isinstance(content, str | list | None):
+        message["content"] = msgspec.json.encode(content).decode()
+    if isinstance(message.get("tool_call_id"), int):
+        message["tool_call_id"] = str(message["tool_call_id"])
+    calls = json_value(message.get("tool_calls"), f"{at}.tool_calls")
+    message["tool_calls"] = [_call(call, f"{at}.tool_calls[{n}]", unread) for n, call in enumerate(calls or [])] or None
+    return message
+
+
+def _call(given: Any, at: str, unread: Counter[str]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"{at} is no object")
+    if "function" not in given and "custom" not in given and "name" in given:  # the function without its wrapping
+        given = {"id": given.get("id"), "function": {key: value for key, value in given.items() if key != "id"}}
+    known = ("id", "type", "function", "custom", "index")
+    unread.update(f"tool_calls[].{key}" for key, value in given.items() if key not in known and value is not None)
+    name = given.get("id")
+    return {**given, "id": str(name) if isinstance(name, int) else name}
+
+
+def _weight(given: Any, number: int) -> bool:
+    if given is None or given in (0, 1):
+        return given is None or bool(given)
+    raise ValueError(f"messages[{number}].weight is {given!r}: want 0 or 1")
+
+
+def _effort(given: ChatRow) -> Any:
+    if given.reasoning_effort is not None and not isinstance(given.reasoning_effort, str):
+        raise ValueError("reasoning_effort is no text")
+    return effort_of(given.reasoning_effort)
+
+
+def _form(given: Any) -> Form | None:
+    try:
+        return msgspec.convert(json_value(given, "response_format"), Form | None)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"response_format: {error}") from error
+
+
+def _tools(given: Any) -> list[dict[str, Any]]:
+    """Tools as the API takes them, from a JSON text, one tool, or functions without their wrapping."""
+    value = json_value(given, "tools")
+    listed = value if isinstance(value, list) else [value] if value else []
+    return [_tool(json_value(tool, f"tools[{number}]"), f"tools[{number}]") for number, tool in enumerate(listed)]
+
+
+def _tool(given: Any, at: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"{at} is no object")
+    nested = given.get("function")
+    inner: dict[str, Any] = nested if isinstance(nested, dict) else given
+    if given.get("type", "function") not in ("function", None):
+        return given
+    function = {key: value for key, value in inner.items() if key != "type" or inner is not given}
+    if "parameters" in function:
+        function["parameters"] = json_value(function["parameters"], f"{at}.parameters")
+    parameters = function.get("parameters")
+    if isinstance(parameters, dict) and parameters and not SCHEMA_WORDS & parameters.keys():
+        shown = ", ".join(map(repr, list(parameters)[:3]))
+        raise ValueError(f"{at}.parameters has {shown}: want a JSON schema, with the parameters under 'properties'")
+    return {"type": "function", "function": function}
+
+
+def _check_calls(unanswered: list[str], repeated: list[str], last: int) -> None:
+    """Only the last message's calls may lack a result: they are what is learnt."""
+    if missing := [at for at in unanswered if not at.startswith(f"messages[{last}].")]:
+        raise ValueError(f"{missing[0]} has no answer among the tool messages")
+    if repeated:
+        raise ValueError(f"{repeated[0]} answers a call that already has its answer")

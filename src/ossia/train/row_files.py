@@ -1,0 +1,289 @@
+"""Files of rows: JSON lines, JSON arrays, Parquet and Arrow, plain or compressed; single files, folders, patterns, caches.
+
+In: a path. Out: `Rows`, each row as the bytes of its JSON, by a number. Rows stay on the disk: memory holds one row and
+its place. What a row means is read by `chat_rows`.
+"""
+
+import codecs
+import glob
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+LONGEST_ROW = 64 << 20  # bytes; a longer one is no conversation that fits a context
+SPOOLED = 8 << 20  # bytes of unpacked rows that stay in memory; more go to a temporary file
+CHUNK = 1 << 20
+TEXTS, TABLES, PACKED = (".jsonl", ".ndjson", ".json"), (".parquet", ".arrow"), (".gz", ".zst")
+NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
+# a split's name in a path, such as data/train-00000-of-00001.parquet
+TRAINING, OTHERS = (
+    re.compile(rf"(^|[^a-z])({names})([^a-z]|$)") for names in ("train|training", "test|valid|validation|val|eval|dev")
+)
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on; the message names the file and the line."""
+
+
+class Row(NamedTuple):
+    """A row's JSON. number: from 1, the line of a file of lines. start: where to read it again."""
+
+    number: int
+    start: int
+    text: bytes
+
+
+def data_files(path: Path, say: Callable[[str], None]) -> list[Path]:
+    """The files that a path names: a file, a folder's files of rows, or those of a pattern. Raises DataError.
+
+    Of several splits the training one is taken, and what is left out is said.
+    """
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        folder = _snapshot(path)
+        found = [each for each in sorted(folder.rglob("*")) if holds_rows(each) and not _hidden(each, folder)]
+        if not found:
+            raise DataError(f"{path}: no file of rows ({', '.join((*TEXTS, *TABLES))}) in this folder")
+    else:
+        folder = path.parent
+        found = sorted(each for name in glob.glob(str(path), recursive=True) if (each := Path(name)).is_file())
+        if not found:
+            raise DataError(f"{path}: cannot be read: there is no such file or folder, and no file of this pattern")
+        return found  # a pattern says itself which files it means
+    names = {each: str(each.relative_to(folder)).lower() for each in found}
+    chosen = [each for each in found if TRAINING.search(names[each])]
+    chosen = chosen or [each for each in found if not OTHERS.search(names[each])] or found
+    if left := [names[each] for each in found if each not in chosen]:
+        say(f"{path}: only the training split is read; left out: {_some(left)}")
+    return chosen
+
+
+def _snapshot(folder: Path) -> Path:
+    """Of a data set in the Hugging Face cache (datasets--OWNER--NAME), the files of its main revision."""
+    if not folder.name.startswith("datasets--") or not (folder / "snapshots").is_dir():
+        return folder
+    main = folder / "refs" / "main"
+    named = folder / "snapshots" / main.read_text("utf-8").strip() if main.is_file() else None
+    if named and named.is_dir():
+        return named
+    snapshots = sorted(each for each in (folder / "snapshots").iterdir() if each.is_dir())
+    if len(snapshots) != 1:
+        raise DataError(f"{folder}: has {len(snapshots)} snapshots and no refs/main: name the snapshot's folder")
+    return snapshots[0]
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a file's name says that it holds rows."""
+    suffixes = path.suffixes[:-1] if path.suffix in PACKED else path.suffixes
+    return path.is_file() and bool(suffixes) and suffixes[-1] in (*TEXTS, *TABLES) and path.name not in NO_ROWS
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+class Rows:
+    """A file's rows. `scan` goes through all; `at` reads one again. unit: "line" or "row", as errors count them.
+
+    Files that can't be read from the middle (compressed, Parquet, a JSON array) are unpacked first, to a temporary file
+    when they are large.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _readable(path):
+            rows = _unpacked(path)
+            self.unit = "line" if rows is None else "row"
+            self._file: IO[bytes] = path.open("rb") if rows is None else _spooled(rows)
+
+    def scan(self) -> Iterator[Row]:
+        """Raises DataError for a file that is no text of rows. Blank lines are left out."""
+        number, start = 0, 0
+        while True:
+            self._file.seek(start)
+            line = self._file.readline(LONGEST_ROW + 1)
+            number += 1
+            if not line:
+                return
+            if len(line) > LONGEST_ROW:
+                raise DataError(f"{self.path}, {self.unit} {number}: longer than {LONGEST_ROW >> 20} MiB")
+            text = _cleaned(line, self.path) if number == 1 else line.strip()
+            if text:
+                yield Row(number, start, text)
+            start += len(line)
+
+    def at(self, start: int) -> bytes:
+        self._file.seek(start)
+        line = self._file.readline(LONGEST_ROW + 1)
+        return (line.removeprefix(codecs.BOM_UTF8) if start == 0 else line).strip()
+
+
+def _cleaned(line: bytes, path: Path) -> bytes:
+    """The first line. Raises DataError for what is no UTF-8 text."""
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: is UTF-16: convert it to UTF-8")
+    if line.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path}: is a Git LFS pointer, not the data: run git lfs pull")
+    return line.removeprefix(codecs.BOM_UTF8).strip()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever reading a file raises, as a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "pyarrow":
+            raise
+        raise DataError(f"{path}: this format needs pyarrow: pip install 'ossia[parquet]'") from error
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _spooled(rows: Iterator[bytes]) -> IO[bytes]:
+    file = SpooledTemporaryFile(max_size=SPOOLED)  # noqa: SIM115 - open as long as its rows are read
+    for row in rows:
+        file.write(row + b"\n")
+    return file  # type: ignore[return-value]
+
+
+def _unpacked(path: Path) -> Iterator[bytes] | None:
+    """The rows of a file that can't be read from the middle; None for plain lines."""
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    if path.suffix == ".arrow":
+        return _arrow(path)
+    if path.suffix in PACKED:
+        if path.with_suffix("").suffix in TABLES:
+            raise DataError(f"{path}: unpack it first: {path.with_suffix('').suffix} files are compressed inside")
+        return _of_text(path)
+    with path.open("rb") as file:
+        return _of_text(path) if _is_array(file) else None
+
+
+def _of_text(path: Path) -> Iterator[bytes]:
+    """The rows of a text, whether compressed or an array, or both."""
+    with _opened(path) as file:
+        is_array = _is_array(file)
+    with _opened(path) as file:
+        if is_array:
+            yield from _array(file)
+            return
+        while line := file.readline(LONGEST_ROW + 1):
+            if len(line) > LONGEST_ROW:
+                raise ValueError(f"a line is longer than {LONGEST_ROW >> 20} MiB")
+            yield line.rstrip(b"\r\n")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        from io import BufferedReader
+
+        import pyarrow  # pyright: ignore[reportMissingImports]
+
+        return BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"), CHUNK)  # type: ignore[arg-type]
+    return path.open("rb")
+
+
+def _is_array(file: IO[bytes]) -> bool:
+    """Whether a text is one JSON array of rows. Lines that are arrays of messages are rows themselves."""
+    start = file.read(CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
+    if not start.startswith(b"["):
+        return False
+    first = start[1:].lstrip()
+    if not first.startswith(b"{"):
+        return not first.startswith(b"[")
+    try:
+        found, _ = json.JSONDecoder().raw_decode(first.decode("utf-8", "ignore"))
+    except ValueError:  # longer than what was read: a message is not
+        return True
+    return not ("role" in found or "from" in found)
+
+
+def _array(file: IO[bytes]) -> Iterator[bytes]:
+    """The elements of a JSON array, which may be larger than memory."""
+    decoder, utf8 = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")()
+    text, at, ended = utf8.decode(file.read(CHUNK)).lstrip().removeprefix("["), 0, False
+    size = CHUNK
+    while True:
+        at = _skipped(text, at)
+        try:
+            if text[at : at + 1] == "]":
+                return
+            value, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            if ended or len(text) - at > LONGEST_ROW:
+                raise ValueError(f"the array is not JSON: {error}") from error
+            more = file.read(size)
+            ended, size = not more, size * 2
+            text, at = text[at:] + utf8.decode(more, final=ended), 0
+            continue
+        yield json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        at, size = end, CHUNK
+
+
+def _skipped(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n,":
+        at += 1
+    return at
+
+
+def _parquet(path: Path) -> Iterator[bytes]:
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            yield from map(_row, batch.to_pylist())
+
+
+def _arrow(path: Path) -> Iterator[bytes]:
+    import pyarrow  # pyright: ignore[reportMissingImports]
+
+    with pyarrow.OSFile(str(path)) as file, pyarrow.ipc.open_stream(file) as reader:
+        for batch in reader:
+            for start in range(0, batch.num_rows, 256):
+                yield from map(_row, batch.slice(start, 256).to_pylist())
+
+
+def _row(row: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(_without_nulls(row), enc_hook=str)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A table gives every object all keys that any row's has; null stands for those that this one has not."""
+    match value:
+        case dict():
+            return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+        case list():
+            return [_without_nulls(each) for each in value]
+    return value
+
+
+def pieces(path: Path, end: bytes, start: int = 0) -> Iterator[bytes]:
+    """The parts of a file between occurrences of `end`, from a byte on. Raises DataError."""
+    with _readable(path), path.open("rb") as file:
+        file.seek(start)
+        held = b""
+        while more := file.read(CHUNK):
+            *whole, held = (held + more).split(end)
+            yield from whole
+            if len(held) > LONGEST_ROW:
+                raise DataError(f"{path}: a text of more than {LONGEST_ROW >> 20} MiB without {end.decode()}")
+        yield held

@@ -1,0 +1,158 @@
+"""The forms that chat data comes in, each as one: messages with tools.
+
+In: a row as JSON. Out: a `ChatRow`, or a ValueError that names the form found and the forms known.
+What the messages mean is read by `chat_rows`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+KNOWN = (
+    "messages (OpenAI)",
+    "prompt and completion",
+    "conversations of from and value (ShareGPT)",
+    "instruction and output (Alpaca)",
+    "developer, user, analysis and final",
+)
+SHARED = ("tools", "functions", "reasoning_effort", "response_format", "current_date", "parallel_tool_calls", "system")
+SPEAKERS = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "model", "bot", "chatgpt"), "assistant"),
+    **dict.fromkeys(("tool", "observation", "function_response", "tool_response", "ipython"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "function_call"),
+    "system": "system",
+    "developer": "developer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow:
+    """A row as chat messages. tools and response_format may be JSON texts still."""
+
+    messages: list[Any]
+    tools: Any = None
+    reasoning_effort: Any = None
+    response_format: Any = None
+    current_date: str | None = None
+
+
+def as_chat(row: Any, unread: Counter[str]) -> ChatRow:
+    """The row in the form of its columns. unread: counts the columns that are not read. Raises ValueError."""
+    if isinstance(row, list):
+        row = {"messages": row}
+    if not isinstance(row, Mapping):
+        raise ValueError("a row must be a JSON object")
+    _refuse_other_kinds(row)
+    columns, messages = _form(row)
+    for key, value in row.items():
+        if key not in columns and key not in SHARED and value is not None:
+            unread[f"column {key!r}"] += 1
+    system = row.get("system")
+    if isinstance(system, str) and system and not (messages and _role(messages[0]) in ("system", "developer")):
+        messages = [{"role": "system", "content": system}, *messages]
+    day = row.get("current_date")
+    return ChatRow(
+        messages,
+        row.get("tools") or row.get("functions"),
+        row.get("reasoning_effort"),
+        row.get("response_format"),
+        day if day is None else str(day),
+    )
+
+
+def _refuse_other_kinds(row: Mapping[str, Any]) -> None:
+    """Data that is not meant for next-token training on conversations."""
+    if _has(row, "chosen") and _has(row, "rejected"):
+        raise ValueError(
+            "a preference pair (chosen, rejected): preferences are not trained on; "
+            "keep the chosen answer as the last of 'messages'"
+        )
+    if _has(row, "completion") and isinstance(row.get("label"), bool):
+        raise ValueError(
+            "an answer with a verdict (prompt, completion, label): preferences are not trained on; "
+            "keep the good ones without 'label'"
+        )
+
+
+def _form(row: Mapping[str, Any]) -> tuple[Sequence[str], list[Any]]:
+    """The columns that the row's form reads, and its messages."""
+    for column in ("messages", "conversations", "conversation"):
+        if isinstance(turns := json_value(row.get(column), column), list):
+            own = bool(turns) and isinstance(turns[0], Mapping) and "from" in turns[0]
+            return (column,), [_shared(turn, f"{column}[{n}]") for n, turn in enumerate(turns)] if own else turns
+    if _has(row, "prompt") and (answer := next((key for key in ("completion", "response") if _has(row, key)), None)):
+        return ("prompt", answer), _completed(row["prompt"], row[answer])
+    if _has(row, "instruction") and (answer := next((key for key in ("output", "response") if _has(row, key)), None)):
+        return ("instruction", "input", answer, "history"), _instructed(row, answer)
+    if _has(row, "user") and _has(row, "final"):
+        return ("developer", "user", "analysis", "final"), _spoken(row)
+    found = ", ".join(repr(key) for key in list(row)[:10]) or "none"
+    hint = '; rows of plain text are read as documents by a source text = "FILE"' if _has(row, "text") else ""
+    raise ValueError(f"its columns ({found}) are of no known form: known are {'; '.join(KNOWN)}{hint}")
+
+
+def _has(row: Mapping[str, Any], key: str) -> bool:
+    return row.get(key) is not None
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, Mapping) else None
+
+
+def _shared(turn: Any, at: str) -> dict[str, Any]:
+    """A ShareGPT turn as a chat message. A function_call holds JSON: name and arguments, or a list of them."""
+    speaker, value = (turn.get("from"), turn.get("value")) if isinstance(turn, Mapping) else (None, None)
+    role = SPEAKERS.get(str(speaker).lower())
+    if role is None:
+        raise ValueError(f"{at}.from is {speaker!r}: known are {', '.join(SPEAKERS)}")
+    rest = {key: each for key, each in turn.items() if key not in ("from", "value")}
+    if role != "function_call":
+        return {**rest, "role": role, "content": value}
+    calls = json_value(value, f"{at}.value")
+    listed = calls if isinstance(calls, list) else [calls]
+    if not listed or not all(isinstance(call, Mapping) and "name" in call for call in listed):
+        raise ValueError(f"{at}.value must be JSON with name and arguments")
+    made = [{"function": {"name": call["name"], "arguments": call.get("arguments")}} for call in listed]
+    return {**rest, "role": "assistant", "content": None, "tool_calls": made}
+
+
+def _completed(prompt: Any, completion: Any) -> list[Any]:
+    """Texts, or lists of messages. Only the completion is learnt."""
+    asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    given = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
+    return [*({**each, "weight": 0} if _role(each) == "assistant" else each for each in asked), *given]
+
+
+def _instructed(row: Mapping[str, Any], answer: str) -> list[Any]:
+    earlier: list[Any] = []
+    for number, pair in enumerate(row.get("history") or []):
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"history[{number}] is no pair of question and answer")
+        earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    asked = row["instruction"]
+    if row.get("input"):
+        asked = f"{asked}\n{row['input']}"
+    return [*earlier, {"role": "user", "content": asked}, {"role": "assistant", "content": row[answer]}]
+
+
+def _spoken(row: Mapping[str, Any]) -> list[Any]:
+    """The columns of a single exchange with its thinking."""
+    opening = [{"role": "developer", "content": row["developer"]}] if row.get("developer") else []
+    answer = {"role": "assistant", "content": row["final"], "thinking": row.get("analysis")}
+    return [*opening, {"role": "user", "content": row["user"]}, answer]
+
+
+def json_value(given: Any, at: str) -> Any:
+    """A value that some data sets store as its JSON text; an empty text is none. Raises ValueError."""
+    if not isinstance(given, str):
+        return given
+    if not given.strip():
+        return None
+    try:
+        return msgspec.json.decode(given)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{at} is a text, but not of JSON: {error}") from error
