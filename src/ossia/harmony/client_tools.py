@@ -203,7 +203,7 @@ def _description(alias: str, offer: _Offer) -> str:
 def _choose(choice: object, named: Mapping[str, _Offer]) -> tuple[str, set[str] | None]:
     """The word for `Answering.tool_choice`, and the aliases that may be called where not all may."""
     match choice:
-        case None | "auto" | {"type": "auto"}:
+        case None | "" | "auto" | {"type": "auto"}:
             return "auto", None
         case "none" | {"type": "none"}:
             return "none", None

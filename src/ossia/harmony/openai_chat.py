@@ -39,6 +39,7 @@ EFFORTS: dict[str, Effort] = {
     "xhigh": "high",
     "max": "high",
 }
+NO_EFFORT = ("", "auto", "default")  # clients that have a field for it, and no choice in it
 # A line of its own in a system text, in the form of gpt-oss's own system message: "Reasoning: high".
 TOLD_EFFORT = re.compile(rf"^[^\w\n]*reasoning:[ \t]*({'|'.join(EFFORTS)})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 ANY_OBJECT: JsonObject = {"type": "object"}
@@ -143,11 +144,12 @@ def response_format(given: Form | None) -> ResponseFormat | None:
 
 def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort | None:
     """The effort that a client's word means; None where it gives none. Raises InputError for an unknown word."""
-    if value is None:
+    word = (value or "").strip().lower()
+    if word in NO_EFFORT:
         return None
-    if value not in EFFORTS:
-        raise InputError(param, f"{param} {value!r} is none of {', '.join(EFFORTS)}")
-    return EFFORTS[value]
+    if word not in EFFORTS:
+        raise InputError(param, f"{param} {word[:40]!r} is none of {', '.join(EFFORTS)}")
+    return EFFORTS[word]
 
 
 def conversation(

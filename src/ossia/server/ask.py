@@ -74,7 +74,7 @@ def sampling(
         "top_p": (top_p, 0, 1),
         "top_k": (top_k, -1, 2**31 - 1),
         "min_p": (min_p, 0, 1),
-        max_tokens_param: (max_tokens, 1, inf),
+        max_tokens_param: (max_tokens := limit(max_tokens), 1, inf),
         logprobs_param: (logprobs, 0, 20),
         "repetition_penalty": (repetition_penalty, 0.01, 100),
         "frequency_penalty": (frequency_penalty, -2, 2),
@@ -92,7 +92,7 @@ def sampling(
         top_p=1.0 if top_p is None else max(top_p, 1e-6),  # 0 keeps the likeliest alone
         top_k=max(top_k or 0, 0),
         min_p=min_p or 0.0,
-        seed=seed,
+        seed=limit(seed),
         max_tokens=None if max_tokens is None else min(max_tokens, 2**31),
         stop_tokens=stop_tokens.union(own_stops),
         logit_bias=_biases(logit_bias or {}),
@@ -102,6 +102,11 @@ def sampling(
         presence_penalty=presence_penalty or 0.0,
         min_tokens=min(min_tokens or 0, 2**31),
     )
+
+
+def limit(value: int | None) -> int | None:
+    """-1 means none, as llama.cpp and LM Studio write it: no limit of tokens, no seed of one's own."""
+    return None if value == -1 else value
 
 
 def _biases(given: Mapping[str, float]) -> dict[int, float]:

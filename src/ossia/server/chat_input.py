@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ossia.chat import Answering
 from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.openai_chat import ChatMessage, effort_of, read_history, response_format
-from ossia.server.ask import Ask, conversation, sampling, stops
+from ossia.server.ask import Ask, conversation, limit, sampling, stops
 from ossia.server.chat_wire import ChatRequest, Thinking
 from ossia.server.context import Kept, Recall, recalled
 from ossia.server.errors import bad, refused_input
@@ -67,8 +67,8 @@ def _chat_ask(
     box = toolbox(request.tools, request.tool_choice if request.tools else None)
     form = response_format(request.response_format)
     history = read_history(request.messages, box, earlier, places=places)
-    longest = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
-    field = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
+    newer, older = limit(request.max_completion_tokens), limit(request.max_tokens)
+    field = "max_tokens" if newer is None else "max_completion_tokens"
     params = sampling(
         stop_tokens,
         temperature=request.temperature,
@@ -76,7 +76,7 @@ def _chat_ask(
         top_k=request.top_k,
         min_p=request.min_p,
         seed=request.seed,
-        max_tokens=longest,
+        max_tokens=older if newer is None else newer,
         max_tokens_param=field,
         logit_bias=request.logit_bias,
         logprobs=_logprobs(request),
@@ -89,14 +89,15 @@ def _chat_ask(
     if request.ignore_eos:  # the end of the turn is not sampled where anything else may come
         params = replace(params, min_tokens=2**31)
     thinks = request.reasoning or Thinking()
-    if thinks.max_tokens is not None and thinks.max_tokens < 0:
+    budget = limit(thinks.max_tokens)
+    if budget is not None and budget < 0:
         raise bad("reasoning.max_tokens", "reasoning.max_tokens is negative")
     how = Answering(
         params=params,
         tool_choice=box.choice,
         allowed=box.allowed,
         response_format=form.schema if form else None,
-        thinking_budget=thinks.max_tokens,
+        thinking_budget=budget,
     )
     effort = effort_of(request.reasoning_effort) or effort_of(thinks.effort, "reasoning.effort")
     messages = conversation(effort, history.messages, box.spaces, (form,) if form else ())

@@ -18,6 +18,8 @@ T = TypeVar("T")
 JsonDict = dict[str, Any]
 # msgspec ends what it says with where it was: "… - at `$.messages[0].role`"
 PLACE = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
+STEPS = re.compile(r"\.(\w+)|\[(\d+)\]")
+MOST_BLANKS = 20  # fields of a request that are mended
 MISSING = re.compile(r"missing required field `([^`]+)`")
 SMALL = 4 << 10  # bytes that cannot hold too much, but may nest too deep
 
@@ -52,12 +54,46 @@ def _decoded(body: bytes | bytearray, type: type[T]) -> T:
         body = as_utf8(body)
     try:
         return msgspec.json.decode(body, type=type)
-    except msgspec.ValidationError:
-        raise
+    except msgspec.ValidationError as error:
+        if b'""' not in body:
+            raise
+        return _without_blanks(msgspec.json.decode(body), type, error)
     except msgspec.DecodeError:
         if (mended := without_halves(body)) is body:
             raise
-    return msgspec.json.decode(mended, type=type)
+    return _decoded(mended, type)
+
+
+def _without_blanks(value: Any, type: type[T], error: msgspec.ValidationError) -> T:
+    """A form sends "" for a number that was left empty: where null can be and no text can, it is null.
+
+    Raises `error` where another value is wrong.
+    """
+    for _ in range(MOST_BLANKS):
+        holder, key = _holder(value, str(error))
+        if holder is None or holder[key] != "":
+            break
+        holder[key] = None
+        try:
+            return msgspec.convert(value, type=type)
+        except msgspec.ValidationError as another:
+            there, name = _holder(value, str(another))
+            if there is holder and name == key:  # null cannot be there
+                break
+            error = another
+    raise error
+
+
+def _holder(value: Any, said: str) -> tuple[Any, Any]:
+    """The object or array with the value that an error is about, and the value's key there; (None, None) for none."""
+    found = PLACE.search(said)
+    keys = STEPS.findall(found[1]) if found else []
+    if not keys or "".join(f".{name}" if name else f"[{number}]" for name, number in keys) != (found and found[1]):
+        return None, None
+    steps: list[Any] = [name or int(number) for name, number in keys]
+    for step in steps[:-1]:
+        value = value[step]
+    return value, steps[-1]
 
 
 def loads(text: str) -> Any:

@@ -278,7 +278,7 @@ def test_a_response_is_found_again_and_deleted(tmp_path: Path):
         for answer in (w.client.get(path), w.client.delete(path), w.client.get(f"{path}/input_items")):
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "response_not_found")
         assert w.refused(input="x", previous_response_id=response["id"]) == (
-            400,
+            404,
             "previous_response_id",
             "previous_response_not_found",
         )
@@ -395,6 +395,50 @@ def test_every_kind_of_input_item_is_listed_as_the_types_say(tmp_path: Path):
         ResponseItemList.model_validate(page)
         assert [item["type"] for item in page["data"]] == [item.get("type", "message") for item in items]
         assert all(item["id"] for item in page["data"])
+
+
+LOOKUPS = [
+    ("POST", "/v1/responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_not_found"),
+    ("POST", "/v1/responses", {"input": [{"id": "rs_1"}], "stream": True}, "item_not_found"),
+    ("POST", "/v1/responses", {"input": "x", "previous_response_id": "resp_1"}, "previous_response_not_found"),
+    ("POST", "/v1/responses", {"input": "x", "conversation": "conv_1"}, "conversation_not_found"),
+    ("POST", "/v1/responses", {"input": "x", "conversation": {"id": "conv_1"}}, "conversation_not_found"),
+    (
+        "POST",
+        "/v1/responses/input_tokens",
+        {"input": "x", "previous_response_id": "resp_1"},
+        "previous_response_not_found",
+    ),
+    ("GET", "/v1/responses/resp_1", None, "response_not_found"),
+    ("GET", "/v1/responses/resp_1?stream=true", None, "response_not_found"),
+    ("GET", "/v1/responses/resp_1/input_items", None, "response_not_found"),
+    ("DELETE", "/v1/responses/resp_1", None, "response_not_found"),
+    ("POST", "/v1/responses/resp_1/cancel", {}, "response_not_found"),
+    ("GET", "/v1/conversations/conv_1", None, "conversation_not_found"),
+    ("POST", "/v1/conversations/conv_1", {"metadata": {}}, "conversation_not_found"),
+    ("DELETE", "/v1/conversations/conv_1", None, "conversation_not_found"),
+    ("GET", "/v1/conversations/conv_1/items", None, "conversation_not_found"),
+    ("GET", "/v1/conversations/conv_1/items/msg_1", None, "conversation_not_found"),
+    ("POST", "/v1/conversations/conv_1/items", {"items": []}, "conversation_not_found"),
+    ("DELETE", "/v1/conversations/conv_1/items/msg_1", None, "conversation_not_found"),
+]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize(("method", "path", "body", "code"), LOOKUPS)
+def test_A17_what_is_not_stored_is_not_found(method: str, path: str, body: Any, code: str, keeps: bool, tmp_path: Path):
+    """A 503 would make SDKs try again; nothing will be found then either."""
+    with world(state=tmp_path if keeps else None) as w:
+        answer = w.client.request(method, path, json=body) if body is not None else w.client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_A17_what_cannot_be_kept_is_refused_for_good():
+    with world() as w:
+        answer = w.client.post("/v1/conversations", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+    assert answer.headers["x-should-retry"] == "false"
 
 
 def test_where_nothing_can_be_kept_the_answer_says_so(tmp_path: Path):

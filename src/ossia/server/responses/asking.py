@@ -19,7 +19,7 @@ from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import JsonObject, Message, ResponseFormat, developer
 from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.advice import loosened
-from ossia.server.ask import Ask, conversation, sampling
+from ossia.server.ask import Ask, conversation, limit, sampling
 from ossia.server.context import Context
 from ossia.server.errors import ApiError, bad, refused_input
 from ossia.server.responses import wire
@@ -64,17 +64,23 @@ class Desk:
     def store(self) -> Store | None:
         return self.context.store
 
-    def kept(self) -> Store:
-        """The store, for what cannot be done without. Raises ApiError (503) where there is none."""
+    def kept(self, absent: ApiError | None = None) -> Store:
+        """The store. absent: the error of a lookup that finds nothing, raised where the server keeps nothing at all.
+
+        Raises ApiError (503) where there is no store to write to, or a broken one. A retry does not help.
+        """
+        if self.store is None and absent:
+            raise absent
         if self.store is None or self.store.fault:
             reason = self.store.fault if self.store else "this server keeps nothing: start it with --state FOLDER"
-            raise ApiError(503, f"responses cannot be found now: {reason}", code="store_unavailable")
+            raise ApiError(503, f"the store cannot be used: {reason}", code="store_unavailable", retry=False)
         return self.store
 
 
 async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
     """Look up what the request goes on from, and compose what it asks for."""
     check(desk, request)
+    request.max_output_tokens = limit(request.max_output_tokens)
     warnings: list[str] = []
     # a long input must not hold up the loop, nor what is done with it below
     given = await _resolved(desk, await asyncio.to_thread(read_input, request.input, warnings))
@@ -110,7 +116,8 @@ async def _resolved(desk: Desk, entries: list[Entry]) -> list[Entry]:
     named = Counter(entry.item["id"] for entry in entries if entry.item["type"] == REFERENCE)
     if not named:
         return entries
-    store = desk.kept()
+    first = next(entry for entry in entries if entry.item["type"] == REFERENCE)
+    store = desk.kept(_no_item(first))
     sizes = await guarded(store.item_sizes(list(named)))
     if sum(sizes.get(item, 0) * count for item, count in named.items()) > most_bytes(desk):
         raise _too_large(desk, "input")
@@ -124,9 +131,13 @@ async def _resolved(desk: Desk, entries: list[Entry]) -> list[Entry]:
         elif own in items:
             resolved.append(items[own]._replace(at=entry.at))
         else:
-            message = f"there is no item {own!r}: it was not kept, or has expired"
-            raise ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
+            raise _no_item(entry)
     return resolved
+
+
+def _no_item(entry: Entry) -> ApiError:
+    message = f"there is no item {entry.item['id']!r}: it was not kept, or has expired; send the item itself"
+    return ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
 
 
 def most_bytes(desk: Desk) -> int:
@@ -137,12 +148,16 @@ def most_bytes(desk: Desk) -> int:
 
 def _too_large(desk: Desk, param: str) -> ApiError:
     context = desk.context.service.context
-    message = f"the kept items are larger than {most_bytes(desk)} bytes, too long for a context of {context} tokens"
+    size = f"the kept items are larger than {most_bytes(desk)} bytes"
+    message = (
+        f"This model's maximum context length is {context} tokens. However, {size}. Please begin anew, with fewer."
+    )
     return bad(param, message, "context_length_exceeded")
 
 
 async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
     if previous := request.previous_response_id:
+        desk.kept(_no_previous(previous))
         if await _under_way(desk, previous):
             message = f"the response {previous!r} is not finished yet: wait for it, or cancel it"
             raise bad("previous_response_id", message, "previous_response_in_progress")
@@ -152,19 +167,28 @@ async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
             raise _too_large(desk, "previous_response_id") from None
         except MissingError as error:
             gone = str(error)
-            also = "" if gone == previous else f" (it goes on from {gone!r}, which is gone)"
-            message = f"there is no response {previous!r}{also}: it was not kept, was deleted, or has expired"
-            raise bad("previous_response_id", message, "previous_response_not_found") from error
+            raise _no_previous(
+                previous, "" if gone == previous else f" (it continues {gone!r}, which is gone)"
+            ) from error
     if own := conversation_of(request):
-        if await guarded(desk.kept().conversation(own)) is None:
-            raise ApiError(
-                404, f"there is no conversation {own!r}", param="conversation", code="conversation_not_found"
-            )
+        absent = no_conversation(own, "conversation")
+        if await guarded(desk.kept(absent).conversation(own)) is None:
+            raise absent
         try:
             return await guarded(desk.kept().conversation_items(own, most_bytes(desk)))
         except TooLargeError:
             raise _too_large(desk, "conversation") from None
     return []
+
+
+def _no_previous(previous: str, also: str = "") -> ApiError:
+    message = f"there is no response {previous!r}{also}: it was not kept, was deleted, or has expired; send all items"
+    return ApiError(404, message, param="previous_response_id", code="previous_response_not_found")
+
+
+def no_conversation(conversation: str, param: str | None = None) -> ApiError:
+    message = f"there is no conversation {conversation!r}: it was not kept, was deleted, or has expired"
+    return ApiError(404, message, param=param, code="conversation_not_found")
 
 
 async def _under_way(desk: Desk, response: str) -> bool:
@@ -226,7 +250,7 @@ def _composed(
         tool_choice=box.choice,
         allowed=box.allowed,
         response_format=schema,
-        thinking_budget=reasoning.max_tokens,
+        thinking_budget=limit(reasoning.max_tokens),
     )
     try:  # in the background nobody would be there to hear of it later
         warnings += loosened(service, messages, how, box)
@@ -330,7 +354,7 @@ def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wi
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=request.previous_response_id,
         prompt_cache_key=request.prompt_cache_key,
-        reasoning=wire.ReasoningShown(reasoning.effort, summary if summary != "none" else None),
+        reasoning=wire.ReasoningShown(_shown_effort(reasoning.effort), summary if summary != "none" else None),
         safety_identifier=request.safety_identifier,
         store=keep,
         temperature=1.0 if request.temperature is None else request.temperature,
@@ -342,6 +366,11 @@ def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wi
         truncation=request.truncation or "disabled",
         user=request.user,
     )
+
+
+def _shown_effort(given: str | None) -> str | None:
+    """The word for the effort in the API's own spelling; None where the client left it open."""
+    return (given or "").strip().lower() if effort_of(given) else None
 
 
 def _shown_text(text: wire.Text | None) -> JsonDict:

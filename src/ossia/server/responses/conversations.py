@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from ossia.server.errors import ApiError, bad
 from ossia.server.http import read, reply
 from ossia.server.responses import wire
-from ossia.server.responses.asking import Desk, check_metadata, guarded
+from ossia.server.responses.asking import Desk, check_metadata, guarded, no_conversation
 from ossia.server.responses.items import new_id, read_input
 from ossia.server.responses.paging import Page, page
 from ossia.server.store import Item
@@ -65,8 +65,8 @@ class Conversations:
 
     async def delete(self, request: Request) -> Response:
         own = request.path_params["conversation"]
-        if not await guarded(self.desk.kept().delete_conversation(own)):
-            raise _missing(own)
+        if not await guarded(self.desk.kept(no_conversation(own)).delete_conversation(own)):
+            raise no_conversation(own)
         return reply({"id": own, "object": "conversation.deleted", "deleted": True})
 
     async def items(self, request: Request) -> Response:
@@ -95,9 +95,9 @@ class Conversations:
 
     async def _found(self, request: Request) -> wire.Conversation:
         own = request.path_params["conversation"]
-        body = await guarded(self.desk.kept().conversation(own))
+        body = await guarded(self.desk.kept(no_conversation(own)).conversation(own))
         if body is None:
-            raise _missing(own)
+            raise no_conversation(own)
         return msgspec.json.decode(body, type=wire.Conversation)
 
     async def _all_items(self, request: Request) -> Sequence[Item]:
@@ -117,10 +117,6 @@ def _items(given: Sequence[JsonDict]) -> list[Item]:
     if warnings:
         raise bad("items", warnings[0])
     return [Item(entry.item["id"], encode(entry.item)) for entry in entries if entry.item["type"] != "item_reference"]
-
-
-def _missing(conversation: str) -> ApiError:
-    return ApiError(404, f"there is no conversation {conversation!r}", code="conversation_not_found")
 
 
 def _no_item(item: str) -> ApiError:

@@ -114,7 +114,7 @@ class Responses:
 
     async def input_items(self, request: Request) -> Response:
         own = request.path_params["response"]
-        items = await guarded(self.desk.kept().input_items(own))
+        items = await guarded(self.desk.kept(_missing(own)).input_items(own))
         if items is None:
             raise _missing(own)
         return reply(page(items, request.query_params))

@@ -20,10 +20,10 @@ Phase = Literal["commentary", "final_answer"]
 
 
 class Reasoning(Struct):
-    """max_tokens: of analysis, an extension of ours; then the answer begins."""
+    """max_tokens: of analysis, an extension of ours; then the answer begins. -1: no limit."""
 
     effort: str | None = None
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: Annotated[int, Meta(ge=-1)] | None = None
     summary: Literal["auto", "concise", "detailed", "none"] | None = None
     generate_summary: Literal["auto", "concise", "detailed", "none"] | None = None  # its older name
 
