@@ -4,6 +4,7 @@ In: requests without a body. Out: JSON, and Prometheus's text. It does not know 
 """
 
 import time
+from datetime import UTC, datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
@@ -14,18 +15,28 @@ from starlette.routing import Route
 from ossia.server.context import Context
 from ossia.server.http import reply
 
+# of vLLM, OpenRouter, Groq, LM Studio and Anthropic
+CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
+
 
 def routes(context: Context) -> list[Route]:
     started = int(time.time())
+    created = datetime.fromtimestamp(started, UTC).isoformat().replace("+00:00", "Z")
 
     def card(name: str) -> dict[str, object]:
-        """root: the model's own name, as vLLM says it, so that a list can leave its other names out."""
-        own, length = context.service.name, context.service.context
-        common = {"id": name, "object": "model", "created": started, "owned_by": "ossia"}
-        return {**common, "root": own, "max_model_len": length}
+        """OpenAI's fields and Anthropic's, and the context under each name that clients look for.
+
+        root: the model's own name, as in vLLM, so that a list can leave its other names out.
+        """
+        openai = {"id": name, "object": "model", "created": started, "owned_by": "ossia"}
+        anthropic = {"type": "model", "display_name": name, "created_at": created}
+        lengths = dict.fromkeys(CONTEXT_NAMES, context.service.context)
+        return {**openai, **anthropic, "name": name, "root": context.service.name, **lengths}
 
     async def listed(_: Request) -> Response:
-        return reply({"object": "list", "data": [card(name) for name in context.names]})
+        """A whole page, as Anthropic's clients see it."""
+        page = {"has_more": False, "first_id": context.names[0], "last_id": context.names[-1]}
+        return reply({"object": "list", "data": [card(name) for name in context.names], **page})
 
     async def one(request: Request) -> Response:
         return reply(card(context.check_model(request.path_params["name"])))

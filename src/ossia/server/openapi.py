@@ -54,12 +54,24 @@ class ModelCard(Struct):
     object: str
     created: int
     owned_by: str
+    type: str
+    display_name: str
+    created_at: str
+    name: str
+    root: str
     max_model_len: int
+    context_length: int
+    context_window: int
+    max_context_length: int
+    max_input_tokens: int
 
 
 class ModelList(Struct):
     object: str
     data: list[ModelCard]
+    first_id: str
+    last_id: str
+    has_more: bool
 
 
 class Health(Struct):
