@@ -251,7 +251,7 @@ def test_malformed_output_is_content(turn: str, content: str):
         ({"top_p": -1}, "top_p", "invalid_value"),
         ({"n": 0}, "n", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
-        ({"max_completion_tokens": -1}, "max_completion_tokens", "invalid_value"),
+        ({"max_completion_tokens": -2}, "max_completion_tokens", "invalid_value"),
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
@@ -320,7 +320,7 @@ def test_half_a_surrogate_in_a_text_harms_nobody():
     body = json.dumps({"messages": [user("a \ud800 b")]}).encode()
     with scripted(FINAL.format("ok")) as served:
         answer = served.client.post("/v1/chat/completions", content=body)
-    assert answer.status_code in (200, 400)
+    assert answer.status_code == 200
 
 
 def test_fields_that_are_not_known_are_ignored():

@@ -129,7 +129,6 @@ def test_events_of_a_stream_are_as_described(client: TestClient, path: str, body
 BAD = [
     b"", b"\x00", b"{", b"null", b"[]", b'"x"', b"3", b"\xff\xfe", b'{"messages": "\xff"}', b'{"messages": ' + b"[" * 5000,
     b"[" * 50_000 + b"]" * 50_000, b'{"input": ' * 2000, b'{"temperature": 1e999, "messages": []}', b'{"max_output_tokens": 1e400, "max_tokens": ' + b"9" * 5000 + b"}",
-    b'{"input": "\\ud800", "messages": [{"role": "user", "content": "\\ud800"}], "prompt": "\\ud800", "max_tokens": 1}',
     b'{"messages": 1, "messages": 2, "input": 1, "input": 2, "prompt": 3, "prompt": {}, "items": 3, "metadata": 3}', b"\xef\xbb\xbf{}", b"NaN",
     b'{"messages": [{"role": "user", "content": NaN}], "input": NaN, "prompt": NaN, "items": NaN}',
 ]  # fmt: skip
