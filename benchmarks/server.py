@@ -3,6 +3,7 @@
 It starts a real `ossia serve` with ossia-mini and speaks HTTP to it over loopback, from a process of its own on the same
 machine. Prompts kept for reuse are held to 50 MB, so that memory shows what is not given back.
 Run: python benchmarks/server.py [--requests 10000] [--streams 256]
+With --hostile it runs `hostile.py` instead: what one client sees while others attack.
 """
 
 import argparse
@@ -216,7 +217,13 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--hostile", action="store_true", help="what a client sees while others attack")
+    parser.add_argument("--only", default="", help="with --hostile: attacks whose name holds this")
     given = parser.parse_args()
+    if given.hostile:
+        from hostile import run
+
+        raise SystemExit(0 if run(given.only) else 1)
     alone, tokens = engine_alone(given.repeats)
     with (
         tempfile.TemporaryDirectory() as folder,
