@@ -549,11 +549,11 @@ def test_bytes_that_begin_no_character_are_not_waited_for(data: bytes):
     ("schema", "reason"),
     [
         ({"$ref": "#/$defs/A", "unevaluatedProperties": False, "$defs": {"A": {}}}, "unevaluatedProperties at #: "),
-        ({"items": {"type": "string", "pattern": "(?=a)b"}}, r"pattern at #/items: .*\(\?=a\)b .*look-around"),
+        ({"items": {"type": "string", "pattern": r"a\b"}}, "pattern at #/items: word boundaries"),
         ({"oneOf": [{"type": "integer"}, {"multipleOf": 2}]}, "oneOf at #: "),
         ({"$ref": "#/$defs/Nowhere"}, "Nowhere"),
         ({"$ref": "#"}, "no value fits it"),
-        ({"enum": []}, "anyOf is empty"),
+        ({"enum": []}, "no value fits it"),
         ({"type": "text"}, "text"),
     ],
 )

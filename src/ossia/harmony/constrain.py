@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 
-from ossia.harmony.enforce import SchemaError, culprit, enforceable, is_lenient, refused, text_grammar
+from ossia.harmony.enforce import Language, SchemaError, grammar_of, refused, string_terminal, text_grammar
 from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace, ToolSpec
 from ossia.tokenizer import Tokenizer
 
@@ -30,9 +30,7 @@ CONTROL = re.compile(r"<\|\w+\|>")
 FIRST_PART = re.compile("[\0-\xff]+|.")  # of a spelling: its text up to a control token, or that token
 # Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
-ESCAPES = (
-    'nrbtf\\"'  # without u, by which a key that is declared could be spelt anew, and what is said of it got around
-)
+NOTHING_FITS = "no value fits it"
 COMPILED_SCHEMAS = 256  # kept for later turns
 
 Result = TypeVar("Result")
@@ -107,21 +105,24 @@ class Grammars:
         return self._compiled(_as_text(schema))[1]
 
     def _compile(self, text: str) -> tuple[LLMatcher, tuple[str, ...]]:
-        given: JsonObject = json.loads(text)
-        said = enforceable(given)
-        dropped = list(said.dropped)
-        while isinstance(matcher := self._grammar(said.schema), str):
-            found = culprit(said.schema, lambda schema: _why(self._grammar(schema)))
-            place = "" if not found else "/".join((said.places[found.within], *found.steps))
-            error = SchemaError(found.keyword if found else "", place, matcher)
-            if not is_lenient(given):
-                raise error
-            dropped.append(str(error))
-            if not found:
-                said.schema["$defs"]["0"] = {"type": "object"} if given.get("type") == "object" else True
-            else:
-                del found.node[found.keyword]
-        return matcher, tuple(dropped)
+        found: list[LLMatcher] = []
+
+        def refusal(grammar: str) -> str | None:
+            matcher = self._started(LLMatcher.grammar_from_lark(grammar))
+            found[:] = [] if isinstance(matcher, str) else [matcher]
+            return matcher if isinstance(matcher, str) else None
+
+        written = grammar_of(json.loads(text), WHITE_SPACE, self._is_empty, refusal)
+        return found[0], written.dropped
+
+    def _is_empty(self, language: Language) -> bool:
+        """Whether no JSON string is of the language. Raises ValueError where that takes too long to find out."""
+        matcher = self._started(LLMatcher.grammar_from_lark(f"start: WORD\nWORD: {string_terminal(language)}"))
+        if isinstance(matcher, LLMatcher):
+            return False
+        if matcher != NOTHING_FITS:
+            raise ValueError(f"whether any string fits it cannot be told: {matcher}")
+        return True
 
     def _compile_text(self, form: TextGrammar) -> LLMatcher:
         matcher = self._started(text_grammar(form))
@@ -129,24 +130,16 @@ class Grammars:
             raise refused(form, matcher)
         return matcher
 
-    def _grammar(self, schema: Mapping[str, object]) -> LLMatcher | str:
-        """llguidance's matcher, or why there is none."""
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), {"whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": ESCAPES}
-            )
-        except ValueError as error:
-            return _reason(str(error))
-        return self._started(grammar)
-
     def _started(self, grammar: str) -> LLMatcher | str:
         """A matcher before its first token, or why there is none."""
         matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            return _reason(matcher.get_error())
-        matcher.compute_bitmask()
-        if matcher.is_stopped():  # before the first token, so that no text would come
-            return "no value fits it"
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        error = matcher.get_error()
+        if matcher.is_stopped() and (not error or error.startswith("NoExtension")):  # no text would come
+            return NOTHING_FITS
+        if error:
+            return _reason(error)
         return matcher
 
     @cached_property
@@ -162,12 +155,9 @@ def _as_text(schema: JsonObject) -> str:
 
 
 def _reason(error: str) -> str:
-    """llguidance's reason in one line, without the names of places that the given schema does not have."""
-    return " ".join(error.partition(" while processing ")[0].split())
-
-
-def _why(compiled: LLMatcher | str) -> str | None:
-    return compiled if isinstance(compiled, str) else None
+    """llguidance's reason in one line, without its state and our grammar."""
+    said = " ".join(error.partition("<state>")[0].split())
+    return f"llguidance says: {said[:300]}" if said else "llguidance gave up on it"
 
 
 def _decodes(data: bytes) -> bool:

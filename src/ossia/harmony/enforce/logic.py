@@ -1,11 +1,14 @@
 """Opposites of JSON schemas, and whether two exclude each other: what `not`, `if` and `oneOf` need.
 
 In: schemas. Out: the opposite as a schema without `not`, or None where none is known; and a proof that no value fits
-two schemas, or none. It does not know grammars, and reads no reference but by the table it is given.
+two schemas, or none. It does not know grammars, and follows references only as it is given to.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Follow: TypeAlias = Callable[[Mapping[str, Any]], Any]
+REFERENCES = 20  # that lead from one to another in what is turned over
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 SAYS_NOTHING = frozenset(
@@ -25,13 +28,19 @@ BOUNDS = {
 }
 
 
-def negation(schema: Any) -> Any:
-    """A schema for exactly the values that this one does not allow, or None where that cannot be said without `not`."""
+def negation(schema: Any, follow: Follow = lambda _: None, depth: int = REFERENCES) -> Any:
+    """A schema for exactly the values that this one does not allow, or None where that cannot be said without `not`.
+
+    follow: the schema that a schema with a reference means, without that reference; None where there is none.
+    """
     if isinstance(schema, bool):
         return not schema
     if not isinstance(schema, Mapping):
         return None
-    opposites = [_opposite(key, value) for key, value in schema.items() if key not in SAYS_NOTHING]
+    if "$ref" in schema:
+        meant = follow(schema) if depth else None
+        return None if meant is None else negation(meant, follow, depth - 1)
+    opposites = [_opposite(key, value, follow, depth) for key, value in schema.items() if key not in SAYS_NOTHING]
     if any(each is None for each in opposites):
         return None
     return _any(opposites)
@@ -41,7 +50,7 @@ def _any(schemas: Sequence[Any]) -> Any:
     return {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0] if schemas else False
 
 
-def _opposite(keyword: str, value: Any) -> Any:
+def _opposite(keyword: str, value: Any, follow: Follow, depth: int) -> Any:
     match keyword, value:
         case "not", _:
             return value
@@ -54,13 +63,13 @@ def _opposite(keyword: str, value: Any) -> Any:
         case "required", list() if all(isinstance(name, str) for name in value):
             return {"type": "object", **_any([{"properties": {name: False}} for name in value])} if value else False
         case "properties", Mapping():
-            opposites = {name: negation(each) for name, each in value.items()}
+            opposites = {name: negation(each, follow, depth) for name, each in value.items()}
             if None in opposites.values():
                 return None
             ways = [{"required": [name], "properties": {name: each}} for name, each in opposites.items()]
             return {"type": "object", **_any(ways)} if ways else False
         case "anyOf" | "allOf", list():
-            opposites = [negation(each) for each in value]
+            opposites = [negation(each, follow, depth) for each in value]
             if None in opposites:
                 return None
             return {"allOf": opposites} if keyword == "anyOf" else _any(opposites)

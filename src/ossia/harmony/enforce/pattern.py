@@ -1,80 +1,388 @@
-"""A JSON schema's regular expression, which is ECMAScript's, said in the dialect that llguidance reads, which is Rust's.
+"""A JSON schema's regular expression, which is ECMAScript's, as a regular language.
 
-In: a pattern. Out: the pattern that matches the same strings; ValueError for what has no such form. It does not know
-schemas. What both dialects read alike passes unchanged, and what neither the one nor llguidance knows is left to it.
+In: a pattern. Out: the language of the strings that it is found in; ValueError with what of it has no such form.
+Look-aheads are intersections and complements with what follows. Back references, word boundaries and look-behind are
+refused, and so is a look-ahead within a repetition, apart from `(?:(?!x).)*$`.
 """
 
 import re
+from dataclasses import dataclass
+from typing import TypeAlias
 
-LINE_ENDS = r"\n\r\u2028\u2029"
-SPACE = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-ESCAPES = {"s": f"[{SPACE}]", "S": f"[^{SPACE}]", "0": r"\x00"}
-SAME = frozenset("dDwWtnrfv")  # followed by nothing, and read alike
-GROUP = re.compile(r"\(\?(?::|P?<[A-Za-z_]\w*>|=|!|<=|<!)")  # look-around is llguidance's to refuse
-NUMBERED = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]+\}|[pP]\{[\w=]+\}|c[A-Za-z])")
-SURROGATES = re.compile(r"\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)")
-IN_CLASS = frozenset("[&~")  # for Rust a class in a class or a set operation, for ECMAScript plain characters
+from ossia.harmony.enforce.language import (
+    ANY_CHARACTER,
+    ANYTHING,
+    EMPTY,
+    NEVER,
+    Chars,
+    Language,
+    Not,
+    Range,
+    alt,
+    both,
+    is_nullable,
+    property_of,
+    repeat,
+    seq,
+    shortest,
+    size,
+    turned,
+)
+
+NODES = 20_000  # of a pattern, once its look-aheads are spelt out
+DEPTH = 50  # of nesting
+LONGEST = 16_384  # characters of the shortest match: no answer is longer
+UNROLLED = 8  # repetitions of a part with a look-ahead or an anchor
+
+DIGIT: tuple[Range, ...] = ((48, 57),)
+WORD: tuple[Range, ...] = ((48, 57), (65, 90), (95, 95), (97, 122))
+SPACE: tuple[Range, ...] = (
+    *((9, 13), (0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)),
+    *((0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+)
+DOT = Chars(turned(((10, 10), (13, 13), (0x2028, 0x2029))))
+CLASSES = {"d": DIGIT, "w": WORD, "s": SPACE, "D": turned(DIGIT), "W": turned(WORD), "S": turned(SPACE)}
+CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
+NUMBERED = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}")
+PAIR = re.compile(r"u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+PROPERTY = re.compile(r"([pP])\{([\w=]+)\}")
+COUNTS = re.compile(r"\{([0-9]{1,12})(?:(,)([0-9]{0,12}))?\}")
+NAMED_GROUP = re.compile(r"\?P?<[A-Za-z_$][\w$]*>")
+LOOKS = {"?=": True, "?!": False}
 
 
-def rust_pattern(pattern: str) -> str:
-    """The same expression for llguidance. Raises ValueError for syntax that ECMAScript does not have."""
-    out: list[str] = []
-    at, in_class = 0, False
-    while at < len(pattern):
-        character = pattern[at]
-        if character == "\\":
-            said, width = _escape(pattern, at, in_class)
-        elif in_class:
-            said, width = _in_class(pattern, at)
-            in_class = character != "]"
-        elif character == "[":
-            said, width = _class_start(pattern, at)
-            in_class = not said.endswith("]")
-        elif character == "(" and pattern.startswith("(?", at):
-            group = GROUP.match(pattern, at)
-            if not group:
-                raise ValueError(
-                    f"the group {pattern[at : at + 4]!r} is not ECMAScript's: write (?:…) and spell out flags"
-                )
-            said, width = group[0], len(group[0])
+@dataclass(frozen=True)
+class _Anchor:
+    """^ or $."""
+
+    start: bool
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look-ahead."""
+
+    body: "_Tree"
+    positive: bool
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    parts: tuple["_Tree", ...]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    ways: tuple["_Tree", ...]
+
+
+@dataclass(frozen=True)
+class _Repetition:
+    body: "_Tree"
+    low: int
+    high: int | None
+
+
+_Tree: TypeAlias = Chars | _Anchor | _Look | _Sequence | _Choice | _Repetition
+
+
+def pattern_language(pattern: str) -> Language:
+    """The strings in which ECMAScript finds the pattern. Raises ValueError for what cannot be enforced."""
+    tree = _Parser(pattern).parse()
+    if not _has_anchor(tree, start=True):
+        found = seq(ANYTHING, _language(tree, ANYTHING, None))
+    else:
+        later = _language(tree, ANYTHING, start=False)
+        found = alt(_language(tree, ANYTHING, start=True), seq(ANY_CHARACTER, ANYTHING, later))
+    if size(found) > NODES:
+        raise ValueError(f"it has more than {NODES} parts once its look-aheads are spelt out")
+    if (length := shortest(found)) > LONGEST:
+        raise ValueError(f"its shortest match has {length} characters; {LONGEST} are the most that is enforced")
+    return found
+
+
+# Trees to languages
+
+
+def _is_plain(tree: _Tree) -> bool:
+    match tree:
+        case Chars():
+            return True
+        case _Anchor() | _Look():
+            return False
+        case _Sequence(parts) | _Choice(parts):
+            return all(map(_is_plain, parts))
+        case _Repetition(body):
+            return _is_plain(body)
+
+
+def _has_anchor(tree: _Tree, start: bool) -> bool:
+    match tree:
+        case Chars():
+            return False
+        case _Anchor():
+            return tree.start == start
+        case _Sequence(parts) | _Choice(parts):
+            return any(_has_anchor(part, start) for part in parts)
+        case _Repetition(body) | _Look(body):
+            return _has_anchor(body, start)
+
+
+def _plain(tree: _Tree) -> Language:
+    match tree:
+        case Chars():
+            return tree
+        case _Sequence(parts):
+            return seq(*map(_plain, parts))
+        case _Choice(ways):
+            return alt(*map(_plain, ways))
+        case _Repetition(body, low, high):
+            return repeat(_plain(body), low, high)
+        case _Anchor() | _Look():
+            raise AssertionError("not plain")
+
+
+def _language(tree: _Tree, rest: Language, start: bool | None) -> Language:
+    """What the tree matches, followed by `rest`. start: whether it stands where the string begins; None: it may."""
+    if _is_plain(tree):
+        return seq(_plain(tree), rest)
+    match tree:
+        case _Anchor(start=True):
+            if start is None:
+                raise ValueError("^ stands after something that may be empty: a grammar needs it at the beginning")
+            return rest if start else NEVER
+        case _Anchor():
+            return EMPTY if is_nullable(rest) else NEVER
+        case _Look(body, positive):
+            ahead = _language(body, ANYTHING, start)
+            return both(ahead if positive else Not(ahead), rest)
+        case _Choice(ways):
+            return alt(*(_language(way, rest, start) for way in ways))
+        case _Sequence(parts):
+            return _sequence(parts, rest, start)
+        case _Repetition():
+            return _repetition(tree, rest, start)
+        case Chars():
+            raise AssertionError("a character is plain")
+
+
+def _sequence(parts: tuple[_Tree, ...], rest: Language, start: bool | None) -> Language:
+    starts: list[bool | None] = []
+    for part in parts:
+        starts.append(start)
+        least, most = _widths(part)
+        start = start if not most else False if least or start is False else None
+    for part, begins in zip(reversed(parts), reversed(starts)):
+        rest = _language(part, rest, begins)
+        if size(rest) > NODES:
+            raise ValueError(f"it has more than {NODES} parts once its look-aheads are spelt out")
+    return rest
+
+
+def _widths(tree: _Tree) -> tuple[int, int]:
+    """Whether it takes a character always, and whether it ever may, as 0 or 1."""
+    match tree:
+        case Chars():
+            return 1, 1
+        case _Anchor() | _Look():
+            return 0, 0
+        case _Sequence(parts):
+            found = [_widths(part) for part in parts]
+            return max((least for least, _ in found), default=0), max((most for _, most in found), default=0)
+        case _Choice(ways):
+            found = [_widths(way) for way in ways]
+            return min(least for least, _ in found), max(most for _, most in found)
+        case _Repetition(body, low, high):
+            least, most = _widths(body)
+            return least if low else 0, most if high != 0 else 0
+
+
+def _repetition(tree: _Repetition, rest: Language, start: bool | None) -> Language:
+    """A part with look-aheads or anchors, several times: written out where it is few times."""
+    match tree.body:
+        case _Sequence((_Look(body, False), Chars() as each)) if rest == EMPTY and tree.high is None:
+            if not _has_anchor(body, start=True):
+                # nowhere in these characters, all up to the end, does the body begin
+                found = seq(ANYTHING, both(_language(body, ANYTHING, False), seq(each, ANYTHING)))
+                return both(repeat(each, tree.low, None), Not(found))
+    if tree.high is None or tree.high > UNROLLED:
+        raise ValueError("a look-ahead or an anchor within a repetition cannot be enforced; write out what may come")
+    for count in range(tree.high, 0, -1):
+        more = _language(tree.body, rest_after := rest, start if count == 1 else None if start else start)
+        rest = more if count <= tree.low else alt(rest_after, more)
+    return rest
+
+
+# Reading
+
+
+class _Parser:
+    def __init__(self, pattern: str) -> None:
+        self.text, self.at, self.depth = pattern, 0, 0
+
+    def parse(self) -> _Tree:
+        tree = self._choice()
+        if self.at < len(self.text):
+            raise ValueError("a ) closes no group")
+        return tree
+
+    def _choice(self) -> _Tree:
+        self.depth += 1
+        if self.depth > DEPTH:
+            raise ValueError(f"its groups are nested more than {DEPTH} deep")
+        ways = [self._parts()]
+        while self._takes("|"):
+            ways.append(self._parts())
+        self.depth -= 1
+        return ways[0] if len(ways) == 1 else _Choice(tuple(ways))
+
+    def _parts(self) -> _Tree:
+        parts: list[_Tree] = []
+        while self.at < len(self.text) and self.text[self.at] not in "|)":
+            parts.append(self._counted(self._atom()))
+        return parts[0] if len(parts) == 1 else _Sequence(tuple(parts))
+
+    def _takes(self, text: str) -> bool:
+        found = self.text.startswith(text, self.at)
+        self.at += len(text) if found else 0
+        return found
+
+    def _atom(self) -> _Tree:
+        character = self.text[self.at]
+        self.at += 1
+        match character:
+            case "^" | "$":
+                return _Anchor(character == "^")
+            case ".":
+                return DOT
+            case "(":
+                return self._group()
+            case "[":
+                return self._class()
+            case "\\":
+                return self._escape(in_class=False)
+            case "*" | "+" | "?":
+                raise ValueError(f"nothing stands before the {character} to repeat")
+            case "{" if COUNTS.match(self.text, self.at - 1):
+                raise ValueError("nothing stands before the { to repeat")
+        return _one(ord(character))
+
+    def _group(self) -> _Tree:
+        if look := next((mark for mark in LOOKS if self.text.startswith(mark, self.at)), None):
+            self.at += 2
+            body = self._closed()
+            return _Look(body, LOOKS[look])
+        if self.text.startswith(("?<=", "?<!"), self.at):
+            raise ValueError("look-behind cannot be enforced")
+        if name := NAMED_GROUP.match(self.text, self.at):
+            self.at = name.end()
+        elif not self._takes("?:") and self.text.startswith("?", self.at):
+            shown = self.text[self.at - 1 : self.at + 3]
+            raise ValueError(f"the group {shown!r} is not ECMAScript's: write (?:…) and spell out flags")
+        return self._closed()
+
+    def _closed(self) -> _Tree:
+        body = self._choice()
+        if not self._takes(")"):
+            raise ValueError("a group is not closed")
+        return body
+
+    def _counted(self, atom: _Tree) -> _Tree:
+        high: int | None
+        if counts := COUNTS.match(self.text, self.at):
+            low = int(counts[1])
+            high = low if not counts[2] else int(counts[3]) if counts[3] else None
+            self.at = counts.end()
+        elif self.at < len(self.text) and self.text[self.at] in "*+?":
+            low, high = int(self.text[self.at] == "+"), 1 if self.text[self.at] == "?" else None
+            self.at += 1
         else:
-            said, width = f"[^{LINE_ENDS}]" if character == "." else character, 1
-        out.append(said)
-        at += width
-    return "".join(out)
+            return atom
+        self._takes("?")  # a lazy repetition matches the same strings
+        if isinstance(atom, _Anchor):
+            raise ValueError("an anchor cannot be repeated")
+        if high is not None and low > high:
+            raise ValueError(f"a repetition of {low} to {high} times is none")
+        if max(low, high or 0) >= 2**31:
+            raise ValueError("a repetition is of more than 2^31 times")
+        return _Repetition(atom, low, high)
+
+    def _escape(self, in_class: bool) -> Chars:
+        """The escape behind a backslash."""
+        at, text = self.at, self.text
+        if pair := PAIR.match(text, at):
+            self.at = pair.end()
+            high, low = (int(half, 16) for half in pair.groups())
+            return _one(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
+        if number := NUMBERED.match(text, at):
+            self.at = number.end()
+            return _one(min(int(next(filter(None, number.groups())), 16), 0x10FFFF))
+        if named := PROPERTY.match(text, at):
+            self.at = named.end()
+            return Chars((), (f"{'-' if named[1] == 'P' else ''}{property_of(named[2])}",))
+        name = text[at : at + 1]
+        self.at += 1
+        if name in CLASSES and name:
+            return Chars(CLASSES[name])
+        if name in CONTROLS and name:
+            return _one(CONTROLS[name])
+        if name == "0" and not text[at + 1 : at + 2].isdigit():
+            return _one(0)
+        if name == "c" and text[at + 1 : at + 2].isascii() and text[at + 1 : at + 2].isalpha():
+            self.at += 1
+            return _one(ord(text[at + 1]) % 32)
+        if name == "b" and in_class:
+            return _one(8)
+        if name in ("b", "B") and name:
+            raise ValueError("word boundaries cannot be enforced; say what may stand there")
+        if name.isdigit() and not in_class:
+            raise ValueError("what a group has matched cannot be asked for again in a grammar")
+        if not name or name.isalnum():
+            raise ValueError(f"the escape {text[at - 1 : at + 1]!r} is not ECMAScript's")
+        return _one(ord(name))
+
+    def _class(self) -> Chars:
+        """A class in brackets, from behind the opening one."""
+        negated = self._takes("^")
+        ranges: list[Range] = []
+        properties: list[str] = []
+        while not self._takes("]"):
+            first = self._member()
+            following = self.text[self.at : self.at + 2]
+            if following[:1] == "-" and following not in ("-", "-]"):
+                self.at += 1
+                last = self._member()
+                low, high = _only(first), _only(last)
+                if low is not None and high is not None:
+                    if low > high:
+                        raise ValueError(
+                            f"the range {chr(low)}-{chr(high)} of a class runs backwards, which is not ECMAScript's"
+                        )
+                    ranges.append((low, high))
+                    continue
+                ranges.append((45, 45))  # beside a class such as \w it is a hyphen
+                ranges += last.ranges
+                properties += last.properties
+            ranges += first.ranges
+            properties += first.properties
+        if properties:
+            return Chars(tuple(ranges), tuple(properties), negated)
+        return Chars(turned(ranges) if negated else tuple(sorted(set(ranges))))
+
+    def _member(self) -> Chars:
+        if self.at >= len(self.text):
+            raise ValueError("a class [ is not closed")
+        character = self.text[self.at]
+        self.at += 1
+        return self._escape(in_class=True) if character == "\\" else _one(ord(character))
 
 
-def _escape(pattern: str, at: int, in_class: bool) -> tuple[str, int]:
-    """What the escape that begins at `at` is called in Rust, and how many characters it has here."""
-    if pair := SURROGATES.match(pattern, at):
-        high, low = (int(half, 16) for half in pair.groups())
-        return rf"\u{{{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):x}}}", pair.end() - at
-    if number := NUMBERED.match(pattern, at):
-        said = number[0]
-        return (rf"\x{ord(said[2]) % 32:02x}" if said[1] == "c" else said), len(said)
-    name = pattern[at + 1 : at + 2]
-    if name in ESCAPES and not (name == "0" and pattern[at + 2 : at + 3].isdigit()):
-        return ESCAPES[name], 2
-    if name == "b" and in_class:
-        return r"\x08", 2
-    if name in SAME or name in ("b", "B") or (name.isdigit() and not in_class):  # llguidance refuses these itself
-        return f"\\{name}", 2
-    if not name or name.isalnum():
-        raise ValueError(f"the escape {pattern[at : at + 2]!r} is not ECMAScript's")
-    return (name if name in "\"'`@#%,:;<>=!_ /" or ord(name) > 127 else f"\\{name}"), 2
+def _one(code: int) -> Chars:
+    return Chars(((code, code),))
 
 
-def _in_class(pattern: str, at: int) -> tuple[str, int]:
-    character = pattern[at]
-    if pattern.startswith("--", at):  # Rust takes them for a subtraction
-        raise ValueError("two hyphens in a row within [ ] can be read in two ways: escape the one that is a character")
-    return (f"\\{character}" if character in IN_CLASS else character), 1
-
-
-def _class_start(pattern: str, at: int) -> tuple[str, int]:
-    """An opening bracket; where it closes at once the class is empty, or everything, which Rust cannot say so."""
-    if pattern.startswith("[^]", at):
-        return r"[\x00-\u{10ffff}]", 3
-    if pattern.startswith("[]", at):
-        return r"[^\x00-\u{10ffff}]", 2
-    return ("[^", 2) if pattern.startswith("[^", at) else ("[", 1)
+def _only(chars: Chars) -> int | None:
+    """The one character of a class; None where it has several."""
+    if len(chars.ranges) == 1 and chars.ranges[0][0] == chars.ranges[0][1] and not chars.properties:
+        return chars.ranges[0][0]
+    return None

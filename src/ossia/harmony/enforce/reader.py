@@ -1,21 +1,28 @@
-"""What a grammar can keep of a JSON schema: the schema said anew, in the keywords that llguidance enforces exactly.
+"""What a grammar can keep of a JSON schema: the schema said anew, in few keywords, for `shapes`.
 
 In: a schema of draft 4 to 2020-12. Out: a schema that allows nothing the given one does not, self-contained, and a
 list of what was left out; SchemaError, with keyword and place, for what cannot be kept. It does not know grammars.
 
-Keywords without an exact form of their own are said by others where that is plain (dependentRequired by anyOf and
-required); annotations and unknown keywords go. A lenient reading leaves out what cannot be kept and so allows more.
+In the result `pattern` is a list of languages, `patternProperties` a list of languages with their schemas, and each
+schema has its place. Keywords without a form of their own are said by others where that is exact (dependentRequired
+by anyOf and required); annotations and unknown keywords go. A lenient reading leaves out what cannot be kept.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urldefrag, urljoin
 
+from ossia.harmony.enforce.errors import SchemaError
+from ossia.harmony.enforce.formats import FORMATS, UNKNOWN_FORMATS
+from ossia.harmony.enforce.language import Language
 from ossia.harmony.enforce.logic import TYPES, disjoint, negation
-from ossia.harmony.enforce.pattern import rust_pattern
+from ossia.harmony.enforce.numbers import check_bound
+from ossia.harmony.enforce.pattern import pattern_language
+from ossia.harmony.enforce.references import Found, References, below
+from ossia.harmony.enforce.shapes import PLACE, numbers_of
 from ossia.harmony.enforce.size import excess
 from ossia.harmony.enforce.values import (
     BOUND,
@@ -31,60 +38,24 @@ from ossia.harmony.enforce.values import (
 from ossia.harmony.messages import JsonObject
 
 Node: TypeAlias = dict[str, Any] | bool
-_Found: TypeAlias = tuple[str, str, Any]  # a schema's path, the URI its references are relative to, itself
 SIZE = 10_000  # of what may be read: a oneOf or an if says its ways several times
-DEPTH = 100  # of nesting; llguidance's JSON reader stops at 128
 REMAINDERS = (
     100_000  # that multipleOf may tell apart: each is a state of the lexer, which no limit of llguidance's counts
 )
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
-SUB = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
-       "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
-SUBS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-NAMED = ("$defs", "definitions", "properties", "patternProperties", "dependentSchemas", "dependencies")
 IN_PLACE = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies")
-# llguidance's own are looser: it knows no leap years, and leap seconds at any time of day
-DATE = (
-    r"(?:(?:[1-9]\d{3}|0[1-9]\d\d|00[1-9]\d|000[1-9])-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-"
-    r"(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))|(?:\d\d(?:0[48]|[2468][048]|[13579][26])|"
-    r"(?:0[48]|[2468][048]|[13579][26])00)-02-29)"
+PAIRS = (
+    ("string", "minLength", "maxLength", "length"),
+    ("array", "minItems", "maxItems", "number of items"),
+    ("object", "minProperties", "maxProperties", "number of properties"),
 )
-TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
-FORMATS: dict[str, JsonObject] = {
-    "date": {"pattern": f"^{DATE}$"},
-    "time": {"pattern": f"^{TIME}$"},
-    "date-time": {"pattern": f"^{DATE}[Tt]{TIME}$"},
-    # no label in punycode, whose hyphens stand side by side, and none cut by the length of the whole
-    "hostname": {"format": "hostname", "maxLength": 253, "pattern": "^[^-]+(?:-[^-]+)*$"},
-    "email": {"format": "email", "pattern": "^[^@]{1,64}@[^@]{1,253}$"},
-    **{name: {"format": name} for name in ("duration", "ipv4", "ipv6", "uuid", "uri")},
-}
-# Those of the standard that no grammar here knows; any other name is an annotation, as "int32" is
-UNKNOWN_FORMATS = frozenset(
-    "regex uri-reference uri-template iri iri-reference idn-email idn-hostname json-pointer relative-json-pointer".split()
-)
-
-
-class SchemaError(ValueError):
-    """What of a schema cannot be kept to: a keyword, or "" for the whole, and the JSON pointer of where it stands."""
-
-    def __init__(self, keyword: str, path: str, why: str, whose: str = "") -> None:
-        super().__init__(
-            ": ".join(part for part in (whose, f"{keyword} at {path or '#'}" if keyword else path, why) if part)
-        )
-        self.keyword, self.path, self.why, self.whose = keyword, path or "#", why, whose
-
-    def of(self, whose: str) -> "SchemaError":
-        """The same, its message begun with whose schema it is."""
-        return SchemaError(self.keyword, self.path, self.why, whose)
 
 
 @dataclass(frozen=True)
 class Enforceable:
-    """A schema that llguidance enforces exactly, where each of its definitions came from, and what was left out."""
+    """A schema that a grammar can keep exactly, and what was left out."""
 
     schema: dict[str, Any]
-    places: Mapping[str, str]
     dropped: tuple[str, ...]
 
 
@@ -127,63 +98,27 @@ class _Reader:
         if declared is not None and not draft and not self.lenient:
             raise SchemaError("$schema", "#", f"{short(declared)} is no draft from 4 to 2020-12")
         self.draft = int(draft[1]) if draft and draft[1] else 2020
+        self.declared = draft is not None
         self.dropped: list[str] = []
         self.names: dict[str, str] = {}  # of definitions, by where their schemas stand
         self.definitions: dict[str, Node] = {}
-        self.pending: list[_Found] = []
+        self.pending: list[Found] = []
         self.choices: list[tuple[_Place, list[Any], dict[str, Any]]] = []
-        self.found: dict[str, _Found] = {}  # by path and by URI
-        self.bases: dict[int, str] = {}  # by the identity of a schema, which the root keeps alive
-        self.dynamic: dict[str, int] = {}  # how many dynamic anchors have a name
         self.size = 0
         self.multiples = 1
-        self._index(root, "#", "", 0)
+        self.references = References(root, self.draft)
 
     def read(self) -> Enforceable:
-        root = self._reference(self.found["#"])
+        root = self._reference(self.references.found["#"])
         while self.pending or self.choices:
             if self.pending:
                 path, base, schema = self.pending.pop()
                 self.definitions[self.names[path]] = self._schema(schema, path, base)
             else:
                 self._choose(*self.choices.pop())
-        places = {name: path for path, name in self.names.items()}
-        return Enforceable({**root, "$defs": self.definitions}, places, tuple(dict.fromkeys(self.dropped)))
+        return Enforceable({**root, "$defs": self.definitions}, tuple(dict.fromkeys(self.dropped)))
 
-    # Finding
-
-    def _index(self, schema: Any, path: str, base: str, depth: int) -> None:
-        """Note every place that a reference may lead to."""
-        if depth > DEPTH:
-            raise SchemaError("", path[:60], f"the schema is nested more than {DEPTH} deep")
-        if not isinstance(schema, Mapping):
-            self.found[path] = (path, base, schema)
-            return
-        own = schema.get("$id")
-        if isinstance(own, str) and not own.startswith("#") and not (self.draft < 2019 and "$ref" in schema):
-            base = _join(base, own).removesuffix("#")
-            self.found.setdefault(base, (path, base, schema))
-        self.found[path] = (path, base, schema)
-        self.bases[id(schema)] = base
-        for key in ("$anchor", "$dynamicAnchor", "$id"):
-            name = schema.get(key)
-            if isinstance(name, str) and (key != "$id" or name.startswith("#")):
-                self.found.setdefault(f"{base}#{name.removeprefix('#')}", (path, base, schema))
-        if isinstance(name := schema.get("$dynamicAnchor"), str):
-            self.dynamic[name] = self.dynamic.get(name, 0) + 1
-        for steps, each in _subschemas(schema):
-            self._index(each, _below(path, *steps), base, depth + 1)
-
-    def _resolve(self, reference: str, base: str) -> _Found | None:
-        uri, fragment = urldefrag(_join(base, reference))
-        start = self.found.get(uri or "#")
-        if not start or not fragment:
-            return start
-        if fragment.startswith("/"):
-            return self.found.get(start[0] + unquote(fragment))
-        return self.found.get(f"{uri}#{fragment}")
-
-    def _reference(self, to: _Found) -> dict[str, Any]:
+    def _reference(self, to: Found) -> dict[str, Any]:
         if to[0] not in self.names:
             self.names[to[0]] = str(len(self.names))
             self.pending.append(to)
@@ -204,7 +139,7 @@ class _Reader:
             return True
         if self.draft < 2019 and "$ref" in schema:
             schema = {"$ref": schema["$ref"]}  # what stands beside it is ignored
-        place = _Place(path, self.bases.get(id(schema), base), schema)
+        place = _Place(path, self.references.bases.get(id(schema), base), schema)
         for keyword in schema:
             if reader := READERS.get(keyword):
                 try:
@@ -213,9 +148,26 @@ class _Reader:
                     raise
                 except ValueError as error:
                     self._give_up(SchemaError(keyword, path, str(error)))
+        self._check_counts(place)
         if place.more:
             place.out["allOf"] = place.more
+        place.out[PLACE] = path
         return place.out
+
+    def _check_counts(self, place: _Place) -> None:
+        """Refuse, or leave out, limits that no value of the one type asked for can be within."""
+        kind, out = place.given.get("type"), place.out
+        for of, low, high, what in PAIRS:
+            if kind == of and low in out and high in out and out[low] > out[high]:
+                why = f"no {what} is {out[low]} or more and {out[high]} or less"
+                self._give_up(SchemaError(low, place.path, why))
+                del out[low], out[high]
+        bounds = [key for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum") if key in out]
+        if kind in ("number", "integer") and bounds and numbers_of(out, kind == "integer").settled() is None:
+            said = ", ".join(f"{key} {short(out[key])}" for key in (*bounds, "multipleOf") if key in out)
+            self._give_up(SchemaError(bounds[0], place.path, f"no {kind} is within the bounds ({said})"))
+            for key in bounds:
+                del out[key]
 
     def _give_up(self, error: SchemaError) -> None:
         if not self.lenient:
@@ -226,7 +178,7 @@ class _Reader:
         schema: Any = place.given
         for step in steps:
             schema = schema[step]
-        return self._schema(schema, _below(place.path, *steps), place.base)
+        return self._schema(schema, below(place.path, *steps), place.base)
 
     def _also(self, place: _Place, schema: Any) -> None:
         """What follows from keywords that are not kept themselves, said as a schema of its own."""
@@ -245,14 +197,16 @@ class _Reader:
         place.out[keyword] = value
 
     def bound(self, place: _Place, keyword: str, value: Any) -> None:
+        exclusive = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}.get(keyword)
+        if exclusive is None and isinstance(value, bool) and (self.draft == 4 or not self.declared):
+            closed = "minimum" if keyword == "exclusiveMinimum" else "maximum"
+            if value and closed not in place.given:
+                raise ValueError(f"true means something only beside {closed}, in draft 4; write the number here")
+            return  # in draft 4 it says that the other bound is open
         number = as_number(value)
-        limit = min(number, BOUND) if keyword.endswith("aximum") else max(number, -BOUND)
-        if abs(limit) > BOUND:
-            raise ValueError(f"{short(value)} is beyond 2^53, up to where a grammar can keep to a bound")
-        if limit == number:
-            place.out[keyword] = value
-        else:
-            place.more.append({"maximum" if keyword.endswith("aximum") else "minimum": limit})
+        check_bound(number)
+        is_open = exclusive and place.given.get(exclusive) is True and (self.draft == 4 or not self.declared)
+        place.out[exclusive if exclusive and is_open else keyword] = number
 
     def multiple(self, place: _Place, keyword: str, value: Any) -> None:
         if not 0 < as_number(value) <= BOUND:
@@ -284,7 +238,7 @@ class _Reader:
         place.out[keyword] = int(number)
 
     def pattern(self, place: _Place, keyword: str, value: Any) -> None:
-        place.out[keyword] = rust_pattern(as_text(value))
+        place.out.setdefault("pattern", []).append(_language(as_text(value)))
 
     def format(self, place: _Place, keyword: str, value: Any) -> None:
         name, kinds = as_text(value), place.given.get("type", "string")
@@ -293,17 +247,29 @@ class _Reader:
         if name in UNKNOWN_FORMATS:
             raise ValueError(f"{name!r} is not known here; known are {', '.join(FORMATS)}")
         if name in FORMATS:
-            place.more.append(dict(FORMATS[name]))
+            place.out.setdefault("pattern", []).append(_language(FORMATS[name]))
 
     def properties(self, place: _Place, keyword: str, value: Any) -> None:
         check_value(list(as_mapping(value)))
-        said = {name: self._within(place, keyword, name) for name in value}
-        if keyword == "patternProperties":
-            said = {rust_pattern(name): each for name, each in said.items()}
-        place.out[keyword] = said
+        place.out[keyword] = {name: self._within(place, keyword, name) for name in value}
+
+    def patterned(self, place: _Place, keyword: str, value: Any) -> None:
+        said = {name: self._within(place, keyword, name) for name in as_mapping(value)}
+        place.out[keyword] = [(_language(name), each) for name, each in said.items()]
 
     def required(self, place: _Place, keyword: str, value: Any) -> None:
-        place.out[keyword] = as_names(value)
+        names = as_names(value)
+        given = place.given
+        if given.get("additionalProperties") is False and given.get("type") == "object":
+            declared = given.get("properties")
+            declared = declared if isinstance(declared, Mapping) else {}
+            missing = [] if given.get("patternProperties") else [name for name in names if name not in declared]
+            if missing:
+                why = "is not declared in properties, and additionalProperties is false"
+                shown = ", ".join(map(repr, missing))
+                self._give_up(SchemaError(keyword, place.path, f"{short(shown)} {why}"))
+                names = [name for name in names if name in declared]
+        place.out[keyword] = names
 
     def one(self, place: _Place, keyword: str, value: Any) -> None:
         place.out[keyword] = self._within(place, keyword)
@@ -337,7 +303,7 @@ class _Reader:
         ways = choice["anyOf"]
         if all(disjoint(a, b, self.definitions) for n, a in enumerate(ways) for b in ways[:n]):
             return
-        opposites = [negation(way) for way in given]
+        opposites = [negation(way, self.references.followed) for way in given]
         if None not in opposites:
             only = [{"allOf": [way, *opposites[:n], *opposites[n + 1 :]]} for n, way in enumerate(given)]
             choice["anyOf"] = [self._schema(way, place.path, place.base) for way in only]
@@ -346,10 +312,10 @@ class _Reader:
             self._give_up(SchemaError("oneOf", place.path, why))
 
     def ref(self, place: _Place, keyword: str, value: Any) -> None:
-        target = self._resolve(as_text(value), place.base)
+        target = self.references.resolve(as_text(value), place.base)
         if target is None:
             raise ValueError(f"{short(value)} leads to no schema in this one, and none is fetched")
-        if keyword == "$dynamicRef" and self.dynamic.get(value.partition("#")[2], 0) > 1:
+        if keyword == "$dynamicRef" and self.references.dynamic.get(value.partition("#")[2], 0) > 1:
             raise ValueError("which of several anchors it means depends on the way there")
         if "$ref" in place.out:
             place.more.append(self._reference(target))
@@ -357,7 +323,7 @@ class _Reader:
             place.out |= self._reference(target)
 
     def inverse(self, place: _Place, keyword: str, value: Any) -> None:
-        opposite = negation(value)
+        opposite = negation(value, self.references.followed)
         if opposite is None:
             raise ValueError("a grammar says what may come, not what may not; say what is allowed instead")
         self._also(place, opposite)
@@ -365,7 +331,7 @@ class _Reader:
     def condition(self, place: _Place, keyword: str, value: Any) -> None:
         if not place.given.keys() & {"then", "else"}:
             return
-        opposite = negation(value)
+        opposite = negation(value, self.references.followed)
         if opposite is None:
             raise ValueError("what does not fit its schema cannot be said in a grammar; write anyOf instead")
         fits = {"allOf": [value, place.given.get("then", True)]}
@@ -379,23 +345,6 @@ class _Reader:
         least = place.given.get("minContains") if self.draft >= 2019 else None
         if least != 0 or "maxContains" in place.given:
             raise ValueError("a grammar cannot count the items that fit it; say with items what each is")
-
-    def names_of(self, place: _Place, keyword: str, value: Any) -> None:
-        """Names that are listed, or that follow a pattern: any other property is closed off."""
-        if value is False:
-            return self._also(place, {"maxProperties": 0})
-        said = {} if value is True else {key: each for key, each in as_mapping(value).items() if key in READERS}
-        if said.get("type") == "string":
-            del said["type"]
-        match said:
-            case {"enum": list(names), **rest} if not rest:
-                self._also(place, {"properties": dict.fromkeys(as_names(names), True), "additionalProperties": False})
-            case {"const": str(name), **rest} if not rest:
-                self._also(place, {"properties": {name: True}, "additionalProperties": False})
-            case {"pattern": str(pattern), **rest} if not rest:
-                self._also(place, {"patternProperties": {pattern: True}, "additionalProperties": False})
-            case rest if rest:
-                raise ValueError("of names only enum, const and pattern can be kept to")
 
     def dependent(self, place: _Place, keyword: str, value: Any) -> None:
         for name, follows in as_mapping(value).items():
@@ -435,9 +384,10 @@ READERS: dict[str, Callable[[_Reader, _Place, str, Any], None]] = {
     **dict.fromkeys("minLength maxLength minItems maxItems minProperties maxProperties".split(), _Reader.count),
     "pattern": _Reader.pattern,
     "format": _Reader.format,
-    **dict.fromkeys(("properties", "patternProperties"), _Reader.properties),
+    "properties": _Reader.properties,
+    "patternProperties": _Reader.patterned,
     "required": _Reader.required,
-    "additionalProperties": _Reader.one,
+    **dict.fromkeys(("additionalProperties", "propertyNames"), _Reader.one),
     "items": _Reader.items,
     "prefixItems": _Reader.prefix,
     "anyOf": _Reader.several,
@@ -448,29 +398,12 @@ READERS: dict[str, Callable[[_Reader, _Place, str, Any], None]] = {
     "if": _Reader.condition,
     "uniqueItems": _Reader.unique,
     "contains": _Reader.contains,
-    "propertyNames": _Reader.names_of,
     **dict.fromkeys(("dependentRequired", "dependentSchemas", "dependencies"), _Reader.dependent),
     **dict.fromkeys(("unevaluatedProperties", "unevaluatedItems"), _Reader.unevaluated),
     "$recursiveRef": _Reader.refused,
 }
 
 
-def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[object, ...], Any]]:
-    for key in SUB:
-        if isinstance(each := schema.get(key), Mapping | bool):
-            yield (key,), each
-    for key in SUBS:
-        if isinstance(found := schema.get(key), list):
-            yield from (((key, number), each) for number, each in enumerate(found))
-    for key in NAMED:
-        if isinstance(found := schema.get(key), Mapping):
-            yield from (((key, name), each) for name, each in found.items() if not isinstance(each, list))
-
-
-def _below(path: str, *steps: object) -> str:
-    return "/".join((path, *(str(step).replace("~", "~0").replace("/", "~1") for step in steps)))
-
-
-def _join(base: str, reference: str) -> str:
-    # urljoin drops the base of a URN
-    return base + reference if reference.startswith("#") else urljoin(base, reference)
+@lru_cache(maxsize=1024)
+def _language(pattern: str) -> Language:
+    return pattern_language(pattern)

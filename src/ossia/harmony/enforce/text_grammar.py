@@ -9,7 +9,7 @@ import re
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from ossia.harmony.enforce.reader import SchemaError
+from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.messages import TextGrammar
 
 LONGEST = 1 << 16  # characters

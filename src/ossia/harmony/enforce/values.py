@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 UNWRITABLE = re.compile(r"[\0-\x07\x0b\x0e-\x1f\x7f\ud800-\udfff]")
-BOUND = 2**53  # beyond it llguidance's ranges are not exact
+BOUND = 2**53  # beyond it not all whole numbers are exact in JavaScript
 
 
 def short(value: Any) -> str:
@@ -19,7 +19,11 @@ def short(value: Any) -> str:
 
 
 def as_number(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, float) and not math.isfinite(value))
+    ):
         raise ValueError(f"it must be a number, not {short(value)}")
     return value
 

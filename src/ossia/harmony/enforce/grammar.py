@@ -1,0 +1,86 @@
+"""A JSON schema to a grammar: read, worked out, written.
+
+In: a schema, and a function that says whether a language is empty. Out: a `SchemaGrammar`; SchemaError with what
+cannot be enforced. A lenient schema always has one: what cannot be kept is left out and listed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ossia.harmony.enforce.errors import SchemaError
+from ossia.harmony.enforce.language import Language, is_surely_empty
+from ossia.harmony.enforce.lark import Lark
+from ossia.harmony.enforce.reader import enforceable, is_lenient
+from ossia.harmony.enforce.shapes import ShapeError, Shapes
+from ossia.harmony.messages import JsonObject
+
+ROUNDS = 20  # of leaving something out and trying again
+
+
+class SchemaGrammar(NamedTuple):
+    """The text of a grammar, and what of a lenient schema it does not enforce."""
+
+    text: str
+    dropped: tuple[str, ...]
+
+
+def grammar_of(
+    schema: JsonObject, space: str, is_empty: Callable[[Language], bool], refusal: Callable[[str], str | None]
+) -> SchemaGrammar:
+    """The grammar of a schema. space: what may stand between tokens. refusal: why a grammar cannot be used, or None."""
+    said = enforceable(schema)
+    dropped, current = list(said.dropped), said.schema
+    for _ in range(ROUNDS):
+        try:
+            return SchemaGrammar(_written(current, space, is_empty, refusal), tuple(dict.fromkeys(dropped)))
+        except SchemaError as error:
+            if not is_lenient(schema):
+                raise
+            dropped.append(str(error))
+            current = _without(current, error, schema)
+    raise SchemaError("", "#", "too much of it cannot be enforced")
+
+
+def _written(
+    schema: Mapping[str, Any], space: str, is_empty: Callable[[Language], bool], refusal: Callable[[str], str | None]
+) -> str:
+    def empty(language: Language) -> bool:
+        surely = is_surely_empty(language)
+        return is_empty(language) if surely is None else surely
+
+    shapes: Shapes | None = None
+    try:
+        shapes = Shapes(schema, empty)
+        if not shapes.fits_something(shapes.root):
+            raise ShapeError("", "no value fits it", shapes.unfit_place())
+        text = Lark(shapes, space).text()
+    except ShapeError as error:
+        raise SchemaError(error.keyword, error.path or "#", str(error)) from error
+    except ValueError as error:
+        raise SchemaError("", "#", str(error)) from error
+    except RecursionError:
+        raise SchemaError("", "#", "the schema is nested too deep") from None
+    if why := refusal(text):
+        raise SchemaError("", "#", why)
+    return text
+
+
+def _without(schema: Mapping[str, Any], error: SchemaError, given: JsonObject) -> Mapping[str, Any]:
+    """The schema without the keyword at fault, or without all of the schema where it stands."""
+    found = False
+
+    def cut(node: Any) -> Any:
+        nonlocal found
+        if isinstance(node, list | tuple):
+            return type(node)(map(cut, node))
+        if not isinstance(node, dict):
+            return node
+        if node.get("$place") == error.path and not found:
+            found = True
+            return {key: value for key, value in node.items() if error.keyword and key != error.keyword}
+        return {key: cut(value) for key, value in node.items()}
+
+    less = cut(schema) if error.path != "#" or error.keyword else schema
+    if found:
+        return less
+    return {"$ref": "#/$defs/0", "$defs": {"0": {"type": "object"} if given.get("type") == "object" else True}}

@@ -1,0 +1,256 @@
+"""Shapes as one grammar of llguidance, in its Lark syntax.
+
+In: `Shapes`. Out: the text of a grammar of JSON whose values fit, and nothing else. Properties come in the order in
+which they are declared, undeclared ones last. It does not know schemas' keywords.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from ossia.harmony.enforce.language import ANYTHING, Language, Not, alt, both, literal, plain_terminal, string_terminal
+from ossia.harmony.enforce.numbers import FREE, Remainders, spellings, written
+from ossia.harmony.enforce.shapes import (
+    AnyValue,
+    Array,
+    Booleans,
+    Named,
+    Null,
+    Number,
+    Object,
+    Shape,
+    ShapeError,
+    Shapes,
+    String,
+    Union,
+)
+
+RULES = 100_000
+COUNTED = 1_000  # items or properties that are counted one by one
+
+
+class Lark:
+    """Writes one grammar. space: a regular expression of what may stand between tokens."""
+
+    def __init__(self, shapes: Shapes, space: str) -> None:
+        self._shapes, self._space = shapes, space
+        self._terminals: dict[str, str] = {}  # names by expression
+        self._rules: dict[str, str] = {}  # names by body
+        self._definitions: dict[str, str] = {}  # bodies by rule
+        self._pending: list[str] = []
+        self._named: dict[str, str] = {}  # rules by definition
+        self._known: dict[Shape, str | None] = {}
+        self._space_name = ""
+
+    def text(self) -> str:
+        """The grammar. Raises ShapeError for what has none."""
+        start = self._node(self._shapes.root)
+        if start is None:
+            raise ShapeError("", "no value fits it")
+        while self._pending:
+            name = self._pending.pop()
+            body = self._node(self._shapes.named[name])
+            self._definitions[self._named[name]] = body or '""'
+        head = '%llguidance {"ignore_once": true, "no_forcing": true}'
+        lines = [head, f"%ignore /{self._space}/", f"start: {start}"]
+        lines += [f"{name}: {body}" for name, body in self._definitions.items()]
+        lines += [f"{name}: {body}" for body, name in self._rules.items()]
+        lines += [f"{name}: {expression}" for expression, name in self._terminals.items()]
+        return "\n".join(lines)
+
+    # Names
+
+    def _terminal(self, expression: str) -> str:
+        return self._terminals.setdefault(expression, f"T{len(self._terminals)}")
+
+    def _rule(self, body: str) -> str:
+        if len(self._rules) > RULES:
+            raise ShapeError("", f"its grammar has more than {RULES} rules")
+        return self._rules.setdefault(body, f"r{len(self._rules)}")
+
+    def _choice(self, ways: Sequence[str]) -> str:
+        return ways[0] if len(ways) == 1 else self._rule(" | ".join(dict.fromkeys(ways)))
+
+    # Shapes
+
+    def _node(self, shape: Shape) -> str | None:
+        """The name of a rule or terminal for the shape; None where no value fits it."""
+        if shape not in self._known:
+            self._known[shape] = self._write(shape) if self._shapes.fits_something(shape) else None
+        return self._known[shape]
+
+    def _write(self, shape: Shape) -> str:
+        match shape:
+            case Named(name):
+                if name not in self._named:
+                    self._named[name] = f"d{len(self._named)}"
+                    self._pending.append(name)
+                return self._named[name]
+            case AnyValue():
+                return self._any()
+            case Array():
+                return self._array(shape)
+            case Object():
+                return self._object(shape)
+        return self._union(shape.ways if isinstance(shape, Union) else (shape,))
+
+    def _union(self, ways: Iterable[Shape]) -> str:
+        """Literals, numbers and strings together are one terminal, so that the lexer need not choose between them."""
+        leaves: list[str] = []
+        nodes: list[str] = []
+        for way in ways:
+            if not self._shapes.fits_something(way):
+                continue
+            match way:
+                case Null():
+                    leaves.append("/null/")
+                case Booleans(values):
+                    leaves.append(f"/{'|'.join(json.dumps(each) for each in sorted(values))}/")
+                case String():
+                    leaves.append(string_terminal(way.language))
+                case Number():
+                    said = self._number(way)
+                    (nodes if isinstance(said, Remainders) else leaves).append(
+                        self._remainders(said) if isinstance(said, Remainders) else plain_terminal(said)
+                    )
+                case _:
+                    nodes.append(self._node(way) or "")
+        if leaves:
+            nodes.insert(0, self._terminal(" | ".join(leaves)))
+        return self._choice(nodes)
+
+    def _number(self, number: Number) -> Language | Remainders:
+        if number.values is not None:
+            return alt(*(literal(written(value)) for value in number.values))
+        settled = number.numbers.settled()
+        assert settled is not None, "a number fits it"
+        try:
+            return spellings(settled)
+        except ValueError as error:
+            keyword = "minimum" if number.numbers.multiple is None else "multipleOf"
+            raise ShapeError(keyword, str(error)) from error
+
+    def _remainders(self, number: Remainders) -> str:
+        """A grammar within the grammar: of what Lark holds, only a JSON schema can ask for remainders."""
+        schema: dict[str, object] = {"type": "integer", "multipleOf": number.step}
+        schema |= {} if number.low is None else {"minimum": number.low}
+        schema |= {} if number.high is None else {"maximum": number.high}
+        inner = json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}})
+        zero = " | /-0/" if 0 in range(number.low or 0, (number.high or 0) + 1) else ""
+        self._space_name = self._terminal(f"/{self._space.replace('{0,', '{1,')}/")
+        point = "" if number.whole else " /\\.0+/?"
+        nested = f"%lark {{\nstart: (whole{zero}){point}\nwhole: %json {inner}\n}}"
+        return self._rule(f"{self._space_name}? {nested}")
+
+    def _any(self) -> str:
+        """Any JSON, which is a rule that holds itself."""
+        if "any" not in self._definitions:
+            self._definitions["any"] = ""
+            leaves = self._terminal(f"/null|true|false/ | {plain_terminal(FREE)}")
+            string = self._terminal(string_terminal(ANYTHING))
+            item = self._rule(f'{string} ":" any')
+            self._definitions["any"] = (
+                f'{leaves} | {string} | "[" "]" | "[" any ("," any)* "]" | "{{" "}}" | "{{" {item} ("," {item})* "}}"'
+            )
+        return "any"
+
+    def _array(self, array: Array) -> str:
+        rest, high = self._node(array.rest), array.high
+        first: list[str] = []
+        for each in array.first[:high]:
+            if (node := self._node(each)) is None:
+                high = len(first)
+                break
+            first.append(node)
+        return self._items(first, rest, array.low, high)
+
+    def _items(self, first: Sequence[str], rest: str | None, low: int, high: int | None) -> str:
+        """An array of these items, then any number of `rest`, between `low` and `high` in all."""
+        if high is not None:
+            first = first[:high]
+        more_low = max(0, low - len(first))
+        more_high = 0 if rest is None else None if high is None else high - len(first)
+        tail = ""
+        if more_high != 0:
+            tail = _repeated(f'"," {rest}', more_low, more_high)
+        for at in reversed(range(1, len(first))):
+            tail = f'"," {first[at]} {tail}'
+            tail = tail if at < low else f"({tail})?"
+            if at % 20 == 0:  # nested no deeper than a parser reads
+                tail = self._rule(tail)
+        if first:
+            inner = f"{first[0]} {tail}"
+        elif more_high == 0:
+            return self._rule('"[" "]"')
+        else:
+            again = _repeated(f'"," {rest}', max(0, more_low - 1), None if more_high is None else more_high - 1)
+            inner = f"{rest} {again}"
+        return self._rule(f'"[" {inner} "]"' if low > 0 else f'"[" ({inner})? "]"')
+
+    def _object(self, shape: Object) -> str:
+        declared = dict(shape.declared)
+        for name in shape.required:
+            declared.setdefault(name, shape.of(name))
+        fields: list[tuple[str, bool]] = []
+        for name, each in declared.items():
+            if (node := self._node(each)) is not None:
+                fields.append((f'{self._key(literal(name))} ":" {node}', name in shape.required))
+        taken = Not(alt(*map(literal, declared))) if declared else ANYTHING
+        others: list[str] = []
+        for names, each in shape.others:
+            free = both(names, taken)
+            if (node := self._node(each)) is not None and not self._shapes.is_empty(free):
+                others.append(f'{self._key(free)} ":" {node}')
+        return self._rule(f'"{{" {self._fields(fields, others, shape.low, shape.high)} "}}"')
+
+    def _key(self, names: Language) -> str:
+        return self._terminal(string_terminal(names))
+
+    def _fields(self, fields: Sequence[tuple[str, bool]], others: Sequence[str], low: int, high: int | None) -> str:
+        """The fields in their order, then others, so many in all. The body of a rule."""
+        needed = sum(required for _, required in fields)
+        counts = low > needed or high is not None
+        most = max(low, high or 0) if counts else 1  # how far it matters how many came before
+        if counts and most * len(fields) > COUNTED * 10:
+            raise ShapeError("maxProperties", f"more than {COUNTED * 10} places in it would be counted")
+        after = [self._others(others, low - count, high, count) for count in range(most + 1)]
+        for field, required in reversed(fields):
+            after = [self._field(field, required, after, count, most, high) for count in range(most + 1)]
+        if after[0] is None:
+            raise ShapeError("minProperties", "no object has so few or so many properties")
+        return after[0]
+
+    def _field(
+        self, field: str, required: bool, after: Sequence[str | None], count: int, most: int, high: int | None
+    ) -> str | None:
+        """What comes from this field on, behind `count` others."""
+        rest = after[min(count + 1, most)] if high is None or count < high else None
+        ways = [] if rest is None else [f"""{'"," ' if count else ""}{field} {rest}"""]
+        skipped = after[count]
+        if not required and skipped is not None:
+            ways.append(skipped)
+        if not ways:
+            return None
+        return self._rule(" | ".join(way or '""' for way in ways))
+
+    def _others(self, others: Sequence[str], low: int, high: int | None, count: int) -> str | None:
+        """The undeclared properties behind `count` declared ones: at least `low`, and up to `high` with those."""
+        more = None if high is None else high - count
+        if (more is not None and more < 0) or (low > 0 and (not others or (more is not None and more < low))):
+            return None
+        if not others or more == 0:
+            return '""'
+        item = self._choice([self._rule(each) for each in others])
+        least = max(low, 0)
+        if count:
+            return self._rule(_repeated(f'"," {item}', least, more))
+        again = _repeated(f'"," {item}', max(0, least - 1), None if more is None else more - 1)
+        several = f"{item} {again}"
+        return self._rule(several if least else f"({several})?")
+
+
+def _repeated(item: str, low: int, high: int | None) -> str:
+    """An item so many times; "" for never."""
+    if high == 0:
+        return ""
+    mark = {0: "*", 1: "+"}.get(low, f"{{{low},}}") if high is None else f"{{{low},{high}}}"
+    return f"({item}){mark}"
