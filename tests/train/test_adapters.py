@@ -176,6 +176,71 @@ def test_the_gradients_are_pefts(tmp_path: Path):
         torch.testing.assert_close(torch.from_numpy(value), theirs[name], rtol=1e-3, atol=1e-3 * float(scale))
 
 
+def peft_adapter(model, tmp_path: Path, **how):
+    """A trained adapter as PEFT has it, and as PEFT writes it."""
+    import peft
+
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM", **how)
+    torch.manual_seed(5)  # PEFT draws the A matrices; a router's near tie must not decide the test
+    adapted = peft.get_peft_model(model, config)
+    adapted.save_pretrained(str(tmp_path / "initial"))
+    trained = "lora_A" if how.get("init_lora_weights") == "mica" else "lora_B"  # MiCA freezes B
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if trained in name:
+                value.add_(torch.randn(value.shape, generator=generator) * 0.05)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    return adapted
+
+
+def divergence(logits_RV: torch.Tensor, wanted_RV: torch.Tensor) -> float:
+    log_p, log_q = wanted_RV.double().log_softmax(-1), logits_RV.double().log_softmax(-1)
+    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+
+
+def merged_divergence(tmp_path: Path, adapted, adapter: Path) -> float:
+    """Of the merged model's logits from PEFT's; those of the base are far from them."""
+    checkpoint = open_checkpoint(tmp_path / "model")
+    merge(checkpoint, read_adapter(adapter, TINY), tmp_path / "merged", "bf16")
+    tokens = np.random.default_rng(1).integers(0, TINY.vocab, 30).tolist()
+    given, theirs = packed([tokens], [[True] * 30]).batch, peft_logits(adapted, tokens)[:-1]
+    assert divergence(load_transformer(checkpoint, ops("reference")).forward(given), theirs) > 0.003
+    return divergence(load_transformer(open_checkpoint(tmp_path / "merged"), ops("reference")).forward(given), theirs)
+
+
+@pytest.mark.parametrize("how", [{}, {"init_lora_weights": False}, {"init_lora_weights": "gaussian"}, {"init_lora_weights": "orthogonal"},
+                                 {"init_lora_weights": "mica"}, {"use_rslora": True}, {"layers_to_transform": [1, 2]}, {"exclude_modules": ["o_proj"]}])  # fmt: skip
+def test_M1_every_kind_that_is_accepted_merges_to_pefts_logits(tmp_path: Path, how):
+    adapted = peft_adapter(peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16")), tmp_path, **how)
+    assert merged_divergence(tmp_path, adapted, tmp_path / "adapter") <= 0.001
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
+def test_M1_an_adapter_that_changed_the_base_is_refused_and_merges_once_converted(tmp_path: Path, init: str):
+    adapted = peft_adapter(
+        peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16")), tmp_path, init_lora_weights=init
+    )
+    with pytest.raises(
+        CheckpointError, match=f"init_lora_weights is '{init}', which changes the base weights: convert the adapter"
+    ):
+        read_adapter(tmp_path / "adapter", TINY)
+    adapted.save_pretrained(
+        str(tmp_path / "converted"), path_initial_model_for_weight_conversion=str(tmp_path / "initial")
+    )
+    assert merged_divergence(tmp_path, adapted, tmp_path / "converted") <= 0.001
+
+
+@pytest.mark.parametrize("init", ["corda", "lora_ga", "loftq", "PiSSA", "something_new", 3])
+def test_M1_initialisations_that_change_the_base_or_are_not_known_are_refused(tmp_path: Path, init):
+    made = network(tiny_checkpoint(tmp_path / "model"), Lora(rank=3))
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": init}))
+    with pytest.raises(CheckpointError, match=f"init_lora_weights is {init!r}, which .*merge the adapter with PEFT"):
+        read_adapter(tmp_path / "adapter", TINY)
+
+
 @pytest.mark.parametrize("rslora", [False, True])
 def test_an_adapter_that_peft_wrote_is_read(tmp_path: Path, rslora: bool):
     model = peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16"))
@@ -224,9 +289,23 @@ def test_an_adapter_comes_back_to_the_bit(tmp_path: Path, targets: tuple[str, ..
     ("change", "said"),
     [
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
-        ({"use_dora": True}, "use_dora is True"),
+        ({"use_dora": True}, "use_dora is 'True', which Ossia cannot apply: merge the adapter with PEFT"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"bias": "lora_only"}, "bias is 'lora_only'"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"layer_replication": [[0, 2], [1, 4]]}, "layer_replication"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+        ({"trainable_token_indices": [5]}, "trainable_token_indices"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"arrow_config": {"top_k": 3}}, "arrow_config"),
+        ({"monteclora_config": {"n": 1}}, "monteclora_config"),
+        ({"kasa_config": {"beta": 1}}, "kasa_config"),
+        ({"use_bdlora": {"x": 1}}, "use_bdlora"),
+        ({"velora_config": {"x": 1}}, "velora_config"),
+        ({"a_key_of_a_later_version": 0.5}, "a_key_of_a_later_version is '0.5'"),
         ({"r": 5}, "has shape"),
         ({"r": "3"}, "must be numbers"),
     ],

@@ -1,20 +1,17 @@
 """Rows of chat data in every form that data sets have: read as the same conversation, with the server's own prompts."""
 
-import asyncio
 import json
 from collections import Counter
 from datetime import date
 from typing import Any
 
-import msgspec
 import pytest
 
 from ossia.harmony.messages import Developer, Message, System, assistant, developer, tool, user
-from ossia.harmony.render import render
-from ossia.server.chat_input import chat_ask
-from ossia.server.chat_wire import ChatRequest
 from ossia.train.chat_rows import read_line, read_row
 from ossia.train.sequences import NONE, samplings, sequences
+from tests.server.responses.world import FINAL
+from tests.server.scripted import scripted
 from tests.vocabularies import small
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -284,13 +281,13 @@ def test_A9_M2_the_trainers_prompts_are_the_servers(body: dict[str, Any]):
     """Before every turn of the assistant both have the same tokens: names, efforts, tools, results, parts, thinking."""
     messages = body["messages"]
     row = read_line(json.dumps({**body, "current_date": date.today().isoformat()}), 1)
-    prompts = [each.prompt for each in samplings(small(), row)]
+    prompts = [small().decode(each.prompt) for each in samplings(small(), row)]
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    asked = []
-    for turn in turns:
-        request = msgspec.convert({**body, "messages": messages[:turn]}, ChatRequest)
-        ask = asyncio.run(chat_ask(request, frozenset(), lambda _: (), "")).ask
-        asked.append(render(small(), ask.messages, next_role="assistant"))
+    with scripted(*[FINAL.format("ok")] * len(turns)) as served:
+        for turn in turns:
+            answer = served.client.post("/v1/chat/completions", json={**body, "messages": messages[:turn]})
+            assert answer.status_code == 200, answer.text
+        asked = served.script.prompts
     # the model is asked again between the two calls that one message makes; the server sees only whole turns
     assert [prompt for prompt in prompts if prompt in asked] == asked
     assert len(prompts) == len(asked) + 1

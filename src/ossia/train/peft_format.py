@@ -25,13 +25,19 @@ from ossia.train.recipe import Lora
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# what changes the computation, and the value under which it does not
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "use_dora": (False, None), "fan_in_fan_out": (False, None), "bias": ("none", None), "lora_bias": (False, None),
-    "rank_pattern": ({}, None), "alpha_pattern": ({}, None), "modules_to_save": ([], None), "layer_replication": ([], None),
-    "megatron_config": ({}, None), "trainable_token_indices": ([], {}, None), "use_qalora": (False, None),
-    "alora_invocation_tokens": ([], None), "target_bank": (None,),
+# Keys that change neither the base nor what an adapter computes, or that are read here. Any other key must be off.
+_READ = {
+    "peft_type", "r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "target_parameters",
+    "base_model_name_or_path",
 }  # fmt: skip
+_NEUTRAL = {
+    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
+    "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_ga_config", "megatron_core",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
+}  # fmt: skip
+# Initialisations that leave the base weights as they are. PISSA and others take the first matrices out of the base.
+_KEEPS_BASE = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
+_CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
 
 Matrices = dict[str, NDArray[np.float32]]  # "WEIGHT.a" [E, r, C] or [r, C] and "WEIGHT.b" [E, R, r] or [R, r]
 
@@ -105,13 +111,34 @@ def base_of(folder: str | Path) -> str:
 def _rank_and_alpha(path: Path, raw: dict[str, Any]) -> tuple[int, float]:
     if raw.get("peft_type") != "LORA":
         raise CheckpointError(f"{path}: peft_type is {raw.get('peft_type')!r}; Ossia reads 'LORA'")
-    for key, neutral in _NEUTRAL.items():
-        if raw.get(key) not in neutral:
-            raise CheckpointError(f"{path}: {key} is {raw[key]!r}, which Ossia cannot apply: merge it with PEFT first")
+    _check_init(path, raw.get("init_lora_weights", True))
+    for key in sorted(raw.keys() - _READ - _NEUTRAL):
+        if raw[key] and raw[key] != "none":  # bias is "none" where there is none
+            raise CheckpointError(
+                f"{path}: {key} is {str(raw[key])[:80]!r}, which Ossia cannot apply: merge the adapter with PEFT, "
+                "and give the merged model"
+            )
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
     if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not alpha > 0:
         raise CheckpointError(f"{path}: r {rank!r} and lora_alpha {alpha!r} must be numbers above 0")
     return rank, float(alpha * math.sqrt(rank) if raw.get("use_rslora") else alpha)
+
+
+def _check_init(path: Path, init: Any) -> None:
+    """CheckpointError for an initialisation that changed the base weights: the matrices fit only those."""
+    name = str(init).lower()
+    if name in _KEEPS_BASE:
+        return
+    remedy = "merge the adapter with PEFT, into the base weights that it was trained over, and give the merged model"
+    if name.startswith(_CONVERTIBLE):
+        remedy = (
+            "convert the adapter with PEFT: model.save_pretrained(FOLDER, "
+            "path_initial_model_for_weight_conversion=INITIAL_ADAPTER); or " + remedy
+        )
+    what = (
+        "which changes the base weights" if name.startswith((*_CONVERTIBLE, "loftq")) else "which Ossia does not know"
+    )
+    raise CheckpointError(f"{path}: init_lora_weights is {init!r}, {what}: {remedy}")
 
 
 def _config(config: ModelConfig, lora: Lora, targets: Sequence[Target], base: str) -> dict[str, Any]:
