@@ -15,6 +15,8 @@ from typing import Any
 
 from ossia.loading import load
 
+ATTACKER, ORDINARY = "the-attackers-key", "an-ordinary-key"
+KEYS = ("--api-key", ATTACKER, "--api-key", ORDINARY)
 STOPS = {str(stop): -100 for stop in load().stop_tokens}  # biased against, an answer goes on to its last token
 MESSAGE = [{"role": "user", "content": "Count."}]
 ADDED = {"input": "Hello.", "store": False}

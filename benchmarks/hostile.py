@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
-from attacks import ATTACKS, Attack, Target, idle, large_bodies, said, silent
+from attacks import ATTACKER, ATTACKS, KEYS, ORDINARY, Attack, Target, idle, large_bodies, said, silent
 
 from server import chat, server, stream
 
@@ -41,7 +41,7 @@ async def watch(target: Target, process: psutil.Process, seen: Seen, peak: list[
         for number in range(10**9):
             try:
                 ask = chat(f"What is {number} + 7?", temperature=0, max_tokens=64)
-                reading = await asyncio.wait_for(stream(target.host, target.port, ask), 60)
+                reading = await asyncio.wait_for(stream(target.host, target.port, ask, key=ORDINARY), 60)
                 seen.failed += not reading.whole
                 seen.firsts.append(reading.first if reading.times else 60.0)
                 seen.gaps += reading.gaps
@@ -64,7 +64,7 @@ async def under(
 ) -> tuple[list[str], Seen, list[int]]:
     """The attack over and over for so long; memory before, at its peak, and afterwards."""
     for _ in range(3):
-        await stream(target.host, target.port, chat("What is 1 + 1?", temperature=0, max_tokens=16))
+        await stream(target.host, target.port, chat("What is 1 + 1?", temperature=0, max_tokens=16), key=ORDINARY)
     before = process.memory_info().rss
     seen, peak, answers, rng = Seen(), [before], [], random.Random(0)
     watching = asyncio.ensure_future(watch(target, process, seen, peak))
@@ -109,9 +109,12 @@ def run(only: str = "", seconds: float = 6.0) -> bool:
         if only not in name:
             continue
         attack = prepare()
-        with tempfile.TemporaryDirectory() as folder, server("--state", folder, *OPTIONS) as (process, host, port):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            server("--state", folder, *OPTIONS, *KEYS) as (process, host, port),
+        ):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            answers, seen, memory = asyncio.run(under(attack, Target(host, port), process, seconds))
+            answers, seen, memory = asyncio.run(under(attack, Target(host, port, ATTACKER), process, seconds))
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
         first, pause, lag = (max(each, default=0.0) for each in (seen.firsts, seen.gaps, seen.lags))
         mib = " / ".join(f"{each / 2**20:5.0f}" for each in memory)

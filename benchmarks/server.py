@@ -73,11 +73,14 @@ def server(*options: str) -> Iterator[tuple[psutil.Process, str, int]]:
             )
 
 
-async def stream(host: str, port: int, body: dict[str, object], leave_after: int | None = None) -> Reading:
+async def stream(
+    host: str, port: int, body: dict[str, object], leave_after: int | None = None, key: str = "none"
+) -> Reading:
     """Ask for a streamed chat and note when events come. leave_after: hang up after so many."""
     reader, writer = await asyncio.open_connection(host, port)
     data = json.dumps({"stream": True, **body}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nauthorization: Bearer {key}\r\n"
+    head += f"content-length: {len(data)}\r\n\r\n"
     reading = Reading(time.perf_counter())
     writer.write(head.encode() + data)
     tail = b""

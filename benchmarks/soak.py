@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
-from attacks import ATTACKS, Answered, Target
+from attacks import ATTACKER, ATTACKS, KEYS, ORDINARY, Answered, Target
 
 from server import server
 
@@ -211,8 +211,9 @@ async def soak(target: Target, process: psutil.Process, minutes: float, seed: in
     async def attack(rng: random.Random) -> None:
         name = rng.choice([*ATTACKS, "hang-up"])
         counts.attacks[name] += 1
+        own = Target(target.host, target.port, rng.choice((ATTACKER, ATTACKER, ORDINARY)))
         try:
-            await asyncio.wait_for((ATTACKS.get(name) or leave)(target, rng), 90)
+            await asyncio.wait_for((ATTACKS.get(name) or leave)(own, rng), 90)
         except (OSError, TimeoutError, ValueError, KeyError, IndexError) as error:
             print(f"  {name}: {type(error).__name__} {error}", flush=True)
 
@@ -251,8 +252,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=100)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, server("--state", folder, *OPTIONS) as (process, host, port):
-        counts = asyncio.run(soak(Target(host, port), process, given.minutes, given.seed))
+    with tempfile.TemporaryDirectory() as folder, server("--state", folder, *OPTIONS, *KEYS) as (process, host, port):
+        counts = asyncio.run(soak(Target(host, port, ORDINARY), process, given.minutes, given.seed))
     raise SystemExit(0 if report(counts) else 1)
 
 

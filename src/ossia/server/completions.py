@@ -106,7 +106,7 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
     service.check_choices(len(texts) * (given.n or 1))
     for text in texts:  # before any is tokenized
         if isinstance(text, list):
-            service.check_length(text, "prompt")
+            service.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
         elif isinstance(text, str):
             service.check_text(len(text), "prompt")
     answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service.tokenizer) for text in texts])

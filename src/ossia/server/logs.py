@@ -78,6 +78,7 @@ def write_log(log_prompts: bool) -> None:
     handler.setFormatter(OneLine(FORMAT, quotes=log_prompts))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("ossia").setLevel(logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a client that has left
 
 
 class Forgotten:
