@@ -20,13 +20,15 @@ from ossia.loading import load
 from ossia.model.checkpoint import LayerTensors, write_checkpoint
 from ossia.quant import to_bf16
 from ossia.tasks.catalogue import TASKS
-from ossia.train.network import Network, NetworkTensors
+from ossia.train.model.state import TrainedState
+from ossia.train.model.stored import StoredTensors
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.recipe import read_recipe
 from ossia.train.run import export
 from ossia.train.state import load_state
 
 
-class Unrounded(NetworkTensors):
+class Unrounded(StoredTensors):
     """The experts too in bfloat16."""
 
     def layer(self, index: int) -> LayerTensors:
@@ -34,15 +36,15 @@ class Unrounded(NetworkTensors):
         return LayerTensors(**wide)
 
 
-def network_of(run: Path, stage: str) -> Network:
+def network_of(run: Path, stage: str) -> TrainableModel:
     state = load_state(run / stage, torch.device("cpu"))
     if not state:
         raise SystemExit(f"{run / stage} has no state: give the folder of a run that has been through this stage")
     config = read_recipe(run / "recipe.toml").model
     if config is None:
         raise SystemExit(f"{run}/recipe.toml has no [model]: give a run that began from nothing")
-    network = Network(config, 0)
-    network.load_state_dict(state["network"])
+    network = TrainableModel.random(config, 0)
+    TrainedState(network).load_state_dict({name.replace("/", "."): value for name, value in state["network"].items()})
     return network
 
 

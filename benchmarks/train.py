@@ -25,9 +25,9 @@ import torch
 
 from ossia.model.checkpoint import open_checkpoint
 from ossia.synth import synth
+from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.plan import plan
 from ossia.train.recipe import EVERYTHING, Lora
-from ossia.train.tunable import Tunable, packed
 
 RANK, VOCAB = 8, 1024
 
@@ -39,7 +39,7 @@ def tokens_of(count: int) -> list[int]:
 def ours(folder: Path, tokens: int, recompute: bool) -> tuple[Callable[[], float], list[Any]]:
     checkpoint = open_checkpoint(folder / "hf")
     lora = Lora(rank=RANK, alpha=16)
-    network = Tunable(checkpoint, lora, dtype=torch.bfloat16)
+    network = TrainableModel.with_adapters(checkpoint, checkpoint.config, lora, dtype=torch.bfloat16)
     network.recompute = recompute
     given = packed([tokens_of(tokens)], [[True] * tokens])
     expected = plan(checkpoint.config, lora, tokens).total

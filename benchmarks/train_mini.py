@@ -37,7 +37,7 @@ class Transformers:
     """The same step in transformers: the targets' cross-entropy, clipping, AdamW."""
 
     def __init__(self, same: NextToken, precision: str) -> None:
-        raw = same._network.config.to_json("hf", quantized=False)
+        raw = same._model.config.to_json("hf", quantized=False)
         self._same, self._bf16 = same, precision == "bf16"
         self._model = GptOssForCausalLM(GptOssConfig.from_dict(raw))
         self._adam = torch.optim.AdamW(self._model.parameters(), lr=1e-3, fused=True)

@@ -13,9 +13,9 @@ from ossia.model.checkpoint import CheckpointError, open_checkpoint
 from ossia.model.transformer import load_transformer
 from ossia.train.lora import KINDS, chosen, report
 from ossia.train.merge import merge
+from ossia.train.model.trainable import Packed, TrainableModel, packed
 from ossia.train.peft_format import AdapterFile, read_adapter, write_adapter
 from ossia.train.recipe import EVERYTHING, Lora
-from ossia.train.tunable import Packed, Tunable, packed
 from tests.tiny import SHAPES, TINY, tiny_checkpoint
 
 
@@ -24,9 +24,10 @@ def batch(seed: int = 0, lengths: tuple[int, ...] = (40, 1, 25), vocab: int = TI
     return packed([rng.integers(0, vocab, n).tolist() for n in lengths], [[True] * n for n in lengths])
 
 
-def network(path: Path, lora: Lora, stirred: float = 0.0) -> Tunable:
+def network(path: Path, lora: Lora, stirred: float = 0.0) -> TrainableModel:
     """In float32; `stirred` gives the adapters' B matrices random values of that size."""
-    made = Tunable(open_checkpoint(path), lora, dtype=torch.float32)
+    checkpoint = open_checkpoint(path)
+    made = TrainableModel.with_adapters(checkpoint, checkpoint.config, lora, dtype=torch.float32)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, value in made.trained().items():
@@ -35,7 +36,7 @@ def network(path: Path, lora: Lora, stirred: float = 0.0) -> Tunable:
     return made
 
 
-def as_file(made: Tunable) -> AdapterFile:
+def as_file(made: TrainableModel) -> AdapterFile:
     return AdapterFile(made.lora, {name: value.detach().numpy().copy() for name, value in made.trained().items()})
 
 

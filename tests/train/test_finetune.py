@@ -16,15 +16,16 @@ from ossia.cli import app
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
 from ossia.model.synthetic import RandomTensors
 from ossia.tokenizer_json import write_generation_config, write_tokenizer_json
-from ossia.train.finetune import Adapters, Tuning, finetune, tunable
+from ossia.train.finetune import LoraObjective, adapted_model, finetune
 from ossia.train.loop import Loop
 from ossia.train.merge import merge
 from ossia.train.metrics import read_log
+from ossia.train.model.state import TrainedState
+from ossia.train.model.trainable import Packed, packed
 from ossia.train.optim import Diverged
 from ossia.train.peft_format import base_of, read_adapter
 from ossia.train.recipe import Adapted, Keeping, Optimizer, Schedule, Source
 from ossia.train.run import run
-from ossia.train.tunable import Packed, packed
 from tests.tiny import TINY, tiny_checkpoint
 from tests.train.worlds import CONFIG, torchrun
 from tests.vocabularies import small, small_vocabulary
@@ -70,9 +71,9 @@ def given(**changes) -> Adapted:
 
 def tuner(folder: Path, model: Path, make: Callable[[int], Packed] = batch, **changes) -> Loop:
     chosen = given(**changes)
-    network = tunable(open_checkpoint(model), chosen, dtype=torch.float32)
-    work = Tuning(network, Supply(make), chosen, seed=0)
-    return Loop("lora", Adapters(network), work, folder, Keeping(save_every=3, log_every=1, plot=False))
+    network = adapted_model(open_checkpoint(model), chosen, dtype=torch.float32)
+    work = LoraObjective(network, Supply(make), chosen, seed=0)
+    return Loop("lora", TrainedState(network), work, folder, Keeping(save_every=3, log_every=1, plot=False))
 
 
 def losses(folder: Path) -> list[float]:
@@ -93,7 +94,7 @@ def test_the_loss_falls_the_base_stays_and_the_adapter_and_the_merge_have_what_w
     assert digest(model) == before
     read = read_adapter(made, TINY)
     assert base_of(made) == str(model)
-    loaded = tunable(open_checkpoint(model), read.lora, dtype=torch.float32, adapter=read)
+    loaded = adapted_model(open_checkpoint(model), read.lora, dtype=torch.float32, adapter=read)
     with torch.no_grad():
         assert loaded(batch(0)).mean() < 0.5 * losses(tmp_path / "lora")[0]
     report = merge(open_checkpoint(model), read, tmp_path / "merged", probe=batch(0).batch)
@@ -103,9 +104,9 @@ def test_the_loss_falls_the_base_stays_and_the_adapter_and_the_merge_have_what_w
 
 def test_a_step_changes_the_adapters_alone(tmp_path: Path):
     chosen = given(steps=1, accumulate=1)
-    network = tunable(open_checkpoint(tiny_checkpoint(tmp_path)), chosen, dtype=torch.float32)
+    network = adapted_model(open_checkpoint(tiny_checkpoint(tmp_path)), chosen, dtype=torch.float32)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    Tuning(network, Supply(), chosen, seed=0).step(0, report=True)
+    LoraObjective(network, Supply(), chosen, seed=0).step(0, report=True)
     changed = {name for name, value in network.named_parameters() if not torch.equal(value, before[name])}
     assert changed
     assert all(".adapters." in name for name in changed)

@@ -1,19 +1,23 @@
 """Frozen weights: unpacked by blocks, exact against plain torch, and with gradients to activations and updates only."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from ossia.kernels.reference import sink_attention, swiglu
+from ossia.kernels import AttentionShape, Batch, Rope
+from ossia.kernels.reference import Experts
 from ossia.quant import Mxfp4, quantize_mxfp4, unpack_mxfp4
-from ossia.train import activation, attention, chunked_loss, frozen
-from ossia.train.activation import lean_swiglu
-from ossia.train.attention import packed_attention
+from ossia.train import chunked_loss, frozen
 from ossia.train.chunked_loss import row_losses
-from ossia.train.frozen import DenseWeight, PackedWeight, Update, grouped_linear, unpack
+from ossia.train.frozen import DenseWeight, PackedWeight, Update, unpack
+from ossia.train.model import attention as attention_module
+from ossia.train.model import experts as experts_module
+from ossia.train.model.attention import attention, packings, query_tiles
+from ossia.train.model.autograd import ComputeConfig, frozen_product
+from ossia.train.model.experts import FrozenExperts, SortedRows, experts, sort_rows
+
+F64 = ComputeConfig(torch.float64)
 
 
 def packed_weight(*shape: int, seed: int = 0) -> tuple[PackedWeight, torch.Tensor]:
@@ -26,9 +30,9 @@ def packed_weight(*shape: int, seed: int = 0) -> tuple[PackedWeight, torch.Tenso
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that everything takes several."""
     monkeypatch.setattr(frozen, "_BLOCK_BYTES", {"cpu": 1024})
-    monkeypatch.setattr(attention, "SCORES", 40)
+    monkeypatch.setattr(attention_module, "MOST_SCORES", 40)
     monkeypatch.setattr(chunked_loss, "LOGITS", 50)
-    monkeypatch.setattr(activation, "ELEMENTS", 20)
+    monkeypatch.setattr(experts_module, "SWIGLU_ELEMENTS", 80)
 
 
 def test_every_code_under_every_scale_unpacks_as_the_format_says():
@@ -42,41 +46,72 @@ def test_every_code_under_every_scale_unpacks_as_the_format_says():
             assert torch.equal(ours.double(), torch.from_numpy(want).to(dtype).double()), dtype
 
 
-@pytest.mark.parametrize("updated", [False, True])
-def test_the_linears_gradient_passes_gradcheck(small_blocks: None, updated: bool):
-    weight, _ = packed_weight(3, 10, 32)
-    x = torch.randn(7, 32, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(3, 10, dtype=torch.float64)
-    a = torch.randn(3, 2, 32, dtype=torch.float64, requires_grad=True)
-    b = torch.randn(3, 10, 2, dtype=torch.float64, requires_grad=True)
-    counts = [4, 0, 3]
+def sorted_rows(choices: list[list[int]], experts_: int) -> SortedRows:
+    return sort_rows(torch.tensor(choices), experts_, 2)
 
-    def linear(x, a, b):
-        return grouped_linear(x, counts, weight, bias, Update(a, b, 0.7) if updated else None)
+
+CHOICES = [[0, 2], [2, 0], [2, 1], [0, 2], [2, 0]]
+
+
+@pytest.mark.parametrize("updated", [False, True])
+def test_the_gradient_of_frozen_experts_passes_gradcheck(small_blocks: None, updated: bool):
+    """Of rows, routing weights and low-rank updates, in float64; one expert has a single row."""
+    up, _ = packed_weight(3, 64, 32)
+    down, _ = packed_weight(3, 32, 32, seed=1)
+    shapes = ((5, 32), (5, 2), (3, 2, 32), (3, 64, 2), (3, 2, 32), (3, 32, 2))
+    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    biases = torch.randn(3, 64, dtype=torch.float64), torch.randn(3, 32, dtype=torch.float64)
+
+    def run(x, weights, up_a, up_b, down_a, down_b):
+        updates = (Update(up_a, up_b, 0.7), Update(down_a, down_b, 0.7)) if updated else (None, None)
+        kinds = FrozenExperts(up, biases[0], updates[0]), FrozenExperts(down, biases[1], updates[1])
+        return experts(x, weights, *kinds, sorted_rows(CHOICES, 3), 3.0, F64)
 
     if updated:
-        torch.autograd.gradcheck(linear, (x, a, b))
+        torch.autograd.gradcheck(run, given)
     else:
-        torch.autograd.gradcheck(lambda x: linear(x, a, b), (x,))
+        torch.autograd.gradcheck(lambda x, weights: run(x, weights, *given[2:]), given[:2])
 
 
 @pytest.mark.parametrize("kind", ["packed", "bf16"])
-def test_the_linear_is_plain_torchs(small_blocks: None, kind: str):
-    weight, dense = packed_weight(3, 40, 64)
-    given = weight if kind == "packed" else DenseWeight(dense.bfloat16())
-    dense = dense if kind == "packed" else dense.bfloat16().float()
-    x, a, b, bias = (torch.randn(*s, requires_grad=True) for s in ((9, 64), (3, 4, 64), (3, 40, 4), (3, 40)))
-    counts, scale = [2, 6, 1], 1.5
-    ours = grouped_linear(x, counts, given, bias.detach(), Update(a, b, scale))
-    grad = torch.randn_like(ours)
-    got = torch.autograd.grad(ours, (x, a, b), grad)
-    parts = x.split(counts)
-    plain = torch.cat(
-        [F.linear(part, dense[e] + scale * b[e] @ a[e], bias[e].detach()) for e, part in enumerate(parts)]
+def test_frozen_experts_with_updates_are_trained_experts_of_the_sum(small_blocks: None, kind: str):
+    up, dense_up = packed_weight(3, 64, 32)
+    down, dense_down = packed_weight(3, 32, 32, seed=1)
+    if kind == "bf16":
+        up, down = (DenseWeight(each.bfloat16()) for each in (dense_up, dense_down))
+        dense_up, dense_down = up.values.float(), down.values.float()
+    x, weights, up_a, up_b, down_a, down_b = (
+        torch.randn(shape, requires_grad=True)
+        for shape in ((5, 32), (5, 2), (3, 2, 32), (3, 64, 2), (3, 2, 32), (3, 32, 2))
     )
-    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
-    for mine, theirs in zip(got, torch.autograd.grad(plain, (x, a, b), grad)):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+    up_bias, down_bias = torch.randn(3, 64), torch.randn(3, 32)
+    rows, f32 = sorted_rows(CHOICES, 3), ComputeConfig()
+    frozen_pair = (
+        FrozenExperts(up, up_bias, Update(up_a, up_b, 1.5)),
+        FrozenExperts(down, down_bias, Update(down_a, down_b, 1.5)),
+    )
+    ours = experts(x, weights, *frozen_pair, rows, 3.0, f32)
+    merged = Experts(dense_up + 1.5 * up_b @ up_a, up_bias), Experts(dense_down + 1.5 * down_b @ down_a, down_bias)
+    theirs = experts(x, weights, *merged, rows, 3.0, f32)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    grad = torch.randn_like(ours)
+    trained = (x, weights, up_a, up_b, down_a, down_b)
+    for mine, plain in zip(torch.autograd.grad(ours, trained, grad), torch.autograd.grad(theirs, trained, grad)):
+        torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-2)
+
+
+def test_a_frozen_product_is_plain_torchs_and_keeps_no_activation(small_blocks: None):
+    weight, bias = torch.randn(40, 64).bfloat16(), torch.randn(40)
+    x = torch.randn(9, 64, requires_grad=True)
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        ours = frozen_product(x, DenseWeight(weight[None]), bias)
+    assert kept == []
+    plain = F.linear(x, weight.float(), bias)
+    torch.testing.assert_close(ours, plain)
+    grad = torch.randn_like(ours)
+    (mine,), (theirs,) = (torch.autograd.grad(each, x, grad) for each in (ours, plain))
+    torch.testing.assert_close(mine, theirs)
 
 
 def test_never_more_than_a_block_is_unpacked(monkeypatch: pytest.MonkeyPatch):
@@ -90,60 +125,59 @@ def test_never_more_than_a_block_is_unpacked(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(frozen, "_BLOCK_BYTES", {"cpu": 4096})
     monkeypatch.setattr(frozen, "unpack", watched)
-    weight, dense = packed_weight(4, 96, 64)
-    x = torch.randn(8, 64, requires_grad=True)
-    grouped_linear(x, [2, 2, 2, 2], weight, None).sum().backward()
+    (up, dense_up), (down, dense_down) = packed_weight(4, 128, 64), packed_weight(4, 64, 64)
+    x, weights = torch.randn(8, 64, requires_grad=True), torch.ones(8, 1)
+    kinds = FrozenExperts(up, torch.zeros(4, 128), None), FrozenExperts(down, torch.zeros(4, 64), None)
+    rows = sorted_rows([[i % 4] for i in range(8)], 4)
+    experts(x, weights, *kinds, rows, 7.0, ComputeConfig()).sum().backward()
     assert max(sizes) <= 4096
-    assert sum(sizes) == 2 * dense.nbytes  # forward and backward, once each
+    assert sum(sizes) == 2 * (dense_up.nbytes + dense_down.nbytes)  # forward and backward, once each
 
 
-def test_without_an_update_no_activation_is_kept():
-    weight, _ = packed_weight(2, 16, 32)
-    kept: list[torch.Tensor] = []
-    x = torch.randn(4, 32, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        grouped_linear(x, [2, 2], weight, None)
-    assert kept == []
+def attended(qkv: torch.Tensor, sinks: torch.Tensor, lengths: list[int], window: int) -> torch.Tensor:
+    positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    starts, none = np.cumsum([0, *lengths]).astype(np.int32), np.zeros((len(lengths), 0), np.int32)
+    batch = Batch(positions, positions, starts, none, none, positions[:1])
+    shape = AttentionShape(4, 2, 8, window, Rope(150000.0, 8.0, 64, 32.0, 1.0))
+    return attention(qkv, sinks, shape, packings(batch, shape, "cpu"), F64)
 
 
 @pytest.mark.parametrize("window", [0, 3])
-def test_attention_by_blocks_is_the_references(small_blocks: None, window: int):
-    lengths, heads, groups, d = [11, 1, 6], 4, 2, 8
-    starts = np.cumsum([0, *lengths]).astype(np.int32)
-    q, k, v = (torch.randn(18, h, d, dtype=torch.float64, requires_grad=True) for h in (heads, groups, groups))
-    sinks = torch.randn(heads, dtype=torch.float64, requires_grad=True)
-    ours = packed_attention(q, k, v, starts, window, sinks)
-    want = []
-    for first, last in itertools.pairwise(starts):
-        at = torch.arange(last - first)
-        distance = at[:, None] - at[None]
-        seen = (distance >= 0) & ((distance < window) if window else True)
-        want.append(sink_attention(q[None, first:last], k[None, first:last], v[None, first:last], seen[None], sinks)[0])
-    plain, grad = torch.cat(want), torch.randn_like(ours)
-    torch.testing.assert_close(ours, plain)
-    for mine, theirs in zip(
-        torch.autograd.grad(ours, (q, k, v, sinks), grad), torch.autograd.grad(plain, (q, k, v, sinks), grad)
-    ):
+@pytest.mark.parametrize("limits", [{}, {"KEPT_SCORES": 0}, {"PADDED_ROWS": 0, "KEPT_SCORES": 0}, {"MOST_SCORES": 40}])
+def test_attention_is_the_same_kept_or_computed_again_in_any_tiles_and_packings(
+    monkeypatch: pytest.MonkeyPatch, window: int, limits: dict[str, int]
+):
+    """Sequences of very unlike length, so that they are packed apart where that is allowed."""
+    lengths = [70, 1, 2, 3, 1, 2]
+    qkv = torch.randn(sum(lengths), 64, dtype=torch.float64, requires_grad=True)
+    sinks = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    want = torch.cat([attended(part, sinks, [len(part)], window) for part in qkv.split(lengths)])
+    grad = torch.randn_like(want)
+    wanted = torch.autograd.grad(want, (qkv, sinks), grad)
+    for name, value in limits.items():
+        monkeypatch.setattr(attention_module, name, value)
+    ours = attended(qkv, sinks, lengths, window)
+    torch.testing.assert_close(ours, want)
+    for mine, theirs in zip(torch.autograd.grad(ours, (qkv, sinks), grad), wanted):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_the_sinks_gradient_passes_gradcheck(small_blocks: None):
-    q, k, v = (torch.randn(6, h, 4, dtype=torch.float64, requires_grad=True) for h in (2, 1, 1))
-    sinks = torch.randn(2, dtype=torch.float64, requires_grad=True)
-    starts = np.array([0, 4, 6], np.int32)
-    torch.autograd.gradcheck(lambda *given: packed_attention(*given[:3], starts, 3, given[3]), (q, k, v, sinks))
+def test_the_gradient_of_attention_passes_gradcheck(small_blocks: None):
+    qkv = torch.randn(6, 64, dtype=torch.float64, requires_grad=True)
+    sinks = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda *given: attended(*given, [4, 2], 3), (qkv, sinks))
 
 
 @pytest.mark.parametrize("heads", [1, 64])
 @pytest.mark.parametrize("window", [0, 128])
 @pytest.mark.parametrize("length", [1, 127, 4096, 131072])
-def test_query_blocks_cover_the_rows_and_bound_the_scores(length: int, window: int, heads: int):
-    blocks = attention.query_blocks(length, window, heads)
-    assert [begin for begin, _, _ in blocks[1:]] == [end for _, end, _ in blocks[:-1]]
-    assert (blocks[0][0], blocks[-1][1]) == (0, length)
-    for begin, end, seen in blocks:
+def test_query_tiles_cover_the_rows_and_bound_the_scores(length: int, window: int, heads: int):
+    tiles = list(query_tiles(length, window, heads))
+    assert [begin for begin, _, _ in tiles[1:]] == [end for _, end, _ in tiles[:-1]]
+    assert (tiles[0][0], tiles[-1][1]) == (0, length)
+    for begin, end, seen in tiles:
         assert seen == (max(0, begin - window + 1) if window else 0)
-        assert heads * (end - begin) * (end - seen) <= attention.SCORES or end - begin == 1
+        assert heads * (end - begin) * (end - seen) <= attention_module.MOST_SCORES or end - begin == 1
 
 
 def test_chunked_cross_entropy_is_the_plain_one(small_blocks: None):
@@ -178,12 +212,3 @@ def test_the_whole_logits_never_exist():
     with Watch():
         row_losses(x, DenseWeight(table), torch.zeros(rows, dtype=torch.int64)).sum().backward()
     assert max(seen) <= chunked_loss.LOGITS < rows * vocab
-
-
-def test_swiglu_by_blocks_is_the_references(small_blocks: None):
-    x = (torch.randn(9, 16, dtype=torch.float64) * 8).requires_grad_()
-    torch.testing.assert_close(lean_swiglu(x, 7.0), swiglu(x, 7.0))
-    grad = torch.randn(9, 8, dtype=torch.float64)
-    (mine,), (theirs,) = (torch.autograd.grad(f(x, 7.0), x, grad) for f in (lean_swiglu, swiglu))
-    torch.testing.assert_close(mine, theirs)
-    torch.autograd.gradcheck(lambda x: lean_swiglu(x, 7.0), (x,))

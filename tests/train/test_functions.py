@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ossia.kernels import AttentionShape, Batch, Rope
 from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps
-from ossia.train.functions import EXPERT_ROWS, Means, chosen
-from ossia.train.network import RecordingOps
+from ossia.train.model.autograd import ComputeConfig
+from ossia.train.model.experts import sort_rows
+from ossia.train.model.ops import TrainingOps
 from ossia.train.steps import compiled
 
-F32, BF16 = Means(), Means(torch.bfloat16)
+F32, BF16 = ComputeConfig(), ComputeConfig(torch.bfloat16)
 LENGTHS = (5, 12, 1, 70)
 ROPE = Rope(150000.0, 8.0, 64, 32.0, 1.0)
 
@@ -30,12 +31,12 @@ def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
 
 
-def agree(made: Callable[[ReferenceOps], Tensor], given: Sequence[Tensor], means: Means) -> None:
+def agree(made: Callable[[ReferenceOps], Tensor], given: Sequence[Tensor], compute: ComputeConfig) -> None:
     """The output and every gradient, by the size of their difference against their own."""
     near = (
-        1e-5 if means.dtype == torch.float32 else 0.1
+        1e-5 if compute.dtype == torch.float32 else 0.1
     )  # a value that rounding moves over the limit loses its gradient
-    wanted, found = made(ReferenceOps()), made(RecordingOps(means=means)).float()
+    wanted, found = made(ReferenceOps()), made(TrainingOps(compute=compute)).float()
     slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
     pairs = zip(
         [wanted, *torch.autograd.grad(wanted, given, slope)], [found, *torch.autograd.grad(found, given, slope)]
@@ -44,23 +45,23 @@ def agree(made: Callable[[ReferenceOps], Tensor], given: Sequence[Tensor], means
         assert (find - want).norm() <= near * want.norm()
 
 
-@pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("compute", [F32, BF16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("window", [0, 7, 66])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (3, 1), (2, 2)])
-def test_attention_is_the_references(heads: int, kv_heads: int, window: int, means: Means):
+def test_attention_is_the_references(heads: int, kv_heads: int, window: int, compute: ComputeConfig):
     shape = AttentionShape(heads, kv_heads, 16, window, ROPE)
     qkv_TP, sinks_H = leaves((sum(LENGTHS), (heads + 2 * kv_heads) * 16), (heads,))
 
     def made(ops: ReferenceOps) -> Tensor:
-        given = qkv_TP if type(ops) is ReferenceOps else qkv_TP.to(means.dtype)
+        given = qkv_TP if type(ops) is ReferenceOps else qkv_TP.to(compute.dtype)
         return ops.attend(given, Attention(shape, sinks_H), None, batch())
 
-    agree(made, [qkv_TP, sinks_H], means)
+    agree(made, [qkv_TP, sinks_H], compute)
 
 
-@pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("compute", [F32, BF16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_experts_are_the_references_one_without_rows_too(k: int, means: Means):
+def test_experts_are_the_references_one_without_rows_too(k: int, compute: ComputeConfig):
     d, f, e = 32, 48, 6
     x_TD, norm_D, up, up_bias, down, down_bias = leaves((40, d), (d,), (e, 2 * f, d), (e, 2 * f), (e, d, f), (e, d))
     router = Linear(
@@ -72,14 +73,14 @@ def test_experts_are_the_references_one_without_rows_too(k: int, means: Means):
         # a limit that some gates and ups are beyond
         return ops.experts_add(routing, Experts(up, up_bias), Experts(down, down_bias), 3.0, x_TD)
 
-    agree(made, [x_TD, norm_D, up, up_bias, down, down_bias], means)
+    agree(made, [x_TD, norm_D, up, up_bias, down, down_bias], compute)
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 300])
 def test_rows_stand_with_their_expert_and_each_expert_is_filled_up(count: int):
     experts_TK = torch.stack([torch.arange(count) % 3, torch.full((count,), 4)], 1)
-    found = chosen(experts_TK, 6)
-    assert [filled % EXPERT_ROWS for filled in found.counts] == [0] * 6
+    found = sort_rows(experts_TK, 6, 64)
+    assert [filled % 64 for filled in found.counts] == [0] * 6
     assert found.counts[3] == found.counts[5] == 0
     assert sum(found.counts) == len(found.rows_N)
     owner_N = torch.repeat_interleave(torch.arange(6), torch.tensor(found.counts))
@@ -88,8 +89,8 @@ def test_rows_stand_with_their_expert_and_each_expert_is_filled_up(count: int):
     assert len(found.at_TK.unique()) == 2 * count
 
 
-@pytest.mark.parametrize("means", [F32, BF16], ids=["f32", "bf16"])
-def test_projections_are_the_references(means: Means):
+@pytest.mark.parametrize("compute", [F32, BF16], ids=["f32", "bf16"])
+def test_projections_are_the_references(compute: ComputeConfig):
     x_TD, norm_D, weight_RD, bias_R, out_DR = leaves((sum(LENGTHS), 32), (32,), (48, 32), (48,), (32, 48))
 
     def made(ops: ReferenceOps) -> Tensor:
@@ -97,12 +98,12 @@ def test_projections_are_the_references(means: Means):
         x = ops.linear_add(wide, Linear(out_DR, None), x_TD)
         return ops.unembed(x, batch().sampled_R, norm_D, 1e-5, Linear(weight_RD, None))
 
-    agree(made, [x_TD, norm_D, weight_RD, bias_R, out_DR], means)
+    agree(made, [x_TD, norm_D, weight_RD, bias_R, out_DR], compute)
 
 
 @pytest.mark.slow  # torch's compiler takes a minute, and needs a C++ compiler
 def test_compiled_steps_give_the_same():
-    means = Means(torch.float32, compiled())
-    test_attention_is_the_references(6, 2, 7, means)
-    test_experts_are_the_references_one_without_rows_too(2, means)
-    test_projections_are_the_references(means)
+    compute = ComputeConfig(torch.float32, compiled())
+    test_attention_is_the_references(6, 2, 7, compute)
+    test_experts_are_the_references_one_without_rows_too(2, compute)
+    test_projections_are_the_references(compute)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ossia.train.network import Network
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.optim import Diverged, Muon, Optimizers, orthogonal
 from ossia.train.recipe import Optimizer
 from tests.train.worlds import CONFIG
@@ -37,13 +37,13 @@ def test_muons_step_has_adams_size_whatever_the_gradients():
 
 
 def test_muon_takes_matrices_inside_layers_alone_and_vectors_have_no_decay():
-    network = Network(CONFIG, 0)
-    before = {name: value.detach().clone() for name, value in network.named().items()}
-    optimizers = Optimizers(network.named(), Optimizer(kind="muon", rate=0.1, muon_rate=0.1, weight_decay=0.5))
-    for value in network.named().values():
+    network = TrainableModel.random(CONFIG, 0)
+    before = {name: value.detach().clone() for name, value in network.trained().items()}
+    optimizers = Optimizers(network.trained(), Optimizer(kind="muon", rate=0.1, muon_rate=0.1, weight_decay=0.5))
+    for value in network.trained().values():
         value.grad = torch.zeros_like(value)
     optimizers.step(1.0)
-    for name, value in network.named().items():
+    for name, value in network.trained().items():
         assert torch.equal(value, before[name]) == (value.ndim < 2 or not before[name].any()), name
     adam, muon = optimizers.state_dict()
     stacked = {"qkv_weight", "out_weight", "up_weight", "down_weight"}
@@ -54,7 +54,7 @@ def test_muon_takes_matrices_inside_layers_alone_and_vectors_have_no_decay():
 @pytest.mark.parametrize("direction", [-1.0, 1.0])
 def test_how_sure_the_model_is_may_have_a_rate_of_its_own(direction: float):
     """One factor for all of the final norm's scale: it goes against the sum of what its gradients say of it."""
-    named = Network(CONFIG, 0).named()
+    named = TrainableModel.random(CONFIG, 0).trained()
     before = {name: value.detach().clone() for name, value in named.items()}
     optimizers = Optimizers(named, Optimizer(rate=0.0, sharpness_rate=0.3, weight_decay=0.0, clip=1e9))
     for value in named.values():
@@ -85,7 +85,7 @@ def test_a_gradient_that_is_no_number_changes_nothing():
 
 
 def test_a_state_of_another_kind_is_refused():
-    network = Network(CONFIG, 0)
-    adam, muon = (Optimizers(network.named(), Optimizer(kind=kind)) for kind in ("adamw", "muon"))
+    network = TrainableModel.random(CONFIG, 0)
+    adam, muon = (Optimizers(network.trained(), Optimizer(kind=kind)) for kind in ("adamw", "muon"))
     with pytest.raises(ValueError, match="another kind"):
         muon.load_state_dict(adam.state_dict())

@@ -11,9 +11,9 @@ import torch
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.train.frozen import block_bytes
+from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.plan import check, free_bytes, left_in_container, longest, plan
 from ossia.train.recipe import EVERYTHING, Lora
-from ossia.train.tunable import Tunable, packed
 from tests.tiny import TINY, tiny_checkpoint
 from tests.train.peak import Peak
 
@@ -40,7 +40,8 @@ B20 = ModelConfig.preset("gpt-oss-20b")
 )
 def test_the_plan_is_near_the_measured_peak(tmp_path: Path, config: ModelConfig, tokens: int, dtype: torch.dtype):
     lora = Lora(rank=2)
-    network = Tunable(open_checkpoint(tiny_checkpoint(tmp_path, config)), lora, dtype=dtype)
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, config))
+    network = TrainableModel.with_adapters(checkpoint, config, lora, dtype=dtype)
     ids = np.random.default_rng(0).integers(0, config.vocab, tokens).tolist()
     given = packed([ids], [[True] * tokens])
     frozen = sum(p.nbytes for p in network.parameters() if not p.requires_grad)

@@ -9,7 +9,7 @@ import pytest
 
 from ossia.train.data import Batches
 from ossia.train.metrics import read_log
-from ossia.train.network import Network
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.processes import Processes
 from ossia.train.recipe import Reinforced
 from ossia.train.rl import Reinforcement
@@ -113,10 +113,10 @@ def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tm
 def test_prompts_that_cannot_be_shared_evenly_are_refused():
     given = Reinforced(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=9)
     with pytest.raises(ValueError, match=r"prompts = 9 cannot be shared evenly.*take a multiple of 2"):
-        Reinforcement(Network(CONFIG, 0), small(), [LETTERS], given, 1, Processes(0, 2))
+        Reinforcement(TrainableModel.random(CONFIG, 0), small(), [LETTERS], given, 1, Processes(0, 2))
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused():
     given = settings(accumulate=3)
     with pytest.raises(ValueError, match=r"3 batches cannot be shared by 2 processes: take a multiple"):
-        NextToken(Network(CONFIG, 0), Batches(rounds(given)), given, Processes(0, 2))
+        NextToken(TrainableModel.random(CONFIG, 0), Batches(rounds(given)), given, Processes(0, 2))

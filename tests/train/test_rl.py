@@ -14,18 +14,24 @@ from ossia.harmony.constrain import Grammars
 from ossia.harmony.messages import Developer, ToolNamespace, developer, system, user
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
+from ossia.model.checkpoint import open_checkpoint, write_checkpoint
+from ossia.model.synthetic import RandomTensors
 from ossia.rollout import Ask, roll_out
 from ossia.task import tasks_of
+from ossia.tokenizer_json import write_tokenizer_json
 from ossia.tools.functions import function_tool
 from ossia.train.graded import expert
 from ossia.train.loop import Loop
 from ossia.train.metrics import read_log
-from ossia.train.network import Network, RecordingOps
-from ossia.train.recipe import Keeping, Optimizer, Prices, Reinforced, Schedule
+from ossia.train.model.ops import TrainingOps
+from ossia.train.model.trainable import TrainableModel
+from ossia.train.peft_format import read_adapter
+from ossia.train.recipe import Keeping, Lora, Optimizer, Prices, Reinforced, Schedule
 from ossia.train.rl import GapError, Reinforcement, _Batch, advantages, reward
+from ossia.train.run import run
 from ossia.train.sequences import NONE
 from tests.train.worlds import CONFIG, LETTERS, Letters
-from tests.vocabularies import small
+from tests.vocabularies import small, small_vocabulary
 
 STOPS = frozenset(small().special[name] for name in ("<|return|>", "<|call|>"))
 GIVEN = {
@@ -36,7 +42,7 @@ GIVEN = {
 
 def work(**given: object) -> Reinforcement:
     torch.manual_seed(0)
-    return Reinforcement(Network(CONFIG, 0), small(), [LETTERS], Reinforced(**{**GIVEN, **given}), seed=1)  # type: ignore[arg-type]
+    return Reinforcement(TrainableModel.random(CONFIG, 0), small(), [LETTERS], Reinforced(**{**GIVEN, **given}), seed=1)  # type: ignore[arg-type]
 
 
 def add(a: int, b: int) -> int:
@@ -118,7 +124,7 @@ def test_trainer_and_engine_agree_but_for_rounding_and_the_first_update_is_on_po
 
 def test_an_engine_with_other_weights_stops_the_training():
     learner, other = work(), work()
-    for value in other._network.parameters():
+    for value in other._model.parameters():
         value.data += 0.03 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
     learner._engine = other._engine  # type: ignore[method-assign]
     with pytest.raises(GapError, match="does not hold the weights"):
@@ -137,13 +143,13 @@ def test_tokens_without_a_choice_have_no_gradient():
     lessons = [lesson for answer in learner.answers(0) for lesson in learner._lessons(answer)]
     lesson = next(each for each in lessons if each.advantage)
     batch = _Batch([lesson], torch.device("cpu"))
-    policy = learner._policy(batch, RecordingOps(), "stored")
+    policy = learner._policy(batch, TrainingOps(), "stored")
     sure = [i for i, mask in enumerate(lesson.masks) if mask is not None and sum(map(int.bit_count, mask)) == 1]
     assert sure
     assert policy.masked_R[sure].abs().max() < 1e-6
     assert (policy.free_R[sure] < -0.1).all()
     policy.masked_R[sure].sum().backward()
-    assert all(not p.grad.abs().max() > 1e-6 for p in learner._network.parameters() if p.grad is not None)
+    assert all(not p.grad.abs().max() > 1e-6 for p in learner._model.parameters() if p.grad is not None)
 
 
 def test_the_reward_of_a_toy_task_rises():
@@ -165,10 +171,77 @@ def test_prices_make_low_effort_short_and_leave_high_as_it_was():
     torch.manual_seed(0)
     given = Reinforced(**{**GIVEN, "steps": 14, "prompts": 8, "group": 8, "most_tokens": 24, "efforts": ("low", "high"),
                           "prices": Prices(low=0.03, medium=0.0, high=0.0)})  # fmt: skip
-    learner = Reinforcement(Network(CONFIG, 0), small(), [Brief()], given, seed=1)
+    learner = Reinforcement(TrainableModel.random(CONFIG, 0), small(), [Brief()], given, seed=1)
     figures = [learner.step(number, report=True).numbers for number in range(14)]
     first, last = (float(np.mean([each["thinking_low"] for each in part])) for part in (figures[:3], figures[-3:]))
     assert last < 0.5 * first
+
+
+def adapted(tmp_path: Path, **given: object) -> Reinforcement:
+    """Adapters over a frozen checkpoint, with small random updates."""
+    write_checkpoint(tmp_path / "model", CONFIG, RandomTensors(CONFIG, 0), "hf")
+    lora = Lora(rank=8)
+    model = TrainableModel.with_adapters(open_checkpoint(tmp_path / "model"), CONFIG, lora, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, value in model.trained().items():
+            if name.endswith(".b"):
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.02)
+    settings = Reinforced(**{**GIVEN, "lora": lora, **given})  # type: ignore[arg-type]
+    return Reinforcement(model, small(), [LETTERS], settings, seed=1)
+
+
+def test_through_adapters_trainer_and_engine_agree_and_the_base_stays(tmp_path: Path):
+    learner = adapted(tmp_path)
+    before = {name: value.detach().clone() for name, value in learner._model.named_parameters()}
+    figures = learner.step(0, report=True).numbers
+    assert figures["gap"] < 2e-5
+    assert figures["gap_most"] < 5e-4
+    changed = {name for name, value in learner._model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(".adapters." in name for name in changed)
+
+
+def test_the_reward_of_a_toy_task_rises_through_adapters(tmp_path: Path):
+    rate = Optimizer(rate=3e-2, weight_decay=0.0)
+    learner = adapted(tmp_path, steps=14, prompts=8, group=8, most_tokens=12, efforts=("high",), optimizer=rate)
+    rewards = [learner.step(number, report=True).numbers["reward"] for number in range(14)]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:2]) + 0.15
+
+
+def test_a_recipe_reinforces_adapters_over_a_checkpoint(tmp_path: Path):
+    """The adapter is PEFT's format; the log has the gap between trainer and engine."""
+    write_checkpoint(tmp_path / "model", CONFIG, RandomTensors(CONFIG, 0), "hf")
+    write_tokenizer_json(tmp_path / "model" / "tokenizer.json", small_vocabulary())
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"""
+start = "{tmp_path / "model"}"
+[keep]
+log_every = 1
+plot = false
+[rl]
+tasks = ["tests.train.worlds:LETTERS"]
+steps = 2
+prompts = 4
+group = 4
+most_tokens = 12
+step_tokens = 800
+[rl.lora]
+rank = 4
+targets = ["self_attn.*", "mlp.experts.*"]
+""")
+    made = run(recipe, tmp_path / "out")
+    assert made == tmp_path / "out" / "adapter"
+    assert read_adapter(made, CONFIG).lora.rank == 4
+    gaps = [row["gap"] for row in read_log(tmp_path / "out" / "rl" / "log.jsonl") if "gap" in row]
+    assert gaps
+    assert max(gaps) < 2e-5
+
+
+@pytest.mark.parametrize("bad", [{"balance": 0.1}, {"optimizer": Optimizer(kind="muon")}])
+def test_what_adapters_cannot_have_is_refused(bad: dict[str, object]):
+    with pytest.raises(ValueError, match=r"rl\.lora"):
+        Reinforced(**{**GIVEN, "lora": Lora(), **bad})  # type: ignore[arg-type]
 
 
 def test_advantages_are_against_the_groups_mean():
@@ -188,7 +261,7 @@ def test_thinking_costs_by_effort_and_never_more_than_being_right_is_worth():
 def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path):
     def run(folder: str, until: int | None = None) -> list[float]:
         learner = work()
-        loop = Loop("rl", learner._network, learner, tmp_path / folder, Keeping(save_every=1, log_every=1))
+        loop = Loop("rl", learner._model, learner, tmp_path / folder, Keeping(save_every=1, log_every=1))
         loop.run(until)
         return [row["reward"] for row in read_log(tmp_path / folder / "log.jsonl")]
 

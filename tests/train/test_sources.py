@@ -14,7 +14,7 @@ from ossia.harmony.render import render
 from ossia.kernels.reference import ReferenceOps
 from ossia.train.chat_rows import read_line
 from ossia.train.data import Rounds, by_length, pack, within
-from ossia.train.network import Network
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.recipe import Source
 from ossia.train.sequences import NONE, Conversation, Sequence, sequences
 from ossia.train.sources import DataError, Stream, from_harmony, open_stream
@@ -202,15 +202,14 @@ def test_rounds_are_the_same_for_the_same_position_sorted_by_length_and_all_ther
 def test_packed_sequences_do_not_see_each_other():
     """The loss of two sequences packed is that of each alone, and no gradient passes between them."""
     pair = [each for i in range(2) for each in sequences(small(), Conversation(chatter(random.Random(i))))]
-    network = Network(CONFIG, 0)
+    network = TrainableModel.random(CONFIG, 0)
     together = pack(pair)
     with torch.no_grad():
-        page = network.transformer(ReferenceOps())
-        alone = torch.cat([page.forward(pack([each]).batch) for each in pair])
-        torch.testing.assert_close(page.forward(together.batch), alone, rtol=1e-5, atol=1e-5)
-    embedding = network.named()["embedding"]
+        alone = torch.cat([network.logits(pack([each]).batch, ReferenceOps()) for each in pair])
+        torch.testing.assert_close(network.logits(together.batch, ReferenceOps()), alone, rtol=1e-5, atol=1e-5)
+    embedding = network.trained()["embedding"]
     first_rows = len(pack(pair[:1]).targets_R)
-    network.transformer(ReferenceOps()).forward(together.batch)[:first_rows].sum().backward()
+    network.logits(together.batch, ReferenceOps())[:first_rows].sum().backward()
     only_in_second = sorted(set(pair[1].tokens) - set(pair[0].tokens))
     assert only_in_second
     assert embedding.grad is not None

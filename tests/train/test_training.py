@@ -28,7 +28,8 @@ from ossia.train.data import Batches, TrainBatch, pack
 from ossia.train.fake_quant import fake_bf16, fake_quantize, mxfp4_values
 from ossia.train.loop import Loop
 from ossia.train.metrics import read_log
-from ossia.train.network import Network, RecordingOps
+from ossia.train.model.ops import TrainingOps
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.recipe import Keeping, Optimizer
 from ossia.train.run import export
 from ossia.train.sequences import Conversation, sequences
@@ -43,7 +44,7 @@ MUON = Optimizer(kind="muon", rate=3e-3, muon_rate=3e-3)
 
 def trainer(folder: Path, steps: int = 6, save_every: int = 2, **given: object) -> Loop:
     torch.manual_seed(0)
-    network, chosen = Network(CONFIG, 0), settings(steps, **given)
+    network, chosen = TrainableModel.random(CONFIG, 0), settings(steps, **given)
     keep = Keeping(save_every=save_every, log_every=1)
     return Loop("sft", network, NextToken(network, Batches(rounds(chosen)), chosen), folder, keep)
 
@@ -89,16 +90,18 @@ def test_attention_with_sinks_has_the_gradient_of_finite_differences(window: int
 
 
 def test_the_whole_networks_gradient_agrees_with_finite_differences_along_it():
-    network = Network(replace(CONFIG, experts_per_token=CONFIG.experts), 0)  # a choice of experts would make jumps
+    network = TrainableModel.random(
+        replace(CONFIG, experts_per_token=CONFIG.experts), 0
+    )  # a choice of experts would make jumps
     given = batch()
 
     def loss() -> torch.Tensor:
-        logits = network.transformer(ReferenceOps(), "none").forward(given.batch)
+        logits = network.logits(given.batch, ReferenceOps(), "none")
         return torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(given.targets_R))
 
     loss().backward()
     for name in ("layers.1.sinks", "layers.0.qkv_weight", "layers.1.up_weight", "layers.0.router_weight", "embedding"):
-        value = network.named()[name]
+        value = network.trained()[name]
         assert value.grad is not None
         direction, step = value.grad / value.grad.norm(), min(0.2, 2e-3 / float(value.grad.norm()))
         with torch.no_grad():
@@ -111,19 +114,19 @@ def test_the_whole_networks_gradient_agrees_with_finite_differences_along_it():
 
 
 def test_balance_is_one_when_experts_are_used_alike_and_their_number_when_one_is_alone():
-    recording = RecordingOps()
-    network = Network(CONFIG, 0)
+    recording = TrainingOps()
+    network = TrainableModel.random(CONFIG, 0)
     with torch.no_grad():
         for i in range(CONFIG.layers):
-            network.named()[f"layers.{i}.router_weight"].zero_()
-            network.named()[f"layers.{i}.router_bias"].copy_(torch.tensor([40.0, 20.0, 0.0, 0.0]))
-        network.transformer(recording).forward(batch().batch)
+            network.trained()[f"layers.{i}.router_weight"].zero_()
+            network.trained()[f"layers.{i}.router_bias"].copy_(torch.tensor([40.0, 20.0, 0.0, 0.0]))
+        network.logits(batch().batch, recording)
         alone = router_figures(recording.routings)
         assert alone["balance"] == pytest.approx(2.0)  # half the choices go to the sure one of four
         assert (alone["busiest"], alone["idle"]) == (2.0, 4.0)
         assert alone["spread"] < 0.01
         recording.routings.clear()
-        Network(CONFIG, 1).transformer(recording).forward(batch().batch)
+        TrainableModel.random(CONFIG, 1).logits(batch().batch, recording)
         assert float(balance_loss(recording.routings)) == pytest.approx(1.0, abs=0.3)
         assert router_figures(recording.routings)["idle"] == 0
 
@@ -148,9 +151,9 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
     one.run()
     two.run()
     np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5)
-    for name, value in one.network.named().items():
+    for name, value in one.network.trained().items():
         if name.endswith("out_weight"):
-            torch.testing.assert_close(value, two.network.named()[name], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(value, two.network.trained()[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_a_second_ctrl_c_later_on_interrupts_at_once(tmp_path: Path, monkeypatch
     assert trainer(tmp_path, steps=1000).step == 0
 
 
-def exported(folder: Path, network: Network) -> Path:
+def exported(folder: Path, network: TrainableModel) -> Path:
     write_tokenizer_json(folder / "tokenizer.json", learn(["the assistant says final words"] * 4, small().size))
     Tokenizer.from_file(folder / "tokenizer.json")
     return export(network, folder / "tokenizer.json", folder / "model")
@@ -219,12 +222,12 @@ def exported(folder: Path, network: Network) -> Path:
 
 def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
     """Trained as it will be stored, a network is its checkpoint: on the reference ops to the bit, on the CPU's to 1e-4."""
-    network = Network(CONFIG, 0)
+    network = TrainableModel.random(CONFIG, 0)
     folder = exported(tmp_path, network)
     given = batch().batch
     with torch.no_grad():
-        ours = network.transformer(ReferenceOps(), "stored").forward(given).numpy()
-        unrounded = network.transformer(ReferenceOps(), "none").forward(given).numpy()
+        ours = network.logits(given, ReferenceOps(), "stored").numpy()
+        unrounded = network.logits(given, ReferenceOps(), "none").numpy()
     reference = load_transformer(open_checkpoint(folder), ops("reference"))
     np.testing.assert_array_equal(reference.ops.host(reference.forward(given)), ours)
     cpu = load_transformer(open_checkpoint(folder), ops("cpu", dense="bf16", kv="f32"))
@@ -234,7 +237,7 @@ def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
 
 def test_the_engines_log_probabilities_are_the_networks(tmp_path: Path):
     """Of tokens that the engine sampled through its cache, with prompts of several lengths together."""
-    network = Network(CONFIG, 0)
+    network = TrainableModel.random(CONFIG, 0)
     engine = Engine(load_transformer(open_checkpoint(exported(tmp_path, network)), ops("cpu", dense="bf16", kv="f32")))
     prompts = [small().encode("the" * n) for n in (1, 9, 40)]
     answers = engine.generate(prompts, SamplingParams(seed=1, max_tokens=30))
@@ -244,7 +247,7 @@ def test_the_engines_log_probabilities_are_the_networks(tmp_path: Path):
         given = pack([sequence_of(tokens, len(prompt))])
         assert list(given.batch.sampled_R) == list(rows)
         with torch.no_grad():
-            logits = network.transformer(ReferenceOps(), "stored").forward(given.batch)
+            logits = network.logits(given.batch, ReferenceOps(), "stored")
         ours = torch.log_softmax(logits, -1).gather(1, torch.from_numpy(given.targets_R)[:, None])[:, 0]
         np.testing.assert_allclose(ours.numpy(), [each.logprob for each in answer], atol=1e-4)
 
@@ -257,13 +260,13 @@ def sequence_of(tokens: list[int], prompt: int):
 
 
 def test_a_network_taken_from_a_checkpoint_is_it(tmp_path: Path):
-    network, other = Network(CONFIG, 0), Network(CONFIG, 1)
-    other.take(open_checkpoint(exported(tmp_path, network)))
+    network = TrainableModel.random(CONFIG, 0)
+    other = TrainableModel.from_checkpoint(open_checkpoint(exported(tmp_path, network)), CONFIG)
     given = batch().batch
     with torch.no_grad():
-        ours, theirs = (each.transformer(ReferenceOps(), "stored").forward(given) for each in (network, other))
+        ours, theirs = (each.logits(given, ReferenceOps(), "stored") for each in (network, other))
     assert torch.equal(ours, theirs)
-    assert replace(other.config, eos_token=None, pad_token=None) == CONFIG
+    assert other.config == CONFIG
 
 
 def test_a_learnt_vocabulary_has_single_digits_all_bytes_and_its_size():

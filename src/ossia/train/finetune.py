@@ -16,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.layouts import Layout
 from ossia.train.loop import Loop, Stepped
 from ossia.train.lora import chosen, report
+from ossia.train.model.state import TrainedState, like, whole
+from ossia.train.model.trainable import Targets, TrainableModel
 from ossia.train.optim import Diverged, Optimizers, share_at
 from ossia.train.peft_format import AdapterFile, write_adapter
 from ossia.train.plan import check, free_bytes, plan
 from ossia.train.processes import Processes
 from ossia.train.recipe import Adapted, Keeping, Lora
-from ossia.train.tunable import Tunable, TuneBatch
 
 
 class Supply(Protocol):
@@ -36,59 +36,47 @@ class Supply(Protocol):
 
     @property
     def left_out(self) -> int: ...
-    def next(self) -> TuneBatch: ...
+    def next(self) -> Targets: ...
     def position(self) -> Any: ...
     def go_to(self, position: Any) -> None: ...
 
 
-def tunable(
+def adapted_model(
     checkpoint: Checkpoint, lora: Lora, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16,
     processes: Processes | None = None, adapter: AdapterFile | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Tunable:  # fmt: skip
-    """The network, sharded over the processes, with a fresh adapter or the given one's matrices."""
+) -> TrainableModel:  # fmt: skip
+    """The model, sharded over the processes, with a fresh adapter or the given one's matrices."""
     processes = processes or Processes()
 
     def shard(module: nn.Module) -> None:
         fully_shard(module, mesh=processes.mesh)
 
     each = shard if processes.mesh else None
-    network = Tunable(checkpoint, lora, seed=seed, dtype=dtype, device=processes.device, each=each, progress=progress)
+    model = TrainableModel.with_adapters(
+        checkpoint,
+        checkpoint.config,
+        lora,
+        seed=seed,
+        dtype=dtype,
+        device=processes.device,
+        each=each,
+        progress=progress,
+    )
     if processes.mesh:
-        shard(network)
+        shard(model)
     if adapter:
-        Adapters(network).load_state_dict(
+        TrainedState(model).load_state_dict(
             {name: torch.from_numpy(value.copy()) for name, value in adapter.matrices.items()}
         )
-    return network
-
-
-class Adapters:
-    """All that is trained, as the loop saves it: whole tensors on the CPU by name, whatever each process has of them."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, network: Tunable) -> None:
-        self._network = network
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All processes must ask."""
-        return {name: whole(value) for name, value in self._network.trained().items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        own = self._network.trained()
-        if own.keys() != state.keys():
-            raise ValueError(f"the adapter is for other weights: {', '.join(sorted(own.keys() ^ state.keys())[:5])}")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(_like(state[name], parameter))
+    return model
 
 
 class WholeOptimizers(Optimizers):
     """AdamW of sharded parameters, whose state is saved by name and whole, so that any number of processes goes on."""
 
-    def __init__(self, network: Tunable, given: Adapted) -> None:
-        self._named = network.trained()
+    def __init__(self, model: TrainableModel, given: Adapted) -> None:
+        self._named = model.trained()
         super().__init__(self._named, given.optimizer)
         ((self._adam, _),) = self._all
 
@@ -103,19 +91,21 @@ class WholeOptimizers(Optimizers):
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         (moments,) = states
         for name, parameter in self._named.items():
-            self._adam.state[parameter] = {key: _like(value, parameter) for key, value in moments[name].items()}
+            self._adam.state[parameter] = {key: like(value, parameter) for key, value in moments[name].items()}
 
 
-class Tuning:
+class LoraObjective:
     """A `Work`: next-token loss of the targets, by which the adapters alone change."""
 
     def __init__(
-        self, network: Tunable, batches: Supply, given: Adapted, seed: int, processes: Processes | None = None
+        self, model: TrainableModel, batches: Supply, given: Adapted, seed: int, processes: Processes | None = None
     ) -> None:
-        self._network, self._batches, self._given, self._seed = network, batches, given, seed
+        assert model.lora is not None, "the model has adapters"
+        self._lora = model.lora
+        self._model, self._batches, self._given, self._seed = model, batches, given, seed
         self._processes = processes or Processes()
         self.steps = given.steps
-        self.optimizers: Optimizers = WholeOptimizers(network, given)
+        self.optimizers: Optimizers = WholeOptimizers(model, given)
 
     def step(self, number: int, report: bool) -> Stepped:
         rank, count, *_ = self._processes
@@ -125,14 +115,14 @@ class Tuning:
             raise ValueError(f"step {number + 1}: no token of its batches is a target")
         # a step's own seed, so that dropout after a resumption is what it would have been
         torch.manual_seed((self._seed << 32) + number * count + rank)
-        self._network.train()
+        self._model.train()
         loss = torch.zeros((), dtype=torch.float64, device=self._processes.device)
         # FSDP2 averages gradients over processes, so each one's share of the sum counts `count` times;
         # and every process must run as often as the others
         for turn in range(0, len(given), count):
             place = min(turn + rank, len(given) - 1)
             share = 1.0 if turn + rank < len(given) else 0.0
-            part = self._network(given[place]).sum() * (share / targets)
+            part = self._model(given[place]).sum() * (share / targets)
             (part * count).backward()
             loss += part.detach()
         total = float(self._processes.add(loss))
@@ -145,10 +135,10 @@ class Tuning:
         return Stepped(rows, {"loss": total, "norm": norm, "rate": rate, "left_out": self._batches.left_out})
 
     def position(self) -> Any:
-        return {"batches": self._batches.position(), "lora": _plain(self._network.lora)}
+        return {"batches": self._batches.position(), "lora": _plain(self._lora)}
 
     def go_to(self, position: Any) -> None:
-        if position["lora"] != (own := _plain(self._network.lora)):
+        if position["lora"] != (own := _plain(self._lora)):
             raise ValueError(f"this run began with {position['lora']}, not {own}: keep to it, or choose another folder")
         self._batches.go_to(position["batches"])
 
@@ -166,16 +156,24 @@ def finetune(
     processes = processes or Processes()
     lora, dtype = adapter.lora if adapter else given, PRECISIONS[given.precision]
     fits(checkpoint.config, lora, given, processes, say, checkpoint.layout)
-    network = tunable(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
+    model = adapted_model(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
     made = folder / "adapter"
+    write = adapter_writer(made, model, base)
+    work = LoraObjective(model, batches, given, seed, processes)
+    Loop("lora", TrainedState(model), work, folder / "lora", keep or Keeping(), processes, write).run()
+    return made
+
+
+def adapter_writer(folder: Path, model: TrainableModel, base: str) -> Callable[[dict[str, Tensor]], None]:
+    """Writes a saved state's adapters in PEFT's format; `base` is the model's name or path."""
+    assert model.lora is not None, "the model has adapters"
+    lora = model.lora
 
     def write(state: dict[str, Tensor]) -> None:
         matrices: dict[str, NDArray[Any]] = {name: value.numpy() for name, value in state.items()}
-        write_adapter(made, network.config, network.lora, network.targets, matrices, base)
+        write_adapter(folder, model.config, lora, model.targets, matrices, base)
 
-    work = Tuning(network, batches, given, seed, processes)
-    Loop("lora", Adapters(network), work, folder / "lora", keep or Keeping(), processes, write).run()
-    return made
+    return write
 
 
 PRECISIONS = {"bf16": torch.bfloat16, "f32": torch.float32}
@@ -201,21 +199,6 @@ def fits(
         say(report(chosen(config, lora), lora, config))
         say(f"memory{' of each process' if processes.size > 1 else ''} on {processes.device}\n{needed}")
     check(needed, config, lora, free_bytes(processes.device), **how)
-
-
-def whole(value: Tensor) -> Tensor:
-    """A tensor of every process's share, on the CPU. All processes must ask."""
-    value = value.detach()
-    return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
-
-
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """On the parameter's device and sharded as it is; a count of steps stays a plain number."""
-    if value.ndim == 0:
-        return value
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return value.to(parameter.device)
 
 
 def _plain(lora: Lora) -> dict[str, Any]:

@@ -1,13 +1,12 @@
-"""Frozen weights and the linear layer over them: MXFP4 stays MXFP4, and only a block of rows is ever unpacked.
+"""Frozen weights: MXFP4 stays MXFP4, and only a block of rows is ever unpacked.
 
-In: activations sorted by expert, a frozen weight, and a low-rank update beside it. Out: activations; gradients flow to
-the activations and to the update, never to the weight. It does not know layers, names or where weights came from.
+In: stored blocks and scales, or dense values. Out: rows of an expert as numbers, a block at a time.
 
-The backward pass unpacks the blocks again. Shape legend: M rows sorted by expert, E experts, R outputs, C inputs, r rank.
+Shape legend: N rows of one expert, E experts, R outputs, C inputs, r rank.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,17 +75,6 @@ class Update(NamedTuple):
     scale: float
 
 
-def grouped_linear(
-    x_MC: Tensor, counts: list[int], weight: Frozen, bias_ER: Tensor | None, update: Update | None = None
-) -> Tensor:
-    """Rows times their expert's weight, plus its bias: the first counts[0] rows are expert 0's, and so on.
-
-    Without an update no activation is kept for the backward pass; with one, the input alone.
-    """
-    a, b, scale = update or (None, None, 0.0)
-    return _GroupedLinear.apply(x_MC, a, b, scale, counts, weight, bias_ER)  # type: ignore[no-any-return]
-
-
 def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """[R, C/32, 16] and [R, C/32] as [R, C] numbers, exact in bfloat16 and wider."""
     shape = (*scales.shape[:-1], scales.shape[-1] * QBLOCK)
@@ -114,64 +102,8 @@ def _row_slices(rows: int, row_bytes: int, most: int) -> Iterator[slice]:
     return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 
-def _segments(counts: list[int]) -> Iterator[tuple[int, slice]]:
-    """Experts that have rows, and which."""
-    first = 0
-    for expert, count in enumerate(counts):
-        if count:
-            yield expert, slice(first, first + count)
-        first += count
-
-
-class _GroupedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_MC: Tensor,
-        a: Tensor | None,
-        b: Tensor | None,
-        scale: float,
-        counts: list[int],
-        weight: Frozen,
-        bias_ER: Tensor | None,
-    ) -> Tensor:
-        out_MR = x_MC.new_empty(x_MC.shape[0], weight.outputs)
-        for expert, own in _segments(counts):
-            x_NC = x_MC[own]
-            bias_R = None if bias_ER is None else bias_ER[expert].to(x_MC.dtype)
-            for rows, values in weight.row_blocks(expert, x_MC.dtype):
-                part = None if bias_R is None else bias_R[rows]
-                out_MR[own, rows] = torch.nn.functional.linear(x_NC, values, part)
-            if a is not None and b is not None:
-                out_MR[own].addmm_(x_NC @ a[expert].to(x_MC.dtype).T, b[expert].to(x_MC.dtype).T, alpha=scale)
-        ctx.save_for_backward(*((x_MC, a, b) if a is not None else ()))
-        ctx.scale, ctx.counts, ctx.weight, ctx.inputs = scale, counts, weight, x_MC.shape[1]
-        return out_MR
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        # read once: activation checkpointing gives saved tensors out only once
-        (grad_MR,), saved = grads, ctx.saved_tensors
-        grad_x = grad_MR.new_empty(grad_MR.shape[0], ctx.inputs) if ctx.needs_input_grad[0] else None
-        if grad_x is not None:
-            for expert, own in _segments(ctx.counts):
-                grad_x[own] = _input_gradient(grad_MR[own], ctx.weight, expert)
-        if not saved:
-            return grad_x, None, None, None, None, None, None
-        x_MC, a, b = saved
-        grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
-        for expert, own in _segments(ctx.counts):
-            narrow_a, narrow_b = a[expert].to(grad_MR.dtype), b[expert].to(grad_MR.dtype)
-            back_Nr = (grad_MR[own] @ narrow_b).mul_(ctx.scale)
-            grad_a[expert] = back_Nr.T @ x_MC[own]
-            grad_b[expert] = (grad_MR[own].T @ (x_MC[own] @ narrow_a.T)).mul_(ctx.scale)
-            if grad_x is not None:
-                grad_x[own].addmm_(back_Nr, narrow_a)
-        return grad_x, grad_a, grad_b, None, None, None, None
-
-
-def _input_gradient(grad_NR: Tensor, weight: Frozen, expert: int) -> Tensor:
-    """The blocks' parts, summed in float32 or wider."""
+def input_gradient(grad_NR: Tensor, weight: Frozen, expert: int) -> Tensor:
+    """The gradient of the rows that an expert's weight was multiplied with: parts summed in float32 or wider."""
     total: Tensor | None = None
     for rows, values in weight.row_blocks(expert, grad_NR.dtype):
         part = grad_NR[:, rows] @ values

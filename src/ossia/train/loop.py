@@ -43,7 +43,7 @@ class Work(Protocol):
 
 
 class Weights(Protocol):
-    """What is trained: a `Network`, or adapters."""
+    """What is trained, as a state holds it."""
 
     @property
     def device(self) -> torch.device: ...

@@ -23,8 +23,8 @@ from ossia.model.checkpoint import Checkpoint, LayerTensors, open_checkpoint, wr
 from ossia.model.layouts import Layout
 from ossia.quant import Mxfp4, quantize_mxfp4, to_bf16, unpack_mxfp4, widen
 from ossia.train.lora import KINDS
+from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.peft_format import AdapterFile
-from ossia.train.tunable import Tunable, packed
 
 BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja",
@@ -131,7 +131,9 @@ def replace_matrices(adapter: AdapterFile, zero: bool) -> AdapterFile:
 
 
 def _logits(checkpoint: Checkpoint, adapter: AdapterFile, probe: Batch) -> Tensor:
-    network = Tunable(checkpoint, replace(adapter.lora, dropout=0.0), dtype=torch.float32)
+    network = TrainableModel.with_adapters(
+        checkpoint, checkpoint.config, replace(adapter.lora, dropout=0.0), dtype=torch.float32
+    )
     with torch.no_grad():
         for name, parameter in network.trained().items():
             parameter.copy_(torch.from_numpy(adapter.matrices[name].copy()))

@@ -16,23 +16,20 @@ import psutil
 from ossia.model.config import ModelConfig
 from ossia.model.info import model_size, readable
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
-from ossia.train import activation, attention
 from ossia.train.chunked_loss import rows_at_a_time
 from ossia.train.frozen import block_bytes
 from ossia.train.lora import chosen
+from ossia.train.model.attention import KEPT_SCORES, MOST_SCORES, QUERIES
+from ossia.train.model.experts import SWIGLU_ELEMENTS
 from ossia.train.processes import beside
 from ossia.train.recipe import Lora
 
 _TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments
+_RESIDUAL_BYTES = 4  # a number of the residual
 # Bytes that a block's backward pass holds at its height, counted from measured peaks
-_PER_HIDDEN = 34  # a row's norms, in float32, and its residuals
-_PER_PROJECTED, _PER_ATTENDED = 2.75, 1.5  # copies of a row's q, k, v and of what it attends to
-_PER_EXPERT = (
-    4.3,
-    3.9,
-)  # copies of a row, hidden and F wide, in each of its experts while the down weight's backward runs
-_PER_SWIGLU = (1.3, 5.0)  # the same while SwiGLU's runs
-_SCORE_BYTES, _SWIGLU_BYTES = 21, 24  # of work space an element
+_PER_HIDDEN = 40  # of a row: its norms and residuals, in float32
+_SCORE_BYTES, _SWIGLU_BYTES = 21, 24  # of work space, by the element
+_BUSIEST = 2  # rows of the busiest expert, in units of the mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def plan(
         tokens=tokens,
         base=base,
         adapters=-(-trained * _TRAINED_BYTES // processes),
-        inputs=(c.layers + 1) * tokens * c.hidden * itemsize,
+        inputs=(c.layers + 1) * tokens * c.hidden * _RESIDUAL_BYTES,
         work=max(_block(c, tokens, itemsize), _loss(c, tokens, itemsize)) + block_bytes(device),
     )
 
@@ -117,6 +114,21 @@ def check_whole(config: ModelConfig, free: int) -> str:
     return f"training {said}"
 
 
+def check_rl(config: ModelConfig, lora: Lora, tokens: int, free: int, **how: object) -> str:
+    """What reinforcement through adapters takes, for a user to read. MemoryError where it is more than `free`.
+
+    Beside a step's memory stand the engine's weights: four bytes for each number of a weight that has an adapter.
+    """
+    merged = sum(4 * max(1, target.experts) * target.inputs * target.outputs for target in chosen(config, lora))
+    step = plan(config, lora, tokens, **how).total  # type: ignore[arg-type]
+    said = f"{readable(step)} for a step of {tokens:,} tokens and {readable(merged)} for the merged weights that sample"
+    if step + merged > free:
+        raise MemoryError(
+            f"[rl.lora] takes {said}, and {readable(free)} are free: name fewer `targets`, or lower step_tokens"
+        )
+    return f"reinforcement through adapters takes {said}"
+
+
 def free_bytes(device: str) -> int:
     """What the device has free now; a machine's memory is shared by the processes on it."""
     if device.startswith("cuda"):
@@ -153,21 +165,18 @@ def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) 
 
 
 def _block(c: ModelConfig, tokens: int, itemsize: int) -> int:
-    attended = c.heads * c.head_dim
-    projected = attended + 2 * c.kv_heads * c.head_dim
+    attended, keyed = c.heads * c.head_dim, c.kv_heads * c.head_dim
     rows = tokens * c.experts_per_token
-    held = tokens * (_PER_HIDDEN * c.hidden + itemsize * (_PER_PROJECTED * projected + _PER_ATTENDED * attended))
-    down, swiglu = (rows * itemsize * (d * c.hidden + f * c.intermediate) for d, f in (_PER_EXPERT, _PER_SWIGLU))
-    swiglu += _SWIGLU_BYTES * min(activation.ELEMENTS, rows * 2 * c.intermediate)
-    scores = _SCORE_BYTES * max(_scores(tokens, window, c.heads) for window in set(c.windows))
-    return int(held + max(down, swiglu, scores))
-
-
-def _scores(tokens: int, window: int, heads: int) -> int:
-    """The most attention scores that exist at a time when the tokens are one sequence; see `attention.query_blocks`."""
-    queries = min(tokens, max(window, 256)) if window else tokens
-    seen = min(tokens, queries + window - 1) if window else tokens
-    return max(min(attention.SCORES, heads * queries * seen), heads * min(tokens, window or tokens))
+    seen = [min(tokens, window + QUERIES) if window else tokens for window in set(c.windows)]  # of a tile's queries
+    kept = min(KEPT_SCORES, c.heads * tokens * max(s if s < tokens else (s + QUERIES) // 2 for s in seen))
+    held = tokens * (_PER_HIDDEN * c.hidden + itemsize * (3 * attended + 2 * keyed)) + itemsize * kept
+    busiest = min(rows, _BUSIEST * rows // c.experts)
+    experts = itemsize * rows * (4 * c.hidden + 2 * c.intermediate)
+    experts += _SWIGLU_BYTES * min(SWIGLU_ELEMENTS, busiest * 2 * c.intermediate)
+    attention = itemsize * tokens * 2 * (attended + keyed)
+    tile = max(min(MOST_SCORES, c.heads * min(tokens, QUERIES) * max(seen)), c.heads * max(seen))
+    attention += _SCORE_BYTES * tile
+    return int(held + max(experts, attention))
 
 
 def _loss(c: ModelConfig, tokens: int, itemsize: int) -> int:

@@ -174,57 +174,6 @@ class Prices:
             raise ValueError("prices must not be below 0, and most must be in 0..1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reinforced:
-    """[rl]: reinforcement learning from graded answers.
-
-    tasks: "module:name"s, each of one task, several, or a function that gives them; drawn by their own weights.
-    steps: rounds of rollouts, each followed by its updates.
-    prompts: examples a step; every one is answered `group` times.
-    group: answers of one prompt, whose mean reward is each one's measure.
-    updates: optimizer steps a round of rollouts; from the second on the clipped ratio holds the policy back.
-    efforts: they take turns.
-    focus: how much rarer a task is drawn at an effort where its groups' grades are all alike, from 0 to below 1.
-    most_tokens: of one sampling; an answer cut there is graded as it stands.
-    most_steps: samplings of one answer, with tools run between them.
-    clip_low, clip_high: how far below and above 1 an importance ratio counts.
-    divide_by_deviation: advantages in units of the group's deviation (GRPO), or as they are (Dr. GRPO).
-    most_gap: training stops when trainer and engine differ by more in their mean log-probability of a sampled token.
-    step_tokens: rows of one batch, about.
-    balance: weight of the experts' load-balancing loss.
-    precision, compile: as in [sft], of what is learnt; rollouts, and the look at the gap, are in the engine's float32.
-    prices, optimizer, schedule: tables, each described above.
-    """
-
-    tasks: tuple[str, ...]
-    steps: int
-    prompts: int = 16
-    group: int = 8
-    updates: int = 1
-    efforts: tuple[Effort, ...] = ("low", "medium", "high")
-    focus: float = 0.0
-    most_tokens: int = 512
-    most_steps: int = 4
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    divide_by_deviation: bool = False
-    most_gap: float = 0.02
-    step_tokens: int = 6000
-    balance: float = 0.0
-    precision: Literal["auto", "bf16", "f32"] = "auto"
-    compile: bool = False
-    prices: Prices = dataclasses.field(default_factory=Prices)
-    optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(rate=1e-4, weight_decay=0.0))
-    schedule: Schedule = dataclasses.field(default_factory=lambda: Schedule(shape="constant", warmup=5))
-
-    def __post_init__(self) -> None:
-        small = [n for n in ("steps", "prompts", "updates", "step_tokens", "most_tokens") if getattr(self, n) < 1]
-        if small or self.group < 2 or not self.tasks or not self.efforts:
-            raise ValueError(f"want at least 1 of: {', '.join(small) or 'tasks, efforts'}; and a group of 2 or more")
-        if not 0 <= self.focus < 1:
-            raise ValueError(f"focus {self.focus} must be at least 0 and below 1: no task is left out for good")
-
-
 EVERYTHING = ("self_attn.*", "mlp.router", "mlp.experts.*")
 
 
@@ -257,6 +206,64 @@ class Lora:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reinforced:
+    """[rl]: reinforcement learning from graded answers.
+
+    tasks: "module:name"s, each of one task, several, or a function that gives them; drawn by their own weights.
+    steps: rounds of rollouts, each followed by its updates.
+    prompts: examples a step; every one is answered `group` times.
+    group: answers of one prompt, whose mean reward is each one's measure.
+    updates: optimizer steps a round of rollouts; from the second on the clipped ratio holds the policy back.
+    efforts: they take turns.
+    focus: how much rarer a task is drawn at an effort where its groups' grades are all alike, from 0 to below 1.
+    most_tokens: of one sampling; an answer cut there is graded as it stands.
+    most_steps: samplings of one answer, with tools run between them.
+    clip_low, clip_high: how far below and above 1 an importance ratio counts.
+    divide_by_deviation: advantages in units of the group's deviation (GRPO), or as they are (Dr. GRPO).
+    most_gap: training stops when trainer and engine differ by more in their mean log-probability of a sampled token.
+    step_tokens: rows of one batch, about.
+    balance: weight of the experts' load-balancing loss.
+    precision, compile: as in [sft], of what is learnt; rollouts, and the look at the gap, are in the engine's float32.
+    lora: train adapters over the frozen checkpoint, not its weights. Lora's keys; the recipe has `start`, and no other
+        stage. The router's balance is then not part of the loss.
+    prices, optimizer, schedule: tables, each described above.
+    """
+
+    tasks: tuple[str, ...]
+    steps: int
+    prompts: int = 16
+    group: int = 8
+    updates: int = 1
+    efforts: tuple[Effort, ...] = ("low", "medium", "high")
+    focus: float = 0.0
+    most_tokens: int = 512
+    most_steps: int = 4
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    divide_by_deviation: bool = False
+    most_gap: float = 0.02
+    step_tokens: int = 6000
+    balance: float = 0.0
+    precision: Literal["auto", "bf16", "f32"] = "auto"
+    compile: bool = False
+    lora: Lora | None = None
+    prices: Prices = dataclasses.field(default_factory=Prices)
+    optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(rate=1e-4, weight_decay=0.0))
+    schedule: Schedule = dataclasses.field(default_factory=lambda: Schedule(shape="constant", warmup=5))
+
+    def __post_init__(self) -> None:
+        small = [n for n in ("steps", "prompts", "updates", "step_tokens", "most_tokens") if getattr(self, n) < 1]
+        if small or self.group < 2 or not self.tasks or not self.efforts:
+            raise ValueError(f"want at least 1 of: {', '.join(small) or 'tasks, efforts'}; and a group of 2 or more")
+        if self.lora and self.optimizer.kind != "adamw":
+            raise ValueError('[rl.lora] is trained with kind = "adamw" only: Muon is for whole matrices')
+        if self.lora and self.balance:
+            raise ValueError("[rl.lora] leaves the router's balance alone: set balance = 0")
+        if not 0 <= self.focus < 1:
+            raise ValueError(f"focus {self.focus} must be at least 0 and below 1: no task is left out for good")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +330,8 @@ class Recipe:
             raise ValueError("want one stage at least: [pretrain], [sft], [rl] or [lora]")
         if self.lora and (stages or self.start is None):
             raise ValueError("[lora] trains adapters over a checkpoint: it wants start, and no other stage beside it")
+        if self.rl and self.rl.lora and (self.pretrain or self.sft or self.start is None):
+            raise ValueError("[rl.lora] trains adapters over a checkpoint: it wants start, and no stage before [rl]")
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ossia.chat import Answering
 from ossia.engine.engine import Engine
@@ -31,16 +32,19 @@ from ossia.model.transformer import load_transformer
 from ossia.rollout import Ask, Rollout, roll_out
 from ossia.tokenizer import Tokenizer
 from ossia.train.balance import balance_loss, router_figures
+from ossia.train.chunked_loss import rows_at_a_time
 from ossia.train.data import TrainBatch, by_length, pack
 from ossia.train.graded import Task
 from ossia.train.loop import Stepped
-from ossia.train.network import Network, NetworkTensors, RecordingOps, Rounding
+from ossia.train.model.ops import TrainingOps
+from ossia.train.model.stored import MergedTensors, StoredTensors
+from ossia.train.model.trainable import Rounding, TrainableModel
 from ossia.train.optim import Optimizers, share_at
 from ossia.train.processes import Processes
 from ossia.train.questions import Question, Questions
 from ossia.train.recipe import Prices, Reinforced
 from ossia.train.sequences import NONE, Said, joined
-from ossia.train.supervised import means_of
+from ossia.train.supervised import compute_config
 
 STOPS = ("<|return|>", "<|call|>", "<|endoftext|>")
 ENGINE_ROWS = 2048  # a step's
@@ -99,7 +103,7 @@ class Reinforcement:
     """
 
     def __init__(
-        self, network: Network, tokenizer: Tokenizer, tasks: Several[Task], settings: Reinforced, seed: int,
+        self, model: TrainableModel, tokenizer: Tokenizer, tasks: Several[Task], settings: Reinforced, seed: int,
         processes: Processes | None = None,
     ) -> None:  # fmt: skip
         self._processes = processes or Processes()
@@ -107,13 +111,13 @@ class Reinforcement:
             raise ValueError(
                 f"prompts = {settings.prompts} cannot be shared evenly by {size} processes: take a multiple of {size}"
             )
-        self._network, self._settings, self._seed = network, settings, seed
+        self._model, self._settings, self._seed = model, settings, seed
         self._questions = Questions(tasks, settings, seed, self._processes)
-        self._grammars = Grammars(tokenizer, network.config.vocab)
+        self._grammars = Grammars(tokenizer, model.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
         self.steps = settings.steps
-        self._computed = means_of(settings.precision, settings.compile, network.device)
-        self.optimizers = Optimizers(network.named(), settings.optimizer, self._processes)
+        self._computed = compute_config(settings.precision, settings.compile, model.device)
+        self.optimizers = Optimizers(model.trained(), settings.optimizer, self._processes)
 
     def step(self, number: int, report: bool) -> Stepped:
         started = time.perf_counter()
@@ -122,7 +126,7 @@ class Reinforcement:
         figures["rollout_seconds"] = time.perf_counter() - started
         lessons = [lesson for answer in answers for lesson in self._lessons(answer)]
         kept = [each for each in lessons if each.advantage]
-        batches = [_Batch(group, self._network.device) for group in by_length(kept, self._settings.step_tokens)]
+        batches = [_Batch(group, self._model.device) for group in by_length(kept, self._settings.step_tokens)]
         rows = int(self._processes.add(torch.tensor(sum(len(each.packed.batch.tokens_T) for each in batches))))
         if rows:
             random.Random(f"{self._seed}/{number}/order").shuffle(batches)
@@ -176,9 +180,13 @@ class Reinforcement:
         return Ask(example.prompt(question.effort), how)
 
     def _engine(self) -> Engine:
-        """A new one for each step's weights; its cache holds a group's common prompt once."""
-        packed = cast(Any, NetworkTensors(self._network))  # all that is read of a checkpoint
-        return Engine(load_transformer(packed, ops("cpu", dense="bf16", kv="f32")), step_tokens=ENGINE_ROWS)
+        """A new one for each step's weights, on the device that trains; its cache holds a group's common prompt once."""
+        model = self._model
+        tensors = StoredTensors(model) if model.base is None else MergedTensors(model.base, model)
+        on_cpu = model.device.type == "cpu"
+        backend = ops("cpu", dense="bf16", kv="f32") if on_cpu else ops("triton", dense="bf16")
+        # `load_transformer` reads no more of a checkpoint than these have
+        return Engine(load_transformer(cast(Any, tensors), backend), step_tokens=ENGINE_ROWS)
 
     def _lessons(self, answer: Answer) -> Iterator[Lesson]:
         spoken = [each for each in answer.rollout.spoken if each.output]
@@ -212,12 +220,15 @@ class Reinforcement:
             for batch in part:
                 recording = self._recording()
                 objective, ratio_R = self._objective(batch, recording)
-                share = len(batch.packed.targets_R) / tokens
-                (settings.balance * share * balance_loss(recording.routings) - objective / tokens).backward()
+                loss_part = -objective / tokens
+                if recording.routings:  # of a trained router
+                    share = len(batch.packed.targets_R) / tokens
+                    loss_part = settings.balance * share * balance_loss(recording.routings) + loss_part
+                    figures = router_figures(recording.routings)
+                loss_part.backward()
                 loss -= objective.detach().cpu() / tokens / len(parts)
                 ratios.append(ratio_R)
-                figures = router_figures(recording.routings)
-            self._processes.add_gradients(self._network.named().values())
+            self._processes.add_gradients(self._model.trained().values())
             norm = self.optimizers.step(share_at(settings.schedule, number, self.steps))
         ratio = torch.cat(ratios)
         clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float()
@@ -234,17 +245,17 @@ class Reinforcement:
         summed = self._processes.add(own).tolist()
         return {name: total / count for name, (total, count) in zip(noted, summed) if count}
 
-    def _recording(self) -> RecordingOps:
-        return RecordingOps(str(self._network.device), self._computed)
+    def _recording(self) -> TrainingOps:
+        return TrainingOps(str(self._model.device), self._computed)
 
     def _gap(self, batch: "_Batch", rounding: Rounding) -> tuple[float, float]:
         """The mean and the largest distance from the engine's log-probabilities, in float32 as the engine computes."""
         with torch.no_grad():
-            policy = self._policy(batch, RecordingOps(str(self._network.device)), rounding)
+            policy = self._policy(batch, TrainingOps(str(self._model.device)), rounding)
         apart_R = (policy.free_R - batch.engine_R).abs()
         return float(apart_R.mean()), float(apart_R.max())
 
-    def _objective(self, batch: "_Batch", recording: RecordingOps) -> tuple[Tensor, Tensor]:
+    def _objective(self, batch: "_Batch", recording: TrainingOps) -> tuple[Tensor, Tensor]:
         """The clipped objective's sum over the tokens, and each token's importance ratio."""
         settings = self._settings
         policy = self._policy(batch, recording, "stored")
@@ -253,13 +264,24 @@ class Reinforcement:
         held_R = ratio_R.clamp(1 - settings.clip_low, 1 + settings.clip_high)
         return torch.minimum(ratio_R * over_R, held_R * over_R).sum(), ratio_R.detach()
 
-    def _policy(self, batch: "_Batch", recording: RecordingOps, rounding: Rounding) -> Policy:
-        logits_RV = self._network.transformer(recording, rounding).forward(batch.packed.batch)
-        targets_R1 = torch.from_numpy(batch.packed.targets_R).to(logits_RV.device)[:, None]
-        chosen_R = logits_RV.gather(1, targets_R1)[:, 0]
-        allowed_RV = batch.allowed(logits_RV.shape[1]).to(logits_RV.device)
-        masked_RV = logits_RV.masked_fill(~allowed_RV, -torch.inf)
-        return Policy(chosen_R - logits_RV.logsumexp(-1), chosen_R - masked_RV.logsumexp(-1))
+    def _policy(self, batch: "_Batch", recording: TrainingOps, rounding: Rounding) -> Policy:
+        """Over a large vocabulary the logits exist for a few rows at a time, and again for the gradient."""
+        x_RD = self._model.sampled_rows(batch.packed.batch, recording, rounding)
+        targets_R = torch.from_numpy(batch.packed.targets_R).to(x_RD.device)
+
+        def some(x_nD: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            logits_nV = self._model.unembed(x_nD, recording, rounding)
+            chosen_n = logits_nV.gather(1, targets_R[rows, None])[:, 0]
+            allowed_nV = batch.allowed(logits_nV.shape[1], rows).to(logits_nV.device)
+            masked_nV = logits_nV.masked_fill(~allowed_nV, -torch.inf)
+            return chosen_n - logits_nV.logsumexp(-1), chosen_n - masked_nV.logsumexp(-1)
+
+        step = rows_at_a_time(self._model.config.vocab)
+        if len(x_RD) <= step:
+            return Policy(*some(x_RD, slice(None)))
+        pieces = [slice(first, first + step) for first in range(0, len(x_RD), step)]
+        parts = [checkpoint(some, x_RD[rows], rows, use_reentrant=False) for rows in pieces]
+        return Policy(*(torch.cat(each) for each in zip(*cast(Any, parts))))
 
 
 class _Batch:
@@ -275,15 +297,16 @@ class _Batch:
         self._masks = [mask for each in lessons for mask in each.masks]
         self.old_R: Tensor | None = None
 
-    def allowed(self, vocab: int) -> Tensor:
-        """[R, V]: what each target could have been."""
-        allowed_RV = np.ones((len(self._masks), vocab), bool)
-        for row, mask in enumerate(self._masks):
+    def allowed(self, vocab: int, rows: slice) -> Tensor:
+        """[n, V]: what each target of these rows could have been."""
+        masks = self._masks[rows]
+        allowed_nV = np.ones((len(masks), vocab), bool)
+        for row, mask in enumerate(masks):
             if mask is not None:
                 bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=min(vocab, 8 * len(mask)))
-                allowed_RV[row, : len(bits)] = bits
-                allowed_RV[row, len(bits) :] = False
-        return torch.from_numpy(allowed_RV)
+                allowed_nV[row, : len(bits)] = bits
+                allowed_nV[row, len(bits) :] = False
+        return torch.from_numpy(allowed_nV)
 
 
 def _parts(batches: list[_Batch], count: int) -> Iterator[list[_Batch]]:

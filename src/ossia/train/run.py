@@ -1,7 +1,7 @@
 """A recipe from its file to a finished model: the stages one after the other, each exported as it ends.
 
 In: a TOML recipe and a folder. Out: OUT/STAGE with log, curves and states; OUT/STAGE/model and OUT/model to load, or,
-of [lora], OUT/adapter.
+of [lora] and [rl.lora], OUT/adapter.
 It does not know what a stage learns or what the network computes.
 """
 
@@ -24,13 +24,16 @@ from ossia.tokenizer import Tokenizer
 from ossia.tokenizer_json import Vocabulary as Learnt
 from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
 from ossia.train.data import Batches, Rounds
-from ossia.train.finetune import finetune, fits
+from ossia.train.finetune import adapter_writer, finetune, fits
 from ossia.train.loop import Loop, Work
-from ossia.train.network import Network, NetworkTensors
+from ossia.train.lora import chosen, report
+from ossia.train.model.state import TrainedState
+from ossia.train.model.stored import StoredTensors
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.peft_format import read_adapter
-from ossia.train.plan import check_whole, free_bytes
+from ossia.train.plan import check_rl, check_whole, free_bytes
 from ossia.train.processes import Processes
-from ossia.train.recipe import Adapted, Recipe, Reinforced, Supervised, Vocabulary, read_recipe
+from ossia.train.recipe import Adapted, Lora, Recipe, Reinforced, Supervised, Vocabulary, read_recipe
 from ossia.train.rl import Reinforcement
 from ossia.train.sequences import Conversation
 from ossia.train.sources import maker, open_stream
@@ -41,7 +44,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
-    """Train, or go on training, and give the folder of what came of it: out/model or, of [lora], out/adapter.
+    """Train, or go on training, and give the folder of what came of it: out/model or, of adapters, out/adapter.
 
     skip_bad: leave out lines of data that cannot be read, and count them, instead of raising.
     MemoryError, before it begins, where it will not fit.
@@ -52,6 +55,8 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
         return _adapt(recipe, recipe.lora, recipe_path, out, skip_bad)
     processes = Processes.join(_device(recipe).type)
     try:
+        if recipe.rl is not None and recipe.rl.lora is not None:
+            return _reinforce_adapters(recipe, recipe.rl, recipe.rl.lora, recipe_path, out, processes)
         return _stages(recipe, recipe_path, out, skip_bad, processes)
     finally:
         processes.leave()
@@ -62,19 +67,19 @@ def _stages(recipe: Recipe, recipe_path: Path, out: Path, skip_bad: bool, proces
     if processes.leads:
         _begin(recipe_path, out)
     torch.manual_seed(recipe.seed)
-    tokenizer, network = _beginning(recipe, out, processes)
-    network.to(processes.device)
+    tokenizer, model = _beginning(recipe, out, processes)
+    model.to(processes.device)
     for name in ("pretrain", "sft", "rl"):
         if getattr(recipe, name) is not None:
             ended = out / name
-            work = _work(name, recipe, network, tokenizer, skip_bad, recipe_path.parent, processes)
-            loop = Loop(name, network, work, ended, recipe.keep, processes)
+            work = _work(name, recipe, model, tokenizer, skip_bad, recipe_path.parent, processes)
+            loop = Loop(name, TrainedState(model), work, ended, recipe.keep, processes)
             began = loop.step
             loop.run()
             if processes.leads and (began < loop.step or not (ended / "model").exists()):
-                export(network, out / TOKENIZER, ended / "model")
+                export(model, out / TOKENIZER, ended / "model")
     if processes.leads:
-        export(network, out / TOKENIZER, out / "model")
+        export(model, out / TOKENIZER, out / "model")
     processes.wait()
     return out / "model"
 
@@ -95,6 +100,9 @@ def say_plan(recipe_path: Path) -> None:
             checkpoint = open_checkpoint(find(recipe.start))
             config, layout = checkpoint.config, checkpoint.layout
     assert config is not None, "a recipe without start has a model"
+    if recipe.rl is not None and recipe.rl.lora is not None:
+        print(check_rl(config, recipe.rl.lora, recipe.rl.step_tokens, free_bytes(device), layout=layout, device=device))
+        return
     if recipe.lora is None:
         print(check_whole(config, free_bytes(device)))
         return
@@ -134,27 +142,56 @@ def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_ba
         processes.leave()
 
 
+def _reinforce_adapters(
+    recipe: Recipe, given: Reinforced, lora: Lora, recipe_path: Path, out: Path, processes: Processes
+) -> Path:
+    """[rl.lora]: every process holds the whole frozen base, and all take the same step."""
+    start = str(recipe.start)
+    folder = find(start)
+    checkpoint, tokenizer = open_checkpoint(folder), Tokenizer.from_file(_tokenizer_of(folder))
+    free = free_bytes(processes.device)
+    how = {"layout": checkpoint.layout, "device": processes.device}
+    _say(report(chosen(checkpoint.config, lora), lora, checkpoint.config), processes)
+    _say(check_rl(checkpoint.config, lora, given.step_tokens, free, **how), processes)
+    if processes.leads:
+        _begin(recipe_path, out)
+    torch.manual_seed(recipe.seed)
+    model = TrainableModel.with_adapters(checkpoint, checkpoint.config, lora, seed=recipe.seed, device=processes.device)
+    tasks = [task for each in given.tasks for task in tasks_of(each)]
+    work = Reinforcement(model, tokenizer, tasks, given, recipe.seed, processes)
+    base = str(folder.resolve()) if Path(start).is_dir() else start
+    write = adapter_writer(out / "adapter", model, base)
+    Loop("rl", TrainedState(model), work, out / "rl", recipe.keep, processes, write).run()
+    return out / "adapter"
+
+
 def _work(
-    name: str, recipe: Recipe, network: Network, tokenizer: Tokenizer, skip_bad: bool, near: Path, processes: Processes
+    name: str,
+    recipe: Recipe,
+    model: TrainableModel,
+    tokenizer: Tokenizer,
+    skip_bad: bool,
+    near: Path,
+    processes: Processes,
 ) -> Work:
     given: Supervised | Reinforced = getattr(recipe, name)
     if isinstance(given, Reinforced):
         tasks = [task for each in given.tasks for task in tasks_of(each)]
-        return Reinforcement(network, tokenizer, tasks, given, recipe.seed, processes)
-    longest = min(given.longest, network.config.max_context)
+        return Reinforcement(model, tokenizer, tasks, given, recipe.seed, processes)
+    longest = min(given.longest, model.config.max_context)
     stream = open_stream(
         given.data, tokenizer, seed=recipe.seed, longest=longest, everything=name == "pretrain", skip_bad=skip_bad,
         near=near, say=print if processes.leads else _quiet,
     )  # fmt: skip
     rounds = Rounds(stream, recipe.seed, given.step_tokens, given.round_batches)
-    return NextToken(network, Batches(rounds), given, processes)
+    return NextToken(model, Batches(rounds), given, processes)
 
 
-def export(network: Network, tokenizer: Path, folder: Path) -> Path:
+def export(model: TrainableModel, tokenizer: Path, folder: Path) -> Path:
     """Write the model anew, then put it in its place: weights with MXFP4 experts, config, tokenizer, generation settings."""
     stage = folder.with_name(folder.name + ".part")
     shutil.rmtree(stage, ignore_errors=True)
-    write_checkpoint(stage, network.config, NetworkTensors(network), "hf")
+    write_checkpoint(stage, model.config, StoredTensors(model), "hf")
     shutil.copyfile(tokenizer, stage / TOKENIZER)
     write_generation_config(stage / "generation_config.json", Tokenizer.from_file(tokenizer).special)
     shutil.rmtree(folder, ignore_errors=True)
@@ -162,7 +199,7 @@ def export(network: Network, tokenizer: Path, folder: Path) -> Path:
     return folder
 
 
-def _beginning(recipe: Recipe, out: Path, processes: Processes) -> tuple[Tokenizer, Network]:
+def _beginning(recipe: Recipe, out: Path, processes: Processes) -> tuple[Tokenizer, TrainableModel]:
     """The run's vocabulary, learnt once and kept beside the stages, and its first weights; or a checkpoint's both."""
     path, free = out / TOKENIZER, free_bytes(str(_device(recipe)))
     if recipe.start is not None:
@@ -172,16 +209,14 @@ def _beginning(recipe: Recipe, out: Path, processes: Processes) -> tuple[Tokeniz
         if processes.leads:
             shutil.copyfile(_tokenizer_of(folder), path)
         processes.wait()
-        network = Network(checkpoint.config, recipe.seed)
-        network.take(checkpoint)
-        return Tokenizer.from_file(path), network
+        return Tokenizer.from_file(path), TrainableModel.from_checkpoint(checkpoint, checkpoint.config)
     assert recipe.model is not None, "a recipe without start has a model"
     assert recipe.vocabulary is not None, "and a vocabulary"
     _say(check_whole(recipe.model, free), processes)
     if processes.leads and not path.exists():
         write_tokenizer_json(path, _vocabulary(recipe.vocabulary, recipe.seed))
     processes.wait()
-    return Tokenizer.from_file(path), Network(recipe.model, recipe.seed)
+    return Tokenizer.from_file(path), TrainableModel.random(recipe.model, recipe.seed)
 
 
 def _quiet(text: str) -> None:

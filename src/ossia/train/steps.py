@@ -17,6 +17,11 @@ from ossia.kernels import SWIGLU_SLOPE
 Pass = Callable[..., Any]
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In float32, or float64 if it is that."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def norm(x_TD: Tensor, scale_D: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The normed rows in `dtype`, and each row's factor [T, 1]."""
     factor_T1 = torch.rsqrt(x_TD.square().mean(-1, keepdim=True) + eps)
@@ -24,7 +29,7 @@ def norm(x_TD: Tensor, scale_D: Tensor, eps: float, dtype: torch.dtype) -> tuple
 
 
 def norm_back(grad_TD: Tensor, x_TD: Tensor, scale_D: Tensor, factor_T1: Tensor) -> tuple[Tensor, Tensor]:
-    grad_TD = grad_TD.float()
+    grad_TD = _wide(grad_TD)
     scaled_TD = grad_TD * scale_D
     pulled_T1 = (scaled_TD * x_TD).mean(-1, keepdim=True) * factor_T1 * factor_T1
     return (scaled_TD - x_TD * pulled_T1) * factor_T1, (grad_TD * x_TD * factor_T1).sum(0)
@@ -32,13 +37,13 @@ def norm_back(grad_TD: Tensor, x_TD: Tensor, scale_D: Tensor, factor_T1: Tensor)
 
 def rotate(heads_Tnd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Lane i with lane i + d/2. By the opposite angle it is the gradient's way back, for cos and sin share one factor."""
-    a, b = heads_Tnd.float().chunk(2, -1)
+    a, b = _wide(heads_Tnd).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(heads_Tnd.dtype)
 
 
 def shares(scores: Tensor, sinks: Tensor, hidden: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Softmax over keys and sink: the keys' shares [..., C, n] and the sink's [..., C, 1]. hidden: -inf, 0 if seen."""
-    wide = scores.float() * scale + hidden  # added: the compiler makes no vectors of a choice
+    wide = _wide(scores) * scale + hidden  # added: the compiler makes no vectors of a choice
     top = torch.maximum(wide.amax(-1, keepdim=True), sinks)
     weights, sink = torch.exp(wide - top), torch.exp(sinks - top)
     total = weights.sum(-1, keepdim=True) + sink
@@ -47,25 +52,25 @@ def shares(scores: Tensor, sinks: Tensor, hidden: Tensor, scale: float) -> tuple
 
 def slope(grad: Tensor, along: Tensor, shares: Tensor, scale: float) -> Tensor:
     """The gradient of the scores, of the gradient of the shares; `along` is what each query's output has of its own."""
-    return ((grad.float() - along) * shares * scale).to(shares.dtype)
+    return ((_wide(grad) - along) * shares * scale).to(shares.dtype)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """[..., 1]: of the last dimension, in float32."""
-    return (a.float() * b.float()).sum(-1, keepdim=True)
+    return (_wide(a) * _wide(b)).sum(-1, keepdim=True)
 
 
 def swiglu(h_nU: Tensor, limit: float) -> Tensor:
     """Gates stand before ups."""
-    gate, up = h_nU.float().chunk(2, -1)
+    gate, up = _wide(h_nU).chunk(2, -1)
     gate = gate.clamp(max=limit)
     return (gate * torch.sigmoid(SWIGLU_SLOPE * gate) * (up.clamp(-limit, limit) + 1)).to(h_nU.dtype)
 
 
 def swiglu_back(h_nU: Tensor, grad_nF: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """The gradient of `h`, and what `swiglu` gave."""
-    given_gate, given_up = h_nU.float().chunk(2, -1)
-    gate, up, grad = given_gate.clamp(max=limit), given_up.clamp(-limit, limit) + 1, grad_nF.float()
+    given_gate, given_up = _wide(h_nU).chunk(2, -1)
+    gate, up, grad = given_gate.clamp(max=limit), given_up.clamp(-limit, limit) + 1, _wide(grad_nF)
     share = torch.sigmoid(SWIGLU_SLOPE * gate)
     of_up = grad * gate * share * (given_up.abs() <= limit)
     of_gate = grad * up * share * (1 + SWIGLU_SLOPE * gate * (1 - share)) * (given_gate <= limit)
@@ -82,15 +87,15 @@ def weighed(grad_TD: Tensor, rows_N: Tensor, weight_N: Tensor, dtype: torch.dtyp
 
 def combined(y_ND: Tensor, at_TK: Tensor, weights_TK: Tensor) -> Tensor:
     """Each row's own, weighted and added; one by one, for a sum over K inside would not be fused well."""
-    total_TD = y_ND[at_TK[:, 0]].float() * weights_TK[:, :1]
+    total_TD = _wide(y_ND[at_TK[:, 0]]) * weights_TK[:, :1]
     for k in range(1, at_TK.shape[1]):
-        total_TD = total_TD + y_ND[at_TK[:, k]].float() * weights_TK[:, k : k + 1]
+        total_TD = total_TD + _wide(y_ND[at_TK[:, k]]) * weights_TK[:, k : k + 1]
     return total_TD
 
 
 def against(y_ND: Tensor, at_TK: Tensor, grad_TD: Tensor) -> Tensor:
-    """[T, K]: the gradient of the weights of `combined`."""
-    return (y_ND[at_TK].float() * grad_TD[:, None]).sum(-1)
+    """[T, K]: the gradient of the weights of `combined`; one k at a time, to hold one copy of the rows."""
+    return torch.stack([(_wide(y_ND[at_TK[:, k]]) * grad_TD).sum(-1) for k in range(at_TK.shape[1])], 1)
 
 
 class Steps(NamedTuple):

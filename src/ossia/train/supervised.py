@@ -9,14 +9,13 @@ Under torchrun each process takes its share of a step's batches, and all make th
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ossia.train.balance import balance_loss, router_figures
-from ossia.train.data import Batches, TrainBatch
-from ossia.train.functions import Means
+from ossia.train.data import Batches
 from ossia.train.loop import Stepped
-from ossia.train.network import Network, RecordingOps
+from ossia.train.model.autograd import ComputeConfig
+from ossia.train.model.ops import TrainingOps
+from ossia.train.model.trainable import TrainableModel
 from ossia.train.optim import Optimizers, share_at
 from ossia.train.processes import Processes
 from ossia.train.recipe import Supervised
@@ -30,30 +29,30 @@ class NextToken:
     """
 
     def __init__(
-        self, network: Network, batches: Batches, settings: Supervised, processes: Processes | None = None
+        self, model: TrainableModel, batches: Batches, settings: Supervised, processes: Processes | None = None
     ) -> None:
         self._processes = processes or Processes()
         if settings.accumulate % (size := self._processes.size):
             raise ValueError(
                 f"accumulate = {settings.accumulate} batches cannot be shared by {size} processes: take a multiple"
             )
-        self._network, self._batches, self._settings = network, batches, settings
+        self._model, self._batches, self._settings = model, batches, settings
         self.steps = settings.steps
-        self._means = means_of(settings.precision, settings.compile, network.device)
-        self.optimizers = Optimizers(network.named(), settings.optimizer, self._processes)
+        self._compute = compute_config(settings.precision, settings.compile, model.device)
+        self.optimizers = Optimizers(model.trained(), settings.optimizer, self._processes)
 
     def step(self, number: int, report: bool) -> Stepped:
         settings = self._settings
         batches = [self._batches.next() for _ in range(settings.accumulate)]
         targets = sum(len(each.targets_R) for each in batches)
-        loss, ops = torch.zeros((), device=self._network.device), RecordingOps()
+        loss, ops = torch.zeros((), device=self._model.device), TrainingOps()
         for each in batches[self._processes.rank :: self._processes.size]:
-            ops = RecordingOps(str(self._network.device), self._means)
-            part = self._loss(ops, each) / targets
+            ops = TrainingOps(str(self._model.device), self._compute)
+            part = self._model.loss_sum(each, ops, settings.rounding) / targets
             share = len(each.targets_R) / targets
             (part + settings.balance * share * balance_loss(ops.routings)).backward()
             loss += part.detach()
-        self._processes.add_gradients(self._network.named().values())
+        self._processes.add_gradients(self._model.trained().values())
         loss = self._processes.add(loss)
         share = share_at(settings.schedule, number, self.steps)
         norm = self.optimizers.step(share)
@@ -69,15 +68,10 @@ class NextToken:
     def go_to(self, position: Any) -> None:
         self._batches.go_to(position)
 
-    def _loss(self, ops: RecordingOps, given: TrainBatch) -> Tensor:
-        """The sum over the targets."""
-        logits_RV = self._network.transformer(ops, self._settings.rounding).forward(given.batch)
-        return F.cross_entropy(logits_RV, torch.from_numpy(given.targets_R).to(logits_RV.device), reduction="sum")
 
-
-def means_of(precision: str, fused: bool, device: torch.device) -> Means:
+def compute_config(precision: str, fused: bool, device: torch.device) -> ComputeConfig:
     dtype = torch.bfloat16 if is_bf16(precision, device) else torch.float32
-    return Means(dtype, compiled() if fused else EAGER)
+    return ComputeConfig(dtype, compiled() if fused else EAGER)
 
 
 def is_bf16(precision: str, device: torch.device) -> bool:

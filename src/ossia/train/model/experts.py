@@ -1,0 +1,252 @@
+"""The chosen experts of each row as one step of the gradient, over trained or frozen weights.
+
+In: rows, their routing, and the experts' weights: trained matrices, or frozen ones with a low-rank update beside them.
+Out: each row's experts, weighted and added.
+
+Inside, gates stand before ups; stored weights and PEFT's adapters have them interleaved.
+
+Shape legend: T rows, D hidden, E experts, K experts a row, F expert width, U = 2F, R outputs, C inputs of a weight,
+N rows sorted by expert, n rows of one expert, r rank.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ossia.kernels.reference import Experts
+from ossia.train.frozen import Frozen, Update, input_gradient
+from ossia.train.model.autograd import ComputeConfig
+from ossia.train.steps import Steps
+
+SWIGLU_ELEMENTS = 1 << 20  # of gates and ups, worked on at a time
+
+
+class FrozenExperts(NamedTuple):
+    """A frozen [E, R, C] weight and its bias [E, R]; `update` is None where the experts have no adapters."""
+
+    weight: Frozen
+    bias_ER: Tensor
+    update: Update | None
+
+
+class SortedRows(NamedTuple):
+    """Rows sorted by expert: the row of each, where row t's k-th stands, and how many each expert has.
+
+    Each expert's are filled up to a multiple of `fill` with the first row; no output is read from these.
+    """
+
+    rows_N: Tensor
+    at_TK: Tensor
+    counts: list[int]
+
+
+def sort_rows(experts_TK: Tensor, experts: int, fill: int) -> SortedRows:
+    """Sort the rows by their experts."""
+    flat = experts_TK.reshape(-1)
+    order_N = torch.argsort(flat, stable=True)
+    counts_E = torch.bincount(flat, minlength=experts)
+    fill_E = -counts_E % fill
+    moved_E = fill_E.cumsum(0) - fill_E  # by what the experts before were filled up
+    counts = (counts_E + fill_E).tolist()
+    place_N = torch.arange(len(flat), device=flat.device) + moved_E[flat[order_N]]
+    at_TK = torch.empty_like(order_N).scatter_(0, order_N, place_N)
+    rows_N = order_N.new_zeros(sum(counts)).scatter_(0, place_N, order_N // experts_TK.shape[1])
+    return SortedRows(rows_N, at_TK.view(experts_TK.shape), counts)
+
+
+def experts(
+    x_TD: Tensor, weights_TK: Tensor, up: Experts | FrozenExperts, down: Experts | FrozenExperts, rows: SortedRows,
+    limit: float, compute: ComputeConfig,
+) -> Tensor:  # fmt: skip
+    """Up, SwiGLU and down of each row's experts, weighted and added: [T, D]."""
+    kinds = (_kind(up, gated=True), _kind(down, gated=False))
+    given = (*kinds[0].given, *kinds[1].given)
+    return _Experts.apply(x_TD, weights_TK, kinds, rows, limit, compute, *given)  # type: ignore[no-any-return]
+
+
+class _Experts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_TD: Tensor, weights_TK: Tensor, kinds: "tuple[_Kind, _Kind]", rows: SortedRows, limit: float,
+        compute: ComputeConfig, *given: Tensor,
+    ) -> Tensor:  # fmt: skip
+        split = len(kinds[0].given)
+        up, down = kinds[0].prepared(given[:split], compute.dtype), kinds[1].prepared(given[split:], compute.dtype)
+        x_ND = compute.steps.picked(x_TD, rows.rows_N, compute.dtype)
+        h_NU = x_ND.new_empty(len(x_ND), kinds[0].outputs)
+        y_ND = torch.empty_like(x_ND)
+        for e, own in _owned(rows.counts):
+            kinds[0].multiply(up, e, x_ND[own], h_NU[own])
+            kinds[1].multiply(down, e, _swiglu(h_NU[own], limit, compute.steps), y_ND[own])
+        ctx.save_for_backward(weights_TK, x_ND, h_NU, y_ND, *up, *down)
+        ctx.kinds, ctx.split, ctx.rows, ctx.limit, ctx.compute = kinds, len(up), rows, limit, compute
+        return compute.steps.combined(y_ND, rows.at_TK, weights_TK)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        weights_TK, x_ND, h_NU, y_ND, *held = ctx.saved_tensors
+        (up_kind, down_kind), rows, steps, (grad_TD,) = ctx.kinds, ctx.rows, ctx.compute.steps, grads
+        up, down, wide = held[: ctx.split], held[ctx.split :], grad_TD.dtype
+        weight_N = weights_TK.new_zeros(len(rows.rows_N)).scatter_(0, rows.at_TK.flatten(), weights_TK.flatten())
+        grad_ND = steps.weighed(grad_TD, rows.rows_N, weight_N, x_ND.dtype)
+        of_x_ND = torch.empty_like(x_ND)
+        of_up, of_down = up_kind.zeros(up, wide), down_kind.zeros(down, wide)
+        for e, own in _owned(rows.counts):
+            of_act_nF = down_kind.input_gradient(down, e, grad_ND[own])
+            of_h_nU, act_nF = _swiglu_back(h_NU[own], of_act_nF, ctx.limit, steps)
+            down_kind.add_gradients(of_down, down, e, grad_ND[own], act_nF)
+            up_kind.add_gradients(of_up, up, e, of_h_nU, x_ND[own])
+            of_x_ND[own] = up_kind.input_gradient(up, e, of_h_nU)
+        of_x_TD = steps.combined(of_x_ND, rows.at_TK, torch.ones_like(weights_TK))
+        of_weights = steps.against(y_ND, rows.at_TK, grad_TD)
+        parameters = (*up_kind.gradients(of_up, wide), *down_kind.gradients(of_down, wide))
+        return of_x_TD, of_weights, None, None, None, None, *parameters
+
+
+class _Kind(Protocol):
+    """How one kind of weight is multiplied and gets its gradients. Rows of `gated` weights come out gates first.
+
+    given: its tensors that autograd sees. prepared: the tensors that are saved for the backward pass.
+    """
+
+    @property
+    def given(self) -> tuple[Tensor, ...]: ...
+    @property
+    def outputs(self) -> int: ...
+    def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]: ...
+    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None: ...
+    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor: ...
+    def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]: ...
+    def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None: ...
+    def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]: ...
+
+
+class _Trained(NamedTuple):
+    weight: Experts
+    gated: bool
+
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        return tuple(self.weight)
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.weight_ERD.shape[1]
+
+    def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        return tuple((_gates_first(each) if self.gated else each).to(dtype) for each in given)
+
+    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None:
+        weight, bias = held
+        torch.addmm(bias[expert], x_nC, weight[expert].T, out=out_nR)
+
+    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor:
+        return grad_nR @ held[0][expert]
+
+    def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
+        weight, bias = held
+        return torch.zeros_like(weight), torch.zeros_like(bias, dtype=wide)
+
+    def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None:
+        torch.matmul(grad_nR.T, x_nC, out=sums[0][expert])
+        torch.sum(grad_nR, 0, dtype=sums[1].dtype, out=sums[1][expert])
+
+    def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
+        return tuple((_interleaved(each) if self.gated else each).to(wide) for each in sums)
+
+
+class _Adapted(NamedTuple):
+    weight: FrozenExperts
+    gated: bool
+
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        update = self.weight.update
+        return () if update is None else (update.a, update.b)
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.weight.outputs
+
+    def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        return given
+
+    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None:
+        bias_R = self.weight.bias_ER[expert].to(x_nC.dtype)
+        rows_nR = torch.empty_like(out_nR) if self.gated else out_nR
+        for rows, values in self.weight.weight.row_blocks(expert, x_nC.dtype):
+            rows_nR[:, rows] = torch.nn.functional.linear(x_nC, values, bias_R[rows])
+        if held:
+            a_rC, b_Rr = (each[expert].to(x_nC.dtype) for each in held)
+            rows_nR.addmm_(x_nC @ a_rC.T, b_Rr.T, alpha=self._scale)
+        if self.gated:
+            out_nR.copy_(_gates_first(rows_nR))
+
+    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor:
+        grad_nR = _interleaved(grad_nR) if self.gated else grad_nR
+        of_x_nC = input_gradient(grad_nR, self.weight.weight, expert)
+        if held:
+            a_rC, b_Rr = (each[expert].to(grad_nR.dtype) for each in held)
+            of_x_nC = of_x_nC.addmm(grad_nR @ b_Rr, a_rC, alpha=self._scale)
+        return of_x_nC
+
+    def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(each) for each in held)
+
+    def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None:
+        if not held:
+            return
+        grad_nR = _interleaved(grad_nR) if self.gated else grad_nR
+        a_rC, b_Rr = (each[expert].to(grad_nR.dtype) for each in held)
+        sums[0][expert] = ((grad_nR @ b_Rr).T @ x_nC) * self._scale
+        sums[1][expert] = (grad_nR.T @ (x_nC @ a_rC.T)) * self._scale
+
+    def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
+        return sums
+
+    @property
+    def _scale(self) -> float:
+        return 0.0 if self.weight.update is None else self.weight.update.scale
+
+
+def _kind(weight: Experts | FrozenExperts, gated: bool) -> _Kind:
+    return _Trained(weight, gated) if isinstance(weight, Experts) else _Adapted(weight, gated)
+
+
+def _owned(counts: list[int]) -> list[tuple[int, slice]]:
+    """Each expert that has rows, and where they stand."""
+    ends = [0]
+    for count in counts:
+        ends.append(ends[-1] + count)
+    return [(e, slice(first, last)) for e, (first, last) in enumerate(pairwise(ends)) if last > first]
+
+
+def _swiglu(h_nU: Tensor, limit: float, steps: Steps) -> Tensor:
+    parts = [steps.swiglu(h_nU[rows], limit) for rows in _pieces(h_nU)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _swiglu_back(h_nU: Tensor, grad_nF: Tensor, limit: float, steps: Steps) -> tuple[Tensor, Tensor]:
+    parts = [steps.swiglu_back(h_nU[rows], grad_nF[rows], limit) for rows in _pieces(h_nU)]
+    if len(parts) == 1:
+        return parts[0]
+    of_h, act = zip(*parts)
+    return torch.cat(of_h), torch.cat(act)
+
+
+def _pieces(h_nU: Tensor) -> Iterator[slice]:
+    """Rows in pieces, so that their float32 copies stay small."""
+    step = max(1, SWIGLU_ELEMENTS // h_nU.shape[1])
+    return (slice(first, first + step) for first in range(0, len(h_nU), step))
+
+
+def _gates_first(rows: Tensor) -> Tensor:
+    """[.., 2F, ...] along dimension 1: interleaved gates and ups, to all gates before all ups."""
+    return rows.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+
+
+def _interleaved(rows: Tensor) -> Tensor:
+    return rows.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)

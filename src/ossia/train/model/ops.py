@@ -1,0 +1,104 @@
+"""The ops of training: `ReferenceOps` with cheaper gradients, over trained or frozen weights.
+
+In: a batch's rows and weight objects: `Linear` and `Experts` are trained, `FrozenLinear` and `FrozenExperts` are not but
+may have adapters. Out: rows, and each layer's routing for the balance loss.
+
+The residual, softmax and routing are in float32, so that experts are chosen as in inference; matrix products are in the
+compute type. One batch at a time.
+
+Shape legend: T rows, D hidden, C inputs, R outputs of a weight, E experts, K experts a row, H query heads.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ossia.kernels import Batch, Rope
+from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing
+from ossia.train.frozen import DenseWeight
+from ossia.train.lora import Adapter
+from ossia.train.model.attention import Packings, packings
+from ossia.train.model.attention import attention as packed_attention
+from ossia.train.model.autograd import ComputeConfig, frozen_product, pad_rows, product, rms_norm
+from ossia.train.model.experts import FrozenExperts, experts, sort_rows
+
+# Rows of an expert are filled up to a multiple: see `autograd.ROWS`. Frozen weights cost more by the row.
+TRAINED_FILL, FROZEN_FILL = 64, 16
+
+
+class FrozenLinear(NamedTuple):
+    """A frozen [1, R, C] weight and its bias; adapters by the rows they update, in order (None: no adapter)."""
+
+    weight: DenseWeight
+    bias_R: Tensor
+    parts: tuple[tuple[int, Adapter | None], ...]
+
+    def __call__(self, x_TC: Tensor) -> Tensor:
+        count, x_TC = len(x_TC), pad_rows(x_TC)
+        out_TR = frozen_product(x_TC, self.weight, self.bias_R)
+        if any(adapter for _, adapter in self.parts):
+            columns = out_TR.split([rows for rows, _ in self.parts], dim=1)
+            added = [own if adapter is None else own + adapter(x_TC) for own, (_, adapter) in zip(columns, self.parts)]
+            out_TR = added[0] if len(added) == 1 else torch.cat(added, dim=1)
+        return out_TR[:count]
+
+
+class TrainingOps(ReferenceOps):
+    """Ops for one forward pass of one batch, without a cache."""
+
+    name = "training"
+
+    def __init__(self, device: str = "cpu", compute: ComputeConfig | None = None) -> None:
+        self.compute = compute or ComputeConfig()
+        super().__init__(torch.promote_types(self.compute.dtype, torch.float32), device)
+        self.routings: list[Routing] = []
+        self._packings: dict[Rope, Packings] = {}
+
+    def norm(self, x_TD: Tensor, norm_D: Tensor, eps: float) -> Tensor:
+        return rms_norm(x_TD, norm_D.to(self.dtype), eps, self.compute, self.dtype)
+
+    def norm_linear(self, x_TD: Tensor, norm_D: Tensor, eps: float, weight: Linear | FrozenLinear) -> Tensor:
+        normed_TD = rms_norm(x_TD, norm_D.to(self.dtype), eps, self.compute, self.compute.dtype)
+        return self._multiply(normed_TD, weight)
+
+    def linear_add(self, x: Tensor, weight: Linear | FrozenLinear, residual_TD: Tensor) -> Tensor:
+        return residual_TD + self._multiply(x, weight)
+
+    def attend(self, qkv: Tensor, attention: Attention, cache: object, batch: Batch, soon: object = None) -> Tensor:
+        if cache is not None:
+            raise ValueError("training runs whole sequences: it has no cache")
+        shape = attention.shape
+        if shape.rope not in self._packings:
+            self._packings[shape.rope] = packings(batch, shape, self.device)
+        sinks_H = attention.sinks_H.to(self.dtype)
+        return packed_attention(qkv, sinks_H, shape, self._packings[shape.rope], self.compute)
+
+    def route(self, x_TD: Tensor, norm_D: Tensor, eps: float, router: Linear | FrozenLinear, k: int) -> Routing:
+        normed_TD = self.norm(x_TD, norm_D, eps)
+        is_trained = isinstance(router, Linear)
+        logits_TE = F.linear(normed_TD, *router) if is_trained else router(normed_TD)
+        best_TK, experts_TK = torch.topk(logits_TE, k, dim=-1)
+        routing = Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE)
+        if is_trained:  # only trained routers are balanced; the others' rows need not be held
+            self.routings.append(routing)
+        return routing
+
+    def experts_add(
+        self, routing: Routing, up: Experts | FrozenExperts, down: Experts | FrozenExperts, limit: float,
+        residual_TD: Tensor,
+    ) -> Tensor:  # fmt: skip
+        fill = TRAINED_FILL if isinstance(up, Experts) else FROZEN_FILL
+        rows = sort_rows(routing.experts_TK, routing.logits_TE.shape[1], fill)
+        return residual_TD + experts(routing.x_TD, routing.weights_TK, up, down, rows, limit, self.compute)
+
+    def unembed(self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear) -> Tensor:
+        return self.norm_linear(x_TD[self._index(rows_R)], norm_D, eps, table).to(self.dtype)
+
+    def _multiply(self, x_TC: Tensor, weight: Linear | FrozenLinear) -> Tensor:
+        if isinstance(weight, Linear):
+            return product(x_TC, weight.weight_RD, weight.bias_R, self.compute)
+        return weight(x_TC)
