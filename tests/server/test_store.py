@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from ossia.harmony.messages import Message, assistant
-from ossia.server.store import Item, Made, Store, StoreError
+from ossia.server.database import StoreError
+from ossia.server.store import Item, Made, Store
 from ossia.server.tables import MissingError
 from tests.vocabularies import o200k, small
 
@@ -43,6 +44,12 @@ def item(name: str, text: str = "", said: Message | None = None) -> Item:
 def keep(store: Store, name: str, text: str = "", previous: str | None = None, **made: Any) -> None:
     run(store.begin(name, "in_progress", body("in_progress"), previous, [item(f"{name}-in", text)]))
     run(store.finish(name, "completed", body("completed", id=name), Made([item(f"{name}-out", text, SAID)], **made)))
+
+
+def writes(store: Store) -> sqlite3.Connection:
+    opened = store._database._writes
+    assert opened is not None
+    return opened.connection
 
 
 def test_a_response_with_its_items(store: Store):
@@ -140,7 +147,7 @@ def test_the_longest_unused_goes_first_when_room_is_short(tmp_path: Path):
     assert run(store.response("r0")) is not None
     assert run(store.response("r1")) is None
     store.close()
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1_100_000
+    assert sum(path.stat().st_size for path in tmp_path.glob("state.sqlite*")) < 1_100_000
 
 
 def test_what_is_too_old_is_forgotten(store: Store):
@@ -149,7 +156,7 @@ def test_what_is_too_old_is_forgotten(store: Store):
     keep(store, "c")
     store.remember("call", [SAID])
     for table in ("responses", "calls"):
-        store._writes.execute(f"UPDATE {table} SET used = used - 40 * 86400")
+        writes(store).execute(f"UPDATE {table} SET used = used - 40 * 86400")
     run(store.history("b"))  # so it is in use, with what it goes on from
     keep(store, "d")
     assert [each for each in "abcd" if run(store.response(each))] == ["a", "b", "d"]
@@ -201,12 +208,12 @@ def test_pages_that_are_damaged_later_are_no_crash(tmp_path: Path):
 
 def test_a_full_disk_is_an_error_of_that_write_alone(store: Store):
     keep(store, "a")
-    store._writes.execute("PRAGMA max_page_count = 1")
+    writes(store).execute("PRAGMA max_page_count = 1")
     with pytest.raises(StoreError, match="full: free some space"):
         keep(store, "b", "x" * 100_000)
     assert run(store.response("a")) is not None
     assert run(store.response("b")) is None or store.fault is None
-    store._writes.execute("PRAGMA max_page_count = 1000000")
+    writes(store).execute("PRAGMA max_page_count = 1000000")
     keep(store, "c", "x" * 100_000)
     assert run(store.response("c")) is not None
 

@@ -5,12 +5,14 @@ It does not know requests' contents.
 """
 
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ossia.engine.engine import Stats
+from ossia.server.disk import Condition
 
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -33,8 +35,24 @@ class Metrics:
         """Read the engine and the queue (waiting, running) whenever somebody asks."""
         self.registry.register(_Engine(stats, line))  # type: ignore[arg-type]
 
+    def watch_state(self, condition: Callable[[], Condition]) -> None:
+        """Read how the last write of the state went, at each scrape."""
+        self.registry.register(_State(condition))  # type: ignore[arg-type]
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _State:
+    def __init__(self, condition: Callable[[], Condition]) -> None:
+        self._condition = condition
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._condition()
+        family = GaugeMetricFamily("ossia_state", "1 for how the last write of the state went.", labels=["condition"])
+        for each in get_args(Condition):
+            family.add_metric([each], float(each == now))
+        yield family
 
 
 class _Engine:

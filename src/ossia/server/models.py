@@ -42,8 +42,10 @@ def routes(context: Context) -> list[Route]:
         return reply(card(context.check_model(request.path_params["name"])))
 
     async def health(_: Request) -> Response:
-        state = context.service.state
-        return reply({"status": state, "model": context.service.name}, 200 if state == "ok" else 503)
+        status = context.service.state
+        kept = context.store.condition if context.store else "off"
+        told = {"status": status, "model": context.service.name, "state": kept}
+        return reply(told, 200 if status == "ok" else 503)
 
     async def metrics(_: Request) -> Response:
         text = await run_in_threadpool(context.service.metrics.text)

@@ -78,6 +78,7 @@ def context_of(model: Model, settings: Settings) -> Context:
         return Context(settings, service, Recent())
     seconds = settings.state_days * 86400
     store = Store(settings.state, service.tokenizer, max_bytes=settings.state_bytes, max_seconds=seconds)
+    service.metrics.watch_state(lambda: store.condition)
     if store.fault:
         log.warning("nothing is kept in %s: %s (give another --state, or --no-state)", settings.state, store.fault)
     return Context(settings, service, store, store)

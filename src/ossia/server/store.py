@@ -4,31 +4,27 @@ In: items as JSON, with the harmony message of what the model said. Out: the sam
 or size pushes it out. It does not know HTTP or what an item means.
 
 One thread writes, every write one transaction; another reads on a connection of its own. A damaged file or a full disk
-is a `StoreError` for the request that met it: the server goes on without.
+is a `StoreError` for the request that met it: the server goes on without. What was reported completed, changed or deleted
+is on the disk by then; the first rows of a response and the times of use follow within seconds.
 """
 
 import asyncio
 import hashlib
-import sqlite3
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from ossia.harmony.messages import Message, Role
-from ossia.server.tables import Row, Tables, transaction
+from ossia.server.database import Database, StoreError
+from ossia.server.disk import Condition
+from ossia.server.tables import Row, Tables
 from ossia.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
-LOG_LIMIT = f"journal_size_limit = {8 << 20}"
-
-
-class StoreError(RuntimeError):
-    """Nothing can be kept or found now; the message says why and what helps."""
 
 
 class Item(NamedTuple):
@@ -74,28 +70,28 @@ class Store:
     def __init__(
         self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400
     ) -> None:
-        self.path = folder / "state.sqlite"
-        self.fault: str | None = None
         self._vocabulary = vocabulary_of(tokenizer)
-        self._max_bytes, self._max_seconds = max_bytes, max_seconds
         self._writer, self._reader = (ThreadPoolExecutor(1, f"store-{name}") for name in ("writer", "reader"))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(folder / "state.lock")
-            self._writes = _connect(self.path)
-            self._writer.submit(self._prepare).result()
-            self._reads = _connect(self.path)
-        except (sqlite3.Error, OSError, ValueError, StoreError) as error:
-            self.fault = _explain(error, self.path)
+        self._database = Database(folder, max_bytes, max_seconds)
+        self._writer.submit(self._database.open).result()
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be kept or read, if so. Where that may pass, the file is tried again in a while."""
+        if self._database.may_open:
+            self._writer.submit(lambda: self._database.open() if self._database.may_open else None)
+        return self._database.fault
+
+    @property
+    def condition(self) -> Condition:
+        """How the last write went."""
+        return self._database.condition
 
     def close(self) -> None:
         """Wait for what is being written, then let go of the file."""
         self._writer.shutdown()
         self._reader.shutdown()
-        for name in ("_writes", "_reads", "_lock"):
-            if connection := getattr(self, name, None):
-                with suppress(sqlite3.Error):
-                    connection.close()
+        self._database.close()
 
     # responses
 
@@ -111,7 +107,7 @@ class Store:
         """A response is over: its output is kept, and added to its conversation. One that was deleted stays deleted."""
         calls = {call_id: self._said(messages) for call_id, messages in made.calls.items()}
         output, given = self._rows(made.output), self._rows(made.given)
-        await self._write(lambda t: t.finish(response, status, body, output, given, made.into, calls))
+        await self._write(lambda t: t.finish(response, status, body, output, given, made.into, calls), lasts=True)
 
     async def response(self, response: str) -> bytes | None:
         return await self._read(lambda t: t.body("responses", response))
@@ -130,7 +126,8 @@ class Store:
         TooLargeError for more bytes than `most_bytes`.
         """
         chain, rows = await self._read(lambda t: t.history(response, most_bytes))
-        await self._write(lambda t: t.touch(chain))
+        with suppress(StoreError):  # a full disk is no reason not to read
+            await self._write(lambda t: t.touch(chain))
         return self._items(rows)
 
     async def item(self, item: str) -> Item | None:
@@ -145,13 +142,13 @@ class Store:
     # conversations
 
     async def create_conversation(self, conversation: str, body: bytes, items: Sequence[Item]) -> None:
-        await self._write(lambda t: t.create(conversation, body, self._rows(items)))
+        await self._write(lambda t: t.create(conversation, body, self._rows(items)), lasts=True)
 
     async def conversation(self, conversation: str) -> bytes | None:
         return await self._read(lambda t: t.body("conversations", conversation))
 
     async def update_conversation(self, conversation: str, body: bytes) -> None:
-        await self._write(lambda t: t.change(conversation, body))
+        await self._write(lambda t: t.change(conversation, body), lasts=True)
 
     async def delete_conversation(self, conversation: str) -> bool:
         return await self._write(lambda t: t.delete("conversations", conversation), wipe=True)
@@ -161,7 +158,7 @@ class Store:
         return self._items(await self._read(lambda t: t.items(conversation, most_bytes)))
 
     async def add_items(self, conversation: str, items: Sequence[Item]) -> None:
-        await self._write(lambda t: t.append(conversation, self._rows(items)))
+        await self._write(lambda t: t.append(conversation, self._rows(items)), lasts=True)
 
     async def delete_item(self, conversation: str, item: str) -> bool:
         return await self._write(lambda t: t.delete_item(conversation, item), wipe=True)
@@ -175,66 +172,34 @@ class Store:
         """
         said = self._said(messages)
         with suppress(StoreError):
-            self._wait(self._writer, lambda: self._committed(lambda t: t.remember(call_id, None, said)))
+            self._wait(self._writer, lambda: self._database.write(lambda t: t.remember(call_id, None, said)))
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
         """What was remembered with this call; nothing when it is gone or was never here."""
         said: bytes | None = None
         with suppress(StoreError):
-            said = self._wait(self._reader, lambda: self._looked(lambda t: t.recall(call_id)))
+            said = self._wait(self._reader, lambda: self._database.read(lambda t: t.recall(call_id)))
         return tuple(self._unpack(each) for each in msgspec.msgpack.decode(said, type=list[_Said])) if said else ()
 
     # within
 
-    def _prepare(self) -> None:
-        with transaction(self._writes, "IMMEDIATE"):
-            tables = Tables(self._writes)
-            tables.prepare()
-            self._prune(tables)
-
-    def _prune(self, tables: Tables) -> None:
-        tables.prune(time.time() - self._max_seconds, self._max_bytes)
-
-    async def _write(self, work: Callable[[Tables], Result], wipe: bool = False) -> Result:
+    async def _write(self, work: Callable[[Tables], Result], wipe: bool = False, lasts: bool = False) -> Result:
         """In the writer's thread, one after the other. A caller that goes away does not stop its own, nor wait for it."""
-        future = self._submit(self._writer, lambda: self._committed(work, wipe))
+        future = self._submit(self._writer, lambda: self._database.write(work, wipe=wipe, lasts=lasts))
         return await asyncio.shield(asyncio.wrap_future(future))
 
     async def _read(self, work: Callable[[Tables], Result]) -> Result:
-        return await asyncio.wrap_future(self._submit(self._reader, lambda: self._looked(work)))
+        if not self._database.is_there:
+            await asyncio.wrap_future(self._submit(self._writer, self._database.reopen))
+        return await asyncio.wrap_future(self._submit(self._reader, lambda: self._database.read(work)))
 
     def _wait(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> Result:
         return self._submit(thread, run).result()
 
     def _submit(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> "Future[Result]":
-        if self.fault:
-            raise StoreError(self.fault)
+        if fault := self.fault:
+            raise StoreError(fault)
         return thread.submit(run)
-
-    def _committed(self, work: Callable[[Tables], Result], wipe: bool = False) -> Result:
-        """The work as one transaction."""
-        tables = Tables(self._writes)
-        with self._explained(), transaction(self._writes, "IMMEDIATE"):
-            result = work(tables)
-            self._prune(tables)
-        if wipe:  # the write-ahead log has older copies still
-            with suppress(sqlite3.Error):
-                self._writes.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return result
-
-    def _looked(self, work: Callable[[Tables], Result]) -> Result:
-        with self._explained(), transaction(self._reads):
-            return work(Tables(self._reads))
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            message = _explain(error, self.path)
-            if type(error) is sqlite3.DatabaseError:  # damaged: later calls would fail, too
-                self.fault = message
-            raise StoreError(message) from error
 
     def _said(self, messages: Sequence[Message]) -> bytes:
         return msgspec.msgpack.encode([self._pack(each) for each in messages])
@@ -262,34 +227,3 @@ def vocabulary_of(tokenizer: Tokenizer) -> str:
     for token in range(tokenizer.size):
         digest.update(tokenizer.token_bytes(token) + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    path.touch(0o600)
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    for pragma in ("auto_vacuum = FULL", "journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON", LOG_LIMIT):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-def _lock(path: Path) -> sqlite3.Connection:
-    """Held until closed, or until the process is gone: one server a folder. SQLite's lock works on every system."""
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        connection.close()
-        raise StoreError("another server keeps its state in the same folder: give this one another") from error
-    return connection
-
-
-def _explain(error: Exception, path: Path) -> str:
-    """What clients may read, too: it names no folder."""
-    text = str((error.strerror if isinstance(error, OSError) else None) or error)
-    if isinstance(error, StoreError):
-        return text
-    if "full" in text:
-        return f"the disk of {path.name} is full: free some space, or limit the store's size"
-    if type(error) is sqlite3.DatabaseError:
-        return f"{path.name} is damaged ({text}): stop the server and move the file away"
-    return f"{path.name} cannot be used: {text}"

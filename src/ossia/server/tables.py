@@ -4,12 +4,13 @@ In: a connection to SQLite, rows. Out: rows. It does not know threads, files or 
 """
 
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import msgspec
+
+from ossia.server.clock import Kept
 
 VERSION = 1  # of the tables
 SCHEMA = """
@@ -68,6 +69,7 @@ class Tables:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._c = connection
+        self.now = 0.0  # with which rows are stamped
 
     def prepare(self) -> None:
         """Make the tables, or mark what an earlier server left unfinished. Raises ValueError for a newer one's tables."""
@@ -78,6 +80,7 @@ class Tables:
             for statement in SCHEMA.split(";")[:-1]:
                 self._c.execute(statement)
             self._c.execute(f"PRAGMA user_version = {VERSION}")
+        self._c.execute("CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, now REAL, doubted REAL, begun REAL)")
         unfinished = f"SELECT id, body FROM responses WHERE status IN {UNFINISHED}"
         for response, body in self._c.execute(unfinished).fetchall():
             marked = {**msgspec.json.decode(body), "status": "failed", "error": INTERRUPTED}
@@ -93,6 +96,32 @@ class Tables:
                 return
             self._drop(min(oldest)[1], "1 ORDER BY used LIMIT ?", (BATCH,))
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the tables are there."""
+        return self._pragma("user_version") == VERSION
+
+    def clock(self) -> Kept | None:
+        """What was kept of the clock."""
+        if not self._c.execute("SELECT 1 FROM sqlite_master WHERE name = 'clock'").fetchone():
+            return None
+        row = self._c.execute("SELECT now, doubted, begun FROM clock").fetchone()
+        return Kept(*row) if row else None
+
+    def keep_clock(self, kept: Kept) -> None:
+        self._c.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)", kept)
+
+    def newest(self) -> float | None:
+        """When anything was last used."""
+        found = [self._c.execute(f"SELECT max(used) FROM {table}").fetchone()[0] for table in OWNERS]
+        return max((used for used in found if used is not None), default=None)
+
+    def move(self, begun: float, seconds: float, now: float) -> None:
+        """What was used at `begun` or later was used so many seconds later; nothing was after now."""
+        for table in OWNERS:
+            self._c.execute(f"UPDATE {table} SET used = used + ? WHERE used >= ?", (seconds, begun))
+            self._c.execute(f"UPDATE {table} SET used = ? WHERE used > ?", (now, now))
+
     def _bytes(self) -> int:
         return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
@@ -103,7 +132,7 @@ class Tables:
         return self._c.execute(f"SELECT min(used) FROM {table} WHERE {OWNERS[table]}").fetchone()[0]
 
     def begin(self, response: str, status: str, body: bytes, previous: str | None, given: Sequence[Row]) -> None:
-        self._c.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", (response, time.time(), status, previous, body))
+        self._c.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", (response, self.now, status, previous, body))
         self._add(response, given, output=False)
 
     def update(self, response: str, status: str, body: bytes) -> bool:
@@ -180,7 +209,7 @@ class Tables:
 
     def touch(self, responses: Sequence[str]) -> None:
         """What an answer goes on from is in use: a conversation is not to lose its beginning."""
-        self._c.executemany("UPDATE responses SET used = ? WHERE id = ?", [(time.time(), each) for each in responses])
+        self._c.executemany("UPDATE responses SET used = ? WHERE id = ?", [(self.now, each) for each in responses])
 
     def delete(self, table: str, owner: str) -> bool:
         self._c.execute("DELETE FROM items WHERE owner = ?", (owner,))
@@ -195,21 +224,21 @@ class Tables:
         self._c.executemany(f"DELETE FROM {table} WHERE id = ?", owners)
 
     def create(self, conversation: str, body: bytes, items: Sequence[Row]) -> None:
-        self._c.execute("INSERT INTO conversations VALUES (?, ?, ?)", (conversation, time.time(), body))
+        self._c.execute("INSERT INTO conversations VALUES (?, ?, ?)", (conversation, self.now, body))
         self._add(conversation, items, output=False)
 
     def change(self, conversation: str, body: bytes) -> None:
-        self._c.execute("UPDATE conversations SET body = ?, used = ? WHERE id = ?", (body, time.time(), conversation))
+        self._c.execute("UPDATE conversations SET body = ?, used = ? WHERE id = ?", (body, self.now, conversation))
 
     def append(self, conversation: str, items: Sequence[Row]) -> None:
-        if self._c.execute("UPDATE conversations SET used = ? WHERE id = ?", (time.time(), conversation)).rowcount:
+        if self._c.execute("UPDATE conversations SET used = ? WHERE id = ?", (self.now, conversation)).rowcount:
             self._add(conversation, items, output=False)
 
     def delete_item(self, owner: str, item: str) -> bool:
         return bool(self._c.execute("DELETE FROM items WHERE owner = ? AND id = ?", (owner, item)).rowcount)
 
     def remember(self, call_id: str, owner: str | None, said: bytes) -> None:
-        self._c.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?)", (call_id, time.time(), owner, said))
+        self._c.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?)", (call_id, self.now, owner, said))
 
     def recall(self, call_id: str) -> bytes | None:
         row = self._c.execute("SELECT said FROM calls WHERE id = ?", (call_id,)).fetchone()

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from ossia.server.advice import header
 from ossia.server.context import Context
+from ossia.server.disk import trouble_of
 from ossia.server.errors import ApiError, bad
 from ossia.server.http import EventStream, client_of, read, reply, while_there
 from ossia.server.responses import wire
@@ -157,7 +158,8 @@ def _key(context: Context) -> bytes:
         try:
             return key_in(folder)
         except OSError as error:
-            log.warning("sealed reasoning opens only until the server stops: its key cannot be kept (%s)", error)
+            reason = trouble_of(error, folder / "sealing.key").message
+            log.warning("sealed reasoning opens only until the server stops: its key cannot be kept (%s)", reason)
     return secrets.token_bytes(KEY_BYTES)
 
 
