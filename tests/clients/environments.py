@@ -31,6 +31,22 @@ CLIENTS = (
     Client("agents-python", "pip", ("openai-agents==0.24.0", "openai==3.57.0"), "agents_python.py"),
     Client("agents-node", "npm", ("@openai/agents@0.20.0", "openai@7.57.0", "zod@4.6.7"), "agents_node.mjs"),
     Client("llm", "pip", ("llm==0.36", "openai==3.57.0"), "llm_cli.py"),
+    Client("anthropic-python", "pip", ("anthropic==2.14.0",), "anthropic_python.py"),
+    Client("litellm", "pip", ("litellm==1.110.2",), "litellm_python.py"),
+    Client("aider", "pip", ("aider-chat==0.86.2",), "aider_cli.py"),
+    Client(
+        "ai-sdk",
+        "npm",
+        (
+            "ai@7.0.173",
+            "@ai-sdk/openai@4.0.118",
+            "@ai-sdk/anthropic@4.0.105",
+            "@ai-sdk/openai-compatible@3.0.92",
+            "zod@4.6.7",
+        ),
+        "ai_sdk.mjs",
+    ),
+    Client("claude-code", "npm", ("@anthropic-ai/claude-code@2.1.332",), "claude_code.py"),
     Client("codex", "npm", ("@openai/codex@0.169.0",), "codex_cli.py"),
 )
 

@@ -9,7 +9,8 @@ import re
 from tests.server.actor import call, final, last_tool, last_user, think
 
 BEFORE_A_CALL = "I had better ask a tool about this (4711)."
-SHELLS = {  # the tools of Codex that run a command, and their arguments
+SHELLS = {  # the tools of Codex and Claude Code that run a command, and their arguments
+    "Bash": lambda command: {"command": command},
     "shell": lambda command: {"command": ["bash", "-lc", command]},
     "shell_command": lambda command: {"command": command},
     "exec_command": lambda command: {"cmd": command},
@@ -24,6 +25,8 @@ def part(prompt: str) -> str:
     asked = last_user(prompt)
     if "# Response Formats" in prompt:
         return think("They want JSON.") + final(json.dumps({"answer": solve(asked)}))
+    if "type json_tool_call = " in prompt:  # litellm asks for JSON by a tool, where it does not know the model
+        return think("They want JSON.") + call("functions.json_tool_call", json.dumps({"answer": solve(asked)}))
     if "get_weather" in prompt and re.search("weather|Paris", asked):
         return think(BEFORE_A_CALL) + call("functions.get_weather", '{"city":"Paris"}')
     if command := re.search(r"Run this command: (.*)", asked):

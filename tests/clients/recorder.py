@@ -26,6 +26,8 @@ WHOLE: dict[str, Any] = {
     "/v1/completions": Completion,
 }
 HOP = {"host", "content-length", "connection", "transfer-encoding", "accept-encoding"}
+MESSAGE_ENDS = ("message_start", "message_delta", "message_stop")
+PROMPT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -39,6 +41,7 @@ class Exchange:
     status: int = 0
     answer: bytes = b""
     kind: str = ""
+    retry: str = ""  # its header x-should-retry
     whole: bool = False  # the answer was heard to its end
 
     @property
@@ -76,6 +79,7 @@ class Recorder:
         )
         answer = await client.send(asking, stream=True)
         exchange.status, exchange.kind = answer.status_code, answer.headers.get("content-type", "")
+        exchange.retry = answer.headers.get("x-should-retry", "")
 
         async def pieces() -> AsyncIterator[bytes]:
             try:
@@ -97,7 +101,9 @@ def complaints(heard: list[Exchange]) -> list[str]:
 
 
 def _of(exchange: Exchange) -> Iterator[str]:
-    if exchange.status >= 500:
+    if exchange.path.startswith("/v1/messages"):
+        yield from _of_messages(exchange)
+    elif exchange.status >= 500:
         yield exchange.answer.decode("utf-8", "replace")[:500]
     elif exchange.status >= 400:
         error = json.loads(exchange.answer).get("error", {})
@@ -112,6 +118,29 @@ def _of(exchange: Exchange) -> Iterator[str]:
             yield from (_events if exchange.path == "/v1/responses" else _chunks)(exchange.frames)
         else:
             yield from _fits(WHOLE[exchange.path], json.loads(exchange.answer))
+
+
+def _of_messages(exchange: Exchange) -> Iterator[str]:
+    """The rules of Anthropic's API that need no types of its package."""
+    if not exchange.whole:
+        return
+    if exchange.status >= 400:
+        body = json.loads(exchange.answer)
+        if body.get("type") != "error" or not {"type", "message"} <= set(body["error"]):
+            yield f"not an error of Anthropic's form: {body}"
+        if exchange.status < 500 and exchange.status != 429 and exchange.retry != "false":
+            yield f"a final error that says x-should-retry: {exchange.retry}"
+    elif exchange.kind.startswith("text/event-stream"):
+        events = [json.loads(frame) for frame in exchange.frames]
+        if [events[0]["type"], events[-2]["type"], events[-1]["type"]] != list(MESSAGE_ENDS):
+            yield f"begins and ends as {[event['type'] for event in events]}"
+        first, last = (_prompt_tokens(each) for each in (events[0]["message"]["usage"], events[-2]["usage"]))
+        if not first == last > 0:
+            yield f"the prompt has {first} tokens at first and {last} in the end"
+
+
+def _prompt_tokens(usage: dict[str, int]) -> int:
+    return sum(usage[name] for name in PROMPT_COUNTS)
 
 
 def _fits(form: Any, value: Any) -> Iterator[str]:

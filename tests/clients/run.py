@@ -69,8 +69,10 @@ class Servers:
 
 
 def speakers(client: Client) -> tuple[str, ...]:
-    """Codex's prompts do not fit ossia-mini's 4,096 tokens; with --oss it sends no key."""
-    return ("actor", "open") if client.name == "codex" else ("actor", "mini")
+    """The prompts of some do not fit ossia-mini's 4,096 tokens; with --oss Codex sends no key."""
+    return {"codex": ("actor", "open"), "claude-code": ("actor",), "aider": ("actor",)}.get(
+        client.name, ("actor", "mini")
+    )
 
 
 @contextmanager
