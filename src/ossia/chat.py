@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
@@ -28,9 +27,11 @@ from ossia.harmony.messages import (
     tool,
     user,
 )
+from ossia.harmony.opening import OPENING, dated, opening
 from ossia.harmony.parse import Delta, End, Start
 from ossia.harmony.render import render
 from ossia.loading import Model, load
+from ossia.tokenizer import Tokenizer
 from ossia.tools.functions import Tool, ToolResult, function_tool
 from ossia.turn import FINAL, Answering, NextToken, Sampling, Scores, Turn, sample_turn
 
@@ -138,12 +139,11 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
         if how.most_calls > 1:
             params = replace(params, stop_tokens=params.stop_tokens - {grammars.call})
-        prefill = grammars.tokenizer.encode(how.prefill) if how.prefill is not None and not step else None
-        begun = [] if prefill is None else [*grammars.tokenizer.encode_with_special(FINAL), *prefill]
-        prompt = [*render(grammars.tokenizer, said, next_role="assistant"), *begun]
-        mask = rules.start(_room(how, context - len(prompt)), prefill)
+        begun = prefilled(grammars.tokenizer, None if step else how.prefill)
+        prompt = [*render(grammars.tokenizer, said, next_role="assistant"), *begun.all]
+        mask = rules.start(_room(how, context - len(prompt)), begun.text)
         try:
-            turn = yield from sample_turn(Sampling(prompt, params, mask), grammars, how, begun)
+            turn = yield from sample_turn(Sampling(prompt, params, mask), grammars, how, begun.all)
         except ContextError:
             if not step:
                 raise
@@ -164,6 +164,21 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
             said.insert(1 + next(i for i, each in enumerate(said) if each is call), answer)
             yield ToolAnswer(answer, result.failed)
     yield Done("steps", usage)
+
+
+class Prefilled(NamedTuple):
+    """The tokens of a message that is begun: of its header and text, and of the text; None where there is none."""
+
+    all: list[int]
+    text: list[int] | None
+
+
+def prefilled(tokenizer: Tokenizer, prefill: str | None) -> Prefilled:
+    """The beginning of a final answer, which a prompt ends in."""
+    if prefill is None:
+        return Prefilled([], None)
+    text = tokenizer.encode(prefill)
+    return Prefilled([*tokenizer.encode_with_special(FINAL), *text], text)
 
 
 def _room(how: Answering, left: int) -> int | None:
@@ -235,7 +250,9 @@ class Chat:
     """A conversation with a model that remembers what was said.
 
     model: a `Model`, or what `ossia.load` takes. tools: Python functions, or `Tool`s. instructions: what a developer
-    tells the model. response_format: a JSON schema for the final answer. Other settings are those of `Answering`.
+    tells the model. response_format: a JSON schema for the final answer. identity, knowledge_cutoff (YYYY-MM) and date
+    (YYYY-MM-DD or "today"): the first lines of the system message; "none" leaves one out. Other settings are those of
+    `Answering`.
     """
 
     def __init__(
@@ -249,6 +266,9 @@ class Chat:
         thinking_budget: int | None = None,
         params: SamplingParams | None = None,
         tool_choice: str = "auto",
+        identity: str | None = None,
+        knowledge_cutoff: str | None = None,
+        date: str | None = None,
     ) -> None:
         self.model = load(model) if isinstance(model, str) else model
         if self.model.tokenizer is None:
@@ -257,6 +277,7 @@ class Chat:
         self.engine = self.model.engine()
         self.instructions = instructions
         self.effort: Effort = effort
+        self.opening = opening(OPENING, identity, knowledge_cutoff, date)
         self.response_format = response_format
         given = params or SamplingParams()
         self.how = Answering(
@@ -316,15 +337,15 @@ class Chat:
         return gather([event async for event in self.stream_async(text)])
 
     def preamble(self) -> list[Message]:
-        """The system message, dated today, and the developer's where there is something to declare."""
+        """The system message, dated, and the developer's where there is something to declare."""
         specs = tuple(each.spec for each in self.how.tools)
         declared = Developer(
             self.instructions,
             (ToolNamespace("functions", None, specs),) if specs else (),
             (ResponseFormat("answer", self.response_format),) if self.response_format else (),
         )
-        opening = system(System(effort=self.effort, current_date=date.today().isoformat()))
-        return [opening] if declared == Developer() else [opening, developer(declared)]
+        first = system(replace(dated(self.opening), effort=self.effort))
+        return [first] if declared == Developer() else [first, developer(declared)]
 
 
 def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:

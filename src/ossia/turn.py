@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.constrain import Constraint, Grammars
 from ossia.harmony.messages import AnswerForm, Message
-from ossia.harmony.parse import Delta, End, Parser, Start
+from ossia.harmony.openai_chat import same_json
+from ossia.harmony.parse import Delta, End, Parser, Start, parse
 from ossia.harmony.stops import StopText
 from ossia.tools.functions import Tool
 
@@ -129,6 +130,8 @@ def sample_turn(
 class _Calls:
     """The tokens of a turn of several calls, up to its end: the limit of calls, or where a tool opens a message.
 
+    Calls after the first are held until they are whole. One that repeats an earlier call ends the turn and is dropped: the
+    model was not trained to call several tools in one turn, and may go on with the same call.
     over: the turn has ended before its tokens did. complete: it may end here, as all its calls are whole.
     """
 
@@ -136,7 +139,8 @@ class _Calls:
         self._grammars, self._left = grammars, most
         self._several = most > 1
         self._assistant = grammars.tokenizer.encode("assistant")[0]
-        self._held: list[Sampled] | None = None  # since the end of a call, until it is known who speaks next
+        self._passed: list[Sampled] = []
+        self._held: list[Sampled] | None = None  # since the end of the last call that was passed
         self.over = False
 
     @property
@@ -147,23 +151,33 @@ class _Calls:
         """The tokens that belong to the turn, now that this one came."""
         if not self._several:
             return [sampled]
-        if self._held is not None:
-            return self._after_a_call([*self._held, sampled])
+        fresh = [*(self._held or ()), sampled]
+        if self._held is not None and not self._is_call(fresh):
+            return []
+        self._passed += fresh
+        self._held = None
         if sampled.token == self._grammars.call:
             self._left -= 1
             self.over = not self._left
-            self._held = None if self.over else []
-        return [sampled]
+            self._held = []
+        return fresh
 
-    def _after_a_call(self, held: list[Sampled]) -> list[Sampled]:
-        self._held = None
-        if len(held) == 1 and held[0].token == self._grammars.start:
-            self._held = held
-            return []
-        if len(held) == 2 and held[1].token != self._assistant:
+    def _is_call(self, fresh: list[Sampled]) -> bool:
+        """Whether what came after a call is another, and whole; else it is held, or ends the turn."""
+        opening = (self._grammars.start, self._assistant)
+        if any(each.token != token for each, token in zip(fresh, opening)):
             self.over = True
-            return []
-        return held
+            return False
+        self._held = fresh
+        return fresh[-1].token == self._grammars.call and not self._repeats(fresh)
+
+    def _repeats(self, fresh: list[Sampled]) -> bool:
+        said = parse(self._grammars.tokenizer, [each.token for each in (*self._passed, *fresh)])
+        calls = [message for message in said if message.recipient]
+        last = calls[-1] if calls else None
+        same = (each for each in calls[:-1] if last and each.recipient == last.recipient)
+        self.over = any(same_json(each.text, last.text) for each in same if last)
+        return self.over
 
 
 class _Spoken:

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import BACKEND_HELP, DENSE_HELP, KV_HELP, ModelOption, fail, load_model, read_json
+from ossia.cli.common import (
+    BACKEND_HELP,
+    DateOption,
+    DenseOption,
+    IdentityOption,
+    KnowledgeCutoffOption,
+    KvOption,
+    ModelOption,
+    SchemaOption,
+    ToolsOption,
+    fail,
+    load_model,
+    read_json,
+)
 
 
 @app.command()
@@ -17,19 +30,20 @@ def chat(
     model: ModelOption = "ossia-mini",
     effort: Annotated[str, typer.Option(help="How long to think: low, medium or high.")] = "medium",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole exchange as one JSON object.")] = False,
+    identity: IdentityOption = None,
+    knowledge_cutoff: KnowledgeCutoffOption = None,
+    date: DateOption = None,
     instructions: Annotated[str | None, typer.Option(help="What a developer tells the model.")] = None,
-    tools: Annotated[Path | None, typer.Option(help="A Python file whose functions the model may call.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="A JSON schema that the final answer must fit.")] = None,
+    tools: ToolsOption = None,
+    schema: SchemaOption = None,
     thinking_budget: Annotated[int | None, typer.Option(min=0, help="At most so many tokens of thinking.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens an answer.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "cpu",
-    dense: Annotated[
-        str | None, typer.Option(help=f"{DENSE_HELP} Unless said: int8, or bf16 if small or on a card.")
-    ] = None,
-    kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} Unless said: bf16, or f32 if small.")] = None,
+    dense: DenseOption = None,
+    kv: KvOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
 ) -> None:
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
@@ -46,6 +60,9 @@ def chat(
         return Chat(
             load_model(model, backend, dense=dense, kv=kv, threads=threads),
             instructions=instructions,
+            identity=identity,
+            knowledge_cutoff=knowledge_cutoff,
+            date=date,
             effort=effort,  # type: ignore[arg-type]
             tools=tools_from(tools) if tools else (),
             response_format=read_json(schema) if schema else None,

@@ -22,6 +22,18 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A checkpoint's folder, a Hugging Face name, or the embedded ossia-mini.")
 ]
 
+IdentityOption = Annotated[
+    str | None, typer.Option(help="First line of the system message, instead of ChatGPT's; none leaves it out.")
+]
+KnowledgeCutoffOption = Annotated[str | None, typer.Option(help="YYYY-MM in the system message, or none.")]
+DateOption = Annotated[str | None, typer.Option(help="YYYY-MM-DD in the system message, today, or none.")]
+ToolsOption = Annotated[Path | None, typer.Option(help="A Python file whose functions the model may call.")]
+SchemaOption = Annotated[Path | None, typer.Option(help="A JSON schema that the final answer must fit.")]
+DenseOption = Annotated[
+    str | None, typer.Option(help=f"{DENSE_HELP} Unless said: int8, or bf16 if small or on a card.")
+]
+KvOption = Annotated[str | None, typer.Option(help=f"{KV_HELP} Unless said: bf16, or f32 if small.")]
+
 
 def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     """Load a model, with a progress bar on a terminal; `kinds` are the keywords of `ossia.loading.load`."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import ModelOption, fail
+from ossia.cli.common import DateOption, IdentityOption, KnowledgeCutoffOption, ModelOption, fail
 
 if TYPE_CHECKING:
     from ossia.server.render import Rendered
+    from ossia.server.settings import Settings
 
 
 @app.command()
@@ -20,6 +21,9 @@ def render(
     api: Annotated[str, typer.Option(help="Whose request it is: chat, responses, messages or completions.")] = "chat",
     model: ModelOption = "ossia-mini",
     name: Annotated[list[str] | None, typer.Option(help="Another name that requests may use. Repeatable.")] = None,
+    identity: IdentityOption = None,
+    knowledge_cutoff: KnowledgeCutoffOption = None,
+    date: DateOption = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print token ids instead of text.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print text, ids and warnings as one JSON object.")] = False,
 ) -> None:
@@ -27,9 +31,13 @@ def render(
 
     The token count and the warnings go to standard error. A request that the server would refuse exits with 1.
     """
+    from ossia.harmony.opening import OPENING, opening
+    from ossia.server.settings import Settings
+
     try:
         body = sys.stdin.buffer.read() if request == "-" else Path(request).read_bytes()
-        made = _rendered(body, api, model, tuple(name or ()), as_json)
+        first = opening(OPENING, identity, knowledge_cutoff, date, under="--")
+        made = _rendered(body, api, model, Settings(names=tuple(name or ()), opening=first), as_json)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error))
     if as_json:
@@ -45,14 +53,14 @@ def render(
     typer.secho(f"{counts} tokens (context {made.max_model_len})", err=True, dim=True)
 
 
-def _rendered(body: bytes, api: str, model: str, names: tuple[str, ...], as_json: bool) -> "Rendered":
+def _rendered(body: bytes, api: str, model: str, settings: "Settings", as_json: bool) -> "Rendered":
     from ossia.loading import outline
     from ossia.server.errors import ApiError
     from ossia.server.render import render_body
     from ossia.server.wire import encode
 
     try:
-        return asyncio.run(render_body(outline(model), api, body, names))
+        return asyncio.run(render_body(outline(model), api, body, settings))
     except ApiError as error:
         if as_json:
             typer.echo(encode({"status": error.status, **error.body()}).decode())

@@ -17,6 +17,9 @@ def serve(
     dense: options.Dense = None,
     kv: options.Kv = None,
     threads: options.Threads = None,
+    identity: options.Identity = None,
+    knowledge_cutoff: options.KnowledgeCutoff = None,
+    date: options.Date = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
     api_key: options.ApiKeys = None,
@@ -42,6 +45,7 @@ def serve(
     log_prompts: options.LogPrompts = False,
 ) -> None:
     """Serve a model to every OpenAI client and to a browser, on this machine alone unless told otherwise."""
+    from ossia.harmony.opening import OPENING, opening
     from ossia.server.run import serve as run
     from ossia.server.settings import Settings
 
@@ -57,6 +61,7 @@ def serve(
             cache_bytes=None if cache_gb is None else int(cache_gb * 2**30), prefix_bytes=int(prefix_gb * 2**30),
             state=None if no_state else state or Path.home() / ".local" / "state" / "ossia",
             state_bytes=int(state_gb * 2**30), state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
+            opening=opening(OPENING, identity, knowledge_cutoff, date, under="--"),
         )  # fmt: skip
         run(lambda: load_model(model, backend, dense=dense, kv=kv, threads=threads), settings, typer.echo)
     except KeyboardInterrupt:

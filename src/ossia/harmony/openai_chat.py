@@ -7,6 +7,7 @@ HTTP, files and sampling are elsewhere.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -93,7 +94,8 @@ class ToolCall(Struct):
 class ChatMessage(Struct):
     """Clients name the same thing differently: `reasoning`, `reasoning_content` and `thinking`.
 
-    function_call and the role "function" are the older form of tool_calls and "tool".
+    function_call and the role "function" are the older form of tool_calls and "tool". prefix: of the last message, DeepSeek's
+    and Mistral's word for an answer to continue.
     """
 
     role: Role
@@ -106,6 +108,7 @@ class ChatMessage(Struct):
     refusal: str | None = None
     thinking: str | None = None
     function_call: FunctionCall | None = None
+    prefix: bool | None = None
 
     @property
     def thought(self) -> str:
@@ -115,31 +118,6 @@ class ChatMessage(Struct):
     def calls(self) -> list[ToolCall]:
         legacy = [ToolCall(function=self.function_call)] if self.function_call else []
         return self.tool_calls or legacy
-
-
-class JsonSchema(Struct):
-    name: str = "answer"
-    schema: dict[str, Any] | None = None
-    description: str | None = None
-    strict: bool | None = None
-
-
-class Form(Struct):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
-def response_format(given: Form | None) -> ResponseFormat | None:
-    """The form of the answer; None for plain text."""
-    match given:
-        case Form(type="json_object"):
-            return ResponseFormat("json_object", ANY_OBJECT)
-        case Form(type="json_schema", json_schema=None):
-            message = "response_format has no json_schema"
-            raise InputError("response_format.json_schema", message, "missing_required_parameter")
-        case Form(type="json_schema", json_schema=form) if form:
-            return ResponseFormat(form.name, ANY_OBJECT if form.schema is None else form.schema, form.description)
-    return None
 
 
 def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort | None:
@@ -158,20 +136,20 @@ def conversation(
     tools: Sequence[ToolNamespace] = (),
     formats: Sequence[ResponseFormat] = (),
     *,
-    current_date: str | None = None,
+    opening: System | None = None,
 ) -> tuple[Message, ...]:
     """The system message, one developer message for all leading instructions, then the other messages.
 
     Texts that an API calls "system" or "developer" are `developer("...")` in `said`: to gpt-oss both are the developer's.
-    effort: None takes the last line "Reasoning: ..." of these texts, else medium.
+    effort: None takes the last line "Reasoning: ..." of these texts, else medium. opening: the system message's own lines.
     """
     count = next((i for i, message in enumerate(said) if message.role != "developer"), len(said))
     words = [text for message in said[:count] if (text := _instructions(message)).strip()]
     declared = Developer("\n\n".join(words) or None, tuple(tools), tuple(formats))
-    opening = [system(System(effort=effort or _told_effort(said), current_date=current_date))]
+    first = [system(replace(opening or System(), effort=effort or _told_effort(said)))]
     if declared != Developer():
-        opening.append(developer(declared))
-    return (*opening, *said[count:])
+        first.append(developer(declared))
+    return (*first, *said[count:])
 
 
 def _told_effort(said: Sequence[Message]) -> Effort:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
-from ossia.harmony.openai_chat import ChatMessage, Form, FunctionCall, JsonSchema, ToolCall, newest_from, unreadable
+from ossia.harmony.openai_chat import ChatMessage, FunctionCall, ToolCall, newest_from, unreadable
 from ossia.server.advice import header
 from ossia.server.anthropic_wire import (
     Block,
@@ -64,7 +64,7 @@ async def _count(context: Context, given: CountRequest) -> int:
     context.check_model(given.model)
     chat = await asyncio.to_thread(_chat, given)
     asked = await chat_ask(chat.request, context.service, context.recall, "", chat.places)
-    return await asyncio.to_thread(context.service.count, asked.ask.messages)
+    return await asyncio.to_thread(context.service.count, asked.ask.messages, asked.ask.how.prefill)
 
 
 async def _create(context: Context, request: Request) -> Response:
@@ -85,7 +85,8 @@ async def prepared(context: Context, given: MessagesRequest, client: str) -> Cha
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
     chat = await asyncio.to_thread(_chat, given)
-    asked = await chat_ask(_sampled(given, chat.request), context.service, context.recall, client, chat.places)
+    sampled = _sampled(given, chat.request)
+    asked = await chat_ask(sampled, context.service, context.recall, client, chat.places)
     return asked._replace(warnings=(*chat.warnings, *asked.warnings))
 
 
@@ -116,6 +117,11 @@ def _chat(given: CountRequest) -> _Chat:
         tool_choice=given.tool_choice,
         response_format=_form(given),
         reasoning=Thinking(effort, thinking.budget_tokens if thinking else None),
+        # an answer that is begun is continued; one that ends in a call is not an answer
+        continue_final_message=bool(placed) and placed[-1][1].role == "assistant" and not placed[-1][1].calls,
+        # only where it is said: the model was trained to call one tool a turn
+        parallel_tool_calls=(given.tool_choice or {}).get("disable_parallel_tool_use") is False,
+        ossia=given.ossia,
     )
     return _Chat(request, [at for at, _ in placed], warnings)
 
@@ -136,10 +142,12 @@ def _check(given: CountRequest) -> None:
         raise bad("output_format", "output_format and output_config.format are both given: leave output_format out")
 
 
-def _form(given: CountRequest) -> Form | None:
+def _form(given: CountRequest) -> dict[str, Any] | None:
     form = given.output_config.format if given.output_config else None
     form = form or given.output_format
-    return Form("json_schema", JsonSchema(schema=form.schema, strict=True)) if form else None
+    if form is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
 
 
 def _sampled(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from ossia.server.extensions import OssiaFields
+
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
@@ -48,7 +50,9 @@ class OutputConfig(Struct):
 
 
 class CountRequest(Struct):
-    """output_format is the older name of output_config.format. thread is refused: conversations are not kept."""
+    """output_format is the older name of output_config.format. thread is refused: conversations are not kept.
+    ossia is not Anthropic's: the first lines of the system message.
+    """
 
     messages: list[Turn]
     model: str | None = None
@@ -59,6 +63,7 @@ class CountRequest(Struct):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     thread: dict[str, Any] | None = None
+    ossia: OssiaFields | None = None
 
 
 class MessagesRequest(CountRequest):

@@ -6,13 +6,13 @@ It does not know any API's own shapes, nor how an answer is made.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from math import inf
 
 from ossia.chat import Answering, Usage
 from ossia.engine.request import SamplingParams
 from ossia.harmony import openai_chat
-from ossia.harmony.messages import Effort, Message, ResponseFormat, ToolNamespace
+from ossia.harmony.messages import Effort, Message, ResponseFormat, System, ToolNamespace
+from ossia.harmony.opening import OPENING, dated
 from ossia.server.errors import bad
 
 MOST_STOP_TOKENS = 100  # of a request's own
@@ -44,9 +44,10 @@ def conversation(
     said: Sequence[Message],
     tools: Sequence[ToolNamespace] = (),
     formats: Sequence[ResponseFormat] = (),
+    opening: System = OPENING,
 ) -> tuple[Message, ...]:
-    """`openai_chat.conversation`, dated today."""
-    return openai_chat.conversation(effort, said, tools, formats, current_date=date.today().isoformat())
+    """`openai_chat.conversation`, its system message dated."""
+    return openai_chat.conversation(effort, said, tools, formats, opening=dated(opening))
 
 
 def sampling(

@@ -88,7 +88,7 @@ async def advised(context: Context, asked: ChatAsk) -> list[str]:
     ask, box = asked.ask, asked.box
     if not box.called:
         return [*box.warnings, *asked.warnings]
-    with _named_as_here():
+    with named_as_here(asked.form_param):
         return [
             *box.warnings,
             *asked.warnings,
@@ -98,18 +98,18 @@ async def advised(context: Context, asked: ChatAsk) -> list[str]:
 
 async def prompt_of(context: Context, asked: ChatAsk) -> list[int]:
     """The prompt of a request. Raises ApiError as its answer would."""
-    with _named_as_here():
+    with named_as_here(asked.form_param):
         return await context.service.prompt(asked.ask)
 
 
 @contextmanager
-def _named_as_here() -> Iterator[None]:
-    """Refusals name the form of an answer as this API does."""
+def named_as_here(form_param: str) -> Iterator[None]:
+    """Refusals name the form of an answer by the field that gave it."""
     try:
         yield
     except ApiError as error:
         if error.param == "format":
-            error.param = "response_format"
+            error.param = form_param
         raise
 
 
@@ -141,7 +141,8 @@ class _Answer:
             async for piece in pieces:
                 fold.add(piece)
         assert fold.done is not None, "an exchange ends in Done"
-        return Choice(index, fold.message(), finish_of(fold.done), fold.logprobs()), fold.done
+        message = fold.message(self.asked.legacy)
+        return Choice(index, message, finish_of(fold.done, self.asked.legacy), fold.logprobs()), fold.done
 
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         dones: list[Done] = []
@@ -158,9 +159,10 @@ class _Answer:
                     continue
                 if isinstance(piece, Done):
                     dones.append(piece)
-                    yield self._chunk(ChunkChoice(index, ChatDelta(), finish_reason=finish_of(piece)))
+                    yield self._chunk(ChunkChoice(index, ChatDelta(), finish_reason=finish_of(piece, asked.legacy)))
                 else:
-                    yield self._chunk(ChunkChoice(index, _delta(piece), _logprobs(tokenizer, piece)))
+                    delta = _delta(piece, asked.legacy)
+                    yield self._chunk(ChunkChoice(index, delta, _logprobs(tokenizer, piece)))
         if wants_usage:
             usage = usage_of([done.usage for done in dones])
             yield sse(ChatChunk(self.id, self.created, self.model, [], usage=usage))
@@ -179,13 +181,14 @@ async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGe
     """One answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
     ask = asked.nth(index)
     speech = Speech(asked.box, has_form=ask.how.response_format is not None)
-    with _named_as_here():
+    with named_as_here(asked.form_param):
         async with aclosing(context.service.answer(ask)) as events:
             async for event in events:
                 if isinstance(event, Done) and speech.calls:
                     await remembered(context.memory if asked.stores else context.passing, speech.calls)
                 for piece in speech.tell(event):
-                    yield piece
+                    if not (asked.hides_reasoning and isinstance(piece, Said) and piece.kind == "reasoning"):
+                        yield piece
 
 
 async def together(works: list[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
@@ -270,12 +273,15 @@ class _Fold:
             case Done():
                 self.done = piece
 
-    def message(self) -> MessageMade:
+    def message(self, legacy: bool) -> MessageMade:
         content, reasoning = ("".join(self._texts[kind]) for kind in ("content", "reasoning"))
         message = MessageMade(None if self._calls and not content else content)
         if reasoning:
             message.reasoning = message.reasoning_content = reasoning
-        if self._calls:
+        if self._calls and legacy:
+            called, parts = self._calls[0]
+            message.function_call = FunctionMade(called.tool.name, "".join(parts))
+        elif self._calls:
             message.tool_calls = [_made(called, "".join(parts)) for called, parts in self._calls]
         return message
 
@@ -289,8 +295,12 @@ def _made(called: Called, text: str) -> CallMade:
     return CallMade(called.id, "function", FunctionMade(called.tool.name, text))
 
 
-def _delta(piece: Said | Called | Argued) -> ChatDelta:
+def _delta(piece: Said | Called | Argued, legacy: bool) -> ChatDelta:
     match piece:
+        case Called(tool=tool) if legacy:
+            return ChatDelta(function_call=FunctionDelta(tool.name, ""))
+        case Argued(text=text) if legacy:
+            return ChatDelta(function_call=FunctionDelta(arguments=text))
         case Said("reasoning", text):
             return ChatDelta(reasoning=text, reasoning_content=text)
         case Said(_, text):
@@ -318,7 +328,9 @@ def _token(tokenizer: Tokenizer, token: int, value: float) -> tuple[str, float, 
     return data.decode("utf-8", "replace"), max(value, LEAST_LOGPROB), list(data)
 
 
-def finish_of(done: Done) -> FinishReason:
+def finish_of(done: Done, legacy: bool = False) -> FinishReason:
+    if done.finish == "tool_calls" and legacy:
+        return "function_call"
     return "length" if done.finish == "steps" else done.finish
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from ossia.harmony.openai_chat import ChatMessage, Form
-from ossia.server.extensions import SamplingExtensions
+from ossia.harmony.openai_chat import ChatMessage
+from ossia.server.extensions import OssiaFields, ThinkingExtensions
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class StreamOptions(Struct):
@@ -19,13 +19,15 @@ class StreamOptions(Struct):
 
 
 class Thinking(Struct):
-    """max_tokens: of reasoning, after which the answer begins."""
+    """max_tokens: of reasoning, after which the answer begins. exclude: leave the reasoning out of the answer."""
 
     effort: str | None = None
     max_tokens: int | None = None
+    exclude: bool | None = None
+    enabled: bool | None = None
 
 
-class ChatRequest(SamplingExtensions):
+class ChatRequest(ThinkingExtensions):
     """reasoning, top_k and min_p are not OpenAI's, nor what is in the bases; the rest is."""
 
     messages: list[ChatMessage]
@@ -48,11 +50,18 @@ class ChatRequest(SamplingExtensions):
     top_logprobs: int | None = None
     reasoning_effort: str | None = None
     reasoning: Thinking | None = None
-    response_format: Form | None = None
+    response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    best_of: Any = None
+    echo: Any = None
+    ossia: OssiaFields | None = None
 
 
 class Cached(Struct):
@@ -112,6 +121,7 @@ class ChatDelta(Struct, omit_defaults=True):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[CallDelta] | None = None
+    function_call: FunctionDelta | None = None
 
 
 class ChunkChoice(Struct):
@@ -154,6 +164,7 @@ class MessageMade(Struct):
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[CallMade] | UnsetType = UNSET
+    function_call: FunctionMade | UnsetType = UNSET
 
 
 class Choice(Struct):

@@ -19,13 +19,18 @@ from starlette.routing import Route
 
 from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled, SamplingParams
+from ossia.harmony.enforce import SchemaError
+from ossia.harmony.messages import TextGrammar
 from ossia.harmony.stops import StopText
+from ossia.harmony.text_mask import TextMask
+from ossia.server.advice import header
+from ossia.server.answer_form import Formed, form_of
 from ossia.server.ask import sampling, stops
 from ossia.server.chat import DONE, merged
 from ossia.server.chat_wire import Cached, Reasoning, StreamOptions, Usage
 from ossia.server.context import Context
 from ossia.server.errors import bad
-from ossia.server.extensions import SamplingExtensions
+from ossia.server.extensions import FormExtensions, not_honoured, repetition
 from ossia.server.http import EventStream, client_of, read, reply_with, sse, while_there
 from ossia.server.wire import LEAST_LOGPROB, encode
 from ossia.tokenizer import TextStream, Tokenizer
@@ -35,7 +40,7 @@ MOST_SCORES = 8_000_000  # log-probabilities in one answer: tokens, each with it
 DEFAULT_TOKENS = 16  # OpenAI's own
 
 
-class CompletionRequest(SamplingExtensions):
+class CompletionRequest(FormExtensions):
     prompt: Any
     model: str | None = None
     stream: bool | None = None
@@ -55,6 +60,7 @@ class CompletionRequest(SamplingExtensions):
     logit_bias: dict[str, float] | None = None
     logprobs: int | None = None
     suffix: str | None = None
+    response_format: dict[str, Any] | None = None
 
 
 class Logprobs(Struct):
@@ -92,16 +98,21 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, CompletionRequest)
     answer = await while_there(request, prepared(context, given, client_of(request)))
+    headers = header(answer.warnings)
     if given.stream:
-        return EventStream(answer.frames(bool(given.stream_options and given.stream_options.include_usage)))
-    return await reply_with("choices", await while_there(request, answer.whole()))
+        wants_usage = bool(given.stream_options and given.stream_options.include_usage)
+        return EventStream(answer.frames(wants_usage), headers=headers)
+    return await reply_with("choices", await while_there(request, answer.whole()), headers)
 
 
 async def prepared(context: Context, given: CompletionRequest, client: str) -> "Completing":
     """A request as what is answered. Raises ApiError for what it cannot be."""
     model, service = context.check_model(given.model), context.service
-    answer = Completing(context, given, [], client, model)
-    answer.params()
+    warnings: list[str] = []
+    params = _params(given, service.model.stop_tokens, warnings)
+    form = form_of(given.response_format, given, warnings)
+    warnings += not_honoured(given, skip_special_tokens=False)
+    answer = Completing(context, given, [], params, form, client, model, warnings)
     texts = _texts(given.prompt)
     service.check_choices(len(texts) * (given.n or 1))
     for text in texts:  # before any is tokenized
@@ -114,6 +125,8 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
         scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * (given.n or 1)
         if scores > MOST_SCORES:
             raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MOST_SCORES} at most in one answer")
+    if form.enforced is not None:
+        await asyncio.to_thread(answer.mask)
     return answer
 
 
@@ -166,6 +179,36 @@ class _Scores:
         return Logprobs(*lists)
 
 
+def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
+    """How to sample. Raises ApiError for what cannot be."""
+    if asked.suffix:
+        raise bad("suffix", "suffix is not supported: leave it out", "unsupported_parameter")
+    if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
+        raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
+    if asked.best_of not in (None, 1, asked.n or 1):
+        raise bad("best_of", "best_of is not supported but as n", "unsupported_parameter")
+    if asked.max_tokens == 0 and not asked.echo:
+        raise bad("max_tokens", "max_tokens 0 needs echo")
+    stops(asked.stop)
+    return sampling(
+        frozenset() if asked.ignore_eos else stop_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        min_p=asked.min_p,
+        seed=asked.seed,
+        max_tokens=DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens or 1,
+        logit_bias=asked.logit_bias,
+        logprobs=asked.logprobs,
+        logprobs_param="logprobs",
+        repetition_penalty=repetition(asked, warnings),
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        min_tokens=asked.min_tokens,
+        stop_token_ids=asked.stop_token_ids,
+    )
+
+
 @dataclass(slots=True)
 class Completing:
     """All choices of one request: `n` for each prompt, in the prompts' order."""
@@ -173,8 +216,11 @@ class Completing:
     context: Context
     asked: CompletionRequest
     prompts: list[list[int]]
+    params: SamplingParams
+    form: Formed
     client: str
     model: str
+    warnings: list[str]
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     counts: dict[int, list[Counts]] = field(default_factory=dict)  # of the choices of each prompt
@@ -186,35 +232,15 @@ class Completing:
     def choices(self) -> int:
         return len(self.prompts) * (self.asked.n or 1)
 
-    def params(self) -> SamplingParams:
-        """How to sample. Raises ApiError for what cannot be."""
-        asked = self.asked
-        if asked.suffix:
-            raise bad("suffix", "suffix is not supported: leave it out", "unsupported_parameter")
-        if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
-            raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
-        if asked.best_of not in (None, 1, asked.n or 1):
-            raise bad("best_of", "best_of is not supported but as n", "unsupported_parameter")
-        if asked.max_tokens == 0 and not asked.echo:
-            raise bad("max_tokens", "max_tokens 0 needs echo")
-        stops(asked.stop)
-        return sampling(
-            frozenset() if asked.ignore_eos else self.context.service.model.stop_tokens,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            top_k=asked.top_k,
-            min_p=asked.min_p,
-            seed=asked.seed,
-            max_tokens=DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens or 1,
-            logit_bias=asked.logit_bias,
-            logprobs=asked.logprobs,
-            logprobs_param="logprobs",
-            repetition_penalty=asked.repetition_penalty,
-            frequency_penalty=asked.frequency_penalty,
-            presence_penalty=asked.presence_penalty,
-            min_tokens=asked.min_tokens,
-            stop_token_ids=asked.stop_token_ids,
-        )
+    def mask(self) -> TextMask | None:
+        """The mask of one choice. Raises ApiError for a form that cannot be enforced. For any thread but the loop's."""
+        if self.form.enforced is None:
+            return None
+        try:
+            return TextMask(self.context.service.grammars, self.form.enforced, self.params.stop_tokens)
+        except SchemaError as error:
+            code = "invalid_grammar" if isinstance(self.form.enforced, TextGrammar) else "invalid_json_schema"
+            raise bad(self.form.param, str(error), code) from error
 
     async def whole(self) -> Completion:
         choices = [Choice(index, "") for index in range(self.choices)]
@@ -255,11 +281,12 @@ class Completing:
         if self.asked.max_tokens == 0:
             yield Choice(index, "", finish_reason="length")
             return
-        params = self.params()
+        params = self.params
         if params.seed is not None:
             params = replace(params, seed=params.seed + 1_000_003 * (index % (self.asked.n or 1)))
+        mask = await asyncio.to_thread(self.mask) if self.form.enforced is not None else None
         service = self.context.service
-        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished)) as told:
+        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished, mask)) as told:
             async for each in told:
                 if isinstance(each, Counts):
                     self.counts.setdefault(number, []).append(each)

@@ -23,6 +23,12 @@ Dense = Annotated[str | None, _option(_MODEL, "Weights outside the experts: int8
 Kv = Annotated[str | None, _option(_MODEL, "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton).")]
 Threads = Annotated[int | None, _option(_MODEL, "Threads of the CPU kernels; the physical cores.", min=1)]
 
+Identity = Annotated[
+    str | None, _option(_MODEL, "First line of the system message, instead of ChatGPT's; none leaves it out.")
+]
+KnowledgeCutoff = Annotated[str | None, _option(_MODEL, "YYYY-MM in the system message, or none.")]
+Date = Annotated[str | None, _option(_MODEL, "YYYY-MM-DD in the system message, today (the default), or none.")]
+
 Host = Annotated[str, _option(_ADDRESS, "Where to listen; beyond this machine only with a key.")]
 Port = Annotated[int, _option(_ADDRESS, "0 takes a free one.", min=0, max=65535)]
 

@@ -60,12 +60,10 @@ class Rendered(Struct):
 
 
 class TokenizeRequest(ChatRequest, kw_only=True):
-    """vLLM's: either `prompt`, or what a chat request takes. add_special_tokens: harmony adds none to a text."""
+    """vLLM's: either `prompt`, or what a chat request takes."""
 
     messages: list[ChatMessage] = field(default_factory=list)
     prompt: str | None = None
-    add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
 
 
@@ -105,9 +103,8 @@ def routes(desk: Desk) -> list[Route]:
     ]
 
 
-async def render_body(model: Outline, api: str, body: bytes, names: Sequence[str] = ()) -> Rendered:
+async def render_body(model: Outline, api: str, body: bytes, settings: Settings) -> Rendered:
     """What /v1/render answers to these bytes, by a server without state. Raises ApiError as it does."""
-    settings = Settings(names=tuple(names))
     check_size(len(body), settings.max_body_bytes)
     # the service reads requests here and never runs a model, so it takes one without weights
     service = Service(cast(Model, model), settings, make_engine=lambda: NoEngine(model.config.max_context))
@@ -147,13 +144,13 @@ async def rendered(desk: Desk, api: str, given: Any, client: str = "") -> Render
             answer = await completions.prepared(context, given, client)
             for ids in answer.prompts:
                 context.service.check_length(ids, "prompt")
-            prompts = answer.prompts
+            prompts, warnings = answer.prompts, answer.warnings
         case wire.Request():
             asked = await compose(desk, given, client)
             try:
                 prompts, warnings = [await context.service.prompt(asked.ask)], asked.warnings
             except ApiError as error:
-                raise renamed(error) from None
+                raise renamed(error, asked.form_param) from None
         case _:
             if isinstance(given, MessagesRequest):
                 asked_chat = await anthropic.prepared(context, given, client)

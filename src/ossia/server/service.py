@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 import psutil
 
-from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange
+from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange, prefilled
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.plan import room_for_cache
@@ -93,9 +93,10 @@ class Service:
         self._draining = self._closed = True
         await asyncio.to_thread(self._worker.close)
 
-    def count(self, messages: Sequence[Message]) -> int:
+    def count(self, messages: Sequence[Message], prefill: str | None = None) -> int:
         """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
-        return len(render(self.tokenizer, messages, next_role="assistant"))
+        prompt = render(self.tokenizer, messages, next_role="assistant")
+        return len(prompt) + len(prefilled(self.tokenizer, prefill).all)
 
     async def prompt(self, ask: Ask) -> list[int]:
         """The prompt that `answer` would begin with. Raises ApiError as it does, before any sampling."""
@@ -167,8 +168,9 @@ class Service:
         params: SamplingParams,
         client: str = "",
         enough: Callable[[], bool] = lambda: False,
+        mask: TokenMask | None = None,
     ) -> AsyncGenerator[Sampled | Usage, None]:
-        """What the model says after these very tokens, without any form, and at the end what it took; otherwise as `answer`.
+        """What the model says after these very tokens, as the mask has it, and at the end what it took; otherwise as `answer`.
 
         enough: whether the reader wants no more. Who closes it instead has left.
         """
@@ -176,7 +178,7 @@ class Service:
         self._answers += 1
         run: _Run | None = None
         try:
-            run = await self._begin(client, list(prompt), params, None, "prompt")
+            run = await self._begin(client, list(prompt), params, mask, "prompt")
             while (sampled := await run.next()) is not None:
                 yield sampled
                 if enough():
@@ -443,7 +445,9 @@ def impossible(error: ValueError) -> ApiError:
         return bad("messages", said, "invalid_prefill")
     if said.startswith("tool_choice"):
         return bad("tool_choice", said, code)
-    if said.startswith(("the JSON schema of final", "the answer's")):
+    if said.startswith("the answer's"):
+        return bad("format", said, "invalid_grammar")
+    if said.startswith("the JSON schema of final"):
         place = f"output_config.format.schema: {said}"  # Anthropic's errors have no field for it
         return ApiError(400, said, param="format", code=code, anthropic=place)
     return bad("tools", said, code)

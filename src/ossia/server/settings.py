@@ -7,10 +7,14 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ossia.harmony.messages import System
+from ossia.harmony.opening import OPENING
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log.
+    """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log. opening: the
+    first lines of the system message.
 
     max_bodies_bytes: of all requests that are being read. max_connections_per_address: None for half of all.
     write_seconds: in which a client has to read some of its answer. behind_proxy: a proxy on this machine says who asks;
@@ -42,6 +46,7 @@ class Settings:
     state_days: float = 30.0
     log_requests: bool = True
     log_prompts: bool = False
+    opening: System = OPENING
 
     def __post_init__(self) -> None:
         if not self.api_keys and not is_loopback(self.host):

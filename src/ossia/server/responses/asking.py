@@ -16,22 +16,26 @@ import msgspec
 from ossia.chat import Answering
 from ossia.engine.request import SamplingParams
 from ossia.harmony.client_tools import Toolbox, toolbox
-from ossia.harmony.messages import JsonObject, Message, ResponseFormat, developer
+from ossia.harmony.messages import Message, developer
 from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.advice import loosened
-from ossia.server.ask import Ask, conversation, limit, sampling
+from ossia.server.answer_form import Formed, form_of
+from ossia.server.ask import Ask, conversation, limit, sampling, stops
+from ossia.server.chat_input import MOST_CALLS, opening_of
 from ossia.server.context import Context
 from ossia.server.errors import ApiError, bad, refused_input
+from ossia.server.extensions import not_honoured, repetition
 from ossia.server.responses import wire
 from ossia.server.responses.events import LONGEST_WARNING, WARNINGS, Summary, Telling
 from ossia.server.responses.items import Entry, messages_of, new_id, read_input, shorten
 from ossia.server.sealed import Seal
 from ossia.server.store import Item, Store, StoreError
 from ossia.server.tables import MissingError, TooLargeError
+from ossia.server.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.wire import JsonDict, encode
 
 SUMMARIES: dict[str | None, Summary] = {"auto": "copied", "detailed": "copied", "concise": "condensed"}
-PARAMS = {"messages": "input", "format": "text.format.schema"}  # by what the service calls them
+FORM = "text.format.schema"
 LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
 T = TypeVar("T")
 REFERENCE = "item_reference"
@@ -51,6 +55,7 @@ class Asked:
     conversation: str | None
     keep: bool
     warnings: tuple[str, ...] = ()
+    form_param: str = FORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +230,7 @@ def _composed(
     given: Sequence[Entry],
     warnings: list[str],
 ) -> Asked:
-    service, reasoning = desk.context.service, request.reasoning or wire.Reasoning()
+    service = desk.context.service
     box = toolbox(request.tools, request.tool_choice)
     warnings += box.warnings
     before = [entry_of(item, "input") for item in earlier]
@@ -241,38 +246,45 @@ def _composed(
     if request.truncation == "auto":  # by their lengths at first: the tokens of long ones take long to count
         said = shorten(said, lambda some: service.least_tokens(some) <= service.context)
     service.check_messages(said, "input")
-    formats, schema = _format(request.text)
-    messages = conversation(effort_of(reasoning.effort, "reasoning.effort"), said, box.spaces, formats)
+    text = request.text or wire.Text()
+    form = form_of(text.format, request, warnings, param="text.format", shows_object=False)
+    form_param = FORM if form.param == "text.format" else form.param
+    thinks = _thinks(request, warnings)
+    opening = opening_of(service.settings.opening, request)
+    messages = conversation(thinks.effort, said, box.spaces, form.shown, opening)
     if request.truncation == "auto":
         messages = _fitting(desk.context, messages, request.max_output_tokens)
     how = Answering(
-        params=_params(desk.context, request),
+        params=_params(desk.context, request, warnings),
         tool_choice=box.choice,
         allowed=box.allowed,
-        response_format=schema,
-        thinking_budget=limit(reasoning.max_tokens),
+        response_format=form.enforced,
+        thinking_budget=thinks.budget,
+        most_calls=MOST_CALLS if request.parallel_tool_calls is True else 1,
     )
+    warnings += [*not_honoured(request), *template_warnings(request)]
     try:  # in the background nobody would be there to hear of it later
         warnings += loosened(service, messages, how, box)
     except ApiError as error:
-        raise renamed(error) from error
-    response = _response(request, service.name, box, _keeps(desk, request, warnings))
+        raise renamed(error, form_param) from error
+    response = _response(request, service.name, box, _keeps(desk, request, warnings), _shown_text(text, form))
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
     return Asked(
-        Ask(tuple(messages), how, client=client),
-        _telling(desk, request, box),
+        Ask(tuple(messages), how, stops(request.stop), client),
+        _telling(desk, request, box, thinks.hidden),
         response,
         tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
         conversation_of(request),
         response.store,
         tuple(warnings),
+        form_param,
     )
 
 
-def renamed(error: ApiError) -> ApiError:
+def renamed(error: ApiError, form_param: str) -> ApiError:
     """With this API's own names of the fields that the service refuses."""
-    error.param = PARAMS.get(error.param or "", error.param)
+    error.param = {"messages": "input", "format": form_param}.get(error.param or "", error.param)
     return error
 
 
@@ -286,20 +298,6 @@ def _keeps(desk: Desk, request: wire.Request, warnings: list[str]) -> bool:
     return desk.store is not None and not desk.store.fault
 
 
-def _format(text: wire.Text | None) -> tuple[tuple[ResponseFormat, ...], JsonObject | None]:
-    """What the model is told of the answer's form, and the schema that holds it to it."""
-    form = (text and text.format) or wire.Format()
-    match form.type:
-        case "text":
-            return (), None
-        case "json_object":
-            return (), ANY_OBJECT
-        case "json_schema":
-            if form.schema is None:
-                raise bad("text.format.schema", "text.format.schema is missing", "missing_required_parameter")
-            return (ResponseFormat(form.name or "answer", form.schema, form.description),), form.schema
-
-
 def _fitting(context: Context, messages: Sequence[Message], most: int | None) -> Sequence[Message]:
     count, whole = context.service.count, context.service.context
     if count(messages) < whole:
@@ -308,17 +306,32 @@ def _fitting(context: Context, messages: Sequence[Message], most: int | None) ->
     return shorten(messages, lambda some: count(some) + room <= whole)
 
 
-def _params(context: Context, request: wire.Request) -> SamplingParams:
+def _thinks(request: wire.Request, warnings: list[str]) -> Thinks:
+    own = request.reasoning or wire.Reasoning()
+    return thinking_of(
+        request,
+        warnings,
+        efforts={"reasoning.effort": own.effort},
+        budgets={"reasoning.max_tokens": limit(own.max_tokens)},
+        enabled=own.enabled,
+        exclude=own.exclude,
+    )
+
+
+def _params(context: Context, request: wire.Request, warnings: list[str]) -> SamplingParams:
     scored = LOGPROBS in (request.include or ()) or request.top_logprobs
     params = sampling(
         context.service.model.stop_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
         seed=request.seed,
         max_tokens=request.max_output_tokens,
         max_tokens_param="max_output_tokens",
         logprobs=request.top_logprobs or 0 if scored else None,
-        repetition_penalty=request.repetition_penalty,
+        logit_bias=request.logit_bias,
+        repetition_penalty=repetition(request, warnings),
         frequency_penalty=request.frequency_penalty,
         presence_penalty=request.presence_penalty,
         min_tokens=request.min_tokens,
@@ -327,17 +340,18 @@ def _params(context: Context, request: wire.Request) -> SamplingParams:
     return replace(params, min_tokens=2**31) if request.ignore_eos else params
 
 
-def _telling(desk: Desk, request: wire.Request, box: Toolbox) -> Telling:
+def _telling(desk: Desk, request: wire.Request, box: Toolbox, hides_reasoning: bool) -> Telling:
     service, include, reasoning = desk.context.service, request.include or (), request.reasoning or wire.Reasoning()
     return Telling(
         box,
         (lambda text: desk.seal.seal(text, service.name)) if SEALED in include else None,
         SUMMARIES.get(reasoning.summary or reasoning.generate_summary),
         service.tokenizer if LOGPROBS in include or request.top_logprobs else None,
+        hides_reasoning,
     )
 
 
-def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wire.Response:
+def _response(request: wire.Request, model: str, box: Toolbox, keep: bool, text: JsonDict) -> wire.Response:
     reasoning = request.reasoning or wire.Reasoning()
     own, summary = conversation_of(request), reasoning.summary or reasoning.generate_summary
     return wire.Response(
@@ -358,7 +372,7 @@ def _response(request: wire.Request, model: str, box: Toolbox, keep: bool) -> wi
         safety_identifier=request.safety_identifier,
         store=keep,
         temperature=1.0 if request.temperature is None else request.temperature,
-        text=_shown_text(request.text),
+        text=text,
         tool_choice=_shown_choice(box),
         tools=[shown for tool in request.tools or () if (shown := _shown_tool(tool))],
         top_logprobs=request.top_logprobs or 0,
@@ -373,14 +387,21 @@ def _shown_effort(given: str | None) -> str | None:
     return (given or "").strip().lower() if effort_of(given) else None
 
 
-def _shown_text(text: wire.Text | None) -> JsonDict:
-    text = text or wire.Text()
-    form = text.format or wire.Format()
-    shown: JsonDict = {"type": form.type}
-    if form.type == "json_schema":
-        shown |= {"name": form.name or "answer", "schema": form.schema, "strict": bool(form.strict)}
-        shown |= {"description": form.description} if form.description else {}
-    return {"format": shown, "verbosity": text.verbosity or "medium"}
+def _shown_text(text: wire.Text, form: Formed) -> JsonDict:
+    """A form that OpenAI's types do not have is shown as text."""
+    given, shown = text.format or {}, form.shown[0] if form.shown else None
+    told: JsonDict = {"type": "text"}
+    if isinstance(form.enforced, Mapping) and (shown is None or form.enforced == ANY_OBJECT != given.get("schema")):
+        told = {"type": "json_object"}
+    elif isinstance(form.enforced, Mapping) and shown:
+        told = {
+            "type": "json_schema",
+            "name": shown.name,
+            "schema": form.enforced,
+            "strict": given.get("strict") is True,
+        }
+        told |= {"description": shown.description} if shown.description else {}
+    return {"format": told, "verbosity": text.verbosity or "medium"}
 
 
 def _shown_tool(tool: JsonDict) -> JsonDict | None:

@@ -40,12 +40,14 @@ class Telling:
     """How an answer is told. seal: closes reasoning for the client to keep; None where it did not ask for that.
 
     summary: what a summary of the thinking is made of; None for none. tokenizer: where log-probabilities are asked for.
+    hides_reasoning: the client is given no reasoning items.
     """
 
     toolbox: Toolbox
     seal: Callable[[str], str] | None = None
     summary: Summary | None = None
     tokenizer: Tokenizer | None = None
+    hides_reasoning: bool = False
 
 
 class Scribe:
@@ -54,6 +56,7 @@ class Scribe:
     def __init__(self, response: wire.Response, telling: Telling) -> None:
         self.response = response
         self.made: list[Item] = []  # the output with its messages, as they are kept
+        self.heard: list[Item] = []  # the same, and reasoning that is hidden
         self._telling = telling
         self._number = 0
         self._open: _Open | None = None
@@ -73,6 +76,8 @@ class Scribe:
 
     def hear(self, event: Event | Began) -> list[wire.StreamEvent]:
         match event:
+            case Start() if self._telling.hides_reasoning and _is_reasoning(event):
+                self._open = None
             case Start():
                 self._open = self._kind(event)
                 return self._numbered(self._open.begin())
@@ -82,6 +87,8 @@ class Scribe:
                 logprobs, self._logprobs = self._logprobs, []
                 return self._numbered(self._open.delta(text, logprobs))
             case End(message):
+                if self._open is None and message.tokens:
+                    self.heard.append(Item("", b"", message))
                 return self._numbered(self._close("completed", message))
             case Done(finish, usage):
                 self.response = replace(self.response, usage=_usage(usage))
@@ -115,7 +122,7 @@ class Scribe:
         tool = self._telling.toolbox.called.get(start.recipient or "") if start.role == "assistant" else None
         if tool:
             return _Custom(index, tool) if tool.custom else _Function(index, tool)
-        if start.channel == "analysis" and start.recipient is None and start.role == "assistant":
+        if _is_reasoning(start):
             return _Reasoning(index, self._telling)
         return _Text(index, phase_of(start.channel, start.recipient) if start.role == "assistant" else None)
 
@@ -130,6 +137,7 @@ class Scribe:
         # only what was sampled in form is shown to the model again as it was
         said = message if message and message.tokens else None
         self.made.append(Item(item.id, encode(item), said, getattr(item, "call_id", None)))
+        self.heard.append(self.made[-1])
         return [*events, wire.ItemDone(output_index=opened.index, item=item)]
 
     def _numbered(self, events: Sequence[wire.StreamEvent]) -> list[wire.StreamEvent]:
@@ -293,6 +301,10 @@ class _Custom:
 
 
 _Open = _Text | _Reasoning | _Function | _Custom
+
+
+def _is_reasoning(start: Start) -> bool:
+    return start.channel == "analysis" and start.recipient is None and start.role == "assistant"
 
 
 def condensed(thought: str) -> str:

@@ -168,7 +168,8 @@ def messages_of(
         item, kind = entry.item, entry.item["type"]
         if kind in ("function_call", "custom_tool_call"):
             call = entry.said or _call(item, toolbox)
-            remembered = () if entry.said else _same(recall(item["call_id"]) if item["call_id"] else (), call)
+            known = bool(entry.said) and _has_thought(told)  # a stored one may have hidden its thinking
+            remembered = () if known or not item["call_id"] else _same(recall(item["call_id"]), call)
             *before, made = (remembered[-1:] if _has_thought(told) else remembered) or [call]
             told += [*before, Call(made, item["call_id"], entry.at)]
         elif kind in ("function_call_output", "custom_tool_call_output"):

@@ -54,7 +54,7 @@ class Making:
                         yield told
         except ApiError as error:
             if not self._begun:
-                raise renamed(error) from None
+                raise renamed(error, self._asked.form_param) from None
             yield await self._fail(_code(error.status), error.message)
         except Exception:
             if not self._begun:
@@ -93,7 +93,7 @@ class Making:
         self.ended = True
         r, made, conversation = self.response, self._scribe.made, self._asked.conversation
         given = self._asked.given if conversation else ()
-        come = Made(made, thoughts_before_calls(made), conversation, given)
+        come = Made(made, thoughts_before_calls(self._scribe.heard), conversation, given)
         await self._keep(lambda store: store.finish(r.id, r.status, encode(r), come))
 
     async def _keep(self, write: Callable[[Store], Awaitable[None]]) -> None:

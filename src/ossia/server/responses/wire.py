@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ossia.server.extensions import SamplingExtensions
+from ossia.server.extensions import OssiaFields, ThinkingExtensions
 from ossia.server.wire import JsonDict
 
 Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
@@ -20,24 +20,20 @@ Phase = Literal["commentary", "final_answer"]
 
 
 class Reasoning(Struct):
-    """max_tokens: of analysis, an extension of ours; then the answer begins. -1: no limit."""
+    """max_tokens: of analysis, an extension of ours; then the answer begins; -1: no limit. exclude: leave reasoning items out."""
 
     effort: str | None = None
     max_tokens: Annotated[int, Meta(ge=-1)] | None = None
     summary: Literal["auto", "concise", "detailed", "none"] | None = None
     generate_summary: Literal["auto", "concise", "detailed", "none"] | None = None  # its older name
-
-
-class Format(Struct):
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str | None = None
-    description: str | None = None
-    schema: JsonDict | None = None
-    strict: bool | None = None
+    exclude: bool | None = None
+    enabled: bool | None = None
 
 
 class Text(Struct):
-    format: Format | None = None
+    """format: text, json_object or json_schema, or one of the forms that a chat's response_format takes."""
+
+    format: JsonDict | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -45,11 +41,11 @@ class ConversationId(Struct):
     id: str
 
 
-class Request(SamplingExtensions, kw_only=True):
+class Request(ThinkingExtensions, kw_only=True):
     """The body of POST /responses; /input_tokens takes the same.
 
-    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. seed and
-    the penalties: of the Chat API, taken here too.
+    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. What
+    else sampling takes in the Chat API is taken here too.
     """
 
     model: str | None = None
@@ -59,9 +55,12 @@ class Request(SamplingExtensions, kw_only=True):
     conversation: str | ConversationId | None = None
     frequency_penalty: float | None = None
     include: list[str] | None = None
+    logit_bias: dict[str, float] | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
     metadata: dict[str, str] | None = None
+    min_p: float | None = None
+    ossia: OssiaFields | None = None
     parallel_tool_calls: bool | None = None
     presence_penalty: float | None = None
     previous_response_id: str | None = None
@@ -70,12 +69,14 @@ class Request(SamplingExtensions, kw_only=True):
     reasoning: Reasoning | None = None
     safety_identifier: str | None = None
     seed: int | None = None
+    stop: str | list[str] | None = None
     store: bool | None = None
     stream: bool | None = None
     temperature: float | None = None
     text: Text | None = None
     tool_choice: str | JsonDict | None = None
     tools: list[JsonDict] | None = None
+    top_k: int | None = None
     top_logprobs: int | None = None
     top_p: float | None = None
     truncation: Literal["auto", "disabled"] | None = None
