@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.engine.engine import Engine
+from ossia.engine.engine import Engine, score_rows_of
 from ossia.engine.request import ContextError, SamplingParams
 from ossia.engine.sampler import score
-from ossia.engine.scheduler import SCORED_ROWS
+from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS
 from ossia.kernels import Batch
 from tests.engine.fake import VOCAB, FakeModel, cache_for, config, greedy, logits_after
 
@@ -60,14 +60,20 @@ def test_K2_scores_of_a_prompt_do_not_depend_on_batch_chunks_or_preemption(
 def test_K2_a_step_scores_few_rows_and_serves_the_others():
     model = FakeModel()
     engine = Engine(model)
+    engine._scheduler.score_rows = 32
     running = engine.submit([1, 2, 3], SamplingParams(temperature=0, max_tokens=12))
     next(running)
     scored = [engine.submit(list(range(30)) * 4, SamplingParams(max_tokens=1, prompt_logprobs=1)) for _ in range(3)]
     before = engine.stats()
     list(running)
     assert engine.stats().steps - before.steps == 11  # a token in each step
-    assert max(model.rows) <= 1 + SCORED_ROWS
+    assert max(model.rows) <= 1 + 32
     assert [len(list(each)) for each in scored] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("vocab", "rows"), [(1024, SCORED_ROWS), (201_088, 41), (SCORED_LOGITS * 2, 1)])
+def test_K2_a_large_vocabulary_is_scored_in_fewer_rows(vocab: int, rows: int):
+    assert score_rows_of(vocab) == rows
 
 
 def test_a_step_stays_within_its_budget_and_decoders_go_first():

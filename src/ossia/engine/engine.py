@@ -18,7 +18,7 @@ from ossia.engine.drawing import Ask, Rows
 from ossia.engine.plan import most_running, room_for_cache, usual_step
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import Model, Runner
-from ossia.engine.scheduler import Chunk, Request, Scheduler
+from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS, Chunk, Request, Scheduler
 
 
 class Stats(NamedTuple):
@@ -70,7 +70,9 @@ class Engine:
         self._cache = PagedCache.sized(
             model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes, room
         )
-        self._scheduler = Scheduler(self._cache, step_tokens, speculate, most_running(model.ops))
+        self._scheduler = Scheduler(
+            self._cache, step_tokens, speculate, most_running(model.ops), score_rows_of(c.vocab)
+        )
         self._runner = Runner(model, self._cache.full.count, self._cache.window.count)
         self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
         self._stepper: int | None = None  # the thread that computes
@@ -216,6 +218,11 @@ class Engine:
     def _raise_if_broken(self) -> None:
         if self._broken:
             raise RuntimeError(f"the engine stopped: {self._broken}") from self._broken
+
+
+def score_rows_of(vocab: int) -> int:
+    """Rows of prompts that one step may score."""
+    return max(1, min(SCORED_ROWS, SCORED_LOGITS // vocab))
 
 
 def asks_of(chunks: Sequence[Chunk]) -> list[Ask | None]:

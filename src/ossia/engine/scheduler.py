@@ -16,7 +16,7 @@ from ossia.engine.request import Finish, Sampled, SamplingParams, TokenMask
 from ossia.engine.speculative import FEW, MOST, Speculation, StepTimes
 from ossia.kernels import BLOCK
 
-SCORED_ROWS = 32  # prompt rows scored in one step, over all requests: each takes a row of logits
+SCORED_ROWS, SCORED_LOGITS = 256, 8 << 20  # scored in one step, over all requests: each row takes a row of logits
 
 
 @dataclass(eq=False, slots=True)
@@ -102,11 +102,14 @@ class Chunk(NamedTuple):
 class Scheduler:
     """Running requests are in the order of their admission, at most `most` of them; a preempted one waits at the front."""
 
-    def __init__(self, cache: PagedCache, step_tokens: int, speculate: bool, most: int | None = None) -> None:
+    def __init__(
+        self, cache: PagedCache, step_tokens: int, speculate: bool, most: int | None = None, score_rows: int = 32
+    ) -> None:
         self.cache, self.step_tokens, self.speculate, self.most = cache, step_tokens, speculate, most
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}
         self.times = StepTimes()
+        self.score_rows = score_rows
         self._score_rows = 0  # that this step's plan has left
         self.cached_tokens = self.drafted_tokens = self.accepted_tokens = self.preemptions = 0
 
@@ -124,7 +127,7 @@ class Scheduler:
     def plan(self) -> list[Chunk]:
         """The next step's chunks; empty when nobody has anything to compute."""
         budget, chunks, before = self.step_tokens, [], self.preemptions
-        self._score_rows = SCORED_ROWS
+        self._score_rows = self.score_rows
         for request in sorted(self.running, key=lambda each: each.pending > 1):
             if budget and request in self.running:  # an earlier one may have preempted it
                 chunk = self._chunk(request, budget)

@@ -245,16 +245,23 @@ class Completing:
     async def whole(self) -> Completion:
         choices = [Choice(index, "") for index in range(self.choices)]
         texts: list[list[str]] = [[] for _ in choices]
+        only: dict[int, Logprobs] = {}  # an echo's are shared by the choices of a prompt
         scores: dict[int, _Scores] = {}
         async with aclosing(self._all()) as pieces:
             async for index, piece in pieces:
                 texts[index].append(piece.text)
                 choices[index].finish_reason = piece.finish_reason or choices[index].finish_reason
-                if piece.logprobs:
-                    scores.setdefault(index, _Scores()).add(piece.logprobs)
+                if piece.logprobs and index not in scores and index not in only:
+                    only[index] = piece.logprobs
+                elif piece.logprobs:
+                    if index in only:
+                        scores[index] = _Scores()
+                        scores[index].add(only.pop(index))
+                    scores[index].add(piece.logprobs)
         for choice, parts in zip(choices, texts):
             choice.text = "".join(parts)
-            choice.logprobs = scores[choice.index].whole() if choice.index in scores else None
+            choice.logprobs = scores[choice.index].whole() if choice.index in scores else only.get(choice.index)
+            await asyncio.sleep(0)  # a long one took a while
         return Completion(self.id, self.created, self.model, choices, usage=self._usage())
 
     def _all(self) -> AsyncGenerator[tuple[int, Choice], None]:

@@ -56,7 +56,7 @@ class Line:
     async def enter(self, client: str, need: int, seconds: float) -> Place:
         """Wait for leave to run. Raises FullError at once, or TimeoutError after so many seconds."""
         place = Place(client, need)
-        if not self.waiting and self._may_run(client, need):
+        if self._next() is None and self._may_run(client, need):
             self._let(place)
             return place
         self.refuse_when_full(client, need)
@@ -73,7 +73,7 @@ class Line:
     def refuse_when_full(self, client: str, need: int) -> None:
         """Raises FullError when this client's answer that needs so much could neither run nor wait."""
         own, free = len(self._clients.get(client, ())), self.most_waiting - self.waiting
-        if (free <= 0 or own > free) and (self.waiting or not self._may_run(client, need)):
+        if (free <= 0 or own > free) and (self._next() is not None or not self._may_run(client, need)):
             raise FullError(self.seconds_to_wait())
 
     def leave(self, place: Place, output: int, seconds: float) -> None:
@@ -86,6 +86,10 @@ class Line:
         """A guess at how long the queue takes to move by as many as run now."""
         turns = 1 + self.waiting / max(1, self.running)
         return max(1, min(60, round(turns * self._usual_seconds)))
+
+    def _next(self) -> str | None:
+        """The first client that waits and does not run its share."""
+        return next((client for client in self._clients if self._running_of[client] < self.share), None)
 
     def _may_run(self, client: str, need: int) -> bool:
         return self._running_of[client] < self.share and self._fits(need)
@@ -125,7 +129,7 @@ class Line:
 
         A client that runs its share already is passed over.
         """
-        while (client := next((c for c in self._clients if self._running_of[c] < self.share), None)) is not None:
+        while (client := self._next()) is not None:
             line = self._clients[client]
             if not self._fits(line[0].need):
                 return
