@@ -97,6 +97,7 @@ def test_A3_a_response_keeps_every_form(form: dict[str, Any], pattern: str):
         ({"response_format": {"type": "regex"}}, "response_format.regex", "missing_required_parameter"),
         ({"grammar": {"type": "xml"}}, "grammar.type", "invalid_value"),
         ({"format": "xml"}, "format", "invalid_value"),
+        ({"guided_json": " " * (1 << 21)}, "guided_json", "invalid_value"),
         ({"guided_regex": "a" * 70_000}, "guided_regex", "invalid_grammar"),
     ],
 )
@@ -114,7 +115,7 @@ IGNORED: list[dict[str, Any]] = [
     {"use_beam_search": True}, {"bad_words": ["x"]}, {"prompt_logprobs": 2}, {"length_penalty": 1.2}, {"guided_decoding_backend": "outlines"},
     {"mirostat": 2}, {"dry_multiplier": 0.8}, {"typical_p": 0.5}, {"truncate_prompt_tokens": 100}, {"options": {"num_ctx": 9}}, {"transforms": ["x"]},
     {"structured_outputs": {"structural_tag": "{}"}}, {"response_format": {"type": "structural_tag"}}, {"repeat_penalty": 1.1},
-    {"chat_template_kwargs": {"builtin_tools": ["python"]}}, {"chat_template_kwargs": {"unheard_of": 1}}, {"best_of": 3}, {"echo": True},
+    {"chat_template_kwargs": {"builtin_tools": ["python"]}}, {"chat_template_kwargs": {"unheard_of": 1}}, {"best_of": 3}, {"echo": True}, {"n_predict": 9}, {"keep_alive": "5m"}, {"priority": 1},
 ]  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_A3_what_asks_for_nothing_gets_no_warning():
     usual = {
         "use_beam_search": False, "length_penalty": 1.0, "best_of": 1, "skip_special_tokens": True, "bad_words": [], "mirostat": 0,
         "typical_p": 1.0, "format": "", "grammar": "", "guided_choice": [], "structured_outputs": {}, "chat_template_kwargs": {"enable_thinking": True},
-        "user": "u", "metadata": {"a": "b"}, "something_unheard_of": 1, "response_format": {"type": "text"}, "think": True, "include_reasoning": True,
+        "n_predict": -1, "cache_prompt": True, "priority": 0, "user": "u", "metadata": {"a": "b"}, "something_unheard_of": 1, "response_format": {"type": "text"}, "think": True, "include_reasoning": True,
     }  # fmt: skip
     with scripted(FINAL.format("ok")) as it:
         told = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **usual})

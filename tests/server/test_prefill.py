@@ -107,3 +107,21 @@ def test_A11_without_the_field_a_new_turn_begins():
     with scripted(FINAL.format("ok")) as it:
         it.client.post("/v1/chat/completions", json={"messages": [user("x"), BEGUN]})
         assert it.script.prompts[0].endswith("The answer<|end|><|start|>assistant")
+
+
+def test_A11_an_empty_last_message_of_messages_begins_nothing():
+    with scripted(FINAL.format("ok")) as it:
+        messages(it, user("x"), {"role": "assistant", "content": ""})
+        assert it.script.prompts[0].endswith("<|start|>user<|message|>x<|end|><|start|>assistant")
+
+
+def test_A11_choices_and_log_probabilities_are_of_what_is_new():
+    with mini() as it:
+        body = {
+            "messages": [user("What is 17 + 25?"), {**BEGUN, "content": "17 + 25 ="}],
+            "continue_final_message": True,
+        }
+        answer = it.client.post("/v1/chat/completions", json={**body, "n": 2, "seed": 1, "logprobs": True}).json()
+    for choice in answer["choices"]:
+        assert "".join(each["token"] for each in choice["logprobs"]["content"]) == choice["message"]["content"]
+        assert "reasoning" not in choice["message"]

@@ -14,6 +14,7 @@ from ossia.server.errors import bad
 from ossia.server.extensions import FormExtensions
 
 KINDS = ("json", "json_object", "regex", "choice", "grammar")
+LONGEST_TEXT = 1 << 20  # characters of a schema that is sent as a text
 IGNORED = ("disable_fallback", "disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 
 
@@ -114,6 +115,8 @@ def _description(given: Mapping[str, Any], at: str) -> str | None:
 def _schema(value: Any, at: str) -> JsonObject:
     """A schema, which some clients send as a text."""
     if isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            raise bad(at, f"{at} has more than {LONGEST_TEXT} characters")
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:

@@ -107,6 +107,8 @@ def _chat(given: CountRequest) -> _Chat:
         newest = newest_from([turn.role == "assistant" for turn in given.messages])
         for number, turn in enumerate(given.messages):
             placed += _turn(turn, f"messages[{number}]", number >= newest, warnings)
+    if len(placed) > 1 and _is_empty(placed[-1][1]):  # Anthropic allows a last message of the assistant to be empty
+        placed.pop()
     thinking = given.thinking
     effort = given.output_config.effort if given.output_config else None
     if thinking and thinking.type == "disabled":
@@ -124,6 +126,10 @@ def _chat(given: CountRequest) -> _Chat:
         ossia=given.ossia,
     )
     return _Chat(request, [at for at, _ in placed], warnings)
+
+
+def _is_empty(message: ChatMessage) -> bool:
+    return message.role == "assistant" and not (message.content or message.thought or message.calls)
 
 
 def _system(given: CountRequest) -> str:

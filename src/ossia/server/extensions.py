@@ -14,14 +14,17 @@ from msgspec import Struct
 class NotHonoured(Struct, kw_only=True):
     """Fields of other servers that have no effect here; one that asks for something gets a warning."""
 
+    adapter_id: Any = None
     add_special_tokens: Any = None
     allowed_token_ids: Any = None
-    adapter_id: Any = None
+    audio: Any = None
     bad_words: Any = None
+    cache_prompt: Any = None
     cache_salt: Any = None
     chat_template: Any = None
     custom_logit_processor: Any = None
     custom_params: Any = None
+    data_parallel_rank: Any = None
     decoder_input_details: Any = None
     details: Any = None
     do_sample: Any = None
@@ -38,43 +41,73 @@ class NotHonoured(Struct, kw_only=True):
     grammar_triggers: Any = None
     guided_decoding_backend: Any = None
     guided_whitespace_pattern: Any = None
+    id_slot: Any = None
+    images: Any = None
     include_stop_str_in_output: Any = None
+    keep_alive: Any = None
     kv_transfer_params: Any = None
     length_penalty: Any = None
     logits_processors: Any = None
+    logprob_start_len: Any = None
     lora: Any = None
     lora_path: Any = None
+    lora_request: Any = None
+    max_length: Any = None
+    max_new_tokens: Any = None
+    media_io_kwargs: Any = None
     min_keep: Any = None
+    min_length: Any = None
     mirostat: Any = None
     mirostat_eta: Any = None
     mirostat_tau: Any = None
+    mm_processor_kwargs: Any = None
     modalities: Any = None
     models: Any = None
-    mm_processor_kwargs: Any = None
     n_discard: Any = None
+    n_indent: Any = None
     n_keep: Any = None
+    n_predict: Any = None
     n_probs: Any = None
     no_stop_trim: Any = None
+    num_predict: Any = None
     options: Any = None
+    parse_tool_calls: Any = None
     penalize_nl: Any = None
     penalty_alpha: Any = None
     plugins: Any = None
+    post_sampling_probs: Any = None
+    prediction: Any = None
+    priority: Any = None
     prompt_logprobs: Any = None
+    provider: Any = None
     raw: Any = None
     repeat_last_n: Any = None
+    response_fields: Any = None
+    return_full_text: Any = None
     return_hidden_states: Any = None
+    return_progress: Any = None
     return_token_ids: Any = None
     return_tokens: Any = None
     return_tokens_as_token_ids: Any = None
+    rid: Any = None
+    route: Any = None
     samplers: Any = None
+    session_id: Any = None
+    session_params: Any = None
     skip_special_tokens: Any = None
     spaces_between_special_tokens: Any = None
     stop_regex: Any = None
     stream_reasoning: Any = None
+    structural_tag: Any = None
+    t_max_predict_ms: Any = None
+    template: Any = None
     tfs_z: Any = None
+    thinking_forced_open: Any = None
     timings_per_token: Any = None
     top_a: Any = None
+    top_logprobs_num: Any = None
     top_n_sigma: Any = None
+    top_n_tokens: Any = None
     transforms: Any = None
     truncate: Any = None
     truncate_prompt_tokens: Any = None
@@ -142,12 +175,19 @@ class OssiaFields(Struct):
 # Values that ask for what happens anyway; false, 0, "" and empty lists and objects always do.
 USUAL: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (True,),
+    "cache_prompt": (True,),
     "do_sample": (True,),
     "dry_allowed_length": (2,),
     "dry_base": (1.75,),
     "dry_penalty_last_n": (-1,),
     "dry_sequence_breakers": (["\n", ":", '"', "*"],),
     "dynatemp_exponent": (1.0,),
+    "id_slot": (-1,),
+    "logprob_start_len": (-1,),
+    "n_predict": (-1,),
+    "num_predict": (-1,),
+    "parse_tool_calls": (True,),
+    "t_max_predict_ms": (-1,),
     "guided_decoding_backend": ("auto", "guidance"),
     "length_penalty": (1.0,),
     "mirostat_eta": (0.1,),
