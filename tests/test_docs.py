@@ -24,9 +24,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.ja.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 ADDRESS = "http://127.0.0.1:8000"
-OTHERS = ("agents", "anthropic")  # clients that the tests do not install
+OTHERS = ("agents", "anthropic", "langchain_openai", "litellm", "llama_index")  # clients that the tests do not install
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-each_pair = pytest.mark.parametrize("name", ["README", "docs/evals", "docs/python", "docs/server", "docs/training"])
+each_pair = pytest.mark.parametrize(
+    "name", ["README", "docs/clients", "docs/evals", "docs/python", "docs/server", "docs/training"]
+)
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -62,7 +64,7 @@ def test_python_blocks_run(page: Path, request: pytest.FixtureRequest):
         if ADDRESS in code:
             code = code.replace(ADDRESS, request.getfixturevalue("address"))
         compiled = compile(code, f"{page.name} block {number}", "exec")
-        if any(re.search(rf"^from {other} ", code, re.M) and not importlib.util.find_spec(other) for other in OTHERS):
+        if any(re.search(rf"^from {other}\b", code, re.M) and not importlib.util.find_spec(other) for other in OTHERS):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compiled, names)
