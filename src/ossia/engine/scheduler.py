@@ -186,9 +186,12 @@ class Scheduler:
             return False
         if request.scoring and not self._score_rows:
             return False
-        found = Found(0, 0) if request.scoring else self.cache.find(request.held, request.tokens)
+        found = self.cache.find(request.held, request.tokens)
+        if request.scoring:  # its rows are wanted, though the cache may hold their keys and values
+            found = Found(0, found.branch)
         others = [(each.held, each.length) for each in self.running]
-        if self._is_coming(request, found) or not self.cache.fits(request.held, request.length, found.hit, others):
+        waits = not request.scoring and self._is_coming(request, found)
+        if waits or not self.cache.fits(request.held, request.length, found.hit, others):
             return False
         self.cache.attach(request.held, found, request.prompt_length)
         request.computed = found.hit * BLOCK
