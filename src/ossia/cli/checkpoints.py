@@ -56,12 +56,14 @@ def merge(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model it was trained over; the adapter's own unless said.")
     ] = None,
-    layout: Annotated[str, typer.Option(help="hf (MXFP4), bf16 (loses least), or original.")] = "hf",
+    layout: Annotated[
+        str | None, typer.Option(help="hf (MXFP4), bf16 (loses least), or original; the model's own unless given.")
+    ] = None,
 ) -> None:
     """Merge an adapter into its model, and say how much of it stayed and how far logits moved by the rounding."""
     from ossia.model.layouts import LAYOUTS
 
-    if layout not in LAYOUTS:
+    if layout is not None and layout not in LAYOUTS:
         fail(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
     with training_errors():
         from ossia.hub import find
@@ -70,4 +72,5 @@ def merge(
         from ossia.train.peft_format import base_of, read_adapter
 
         checkpoint = open_checkpoint(find(model or base_of(adapter)))
-        typer.echo(run(checkpoint, read_adapter(adapter, checkpoint.config), folder, layout))
+        run(checkpoint, read_adapter(adapter, checkpoint.config), folder, layout, say=typer.echo)
+        typer.echo(f"merged into {folder}")

@@ -4,17 +4,16 @@ In: the fields of a request. Out: one form, what the model is shown of it, and w
 Compiling and enforcing it is done below the server.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ossia.harmony.messages import AnswerForm, JsonObject, ResponseFormat, TextGrammar
+from ossia.harmony.json_answer import json_answer, schema_of
+from ossia.harmony.messages import AnswerForm, ResponseFormat, TextGrammar
 from ossia.harmony.openai_chat import ANY_OBJECT
-from ossia.server.errors import bad
+from ossia.server.errors import bad, refused_input
 from ossia.server.extensions import FormExtensions
 
 KINDS = ("json", "json_object", "regex", "choice", "grammar")
-LONGEST_TEXT = 1 << 20  # characters of a schema that is sent as a text
 IGNORED = ("disable_fallback", "disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 
 
@@ -26,6 +25,7 @@ class Formed(NamedTuple):
     param: str = "response_format"
 
 
+@refused_input()
 def form_of(
     declared: Mapping[str, Any] | None,
     request: FormExtensions,
@@ -59,7 +59,7 @@ def _declared(given: Mapping[str, Any] | None, param: str, warnings: list[str], 
         case "text":
             return []
         case "json_object" | "json" | "json_schema":
-            return [_json_form(given, kind, param, shows_object)]
+            return [Formed(*json_answer({**given, "type": kind}, param, shows_object=shows_object), param)]
         case "regex":
             return [_text("regex", given, ("regex", "pattern", "value"), param)]
         case "choice":
@@ -80,54 +80,6 @@ def _listed() -> str:
     return "regex, choice, grammar"
 
 
-def _json_form(given: Mapping[str, Any], kind: str, param: str, shows_object: bool) -> Formed:
-    """OpenAI nests the schema in json_schema; others give it as schema or value beside the type."""
-    nested = given.get("json_schema")
-    inner = nested if isinstance(nested, Mapping) and kind == "json_schema" else given
-    at = f"{param}.json_schema" if inner is nested else param
-    key = next((key for key in ("schema", "value", "schema_definition") if inner.get(key) is not None), None)
-    if key is None and inner is not nested and kind != "json_object":
-        missing = "schema" if param != "response_format" else "json_schema"
-        raise bad(f"{param}.{missing}", f"{param} has no {missing}", "missing_required_parameter")
-    if key is None:
-        name = "json_object" if kind == "json_object" else _name(inner, at)
-        shown = ResponseFormat(name, ANY_OBJECT, _description(inner, at))
-        return Formed(ANY_OBJECT, (shown,) if shows_object or kind != "json_object" else (), param)
-    schema = _schema(inner[key], f"{at}.{key}")
-    default = "json_object" if kind == "json_object" else "answer"
-    return Formed(schema, (ResponseFormat(_name(inner, at, default), schema, _description(inner, at)),), param)
-
-
-def _name(given: Mapping[str, Any], at: str, default: str = "answer") -> str:
-    name = given.get("name")
-    if name is not None and not isinstance(name, str):
-        raise bad(f"{at}.name", f"{at}.name must be a string", "invalid_type")
-    return name or default
-
-
-def _description(given: Mapping[str, Any], at: str) -> str | None:
-    text = given.get("description")
-    if text is not None and not isinstance(text, str):
-        raise bad(f"{at}.description", f"{at}.description must be a string", "invalid_type")
-    return text
-
-
-def _schema(value: Any, at: str) -> JsonObject:
-    """A schema, which some clients send as a text."""
-    if isinstance(value, str):
-        if len(value) > LONGEST_TEXT:
-            raise bad(at, f"{at} has more than {LONGEST_TEXT} characters")
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise bad(at, f"{at} is a text that is no JSON schema: {error}") from error
-    if value is True:
-        return {}
-    if not isinstance(value, Mapping):
-        raise bad(at, f"{at} must be a JSON schema, as an object or its text", "invalid_type")
-    return value
-
-
 def _text(kind: Any, given: Mapping[str, Any], keys: tuple[str, ...], param: str) -> Formed:
     key = next((key for key in keys if given.get(key) is not None), None)
     if key is None:
@@ -146,7 +98,7 @@ def _grammar(kind: Any, value: Any, at: str) -> Formed:
 
 
 def _json(value: Any, at: str) -> Formed:
-    schema = _schema(value, at)
+    schema = schema_of(value, at)
     return Formed(schema, (ResponseFormat("answer", schema),), at)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from ossia.harmony.client_tools import toolbox
-from ossia.harmony.openai_chat import ChatMessage, Form, conversation, effort_of, read_history, response_format
+from ossia.harmony.json_answer import JSON_KINDS, json_answer
+from ossia.harmony.messages import ResponseFormat, System
+from ossia.harmony.openai_chat import ChatMessage, conversation, effort_of, read_history
 from ossia.train.row_forms import ChatRow, as_chat, json_value
 from ossia.train.sequences import Conversation
 
@@ -36,7 +38,7 @@ def read_row(row: Any, number: int, unread: Counter[str] | None = None) -> Conve
     given = as_chat(row, unread)
     messages, weights = _messages(given.messages, unread)
     effort = _effort(given)
-    form = response_format(_form(given.response_format))
+    formats = _formats(given.response_format)
     box = toolbox(_tools(given.tools))
     unread.update(box.warnings)
     history = read_history(messages, box, old_thinking=True, refuses_all=True)
@@ -44,7 +46,7 @@ def read_row(row: Any, number: int, unread: Counter[str] | None = None) -> Conve
     learnt = [weights[source] for source in history.sources]
     drawn = date(2024, 7, 1) + timedelta(random.Random(f"date/{number}").randrange(1000))
     day = given.current_date or drawn.isoformat()
-    whole = conversation(effort, history.messages, box.spaces, (form,) if form else (), current_date=day)
+    whole = conversation(effort, history.messages, box.spaces, formats, opening=System(current_date=day))
     before = len(whole) - len(history.messages)  # the opening takes the place of the leading instructions
     if not any(wanted and message.role == "assistant" for wanted, message in zip(learnt, history.messages)):
         raise ValueError("no assistant message to learn from")
@@ -100,11 +102,18 @@ def _effort(given: ChatRow) -> Any:
     return effort_of(given.reasoning_effort)
 
 
-def _form(given: Any) -> Form | None:
-    try:
-        return msgspec.convert(json_value(given, "response_format"), Form | None)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"response_format: {error}") from error
+def _formats(given: Any) -> tuple[ResponseFormat, ...]:
+    """The forms of the answer that stand in the prompt."""
+    value = json_value(given, "response_format")
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise ValueError("response_format is no object")
+    if value.get("type", "text") in ("text", "regex", "choice", "grammar"):  # not shown to the model
+        return ()
+    if value["type"] not in JSON_KINDS:
+        raise ValueError(f"response_format.type {value['type']!r} is none of text, {', '.join(JSON_KINDS)}")
+    return json_answer(value).shown
 
 
 def _tools(given: Any) -> list[dict[str, Any]]:

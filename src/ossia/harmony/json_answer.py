@@ -1,0 +1,68 @@
+"""The JSON form of an answer, as clients and training rows declare it.
+
+In: a response_format, or text.format, of a JSON kind. Out: the schema, and what the model is shown of it, or an InputError
+that names the field. Enforcing it is elsewhere.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ossia.harmony.errors import InputError
+from ossia.harmony.messages import JsonObject, ResponseFormat
+from ossia.harmony.openai_chat import ANY_OBJECT
+
+LONGEST_TEXT = 1 << 20  # characters of a schema that is sent as a text
+JSON_KINDS = ("json_object", "json", "json_schema")
+
+
+class JsonAnswer(NamedTuple):
+    """schema: what the answer fits. shown: stands in the prompt."""
+
+    schema: JsonObject
+    shown: tuple[ResponseFormat, ...]
+
+
+def json_answer(given: Mapping[str, Any], param: str = "response_format", *, shows_object: bool = True) -> JsonAnswer:
+    """OpenAI nests the schema in json_schema; others give it as schema or value beside the type.
+
+    shows_object: whether a `json_object` without a schema is shown.
+    """
+    kind = given.get("type")
+    nested = given.get("json_schema")
+    inner = nested if isinstance(nested, Mapping) and kind == "json_schema" else given
+    at = f"{param}.json_schema" if inner is nested else param
+    key = next((key for key in ("schema", "value", "schema_definition") if inner.get(key) is not None), None)
+    if key is None and inner is not nested and kind != "json_object":
+        missing = "schema" if param != "response_format" else "json_schema"
+        raise InputError(f"{param}.{missing}", f"{param} has no {missing}", "missing_required_parameter")
+    if key is None:
+        name = "json_object" if kind == "json_object" else _text(inner, "name", at) or "answer"
+        shown = ResponseFormat(name, ANY_OBJECT, _text(inner, "description", at))
+        return JsonAnswer(ANY_OBJECT, (shown,) if shows_object or kind != "json_object" else ())
+    schema = schema_of(inner[key], f"{at}.{key}")
+    name = _text(inner, "name", at) or ("json_object" if kind == "json_object" else "answer")
+    return JsonAnswer(schema, (ResponseFormat(name, schema, _text(inner, "description", at)),))
+
+
+def schema_of(value: Any, at: str) -> JsonObject:
+    """A schema, which some clients send as a text."""
+    if isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            raise InputError(at, f"{at} has more than {LONGEST_TEXT} characters")
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise InputError(at, f"{at} is a text that is no JSON schema: {error}") from error
+    if value is True:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(at, f"{at} must be a JSON schema, as an object or its text", "invalid_type")
+    return value
+
+
+def _text(given: Mapping[str, Any], key: str, at: str) -> str | None:
+    text = given.get(key)
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"{at}.{key}", f"{at}.{key} must be a string", "invalid_type")
+    return text
