@@ -652,6 +652,181 @@ def test_two_conversations_at_once(enter: Enter):
         assert visit.settled() == ("slow " * 60).strip()
 
 
+WIDE = f"""{"unbroken" * 60}
+
+| {" | ".join(f"column number {i}" for i in range(12))} |
+|{"---|" * 12}
+| {" | ".join("a cell with some words" for _ in range(12))} |
+
+```python
+value = "{"x" * 400}"
+```
+
+https://example.com/{"path/" * 60} and `{"inline" * 40}`
+"""
+QUESTIONS = {
+    "words": "How many of the trains that leave before noon reach the harbour before the last ferry of the day does?",
+    "one word": "Donaudampfschifffahrt" * 9,
+    "Japanese": "港に着く列車のうち最終の船に間に合うものはいくつありますか。" * 4,
+}
+
+
+def fits(visit: Visit) -> None:
+    """Nothing makes the page wider than the window, and what is pressed is in view."""
+    width, height = visit.page.viewport_size["width"], visit.page.viewport_size["height"]
+    widths = visit.page.evaluate(
+        "['html', 'body', '.main', '#scroll', '.top', '.write'].map(name => document.querySelector(name).scrollWidth)"
+    )
+    assert max(widths) <= width, widths
+    for selector in ("#send", "#prompt", "#toggle", "#title"):
+        box = visit.page.locator(selector).bounding_box()
+        assert box is not None, selector
+        assert box["x"] >= 0, (selector, box)
+        assert box["x"] + box["width"] <= width, (selector, box)
+        assert box["y"] + box["height"] <= height, (selector, box)
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+@pytest.mark.parametrize("width", [320, 390, 600, 768, 1000])
+def test_C7_long_titles_and_wide_answers_leave_the_buttons_in_view(enter: Enter, width: int, question: str):
+    with enter(says(WIDE, "thinking" * 50), seconds=0.002, viewport={"width": width, "height": 740}) as (visit, _):
+        fits(visit)
+        visit.send(question)
+        visit.button("Stop").wait_for()
+        fits(visit)
+        visit.settled()
+        visit.last.locator("details.aside summary").click()
+        fits(visit)
+        if width == 1000 and not visit.page.locator("#side").is_visible():
+            visit.button("Show or hide the conversations").click()
+            fits(visit)
+        visit.page.locator("#prompt").fill("z" * 500)
+        fits(visit)
+
+
+def test_C8_a_reload_shows_the_same_conversation_and_what_was_not_yet_sent(enter: Enter):
+    with enter(echo) as (visit, _):
+        assert "#" not in visit.page.url
+        visit.ask("About apples")
+        apples = visit.page.url
+        assert "#c=" in apples
+        visit.page.locator("#prompt").fill("and half a question")
+        visit.page.reload()
+        visit.page.locator(".answer", has_text="You said About apples").wait_for()
+        assert visit.page.locator("#prompt").input_value() == "and half a question"
+        assert visit.page.title() == "About apples · Ossia"
+        visit.button("New conversation").click()
+        assert "#" not in visit.page.url
+        assert visit.page.locator("#prompt").input_value() == ""
+        visit.page.locator("#prompt").fill("a new one")
+        visit.page.reload()
+        assert visit.page.locator("#prompt").input_value() == "a new one"
+        visit.page.locator("#list .open", has_text="About apples").click()
+        assert visit.page.url == apples
+        assert visit.page.locator("#prompt").input_value() == "and half a question"
+        visit.ask("and half a question")
+        visit.page.reload()
+        visit.page.locator(".turn").nth(1).wait_for()
+        assert visit.page.locator("#prompt").input_value() == ""
+
+
+def test_C8_back_and_forward_go_through_the_conversations(enter: Enter):
+    with enter(echo) as (visit, _):
+        visit.ask("About apples")
+        visit.button("New conversation").click()
+        visit.ask("About pears")
+        visit.page.go_back()
+        visit.page.locator(".answer", has_text="apples").wait_for()
+        visit.page.go_forward()
+        visit.page.locator(".answer", has_text="pears").wait_for()
+        assert visit.page.locator(".turn").count() == 1
+        visit.page.evaluate("location.hash = location.hash")
+        assert visit.page.locator(".answer").inner_text() == "You said About pears"
+
+
+@pytest.mark.parametrize("name", ["nothing-of-ours", "%E0%A4%A", "", "<img src=x>"])
+def test_C8_an_address_of_no_conversation_is_an_empty_one(enter: Enter, name: str):
+    with enter(echo) as (visit, _):
+        visit.page.goto(f"{visit.page.url}#c={name}")
+        visit.page.reload()
+        visit.page.locator(".empty").wait_for()
+        assert visit.page.get_by_text("This conversation is not in this browser").count() == (1 if name else 0)
+        assert visit.ask("Hello") == "You said Hello"
+        visit.page.reload()
+        visit.page.locator(".answer", has_text="You said Hello").wait_for()
+
+
+def test_C8_a_deleted_conversation_is_an_empty_one_by_its_address(enter: Enter):
+    with enter(echo) as (visit, _):
+        visit.ask("About apples")
+        address = visit.page.url
+        menu(visit, "About apples", "Delete")
+        visit.page.goto(address)
+        visit.page.get_by_text("This conversation is not in this browser").wait_for()
+        assert visit.page.locator(".turn").count() == 0
+
+
+def test_C8_drafts_are_bounded(enter: Enter):
+    with enter(echo) as (visit, _):
+        visit.page.locator("#prompt").fill("x" * 100_000)
+        for number in range(30):
+            visit.page.evaluate(
+                f"localStorage['ossia.drafts'] = JSON.stringify({{...JSON.parse(localStorage['ossia.drafts']), d{number}: 'a'}})"
+            )
+        visit.page.locator("#prompt").press("y")
+        drafts = json.loads(visit.page.evaluate("localStorage['ossia.drafts']"))
+        assert len(drafts) == 20
+        assert len(drafts["new"]) == 20_000
+        for broken in ("null", "[1]", "{", '{"new": 5}', '"text"'):
+            visit.page.evaluate(f"localStorage['ossia.drafts'] = {json.dumps(broken)}")
+            visit.page.reload()
+            assert visit.page.locator("#prompt").input_value() == ""
+            visit.page.locator("#prompt").fill("still works")
+
+
+def another(visit: Visit) -> Visit:
+    """A second tab of the same browser."""
+    tab = object.__new__(Visit)
+    tab.context, tab.page, tab.asked, tab.faults = visit.context, visit.context.new_page(), visit.asked, visit.faults
+    tab.page.on("pageerror", lambda error: tab.faults.append(str(error)))
+    tab.page.goto(visit.page.url)
+    tab.page.locator("#title").wait_for(state="attached")
+    return tab
+
+
+def test_C8_what_one_tab_writes_the_other_shows(enter: Enter):
+    with enter(echo) as (visit, _):
+        visit.ask("About apples")
+        tab = another(visit)
+        tab.page.locator(".answer", has_text="apples").wait_for()
+        tab.ask("About plums")
+        visit.page.locator(".answer", has_text="plums").wait_for()
+        assert visit.ask("About figs") == "You said About figs"
+        tab.page.locator(".answer", has_text="figs").wait_for()
+        assert [len(each["turns"]) for each in visit.stored()] == [3]
+        menu(visit, "About apples", "Delete")
+        tab.page.get_by_text("This conversation is not in this browser").wait_for()
+
+
+def test_C8_two_tabs_that_answer_at_once_lose_nothing(enter: Enter):
+    with enter(echo, seconds=0.03) as (visit, _):
+        visit.ask("About apples")
+        tab = another(visit)
+        tab.page.locator(".answer", has_text="apples").wait_for()
+        visit.send("From the first tab")
+        tab.send("From the second tab")
+        assert visit.settled() == "You said From the first tab"
+        assert tab.settled() == "You said From the second tab"
+        kept = [[turn["text"] for turn in each["turns"]] for each in visit.stored()]
+        assert len(kept) == 2
+        assert all(texts[0] == "About apples" for texts in kept)
+        assert {texts[-1] for texts in kept} == {"From the first tab", "From the second tab"}
+        assert visit.page.url != tab.page.url
+        for each, words in ((visit, "first"), (tab, "second")):
+            each.page.reload()
+            each.page.locator(".answer", has_text=words).wait_for()
+
+
 @pytest.fixture(scope="module")
 def mini_url() -> Iterator[str]:
     with live(load("ossia-mini")) as url:
