@@ -51,13 +51,13 @@ def _rendered(tokenizer: Tokenizer, vector: Vector) -> list[int]:
     options = vector["options"] or {}
     if vector["mode"] == "message":
         functions = options.get("conversation_has_function_tools", False)
-        return render_message(tokenizer, message_from_json(vector["message"]), functions).tokens
+        return render_message(tokenizer, message_from_json(vector["message"]), functions, simplify=False).tokens
     messages = conversation_from_json(vector["conversation"])
     role = None if vector["next_role"] is None else role_from_json(vector["next_role"])
     drop = options.get("auto_drop_analysis", True)
     if vector["mode"] == "training":
-        return render_training(tokenizer, messages, drop).tokens
-    return render(tokenizer, messages, role, drop)
+        return render_training(tokenizer, messages, drop, simplify=False).tokens
+    return render(tokenizer, messages, role, drop, simplify=False)
 
 
 def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ossia.harmony.dialect import object_schema
 from ossia.harmony.enforce.size import excess
 from ossia.harmony.errors import InputError
 from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
@@ -141,8 +142,12 @@ def _offer(tool: Mapping[str, object], at: str, namespace: str | None, warnings:
 def _function(tool: Mapping[str, object], at: str, key: str, namespace: str | None) -> _Offer:
     parameters = tool.get(key)
     if parameters is not None:
-        if not isinstance(parameters, Mapping) or parameters.get("type", "object") not in ("object", None):
+        if not isinstance(parameters, Mapping):
             raise InputError(f"{at}.{key}", "a tool's parameters must be a JSON schema of type 'object'")
+        try:
+            object_schema(parameters)
+        except ValueError as error:
+            raise InputError(f"{at}.{key}", str(error)) from error
         parameters = {**parameters, "type": "object"}
     strict = tool.get("strict") is True
     return _Offer(ClientTool(_name(tool, at), namespace), _text(tool, "description", at), parameters, strict, at)

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 
+from ossia.harmony.dialect import canonical, object_schema
 from ossia.harmony.enforce import Language, SchemaError, grammar_of, refused, string_terminal, text_grammar
 from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace, ToolSpec
 from ossia.tokenizer import Tokenizer
@@ -112,7 +113,7 @@ class Grammars:
             found[:] = [] if isinstance(matcher, str) else [matcher]
             return matcher if isinstance(matcher, str) else None
 
-        written = grammar_of(json.loads(text), WHITE_SPACE, self._is_empty, refusal)
+        written = grammar_of(canonical(json.loads(text)), WHITE_SPACE, self._is_empty, refusal)
         return found[0], written.dropped
 
     def _is_empty(self, language: Language) -> bool:
@@ -287,8 +288,8 @@ def _arguments(tool: ToolSpec) -> JsonObject:
     if tool.parameters is None:
         return NO_ARGUMENTS
     if tool.strict:
-        return {"type": "object", **tool.parameters}
-    return {**tool.parameters, "type": "object", "x-guidance": {"lenient": True}}
+        return object_schema(tool.parameters)
+    return {**tool.parameters, "type": "object", "nullable": False, "x-guidance": {"lenient": True}}
 
 
 def _call_headers(recipient: str, schema: JsonObject | None) -> list[str]:

@@ -9,8 +9,9 @@ The form is OpenAI's harmony (github.com/openai/harmony): <|start|>role to=recip
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ossia.harmony.messages import Developer, Message, ResponseFormat, Role, System
+from ossia.harmony.messages import Developer, Message, ResponseFormat, Role, System, ToolNamespace
 from ossia.harmony.schema import compact_json, split_lines, tools_section
+from ossia.harmony.simplify import simplified
 from ossia.tokenizer import Tokenizer
 
 CONSTRAIN = "<|constrain|>"
@@ -24,21 +25,28 @@ class Rendered(NamedTuple):
 
 
 def render(
-    tokenizer: Tokenizer, messages: Sequence[Message], next_role: Role | None = None, drop_analysis: bool = True
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    next_role: Role | None = None,
+    drop_analysis: bool = True,
+    simplify: bool = True,
 ) -> list[int]:
     """A conversation's ids; with `next_role`, ending in the opening of the next message, for a model to go on.
 
     drop_analysis: leave out analysis from before the first final answer, once the assistant's last word is final.
+    simplify: rewrite tools' schemas that the format's own renderer would show as `any` (see `simplify.py`).
     """
-    tokens = [token for part in _parts(tokenizer, messages, drop_analysis) for token in part.tokens]
+    tokens = [token for part in _parts(tokenizer, messages, drop_analysis, simplify) for token in part.tokens]
     if next_role is not None:
         tokens += [tokenizer.special["<|start|>"], *tokenizer.encode(next_role)]
     return tokens
 
 
-def render_training(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool = True) -> Rendered:
+def render_training(
+    tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool = True, simplify: bool = True
+) -> Rendered:
     """As `render`, but a last final answer ends in <|return|>, which a model must learn to say."""
-    parts = _parts(tokenizer, messages, drop_analysis)
+    parts = _parts(tokenizer, messages, drop_analysis, simplify)
     tokens = [token for part in parts for token in part.tokens]
     sampled = [flag for part in parts for flag in part.sampled]
     if messages and messages[-1].role == "assistant" and messages[-1].channel == "final":
@@ -46,10 +54,10 @@ def render_training(tokenizer: Tokenizer, messages: Sequence[Message], drop_anal
     return Rendered(tokens, sampled)
 
 
-def _parts(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool) -> list[Rendered]:
+def _parts(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool, simplify: bool) -> list[Rendered]:
     kept = without_old_analysis(messages) if drop_analysis else messages
     functions = declares_functions(messages)
-    return [render_message(tokenizer, message, functions) for message in kept]
+    return [render_message(tokenizer, message, functions, simplify) for message in kept]
 
 
 def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
@@ -68,7 +76,9 @@ def declares_functions(messages: Sequence[Message]) -> bool:
     return any(space.filed_under == "functions" and space.tools for space in spaces)
 
 
-def render_message(tokenizer: Tokenizer, message: Message, functions_declared: bool = False) -> Rendered:
+def render_message(
+    tokenizer: Tokenizer, message: Message, functions_declared: bool = False, simplify: bool = True
+) -> Rendered:
     """One message from <|start|> to its end. One that was sampled is given back as it was sampled."""
     _check(message)
     opening = [tokenizer.special["<|start|>"], *tokenizer.encode(_author(message))]
@@ -76,7 +86,9 @@ def render_message(tokenizer: Tokenizer, message: Message, functions_declared: b
         body = _closed(tokenizer, message)
     else:
         body = (
-            _header(tokenizer, message) + _content(tokenizer, message, functions_declared) + [_end(tokenizer, message)]
+            _header(tokenizer, message)
+            + _content(tokenizer, message, functions_declared, simplify)
+            + [_end(tokenizer, message)]
         )
     said = message.role == "assistant"
     return Rendered(opening + body, [False] * len(opening) + [said] * len(body))
@@ -128,20 +140,20 @@ def _end(tokenizer: Tokenizer, message: Message) -> int:
     return tokenizer.special["<|call|>" if calls else "<|end|>"]
 
 
-def _content(tokenizer: Tokenizer, message: Message, functions_declared: bool) -> list[int]:
+def _content(tokenizer: Tokenizer, message: Message, functions_declared: bool, simplify: bool) -> list[int]:
     tokens: list[int] = []
     for part in message.content:
         match part:
             case System():
-                tokens += tokenizer.encode(system_text(part, functions_declared))
+                tokens += tokenizer.encode(system_text(part, functions_declared, simplify))
             case Developer():
-                tokens += tokenizer.encode(developer_text(part))
+                tokens += tokenizer.encode(developer_text(part, simplify))
             case str():
                 tokens += tokenizer.encode(part)
     return tokens
 
 
-def system_text(content: System, functions_declared: bool = False) -> str:
+def system_text(content: System, functions_declared: bool = False, simplify: bool = True) -> str:
     """The text of a system message; a section without content is left out."""
     top = [
         content.identity,
@@ -152,7 +164,7 @@ def system_text(content: System, functions_declared: bool = False) -> str:
     if content.effort is not None:
         sections.append(f"Reasoning: {content.effort}")
     if content.tools:
-        sections.append(tools_section(content.tools))
+        sections.append(_tools(content.tools, simplify))
     if content.channels:
         line = f"# Valid channels: {', '.join(content.channels)}."
         if content.channel_required:
@@ -163,10 +175,14 @@ def system_text(content: System, functions_declared: bool = False) -> str:
     return "\n\n".join(sections)
 
 
-def developer_text(content: Developer) -> str:
+def _tools(spaces: tuple[ToolNamespace, ...], simplify: bool) -> str:
+    return tools_section(spaces, simplified) if simplify else tools_section(spaces)
+
+
+def developer_text(content: Developer, simplify: bool = True) -> str:
     sections = [] if content.instructions is None else ["# Instructions", content.instructions]
     if content.tools:
-        sections.append(tools_section(content.tools))
+        sections.append(_tools(content.tools, simplify))
     if content.response_formats:
         sections += ["# Response Formats", *(_format_text(each) for each in content.response_formats)]
     return "\n\n".join(sections)

@@ -5,17 +5,22 @@ included: the model has seen nothing else. It does not know messages, tokens or 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from ossia.harmony.messages import ToolNamespace
+from ossia.harmony.messages import JsonObject, ToolNamespace
 
 Schema = Mapping[str, Any]
 
 
-def tools_section(namespaces: tuple[ToolNamespace, ...]) -> str:
-    """The "# Tools" section: each namespace with its functions as TypeScript types, in the order of their keys."""
+def tools_section(
+    namespaces: tuple[ToolNamespace, ...], told: Callable[[JsonObject], JsonObject] = lambda given: given
+) -> str:
+    """The "# Tools" section: each namespace with its functions as TypeScript types, in the order of their keys.
+
+    told: makes of a tool's parameters the schema that is shown, which is otherwise the caller's own.
+    """
     parts = ["# Tools"]
     for space in sorted(namespaces, key=lambda each: each.filed_under):
         lines = [f"## {space.name}\n"]
@@ -25,7 +30,7 @@ def tools_section(namespaces: tuple[ToolNamespace, ...]) -> str:
             lines.append(f"namespace {space.name} {{\n")
             for tool in space.tools:
                 lines += [f"// {line}" for line in split_lines(tool.description)]
-                argument = "" if tool.parameters is None else f"_: {typescript(tool.parameters)}"
+                argument = "" if tool.parameters is None else f"_: {typescript(told(tool.parameters))}"
                 lines.append(f"type {tool.name} = ({argument}) => any;\n")
             lines.append(f"}} // namespace {space.name}")
         parts.append("\n".join(lines))
