@@ -1,6 +1,7 @@
 """A Hugging Face hub on loopback: enough of its HTTP API to list a repository and to fetch files, whole or in part.
 
-`break_after` cuts the first transfer of each weight file after so many bytes; `damage` flips a byte of every one.
+`break_after` cuts the first transfer of each weight file after so many bytes; `damage` names files of which a byte is
+flipped on the way. Weights have the SHA-256 of large files, all others git's SHA-1 of a blob.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, name: str, folder: Path, break_after: int | None = None, damage: bool = False) -> None:
+    def __init__(self, name: str, folder: Path, break_after: int | None = None, damage: tuple[str, ...] = ()) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.name, self.folder, self.break_after, self.damage = name, folder, break_after, damage
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, Range
@@ -52,18 +53,30 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(404, b'{"error": "not found"}', {"X-Error-Code": "RepoNotFound"})
 
     def _listing(self, path: str) -> None:
-        files = sorted(p for p in self.server.folder.iterdir() if p.is_file())
+        files = sorted(p for p in self.server.folder.rglob("*") if p.is_file())
+        names = {p: p.relative_to(self.server.folder).as_posix() for p in files}
+        large = {p: {"oid": _etag(p), "sha256": _etag(p), "size": p.stat().st_size, "pointerSize": 134} for p in files}
+        is_large = [p for p in files if p.suffix == ".safetensors"]
         if "/tree/" in path:
-            entries = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)} for p in files]
+            entries = [
+                {"type": "file", "path": names[p], "size": p.stat().st_size, "oid": _git_hash(p)}
+                | ({"lfs": large[p]} if p in is_large else {})
+                for p in files
+            ]
             return self._send(200, json.dumps(entries).encode(), {})
-        info = {"id": self.server.name, "sha": COMMIT, "siblings": [{"rfilename": p.name} for p in files]}
+        siblings = [
+            {"rfilename": names[p], "size": p.stat().st_size, "blobId": _git_hash(p)}
+            | ({"lfs": large[p]} if p in is_large else {})
+            for p in files
+        ]
+        info = {"id": self.server.name, "sha": COMMIT, "siblings": siblings}
         return self._send(200, json.dumps(info).encode(), {})
 
     def _file(self, file: Path, body: bool) -> None:
         data = file.read_bytes()
         large = file.suffix == ".safetensors"
         headers = {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        if large and self.server.damage:
+        if file.name in self.server.damage:
             data = data[:-1] + bytes([data[-1] ^ 1])
         first = 0
         if wanted := self.headers.get("Range"):
@@ -91,8 +104,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _etag(file: Path) -> str:
-    kind = hashlib.sha256 if file.suffix == ".safetensors" else hashlib.sha1
-    return kind(file.read_bytes()).hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.suffix == ".safetensors" else _git_hash(file)
+
+
+def _git_hash(file: Path) -> str:
+    data = file.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
 
 @contextmanager

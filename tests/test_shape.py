@@ -16,16 +16,21 @@ BOTH = [*LEFT, *RIGHT]
 
 # The architecture: what each part may use, besides itself. Lazy and type-only imports count too.
 MAY_USE: dict[str, set[str]] = {
+    "files": set(),
     "quant": set(),
     "kernels": {"quant"},
-    "model": {"kernels", "quant"},
+    "model": {"files", "kernels", "quant"},
     "engine": {"model", "kernels", "quant"},
-    "tokenizer": {"tokenizer_json"},
+    "added_tokens": {"files", "tokenizer_json"},
+    "tokenizer": {"added_tokens", "files", "tokenizer_json"},
     "tokenizer_json": set(),
     "harmony": {"tokenizer", "tokenizer_json"},
     "tools": {"harmony", "tokenizer"},
-    "hub": set(),
-    "loading": {*BOTH, "hub"},
+    "recognise": {"files"},
+    "hub_check": set(),
+    "hub": {"files", "hub_check", "recognise"},
+    "settings_files": {"files", "tokenizer", "tokenizer_json"},
+    "loading": {*BOTH, "files", "hub", "settings_files"},
     "turn": {*BOTH},
     "chat": {*BOTH, "loading", "turn"},
     "task": {*RIGHT, "chat"},
@@ -34,14 +39,28 @@ MAY_USE: dict[str, set[str]] = {
     "train": {*BOTH, "hub", "loading", "chat", "task", "tasks", "rollout"},
     "evals": {*BOTH, "loading", "chat", "task", "tasks", "rollout"},
     "synth": set(BOTH),
-    "bench": {"engine", "model", "kernels", "hub"},
+    "bench": {"engine", "model", "kernels", "hub", "recognise"},
     "terminal": {*BOTH, "loading", "chat"},
     "server": {*BOTH, "hub", "loading", "chat"},
-    "cli": {*BOTH, "hub", "loading", "chat", "train", "evals", "task", "tasks", "synth", "terminal", "bench", "server"},
+    "cli": {
+        *BOTH,
+        "hub",
+        "recognise",
+        "loading",
+        "chat",
+        "train",
+        "evals",
+        "task",
+        "tasks",
+        "synth",
+        "terminal",
+        "bench",
+        "server",
+    },
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }
-TEXT_ONLY = ["tokenizer.py", "tokenizer_json.py", "harmony", "tools", "task.py", "tasks"]
+TEXT_ONLY = ["files.py", "added_tokens.py", "tokenizer.py", "tokenizer_json.py", "harmony", "tools", "task.py", "tasks"]
 ARRAY_LIBRARIES = {"numpy", "torch", "numba", "triton"}
 
 

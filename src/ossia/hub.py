@@ -1,66 +1,92 @@
 """Where a model's files are: embedded in the package, in a folder, or fetched from the Hugging Face hub.
 
 In: "ossia-mini", a folder, or a name such as "openai/gpt-oss-20b". Out: a folder of complete, checked files.
-It does not know what is in them.
+What a path holds is recognised first (`ossia.recognise`); what the files say is left to others.
 """
 
-import hashlib
 import importlib.resources
 from pathlib import Path
 
+from ossia.files import FileError, read_object
+from ossia.hub_check import check_files, is_known_whole
+from ossia.recognise import check_config, check_listing, folder_of, hub_name
+
 MINI = "ossia-mini"
 OTHERS = ["original/*", "metal/*", "onnx/*"]  # other layouts of the same weights
+SETTINGS, EVERYTHING = ["*.json"], ["*.json", "*.safetensors"]
+_INDEX = "model.safetensors.index.json"
 
 
 def find(path_or_name: str | Path, *, weights: bool = True) -> Path:
     """The folder of a model, downloaded from the Hugging Face hub when the name is no folder here.
 
-    weights: False fetches only the configuration and the tokenizer.
+    weights: False fetches only the configuration and the tokenizer. Raises FileNotFoundError where there is nothing,
+    ValueError, with the next command, for what is no checkpoint that Ossia reads.
     """
     name = str(path_or_name)
     if name == MINI:
-        return Path(str(importlib.resources.files("ossia") / "mini"))
-    if (folder := Path(path_or_name).expanduser()).is_dir():
-        return folder
+        config = Path(str(importlib.resources.files("ossia") / "mini" / "config.json"))
+        return config.resolve().parent  # installers may link the package's files one by one
+    try:
+        if (path := Path(path_or_name).expanduser()).exists():
+            return folder_of(path, weights=weights)
+    except (RuntimeError, ValueError) as error:  # ~nobody, or a null character
+        if isinstance(error, FileError):
+            raise
+        raise FileNotFoundError(f"no model at {name!r}: {error}") from error
+    name = hub_name(name)
     if isinstance(path_or_name, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"no model at {name!r}: give a checkpoint's folder, a Hugging Face name (openai/gpt-oss-20b) or {MINI!r}"
         )
-    return download(name) if weights else download_settings(name)
+    return _download(name, weights=weights)
 
 
-def download_settings(name: str) -> Path:
-    """Fetch a model's *.json files alone. What is on this machine already is used without asking the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def _download(name: str, *, weights: bool) -> Path:
+    """Fetch a model's files through huggingface_hub: resumed where broken off, each file checked by the hub's hash.
 
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json"], local_files_only=True))
-        if (folder / "config.json").exists() and (folder / "tokenizer.json").exists():
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    return _fetched(name, ["*.json"])
-
-
-def download(name: str) -> Path:
-    """Fetch a model's files through huggingface_hub: resumed where broken off, each weight file checked by its SHA-256.
-
-    A model that was checked once is used again without asking the hub. HF_ENDPOINT and HF_HOME are the hub's own.
+    What is whole on this machine is used without asking the hub. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE
+    are the hub's own.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    folder = _local(name, weights)
+    if folder is None:
+        folder = _fetched(name, SETTINGS)
+        check_files(name, folder, OTHERS)
+        _check_settings(name, folder)
+        folder = _fetched(name, EVERYTHING) if weights else folder
+        check_files(name, folder, OTHERS, whole=weights)
+    else:
+        check_files(name, folder, OTHERS)
+        _check_settings(name, folder)
+    return folder
 
-    patterns = ["*.json", "*.safetensors"]
+
+def _local(name: str, weights: bool) -> Path | None:
+    """The snapshot in the cache, where it holds all that is needed."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = EVERYTHING if weights else SETTINGS
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=OTHERS, local_files_only=True))
-        if _checked_mark(folder).exists():
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    folder = _fetched(name, patterns)
-    _check_weights(folder)
-    return folder
+    except (LocalEntryNotFoundError, HfHubHTTPError):
+        return None
+    except HFValidationError as error:
+        raise FileNotFoundError(f"no model {name!r}: {_one_line(error)}") from error
+    if is_known_whole(folder):
+        return folder
+    if not all((folder / file).exists() for file in ("config.json", "tokenizer.json")):
+        return None
+    return folder if not weights or _has_weights(folder) else None
+
+
+def _has_weights(folder: Path) -> bool:
+    if (folder / _INDEX).exists():
+        shards = read_object(folder / _INDEX, 16 << 20).get("weight_map")
+        return isinstance(shards, dict) and all(
+            isinstance(s, str) and (folder / s).exists() for s in set(shards.values())
+        )
+    return (folder / "model.safetensors").exists()
 
 
 def _fetched(name: str, patterns: list[str]) -> Path:
@@ -71,24 +97,21 @@ def _fetched(name: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=OTHERS))
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
-            f"model {name!r} is not on this machine and the hub is out of reach: {error}"
+            f"model {name!r} is not on this machine and the hub is out of reach: {_one_line(error)}"
         ) from error
     except HfHubHTTPError as error:
-        raise FileNotFoundError(f"the hub has no model {name!r} for you: {error}") from error
+        raise FileNotFoundError(f"the hub has no model {name!r} for you: {_one_line(error)}") from error
 
 
-def _check_weights(folder: Path) -> None:
-    """The hub's cache names a large file by its SHA-256; a file that differs is removed and named."""
-    for path in sorted(folder.glob("*.safetensors")):
-        blob = path.resolve()
-        with blob.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if len(blob.name) == len(digest) and blob.name != digest:
-            blob.unlink()
-            path.unlink(missing_ok=True)
-            raise ValueError(f"{path.name} was damaged on the way and has been removed: run the command again")
-    _checked_mark(folder).touch()
+def _check_settings(name: str, folder: Path) -> None:
+    """Refuse what Ossia does not read before its weights are fetched."""
+    if (folder / "config.json").exists():
+        check_config(read_object(folder / "config.json"), name)
+    elif not any(folder.rglob("*.safetensors")):
+        from huggingface_hub import HfApi
+
+        check_listing(HfApi().list_repo_files(name, revision=folder.name), name)
 
 
-def _checked_mark(folder: Path) -> Path:
-    return folder / ".ossia-checked"
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

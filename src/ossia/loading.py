@@ -4,7 +4,6 @@ In: "ossia-mini", a checkpoint's folder, or a Hugging Face name such as "openai/
 It does not know conversations; `ossia.chat` holds those.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
+from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT, Held, check_host
 from ossia.engine.plan import Plan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels import Backend, Batch, Dense, KeyValues, kinds_of, ops
+from ossia.kernels import Backend, Batch, Dense, KeyValues, Ops, kinds_of, ops
 from ossia.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from ossia.model.config import ModelConfig
+from ossia.model.tensorfile import read_json
 from ossia.model.transformer import Transformer, load_transformer
 from ossia.quant import Mxfp4, as_mxfp4
+from ossia.settings_files import read_settings, tokenizer_file
 from ossia.tokenizer import Tokenizer
+
+__all__ = ["Model", "Outline", "Progress", "is_mxfp4", "load", "outline", "tokenizer_file"]
 
 Progress = Callable[[int, int], None]
 _FAR = 4096  # tokens of a context from which the CPU may share attention out by key
@@ -37,12 +42,13 @@ class Outline:
     config: ModelConfig
     tokenizer: Tokenizer
     stop_tokens: frozenset[int]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Model:
     """A loaded model. Its tokenizer is None where the checkpoint has none: then it serves logits only. `plan`: of a card's
-    memory, where the model is on one.
+    memory, where the model is on one. `warnings`: about the checkpoint's files, for a person.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Model:
     tokenizer: Tokenizer | None
     stop_tokens: frozenset[int]
     plan: Plan | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def config(self) -> ModelConfig:
@@ -87,6 +94,8 @@ def load(
     dense: Dense | None = None,
     kv: KeyValues | None = None,
     threads: int | None = None,
+    memory: int | None = None,
+    cache_bytes: int | None = None,
 ) -> Model:
     """A model from a folder, a Hugging Face name, or the embedded "ossia-mini".
 
@@ -94,9 +103,11 @@ def load(
     total) is called after each layer. dense: what attention and unembedding weights are kept in, on a CPU "int8", "int4", or
     "bf16" (as they are), on a GPU "bf16" or "int8". kv: what keys and values are, on a CPU "bf16", "int8" or "f32", on a
     GPU "bf16" or "fp8". Unless said, the first of each, but on a CPU a model so small that rounding gains nothing keeps its
-    bits and has float32 keys and values. threads: the physical cores, unless said.
+    bits and has float32 keys and values. threads: the physical cores that may be used, unless said. memory: bytes that the
+    model may take on the host; what is free on the machine and in its container, unless said. cache_bytes: the keys and
+    values that will be asked for; those of a short context, unless said.
     Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole, a backend that this
-    machine cannot run, or a model that does not fit its card.
+    machine cannot run, or, before anything is read, a model that does not fit the memory or its card.
     """
     backend = backend or "cpu"
     folder = find(path_or_name)
@@ -106,12 +117,36 @@ def load(
     kernels = ops(backend, dense=dense, kv=kv, workers=threads)
     free = kernels.free_bytes()
     kinds = kinds_of(backend, dense, kv)
-    plan = None if free is None else plan_card(checkpoint.config, *kinds, free, mxfp4=is_mxfp4(checkpoint))
+    is_packed = is_mxfp4(checkpoint)
+    plan = None if free is None else plan_card(checkpoint.config, *kinds, free, mxfp4=is_packed)
+    if free is None:
+        held = Held(backend, *kinds, is_packed, loading_bytes(checkpoint, is_packed))
+        _check_memory(checkpoint.config, kernels, held, memory, cache_bytes)
+    read = read_settings(folder, checkpoint.config.vocab, is_original=checkpoint.layout == "original")
     transformer = load_transformer(checkpoint, kernels, progress)
-    found = tokenizer_file(folder)
-    tokenizer = Tokenizer.from_file(found) if found else None
-    stops = _stop_tokens(folder, tokenizer) if tokenizer else frozenset()
-    return Model(str(path_or_name), transformer, tokenizer, stops, plan)
+    return Model(str(path_or_name), transformer, read.tokenizer, read.stop_tokens, plan, read.warnings)
+
+
+def _check_memory(config: ModelConfig, kernels: Ops, held: Held, memory: int | None, cache_bytes: int | None) -> None:
+    """ValueError where the model and its keys and values do not fit the memory of the machine or its container."""
+    least = PagedCache.cost(
+        kernels.cache_bytes(config.shapes), config.window, min(LEAST_CONTEXT, config.max_context), HOST_STEP
+    )
+    less = "" if cache_bytes is None else "--cache-gb"
+    check_host(config, held, least if cache_bytes is None else cache_bytes, memory, less)
+
+
+def loading_bytes(checkpoint: Checkpoint, is_packed: bool) -> int:
+    """The most that is held beside packed weights while they are packed: q, k and v as one; experts that are not yet
+    MXFP4; a table in a type that has no kernel.
+    """
+    c = checkpoint.config
+    held = 2 * (c.heads + 2 * c.kv_heads) * c.head_dim * c.hidden
+    expert = c.experts * 2 * c.intermediate * c.hidden
+    stacked = 2 * expert if checkpoint.unfused else 0
+    packing = expert * 17 // 32 if is_packed and checkpoint.layout == "bf16" else 0
+    table = 4 * c.vocab * c.hidden if checkpoint.unembedding_dtype() == "F16" else 0
+    return max(held, stacked + packing, table)
 
 
 def compile_kernels(
@@ -153,11 +188,11 @@ def outline(path_or_name: str | Path = MINI) -> Outline:
     config = next((place for place in places if place.exists()), None)
     if config is None:
         raise FileNotFoundError(f"{folder} has no config.json: give a checkpoint's folder")
-    found = tokenizer_file(folder)
-    if found is None:
+    shape = read_config(config)
+    read = read_settings(folder, shape.vocab, is_original="rope_scaling_factor" in read_json(config))
+    if read.tokenizer is None:
         raise FileNotFoundError(f"{folder} has no tokenizer.json, so no prompt can be rendered: put one there")
-    tokenizer = Tokenizer.from_file(found)
-    return Outline(str(path_or_name), read_config(config), tokenizer, _stop_tokens(folder, tokenizer))
+    return Outline(str(path_or_name), shape, read.tokenizer, read.stop_tokens, read.warnings)
 
 
 def is_mxfp4(checkpoint: Checkpoint) -> bool:
@@ -165,8 +200,8 @@ def is_mxfp4(checkpoint: Checkpoint) -> bool:
 
     The first expert speaks for all.
     """
-    up = checkpoint.layer(0).up_weight
-    return isinstance(up, Mxfp4) or as_mxfp4(up[:1]) is not None
+    first = checkpoint.first_expert()
+    return isinstance(first, Mxfp4) or as_mxfp4(first) is not None
 
 
 def _stored(weight: NDArray[Any]) -> str:
@@ -183,20 +218,3 @@ def _dense_weights(config: ModelConfig) -> int:
     """Weights outside the experts that every token meets."""
     rows = (config.heads + 2 * config.kv_heads) * config.head_dim + config.heads * config.head_dim
     return config.hidden * (config.layers * rows + config.vocab)
-
-
-def _stop_tokens(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """What ends a turn: generation_config.json's eos ids, and always <|return|> and <|call|>.
-
-    Published files of an early revision leave <|call|> out, which makes tool calls run on.
-    """
-    config = folder / "generation_config.json"
-    eos = json.loads(config.read_text("utf-8")).get("eos_token_id") or [] if config.exists() else []
-    named = [tokenizer.special[name] for name in ("<|return|>", "<|call|>")]
-    return frozenset([*(eos if isinstance(eos, list) else [eos]), *named])
-
-
-def tokenizer_file(folder: Path) -> Path | None:
-    """tokenizer.json of the folder, or of the one above an original/ folder."""
-    places = (folder / "tokenizer.json", folder.parent / "tokenizer.json" if folder.name == "original" else None)
-    return next((place for place in places if place and place.exists()), None)

@@ -291,7 +291,7 @@ def edit_entry(name, **fields):
         (lambda path: path.write_bytes(path.read_bytes() + b"!"), "1 bytes after the last tensor"),
         (lambda path: path.write_bytes(b"<html>" * 100), "not a safetensors file"),
         (lambda path: rewrite_header(path, lambda _: b"{..."), "bad safetensors header"),
-        (lambda path: rewrite_header(path, lambda _: b"[1]"), "not a table of tensors"),
+        (lambda path: rewrite_header(path, lambda _: b"[1]"), "bad safetensors header: not a JSON object"),
         (lambda path: rewrite_header(path, lambda h: h.replace(b"v_proj", b"k_proj")), "is there twice"),
         (lambda path: rewrite_header(path, edit_entry(K, shape=[32, 65])), f"'{K}', BF16 .32, 65., takes 4,160 bytes"),
         (lambda path: rewrite_header(path, edit_entry(K, shape=[-32, 64])), f"'{K}' has a bad header entry"),

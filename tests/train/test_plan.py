@@ -1,6 +1,5 @@
 """The memory plan against measured peaks, and what it refuses."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.train.frozen import block_bytes
 from ossia.train.model.trainable import TrainableModel, packed
-from ossia.train.plan import check, free_bytes, left_in_container, longest, plan
+from ossia.train.plan import check, free_bytes, longest, plan
 from ossia.train.recipe import EVERYTHING, Lora
 from tests.tiny import TINY, tiny_checkpoint
 from tests.train.peak import Peak
@@ -80,19 +79,6 @@ def test_more_processes_take_less_each():
     one, four = (plan(B20, Lora(), 1024, processes=count) for count in (1, 4))
     assert four.base < one.base / 2
     assert four.adapters == -(-one.adapters // 4)
-
-
-def test_a_containers_limit_counts_less_what_it_uses_and_more_what_it_would_drop(tmp_path: Path):
-    assert left_in_container(tmp_path) == math.inf  # none
-    for name, text in (
-        ("memory.max", "1000\n"),
-        ("memory.current", "700\n"),
-        ("memory.stat", "anon 500\ninactive_file 150\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert left_in_container(tmp_path) == 450
-    (tmp_path / "memory.max").write_text("max\n")
-    assert left_in_container(tmp_path) == math.inf
 
 
 def test_processes_on_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch):

@@ -8,12 +8,11 @@ Matrices and the cache are counted; biases, norms and activations, under a fifth
 
 from typing import NamedTuple
 
+from ossia.engine.host_plan import BITS, MXFP4_BITS
 from ossia.kernels import AttentionShape, Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
 
-BITS: dict[Dense, float] = {"int8": 8.25, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 64 or 32 weights
 TRITON_INT8_BITS = 8.5  # to 32
-MXFP4_BITS = 4.25  # an eight-bit scale to 32 weights
 
 
 class Formats(NamedTuple):

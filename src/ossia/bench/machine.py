@@ -40,11 +40,6 @@ def this_machine(has_card: bool = False) -> Machine:
     )
 
 
-def available_bytes() -> int:
-    """What can be taken without swapping; the page cache's clean pages count."""
-    return psutil.virtual_memory().available
-
-
 def rss_bytes() -> int:
     return psutil.Process().memory_info().rss
 

@@ -22,9 +22,10 @@ def run(
     repeat: int = 5,
     with_engine: bool = True,
     say: Say = lambda _: None,
+    memory: int | None = None,
 ) -> Report:
     """ValueError, before anything is loaded, for a backend that cannot run here, and for cases that the context or the free
-    memory cannot hold.
+    memory cannot hold. memory: bytes that may be used on the host; what is free unless given.
     """
     kernels = kernels_of(choice)
 
@@ -32,7 +33,7 @@ def run(
         check_context(config, cases)
         cache, free = bench_cache_bytes(config, formats, cases), kernels.free_bytes()
         if free is None:
-            check_memory(config, formats, cache)
+            check_memory(config, choice, formats, cache, memory)
         else:
             check_card(config, choice, formats, cache, free)
 

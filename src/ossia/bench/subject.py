@@ -8,23 +8,24 @@ here alone.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
-from ossia.bench.counts import Formats, formats_of, weight_bytes
-from ossia.bench.machine import available_bytes
+from ossia.bench.counts import Formats, formats_of
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
+from ossia.engine.host_plan import Held, check_host
 from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
 from ossia.hub import find
 from ossia.kernels import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, ops
 from ossia.model.checkpoint import open_checkpoint
-from ossia.model.config import ModelConfig
+from ossia.model.config import PRESETS, ModelConfig
 from ossia.model.synthetic import RandomTensors
 from ossia.model.transformer import Transformer, load_transformer
+from ossia.recognise import hub_name
 
 Progress = Callable[[int, int], None]
 _GIB = 1 << 30
-_WORKING_BYTES = _GIB  # the unembedding while it is packed, activations, the interpreter
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +100,20 @@ def random_tensors(config: ModelConfig, kernels: Ops, seed: int = 0) -> RandomTe
 
 def config_of(shape: str) -> ModelConfig:
     """The config of a preset, or of a model whose shape to take."""
-    return ModelConfig.preset(shape) if shape.startswith("gpt-oss-") else open_checkpoint(find(shape)).config
+    preset = hub_name(shape).removeprefix("openai/")
+    if not Path(shape).is_dir() and (preset in PRESETS or shape.startswith("gpt-oss-")):
+        return ModelConfig.preset(preset)
+    return open_checkpoint(find(shape)).config
 
 
-def check_memory(config: ModelConfig, formats: Formats, cache: int, available: int | None = None) -> None:
+def check_memory(
+    config: ModelConfig, choice: Choice, formats: Formats, cache: int, available: int | None = None
+) -> None:
     """ValueError, with the remedy, when weights and `cache` bytes of keys and values will not fit in free memory."""
-    weights = weight_bytes(config, formats)
-    needed = weights + cache + _WORKING_BYTES
-    free = available_bytes() if available is None else available
-    if needed > free:
-        raise ValueError(
-            f"this needs about {needed / _GIB:.1f} GiB ({weights / _GIB:.1f} of weights, {cache / _GIB:.1f} of cache) and "
-            f"{free / _GIB:.1f} are free: choose a smaller model, less --depth or --batch, or --dense int4"
-        )
+    # random weights are made layer by layer, and their embedding is in no file
+    table = 2 * config.vocab * config.hidden if choice.shape else 0
+    held = Held(choice.backend, *choice.kinds, mxfp4=formats.expert_bits < 16, loading=table)
+    check_host(config, held, cache + table, available, less="less --depth or --batch")
 
 
 def check_card(config: ModelConfig, choice: Choice, formats: Formats, cache: int, free: int) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import BACKEND_HELP, DENSE_HELP, KV_HELP, backend_named, fail, status_line
+from ossia.cli.common import BACKEND_HELP, DENSE_HELP, KV_HELP, MEMORY_HELP, backend_named, fail, status_line
 
 
 @app.command()
@@ -23,6 +23,7 @@ def bench(
     dense: Annotated[str | None, typer.Option(help=f"{DENSE_HELP} Unless said: int8, or bf16 on a card.")] = None,
     kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} Unless said: bf16.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
     backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -39,8 +40,9 @@ def bench(
             prompts, gens = [512], [128]
         cases = cases_of(prompts, gens, batches, depths or [0])
         chosen = Choice(model, shape, backend_named(backend), dense, kv, threads)  # type: ignore[arg-type]
+        memory = None if memory_gb is None else int(memory_gb * 2**30)
         with status_line() as say:
-            report = run(chosen, cases, repeat=repeat, say=say)
+            report = run(chosen, cases, repeat=repeat, say=say, memory=memory)
         typer.echo(json.dumps(to_json(report), allow_nan=False) if as_json else as_text(report))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

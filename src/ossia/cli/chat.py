@@ -10,6 +10,7 @@ import typer
 from ossia.cli.app import app
 from ossia.cli.common import (
     BACKEND_HELP,
+    MEMORY_HELP,
     DateOption,
     DenseOption,
     IdentityOption,
@@ -45,6 +46,7 @@ def chat(
     dense: DenseOption = None,
     kv: KvOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
 ) -> None:
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
     from ossia.chat import Chat
@@ -58,7 +60,7 @@ def chat(
 
     def make() -> Chat:
         return Chat(
-            load_model(model, backend, dense=dense, kv=kv, threads=threads),
+            load_model(model, backend, dense=dense, kv=kv, threads=threads, memory_gb=memory_gb),
             instructions=instructions,
             identity=identity,
             knowledge_cutoff=knowledge_cutoff,

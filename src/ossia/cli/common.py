@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BACKEND_HELP = "cpu, triton (an NVIDIA GPU), or reference (torch, for checking)."
 DENSE_HELP = "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu)."
 KV_HELP = "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton)."
+MEMORY_HELP = "GiB of memory the model may take; what is free on the machine and in its container, unless given."
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A checkpoint's folder, a Hugging Face name, or the embedded ossia-mini.")
 ]
@@ -36,9 +37,14 @@ KvOption = Annotated[str | None, typer.Option(help=f"{KV_HELP} Unless said: bf16
 
 
 def load_model(name: str, backend: str, **kinds: Any) -> "Model":
-    """Load a model, with a progress bar on a terminal; `kinds` are the keywords of `ossia.loading.load`."""
+    """Load a model, with a progress bar on a terminal; `kinds` are the keywords of `ossia.loading.load`.
+
+    memory_gb in place of memory: GiB, as the option gives them.
+    """
     from ossia.loading import load
 
+    if (memory_gb := kinds.pop("memory_gb", None)) is not None:
+        kinds["memory"] = int(memory_gb * 2**30)
     backend = backend_named(backend)
     if backend == "cpu":
         compile_kernels(name, **kinds)
@@ -51,6 +57,8 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"loading {name}", total=None)
             model = load(name, backend, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
+    for warning in model.warnings:
+        typer.secho(f"warning: {warning}", fg="yellow", err=True)
     if model.plan:
         typer.secho(model.plan.line(), dim=True, err=True)
     return model
@@ -111,9 +119,13 @@ def config_of(name: str) -> "ModelConfig":
     """The configuration of a preset, or of a checkpoint that `-m` could name."""
     from ossia.hub import find
     from ossia.model.checkpoint import open_checkpoint
-    from ossia.model.config import ModelConfig
+    from ossia.model.config import PRESETS, ModelConfig
+    from ossia.recognise import hub_name
 
-    return ModelConfig.preset(name) if name.startswith("gpt-oss-") else open_checkpoint(find(name)).config
+    preset = hub_name(name).removeprefix("openai/")
+    if not Path(name).is_dir() and (preset in PRESETS or name.startswith("gpt-oss-")):
+        return ModelConfig.preset(preset)
+    return open_checkpoint(find(name)).config
 
 
 def read_json(path: Path) -> dict[str, object]:

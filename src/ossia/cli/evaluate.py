@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import BACKEND_HELP, ModelOption, fail, import_from_here, load_model, status_line
+from ossia.cli.common import BACKEND_HELP, MEMORY_HELP, ModelOption, fail, import_from_here, load_model, status_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, help="At most so many tokens a sampling.")] = 500,
     backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge a model on fresh problems: accuracy with its 95 % interval by family and effort, and tokens of thinking."""
@@ -39,7 +40,7 @@ def evaluate(
         from ossia.evals.report import as_table
 
         cases = cases_of(tasks_of_suite(suite, family), efforts_of(effort), count, seed)
-        loaded = load_model(model, backend, threads=threads)
+        loaded = load_model(model, backend, threads=threads, memory_gb=memory_gb)
         with status_line() as say:
             told = lambda done: say(f"{done} of {len(cases)} answered")  # noqa: E731
             scores = run(loaded, cases, seed, temperature, max_tokens, told)

@@ -1,5 +1,6 @@
 """`ossia serve`: serve a model over HTTP."""
 
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -20,6 +21,7 @@ def serve(
     identity: options.Identity = None,
     knowledge_cutoff: options.KnowledgeCutoff = None,
     date: options.Date = None,
+    memory_gb: options.MemoryGb = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
     api_key: options.ApiKeys = None,
@@ -52,8 +54,7 @@ def serve(
     try:
         settings = Settings(
             names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
-            allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()),
-            behind_proxy=behind_proxy,
+            allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()), behind_proxy=behind_proxy,
             max_body_bytes=int(max_body * 2**20), max_bodies_bytes=int(max(max_bodies, 2 * max_body) * 2**20),
             max_connections=max_connections, max_connections_per_address=max_per_address,
             write_seconds=write_seconds, max_running=max_running, max_waiting=max_waiting,
@@ -63,7 +64,8 @@ def serve(
             state_bytes=int(state_gb * 2**30), state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
             opening=opening(OPENING, identity, knowledge_cutoff, date, under="--"),
         )  # fmt: skip
-        run(lambda: load_model(model, backend, dense=dense, kv=kv, threads=threads), settings, typer.echo)
+        kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
+        run(partial(load_model, model, backend, cache_bytes=settings.cache_bytes, **kinds), settings, typer.echo)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:

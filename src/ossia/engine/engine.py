@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.drawing import Ask, Rows
+from ossia.engine.host_plan import LEAST_CACHE, host_room
 from ossia.engine.plan import most_running, room_for_cache, usual_step
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import Model, Runner
@@ -67,6 +68,8 @@ class Engine:
             raise ValueError("want step_tokens of at least 1 and prefix_bytes of at least 0")
         c = self._config = model.config
         room = room_for_cache(c, model.ops.free_bytes(), step_tokens)
+        if room is None and cache_bytes is None:
+            room = max(host_room(c), LEAST_CACHE)  # the whole context where it fits, as on a card
         self._cache = PagedCache.sized(
             model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes, room
         )

@@ -9,12 +9,12 @@ Keys and values come last: they get what the others leave, and the context follo
 from dataclasses import dataclass
 
 from ossia.engine.cache import PagedCache
+from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT
 from ossia.kernels import CacheBytes, Dense, KeyValues, Ops
 from ossia.kernels.triton.sizes import BF16, F32, MOST_ROWS, cache_bytes, dense_bytes, expert_bytes
 from ossia.model.config import ModelConfig
 
-HOST_STEP, CARD_STEP = 512, 2048  # rows of a step unless told: on a card fewer leave its arithmetic idle
-LEAST_CONTEXT = 4096  # with less than this a model is of little use
+CARD_STEP = 2048  # rows of a step unless told: on a card fewer leave its arithmetic idle
 RESERVE = (
     384 << 20
 )  # compiled kernels, graphs, what the allocator rounds up; the driver's own is not free to begin with

@@ -50,9 +50,10 @@ class Grammars:
         self._vocab = max(tokenizer.size, vocab or 0)
         special = tokenizer.special
         self.start, self.end, self.ret, self.call = (special[f"<|{n}|>"] for n in ("start", "end", "return", "call"))
-        number = tokenizer.encoding.encode_single_token
-        self._ids = {data.decode("latin-1"): number(data) for data in tokenizer.encoding.token_byte_values()}
-        self.text_masks = {stop: self.mask_of([*self._ids.values(), stop]) for stop in (self.end, self.ret, self.call)}
+        texts = list(tokenizer.text_tokens())
+        self._ids = {data.decode("latin-1"): token for data, token in reversed(texts)}
+        every = [token for _, token in texts]
+        self.text_masks = {stop: self.mask_of([*every, stop]) for stop in (self.end, self.ret, self.call)}
         self._compiled = lru_cache(COMPILED_SCHEMAS)(self._compile)
         self._texts = lru_cache(COMPILED_SCHEMAS)(self._compile_text)
 

@@ -6,7 +6,7 @@ It does not know kernels, tokenizers or where a directory came from.
 Reading checks every tensor's name, shape and type before the first is used, and every MXFP4 scale when its layer is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ossia.files import shown
 from ossia.kernels import HostArray
 from ossia.model.config import ModelConfig
 from ossia.model.layouts import (
@@ -29,6 +30,7 @@ from ossia.model.layouts import (
     shape,
     stored,
 )
+from ossia.model.names import Unfused, published_names, unfused, wanted_tensors
 from ossia.model.tensorfile import (
     CheckpointError,
     Planned,
@@ -90,6 +92,7 @@ class Checkpoint:
     layout: Layout
     config: ModelConfig
     files: dict[str, TensorFile]  # by tensor
+    unfused: Unfused | None = None  # how experts are named where they lie one by one
 
     def embedding(self) -> HostArray:
         return self._read(EMBEDDING)
@@ -104,7 +107,35 @@ class Checkpoint:
         """CheckpointError when an MXFP4 scale is NaN."""
         return LayerTensors(*(self._read(row, index) for row in LAYER))
 
+    def first_expert(self) -> HostArray | Mxfp4:
+        """Gate and up weights [1, U, D] of the first layer's first expert, and no other expert's."""
+        row = next(row for row in LAYER if row.field == "up_weight")
+        if self.unfused:
+            return self._stacked(row, self.unfused.stored(self.config, row, 0)[: len(self.unfused.up)])
+        up = self._read(row, 0)
+        return Mxfp4(up.blocks[:1], up.scales[:1]) if isinstance(up, Mxfp4) else up[:1]
+
+    def unembedding_dtype(self) -> str:
+        """As safetensors calls it: "BF16", "F16" or "F32"."""
+        name = stored(self.config, self.layout, UNEMBEDDING)[0].name
+        return self.files[name].entries[name].dtype
+
+    def _stacked(self, row: Row, parts: Sequence[Stored]) -> HostArray:
+        """Experts that lie one by one as one array; gates and ups that lie apart become alternate rows."""
+        arrays = [self.files[part.name].read(part.name) for part in parts]
+        if len({array.dtype for array in arrays}) > 1:
+            arrays = [widen(array) for array in arrays]
+        assert self.unfused is not None, "only such experts are stacked"
+        step = len(self.unfused.up) if row.field.startswith("up") else 1
+        rows = step * len(arrays[0])
+        out = np.empty((len(arrays) // step, rows, *arrays[0].shape[1:]), arrays[0].dtype)
+        for i, array in enumerate(arrays):
+            out[i // step, i % step :: step] = array
+        return out
+
     def _read(self, row: Row, layer: int | None = None) -> Any:
+        if self.unfused and layer is not None and (own := self.unfused.stored(self.config, row, layer)):
+            return self._stacked(row, own)
         parts = stored(self.config, self.layout, row, layer)
         arrays = [self.files[part.name].read(part.name) for part in parts]
         match [part.form for part in parts]:
@@ -122,7 +153,7 @@ class Checkpoint:
     def _check_scales(self, name: str, scales: NDArray[np.uint8]) -> None:
         if bad := np.count_nonzero(scales == NAN_SCALE):
             raise CheckpointError(
-                f"{self.files[name].path}: tensor {name!r} holds {bad:,} scales of {NAN_SCALE}, which is NaN in MXFP4: "
+                f"{self.files[name].path}: tensor {shown(name)} holds {bad:,} scales of {NAN_SCALE}, which is NaN in MXFP4: "
                 "the file is damaged; fetch it again"
             )
 
@@ -134,7 +165,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     folder = _weights_folder(Path(path))
     config = read_config(folder / "config.json")
-    files = open_folder(folder)
+    files = published_names(open_folder(folder))
+    if variant := unfused(files):
+        _check_tensors(folder, wanted_tensors(config, variant, len(files)), files)
+        return Checkpoint(folder, "bf16", config, files, variant)
     layout = max(LAYOUTS, key=lambda layout: len(all_stored(config, layout).keys() & files.keys()))
     _check_tensors(folder, all_stored(config, layout), files)
     return Checkpoint(folder, layout, config, files)
@@ -163,7 +197,7 @@ def _check_tensors(folder: Path, wanted: dict[str, Stored], files: dict[str, Ten
     if extra := sorted(files.keys() - wanted.keys()):
         raise CheckpointError(f"{files[extra[0]].path}: {_listed(extra)} is no part of this gpt-oss model")
     for name, want in wanted.items():
-        entry, where = files[name].entries[name], f"{files[name].path}: tensor {name!r}"
+        entry, where = files[name].entries[name], f"{files[name].path}: tensor {shown(name)}"
         if entry.shape != want.shape:
             raise CheckpointError(f"{where} has shape {list(entry.shape)}; config.json asks for {list(want.shape)}")
         if (entry.dtype == "U8") != (want.form in ("blocks", "scales")):
@@ -173,7 +207,7 @@ def _check_tensors(folder: Path, wanted: dict[str, Stored], files: dict[str, Ten
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return "tensor " + ", ".join(map(repr, names[:5])) + more
+    return "tensor " + ", ".join(map(shown, names[:5])) + more
 
 
 def write_checkpoint(

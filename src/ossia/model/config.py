@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from ossia.files import shown
 from ossia.kernels import AttentionShape, Rope
 from ossia.quant import QBLOCK
 
@@ -78,6 +79,13 @@ _ROPE_KEYS = {
     "rope_beta_fast": "beta_fast",
     "rope_beta_slow": "beta_slow",
 }
+# the most of each field: far above any model of the family, so that a hostile file costs no memory
+_MOST: dict[str, float] = {
+    "layers": 1000, "hidden": 1 << 18, "intermediate": 1 << 18, "heads": 4096, "kv_heads": 4096, "head_dim": 4096,
+    "experts": 4096, "experts_per_token": 4096, "vocab": 1 << 24, "window": 1 << 24, "max_context": 1 << 24,
+    "initial_context": 1 << 24, "rope_theta": 1e12, "rope_factor": 1e6, "rope_beta_fast": 1e6, "rope_beta_slow": 1e6,
+    "swiglu_limit": 1e9, "norm_eps": 1.0, "router_aux_loss_coef": 1e9, "initializer_range": 1e9,
+}  # fmt: skip
 
 
 PRESETS = {"gpt-oss-120b": (36, 128), "gpt-oss-20b": (24, 32)}  # layers, experts
@@ -117,10 +125,13 @@ class ModelConfig:
     def __post_init__(self) -> None:
         wrong_types = [f.name for f in fields(self) if not _has_type(getattr(self, f.name), f.type)]
         if wrong_types:
-            raise ValueError("model config: wrong type: " + ", ".join(f"{n}={getattr(self, n)!r}" for n in wrong_types))
+            raise ValueError(
+                "model config: wrong type: " + ", ".join(f"{n}={shown(getattr(self, n))}" for n in wrong_types)
+            )
         counts = ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "experts", "experts_per_token")
         counts += ("vocab", "window", "max_context", "initial_context")
         rules = {f"{name} must be at least 1": getattr(self, name) >= 1 for name in counts}
+        rules |= {f"{name} must be at most {most:,}": getattr(self, name) <= most for name, most in _MOST.items()}
         if all(rules.values()):
             rules = self._rules()
         if broken := [rule for rule, holds in rules.items() if not holds]:
@@ -165,7 +176,7 @@ class ModelConfig:
         if raw.get("model_type") == "gpt_oss":
             return _from_hf(raw)
         raise ValueError(
-            f"config.json: model_type is {raw.get('model_type')!r}: Ossia runs the gpt-oss family, whose model_type is "
+            f"config.json: model_type is {shown(raw.get('model_type'))}: Ossia runs the gpt-oss family, whose model_type is "
             "'gpt_oss' (an original/config.json has rope_scaling_factor instead)"
         )
 
@@ -209,28 +220,42 @@ def _named(raw: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
     found = {}
     for name, key in keys.items():
         if key in raw:
-            value = float(raw[key]) if kinds[name] is float and type(raw[key]) is int else raw[key]
+            value: Any = _as_float(raw[key]) if kinds[name] is float else raw[key]
             if not _has_type(value, kinds[name]):
-                raise ValueError(f"config.json: {key} cannot be {value!r}")
+                raise ValueError(f"config.json: {key} cannot be {shown(raw[key])}")
+            if name in _MOST and value is not None and value > _MOST[name]:
+                raise ValueError(f"config.json: {key} is {shown(raw[key])}; at most {_MOST[name]:,} is read")
             found[name] = value
     return found
+
+
+def _as_float(value: Any) -> Any:
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:
+        return math.inf
 
 
 def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
     section = raw.get(key) or {}
     if not isinstance(section, dict):
-        raise ValueError(f"config.json: {key} cannot be {section!r}")
+        raise ValueError(f"config.json: {key} cannot be {shown(section)}")
     return section
 
 
 def _check_keys(raw: dict[str, Any], known: set[str], optional: set[str], keys: dict[str, str]) -> None:
     if unknown := sorted(raw.keys() - known):
         raise ValueError(
-            f"config.json: unknown key {', '.join(map(repr, unknown))}: this is no gpt-oss model as Ossia knows it; "
+            f"config.json: unknown key {_listed(unknown)}: this is no gpt-oss model as Ossia knows it; "
             "remove the key if it does not change the computation"
         )
     if missing := sorted(key for name, key in keys.items() if key not in raw and name not in optional):
-        raise ValueError(f"config.json: missing key {', '.join(map(repr, missing))}")
+        raise ValueError(f"config.json: missing key {_listed(missing)}")
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def _from_original(raw: dict[str, Any]) -> ModelConfig:
@@ -253,12 +278,14 @@ def _from_hf(raw: dict[str, Any]) -> ModelConfig:
     _check_keys(raw, known, optional, _HF_KEYS)
     for key, value in _HF_FIXED.items():
         if raw.get(key, value) != value:
-            raise ValueError(f"config.json: {key} is {raw[key]!r}; a gpt-oss model has {value!r}")
+            raise ValueError(f"config.json: {key} is {shown(raw[key])}; a gpt-oss model has {value!r}")
     if raw.get("experts_per_token", raw["num_experts_per_tok"]) != raw["num_experts_per_tok"]:
         raise ValueError("config.json: experts_per_token and num_experts_per_tok differ")
     method = _section(raw, "quantization_config").get("quant_method", "mxfp4")
     if method != "mxfp4":
-        raise ValueError(f"config.json: quant_method is {method!r}; Ossia reads 'mxfp4' and unquantized checkpoints")
+        raise ValueError(
+            f"config.json: quant_method is {shown(method)}; Ossia reads 'mxfp4' and unquantized checkpoints"
+        )
     named = _named(raw, _HF_KEYS)
     eos = raw.get("eos_token_id")
     first = {"eos_token_id": eos[0] if isinstance(eos, list) and eos else eos}
@@ -271,7 +298,7 @@ def _hf_sliding(raw: dict[str, Any], layers: int) -> tuple[bool, ...]:
     if types is None:
         return alternating(layers)
     if not isinstance(types, list) or any(t not in list(_LAYER_TYPES) for t in types):
-        raise ValueError(f"config.json: layer_types must be a list of {' and '.join(_LAYER_TYPES)}, got {types!r}")
+        raise ValueError(f"config.json: layer_types must be a list of {' and '.join(_LAYER_TYPES)}, got {shown(types)}")
     return tuple(_LAYER_TYPES[t] for t in types)
 
 
@@ -284,10 +311,10 @@ def _hf_rope(raw: dict[str, Any]) -> dict[str, Any]:
         rope.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
     elif kind != "yarn":
         raise ValueError(
-            f"config.json: rope_type is {kind!r}; want 'yarn' or 'default' in rope_scaling or rope_parameters"
+            f"config.json: rope_type is {shown(kind)}; want 'yarn' or 'default' in rope_scaling or rope_parameters"
         )
     if unknown := sorted(rope.keys() - _ROPE_KEYS.values() - {"truncate"}):
-        raise ValueError(f"config.json: unknown rope key {', '.join(map(repr, unknown))}")
+        raise ValueError(f"config.json: unknown rope key {_listed(unknown)}")
     if missing := sorted({"rope_theta", "factor", "original_max_position_embeddings"} - rope.keys()):
         raise ValueError(f"config.json: missing rope key {', '.join(map(repr, missing))}")
     if rope.get("truncate") is not False:
@@ -304,7 +331,7 @@ def _merged_rope(raw: dict[str, Any]) -> dict[str, Any]:
     for source in (_section(raw, "rope_parameters"), _section(raw, "rope_scaling"), beside):
         for key, value in source.items():
             if value is not None and rope.setdefault(key, value) != value:
-                raise ValueError(f"config.json: {key} is given twice, as {rope[key]!r} and {value!r}")
+                raise ValueError(f"config.json: {key} is given twice, as {shown(rope[key])} and {shown(value)}")
     return rope
 
 

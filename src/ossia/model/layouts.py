@@ -7,6 +7,7 @@ Layouts: "hf" is Hugging Face's with MXFP4 experts; "bf16" the same with dense e
 "original" is OpenAI's own, q, k and v in one tensor.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from ossia.model.config import ModelConfig
@@ -83,12 +84,21 @@ def stored(config: ModelConfig, layout: Layout, row: Row, layer: int | None = No
     )
 
 
-def all_stored(config: ModelConfig, layout: Layout) -> dict[str, Stored]:
-    """Every tensor of a checkpoint by name, in the order it is written: embedding, layers, norm, unembedding."""
+def all_stored(
+    config: ModelConfig, layout: Layout, instead: Callable[[Row, int], tuple[Stored, ...]] = lambda row, layer: ()
+) -> dict[str, Stored]:
+    """Every tensor of a checkpoint by name, in the order it is written: embedding, layers, norm, unembedding.
+
+    instead: the tensors that hold a row of a layer where they are not the layout's own; none where they are.
+    """
     rows: list[tuple[Row, int | None]] = [(EMBEDDING, None)]
     rows += [(row, layer) for layer in range(config.layers) for row in LAYER]
     rows += [(NORM, None), (UNEMBEDDING, None)]
-    return {part.name: part for row, layer in rows for part in stored(config, layout, row, layer)}
+    wanted: dict[str, Stored] = {}
+    for row, layer in rows:
+        own = () if layer is None else instead(row, layer)
+        wanted |= {part.name: part for part in own or stored(config, layout, row, layer)}
+    return wanted
 
 
 def _dims(config: ModelConfig) -> dict[str, int]:

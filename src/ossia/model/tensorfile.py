@@ -22,13 +22,16 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ossia import files
+from ossia.files import INDEX_LIMIT, SETTINGS_LIMIT, FileError, shown
+
 # bfloat16 is carried as its bits
 DTYPES = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_HEADER_LIMIT = 100_000_000  # the library's own
+_MOST_DIMENSIONS, _LARGEST = 8, 1 << 48  # of a tensor's shape, and in it
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FileError):
     """A checkpoint is not what it should be; the message names the file and the tensor."""
 
 
@@ -56,14 +59,21 @@ class TensorFile(NamedTuple):
         return tensor if tensor.flags.aligned else tensor.copy()
 
 
-def open_tensorfile(path: Path) -> TensorFile:
-    """Map a file and read its header; CheckpointError if header and length do not agree."""
+def open_tensorfile(path: Path, folder: Path | None = None) -> TensorFile:
+    """Map a file of `folder` (its own unless given) and read its header.
+
+    CheckpointError if header and length do not agree, or if the file lies outside the folder.
+    """
+    with _as_checkpoint_error():
+        files.checked(path, folder)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _HEADER_LIMIT):
+            if size < 8 or length > size - 8:
                 raise CheckpointError(f"{path}: not a safetensors file, or cut off in its header ({size:,} bytes)")
+            if length > INDEX_LIMIT:
+                raise CheckpointError(f"{path}: its header has {length:,} bytes; at most {INDEX_LIMIT:,} are read")
             entries = _entries(path, file.read(length))
         # asarray sheds the memmap type and keeps the map
         mapped = np.asarray(np.memmap(path, np.uint8, "r"))
@@ -74,37 +84,28 @@ def open_tensorfile(path: Path) -> TensorFile:
 
 
 def _entries(path: Path, header: bytes) -> list[Entry]:
-    try:
-        fields = json.loads(header, object_pairs_hook=_without_doubles)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: bad safetensors header: {error}") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: bad safetensors header: not a table of tensors")
+    with _as_checkpoint_error():
+        fields = files.json_object(path, header, "bad safetensors header")
     return [_entry(path, 8 + len(header), *item) for item in fields.items() if item[0] != "__metadata__"]
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        seen: set[str] = set()
-        double = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"{double!r} is there twice")
-    return names
 
 
 def _entry(path: Path, data: int, name: str, fields: Any) -> Entry:
     match fields:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]} if all(
-            type(n) is int and n >= 0 for n in shape
-        ):
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if len(
+            shape
+        ) <= _MOST_DIMENSIONS and all(type(n) is int and 0 <= n <= _LARGEST for n in (*shape, begin, end)):
             pass
         case _:
-            raise CheckpointError(f"{path}: tensor {name!r} has a bad header entry: {fields!r}")
+            raise CheckpointError(f"{path}: tensor {shown(name)} has a bad header entry: {shown(fields)}")
     if dtype not in DTYPES:
-        raise CheckpointError(f"{path}: tensor {name!r} has dtype {dtype}; Ossia reads {', '.join(DTYPES)}")
+        raise CheckpointError(
+            f"{path}: tensor {shown(name)} has dtype {shown(dtype).strip(chr(39))}; Ossia reads {', '.join(DTYPES)}"
+        )
     needed = math.prod(shape) * DTYPES[dtype].itemsize
-    if begin < 0 or end - begin != needed:
-        raise CheckpointError(f"{path}: tensor {name!r}, {dtype} {shape}, takes {needed:,} bytes, not {begin}..{end}")
+    if end - begin != needed:
+        raise CheckpointError(
+            f"{path}: tensor {shown(name)}, {dtype} {shape}, takes {needed:,} bytes, not {begin}..{end}"
+        )
     return Entry(name, dtype, tuple(shape), data + begin, data + end)
 
 
@@ -113,10 +114,10 @@ def _check_extents(path: Path, entries: list[Entry], data: int, size: int) -> No
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.end > size:
             raise CheckpointError(
-                f"{path}: tensor {entry.name!r} is cut off: it ends at byte {entry.end:,} of {size:,}"
+                f"{path}: tensor {shown(entry.name)} is cut off: it ends at byte {entry.end:,} of {size:,}"
             )
         if entry.begin != at:
-            raise CheckpointError(f"{path}: tensor {entry.name!r} starts at byte {entry.begin:,}, not {at:,}")
+            raise CheckpointError(f"{path}: tensor {shown(entry.name)} starts at byte {entry.begin:,}, not {at:,}")
         at = entry.end
     if at != size:
         raise CheckpointError(f"{path}: {size - at:,} bytes after the last tensor")
@@ -124,47 +125,56 @@ def _check_extents(path: Path, entries: list[Entry], data: int, size: int) -> No
 
 def open_folder(folder: Path) -> dict[str, TensorFile]:
     """The file of every tensor in a folder: model.safetensors, the shards its index names, or all *.safetensors."""
-    if (folder / _SINGLE).exists():
-        files = [open_tensorfile(folder / _SINGLE)]
-    elif (folder / _INDEX).exists():
-        files = _open_shards(folder)
+    if os.path.lexists(folder / _SINGLE):
+        opened = [open_tensorfile(folder / _SINGLE)]
+    elif os.path.lexists(folder / _INDEX):
+        opened = _open_shards(folder)
     else:
-        files = [open_tensorfile(path) for path in sorted(folder.glob("*.safetensors"))]
+        opened = [open_tensorfile(path) for path in sorted(folder.glob("*.safetensors"))]
     places: dict[str, TensorFile] = {}
-    for file in files:
+    for file in opened:
         for name in file.entries:
             if places.setdefault(name, file) is not file:
-                raise CheckpointError(f"{file.path}: tensor {name!r} is in {places[name].path.name} too")
+                raise CheckpointError(f"{file.path}: tensor {shown(name)} is in {places[name].path.name} too")
     return places
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
+    """The JSON object in a file of at most `limit` bytes. CheckpointError names the file and the place."""
+    with _as_checkpoint_error():
+        return files.read_object(path, limit)
+
+
+@contextmanager
+def _as_checkpoint_error() -> Iterator[None]:
     try:
-        raw = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return raw
+        yield
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _open_shards(folder: Path) -> list[TensorFile]:
-    weight_map = read_json(folder / _INDEX).get("weight_map")
+    index = folder / _INDEX
+    weight_map = read_json(index, INDEX_LIMIT).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{folder / _INDEX}: has no weight_map")
+        raise CheckpointError(f"{index}: has no weight_map")
     # the index alone says which files there are: a "-of-0000n" in a name may be wrong
-    files: dict[str, TensorFile] = {}
+    opened: dict[str, TensorFile] = {}
     for name, place in weight_map.items():
-        path = folder / str(place)
-        if place not in files:
-            if not path.is_file():
-                raise CheckpointError(f"{path}: missing; the index has tensor {name!r} in it")
-            files[place] = open_tensorfile(path)
-        if name not in files[place].entries:
-            raise CheckpointError(f"{path}: tensor {name!r} is missing; the index has it here")
-    return list(files.values())
+        if not isinstance(place, str) or not place or "\0" in place:
+            raise CheckpointError(f"{index}: the file of tensor {shown(name)} cannot be {shown(place)}")
+        if place not in opened:
+            path = folder / place
+            if Path(place).is_absolute() or ".." in Path(place).parts:
+                raise CheckpointError(
+                    f"{index}: the file of tensor {shown(name)} is outside the folder: {shown(place)}"
+                )
+            if not os.path.lexists(path):
+                raise CheckpointError(f"{path}: missing; the index has tensor {shown(name)} in it")
+            opened[place] = open_tensorfile(path, folder)
+        if name not in opened[place].entries:
+            raise CheckpointError(f"{folder / place}: tensor {shown(name)} is missing; the index has it here")
+    return list(opened.values())
 
 
 class Planned(NamedTuple):

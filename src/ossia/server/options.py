@@ -22,6 +22,9 @@ Backend = Annotated[str, _option(_MODEL, "cpu, triton (an NVIDIA GPU), or refere
 Dense = Annotated[str | None, _option(_MODEL, "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu).")]
 Kv = Annotated[str | None, _option(_MODEL, "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton).")]
 Threads = Annotated[int | None, _option(_MODEL, "Threads of the CPU kernels; the physical cores.", min=1)]
+MemoryGb = Annotated[
+    float | None, _option(_MODEL, "GiB of memory the model may take; what is free here unless given.", min=0)
+]
 
 Identity = Annotated[
     str | None, _option(_MODEL, "First line of the system message, instead of ChatGPT's; none leaves it out.")

@@ -13,11 +13,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-import psutil
-
 from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange, prefilled
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
+from ossia.engine.host_plan import LEAST_CACHE, host_room
 from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.constrain import Grammars, PrefillError
@@ -60,7 +59,7 @@ class Service:
         self._worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self._worker.cache_tokens)
         self._line = Line(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
-        self.longest_token = max(map(len, model.tokenizer.encoding.token_byte_values()))
+        self.longest_token = max(len(data) for data, _ in model.tokenizer.text_tokens())
         self._draining = self._closed = False
         self._answers = 0
         self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
@@ -393,7 +392,8 @@ def usual_cache(model: Model) -> int:
         return room
     block = model.transformer.cache_bytes
     whole = blocks_for(model.config.max_context) * (block.full + block.window)
-    return max(whole, min(psutil.virtual_memory().available // 4, USUAL_CACHE))
+    left = host_room(model.config)
+    return min(max(whole, min(left // 4, USUAL_CACHE)), max(left, LEAST_CACHE))
 
 
 class _Only:

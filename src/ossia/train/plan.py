@@ -7,12 +7,9 @@ The peak is the base, the adapters with gradient and moments, every block's inpu
 pass and the loss.
 """
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
-
+from ossia.kernels.machine import available_memory
 from ossia.model.config import ModelConfig
 from ossia.model.info import model_size, readable
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
@@ -135,17 +132,7 @@ def free_bytes(device: str) -> int:
         import torch
 
         return torch.cuda.mem_get_info(torch.device(device))[0]
-    return int(min(psutil.virtual_memory().available, left_in_container())) // beside()
-
-
-def left_in_container(group: Path = Path("/sys/fs/cgroup")) -> int | float:
-    """What a Linux container's limit leaves, counting as free the cached files that the kernel would drop."""
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(0, int(limit) - int(used) + int(stat["inactive_file"]))
-    except (OSError, ValueError, KeyError):  # no container, "max", or an older kernel
-        return math.inf
+    return available_memory() // beside()
 
 
 def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) -> int:

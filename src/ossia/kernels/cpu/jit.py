@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-import psutil
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core import config as numba_config
 from numba.extending import intrinsic as numba_intrinsic
 from numba.np.ufunc.parallel import threading_layer
+
+from ossia.kernels.machine import usable_cores
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -128,9 +129,7 @@ def _body(module: ir.Module, called: Any, held: ir.Type) -> ir.Function:
 @cache
 def physical_cores() -> int:
     """Cores this process may run on, each counted once however many threads it offers: the kernels leave no gap to fill."""
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return max(1, min(cores, allowed, numba.get_num_threads()))
+    return max(1, min(usable_cores(), numba.get_num_threads()))
 
 
 def _take(typingctx: Any, counter: Any) -> Any:

@@ -1,0 +1,96 @@
+"""The small files beside a checkpoint's weights that say how to use it: the tokenizer, and what ends a turn.
+
+In: a checkpoint's folder and its vocabulary's size. Out: a `Tokenizer`, and stop tokens with warnings.
+It does not know weights.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ossia.files import SETTINGS_LIMIT, FileError, read_object, shown
+from ossia.tokenizer import Tokenizer, TokenizerError
+from ossia.tokenizer_json import HARMONY_TOKENS, o200k_harmony
+
+HARMONY_VOCAB = 201_088  # embeddings of the published models
+_STOPS = ("<|return|>", "<|call|>")  # harmony's own: they end a turn whatever a file says
+_NEEDED = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", *_STOPS)
+_MAY_STOP = (*_STOPS, "<|endoftext|>")
+_PADDING = 4096  # embeddings without a token that are usual: padding, and ids kept for later
+
+
+class Reading(NamedTuple):
+    """What the files of a folder say. `tokenizer` is None where there is none."""
+
+    tokenizer: Tokenizer | None
+    stop_tokens: frozenset[int]
+    warnings: tuple[str, ...]
+
+
+def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> Reading:
+    """The tokenizer and the stop tokens of a checkpoint with `vocab` embeddings.
+
+    is_original: in OpenAI's own layout, which has no tokenizer.json; gpt-oss's own tokenizer is used where it fits.
+    Raises ValueError for a tokenizer that is not harmony's, or that the embeddings do not fit.
+    """
+    found = tokenizer_file(folder)
+    if found is None and is_original and vocab == HARMONY_VOCAB:
+        tokenizer = Tokenizer(o200k_harmony(), "o200k_harmony", most=vocab)
+    elif found is None:
+        return Reading(None, frozenset(), ())
+    else:
+        tokenizer = Tokenizer.from_file(found, vocab)
+        if missing := [name for name in _NEEDED if name not in tokenizer.special]:
+            raise TokenizerError(
+                f"{found} has no token {missing[0]}: it is not a tokenizer of the gpt-oss family, whose messages are in the "
+                "harmony format; take the tokenizer that was saved with these weights"
+            )
+    warnings = []
+    if tokenizer.size + _PADDING < vocab:
+        warnings.append(
+            f"tokenizer.json has {tokenizer.size:,} tokens and the model has embeddings for {vocab:,}: "
+            "it may be another model's tokenizer"
+        )
+    stops, warned = stop_tokens(folder, tokenizer)
+    return Reading(tokenizer, stops, (*warnings, *warned))
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """tokenizer.json of the folder, or of the one above an original/ folder."""
+    places = (folder / "tokenizer.json", folder.parent / "tokenizer.json" if folder.name == "original" else None)
+    return next((place for place in places if place and place.exists()), None)
+
+
+def stop_tokens(folder: Path, tokenizer: Tokenizer) -> tuple[frozenset[int], tuple[str, ...]]:
+    """What ends a turn, and warnings about ids of generation_config.json that cannot.
+
+    Always <|return|> and <|call|>: published files of an early revision leave <|call|> out, which makes tool calls run on.
+    Of the file's eos ids, <|endoftext|> and special tokens that the checkpoint added are taken. <|end|> ends each message
+    of a turn, the thinking too, so as a stop it would leave answers empty.
+    """
+    stops = {tokenizer.special[name] for name in _STOPS}
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return frozenset(stops), ()
+    eos = read_object(path, SETTINGS_LIMIT).get("eos_token_id")
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if wrong := [each for each in ids if type(each) is not int]:
+        raise FileError(f"{path}: eos_token_id cannot be {shown(wrong[0])}: want a token id, or a list of them")
+    bad = [each for each in dict.fromkeys(ids) if not _may_stop(each, tokenizer)]
+    return frozenset({*stops, *(set(ids) - set(bad))}), tuple(_warnings(path, bad, tokenizer))
+
+
+def _may_stop(token: int, tokenizer: Tokenizer) -> bool:
+    name = tokenizer.special_name(token)
+    return name in _MAY_STOP or (name is not None and name not in HARMONY_TOKENS and not name.startswith("<|reserved_"))
+
+
+def _warnings(path: Path, bad: Iterable[int], tokenizer: Tokenizer) -> list[str]:
+    named = [tokenizer.special_name(token) or f"{shown(token)}" for token in bad]
+    if not named:
+        return []
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return [
+        f"{path} lists {', '.join(named[:5])}{more} as eos_token_id, which does not end a turn: left out "
+        "(harmony's stops are <|return|> and <|call|>)"
+    ]
