@@ -237,3 +237,67 @@ def test_a_model_without_a_tokenizer_cannot_chat():
 def test_tools_may_be_made_beforehand():
     chat, _ = chat_with(FINAL.format("ok"), tools=[function_tool(double)])
     assert chat.how.tools[0].spec.name == "double"
+
+
+async def slow_double(x: int) -> dict[str, object]:
+    """Twice x."""
+    await asyncio.sleep(0)
+    if x == 13:
+        raise ValueError("not 13")
+    return {"twice": 2 * x, "loop": id(asyncio.get_running_loop())}
+
+
+def calls_slow_double(*turns: str) -> tuple[Chat, Script]:
+    return chat_with(*(turn.replace("double", "slow_double") for turn in turns), tools=[slow_double])
+
+
+def test_A18_an_async_tool_runs_for_a_plain_caller():
+    chat, script = calls_slow_double(
+        CALL.format('{"x": 4}'), FINAL.format("8"), CALL.format('{"x": 13}'), FINAL.format("no")
+    )
+    assert chat.ask("a").text == "8"
+    assert '"twice":8' in script.prompts[1]
+    assert chat.ask("b").text == "no"
+    assert "error: ValueError: not 13" in script.prompts[3]
+
+
+def test_A18_an_async_tool_runs_on_the_event_loop_of_an_async_caller():
+    chat, script = calls_slow_double(
+        CALL.format('{"x": 4}'), FINAL.format("8"), CALL.format('{"x": 5}'), FINAL.format("10")
+    )
+
+    async def both() -> tuple[str, str, int]:
+        awaited = await chat.ask_async("a")
+        blocking = chat.ask("b")  # within a running event loop
+        return awaited.text, blocking.text, id(asyncio.get_running_loop())
+
+    awaited, blocking, loop = asyncio.run(both())
+    assert (awaited, blocking) == ("8", "10")
+    assert f'"loop":{loop}' in script.prompts[1]
+    assert '"twice":10' in script.prompts[3]
+    assert f'"loop":{loop}' not in script.prompts[3].rpartition("slow_double")[2]
+
+
+def test_A18_cancelling_the_caller_cancels_its_tool():
+    ended, begun = list[str](), asyncio.Event()
+
+    async def wait_long(x: int) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    chat, _ = chat_with(CALL.format('{"x": 4}').replace("double", "wait_long"), FINAL.format("8"), tools=[wait_long])
+
+    async def leave() -> None:
+        answer = asyncio.create_task(chat.ask_async("go"))
+        await begun.wait()
+        answer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answer
+
+    asyncio.run(asyncio.wait_for(leave(), 60))
+    assert ended == ["cancelled"]
+    assert chat.history[0].text == "go"

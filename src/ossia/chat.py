@@ -6,7 +6,8 @@ It does not know HTTP, terminals or how logits are made.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -32,6 +33,7 @@ from ossia.harmony.parse import Delta, End, Start
 from ossia.harmony.render import render
 from ossia.loading import Model, load
 from ossia.tokenizer import Tokenizer
+from ossia.tools.background import BackgroundLoop
 from ossia.tools.functions import Tool, ToolResult, function_tool
 from ossia.turn import FINAL, Answering, NextToken, Sampling, Scores, Turn, sample_turn
 
@@ -91,7 +93,18 @@ Steps: TypeAlias = Generator[Step, Any, None]
 LEAST_FOR_A_CALL, MOST_FOR_A_CALL = 64, 1024  # tokens kept free for it
 
 
-def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], how: Answering) -> Iterator[Event]:
+def run_tool(called: Tool, text: str) -> ToolResult:
+    """Run a tool where it is called. An async one runs on an event loop in another thread."""
+    return called.call(text)
+
+
+def converse(
+    engine: Engine,
+    grammars: Grammars,
+    messages: Sequence[Message],
+    how: Answering,
+    run: Callable[[Tool, str], ToolResult] = run_tool,
+) -> Iterator[Event]:
     """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
 
     Calls of the tools in `how` are run, and their answers given back to the model; a call of any other declared tool
@@ -111,7 +124,7 @@ def converse(engine: Engine, grammars: Grammars, messages: Sequence[Message], ho
                 case NextToken():
                     reply = next(tokens, None)
                 case Calling(called, text):
-                    reply = called.call(text)
+                    reply = run(called, text)
                 case _:
                     yield step
 
@@ -286,12 +299,13 @@ class Chat:
             response_format=response_format,
             thinking_budget=thinking_budget,
         )
+        self._loop = BackgroundLoop()
         self.use_tools(tools)
         self.history: list[Message] = []
 
     def use_tools(self, tools: Sequence[Tool | Callable[..., object]]) -> None:
         """Offer these tools, and no others, from the next answer on."""
-        made = tuple(each if isinstance(each, Tool) else function_tool(each) for each in tools)
+        made = tuple(each if isinstance(each, Tool) else function_tool(each, self._loop) for each in tools)
         self.how = replace(self.how, tools=made)
 
     def stream(self, text: str) -> Generator[Event, None, None]:
@@ -299,11 +313,14 @@ class Chat:
 
         Raises ContextError, and forgets `text`, when the conversation has grown past the context.
         """
+        return self._stream(text, run_tool)
+
+    def _stream(self, text: str, run: Callable[[Tool, str], ToolResult]) -> Generator[Event, None, None]:
         self.history.append(user(text))
         spoken: list[str] = []
         finished = False
         try:
-            for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how):
+            for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how, run):
                 match event:
                     case End(message) | ToolAnswer(message, _):
                         self.history.append(message)
@@ -321,12 +338,23 @@ class Chat:
                 self.history.append(Message("assistant", ("".join(spoken),), channel="final", flaws=("stopped",)))
 
     async def stream_async(self, text: str) -> AsyncIterator[Event]:
-        """`stream` for asyncio: the work is done in a thread, and leaving the loop early stops it."""
-        events = self.stream(text)
+        """`stream` for asyncio: the model and plain tools run in a thread, async tools on the caller's event loop.
+
+        Leaving the loop early, or cancelling the task, stops the answer and cancels an async tool.
+        """
+        runner = _OnLoop(asyncio.get_running_loop())
+        events = self._stream(text, runner.run)
+        step: asyncio.Future[Event | None] | None = None
         try:
-            while (event := await asyncio.to_thread(next, events, None)) is not None:
+            while True:
+                step = asyncio.ensure_future(asyncio.to_thread(next, events, None))
+                if (event := await asyncio.shield(step)) is None:
+                    break
                 yield event
         finally:
+            runner.cancel()
+            if step is not None and not step.done():  # its thread must leave the generator before that is closed
+                await asyncio.wait([step])
             await asyncio.to_thread(events.close)
 
     def ask(self, text: str) -> Answer:
@@ -346,6 +374,31 @@ class Chat:
         )
         first = system(replace(dated(self.opening), effort=self.effort))
         return [first] if declared == Developer() else [first, developer(declared)]
+
+
+class _OnLoop:
+    """Runs async tools on an event loop, for a thread that waits for their results."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._running: Future[ToolResult] | None = None
+
+    def run(self, called: Tool, text: str) -> ToolResult:
+        if called.call_async is None:
+            return called.call(text)
+        self._running = asyncio.run_coroutine_threadsafe(_result_of(called.call_async(text)), self._loop)
+        try:
+            return self._running.result()
+        except CancelledError:
+            return ToolResult(f"error: {called.spec.name} was cancelled", failed=True)
+
+    def cancel(self) -> None:
+        if self._running:
+            self._running.cancel()
+
+
+async def _result_of(result: Awaitable[ToolResult]) -> ToolResult:
+    return await result
 
 
 def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:

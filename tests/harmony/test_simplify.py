@@ -167,7 +167,7 @@ def test_A1_references_that_would_multiply_are_told_once_each():
     assert len(told(many, Wide=wide)) < 1_000_000
 
 
-def test_A1_depth_is_bounded_and_what_is_too_deep_is_left_as_it_is():
+def test_A1_depth_is_bounded():
     chain = {f"D{n}": {"properties": {"a": {"$ref": f"#/$defs/D{n + 1}"}}} for n in range(2000)}
     assert len(told({"$ref": "#/$defs/D0"}, **chain, D2000=STRING)) < 1_000_000
     deep: dict[str, Any] = STRING
@@ -176,7 +176,7 @@ def test_A1_depth_is_bounded_and_what_is_too_deep_is_left_as_it_is():
     assert "a?: string," in told(deep)
     for _ in range(200):
         deep = {"type": "object", "properties": {"a": deep}}
-    assert simplified({"type": "object", "properties": {"a": deep}})["properties"] == {"a": deep}
+    assert simplified({"type": "object", "properties": {"a": deep}}) == {"type": "object"}
 
 
 @pytest.mark.parametrize(

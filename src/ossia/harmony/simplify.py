@@ -38,13 +38,15 @@ NUMBERS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleO
 LITERAL_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", list: "array"}
 
 
-def simplified(parameters: JsonObject) -> JsonObject:
+def simplified(parameters: JsonObject) -> dict[str, Any]:
     """The schema of a tool's parameters as the prompt shows it."""
     try:
         root = canonical(object_schema(parameters), nullable=True)
         references = References(root, 2020)
-    except (SchemaError, ValueError):  # the grammar refuses it, with the reason
-        return parameters
+    except SchemaError:  # nested too deep: the grammar refuses it, with the reason
+        return {**_remarks(parameters), "type": "object"}
+    except ValueError:  # no object
+        return dict(parameters)
     once, named = False, frozenset[str]()
     while True:
         attempt = _Simplifier(references, named, once)

@@ -5,13 +5,15 @@ It does not know models, channels or how a call was sampled.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from ossia.harmony.messages import ToolSpec
+from ossia.tools.background import BackgroundLoop
+from ossia.tools.signature import ArgumentsError, description_of, is_async, name_of, plain, signature_of
 
 
 class ToolResult(msgspec.Struct, frozen=True):
@@ -25,12 +27,14 @@ class ToolResult(msgspec.Struct, frozen=True):
 class Tool:
     """A tool that can be declared (`spec`) and run (`call`, from the arguments' JSON text).
 
+    call_async: the same on the caller's event loop, where the tool is a coroutine function.
     namespace: where it is declared; None for a built-in one, such as python, which is itself called, with free text.
     """
 
     spec: ToolSpec
     call: Callable[[str], ToolResult]
     namespace: str | None = "functions"
+    call_async: Callable[[str], Awaitable[ToolResult]] | None = None
 
     @property
     def recipient(self) -> str:
@@ -38,61 +42,47 @@ class Tool:
         return self.spec.name if self.namespace is None else f"{self.namespace}.{self.spec.name}"
 
 
-def function_tool(function: Callable[..., object]) -> Tool:
-    """A tool of a plain function. Its name, docstring, annotations and defaults tell the model how to call it.
+def function_tool(function: Callable[..., object], loop: BackgroundLoop | None = None) -> Tool:
+    """A tool of a plain or an async function. Its name, docstring, annotations and defaults tell the model how to call it.
 
     `Annotated[str, "what it means"]` describes a parameter. A result that is no string is given as JSON.
+    loop: where an async function runs for callers without an event loop; one of its own unless given.
     Raises ValueError for parameters that have no JSON form.
     """
-    name = function.__name__
-    description = inspect.cleandoc(function.__doc__ or "")
-    try:
-        arguments = _arguments(function)
-        parameters = _object_schema(arguments)
-    except TypeError as error:
-        raise ValueError(f"function {name!r} cannot be a tool: {error}") from error
+    name, loop = name_of(function), loop or BackgroundLoop()
+    parameters, decode = signature_of(function)
+
+    async def call_async(text: str) -> ToolResult:
+        try:
+            value = function(**decode(text))
+            return _result(await value if inspect.isawaitable(value) else value)
+        except Exception as error:
+            return _failed(name, error)
 
     def call(text: str) -> ToolResult:
         try:
-            given = msgspec.json.decode(text.strip() or "{}", type=arguments)
-        except msgspec.MsgspecError as error:
-            return ToolResult(f"error: invalid arguments for {name}: {error}", failed=True)
-        try:
-            value = function(**{field: getattr(given, field) for field in arguments.__struct_fields__})
-            return ToolResult(value if isinstance(value, str) else msgspec.json.encode(value).decode())
-        except Exception as error:  # the model hears of it and may try again; the program goes on
-            return ToolResult(f"error: {type(error).__name__}: {error}", failed=True)
+            value = function(**decode(text))
+            return _result(loop.run(_awaited(value)) if inspect.isawaitable(value) else value)
+        except Exception as error:
+            return _failed(name, error)
 
-    return Tool(ToolSpec(name, description, parameters), call)
+    # the result is checked again by the function's own types, so what a grammar cannot enforce may be left out
+    spec = ToolSpec(name, description_of(function), parameters, strict=False)
+    return Tool(spec, call, call_async=call_async if is_async(function) else None)
 
 
-def _arguments(function: Callable[..., object]) -> type[msgspec.Struct]:
-    """A struct with the function's parameters as fields; unknown ones are refused when decoding."""
-    hints = get_type_hints(function, include_extras=True)
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ValueError(
-                f"function {function.__name__!r} cannot be a tool: parameter {parameter} has no name to call it by"
-            )
-        kind = _described(hints.get(parameter.name, Any))
-        required = parameter.default is parameter.empty
-        fields.append((parameter.name, kind) if required else (parameter.name, kind, parameter.default))
-    return msgspec.defstruct(function.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
 
 
-def _described(hint: Any) -> Any:
-    """`Annotated[T, "text"]` with the text as the schema's description."""
-    if get_origin(hint) is not Annotated:
-        return hint
-    kind, *extras = get_args(hint)
-    metas = [msgspec.Meta(description=extra) if isinstance(extra, str) else extra for extra in extras]
-    return Annotated[(kind, *metas)]
+def _result(value: object) -> ToolResult:
+    return ToolResult(value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=plain).decode())
 
 
-def _object_schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    """The struct's schema, its own definition inlined and the nested ones beside it."""
-    _, components = msgspec.json.schema_components((arguments,), ref_template="#/$defs/{name}")
-    schema = dict(components.pop(arguments.__name__))
-    schema.pop("title", None)
-    return {**schema, "$defs": components} if components else schema
+def _failed(name: str, error: Exception) -> ToolResult:
+    """What went wrong, for the model: it may try again, and the program goes on."""
+    if isinstance(error, ArgumentsError):
+        return ToolResult(f"error: invalid arguments for {name}: {error}", failed=True)
+    if isinstance(error, CancelledError):
+        return ToolResult(f"error: {name} was cancelled", failed=True)
+    return ToolResult(f"error: {type(error).__name__}: {error}", failed=True)
