@@ -187,11 +187,18 @@ def test_M3_columns_and_keys_that_are_not_read_are_counted():
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, r"a preference pair \(chosen, rejected\): preferences are not trained on"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, r"a preference pair \(it has 'rejected'\): preferences are not trained on"),
         ({"chosen": HI, "rejected": HI}, "preference pair"),
         ({"prompt": "a", "completion": "b", "label": False}, "an answer with a verdict"),
         ({"text": "words"}, r"columns \('text'\) are of no known form: known are messages .*a source text = \"FILE\""),
-        ({"question": "a", "answer": "b"}, r"columns \('question', 'answer'\) are of no known form: known are messages"),
+        ({"question": "a", "context": "b"}, r"columns \('question', 'context'\) are of no known form: known are messages"),
+        ({"messages": HI, "rejected_response": "c"}, "preference pair"),
+        ({"input": HI[:1], "preferred_output": HI[1:], "non_preferred_output": HI[1:]}, "preference pair"),
+        ({"messages": HI, "label": True}, "an answer with a verdict"),
+        ({"messages": [{"role": "user", "parts": [{"text": "a"}]}, HI[1]]}, r"messages\[0\] has no content"),
+        ({"messages": [HI[0], {"role": "assistant", "content": None}]}, r"messages\[1\] has no content"),
+        ({"messages": [HI[0], {"role": "assistant", "content": "<tool_call>{}</tool_call>\n"}]}, "has its call in its text"),
+        ({"messages": [HI[0], {**HI[1], "weight": 0.5}]}, r"messages\[1\].weight is 0.5: want 0 or 1"),
         ({"messages": None}, "no known form"),
         (3, "must be a JSON object"),
         ({"conversations": [{"from": "narrator", "value": "x"}]}, r"conversations\[0\].from is 'narrator': known are human"),
@@ -291,3 +298,61 @@ def test_A9_M2_the_trainers_prompts_are_the_servers(body: dict[str, Any]):
     # the model is asked again between the two calls that one message makes; the server sees only whole turns
     assert [prompt for prompt in prompts if prompt in asked] == asked
     assert len(prompts) == len(asked) + 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Hi", "answer": "Hello."},
+        {"query": "Hi", "response": "Hello."},
+        {"input": "Hi", "output": "Hello."},
+        {"prompt": "Hi", "answer": "Hello."},
+        {"problem": "Hi", "solution": "Hello."},
+        {"messages": json.dumps(HI)},
+        {"messages": [{"role": "User", "content": "Hi"}, {"role": "ASSISTANT", "content": "Hello."}]},
+        {"messages": [{"role": "human", "content": "Hi"}, {"role": "model", "content": "Hello."}]},
+        {"conversations": [{"from": "human", "content": "Hi"}, {"from": "gpt", "content": "Hello."}]},
+        {"conversations": [{"role": "user", "value": "Hi"}, {"role": "assistant", "value": "Hello."}]},
+        {"messages": [HI[0], {**HI[1], "weight": "1"}]},
+    ],
+)
+def test_M3_other_names_of_columns_keys_and_roles(row: Any):
+    assert spoken(row) == [user("Hi"), assistant("Hello.")]
+
+
+def test_M3_numbers_are_their_text():
+    assert spoken({"question": "1+1", "answer": 2}) == [user("1+1"), assistant("2")]
+
+
+def test_M3_what_a_question_is_about_stands_below_it():
+    """Context in a column of its own was left out: the answer could not be learnt from the question alone."""
+    said = [user("Who?\nAda wrote it."), assistant("Ada.")]
+    assert spoken({"instruction": "Who?", "context": "Ada wrote it.", "response": "Ada."}) == said
+    assert spoken({"question": "Who?", "context": "Ada wrote it.", "answer": "Ada."}) == said
+
+
+def test_M3_a_system_prompt_in_its_own_column():
+    assert spoken({"system_prompt": "Short.", "question": "Hi", "response": "Hello."})[0] == developer("Short.")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "completion": "Hello.", "reasoning": "greet"},
+        {"question": "Hi", "answer": "Hello.", "thinking": "greet"},
+        {"messages": [HI[0], {"role": "assistant", "content": "<think>\ngreet\n</think>\n\nHello."}]},
+    ],
+)
+def test_M3_thinking_in_a_column_or_in_tags_is_analysis(row: Any):
+    assert spoken(row) == [user("Hi"), assistant("greet", "analysis"), assistant("Hello.")]
+
+
+@pytest.mark.parametrize("no", [{"weight": 0.0}, {"weight": "0"}, {"train": False}, {"training": False}])
+def test_M3_an_answer_that_is_not_to_be_learnt(no: dict[str, Any]):
+    assert learnt({"messages": [HI[0], {"role": "assistant", "content": "No.", **no}, *HI]}).count("No.") == 0
+
+
+@pytest.mark.parametrize("line", ['{"messages": [', "{'messages': []}", "<!DOCTYPE html>", '{"a": NaN}'])
+def test_M3_a_line_that_is_no_json_is_named_so(line: str):
+    with pytest.raises(ValueError, match=r"holds no whole JSON value: .*each line must hold one row"):
+        read_line(line, 1)

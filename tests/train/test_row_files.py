@@ -33,6 +33,13 @@ def arrow(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.write_table(table)
 
 
+def arrow_file(path: Path, rows: list[dict[str, Any]]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
 def zst(path: Path, data: bytes) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(path), "wb"), "zstd") as file:
@@ -54,6 +61,7 @@ FILES: dict[str, Any] = {
     "a.jsonl.zst": lambda path: zst(path, LINES),
     "a.parquet": lambda path: parquet(path, ROWS),
     "a.arrow": lambda path: arrow(path, ROWS),
+    "file.arrow": lambda path: arrow_file(path, ROWS),
 }
 
 
@@ -106,14 +114,26 @@ def test_M3_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("a.jsonl", "\ufeff{}".encode("utf-16"), "is UTF-16: convert it to UTF-8"),
+        ("a.jsonl", "\ufeff{}".encode("utf-16"), "is UTF-16 or UTF-32: convert it to UTF-8"),
+        ("a.jsonl", '{"messages": []}'.encode("utf-16-le"), "is UTF-16 or UTF-32"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("a.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("a.csv", b"prompt,completion\na,b\n", r"\.csv files are not read: .*read_csv\(FILE\)\.to_json"),
+        ("a.tsv.gz", gzip.compress(b"prompt\tcompletion\n"), "files are not read: .*sep="),
+        ("a.jsonl", gzip.compress(LINES), "is compressed with gzip: name it .jsonl.gz"),
+        ("a.jsonl", b"PAR1....", "is a Parquet file: name it .parquet"),
+        ("rows.xlsx", b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
+        ("a.jsonl.bz2", b"BZh9", "is compressed with bzip2: unpack it first"),
+        ("a.json", b"[{}][{}]", "something follows the array"),
+        ("a.parquet", b"", "is empty"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ("a.json", b'[{"messages": [}]', "the array is not JSON"),
         ("a.json", b'[{"messages": []}', "the array is not JSON"),
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
         ("a.jsonl.gz", gzip.compress(LINES)[:-20], "cannot be read"),
-        ("a.parquet.gz", b"", "unpack it first"),
-        ("a.jsonl", b"", "nothing to train on"),
+        ("a.parquet.gz", b"PAR1", "unpack it first"),
+        ("a.jsonl", b"", "is empty"),
+        ("a.jsonl", b"\n \n", "nothing to train on"),
     ],
 )
 def test_M3_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, data: bytes, why: str):
@@ -227,3 +247,23 @@ def test_M3_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str):
     assert len(filed) == count
     assert path.stat().st_size > 80e6
     assert peak < 24e6
+
+
+@pytest.mark.parametrize("wrapped", ["data", "rows", "train", "examples"])
+def test_M3_rows_under_a_key_of_one_json_object_are_read(tmp_path: Path, wrapped: str):
+    rows = [{"messages": [{"role": "user", "content": str(n)}]} for n in range(3)]
+    given = [{"row_idx": n, "row": row} for n, row in enumerate(rows)] if wrapped == "rows" else rows
+    (tmp_path / "a.json").write_text(json.dumps({"version": 1, wrapped: given}, indent=2))
+    assert [json.loads(row.text) for row in Rows(tmp_path / "a.json").scan()] == rows
+
+
+def test_M3_one_row_over_several_lines_is_a_row(tmp_path: Path):
+    row = {"messages": [{"role": "user", "content": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps(row, indent=2), encoding="utf-8-sig")
+    assert [json.loads(each.text) for each in Rows(tmp_path / "a.json").scan()] == [row]
+
+
+def test_M3_a_folder_of_other_files_is_named_with_what_it_holds(tmp_path: Path):
+    (tmp_path / "train.csv").write_text("prompt,completion\n")
+    with pytest.raises(DataError, match=r"no file of rows .*it holds train\.csv"):
+        data_files(tmp_path, print)

@@ -5,6 +5,7 @@ Messages, tools, ids and efforts are read by the server's own readers, so traini
 """
 
 import random
+import re
 from collections import Counter
 from datetime import date, timedelta
 from typing import Any
@@ -15,17 +16,23 @@ from ossia.harmony.client_tools import toolbox
 from ossia.harmony.json_answer import JSON_KINDS, json_answer
 from ossia.harmony.messages import ResponseFormat, System
 from ossia.harmony.openai_chat import ChatMessage, conversation, effort_of, read_history
-from ossia.train.row_forms import ChatRow, as_chat, json_value
+from ossia.train.row_forms import SPEAKERS, THOUGHTS, ChatRow, as_chat, json_value
 from ossia.train.sequences import Conversation
 
 # JSON schema keywords that can begin a description of an object
 SCHEMA_WORDS = {"type", "properties", "$ref", "allOf", "anyOf", "oneOf", "required", "additionalProperties", "$defs"}
-MESSAGE_KEYS = {*ChatMessage.__struct_fields__, "weight"}
+WEIGHTS = ("weight", "train", "training")  # whether an answer is learnt; the last two are other trainers' words for it
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)  # as other models write it before their answer
+MESSAGE_KEYS = {*ChatMessage.__struct_fields__, *WEIGHTS}
 
 
 def read_line(line: str | bytes, number: int, unread: Counter[str] | None = None) -> Conversation:
     """`read_row` of a line of JSON."""
-    return read_row(msgspec.json.decode(line), number, unread)
+    try:
+        row = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"holds no whole JSON value: {error}; each line must hold one row") from error
+    return read_row(row, number, unread)
 
 
 def read_row(row: Any, number: int, unread: Counter[str] | None = None) -> Conversation:
@@ -57,7 +64,7 @@ def read_row(row: Any, number: int, unread: Counter[str] | None = None) -> Conve
 def _messages(given: list[Any], unread: Counter[str]) -> tuple[list[ChatMessage], list[bool]]:
     """Chat messages, and for each whether it is to be learnt."""
     plain = [_message(message, f"messages[{number}]", unread) for number, message in enumerate(given)]
-    weights = [_weight(message.pop("weight", None), number) for number, message in enumerate(plain)]
+    weights = [_weight(message, f"messages[{number}]") for number, message in enumerate(plain)]
     try:
         return msgspec.convert(plain, list[ChatMessage]), weights
     except msgspec.ValidationError as error:
@@ -67,16 +74,45 @@ def _messages(given: list[Any], unread: Counter[str]) -> tuple[list[ChatMessage]
 def _message(given: Any, at: str, unread: Counter[str]) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ValueError(f"{at} is no object")
+    if "content" not in given and "value" in given:
+        given = {"content" if key == "value" else key: value for key, value in given.items()}
     unread.update(f"messages[].{key}" for key, value in given.items() if key not in MESSAGE_KEYS and value is not None)
     message = {key: value for key, value in given.items() if key in MESSAGE_KEYS}
+    message["role"] = _role(message.get("role"), at)
     content = message.get("content")
-    if message.get("role") in ("tool", "function") and not isinstance(content, str | list | None):
-        message["content"] = msgspec.json.encode(content).decode()
+    is_result = message["role"] in ("tool", "function")
+    if isinstance(content, int | float | dict) and (is_result or not isinstance(content, bool | dict)):
+        content = msgspec.json.encode(content).decode()
+    message["content"] = content
+    if not is_result:
+        _check_content(message, at)
+    thought = THOUGHT.match(content) if message["role"] == "assistant" and isinstance(content, str) else None
+    if thought and not any(map(message.get, THOUGHTS)):
+        message["thinking"], message["content"] = thought[1].strip(), str(content)[thought.end() :]
     if isinstance(message.get("tool_call_id"), int):
         message["tool_call_id"] = str(message["tool_call_id"])
     calls = json_value(message.get("tool_calls"), f"{at}.tool_calls")
     message["tool_calls"] = [_call(call, f"{at}.tool_calls[{n}]", unread) for n, call in enumerate(calls or [])] or None
     return message
+
+
+def _role(given: Any, at: str) -> str:
+    """A role as the API names it, from the names that data sets have for it."""
+    name = str(given).lower()
+    role = "function" if name == "function" else SPEAKERS.get(name)
+    if role is None or role == "function_call":
+        raise ValueError(f"{at}.role is {given!r}: want system, developer, user, assistant or tool")
+    return role
+
+
+def _check_content(message: dict[str, Any], at: str) -> None:
+    """Without this, a message whose text stands elsewhere, or whose call is text, would be learnt as it looks."""
+    content = message.get("content")
+    says = content is not None or any(message.get(key) for key in ("tool_calls", "function_call", "refusal", *THOUGHTS))
+    if not says:
+        raise ValueError(f"{at} has no content")
+    if message["role"] == "assistant" and isinstance(content, str) and content.rstrip().endswith("</tool_call>"):
+        raise ValueError(f"{at} has its call in its text, as <tool_call>: want it in 'tool_calls'")
 
 
 def _call(given: Any, at: str, unread: Counter[str]) -> dict[str, Any]:
@@ -90,10 +126,18 @@ def _call(given: Any, at: str, unread: Counter[str]) -> dict[str, Any]:
     return {**given, "id": str(name) if isinstance(name, int) else name}
 
 
-def _weight(given: Any, number: int) -> bool:
-    if given is None or given in (0, 1):
-        return given is None or bool(given)
-    raise ValueError(f"messages[{number}].weight is {given!r}: want 0 or 1")
+def _weight(message: dict[str, Any], at: str) -> bool:
+    """Whether a message is learnt. The keys that say so are taken off."""
+    learnt = True
+    for key in WEIGHTS:
+        given = message.pop(key, None)
+        if given is None:
+            continue
+        number = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}.get(str(given).lower())
+        if number is None:
+            raise ValueError(f"{at}.{key} is {given!r}: want 0 or 1")
+        learnt = learnt and number == 1
+    return learnt
 
 
 def _effort(given: ChatRow) -> Any:

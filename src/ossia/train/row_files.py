@@ -22,6 +22,18 @@ LONGEST_ROW = 64 << 20  # bytes; a longer one is no conversation that fits a con
 SPOOLED = 8 << 20  # bytes of unpacked rows that stay in memory; more go to a temporary file
 CHUNK = 1 << 20
 TEXTS, TABLES, PACKED = (".jsonl", ".ndjson", ".json"), (".parquet", ".arrow"), (".gz", ".zst")
+WRAPPED = ("data", "rows", "train", "examples")  # keys of one JSON object under which its rows may stand
+# What files of other kinds begin with, or are called; and what helps
+MAGIC = {
+    b"PAR1": "is a Parquet file: name it .parquet",
+    b"ARROW1": "is an Arrow file: name it .arrow",
+    b"\x1f\x8b": "is compressed with gzip: name it .jsonl.gz",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd: name it .jsonl.zst",
+    b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save its rows as JSON lines",
+    b"BZh": "is compressed with bzip2: unpack it first",
+    b"\xfd7zXZ": "is compressed with xz: unpack it first",
+}
+TABULAR = {".csv": "read_csv(FILE)", ".tsv": "read_csv(FILE, sep='\\t')", ".feather": "read_feather(FILE)"}
 NO_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
 # a split's name in a path, such as data/train-00000-of-00001.parquet
 TRAINING, OTHERS = (
@@ -52,7 +64,9 @@ def data_files(path: Path, say: Callable[[str], None]) -> list[Path]:
         folder = _snapshot(path)
         found = [each for each in sorted(folder.rglob("*")) if holds_rows(each) and not _hidden(each, folder)]
         if not found:
-            raise DataError(f"{path}: no file of rows ({', '.join((*TEXTS, *TABLES))}) in this folder")
+            others = sorted(each.name for each in folder.rglob("*") if each.is_file() and not _hidden(each, folder))
+            held = f"; it holds {_some(others)}" if others else ""
+            raise DataError(f"{path}: no file of rows ({', '.join((*TEXTS, *TABLES))}) in this folder{held}")
     else:
         folder = path.parent
         found = sorted(each for name in glob.glob(str(path), recursive=True) if (each := Path(name)).is_file())
@@ -105,6 +119,7 @@ class Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _readable(path):
+            _check_kind(path)
             rows = _unpacked(path)
             self.unit = "line" if rows is None else "row"
             self._file: IO[bytes] = path.open("rb") if rows is None else _spooled(rows)
@@ -133,11 +148,27 @@ class Rows:
 
 def _cleaned(line: bytes, path: Path) -> bytes:
     """The first line. Raises DataError for what is no UTF-8 text."""
-    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: is UTF-16: convert it to UTF-8")
-    if line.startswith(b"version https://git-lfs"):
-        raise DataError(f"{path}: is a Git LFS pointer, not the data: run git lfs pull")
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line[:4]:
+        raise DataError(f"{path}: is UTF-16 or UTF-32: convert it to UTF-8")
     return line.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def _check_kind(path: Path) -> None:
+    """DataError, with what helps, for a file that is of another kind than its name says, or of one that is not read."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise DataError(f"{path}: is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path}: is a Git LFS pointer, not the data: run git lfs pull")
+    plain = path.with_suffix("") if path.suffix in PACKED else path
+    if reader := TABULAR.get(plain.suffix.lower()):
+        remedy = f"pandas.{reader}.to_json('rows.jsonl', orient='records', lines=True, force_ascii=False)"
+        raise DataError(
+            f"{path}: {plain.suffix} files are not read: write its rows as JSON lines, for example by {remedy}"
+        )
+    if path.suffix not in (*PACKED, *TABLES) and (found := next((m for m in MAGIC if start.startswith(m)), None)):
+        raise DataError(f"{path}: {MAGIC[found]}")
 
 
 @contextmanager
@@ -173,7 +204,27 @@ def _unpacked(path: Path) -> Iterator[bytes] | None:
             raise DataError(f"{path}: unpack it first: {path.with_suffix('').suffix} files are compressed inside")
         return _of_text(path)
     with path.open("rb") as file:
-        return _of_text(path) if _is_array(file) else None
+        if _is_array(file):
+            return _of_text(path)
+    return _of_object(path)
+
+
+def _of_object(path: Path) -> Iterator[bytes] | None:
+    """The rows of a file that is one JSON object: those under a key of it, or itself. None for lines."""
+    if path.suffix != ".json" or path.stat().st_size > LONGEST_ROW:
+        return None
+    try:
+        whole = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(whole, dict):
+        return None
+    for key in WRAPPED:
+        rows = whole.get(key)
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            # the viewer of Hugging Face gives each row its number beside it
+            return (msgspec.json.encode(row["row"] if "row_idx" in row and "row" in row else row) for row in rows)
+    return iter([msgspec.json.encode(whole)])
 
 
 def _of_text(path: Path) -> Iterator[bytes]:
@@ -226,6 +277,8 @@ def _array(file: IO[bytes]) -> Iterator[bytes]:
         at = _skipped(text, at)
         try:
             if text[at : at + 1] == "]":
+                if text[at + 1 :].strip() or file.read(CHUNK).strip():
+                    raise ValueError("something follows the array: want one array of rows")
                 return
             value, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
@@ -256,8 +309,14 @@ def _parquet(path: Path) -> Iterator[bytes]:
 def _arrow(path: Path) -> Iterator[bytes]:
     import pyarrow  # pyright: ignore[reportMissingImports]
 
-    with pyarrow.OSFile(str(path)) as file, pyarrow.ipc.open_stream(file) as reader:
-        for batch in reader:
+    with path.open("rb") as file:
+        is_stream = not file.read(8).startswith(b"ARROW1")  # `datasets` writes streams, `feather` files
+    with (
+        pyarrow.OSFile(str(path)) as file,
+        (pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file)(file) as reader,
+    ):
+        batches = reader if is_stream else map(reader.get_batch, range(reader.num_record_batches))
+        for batch in batches:
             for start in range(0, batch.num_rows, 256):
                 yield from map(_row, batch.slice(start, 256).to_pylist())
 

@@ -16,12 +16,25 @@ KNOWN = (
     "prompt and completion",
     "conversations of from and value (ShareGPT)",
     "instruction and output (Alpaca)",
+    "question and answer (also input and output, query and response, problem and solution)",
     "developer, user, analysis and final",
 )
-SHARED = ("tools", "functions", "reasoning_effort", "response_format", "current_date", "parallel_tool_calls", "system")
+SHARED = (
+    "tools",
+    "functions",
+    "reasoning_effort",
+    "response_format",
+    "current_date",
+    "parallel_tool_calls",
+    "system",
+    "system_prompt",
+)
+QUESTIONS, ANSWERS = ("question", "query", "prompt", "input", "problem"), ("answer", "response", "output", "solution")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "analysis")
+LESSER = ("rejected", "rejected_response", "rejected_messages", "non_preferred_output")  # answers that were not chosen
 SPEAKERS = {
     **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "model", "bot", "chatgpt"), "assistant"),
+    **dict.fromkeys(("gpt", "assistant", "model", "bot", "chatgpt", "ai"), "assistant"),
     **dict.fromkeys(("tool", "observation", "function_response", "tool_response", "ipython"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "function_call"),
     "system": "system",
@@ -51,7 +64,7 @@ def as_chat(row: Any, unread: Counter[str]) -> ChatRow:
     for key, value in row.items():
         if key not in columns and key not in SHARED and value is not None:
             unread[f"column {key!r}"] += 1
-    system = row.get("system")
+    system = row.get("system") or row.get("system_prompt")
     if isinstance(system, str) and system and not (messages and _role(messages[0]) in ("system", "developer")):
         messages = [{"role": "system", "content": system}, *messages]
     day = row.get("current_date")
@@ -66,15 +79,14 @@ def as_chat(row: Any, unread: Counter[str]) -> ChatRow:
 
 def _refuse_other_kinds(row: Mapping[str, Any]) -> None:
     """Data that is not meant for next-token training on conversations."""
-    if _has(row, "chosen") and _has(row, "rejected"):
+    if lesser := next((key for key in LESSER if _has(row, key)), None):
         raise ValueError(
-            "a preference pair (chosen, rejected): preferences are not trained on; "
+            f"a preference pair (it has {lesser!r}): preferences are not trained on; "
             "keep the chosen answer as the last of 'messages'"
         )
-    if _has(row, "completion") and isinstance(row.get("label"), bool):
+    if isinstance(row.get("label"), bool):
         raise ValueError(
-            "an answer with a verdict (prompt, completion, label): preferences are not trained on; "
-            "keep the good ones without 'label'"
+            "an answer with a verdict (label): preferences are not trained on; keep the good ones without 'label'"
         )
 
 
@@ -84,12 +96,16 @@ def _form(row: Mapping[str, Any]) -> tuple[Sequence[str], list[Any]]:
         if isinstance(turns := json_value(row.get(column), column), list):
             own = bool(turns) and isinstance(turns[0], Mapping) and "from" in turns[0]
             return (column,), [_shared(turn, f"{column}[{n}]") for n, turn in enumerate(turns)] if own else turns
-    if _has(row, "prompt") and (answer := next((key for key in ("completion", "response") if _has(row, key)), None)):
-        return ("prompt", answer), _completed(row["prompt"], row[answer])
-    if _has(row, "instruction") and (answer := next((key for key in ("output", "response") if _has(row, key)), None)):
-        return ("instruction", "input", answer, "history"), _instructed(row, answer)
+    if _has(row, "prompt") and (answer := _first(row, ("completion", *ANSWERS))):
+        return ("prompt", answer, *THOUGHTS), _completed(row, answer)
+    if _has(row, "instruction") and (answer := _first(row, ANSWERS)):
+        return ("instruction", "input", "context", answer, "history", *THOUGHTS), _instructed(
+            row, "instruction", answer
+        )
     if _has(row, "user") and _has(row, "final"):
         return ("developer", "user", "analysis", "final"), _spoken(row)
+    if (asked := _first(row, QUESTIONS)) and (answer := _first(row, ANSWERS)):
+        return (asked, "context", answer, "history", *THOUGHTS), _instructed(row, asked, answer)
     found = ", ".join(repr(key) for key in list(row)[:10]) or "none"
     hint = '; rows of plain text are read as documents by a source text = "FILE"' if _has(row, "text") else ""
     raise ValueError(f"its columns ({found}) are of no known form: known are {'; '.join(KNOWN)}{hint}")
@@ -99,17 +115,22 @@ def _has(row: Mapping[str, Any], key: str) -> bool:
     return row.get(key) is not None
 
 
+def _first(row: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    return next((key for key in keys if _has(row, key)), None)
+
+
 def _role(message: Any) -> Any:
     return message.get("role") if isinstance(message, Mapping) else None
 
 
 def _shared(turn: Any, at: str) -> dict[str, Any]:
     """A ShareGPT turn as a chat message. A function_call holds JSON: name and arguments, or a list of them."""
-    speaker, value = (turn.get("from"), turn.get("value")) if isinstance(turn, Mapping) else (None, None)
+    speaker = turn.get("from") if isinstance(turn, Mapping) else None
+    value = turn.get("value", turn.get("content")) if isinstance(turn, Mapping) else None
     role = SPEAKERS.get(str(speaker).lower())
     if role is None:
         raise ValueError(f"{at}.from is {speaker!r}: known are {', '.join(SPEAKERS)}")
-    rest = {key: each for key, each in turn.items() if key not in ("from", "value")}
+    rest = {key: each for key, each in turn.items() if key not in ("from", "value", "content")}
     if role != "function_call":
         return {**rest, "role": role, "content": value}
     calls = json_value(value, f"{at}.value")
@@ -120,23 +141,32 @@ def _shared(turn: Any, at: str) -> dict[str, Any]:
     return {**rest, "role": "assistant", "content": None, "tool_calls": made}
 
 
-def _completed(prompt: Any, completion: Any) -> list[Any]:
+def _completed(row: Mapping[str, Any], answer: str) -> list[Any]:
     """Texts, or lists of messages. Only the completion is learnt."""
+    prompt, completion = row["prompt"], row[answer]
     asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    given = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
+    given = completion if isinstance(completion, list) else [_answer(row, answer)]
     return [*({**each, "weight": 0} if _role(each) == "assistant" else each for each in asked), *given]
 
 
-def _instructed(row: Mapping[str, Any], answer: str) -> list[Any]:
+def _instructed(row: Mapping[str, Any], question: str, answer: str) -> list[Any]:
+    """A question, with what it is about below it, and its answer."""
     earlier: list[Any] = []
     for number, pair in enumerate(row.get("history") or []):
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise ValueError(f"history[{number}] is no pair of question and answer")
         earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    asked = row["instruction"]
-    if row.get("input"):
-        asked = f"{asked}\n{row['input']}"
-    return [*earlier, {"role": "user", "content": asked}, {"role": "assistant", "content": row[answer]}]
+    asked = row[question]
+    for key in ("input", "context"):
+        if row.get(key) and key != question:
+            asked = f"{asked}\n{row[key]}"
+    return [*earlier, {"role": "user", "content": asked}, _answer(row, answer)]
+
+
+def _answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
+    """The answer in a column, with the thinking in another."""
+    thought = _first(row, THOUGHTS)
+    return {"role": "assistant", "content": row[answer], "thinking": row[thought] if thought else None}
 
 
 def _spoken(row: Mapping[str, Any]) -> list[Any]:
