@@ -198,12 +198,27 @@ async def endurance(host: str, port: int, process: psutil.Process, requests: int
     assert counts["lost"] == 0
 
 
+async def lags_of(host: str, port: int, key: str = "none") -> dict[float, float]:
+    """How often a timer of the event loop was late by so many seconds at most."""
+    text = await metrics_text(host, port, key)
+    return {
+        float(bound): float(count)
+        for bound, count in re.findall(r'^ossia_event_loop_lag_seconds_bucket{le="(\S+)"} (\S+)$', text, re.MULTILINE)
+    }
+
+
 async def metrics_of(host: str, port: int) -> dict[str, float]:
+    text = await metrics_text(host, port)
+    return {name: float(value) for name, value in re.findall(r"^(ossia_\w+) (\S+)$", text, re.MULTILINE)}
+
+
+async def metrics_text(host: str, port: int, key: str = "none") -> str:
     reader, writer = await asyncio.open_connection(host, port)
-    writer.write(f"GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+    head = f"GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\r\n"
+    writer.write(head.encode())
     text = (await reader.read(-1)).decode()
     writer.close()
-    return {name: float(value) for name, value in re.findall(r"^(ossia_\w+) (\S+)$", text, re.MULTILINE)}
+    return text
 
 
 def row(label: str, seconds: Sequence[float]) -> str:

@@ -147,6 +147,7 @@ def test_metrics_count_requests_and_tokens():
         assert f"\nossia_{name} " in text
     assert "ossia_first_token_seconds_count 1.0" in text
     assert "ossia_inter_token_seconds_count" in text
+    assert "ossia_event_loop_lag_seconds_count" in text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from ossia.server.json_shape import SLICE, check_shape
 from ossia.server.line import FullError, Line
 from ossia.server.service import Service
 from ossia.server.settings import Settings
+from ossia.server.text_bound import Shares, TextBound
 from ossia.server.worker import UNREAD_BYTES, Feed, News, UnreadError
 from tests.server.responses.world import FINAL
 from tests.server.scripted import Served, mini, refusal, scripted, user
@@ -213,6 +215,10 @@ CHAT, RESPONSES, COMPLETIONS, MESSAGES = "/v1/chat/completions", "/v1/responses"
 LARGE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "30 MB of a": (CHAT, lambda: text_of_size(30 << 20), LIMITS),
     "1 MB of a": (CHAT, lambda: text_of_size(1 << 20), LIMITS),
+    "3 MB of Chinese": (CHAT, lambda: json.dumps({"messages": [user("漢字" * 500_000)]}, ensure_ascii=False).encode(), LIMITS),
+    "60 KB that no token covers": (CHAT, lambda: json.dumps({"messages": [user("漢" * 20_000)]}, ensure_ascii=False).encode(), LIMITS),
+    "a text to tokenize": ("/tokenize", lambda: json.dumps({"prompt": "a" * 10**6}).encode(), LIMITS),
+    "a text to tokenize that no token covers": ("/tokenize", lambda: json.dumps({"prompt": "漢" * 20_000}).encode(), LIMITS),
     "a response's instructions": (RESPONSES, lambda: json.dumps({"input": "hi", "instructions": "a" * 10**6}).encode(), LIMITS),
     "a completion's prompt": (COMPLETIONS, lambda: json.dumps({"prompt": "a" * 10**6}).encode(), LIMITS),
     "500,000 messages": (CHAT, lambda: b'{"messages":[' + b'{"role":"user"},' * 500_000 + b'{"role":"user"}]}', "too_large"),
@@ -297,10 +303,25 @@ def test_K6_the_shape_of_json_is_found_in_slices_of_any_size(size: int):
 def test_K6_large_bodies_that_are_good_are_read():
     text = json.dumps({"a": ['[{,:\\" é' * 50_000, [[1, 2], {"b": None}] * 10_000]}, ensure_ascii=False).encode()
     assert len(text) > 4 * SMALL
-    check_shape(text, len(text))
+    shares = Shares([b" a", b"ab" * 10])
+    check_shape(text, TextBound(shares, len(text)))
     with pytest.raises(ApiError) as refused:
-        check_shape(text, 100_000)
+        check_shape(text, TextBound(shares, 1000, 100_000))
     assert refused.value.code == LIMITS
+
+
+def test_K4_no_text_has_fewer_tokens_than_its_bytes_say():
+    rng, encoding = random.Random(0), MINI.tokenizer.encoding  # type: ignore[union-attr]
+    shares, tokens = Shares(encoding.token_byte_values()), encoding.token_byte_values()
+    for _ in range(300):
+        text = b"".join(rng.choices(tokens, k=rng.randrange(1, 200))).decode("utf-8", "replace")
+        assert shares.least_tokens(text) <= len(encoding.encode_ordinary(text))
+        for body in (json.dumps({"a": text}), json.dumps({"a": text}, ensure_ascii=False)):
+            scan = json_shape._Scan(shares)
+            for at in range(0, len(body.encode()), 50):
+                scan.read(np.frombuffer(body.encode()[at : at + 50], np.uint8))
+            assert scan.tokens <= len(encoding.encode_ordinary(text)) + 2
+    assert shares.least_tokens("漢" * 1000) == pytest.approx(3000, rel=0.7)
 
 
 def test_K4_tools_whose_names_collide_keep_names_of_their_own():
@@ -339,7 +360,7 @@ def test_K4_schemas_that_would_take_long_are_refused_wherever_it_is_that_they_ar
 
 def test_K5_a_client_holds_half_of_the_bytes_at_most_and_another_still_finds_room():
     async def work() -> None:
-        bodies = Bodies(100 << 20, 1 << 20)
+        bodies = Bodies(100 << 20, TextBound(Shares([]), 1 << 20))
         greedy = [bodies.lease("greedy") for _ in range(10)]
         for lease in greedy[:5]:
             lease.add(10 << 20)

@@ -1,6 +1,7 @@
 """Half surrogate pairs in a request are U+FFFD, wherever they stand, and never a refusal."""
 
 import json
+import random
 from typing import Any
 from unittest.mock import patch
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossia.server import surrogates
-from ossia.server.surrogates import as_utf8, without_halves
+from ossia.server.surrogates import as_utf8, check_utf8, without_halves
 from ossia.server.wire import decode, loads
 from tests.server.responses.world import CALL, FINAL, world
 from tests.server.scripted import function, scripted, user
@@ -162,3 +163,17 @@ def test_A8_stored_items_and_conversations_hold_what_can_be_read_again(tmp_path:
     assert items[0]["content"][0]["text"] == "cut \ufffd"
     assert second["status"] == "completed"
     assert "cut \ufffd" in w.script.prompts[1]
+
+
+@pytest.mark.parametrize("piece", [8, 13, 64])
+def test_K6_raw_halves_are_mended_in_pieces_and_wrong_bytes_are_named(piece: int):
+    rng = random.Random(piece)
+    for _ in range(300):
+        text = "".join(rng.choices(["a", "é", "漢", "😀", "\ud83d", "\ude00", "\ud7ff", "\ue000"], k=40))
+        body = text.encode("utf-8", "surrogatepass")
+        with patch.object(surrogates, "PIECE", piece):
+            assert as_utf8(body).decode() == mended(text)
+            check_utf8(as_utf8(body))
+            with pytest.raises(UnicodeDecodeError) as wrong:
+                check_utf8(text.encode("utf-8", "replace") + b"\xff")
+        assert wrong.value.start == len(text.encode("utf-8", "replace"))

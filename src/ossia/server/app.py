@@ -3,6 +3,7 @@
 In: settings, service, and what is remembered. Out: an ASGI app. It does not know sockets or signals (`run` does).
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +23,10 @@ from ossia.server.context import Context
 from ossia.server.errors import ApiError
 from ossia.server.guard import Guard
 from ossia.server.http import refusal
+from ossia.server.lag import measure_lag
 from ossia.server.page import page
 from ossia.server.responses.routes import responses
+from ossia.server.text_bound import TextBound
 
 log = logging.getLogger("ossia.server")
 
@@ -31,14 +34,16 @@ log = logging.getLogger("ossia.server")
 def app(context: Context) -> Starlette:
     """The whole server. Its lifespan starts the service and ends it."""
     settings, kept, service = context.settings, responses(context), context.service
-    bodies = Bodies(settings.max_bodies_bytes, service.context * service.longest_token)
+    bodies = Bodies(settings.max_bodies_bytes, TextBound(service.shares, service.context))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         context.service.start()
+        lag = asyncio.ensure_future(measure_lag(service.metrics.lag.observe))
         try:
             yield
         finally:
+            lag.cancel()
             await kept.close()
             await context.service.close()
             bodies.close()

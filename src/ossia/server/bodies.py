@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ossia.server.errors import ApiError
+from ossia.server.text_bound import TextBound
 from ossia.server.wire import decode
 
 T = TypeVar("T")
 SMALL = 64 << 10  # bytes that are neither counted nor decoded in another thread
-LEAST_TEXT = 4 << 20  # bytes of text that any body may have, whether or not the model could read it
 TRIM_SECONDS = 2.0  # after the last large body, before its memory is given back to the system
 
 
@@ -24,11 +24,11 @@ class Bodies:
     """The bodies that are held now: from their first byte until the answer begins.
 
     A client may hold as much as is still free, so one alone gets half of `most_bytes` and never all of it.
-    most_text: bytes of text that the model's context could hold.
+    bound: of a request's text, by what the model's context could hold.
     """
 
-    def __init__(self, most_bytes: int, most_text: int) -> None:
-        self.most_bytes, self.most_text = most_bytes, max(most_text, LEAST_TEXT)
+    def __init__(self, most_bytes: int, bound: TextBound) -> None:
+        self.most_bytes, self.bound = most_bytes, bound
         self.used = 0
         self._used_by: Counter[str] = Counter()
         self._decoder = ThreadPoolExecutor(1, "ossia-decode")  # one at a time: each takes some of the interpreter
@@ -59,7 +59,7 @@ class Bodies:
         """The body as a value. Raises ApiError 400 as `decode` does, and for more than the server reads."""
         if len(body) <= SMALL:
             return decode(body, type)
-        work = functools.partial(decode, body, type, self.most_text)
+        work = functools.partial(decode, body, type, self.bound)
         return await asyncio.get_running_loop().run_in_executor(self._decoder, work)
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ from ossia.server.context import Context
 from ossia.server.errors import bad
 from ossia.server.extensions import FormExtensions, not_honoured, repetition
 from ossia.server.http import EventStream, client_of, read, reply_with, sse, while_there
+from ossia.server.service import Service
 from ossia.server.wire import LEAST_LOGPROB, encode
 from ossia.tokenizer import TextStream, Tokenizer
 
@@ -120,7 +121,7 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
             service.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
         elif isinstance(text, str):
             service.check_text(len(text), "prompt")
-    answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service.tokenizer) for text in texts])
+    answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service) for text in texts])
     if given.echo and given.logprobs is not None:
         scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * (given.n or 1)
         if scores > MOST_SCORES:
@@ -146,7 +147,10 @@ def _texts(given: Any) -> list[Any]:
     return texts
 
 
-def _ids(text: Any, tokenizer: Tokenizer) -> list[int]:
+def _ids(text: Any, service: Service) -> list[int]:
+    tokenizer = service.tokenizer
+    if isinstance(text, str):
+        service.check_bytes([text], "prompt")
     ids = tokenizer.encode(text) if isinstance(text, str) else text
     if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < tokenizer.size for each in ids):
         raise bad("prompt", f"prompt must be a text, or token ids from 0 to {tokenizer.size - 1}")

@@ -7,29 +7,30 @@ threads run in between, and makes no values. It does not know what any field mea
 import numpy as np
 
 from ossia.server.errors import bad
+from ossia.server.text_bound import Shares, TextBound
 
 DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
 SLICE = 256 << 10  # bytes that are scanned in one go
 MOST_CONTAINERS = 100_000  # arrays and objects
-MOST_ESCAPES = 1_000_000
+MOST_ESCAPES = 500_000
 MOST_MEMBERS = 50_000  # names in objects
 MOST_VALUES = 250_000  # commas: about as many as there are values
 MOST_OTHER = 4 << 20  # bytes outside of strings: numbers, brackets, white space
 
 
-def check_shape(body: bytes | bytearray, most_text: int | None = None) -> None:
+def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None:
     """Refuse JSON that would take long to decode. Raises ApiError 400.
 
-    most_text: bytes within strings. Wrong JSON passes: decoding finds what is wrong.
+    bound: of the text within strings. Wrong JSON passes: decoding finds what is wrong.
     """
-    scan, at = _Scan(), 0
+    scan, at = _Scan(bound.shares if bound else None), 0
     while at < len(body):
         end = at + SLICE
+        byte_N = np.frombuffer(body, np.uint8, min(SLICE, len(body) - at), at)
         if scan.inside and body.find(b'"', at, end) < 0 and body.find(b"\\", at, end) < 0:
-            scan.text += min(end, len(body)) - at
-            scan.read_bytes += min(end, len(body)) - at
+            scan.read_text(byte_N)
         else:
-            scan.read(np.frombuffer(body, np.uint8, min(SLICE, len(body) - at), at))
+            scan.read(byte_N)
         at = end
         if scan.deepest > DEEPEST:
             raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
@@ -43,35 +44,53 @@ def check_shape(body: bytes | bytearray, most_text: int | None = None) -> None:
             raise bad(None, f"the JSON has more than {MOST_VALUES} values", "too_large")
         if scan.escapes > MOST_ESCAPES:
             raise bad(None, f"the JSON has more than {MOST_ESCAPES} escapes: send UTF-8", "too_large")
-        if most_text is not None and scan.text - scan.saved > most_text:
-            message = f"the request has more than {most_text} bytes of text, which no prompt of this model can hold"
+        if bound and scan.text - scan.saved > bound.least_bytes and scan.tokens > bound.most_tokens:
+            message = f"the text of the request has more than {bound.most_tokens} tokens, this model's context"
             raise bad(None, f"{message}: shorten it", "context_length_exceeded")
 
 
 class _Scan:
-    """What JSON holds, counted slice by slice. text: bytes within strings. saved: of these, at most, by reading escapes."""
+    """What JSON holds, counted slice by slice. text: bytes within strings. saved: of these, at most, by reading escapes.
 
-    def __init__(self) -> None:
+    tokens: that the text has at least; what is escaped counts nothing.
+    """
+
+    def __init__(self, shares: Shares | None = None) -> None:
+        self._shares = shares
+        self.tokens = 0.0
         self.inside = False
         self.depth = self.deepest = self.containers = self.values = self.members = 0
         self.read_bytes = self.text = self.escapes = self.saved = 0
         self._backslashes = 0  # at the end of the last slice, 0 or 1: those before stand for themselves
 
+    def read_text(self, byte_N: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
+        """A slice within one string, without escapes."""
+        self.text += len(byte_N)
+        self.read_bytes += len(byte_N)
+        if self._shares:
+            self.tokens += self._shares.sum(byte_N)
+
     def read(self, byte_N: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
         quote_N = byte_N == ord('"')
         slash_N = byte_N == ord("\\")
+        no_text_N = quote_N.copy()
         if self._backslashes or slash_N.any():
             escaped_N = self._escaped(slash_N)
             quote_N &= ~escaped_N
+            no_text_N |= slash_N | escaped_N
             begun = int(np.count_nonzero(slash_N & ~escaped_N))
             self.escapes += begun
             # a letter for two bytes; but a u for six, of which one at least is left
-            self.saved += begun + 4 * int(np.count_nonzero(escaped_N & (byte_N == ord("u"))))
+            numbers = int(np.count_nonzero(escaped_N & (byte_N == ord("u"))))
+            self.saved += begun + 4 * numbers
+            self.tokens -= self._shares.most_of_number * numbers if self._shares else 0
         parity_N = np.cumsum(quote_N, dtype=np.uint8) & 1
         outside_N = (parity_N == 1) if self.inside else (parity_N == 0)
         self.inside = not outside_N[-1]
         self.text += len(byte_N) - int(np.count_nonzero(outside_N))
         self.read_bytes += len(byte_N)
+        if self._shares and not outside_N.all():
+            self.tokens += self._shares.sum(byte_N[~(outside_N | no_text_N)])
         self.members += int(np.count_nonzero((byte_N == ord(":")) & outside_N))
         self.values += int(np.count_nonzero((byte_N == ord(",")) & outside_N))
         folded_N = byte_N | 0x20  # brackets and braces differ in this bit alone

@@ -15,6 +15,7 @@ from ossia.engine.engine import Stats
 from ossia.server.disk import Condition
 
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+LAG = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -30,6 +31,7 @@ class Metrics:
         self.first_token = Histogram("first_token_seconds", "To the first token.", buckets=FIRST_TOKEN, **ours)
         self.between = Histogram("inter_token_seconds", "Between two tokens of an answer.", buckets=BETWEEN, **ours)
         self.queued = Histogram("queue_seconds", "Waited to be let in.", buckets=FIRST_TOKEN, **ours)
+        self.lag = Histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", buckets=LAG, **ours)
 
     def watch(self, stats: Callable[[], Stats], line: Callable[[], tuple[int, int]]) -> None:
         """Read the engine and the queue (waiting, running) whenever somebody asks."""

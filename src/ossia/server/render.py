@@ -173,7 +173,8 @@ async def tokenized(context: Context, given: TokenizeRequest, client: str = "") 
             tokens = tokens[: -1 - len(service.tokenizer.encode("assistant"))]
     else:
         context.check_model(given.model)
-        tokens = await asyncio.to_thread(service.tokenizer.encode, given.prompt)
+        service.check_text(len(given.prompt), "prompt")
+        tokens = await asyncio.to_thread(_encoded, service, given.prompt)
         service.check_length(tokens, "prompt")
     names = await asyncio.to_thread(_names, context, tokens) if given.return_token_strs else None
     return Tokenized(len(tokens), service.context, tokens, names)
@@ -184,6 +185,11 @@ async def detokenized(context: Context, given: DetokenizeRequest) -> Detokenized
     context.check_model(given.model)
     context.service.check_length(given.tokens, "tokens")
     return Detokenized(await asyncio.to_thread(_text, context, given.tokens))
+
+
+def _encoded(service: Service, text: str) -> list[int]:
+    service.check_bytes([text], "prompt")
+    return service.tokenizer.encode(text)
 
 
 def _text(context: Context, ids: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -24,6 +25,7 @@ from ossia.server.store import Store
 log = logging.getLogger("ossia.server")
 BACKLOG = 512
 KEPT_SECONDS = 75  # that a connection may idle: longer than clients keep theirs, or they write into a closed one
+SWITCH_SECONDS = 0.001  # that a thread may keep the event loop from running: Python's own five add up
 LAST_SECONDS = 2  # for connections to close, after the answers are done or given up
 
 
@@ -32,6 +34,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
     cannot be had.
     """
     write_log(settings.log_prompts)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with listen(settings.host, settings.port) as listener:
         context = context_of(load(), settings)
         told = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"

@@ -9,7 +9,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -30,11 +30,13 @@ from ossia.server.errors import ApiError, bad, too_long
 from ossia.server.line import FullError, Line, Place
 from ossia.server.metrics import Metrics
 from ossia.server.settings import Settings
+from ossia.server.text_bound import Shares
 from ossia.server.worker import EngineError, Feed, StoppedError, TokenEngine, UnreadError, Worker
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
+LONG_TEXT = 4096  # characters
 LEAST_MESSAGE = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
 
 
@@ -59,7 +61,8 @@ class Service:
         self._worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self._worker.cache_tokens)
         self._line = Line(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
-        self.longest_token = max(len(data) for data, _ in model.tokenizer.text_tokens())
+        tokens = [data for data, _ in model.tokenizer.text_tokens()]
+        self.longest_token, self.shares = max(map(len, tokens)), Shares(tokens)
         self._draining = self._closed = False
         self._answers = 0
         self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
@@ -94,6 +97,7 @@ class Service:
 
     def count(self, messages: Sequence[Message], prefill: str | None = None) -> int:
         """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
+        self.check_tokens(messages)
         prompt = render(self.tokenizer, messages, next_role="assistant")
         return len(prompt) + len(prefilled(self.tokenizer, prefill).all)
 
@@ -101,7 +105,7 @@ class Service:
         """The prompt that `answer` would begin with. Raises ApiError as it does, before any sampling."""
         self._refuse_when_closed()
         steps = self._steps(ask)
-        first = await self._open(steps)
+        first = await self._open(steps, ask.messages)
         steps.close()
         assert isinstance(first, Sampling), "an exchange begins with a sampling"
         self.check_length(first.prompt, "messages")
@@ -131,7 +135,7 @@ class Service:
         if self.settings.log_prompts:
             log.info("asked: %s", "".join(message.text for message in ask.messages[-1:]))
         try:
-            step, reply = await self._open(steps), None
+            step, reply = await self._open(steps, ask.messages), None
             while step is not None:
                 match step:
                     case Sampling():
@@ -244,6 +248,17 @@ class Service:
         if (least := tokens + characters // self.longest_token) > self.context:
             raise too_long(least, self.context, param, at_least=True)
 
+    def check_tokens(self, messages: Sequence[Message], param: str = "messages") -> None:
+        """As `check_messages`, by each byte of long texts. For any thread but the event loop's."""
+        texts = (part for message in messages for part in message.content if isinstance(part, str))
+        self.check_bytes(texts, param, LEAST_MESSAGE * len(messages))
+
+    def check_bytes(self, texts: Iterable[str], param: str, tokens: int = 0) -> None:
+        """As `check_text`, by each byte of long texts. For any thread but the event loop's."""
+        least = tokens + sum(self.shares.least_tokens(text) for text in texts if len(text) > LONG_TEXT)
+        if least > self.context:
+            raise too_long(least, self.context, param, at_least=True)
+
     def check_choices(self, count: int, param: str = "n") -> None:
         """Raises ApiError 400 for more answers in one request than could ever run and wait."""
         running, waiting = self.settings.max_running, self.settings.max_waiting
@@ -256,10 +271,15 @@ class Service:
         """Answers of one request to make at a time: it leaves places in the queue to others."""
         return self._line.share + self.settings.max_waiting // 4
 
-    async def _open(self, steps: Steps) -> Step | None:
+    async def _open(self, steps: Steps, messages: Sequence[Message]) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
+
+        def first() -> Step | None:
+            self.check_tokens(messages)
+            return advance(steps, None)
+
         try:
-            return await asyncio.to_thread(advance, steps, None)
+            return await asyncio.to_thread(first)
         except ValueError as error:
             raise impossible(error) from error
 

@@ -4,6 +4,7 @@ In: JSON as bytes. Out: the same with U+FFFD for each half, so that it can be de
 Whole pairs stay characters. What else may be wrong with the JSON is left to the decoder.
 """
 
+import codecs
 import re
 
 DIGITS = rb"[0-9a-fA-F]{2}"
@@ -12,14 +13,51 @@ NO_LOW = rb"(?!\\u[dD]" + LOW + rb")"
 NO_HIGH = rb"(?<!\\u[dD][89abAB]" + DIGITS + rb"\\u[dD][c-fC-F]" + DIGITS + rb")"
 HALF = re.compile(rb"\\u[dD](?:" + HIGH + NO_LOW + rb"|" + LOW + NO_HIGH + rb")")
 PAIR = re.compile(rb"\\u[dD]" + HIGH + rb"\\u[dD]" + LOW)
+RAW_HIGH = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]")  # as UTF-8 would encode it, if it could
+RAW_LOW = rb"\xed[\xb0-\xbf][\x80-\xbf]"
+RAW_HALF = re.compile(RAW_HIGH.pattern + b"(?!" + RAW_LOW + b")|(?<!" + RAW_HIGH.pattern + b")" + RAW_LOW)
+RAW_PAIR = re.compile(RAW_HIGH.pattern + RAW_LOW)
 ESCAPE = 6  # bytes
 PIECE = 64 << 10  # bytes in one call, which other threads wait for
 
 
+def check_utf8(body: bytes | bytearray) -> None:
+    """Raises UnicodeDecodeError for what is no UTF-8. Other threads run in between."""
+    at = 0
+    with memoryview(body) as view:
+        while at < len(body):
+            end = min(at + PIECE, len(body))
+            try:
+                at += codecs.utf_8_decode(view[at:end], "strict", end == len(body))[1]
+            except UnicodeDecodeError as error:
+                error.start, error.end = error.start + at, error.end + at
+                raise
+
+
 def as_utf8(body: bytes | bytearray) -> bytes:
-    """The same text where halves stand as UTF-8 would encode them. Raises UnicodeDecodeError for anything else."""
-    text = body.decode("utf-8", "surrogatepass")
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    """The same text with U+FFFD for halves that stand as UTF-8 would encode them, and characters for whole pairs."""
+    pieces: list[bytes] = []
+    start = 0
+    while start < len(body):
+        end = _between(body, start + PIECE)
+        piece = RAW_HALF.sub(b"\xef\xbf\xbd", body[start:end])
+        pieces.append(RAW_PAIR.sub(_joined, piece))
+        start = end
+    return b"".join(pieces)
+
+
+def _between(body: bytes | bytearray, end: int) -> int:
+    """The nearest place up to there that splits no character and no pair."""
+    if end >= len(body):
+        return len(body)
+    for _ in range(3):
+        end -= body[end] & 0xC0 == 0x80
+    return end - 3 if RAW_HIGH.match(body, end - 3) else end
+
+
+def _joined(pair: "re.Match[bytes]") -> bytes:
+    halves = pair[0].decode("utf-8", "surrogatepass")
+    return halves.encode("utf-16", "surrogatepass").decode("utf-16").encode()
 
 
 def without_halves(body: bytes | bytearray) -> bytes | bytearray:

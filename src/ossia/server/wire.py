@@ -12,7 +12,8 @@ import msgspec
 
 from ossia.server.errors import ApiError, bad
 from ossia.server.json_shape import DEEPEST, check_shape
-from ossia.server.surrogates import as_utf8, without_halves
+from ossia.server.surrogates import as_utf8, check_utf8, without_halves
+from ossia.server.text_bound import TextBound
 
 T = TypeVar("T")
 JsonDict = dict[str, Any]
@@ -27,15 +28,15 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity
 encode = msgspec.json.Encoder().encode
 
 
-def decode(body: bytes | bytearray, type: type[T], most_text: int | None = None) -> T:
+def decode(body: bytes | bytearray, type: type[T], bound: TextBound | None = None) -> T:
     """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`.
 
-    most_text: bytes within its strings.
+    bound: of the text within its strings.
     """
     if not body:
         raise bad(None, "the body is empty: send a JSON object", "invalid_json")
     if len(body) > SMALL or body.count(b"[") + body.count(b"{") > DEEPEST:
-        check_shape(body, most_text)
+        check_shape(body, bound)
     try:
         return _decoded(body, type)
     except msgspec.ValidationError as error:
@@ -49,9 +50,9 @@ def decode(body: bytes | bytearray, type: type[T], most_text: int | None = None)
 def _decoded(body: bytes | bytearray, type: type[T]) -> T:
     """Half a surrogate pair, which some clients send, is read as U+FFFD."""
     try:
-        body.decode("utf-8")
+        check_utf8(body)
     except UnicodeDecodeError:
-        body = as_utf8(body)
+        check_utf8(body := as_utf8(body))
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.ValidationError as error:
