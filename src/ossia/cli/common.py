@@ -47,7 +47,7 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
         kinds["memory"] = int(memory_gb * 2**30)
     backend = backend_named(backend)
     if backend == "cpu":
-        compile_kernels(name, **kinds)
+        compile_kernels(name, **{key: kinds[key] for key in ("dense", "kv", "threads") if key in kinds})
     if not sys.stderr.isatty() or name == "ossia-mini":
         model = load(name, backend, **kinds)
     else:
