@@ -214,6 +214,56 @@ def merged_divergence(tmp_path: Path, adapted, adapter: Path) -> float:
     return divergence(load_transformer(open_checkpoint(tmp_path / "merged"), ops("reference")).forward(given), theirs)
 
 
+EXPERT_PATTERNS = {
+    "target_parameters": ["mlp.router.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    "rank_pattern": {"experts.gate_up_proj": 2, "mlp.router.weight": 7},
+    "alpha_pattern": {"experts.down_proj": 9, r"layers\.[12]\.mlp\.router\.weight": 3},
+}
+PATTERNS = [
+    {"rank_pattern": {"q_proj": 2}},
+    {"rank_pattern": {"q_proj": 9, r"layers\.0\.self_attn\.o_proj": 1}, "alpha_pattern": {"o_proj": 16}},
+    {"rank_pattern": {"q": 9, "self_attn.q_proj": 2, "proj": 5}},  # a name counts whole, from a dot on
+    {"rank_pattern": {r".*\.1\..*_proj": 6}, "alpha_pattern": {r".*\.2\..*": 1.5}, "use_rslora": True},
+    EXPERT_PATTERNS,
+    {**EXPERT_PATTERNS, "use_rslora": True},
+]
+
+
+@pytest.mark.parametrize("how", PATTERNS)
+def test_M1_ranks_and_alphas_by_pattern_merge_to_pefts_logits(tmp_path: Path, how):
+    adapted = peft_adapter(peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16")), tmp_path, **how)
+    assert merged_divergence(tmp_path, adapted, tmp_path / "adapter") <= 0.001
+    ranks = {
+        matrix.shape[-2]
+        for name, matrix in read_adapter(tmp_path / "adapter", TINY).matrices.items()
+        if name.endswith(".a")
+    }
+    assert len(ranks) == 1  # training goes on from such an adapter, too
+
+
+def test_M1_an_adapter_that_eva_initialised_merges_to_pefts_logits(tmp_path: Path):
+    """EVA shares the ranks out by the data that it sees: such an adapter has a rank for every weight."""
+    import peft
+
+    model = peft_model(tiny_checkpoint(tmp_path / "model", layout="bf16"))
+    how = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM", init_lora_weights="eva",
+        eva_config=peft.EvaConfig(rho=2.0),
+    )  # fmt: skip
+    adapted = peft.get_peft_model(model, how, low_cpu_mem_usage=True)
+    generator = torch.Generator().manual_seed(7)
+    texts = [torch.randint(0, TINY.vocab, (2, 24), generator=generator) for _ in range(8)]
+    data = [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids} for ids in texts]
+    peft.initialize_lora_eva_weights(adapted, data, show_progress_bar=False)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "lora_B" in name:
+                value.add_(torch.randn(value.shape, generator=generator) * 0.3)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["rank_pattern"]
+    assert merged_divergence(tmp_path, adapted, tmp_path / "adapter") <= 0.001
+
+
 @pytest.mark.parametrize("how", [{}, {"init_lora_weights": False}, {"init_lora_weights": "gaussian"}, {"init_lora_weights": "orthogonal"},
                                  {"init_lora_weights": "mica"}, {"use_rslora": True}, {"layers_to_transform": [1, 2]}, {"exclude_modules": ["o_proj"]}])  # fmt: skip
 def test_M1_every_kind_that_is_accepted_merges_to_pefts_logits(tmp_path: Path, how):
@@ -234,6 +284,20 @@ def test_M1_an_adapter_that_changed_the_base_is_refused_and_merges_once_converte
         str(tmp_path / "converted"), path_initial_model_for_weight_conversion=str(tmp_path / "initial")
     )
     assert merged_divergence(tmp_path, adapted, tmp_path / "converted") <= 0.001
+
+
+@pytest.mark.parametrize("init", ["corda", "lora_ga"])
+def test_M1_a_converted_adapter_may_name_what_it_was_initialised_with(tmp_path: Path, init: str):
+    """PEFT's conversion sets init_lora_weights to true, doubles the ranks, and leaves the other keys as they are."""
+    made = network(tiny_checkpoint(tmp_path / "model"), Lora(rank=4, targets=("q_proj", "o_proj")), stirred=0.1)
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    path = tmp_path / "adapter" / "adapter_config.json"
+    more = {f"{init}_config": {"cache_file": "x"}, "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"q_proj": 8.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": True, **more}))
+    read = read_adapter(tmp_path / "adapter", TINY)
+    assert read.lora.rank == 4
+    q = next(name for name in read.matrices if name.endswith("q_proj.b"))
+    assert np.allclose(read.matrices[q], as_file(made).matrices[q] * (8.0 / made.lora.alpha))
 
 
 @pytest.mark.parametrize("init", ["corda", "lora_ga", "loftq", "PiSSA", "something_new", 3])
@@ -295,8 +359,11 @@ def test_an_adapter_comes_back_to_the_bit(tmp_path: Path, targets: tuple[str, ..
     [
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
         ({"use_dora": True}, "use_dora is 'True', which Ossia cannot apply: merge the adapter with PEFT"),
-        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
-        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
+        ({"rank_pattern": {"q_proj": 2}}, "has shape"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern is .* want numbers above 0"),
+        ({"rank_pattern": {"(": 2}}, "rank_pattern has '\\(', which is no regular expression"),
+        ({"alpha_pattern": [2]}, "alpha_pattern is .* want numbers above 0"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern is .* want numbers above 0"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "lora_only"}, "bias is 'lora_only'"),
         ({"lora_bias": True}, "lora_bias"),
@@ -483,3 +550,42 @@ def test_M8_a_kill_during_the_write_leaves_no_model_and_the_next_merge_works(tmp
     assert not (tmp_path / "merged" / "config.json").exists()
     merge(open_checkpoint(path), as_file(made), tmp_path / "merged")
     assert open_checkpoint(tmp_path / "merged").config == TINY
+
+
+KILLED_WHILE_MOVING = """
+import os, pathlib, signal, sys
+from ossia.model.checkpoint import open_checkpoint
+from ossia.train.merge import merge
+from ossia.train.peft_format import read_adapter
+
+def replace(self, target, whole=pathlib.Path.replace):
+    whole(self, target)
+    if str(target).endswith(".safetensors"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pathlib.Path.replace = replace
+base = open_checkpoint(sys.argv[1])
+merge(base, read_adapter(sys.argv[2], base.config), sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("code", [KILLED, KILLED_WHILE_MOVING])
+def test_M8_what_a_killed_merge_leaves_is_removed_or_named(tmp_path: Path, code: str):
+    path = tiny_checkpoint(tmp_path / "model")
+    made = network(path, Lora(rank=3, targets=("q_proj",)), stirred=0.2)
+    write_adapter(tmp_path / "adapter", TINY, made.lora, made.targets, as_file(made).matrices)
+    target = tmp_path / "merged"
+    folders = [str(path), str(tmp_path / "adapter"), str(target)]
+    killed = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, timeout=200)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(target.glob(".partial-*"))
+    with pytest.raises((CheckpointError, OSError)):
+        open_checkpoint(target)
+    if shards := list(target.glob("*.safetensors")):
+        with pytest.raises(CheckpointError, match=r"is of a write that was broken off .*: remove it"):
+            merge(open_checkpoint(path), as_file(made), target)
+        for shard in shards:
+            shard.unlink()
+    merge(open_checkpoint(path), as_file(made), target)
+    assert open_checkpoint(target).config == TINY
+    assert not list(target.glob(".partial-*"))

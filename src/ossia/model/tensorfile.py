@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -250,22 +251,57 @@ def staged(folder: Path, needed: int) -> Iterator[Path]:
     """A folder inside `folder` whose files move up into it at the end, or vanish on any error."""
     folder.mkdir(parents=True, exist_ok=True)
     if held := sorted(folder.glob("*.safetensors")):
+        if not (folder / "config.json").exists():
+            raise CheckpointError(f"{held[0]}: is of a write that was broken off (there is no config.json): remove it")
         raise CheckpointError(f"{held[0]}: already there; choose another directory or remove the old weights")
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise CheckpointError(f"{folder}: the checkpoint needs {needed:,} bytes and the disk has {free:,} free")
+    with temporary(folder) as stage:
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise CheckpointError(f"{folder}: the checkpoint needs {needed:,} bytes and the disk has {free:,} free")
+        try:
+            yield stage
+            for path in sorted(stage.iterdir(), key=lambda path: (path.suffix != ".safetensors", path.name)):
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+                path.replace(folder / path.name)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise CheckpointError(
+                    f"{folder}: no room for the checkpoint's {needed:,} bytes: {error.strerror}"
+                ) from error
+            raise
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A folder inside `folder` for the time of the block. Removes those that a killed process has left there."""
+    for left in folder.glob(".partial-*"):
+        if (number := _locked(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(number)
     stage = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    number = _locked(stage)
     try:
         yield stage
-        for path in sorted(stage.iterdir(), key=lambda path: (path.suffix != ".safetensors", path.name)):
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-            path.replace(folder / path.name)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise CheckpointError(
-                f"{folder}: no room for the checkpoint's {needed:,} bytes: {error.strerror}"
-            ) from error
-        raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        if number is not None:
+            os.close(number)
+
+
+def _locked(folder: Path) -> int | None:
+    """The folder's descriptor with a lock that ends with the process; None where another process holds it."""
+    if sys.platform == "win32":  # no such locks: what was left stays
+        return None
+    import fcntl
+
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(number)
+        return None
+    return number

@@ -9,8 +9,8 @@ under "base_layer". An expert weight's A is [E r, C]; its B is [R, r E], the exp
 
 import math
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.model.config import ModelConfig
-from ossia.model.tensorfile import CheckpointError, Planned, open_tensorfile, read_json, write_json, write_tensors
+from ossia.model.tensorfile import (
+    CheckpointError,
+    Planned,
+    open_tensorfile,
+    read_json,
+    temporary,
+    write_json,
+    write_tensors,
+)
 from ossia.quant import widen
 from ossia.train.lora import ATTENTION, EXPERTS, ROUTER, Target, candidates
 from ossia.train.recipe import Lora
@@ -28,7 +36,7 @@ _PREFIX = "base_model.model."
 # Keys that change neither the base nor what an adapter computes, or that are read here. Any other key must be off.
 _READ = {
     "peft_type", "r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "target_parameters",
-    "base_model_name_or_path",
+    "base_model_name_or_path", "rank_pattern", "alpha_pattern",
 }  # fmt: skip
 _NEUTRAL = {
     "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
@@ -60,42 +68,43 @@ def write_adapter(
         name: np.ascontiguousarray(value, np.float32) for name, value in _stored(config, targets, matrices).items()
     }
     plan = [Planned(name, "F32", value.shape) for name, value in stored.items()]
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as stage:
-        write_tensors(Path(stage), plan, iter(stored.items()), sum(each.bytes for each in plan) + 1)
-        write_json(Path(stage) / CONFIG, _config(config, lora, targets, base))
+    with temporary(folder) as stage:
+        write_tensors(stage, plan, iter(stored.items()), sum(each.bytes for each in plan) + 1)
+        write_json(stage / CONFIG, _config(config, lora, targets, base))
         for made, name in (("model.safetensors", WEIGHTS), (CONFIG, CONFIG)):
-            with (Path(stage) / made).open("rb+") as file:
+            with (stage / made).open("rb+") as file:
                 os.fsync(file.fileno())
-            (Path(stage) / made).replace(folder / name)
+            (stage / made).replace(folder / name)
 
 
 def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
     """CheckpointError, naming file and tensor or key, for an adapter that is not this model's or that Ossia cannot apply."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
-    rank, alpha = _rank_and_alpha(folder / CONFIG, raw)
+    settings = _settings(folder / CONFIG, raw)
     file = open_tensorfile(folder / WEIGHTS)
     left = {name: widen(file.read(name)) for name in file.entries}
+    named = [(target, name) for target in candidates(config) if (name := _read_name(target, left, raw))]
+    rank = max((settings.of(target)[0] for target, _ in named), default=settings.rank)
     matrices: Matrices = {}
-    found: list[Target] = []
-    for target in candidates(config):
-        name = _read_name(target, left, raw)
-        if name is None:
-            continue
+    for target, name in named:
+        own, scale = settings.of(target)
         for part, key in (("a", f"{name}.lora_A.weight"), ("b", f"{name}.lora_B.weight")):
             if key not in left:
                 raise CheckpointError(f"{folder / WEIGHTS}: missing tensor {key!r}")
-            matrices[f"{target.name}.{part}"] = _ours(file.path, key, left.pop(key), target, rank, part)
-        found.append(target)
+            value = _ours(file.path, key, left.pop(key), target, own, part)
+            if part == "b" and scale != settings.scale:
+                value = value * np.float32(scale / settings.scale)
+            matrices[f"{target.name}.{part}"] = _widened(value, rank, part)
     if left:
         raise CheckpointError(
             f"{file.path}: tensor {sorted(left)[0]!r} fits no weight of this model that can be adapted"
         )
-    if not found:
+    if not named:
         raise CheckpointError(f"{file.path}: holds no adapter")
-    lora = Lora(
-        rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=tuple(t.name for t in found)
-    )
+    alpha = settings.effective_alpha * rank / settings.rank
+    targets = tuple(target.name for target, _ in named)
+    lora = Lora(rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=targets)
     return AdapterFile(lora, matrices)
 
 
@@ -108,7 +117,36 @@ def base_of(folder: str | Path) -> str:
     return base
 
 
-def _rank_and_alpha(path: Path, raw: dict[str, Any]) -> tuple[int, float]:
+class _Settings(NamedTuple):
+    """Rank and alpha, and those of the weights whose names match a pattern."""
+
+    rank: int
+    alpha: float
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    is_rslora: bool
+
+    @property
+    def scale(self) -> float:
+        return self.effective_alpha / self.rank
+
+    @property
+    def effective_alpha(self) -> float:
+        """By which, over the rank, updates are scaled."""
+        return self.alpha * math.sqrt(self.rank) if self.is_rslora else self.alpha
+
+    def of(self, target: Target) -> tuple[int, float]:
+        """Rank and scale of one weight, chosen as PEFT does: by the first pattern that its name ends with."""
+        key = f"{target.name}.weight" if target.kind == ROUTER else target.name
+        rank, alpha = _matching(self.rank_pattern, key, self.rank), _matching(self.alpha_pattern, key, self.alpha)
+        return rank, alpha / (math.sqrt(rank) if self.is_rslora else rank)
+
+
+def _matching(patterns: Mapping[str, Any], key: str, default: Any) -> Any:
+    return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", key)), default)
+
+
+def _settings(path: Path, raw: dict[str, Any]) -> _Settings:
     if raw.get("peft_type") != "LORA":
         raise CheckpointError(f"{path}: peft_type is {raw.get('peft_type')!r}; Ossia reads 'LORA'")
     _check_init(path, raw.get("init_lora_weights", True))
@@ -119,9 +157,31 @@ def _rank_and_alpha(path: Path, raw: dict[str, Any]) -> tuple[int, float]:
                 "and give the merged model"
             )
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not alpha > 0:
+    if not _is_rank(rank) or not _is_alpha(alpha) or rank is None or alpha is None:
         raise CheckpointError(f"{path}: r {rank!r} and lora_alpha {alpha!r} must be numbers above 0")
-    return rank, float(alpha * math.sqrt(rank) if raw.get("use_rslora") else alpha)
+    ranks = _patterns(path, raw, "rank_pattern", _is_rank)
+    return _Settings(rank, alpha, ranks, _patterns(path, raw, "alpha_pattern", _is_alpha), bool(raw.get("use_rslora")))
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_alpha(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+def _patterns(path: Path, raw: dict[str, Any], key: str, is_valid: Callable[[Any], bool]) -> dict[str, Any]:
+    """Regular expressions of names, and a number for each."""
+    patterns = raw.get(key) or {}
+    if not isinstance(patterns, dict) or not all(map(is_valid, patterns.values())):
+        raise CheckpointError(f"{path}: {key} is {str(patterns)[:80]!r}: want numbers above 0 by the weights' names")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise CheckpointError(f"{path}: {key} has {pattern[:80]!r}, which is no regular expression") from error
+    return patterns
 
 
 def _check_init(path: Path, init: Any) -> None:
@@ -226,3 +286,13 @@ def _ours(
     if part == "a":
         return value.reshape(experts, rank, target.inputs)
     return np.ascontiguousarray(value.reshape(target.outputs, rank, experts).transpose(2, 0, 1))
+
+
+def _widened(value: NDArray[np.float32], rank: int, part: str) -> NDArray[np.float32]:
+    """With zeros up to the largest rank of the adapter: they add nothing, and learn nothing."""
+    axis = -2 if part == "a" else -1
+    if value.shape[axis] == rank:
+        return value
+    pad = [(0, 0)] * value.ndim
+    pad[axis] = (0, rank - value.shape[axis])
+    return np.pad(value, pad)
