@@ -44,6 +44,8 @@ def checked(path: Path, folder: Path | None = None) -> Path:
 
 def is_lfs_pointer(path: Path) -> bool:
     """Whether git-lfs left a few lines of text in place of a large file."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(_LFS)) == _LFS

@@ -24,7 +24,7 @@ _O200K = 199_998  # byte pairs of gpt-oss's vocabulary
 _RESERVED = range(200_019, 201_088)  # ids that o200k_harmony keeps for special tokens, unlisted in the published file
 
 
-class TokenizerError(ValueError):
+class TokenizerError(FileError):
     """A tokenizer.json that cannot be read; the message names the file and the reason."""
 
 
@@ -91,7 +91,7 @@ class Tokenizer:
             vocabulary = _vocabulary(document, added)
             _check_ids(vocabulary, added, most)
             return cls(vocabulary, path.parent.name, added=added, most=most)
-        except FileError as error:
+        except FileError as error:  # it names its file
             raise TokenizerError(str(error)) from error
         except RecursionError as error:
             raise TokenizerError(f"{path} is no byte-level BPE tokenizer.json: nested too deeply") from error

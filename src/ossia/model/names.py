@@ -75,11 +75,9 @@ def published_names(files: dict[str, TensorFile]) -> dict[str, TensorFile]:
 def unfused(names: Iterable[str]) -> Unfused | None:
     """How a checkpoint names its experts one by one; None where they are fused, as published."""
     held = set(names)
-    for variant in VARIANTS:
-        first = (*variant.up, variant.down)
-        if any(f"model.layers.0.mlp.experts.{name.format(0)}.weight" in held for name in first):
-            return variant
-    return None
+    first = "model.layers.0.mlp.experts.{}.weight"
+    found = [sum(first.format(name.format(0)) in held for name in (*variant.up, variant.down)) for variant in VARIANTS]
+    return VARIANTS[found.index(max(found))] if max(found) else None
 
 
 def wanted_tensors(config: ModelConfig, variant: Unfused, most: int) -> dict[str, Stored]:

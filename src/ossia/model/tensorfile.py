@@ -162,7 +162,7 @@ def _open_shards(folder: Path) -> list[TensorFile]:
     # the index alone says which files there are: a "-of-0000n" in a name may be wrong
     opened: dict[str, TensorFile] = {}
     for name, place in weight_map.items():
-        if not isinstance(place, str) or not place or "\0" in place:
+        if not isinstance(place, str) or not 0 < len(place) < 1000 or "\0" in place:
             raise CheckpointError(f"{index}: the file of tensor {shown(name)} cannot be {shown(place)}")
         if place not in opened:
             path = folder / place
