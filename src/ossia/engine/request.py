@@ -16,6 +16,10 @@ class ContextError(ValueError):
     """The prompt, with the answer asked for, does not fit the model's context."""
 
 
+class DamagedModelError(ValueError):
+    """The model computed what is no number: its weights are damaged, and no request is at fault."""
+
+
 class TokenMask(Protocol):
     """Which tokens may come next. The engine calls `mask`, samples, then `accept`s what it sampled.
 

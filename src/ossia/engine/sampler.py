@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.engine.penalties import Penalties
-from ossia.engine.request import Sampled, SamplingParams
+from ossia.engine.request import DamagedModelError, Sampled, SamplingParams
 
 Row = NDArray[np.float32]
 SLICE = 512
@@ -63,7 +63,7 @@ def share_of(seed: int, index: int) -> float:
 def check_row(*, is_finite: bool = True, is_left: bool = True) -> None:
     """ValueError for a row that no token can be drawn from."""
     if not is_finite:
-        raise ValueError("the model's logits are not finite: its weights are damaged")
+        raise DamagedModelError("the model's logits are not finite: its weights are damaged")
     if not is_left:
         raise ValueError("the mask and the logit bias leave no token to sample")
 

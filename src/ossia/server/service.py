@@ -18,7 +18,7 @@ from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import LEAST_CACHE, host_room
 from ossia.engine.plan import room_for_cache
-from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
+from ossia.engine.request import ContextError, DamagedModelError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.constrain import Grammars, PrefillError
 from ossia.harmony.enforce.reader import SchemaError
 from ossia.harmony.messages import Developer, Message, ToolSpec
@@ -378,6 +378,8 @@ class _Run:
             raise ApiError(408, f"the answer was not read: {error}", code="too_slow") from error
         except EngineError as error:
             raise ApiError(500, str(error), code="engine_failed") from error
+        except DamagedModelError as error:
+            raise ApiError(500, str(error), code="model_damaged", retry=False) from error
         except ValueError as error:  # a bias outside the vocabulary, a mask that leaves nothing
             raise ApiError(400, str(error), code="invalid_value") from error
         now = time.perf_counter()
