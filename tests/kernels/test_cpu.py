@@ -123,7 +123,7 @@ def test_far_rows_have_the_same_bits_however_they_come(kind: Any, window: int, m
     attention = backend.attention(case.shape, n.bf16(case.heads))
     once = in_steps(backend, case, qkv, attention, [0, 2200])
     shared = []
-    monkeypatch.setattr(cpu, "_APART", 0)
+    monkeypatch.setattr(cpu, "APART", 0)
     run = cpu.place_and_attend_apart
     monkeypatch.setattr(cpu, "place_and_attend_apart", lambda *args: (shared.append(args), run(*args)))
     cuts = [0, *range(100, 130), 700, 1020, 1021, 1030, 2040, 2047, 2048, 2049, 2060, 2199, 2200]
@@ -284,7 +284,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_crowd(dense: Any, seed: int, len
 @pytest.mark.parametrize("lengths", [(1,), (40, 3, 1)], ids=["few rows", "many rows"])
 def test_threads_change_no_bit(dense: Any, lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu, "_WORTH_WAKING", 0)
-    monkeypatch.setattr(cpu, "_LARGE", 0)
+    monkeypatch.setattr(cpu, "LARGE", 0)
     found = []
     for workers in (1, 2):
         n = Numbers()
@@ -295,7 +295,7 @@ def test_threads_change_no_bit(dense: Any, lengths: tuple[int, ...], monkeypatch
 
 def test_threads_change_no_bit_of_shared_out_attention(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu, "_WORTH_WAKING", 0)
-    monkeypatch.setattr(cpu, "_APART", 0)
+    monkeypatch.setattr(cpu, "APART", 0)
     n = Numbers()
     qkv, sinks = queries_keys_values(n, FAR), n.bf16(FAR.heads)
     one, two = (

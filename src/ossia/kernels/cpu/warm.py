@@ -60,7 +60,11 @@ def compile_kernels(kinds: Kinds, say: Say) -> None:
     steps, folder = steps_of(kinds), cache_folder()
     work = _Work(say, len(steps))
     with work.reported():
-        if folder is None or (folder / _complete(kinds)).exists():
+        if folder is not None and (folder / _complete(kinds)).exists():
+            work.loading = True
+            work.run(steps)
+            return
+        if folder is None:
             work.run(steps)
             return
         with _alone(folder, work):
@@ -94,7 +98,7 @@ class _Work:
 
     def __init__(self, say: Say, count: int) -> None:
         self._say, self._count, self._started = say, count, time.monotonic()
-        self.waiting, self.unsaved = False, False
+        self.waiting, self.loading, self.unsaved = False, False, False
         self.done: set[str] = set()
 
     def run(self, steps: dict[str, Callable[[], None]]) -> None:
@@ -131,6 +135,8 @@ class _Work:
         seconds = time.monotonic() - self._started
         if self.waiting:
             return f"waiting for another process that compiles the kernels ({seconds:.0f} s)"
+        if self.loading:
+            return f"loading the kernels: {len(self.done)} of {self._count} ({seconds:.0f} s)"
         return f"compiling kernels for this processor, once: {len(self.done)} of {self._count} ({seconds:.0f} s)"
 
 

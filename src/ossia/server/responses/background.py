@@ -40,6 +40,11 @@ class Job:
         while not (self.frames or self.ended):
             await self._more()
 
+    async def settle(self) -> None:
+        """Wait while the response has ended but is not stored: what continues it must find its end."""
+        while self.response.status not in ("queued", "in_progress") and not (self._making.settled or self.ended):
+            await self._more()
+
     async def follow(self, after: int = -1) -> AsyncGenerator[bytes, None]:
         """The frames behind that sequence number, as they come, to the last."""
         at = after + 1

@@ -31,6 +31,7 @@ class Making:
         self._store: Store | None = desk.store if asked.keep else None
         self._begun = False
         self.ended = False  # all is told or about to be
+        self.settled = False  # the end is stored, or nothing is to be
 
     @property
     def response(self) -> wire.Response:
@@ -95,6 +96,7 @@ class Making:
         given = self._asked.given if conversation else ()
         come = Made(made, thoughts_before_calls(self._scribe.heard), conversation, given)
         await self._keep(lambda store: store.finish(r.id, r.status, encode(r), come))
+        self.settled = True
 
     async def _keep(self, write: Callable[[Store], Awaitable[None]]) -> None:
         """An answer is given even where it cannot be kept: its metadata says so."""

@@ -92,7 +92,10 @@ class Responses:
                 await self._body(own)
                 raise bad("stream", "this response is not told any more: get it without stream", "stream_unavailable")
             return EventStream(job.follow(int(after)))
-        return reply(job.response if job else msgspec.Raw(await self._body(own)))
+        if job is None:
+            return reply(msgspec.Raw(await self._body(own)))
+        await job.settle()
+        return reply(job.response)
 
     async def delete(self, request: Request) -> Response:
         own = request.path_params["response"]
