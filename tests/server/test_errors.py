@@ -111,3 +111,16 @@ def test_C3_a_full_queue_says_when_to_come_back():
         assert answer.status_code == 429
         assert answer.headers["x-should-retry"] == "true"
         assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("body", [
+    {"messages": [{"role": "r" * 10**6, "content": "a"}]},
+    {"model": "m" * 10**6, "messages": [{"role": "user", "content": "a"}]},
+    {"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "t" * 10**6}},
+    {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "z" * 10**6},
+])  # fmt: skip
+def test_K4_a_refusal_does_not_send_back_megabytes_of_what_is_wrong(body: dict[str, Any]):
+    with scripted() as served:
+        answer = served.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code in (400, 404)
+    assert len(answer.content) < 10_000

@@ -15,6 +15,12 @@ ANTHROPIC = "/v1/messages"
 ANTHROPIC_TYPES = {**TYPES, 413: "request_too_large", 503: "overloaded_error"}
 RETRIED = (408, 409, 429)  # of the client's errors, those that the same request may not meet again
 SHOULD_RETRY = "x-should-retry"  # the SDKs of OpenAI and Anthropic obey it
+LONGEST = 2000  # characters of a message
+
+
+def shortened(text: str) -> str:
+    """What a client sent may be megabytes: a refusal that cites it need not be."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 class ApiError(Exception):
@@ -37,12 +43,13 @@ class ApiError(Exception):
         anthropic: str | None = None,
         details: Mapping[str, str] | None = None,
     ) -> None:
+        message = shortened(message)
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.param, self.code = status, message, param and shortened(param), code
         self.type = type or TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.retry = retry if retry is not None else status in RETRIED or (status >= 500 and status != 501)
         self.headers = {**(headers or {}), SHOULD_RETRY: "true" if self.retry else "false"}
-        self.anthropic, self.details = anthropic or message, dict(details or {})
+        self.anthropic, self.details = shortened(anthropic or message), dict(details or {})
 
     def body(self, path: str = "") -> dict[str, Any]:
         """In OpenAI's shape, or the one of the API under this path."""

@@ -9,7 +9,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -36,7 +36,7 @@ from ossia.server.worker import EngineError, Feed, StoppedError, TokenEngine, Un
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
-LONG_TEXT = 4096  # characters
+LONG_TEXT = 64 << 10  # characters: fewer are tokenized soon, and their exact number is told
 LEAST_MESSAGE = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
 
 
@@ -250,12 +250,14 @@ class Service:
 
     def check_tokens(self, messages: Sequence[Message], param: str = "messages") -> None:
         """As `check_messages`, by each byte of long texts. For any thread but the event loop's."""
-        texts = (part for message in messages for part in message.content if isinstance(part, str))
+        texts = [part for message in messages for part in message.content if isinstance(part, str)]
         self.check_bytes(texts, param, LEAST_MESSAGE * len(messages))
 
-    def check_bytes(self, texts: Iterable[str], param: str, tokens: int = 0) -> None:
+    def check_bytes(self, texts: Sequence[str], param: str, tokens: int = 0) -> None:
         """As `check_text`, by each byte of long texts. For any thread but the event loop's."""
-        least = tokens + sum(self.shares.least_tokens(text) for text in texts if len(text) > LONG_TEXT)
+        if sum(map(len, texts)) <= LONG_TEXT:
+            return
+        least = tokens + sum(map(self.shares.least_tokens, texts))
         if least > self.context:
             raise too_long(least, self.context, param, at_least=True)
 
