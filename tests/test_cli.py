@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,29 @@ def test_synth_writes_a_checkpoint_that_loads(tmp_path: Path):
         path.name for path in (tmp_path / "m").iterdir()
     }
     assert "layers        1" in ossia("info", str(tmp_path / "m")).stdout.replace("layers       1", "layers        1")
+
+
+def test_C6_slow_imports_are_said_on_stderr(capsys: pytest.CaptureFixture[str]):
+    from ossia.cli.common import starting
+
+    with starting():
+        time.sleep(1.3)
+    shown = capsys.readouterr()
+    assert shown.err.startswith("starting: loading libraries (")
+    assert shown.out == ""
+    with starting():
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_C6_a_user_without_a_home_hears_what_to_give(monkeypatch: pytest.MonkeyPatch):
+    from ossia.cli.common import state_folder
+    from ossia.kernels.cpu import jit
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(ValueError, match=r"no home folder: set HOME, .*--state or --no-state"):
+        state_folder()
+    assert jit._folder.__wrapped__("") is not None  # beside the source

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from starlette.testclient import TestClient
 
-from ossia.server.logs import FORMAT, Forgotten, OneLine, escaped, write_log
+from ossia.server.logs import FORMAT, LONGEST, Forgotten, OneLine, escaped, write_log
 from ossia.server.settings import Settings
 from tests.server.responses.world import FINAL, Script
 from tests.server.scripted import scripted
@@ -187,3 +187,19 @@ def test_K13_prompts_and_answers_are_lines_of_the_log(path: str):
     assert any(" said (final): one" in line for line in lines)
     assert not any(line.startswith("2026-01-01") for line in lines)
     assert "\x1b" not in log.getvalue()
+
+
+@pytest.mark.parametrize("filler", ["x", "\x1b", "ラ"])
+def test_K13_a_long_text_is_logged_by_its_beginning_and_end(filler: str):
+    with everything(OneLine(FORMAT, quotes=True)) as log:
+        logging.getLogger("ossia.server").info("asked: %s", "first" + filler * 5_000_000 + "last")
+    line = log.getvalue().removesuffix("\n")
+    assert "asked: first" in line
+    assert line.endswith("last")
+    assert f"{5_000_000 + 9 + len('2026-01-01 00:00:00,000 INFO asked: ') - LONGEST} characters left out" in line
+    assert len(line) <= 8 * LONGEST
+    try:
+        raise ValueError("first" + filler * 5_000_000 + "last")
+    except ValueError as error:
+        told = OneLine(quotes=True).formatException((ValueError, error, error.__traceback__))
+    assert len(told) <= 8 * LONGEST

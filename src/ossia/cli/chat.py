@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +21,8 @@ from ossia.cli.common import (
     fail,
     load_model,
     read_json,
+    starting,
+    state_folder,
 )
 
 
@@ -49,9 +50,10 @@ def chat(
     memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
 ) -> None:
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
-    from ossia.chat import Chat
-    from ossia.engine.request import SamplingParams
-    from ossia.terminal import Screen, interact, summary, tools_from
+    with starting():
+        from ossia.chat import Chat
+        from ossia.engine.request import SamplingParams
+        from ossia.terminal import Screen, interact, summary, tools_from
 
     if effort not in ("low", "medium", "high"):
         fail(f"effort {effort!r} is none of low, medium, high")
@@ -61,20 +63,17 @@ def chat(
     def make() -> Chat:
         return Chat(
             load_model(model, backend, dense=dense, kv=kv, threads=threads, memory_gb=memory_gb),
-            instructions=instructions,
-            identity=identity,
-            knowledge_cutoff=knowledge_cutoff,
-            date=date,
+            instructions=instructions, identity=identity, knowledge_cutoff=knowledge_cutoff, date=date,
             effort=effort,  # type: ignore[arg-type]
             tools=tools_from(tools) if tools else (),
             response_format=read_json(schema) if schema else None,
             thinking_budget=thinking_budget,
             params=SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens),
-        )
+        )  # fmt: skip
 
     try:
         if prompt is None:
-            interact(make, Path.home() / ".local" / "state" / "ossia" / "history")
+            interact(make, state_folder() / "history")
         elif as_json:
             typer.echo(json.dumps(_as_json(make(), prompt), ensure_ascii=False))
         else:

@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -41,7 +43,8 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
 
     memory_gb in place of memory: GiB, as the option gives them.
     """
-    from ossia.loading import load
+    with starting():
+        from ossia.loading import load
 
     if (memory_gb := kinds.pop("memory_gb", None)) is not None:
         kinds["memory"] = int(memory_gb * 2**30)
@@ -64,9 +67,41 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     return model
 
 
+def state_folder() -> Path:
+    """Where servers and chats keep what outlives them. ValueError for a user without a home, as in some containers."""
+    try:
+        return Path.home() / ".local" / "state" / "ossia"
+    except RuntimeError as error:
+        raise ValueError(
+            "this user has no home folder: set HOME, or for a server give --state or --no-state"
+        ) from error
+
+
+@contextmanager
+def starting() -> "Iterator[None]":
+    """While libraries are imported: a line on stderr after a second and then every two. A first start compiles them."""
+    over, began = Event(), time.monotonic()
+
+    def report() -> None:
+        seconds = 1.0
+        while not over.wait(seconds):
+            typer.echo(f"starting: loading libraries ({time.monotonic() - began:.0f} s)", err=True)
+            seconds = 2.0
+
+    thread = Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def compile_kernels(name: str, **kinds: Any) -> None:
     """Compile the CPU kernels that a model needs, and say on stderr how far it is; without a word where they are on disk."""
-    from ossia.loading import compile_kernels as run
+    with starting():
+        import ossia.kernels.cpu.warm  # noqa: F401 - the longest to import: Numba
+        from ossia.loading import compile_kernels as run
 
     if not sys.stderr.isatty():
         run(name, lambda line: typer.echo(line, err=True), **kinds)

@@ -1,12 +1,11 @@
 """`ossia serve`: serve a model over HTTP."""
 
 from functools import partial
-from pathlib import Path
 
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import fail, load_model
+from ossia.cli.common import fail, load_model, starting, state_folder
 from ossia.server import options
 
 
@@ -47,9 +46,10 @@ def serve(
     log_prompts: options.LogPrompts = False,
 ) -> None:
     """Serve a model to every OpenAI client and to a browser, on this machine alone unless told otherwise."""
-    from ossia.harmony.opening import OPENING, opening
-    from ossia.server.run import serve as run
-    from ossia.server.settings import Settings
+    with starting():
+        from ossia.harmony.opening import OPENING, opening
+        from ossia.server.run import serve as run
+        from ossia.server.settings import Settings
 
     try:
         settings = Settings(
@@ -60,7 +60,7 @@ def serve(
             write_seconds=write_seconds, max_running=max_running, max_waiting=max_waiting,
             answer_seconds=answer_seconds, drain_seconds=drain_seconds,
             cache_bytes=None if cache_gb is None else int(cache_gb * 2**30), prefix_bytes=int(prefix_gb * 2**30),
-            state=None if no_state else state or Path.home() / ".local" / "state" / "ossia",
+            state=None if no_state else state or state_folder(),
             state_bytes=int(state_gb * 2**30), state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
             opening=opening(OPENING, identity, knowledge_cutoff, date, under="--"),
         )  # fmt: skip

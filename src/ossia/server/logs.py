@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LONGEST = 16384  # characters of a line
 SECONDS = 10.0  # between two failures of one kind in the event loop
 # What these say comes from the system. Any other exception may quote what it stumbled over.
 PLAIN = (OSError, MemoryError, sqlite3.Error, AssertionError)
@@ -38,7 +39,7 @@ class OneLine(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return escaped(super().formatMessage(record))
+        return escaped(shortened(super().formatMessage(record)))
 
     def formatException(
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -53,8 +54,18 @@ class OneLine(logging.Formatter):
     def _told(self, error: BaseException) -> str:
         places = "".join(traceback.format_tb(error.__traceback__))
         is_plain = self.quotes or isinstance(error, PLAIN)
-        said = escaped(str(error)) if is_plain else "(what it says may quote a request: --log-prompts shows it)"
+        said = (
+            escaped(shortened(str(error))) if is_plain else "(what it says may quote a request: --log-prompts shows it)"
+        )
         return f"Traceback (most recent call last):\n{places}{type(error).__qualname__}: {said}"
+
+
+def shortened(text: str) -> str:
+    """A long text's beginning and end: a prompt of megabytes would hold up the event loop and fill the disk."""
+    left = len(text) - LONGEST
+    if left <= 0:
+        return text
+    return f"{text[: LONGEST // 2]} ... {left} characters left out ... {text[len(text) - LONGEST // 2 :]}"
 
 
 def escaped(text: str) -> str:

@@ -9,7 +9,7 @@ Work is cut into small tasks that threads take from a counter, so that a core th
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from threading import Lock
@@ -179,7 +179,10 @@ def cache_folder() -> Path | None:
 def _folder(given: str) -> Path | None:
     """NUMBA_CACHE_DIR where it is set, else beside the source, else in the user's cache; in it, a folder by content."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in _sources())).hexdigest()[:12]
-    places = [Path(given)] if given else [_HERE / "__pycache__", Path.home() / ".cache" / "ossia"]
+    places = [Path(given)] if given else [_HERE / "__pycache__"]
+    if not given:
+        with suppress(RuntimeError):  # a user without a home, as in some containers
+            places.append(Path.home() / ".cache" / "ossia")
     for place in places:
         folder = place / f"kernels-{digest}"
         try:
