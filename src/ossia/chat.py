@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
 from ossia.harmony.constrain import Grammars, Rules, recipients
+from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -153,7 +154,7 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
         if how.most_calls > 1:
             params = replace(params, stop_tokens=params.stop_tokens - {grammars.call})
         begun = prefilled(grammars.tokenizer, None if step else how.prefill)
-        prompt = [*render(grammars.tokenizer, said, next_role="assistant"), *begun.all]
+        prompt = [*render(grammars.tokenizer, without_old_thinking(said), next_role="assistant"), *begun.all]
         mask = rules.start(_room(how, context - len(prompt)), begun.text)
         try:
             turn = yield from sample_turn(Sampling(prompt, params, mask), grammars, how, begun.all)

@@ -7,7 +7,7 @@ from typing import Any
 
 import anthropic
 from anthropic import Anthropic, beta_tool
-from checks import Place, run
+from checks import Place, run, says
 from pydantic import BaseModel
 
 SUM = "What is 12 + 30?"
@@ -37,7 +37,7 @@ def models(place: Place):
 
 def text(place: Place):
     message = client(place).messages.create(**asked(place))
-    assert "42" in message.content[-1].text, message
+    says(place, message.content[-1].text, "42")
     assert message.stop_reason == "end_turn"
     return message.content[-1].text
 
@@ -52,7 +52,7 @@ def stream(place: Place):
     assert (thought.type, said.type) == ("thinking", "text")
     assert thought.thinking
     assert thought.signature
-    assert "42" in said.text
+    says(place, said.text, "42")
 
 
 def counts(place: Place):

@@ -27,6 +27,11 @@ class Place(NamedTuple):
         return self.speaker != "mini"
 
 
+def says(place: Place, text: str | None, word: str) -> None:
+    """The answer has the word. A model of 4 MB need not know it: of ossia-mini any words will do."""
+    assert word in (text or "") if place.acted else (text or "").strip(), text
+
+
 def place_of(words: list[str]) -> Place:
     return Place(*words[1:6])
 

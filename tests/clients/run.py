@@ -90,7 +90,12 @@ def servers() -> Iterator[Servers]:
 @contextmanager
 def _process(speaker: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as state:
-        words = ["-m", "ossia", "serve", "--quiet"] if speaker == "mini" else ["-m", "tests.clients.stage"]
+        # the date is part of every prompt: a fixed one gives the same answers every day
+        words = (
+            ["-m", "ossia", "serve", "--quiet", "--date", "2026-11-30"]
+            if speaker == "mini"
+            else ["-m", "tests.clients.stage"]
+        )
         words = [
             sys.executable,
             *words,

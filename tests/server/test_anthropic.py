@@ -301,3 +301,62 @@ def test_what_cannot_be_is_refused_in_anthropics_shape(body: dict[str, Any]):
     assert answer.status_code == 400
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+FOUND = {
+    "type": "search_result",
+    "source": "https://example.org/kiln",
+    "title": "Kilns",
+    "content": [{"type": "text", "text": "Fire at 1000 C."}, {"type": "text", "text": "Cool slowly."}],
+    "citations": {"enabled": True},
+}
+PAGES = {
+    "type": "document",
+    "source": {"type": "content", "content": [{"type": "text", "text": "Page."}]},
+    "title": "T",
+}
+
+
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    [
+        (FOUND, "Kilns\nhttps://example.org/kiln\nFire at 1000 C.\nCool slowly."),
+        ({**FOUND, "title": None, "citations": None}, "https://example.org/kiln\nFire at 1000 C.\nCool slowly."),
+        (PAGES, "T\nPage."),
+        ({**PAGES, "source": {"type": "content", "content": "Page."}, "context": "C"}, "T\nC\nPage."),
+        ({**PAGES, "source": {"type": "text", "media_type": "text/plain", "data": "Page."}}, "T\nPage."),
+    ],
+)
+def test_A7_blocks_that_hold_text_are_read(block: dict[str, Any], shown: str):
+    used = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    turns = [
+        {"role": "user", "content": [block]},
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [block]}]},
+    ]
+    with scripted(FINAL.format("ok")) as it:
+        answer = it.client.post("/v1/messages", json={"max_tokens": 9, "messages": turns})
+        assert answer.status_code == 200
+        assert "x-ossia-warnings" not in answer.headers
+        assert f"<|start|>user<|message|>{shown}<|end|>" in it.script.prompts[0]
+        assert (
+            f"<|start|>functions.f to=assistant<|channel|>commentary<|message|>{shown}<|end|>" in it.script.prompts[0]
+        )
+
+
+@pytest.mark.parametrize("content", [5, [{"text": "no type"}], [5]])
+def test_A7_a_search_result_of_another_form_is_refused(content: Any):
+    with scripted() as it:
+        turns = [{"role": "user", "content": [{**FOUND, "content": content}]}]
+        answer = it.client.post("/v1/messages", json={"max_tokens": 9, "messages": turns})
+        assert answer.status_code == 400
+        assert answer.json()["type"] == "error"
+
+
+def test_A7_other_results_in_a_history_are_placeholders():
+    failed = {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"type": "web_search_tool_result_error"}}
+    turns = [user("x"), {"role": "assistant", "content": [failed, {"type": "text", "text": "Sorry."}]}, user("y")]
+    with scripted(FINAL.format("ok")) as it:
+        answer = it.client.post("/v1/messages", json={"max_tokens": 9, "messages": turns})
+        assert "web_search_tool_result" in answer.headers["x-ossia-warnings"]
+        assert "[web_search_tool_result: not readable by this model]\nSorry.<|end|>" in it.script.prompts[0]

@@ -125,7 +125,9 @@ def test_greedy_text_is_the_engines_own():
         ({"prompt": {"text": "x"}}, "prompt"),
         ({"prompt": ["x"] * 65}, "prompt"),
         ({"prompt": "x", "n": 17}, "n"),
-        ({"prompt": "x", "best_of": 3}, "best_of"),
+        ({"prompt": "x", "best_of": 17}, "best_of"),
+        ({"prompt": "x", "n": 3, "best_of": 2}, "best_of"),
+        ({"prompt": "x", "best_of": 2, "stream": True}, "best_of"),
         ({"prompt": "x", "suffix": "y"}, "suffix"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "x", "logprobs": 21}, "logprobs"),
@@ -137,3 +139,32 @@ def test_what_cannot_be_is_refused_by_name(body: dict[str, Any], param: str):
         status, where, code = served.refused("/v1/completions", **body)
     assert (status, where) == (400, param)
     assert code
+
+
+def test_A3b_best_of_gives_the_likeliest_samples_and_counts_all():
+    asked: dict[str, Any] = {
+        "prompt": ["17 + 25 =", "The"],
+        "max_tokens": 5,
+        "logprobs": 0,
+        "seed": 4,
+        "temperature": 2,
+    }
+    with mini() as served:
+        every = served.complete(**asked, n=5)
+        best = served.complete(**asked, n=2, best_of=5)
+        (one, two) = served.complete(**{**asked, "logprobs": None}, best_of=5)["choices"]
+
+    def mean(choice: dict[str, Any]) -> float:
+        return float(np.mean(choice["logprobs"]["token_logprobs"]))
+
+    wanted = [
+        each["text"]
+        for first in (0, 5)
+        for each in sorted(every["choices"][first : first + 5], key=mean, reverse=True)[:2]
+    ]
+    first_two = [every["choices"][i]["text"] for i in (0, 1, 5, 6)]
+    assert wanted != first_two, "the samples differ, so there is a choice"
+    assert [each["text"] for each in best["choices"]] == wanted
+    assert [each["index"] for each in best["choices"]] == [0, 1, 2, 3]
+    assert [one["text"], two["text"]] == [wanted[0], wanted[2]], "without log-probabilities in the answer too"
+    assert best["usage"]["completion_tokens"] == every["usage"]["completion_tokens"]

@@ -115,6 +115,29 @@ def test_A11_an_empty_last_message_of_messages_begins_nothing():
         assert it.script.prompts[0].endswith("<|start|>user<|message|>x<|end|><|start|>assistant")
 
 
+@pytest.mark.parametrize(
+    "content", ["The answer ", "The answer\n", " ", [{"type": "text", "text": "The answer\u3000"}]]
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_A11_a_prefill_of_messages_that_ends_in_white_space_is_refused(content: Any, path: str):
+    with scripted() as it:
+        body = {"max_tokens": 9, "messages": [user("x"), {"role": "assistant", "content": content}]}
+        answer = it.client.post(path, json=body)
+        words = answer.json()["error"]["message"]
+    assert answer.status_code == 400
+    assert words.startswith("messages[1]")
+    assert "final assistant content cannot end with trailing whitespace" in words
+
+
+def test_A11_only_the_last_message_is_held_to_it():
+    with scripted(FINAL.format("ok"), FINAL.format("ok")) as it:
+        old = {"role": "assistant", "content": "The answer "}
+        assert messages(it, user("x"), old, user("y")).status_code == 200
+        chat = {"messages": [user("x"), old], "continue_final_message": True}
+        assert it.client.post("/v1/chat/completions", json=chat).status_code == 200
+        assert it.script.prompts[1].endswith("<|message|>The answer "), "other APIs continue such a text"
+
+
 def test_A11_choices_and_log_probabilities_are_of_what_is_new():
     with mini() as it:
         body = {

@@ -47,6 +47,28 @@ def test_A3b_no_thinking_is_the_least_effort_and_said(body: dict[str, Any]):
         assert OPENING.format("low") in it.script.prompts[0]
 
 
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_A3b_an_effort_of_none_is_low_and_said(word: str):
+    with scripted(FINAL.format("ok"), FINAL.format("ok")) as it:
+        for body in ({"reasoning_effort": word}, {"reasoning": {"effort": word}}):
+            answer = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **body})
+            assert "gpt-oss always thinks" in answer.headers["x-ossia-warnings"]
+            assert OPENING.format("low") in it.script.prompts[-1]
+    with world(FINAL.format("ok")) as it:
+        answer = it.client.post("/v1/responses", json={"input": "x", "reasoning": {"effort": word}})
+        assert "gpt-oss always thinks" in answer.headers["x-ossia-warnings"]
+        assert OPENING.format("low") in it.script.prompts[0]
+
+
+@pytest.mark.parametrize("output", [{}, {"output_config": {"effort": "high"}}])
+def test_A3b_messages_says_that_thinking_is_not_switched_off(output: dict[str, Any]):
+    with scripted(FINAL.format("ok")) as it:
+        body = {"messages": [user("x")], "max_tokens": 9, "thinking": {"type": "disabled"}, **output}
+        answer = it.client.post("/v1/messages", json=body)
+        assert "thinking: " in answer.headers["x-ossia-warnings"]
+        assert OPENING.format("high" if output else "low") in it.script.prompts[0]
+
+
 BUDGETS: list[dict[str, Any]] = [
     {"thinking_budget": 3}, {"thinking_token_budget": 3}, {"reasoning": {"max_tokens": 3}}, {"thinking": {"type": "enabled", "budget_tokens": 3}},
     {"chat_template_kwargs": {"thinking_budget": 3}},
@@ -120,4 +142,34 @@ def test_A10_hidden_thinking_before_a_call_is_shown_to_the_model_again(tmp_path:
         (call,) = first["output"]
         output = {"type": "function_call_output", "call_id": call["call_id"], "output": "1"}
         it.post(previous_response_id=first["id"], input=[output], tools=tools)
+        assert "<|channel|>analysis<|message|>look it up<|end|>" in it.script.prompts[1]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_A10_sealed_reasoning_is_given_where_both_are_asked_for(streams: bool):
+    """exclude hides the words; include asks for the seal, by which a server without a store has them again."""
+    called = THINK.format("look it up") + CALL.format("f", "{}")
+    with world(called, FINAL.format("ok")) as it:
+        tools = [{"type": "function", **function("f")["function"]}]
+        body: dict[str, Any] = {
+            "input": "x",
+            "tools": tools,
+            "store": False,
+            "reasoning": {"exclude": True, "summary": "auto"},
+            "include": ["reasoning.encrypted_content"],
+        }
+        events = it.stream(**body) if streams else []
+        response = events[-1]["response"] if streams else it.post(**body)
+        assert not [event for event in events if "reasoning" in event["type"]]
+        thought, call = response["output"]
+        assert (thought["type"], thought["summary"], thought["content"]) == ("reasoning", [], [])
+        assert "look it up" not in str(response)
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "1"}
+        asked = [
+            {"role": "user", "content": "x"},
+            thought,
+            {**call, "call_id": "other"},
+            {**output, "call_id": "other"},
+        ]
+        it.post(input=asked, tools=tools)
         assert "<|channel|>analysis<|message|>look it up<|end|>" in it.script.prompts[1]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import Message, assistant, system, tool, user
-from ossia.harmony.openai_chat import without_old_thinking
 from ossia.harmony.render import render
 from ossia.train.sequences import (
     NONE,

@@ -15,6 +15,7 @@ from msgspec.json import encode
 
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.errors import InputError
+from ossia.harmony.history import shown_in_prompt
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -194,7 +195,7 @@ def read_history(
     refuses_all: parts that are no text are refused wherever they are, but in tool results; otherwise in the newest turn.
     places: where each message stands in the request, if not at messages[i].
     """
-    reader = _Reader(given, box, earlier or {}, old_thinking, refuses_all, places)
+    reader = _Reader(given, box, earlier or {}, refuses_all, places)
     entries: list[Entry] = []
     sources: list[int] = []
     for number in range(len(given)):
@@ -202,9 +203,11 @@ def read_history(
         sources += [number] * (len(entries) - len(sources))
     paired = pair_results(entries)
     at = [getattr(entry, "at", "") for entry in entries]
+    messages = [message for _, message in paired.messages]
+    shown = range(len(messages)) if old_thinking else shown_in_prompt(messages)
     return History(
-        [message for _, message in paired.messages],
-        [sources[number] for number, _ in paired.messages],
+        [messages[i] for i in shown],
+        [sources[paired.messages[i][0]] for i in shown],
         [at[number] for number in paired.unanswered],
         [at[number] for number in paired.repeated],
         reader.warnings,
@@ -219,14 +222,11 @@ class _Reader:
         given: Sequence[ChatMessage],
         box: Toolbox,
         earlier: Mapping[str, Sequence[Message]],
-        old_thinking: bool,
         refuses_all: bool,
         places: Sequence[str] | None,
     ) -> None:
-        self._given, self._box, self._earlier, self._old_thinking = given, box, earlier, old_thinking
+        self._given, self._box, self._earlier = given, box, earlier
         self._refuses_all, self._places = refuses_all, places
-        finals = (i for i, message in enumerate(given) if message.role == "assistant" and not message.calls)
-        self._last_final = max(finals, default=-1)
         self._newest = newest_from([message.role == "assistant" for message in given])
         self.warnings: list[str] = []
 
@@ -242,11 +242,11 @@ class _Reader:
             case "user":
                 return [user(text)]
             case "assistant":
-                return self._assistant(message, text or message.refusal or "", number, at)
+                return self._assistant(message, text or message.refusal or "", at)
             case "tool" | "function":
                 return [self._result(message, text, at)]
 
-    def _assistant(self, message: ChatMessage, text: str, number: int, at: str) -> list[Entry]:
+    def _assistant(self, message: ChatMessage, text: str, at: str) -> list[Entry]:
         entries: list[Entry] = []
         for place, call in enumerate(message.calls):
             where = f"{at}.tool_calls[{place}]" if message.tool_calls else f"{at}.function_call"
@@ -261,9 +261,7 @@ class _Reader:
             entries.append(assistant(text))
         if message.thought and not any(each.channel == "analysis" and not each.recipient for each in own):
             entries.insert(0, assistant(message.thought, "analysis"))
-        if number > self._last_final or self._old_thinking:
-            return entries
-        return [each for each in entries if not (isinstance(each, Message) and _is_thought(each))]
+        return entries
 
     def _restored(self, call: str | None, made: Message, thought: str) -> list[Message]:
         """The messages up to this call as the model sampled them, unless the client has changed the thinking."""
@@ -291,13 +289,6 @@ class _Reader:
             recipient=self._box.recipient(message.name) if message.name else None,
             remembered=str(earlier[-1].recipient) if earlier else None,
         )
-
-
-def without_old_thinking(messages: Sequence[Message]) -> list[Message]:
-    """The format's rule: analysis from before the last answer is not shown again; since then, between calls, it stays."""
-    finals = (i for i in range(len(messages) - 1, -1, -1) if messages[i].channel == "final")
-    answered = next(finals, -1)
-    return [message for i, message in enumerate(messages) if i > answered or message.channel != "analysis"]
 
 
 def thinking(messages: Sequence[Message]) -> str:

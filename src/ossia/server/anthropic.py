@@ -41,7 +41,7 @@ from ossia.server.context import Context
 from ossia.server.errors import ANTHROPIC, ApiError, bad, refused_input
 from ossia.server.http import EventStream, client_of, read, reply, sse, while_there
 from ossia.server.speech import Argued, Called, Piece, Said
-from ossia.server.wire import loads
+from ossia.server.wire import convert, loads
 
 SIGNATURE = "ossia"  # of thinking: clients want one back with it; here it stands for nothing
 
@@ -109,18 +109,20 @@ def _chat(given: CountRequest) -> _Chat:
             placed += _turn(turn, f"messages[{number}]", number >= newest, warnings)
     if len(placed) > 1 and _is_empty(placed[-1][1]):  # Anthropic allows a last message of the assistant to be empty
         placed.pop()
+    at, last = placed[-1] if placed else ("", ChatMessage("user", ""))
+    continues = last.role == "assistant" and not last.calls  # a message that ends in a call is not an answer
+    if continues and str(last.content or "")[-1:].isspace():
+        raise bad(f"{at}.content", f"{at}: final assistant content cannot end with trailing whitespace: strip it")
     thinking = given.thinking
     effort = given.output_config.effort if given.output_config else None
-    if thinking and thinking.type == "disabled":
-        effort = effort or "low"
     request = ChatRequest(
         messages=[message for _, message in placed],
         tools=given.tools or None,
         tool_choice=given.tool_choice,
         response_format=_form(given),
         reasoning=Thinking(effort, thinking.budget_tokens if thinking else None),
-        # an answer that is begun is continued; one that ends in a call is not an answer
-        continue_final_message=bool(placed) and placed[-1][1].role == "assistant" and not placed[-1][1].calls,
+        thinking={"type": "disabled"} if thinking and thinking.type == "disabled" else None,
+        continue_final_message=continues,
         # only where it is said: the model was trained to call one tool a turn
         parallel_tool_calls=(given.tool_choice or {}).get("disable_parallel_tool_use") is False,
         ossia=given.ossia,
@@ -180,24 +182,38 @@ def _turn(turn: Turn, at: str, newest: bool, warnings: list[str]) -> list[tuple[
 
 
 def _result(block: Block, at: str, warnings: list[str]) -> ChatMessage:
-    if isinstance(block.content, str):
-        content = block.content
-    else:
-        inner = [(f"{at}.content[{number}]", each) for number, each in enumerate(block.content or [])]
-        content = "\n".join(_text(each, where, False, warnings) for where, each in inner)
+    content = _texts(block.content, f"{at}.content", False, warnings)
     return ChatMessage("tool", f"error: {content}" if block.is_error else content, tool_call_id=block.tool_use_id)
 
 
 def _text(block: Block, at: str, newest: bool, warnings: list[str]) -> str:
-    """A block's text. A document may hold plain text; other blocks are not readable."""
+    """A block's text. A document may hold text, and a search result does; other blocks are not readable."""
     match block:
         case Block(type="text", text=str(text)):
             return text
         case Block(type="text"):
             raise bad(f"{at}.text", f"{at} has no text", "missing_required_parameter")
         case Block(type="document", source={"type": "text", "data": str(text)}):
-            return text
+            return _headed(text, block.title, block.context)
+        case Block(type="document", source={"type": "content", "content": str() | list() as inner}):
+            inner = convert({"type": "", "content": inner}, Block, f"{at}.source").content
+            return _headed(_texts(inner, f"{at}.source.content", newest, warnings), block.title, block.context)
+        case Block(type="search_result", content=str() | list() as inner, source=str() | None as source):
+            return _headed(_texts(inner, f"{at}.content", newest, warnings), block.title, source)
     return unreadable(block.type, at, warnings, refuses=newest)
+
+
+def _texts(content: str | list[Block] | dict[str, Any] | None, at: str, newest: bool, warnings: list[str]) -> str:
+    """The texts of a block's own content."""
+    if isinstance(content, dict):
+        raise bad(at, f"{at} must be a string or a list of blocks", "invalid_type")
+    if isinstance(content, str):
+        return content
+    return "\n".join(_text(each, f"{at}[{number}]", newest, warnings) for number, each in enumerate(content or []))
+
+
+def _headed(text: str, *lines: str | None) -> str:
+    return "\n".join(line for line in (*lines, text) if line)
 
 
 def _call(block: Block, at: str) -> ToolCall:

@@ -22,9 +22,11 @@ class Block(Struct):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: "str | list[Block] | None" = None
+    content: "str | list[Block] | dict[str, Any] | None" = None
     is_error: bool | None = None
-    source: dict[str, Any] | None = None
+    source: str | dict[str, Any] | None = None
+    title: str | None = None
+    context: str | None = None
 
 
 class Turn(Struct):

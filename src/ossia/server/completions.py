@@ -115,7 +115,7 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
     warnings += not_honoured(given, skip_special_tokens=False)
     answer = Completing(context, given, [], params, form, client, model, warnings)
     texts = _texts(given.prompt)
-    service.check_choices(len(texts) * (given.n or 1))
+    service.check_choices(len(texts) * answer.sampled)
     for text in texts:  # before any is tokenized
         if isinstance(text, list):
             service.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
@@ -123,7 +123,7 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
             service.check_text(len(text), "prompt")
     answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service) for text in texts])
     if given.echo and given.logprobs is not None:
-        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * (given.n or 1)
+        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * answer.sampled
         if scores > MOST_SCORES:
             raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MOST_SCORES} at most in one answer")
     if form.enforced is not None:
@@ -189,8 +189,10 @@ def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: lis
         raise bad("suffix", "suffix is not supported: leave it out", "unsupported_parameter")
     if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
         raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
-    if asked.best_of not in (None, 1, asked.n or 1):
-        raise bad("best_of", "best_of is not supported but as n", "unsupported_parameter")
+    if asked.best_of not in (None, 0, 1) and not (asked.n or 1) <= asked.best_of <= MOST_CHOICES:
+        raise bad("best_of", f"best_of is {asked.best_of}: want n to {MOST_CHOICES}")
+    if (asked.best_of or 1) > (asked.n or 1) and asked.stream:
+        raise bad("best_of", "best_of chooses among whole answers, so it cannot be streamed", "unsupported_parameter")
     if asked.max_tokens == 0 and not asked.echo:
         raise bad("max_tokens", "max_tokens 0 needs echo")
     stops(asked.stop)
@@ -215,7 +217,10 @@ def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: lis
 
 @dataclass(slots=True)
 class Completing:
-    """All choices of one request: `n` for each prompt, in the prompts' order."""
+    """All choices of one request: `n` for each prompt, in the prompts' order.
+
+    Of `best_of` samples, those with the highest log-probability per token are given; all are counted.
+    """
 
     context: Context
     asked: CompletionRequest
@@ -228,13 +233,19 @@ class Completing:
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     counts: dict[int, list[Counts]] = field(default_factory=dict)  # of the choices of each prompt
+    scores: dict[int, list[float]] = field(default_factory=dict)  # log-probabilities of the tokens of each sample
     made: int = 0
     echoes: dict[tuple[int, ...], _Echo] = field(default_factory=dict)  # by prompt: equal ones are scored once
     locks: dict[tuple[int, ...], asyncio.Lock] = field(default_factory=dict)
 
     @property
+    def sampled(self) -> int:
+        """Samples of each prompt."""
+        return max(self.asked.n or 1, self.asked.best_of or 1)
+
+    @property
     def choices(self) -> int:
-        return len(self.prompts) * (self.asked.n or 1)
+        return len(self.prompts) * self.sampled
 
     def mask(self) -> TextMask | None:
         """The mask of one choice. Raises ApiError for a form that cannot be enforced. For any thread but the loop's."""
@@ -266,7 +277,22 @@ class Completing:
             choice.text = "".join(parts)
             choice.logprobs = scores[choice.index].whole() if choice.index in scores else only.get(choice.index)
             await asyncio.sleep(0)  # a long one took a while
-        return Completion(self.id, self.created, self.model, choices, usage=self._usage())
+        return Completion(self.id, self.created, self.model, self._best(choices), usage=self._usage())
+
+    def _best(self, choices: list[Choice]) -> list[Choice]:
+        if self.sampled == (self.asked.n or 1):
+            return choices
+        kept: list[Choice] = []
+        for first in range(0, len(choices), self.sampled):
+            several = sorted(choices[first : first + self.sampled], key=lambda each: -self._mean(each.index))
+            kept += several[: self.asked.n or 1]
+        for number, choice in enumerate(kept):
+            choice.index = number
+        return kept
+
+    def _mean(self, index: int) -> float:
+        scores = self.scores.get(index, ())
+        return sum(scores) / max(len(scores), 1)
 
     def _all(self) -> AsyncGenerator[tuple[int, Choice], None]:
         return merged([self._pieces(index) for index in range(self.choices)], self.context.service.at_once)
@@ -281,7 +307,7 @@ class Completing:
 
     async def _pieces(self, index: int) -> AsyncGenerator[Choice, None]:
         """The choice in pieces: what is echoed, then text as it comes, and at last how it ended."""
-        number = index // (self.asked.n or 1)
+        number = index // self.sampled
         prompt = self.prompts[number]
         scored = self.asked.logprobs is not None
         writer = _Writer(self.context.service.tokenizer, index, stops(self.asked.stop), scored)
@@ -294,7 +320,7 @@ class Completing:
             return
         params = self.params
         if params.seed is not None:
-            params = replace(params, seed=params.seed + 1_000_003 * (index % (self.asked.n or 1)))
+            params = replace(params, seed=params.seed + 1_000_003 * (index % self.sampled))
         mask = await asyncio.to_thread(self.mask) if self.form.enforced is not None else None
         service = self.context.service
         async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished, mask)) as told:
@@ -303,6 +329,8 @@ class Completing:
                     self.counts.setdefault(number, []).append(each)
                     continue
                 self.made += 1
+                if self.sampled > (self.asked.n or 1):
+                    self.scores.setdefault(index, []).append(each.logprob)
                 if piece := writer.write(each):
                     yield piece
         if not writer.finished:

@@ -37,6 +37,7 @@ class NotHonoured(Struct, kw_only=True):
     dynatemp_exponent: Any = None
     dynatemp_range: Any = None
     early_stopping: Any = None
+    extra_body: Any = None
     grammar_lazy: Any = None
     grammar_triggers: Any = None
     guided_decoding_backend: Any = None

@@ -38,9 +38,12 @@ def thinking_of(
     kwargs = request.chat_template_kwargs or {}
     think = request.think if isinstance(request.think, str) else None
     words = {**efforts, "chat_template_kwargs.reasoning_effort": kwargs.get("reasoning_effort"), "think": think}
-    effort: Effort | None = next(
-        (found for name, word in words.items() if (found := effort_of(_word(word, name), name))), None
-    )
+    effort: Effort | None = None
+    for name, word in words.items():
+        if effort := effort_of(_word(word, name), name):
+            if str(word).strip().lower() == "none":
+                warnings.append(f"{name} none: {LEAST}")
+            break
     if off := _disabled(request, kwargs, enabled):
         if effort is None:
             effort = "low"

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Several
 from typing import NamedTuple
 
+from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import Message
-from ossia.harmony.openai_chat import without_old_thinking
 from ossia.harmony.render import declares_functions, render, render_message
 from ossia.tokenizer import Tokenizer
 

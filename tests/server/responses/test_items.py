@@ -250,3 +250,39 @@ def test_entries_of_stored_items_are_said_as_they_were_sampled():
     sampled = Message("assistant", ("4",), channel="final", tokens=(7, 8))
     item = {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": "4"}]}
     assert messages_of([Entry(item, sampled)], BOX, no_seal) == [sampled]
+
+
+PREAMBLE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look."}]}
+THOUGHT = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
+LOOK = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+LOOKED = {"type": "function_call_output", "call_id": "a", "output": "1"}
+ASKED = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "channels"),
+    [
+        ([ASKED, THOUGHT, PREAMBLE, LOOK, LOOKED], ["analysis", "commentary", "commentary", "commentary"]),
+        ([ASKED, PREAMBLE, THOUGHT, LOOK, LOOKED], ["commentary", "analysis", "commentary", "commentary"]),
+        ([ASKED, PREAMBLE, PREAMBLE, LOOK, LOOKED], ["commentary"] * 4),
+        ([ASKED, LOOK, LOOKED, PREAMBLE, {**LOOK, "call_id": "b"}], ["commentary"] * 4),
+        ([ASKED, LOOK, LOOKED, PREAMBLE], ["commentary", "commentary", "final"]),
+        ([ASKED, PREAMBLE, ASKED, LOOK, LOOKED], ["final", None, "commentary", "commentary"]),
+        ([ASKED, {**PREAMBLE, "phase": "final_answer"}, LOOK, LOOKED], ["final", "commentary", "commentary"]),
+    ],
+)
+def test_A7_words_before_a_call_are_no_answer(given: list[dict[str, Any]], channels: list[str | None]):
+    """Most clients keep no phase. Read as an answer, the words would drop the thinking that led to the call."""
+    said = messages_of(read_input(given, []), toolbox(None, None), lambda sealed: sealed)
+    assert [message.channel for message in said][1:] == channels
+
+
+def test_A7_a_preamble_that_is_remembered_is_shown_once():
+    led = [
+        assistant("hm", "analysis"),
+        assistant("Let me look.", "commentary"),
+        assistant("{}", "commentary", "functions.f"),
+    ]
+    entries = read_input([ASKED, PREAMBLE, LOOK, LOOKED], [])
+    said = messages_of(entries, toolbox(None, None), lambda sealed: sealed, lambda call: led)
+    assert [message.text for message in said] == ["x", "hm", "Let me look.", "{}", "1"]

@@ -40,7 +40,7 @@ class Telling:
     """How an answer is told. seal: closes reasoning for the client to keep; None where it did not ask for that.
 
     summary: what a summary of the thinking is made of; None for none. tokenizer: where log-probabilities are asked for.
-    hides_reasoning: the client is given no reasoning items.
+    hides_reasoning: the client is given no reasoning. Where it asks for the sealed form, items have that alone.
     """
 
     toolbox: Toolbox
@@ -76,7 +76,7 @@ class Scribe:
 
     def hear(self, event: Event | Began) -> list[wire.StreamEvent]:
         match event:
-            case Start() if self._telling.hides_reasoning and _is_reasoning(event):
+            case Start() if self._telling.hides_reasoning and not self._telling.seal and _is_reasoning(event):
                 self._open = None
             case Start():
                 self._open = self._kind(event)
@@ -194,16 +194,18 @@ class _Reasoning:
 
     def begin(self) -> list[wire.StreamEvent]:
         self.item = wire.ReasoningItem(self.id, "in_progress", [], [])
-        events: list[wire.StreamEvent] = [
-            wire.ItemAdded(output_index=self.index, item=self.item),
-            self._about(wire.PartAdded, content_index=0, part=wire.ReasoningText("")),
-        ]
+        events: list[wire.StreamEvent] = [wire.ItemAdded(output_index=self.index, item=self.item)]
+        if self.telling.hides_reasoning:
+            return events
+        events.append(self._about(wire.PartAdded, content_index=0, part=wire.ReasoningText("")))
         if self.telling.summary:
             events.append(self._about(wire.SummaryPartAdded, summary_index=0, part=wire.SummaryText("")))
         return events
 
     def delta(self, text: str, logprobs: list[wire.Logprob]) -> list[wire.StreamEvent]:
         self.text.append(text)
+        if self.telling.hides_reasoning:
+            return []
         events: list[wire.StreamEvent] = [self._about(wire.ReasoningDelta, content_index=0, delta=text)]
         if self.telling.summary == "copied":
             events.append(self._about(wire.SummaryDelta, summary_index=0, delta=text))
@@ -211,6 +213,10 @@ class _Reasoning:
 
     def end(self, status: wire.ItemStatus) -> list[wire.StreamEvent]:
         part = wire.ReasoningText("".join(self.text))
+        sealed: str | UnsetType = self.telling.seal(part.text) if self.telling.seal else UNSET
+        if self.telling.hides_reasoning:
+            self.item = wire.ReasoningItem(self.id, status, [], [], sealed)
+            return []
         events: list[wire.StreamEvent] = [
             self._about(wire.ReasoningDone, content_index=0, text=part.text),
             self._about(wire.PartDone, content_index=0, part=part),
@@ -219,7 +225,6 @@ class _Reasoning:
         if self.telling.summary:
             summary = [wire.SummaryText(part.text if self.telling.summary == "copied" else condensed(part.text))]
             events += self._summarized(summary[0])
-        sealed: str | UnsetType = self.telling.seal(part.text) if self.telling.seal else UNSET
         self.item = wire.ReasoningItem(self.id, status, summary, [part], sealed)
         return events
 

@@ -11,8 +11,9 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from ossia.harmony.client_tools import Toolbox
+from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import Message, assistant, developer, user
-from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of, without_old_thinking
+from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of
 from ossia.harmony.tool_results import Call, Result, pair_results
 from ossia.harmony.tool_results import Entry as Told
 from ossia.server.chat_input import unmatched
@@ -39,6 +40,7 @@ PREFIXES = {
     "item_reference": "",
 }
 
+CALLS = ("function_call", "custom_tool_call")
 T = TypeVar("T")
 
 
@@ -81,7 +83,7 @@ def _kind(item: JsonDict) -> object:
 
 
 def _is_assistants(kind: object, item: JsonDict) -> bool:
-    return kind in ("function_call", "custom_tool_call") or (kind == "message" and item.get("role") == "assistant")
+    return kind in CALLS or (kind == "message" and item.get("role") == "assistant")
 
 
 class _Reads(NamedTuple):
@@ -164,13 +166,17 @@ def messages_of(
     """
     told: list[Told] = []
     unread: tuple[int, ApiError] | None = None  # the last thought that cannot be had, and where it would stand
-    for entry in entries:
+    entries = list(entries)
+    preambles = _preambles(entries)
+    for number, entry in enumerate(entries):
         item, kind = entry.item, entry.item["type"]
-        if kind in ("function_call", "custom_tool_call"):
+        if kind in CALLS:
             call = entry.said or _call(item, toolbox)
             known = bool(entry.said) and _has_thought(told)  # a stored one may have hidden its thinking
             remembered = () if known or not item["call_id"] else _same(recall(item["call_id"]), call)
             *before, made = (remembered[-1:] if _has_thought(told) else remembered) or [call]
+            if told and any(_same_preamble(told[-1], each) for each in before):
+                told.pop()
             told += [*before, Call(made, item["call_id"], entry.at)]
         elif kind in ("function_call_output", "custom_tool_call_output"):
             told.append(Result(item["output"], item["call_id"], entry.at, field="call_id"))
@@ -183,7 +189,7 @@ def messages_of(
                 place = f"{entry.at}.encrypted_content"
                 unread = len(told), bad(place, str(error), "invalid_encrypted_content")
         else:
-            told += _spoken(item)
+            told += _spoken(item, number in preambles)
     if unread and unread[0] > _answered(told):
         raise unread[1]
     with refused_input():
@@ -202,11 +208,32 @@ def _answered(said: Sequence[Told]) -> int:
     return next(finals, -1)
 
 
-def _spoken(item: JsonDict) -> list[Message]:
+def _same_preamble(one: Told, other: Message) -> bool:
+    if not isinstance(one, Message) or other.recipient:
+        return False
+    return one.channel == other.channel == "commentary" and one.text == other.text
+
+
+def _preambles(entries: Sequence[Entry]) -> set[int]:
+    """The assistant's messages without a phase that a call follows in the same turn: words before the call, no answer."""
+    found: set[int] = set()
+    calls = False
+    for number in range(len(entries) - 1, -1, -1):
+        item = entries[number].item
+        if item["type"] in CALLS:
+            calls = True
+        elif item["type"] == "message" and item["role"] == "assistant" and not item.get("phase"):
+            found.update({number} if calls else ())
+        elif item["type"] != "reasoning":
+            calls = False
+    return found
+
+
+def _spoken(item: JsonDict, preamble: bool) -> list[Message]:
     texts = [part["text"] for part in item["content"]]
     match item["role"]:
         case "assistant":  # one without words, as some clients send beside a call, says nothing
-            channel = "commentary" if item.get("phase") == "commentary" else "final"
+            channel = "commentary" if preamble or item.get("phase") == "commentary" else "final"
             return [assistant(text, channel)] if (text := "\n".join(texts)) else []
         case "user":
             return [user("\n".join(texts))]
