@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from ossia.cli import app
@@ -197,6 +198,18 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path):
     loop.network.load_state_dict(spoilt)
     with pytest.raises(Diverged, match="lower the rate"):
         loop.run()
+
+
+@pytest.mark.parametrize("field", ["qkv_weight", "mlp_norm", "down_bias", "sinks"])
+def test_M10_a_base_with_a_NaN_is_named(tmp_path: Path, field: str):
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path))
+    network = adapted_model(checkpoint, given(), dtype=torch.float32)
+    with torch.no_grad():
+        network.blocks[1].register_parameter(
+            field, nn.Parameter(torch.full_like(network.blocks[1].get_parameter(field), float("nan")), False)
+        )
+    with pytest.raises(Diverged, match=rf"layers\.1\.{field} holds a NaN"):
+        LoraObjective(network, Supply(), given(), seed=0).step(0, report=True)
 
 
 RECIPE = """

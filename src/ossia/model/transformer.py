@@ -88,23 +88,31 @@ def load_transformer(
         if progress:
             progress(i + 1, config.layers)
     weights = Weights(
-        embedding=ops.embedding(checkpoint.embedding()),
+        embedding=_made("embedding", ops.embedding, checkpoint.embedding()),
         layers=tuple(layers),
-        norm=ops.vector(checkpoint.norm()),
-        unembedding=ops.linear(checkpoint.unembedding(), None),
+        norm=_made("norm", ops.vector, checkpoint.norm()),
+        unembedding=_made("unembedding", ops.linear, checkpoint.unembedding(), None),
     )
     return Transformer(config, weights, ops)
 
 
 def _layer(checkpoint: Checkpoint, index: int, ops: Ops) -> Layer:
-    t = checkpoint.layer(index)
+    t, at = checkpoint.layer(index), f"layers.{index}"
     return Layer(
-        attn_norm=ops.vector(t.attn_norm),
-        qkv=ops.linear(t.qkv_weight, t.qkv_bias),
-        attention=ops.attention(checkpoint.config.shapes[index], t.sinks),
-        out=ops.linear(t.out_weight, t.out_bias),
-        mlp_norm=ops.vector(t.mlp_norm),
-        router=ops.router(t.router_weight, t.router_bias),
-        up=ops.experts(t.up_weight, t.up_bias, gated=True),
-        down=ops.experts(t.down_weight, t.down_bias, gated=False),
+        attn_norm=_made(f"{at}.attn_norm", ops.vector, t.attn_norm),
+        qkv=_made(f"{at}.qkv_weight", ops.linear, t.qkv_weight, t.qkv_bias),
+        attention=_made(f"{at}.sinks", ops.attention, checkpoint.config.shapes[index], t.sinks),
+        out=_made(f"{at}.out_weight", ops.linear, t.out_weight, t.out_bias),
+        mlp_norm=_made(f"{at}.mlp_norm", ops.vector, t.mlp_norm),
+        router=_made(f"{at}.router_weight", ops.router, t.router_weight, t.router_bias),
+        up=_made(f"{at}.up_weight", ops.experts, t.up_weight, t.up_bias, gated=True),
+        down=_made(f"{at}.down_weight", ops.experts, t.down_weight, t.down_bias, gated=False),
     )
+
+
+def _made(name: str, make: Callable[..., Any], *host: Any, **more: Any) -> Any:
+    """What `make` packs; its ValueError names the tensor."""
+    try:
+        return make(*host, **more)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

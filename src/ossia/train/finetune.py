@@ -127,6 +127,8 @@ class LoraObjective:
             loss += part.detach()
         total = float(self._processes.add(loss))
         if not math.isfinite(total):
+            if name := self._model.damaged():
+                raise Diverged(f"step {number + 1}: the loss is {total}: {name} holds a NaN or an infinity")
             raise Diverged(f"step {number + 1}: the loss is {total}: lower the rate, or take precision f32")
         share = share_at(self._given.schedule, number, self.steps)
         norm = float(self.optimizers.step(share))

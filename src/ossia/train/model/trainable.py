@@ -35,6 +35,7 @@ from ossia.train.model.ops import FrozenLinear, TrainingOps
 from ossia.train.recipe import Lora
 
 Rounding = Literal["mxfp4", "stored", "none"]
+NAN_SCALE = 255  # of MXFP4
 EXPERT_WEIGHTS = ("up_weight", "down_weight")
 
 
@@ -221,6 +222,18 @@ class TrainableModel(nn.Module):
         """By the name of the weight that they update."""
         blocks: list[Any] = list(self.blocks)
         return {target.name: blocks[target.layer].adapters[target.kind.replace(".", "/")] for target in self.targets}
+
+    def damaged(self) -> str | None:
+        """The first frozen tensor that holds a NaN or an infinity; None if all are finite. Reads every frozen weight."""
+        for name, value in self.named_parameters():
+            if value.requires_grad:
+                continue
+            scales = name.endswith("_scales")
+            if (value == NAN_SCALE).any() if scales else value.is_floating_point() and not value.isfinite().all():
+                return name.replace("blocks.", "layers.", 1)
+        if self._embedding is not None and not frozen_tensor(self._embedding, "cpu").isfinite().all():
+            return "embedding"
+        return None
 
     def ops(self) -> TrainingOps:
         """For one forward pass in this model's own types."""
