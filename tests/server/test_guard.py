@@ -36,7 +36,7 @@ def test_any_of_the_keys_lets_in_and_nothing_else_does():
 def test_page_and_health_need_no_key():
     with scripted(settings=KEYS) as served:
         assert served.client.get("/").headers["content-type"].startswith("text/html")
-        assert served.client.get("/health").json() == {"status": "ok", "model": "script"}
+        assert served.client.get("/health").json() == {"status": "ok", "model": "script", "state": "off"}
         assert served.client.get("/metrics").status_code == 401
 
 
