@@ -14,7 +14,7 @@ from ossia.harmony.client_tools import MOST_TOOLS, toolbox
 from ossia.harmony.enforce import SchemaError, enforceable
 from ossia.harmony.errors import InputError
 from ossia.server import json_shape
-from ossia.server.bodies import SMALL, Bodies
+from ossia.server.bodies import PIECE, SMALL, Bodies, Pieces
 from ossia.server.chat import merged, together
 from ossia.server.errors import ApiError
 from ossia.server.json_shape import SLICE, check_shape
@@ -376,6 +376,18 @@ def test_K5_a_client_holds_half_of_the_bytes_at_most_and_another_still_finds_roo
         bodies.close()
 
     asyncio.run(work())
+
+
+def test_K5_a_body_is_collected_in_pieces_of_bounded_number_and_size():
+    rng, pieces, sent = random.Random(0), Pieces(), bytearray()
+    for _ in range(5000):
+        piece = rng.randbytes(rng.choice((1, 100, 5000)))
+        pieces.add(piece)
+        sent += piece
+    assert pieces.joined() == bytes(sent)
+    assert pieces.size == len(sent)
+    assert len(pieces._whole) <= len(sent) // PIECE
+    assert max(map(len, pieces._whole)) < PIECE + 5000
 
 
 def test_K5_a_body_counts_until_its_answer_begins():

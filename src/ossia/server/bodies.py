@@ -16,6 +16,7 @@ from ossia.server.text_bound import TextBound
 from ossia.server.wire import decode
 
 T = TypeVar("T")
+PIECE = 256 << 10  # bytes
 SMALL = 64 << 10  # bytes that are neither counted nor decoded in another thread
 TRIM_SECONDS = 2.0  # after the last large body, before its memory is given back to the system
 
@@ -55,15 +56,38 @@ class Bodies:
         loop = asyncio.get_running_loop()
         self._trim = loop.call_later(TRIM_SECONDS, lambda: self._decoder.submit(trim))
 
-    async def value(self, body: bytearray, type: type[T]) -> T:
+    async def value(self, body: "Pieces", type: type[T]) -> T:
         """The body as a value. Raises ApiError 400 as `decode` does, and for more than the server reads."""
-        if len(body) <= SMALL:
-            return decode(body, type)
-        work = functools.partial(decode, body, type, self.bound)
+        if body.size <= SMALL:
+            return decode(body.joined(), type)
+        work = functools.partial(self._decode, body, type)
         return await asyncio.get_running_loop().run_in_executor(self._decoder, work)
+
+    def _decode(self, body: "Pieces", type: type[T]) -> T:
+        return decode(body.joined(), type, self.bound)
 
     def close(self) -> None:
         self._decoder.shutdown(wait=False, cancel_futures=True)
+
+
+class Pieces:
+    """A body as it comes: one growing buffer would be copied over and over, by all that come at once, in the event loop."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._whole: list[bytes] = []
+        self._last = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self._last += piece
+        if len(self._last) >= PIECE:
+            self._whole.append(bytes(self._last))
+            self._last = bytearray()
+
+    def joined(self) -> bytes:
+        """All of it. A large one is for another thread."""
+        return b"".join([*self._whole, bytes(self._last)])
 
 
 class Lease:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from ossia.server.bodies import Lease
+from ossia.server.bodies import Lease, Pieces
 from ossia.server.errors import ApiError
 from ossia.server.wire import encode
 
@@ -35,13 +35,13 @@ EVENT_STREAM = [
 async def read(request: Request, type: type[T]) -> T:
     """The request's body as a value. Raises ApiError where it is none, or does not come; ClientDisconnect."""
     lease: Lease = request.scope["state"]["body"]
-    body, loop = bytearray(), asyncio.get_running_loop()
+    body, loop = Pieces(), asyncio.get_running_loop()
     end = loop.time() + BODY_SECONDS
     try:
         async with asyncio.timeout(STALL_SECONDS) as limit:
             async for piece in request.stream():
                 lease.add(len(piece))
-                body += piece
+                body.add(piece)
                 limit.reschedule(min(end, loop.time() + STALL_SECONDS))
     except TimeoutError as error:
         message = f"the body did not come: it may take {BODY_SECONDS:.0f} s, and pause for {STALL_SECONDS:.0f} s"
