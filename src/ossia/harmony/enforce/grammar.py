@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ossia.harmony.enforce.errors import SchemaError
-from ossia.harmony.enforce.language import Language, is_surely_empty
+from ossia.harmony.enforce.language import Language
 from ossia.harmony.enforce.lark import Lark
 from ossia.harmony.enforce.reader import enforceable, is_lenient
 from ossia.harmony.enforce.shapes import ShapeError, Shapes
@@ -44,13 +44,8 @@ def grammar_of(
 def _written(
     schema: Mapping[str, Any], space: str, is_empty: Callable[[Language], bool], refusal: Callable[[str], str | None]
 ) -> str:
-    def empty(language: Language) -> bool:
-        surely = is_surely_empty(language)
-        return is_empty(language) if surely is None else surely
-
-    shapes: Shapes | None = None
     try:
-        shapes = Shapes(schema, empty)
+        shapes = Shapes(schema, is_empty)
         if not shapes.fits_something(shapes.root):
             raise ShapeError("", "no value fits it", shapes.unfit_place())
         text = Lark(shapes, space).text()

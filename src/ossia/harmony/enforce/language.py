@@ -121,6 +121,10 @@ def both(*parts: Language) -> Language:
     flat.pop(ANYTHING, None)
     if NEVER in flat:
         return NEVER
+    without = [part.body for part in flat if isinstance(part, Not)]
+    if len(without) > 1:  # one complement of all: an automaton of many parts at once grows with their product
+        flat = dict.fromkeys(part for part in flat if not isinstance(part, Not))
+        flat[Not(alt(*without))] = None
     return ANYTHING if not flat else next(iter(flat)) if len(flat) == 1 else Both(tuple(flat))
 
 
@@ -221,6 +225,19 @@ def size(language: Language) -> int:
             return 1 + size(body)
 
 
+def intersections(language: Language) -> int:
+    """How many languages meet in it: an automaton may have as many states as two to that power."""
+    match language:
+        case Chars():
+            return 0
+        case Seq(parts) | Alt(parts):
+            return sum(map(intersections, parts))
+        case Both(parts):
+            return len(parts) - 1 + sum(map(intersections, parts))
+        case Repeat(body) | Not(body):
+            return intersections(body)
+
+
 def matches(language: Language, text: str) -> bool:
     """Whether this very string is of the language."""
 
@@ -280,8 +297,32 @@ def is_surely_empty(language: Language) -> bool | None:
             if isinstance(language, Alt):
                 return False if False in found else None if None in found else True
             return True if True in found else None if None in found else False
-        case Both() | Not():
+        case Both(parts):
+            heads = [_head(part) for part in parts]
+            apart = any(
+                _are_apart(*pair) for n, one in enumerate(heads) for other in heads[:n] for pair in zip(one, other)
+            )
+            return True if apart else None
+        case Not():
             return None
+
+
+def _head(language: Language) -> tuple[Chars, ...]:
+    """The characters that every string of the language begins with, one after the other."""
+    if isinstance(language, Chars):
+        return (language,)
+    found: list[Chars] = []
+    for part in language.parts if isinstance(language, Seq) else ():
+        if not isinstance(part, Chars):
+            break
+        found.append(part)
+    return tuple(found)
+
+
+def _are_apart(one: Chars, other: Chars) -> bool:
+    if one.properties or other.properties:
+        return False
+    return all(high < start or end < low for low, high in one.ranges for start, end in other.ranges)
 
 
 def string_terminal(language: Language) -> str:

@@ -20,6 +20,7 @@ from ossia.harmony.enforce.language import (
     Range,
     alt,
     both,
+    intersections,
     is_nullable,
     property_of,
     repeat,
@@ -31,6 +32,7 @@ from ossia.harmony.enforce.language import (
 
 NODES = 20_000  # of a pattern, once its look-aheads are spelt out
 DEPTH = 50  # of nesting
+MEETING = 10  # look-aheads that hold at once
 LONGEST = 16_384  # characters of the shortest match: no answer is longer
 UNROLLED = 8  # repetitions of a part with a look-ahead or an anchor
 
@@ -96,6 +98,8 @@ def pattern_language(pattern: str) -> Language:
         found = alt(_language(tree, ANYTHING, start=True), seq(ANY_CHARACTER, ANYTHING, later))
     if size(found) > NODES:
         raise ValueError(f"it has more than {NODES} parts once its look-aheads are spelt out")
+    if intersections(found) > MEETING:
+        raise ValueError(f"more than {MEETING} look-aheads of it must hold at once")
     if (length := shortest(found)) > LONGEST:
         raise ValueError(f"its shortest match has {length} characters; {LONGEST} are the most that is enforced")
     return found

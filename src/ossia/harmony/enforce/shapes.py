@@ -9,14 +9,28 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from ossia.harmony.enforce.language import ANY_CHARACTER, ANYTHING, Language, Not, alt, both, literal, matches, repeat
+from ossia.harmony.enforce.language import (
+    ANY_CHARACTER,
+    ANYTHING,
+    Language,
+    Not,
+    alt,
+    both,
+    intersections,
+    is_surely_empty,
+    literal,
+    matches,
+    repeat,
+)
 from ossia.harmony.enforce.numbers import Numbers, exact
 
 ALL_NUMBERS = Numbers()
 STEPS = 100_000  # of intersections in one schema
 DEPTH = 128
 PLACE = "$place"  # of a schema, as the reader notes it
-CELLS = 64  # groups of names that patterns tell apart
+CELLS = 300  # groups of names that patterns tell apart
+QUESTIONS = 400  # of whether a language is empty, each of which takes an automaton
+MEETING = 16  # languages that one string has to be of
 
 
 class ShapeError(ValueError):
@@ -148,7 +162,7 @@ class Shapes:
 
     def __init__(self, schema: Mapping[str, Any], is_empty: Callable[[Language], bool]) -> None:
         self._definitions: Mapping[str, Any] = schema["$defs"]
-        self.is_empty = is_empty
+        self._decide, self._decided = is_empty, dict[Language, bool]()
         self._steps = 0
         self._begun: set[str] = set()
         self._places: list[tuple[str | None, Shape]] = []
@@ -157,6 +171,17 @@ class Shapes:
             self._definition(name)
         self.root = Named(schema["$ref"].removeprefix("#/$defs/"))
         self.fitting = self._fitting()
+
+    def is_empty(self, language: Language) -> bool:
+        """Whether no string of the language can be written."""
+        surely = is_surely_empty(language)
+        if surely is not None:
+            return surely
+        if language not in self._decided:
+            if len(self._decided) >= QUESTIONS or intersections(language) > MEETING:
+                raise ShapeError("pattern", "too many patterns have to be compared with each other")
+            self._decided[language] = self._decide(language)
+        return self._decided[language]
 
     def fits_something(self, shape: Shape) -> bool:
         """Whether a value fits it, and not only one without end."""
@@ -276,9 +301,13 @@ class Shapes:
         found: list[tuple[Language, Shape | None]] = []
         for cell, before in cells:
             inside, outside = both(cell, names), both(cell, Not(names))
-            if not self.is_empty(inside):
-                found.append((inside, shape if before is None else self._meet(before, shape)))
-            if not self.is_empty(outside):
+            if self.is_empty(inside):
+                found.append((cell, before))
+                continue
+            found.append((inside, shape if before is None else self._meet(before, shape)))
+            if before is None or not self.is_empty(
+                outside
+            ):  # names that no pattern matches are looked at once, at the end
                 found.append((outside, before))
         if len(found) > CELLS:
             raise ShapeError("patternProperties", f"its patterns tell more than {CELLS} groups of names apart")
