@@ -71,12 +71,14 @@ class Done:
     """The exchange is over. finish: "stop" after a final answer, "length" when tokens or context ran out, "tool_calls"
     when a call waits for a tool that is not run here, "steps" when tools were called too many times.
 
-    stop: the stop string that ended the answer, if one did.
+    stop: the stop string that ended the answer, if one did. fault: why the answer was cut ("length"), where that was
+    neither tokens nor context: its form could not be enforced any further.
     """
 
     finish: FinishReason
     usage: Usage
     stop: str | None = None
+    fault: str | None = None
 
 
 Event: TypeAlias = Start | Delta | End | Scores | ToolAnswer | Done
@@ -167,7 +169,7 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
         usage = _add(usage, turn, time.perf_counter() - started)
         calls = [message for message in turn.messages if message.recipient in declared]
         if not calls or turn.cut or turn.stop:
-            yield Done("length" if turn.cut else "stop", usage, turn.stop)
+            yield Done("length" if turn.cut else "stop", usage, turn.stop, turn.fault)
             return
         if any(call.recipient not in runnable for call in calls):
             yield Done("tool_calls", usage)

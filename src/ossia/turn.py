@@ -82,7 +82,10 @@ class Source(Protocol):
 
 
 class Turn(NamedTuple):
-    """One sampling: the messages it made, its tokens, whether it was cut before its end, and by which stop string."""
+    """One sampling: the messages it made, its tokens, whether it was cut before its end, and by which stop string.
+
+    fault: why it was cut, where its form could not be enforced any further.
+    """
 
     messages: list[Message]
     prompt_tokens: int
@@ -93,6 +96,7 @@ class Turn(NamedTuple):
     first_token_seconds: float
     cut: bool
     stop: str | None
+    fault: str | None = None
 
 
 def sample_turn(
@@ -108,7 +112,10 @@ def sample_turn(
     output: list[Sampled] = []
     thinking = 0
     source: Source = yield wanted
-    while not (spoken.stop or calls.over) and (sampled := (yield NEXT_TOKEN)) is not None:
+    fault: str | None = None
+    while not (spoken.stop or calls.over or (fault := wanted.mask.gave_up(len(output)))):
+        if (sampled := (yield NEXT_TOKEN)) is None:
+            break
         first = first or time.perf_counter() - started
         yield from opened
         opened = []
@@ -122,9 +129,10 @@ def sample_turn(
             yield from spoken.hear(each)
     if not spoken.stop:
         yield from spoken.keep(parser.finish())
-    cut = not (spoken.stop or calls.complete) and (not output or output[-1].finish != "stop")
+    ended = output and output[-1].finish == "stop"
+    cut = fault is not None or not (spoken.stop or calls.complete or ended)
     cached, written = source.cached_tokens, source.written_tokens
-    return Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop)
+    return Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop, fault)
 
 
 class _Calls:

@@ -106,6 +106,15 @@ class Grammars:
             return ()
         return self._compiled(_as_text(schema))[1]
 
+    def allows(self, schema: JsonObject, text: str) -> bool:
+        """Whether the text can be sampled under the schema, as a whole. Raises SchemaError as `matcher` does."""
+        try:
+            tokens = self.tokenizer.encode(text)
+        except UnicodeEncodeError:  # half a surrogate pair: no token says that
+            return False
+        matcher = self.matcher(schema)
+        return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+
     def _compile(self, text: str) -> tuple[LLMatcher, tuple[str, ...]]:
         found: list[LLMatcher] = []
 
@@ -140,9 +149,7 @@ class Grammars:
         error = matcher.get_error()
         if matcher.is_stopped() and (not error or error.startswith("NoExtension")):  # no text would come
             return NOTHING_FITS
-        if error:
-            return _reason(error)
-        return matcher
+        return reason_of(matcher) if error else matcher
 
     @cached_property
     def _json_tokenizer(self) -> LLTokenizer:
@@ -156,9 +163,9 @@ def _as_text(schema: JsonObject) -> str:
         raise SchemaError("", "#", "the schema is nested too deep") from None
 
 
-def _reason(error: str) -> str:
-    """llguidance's reason in one line, without its state and our grammar."""
-    said = " ".join(error.partition("<state>")[0].split())
+def reason_of(matcher: LLMatcher) -> str:
+    """Why llguidance gave up, in one line, without its state and our grammar."""
+    said = " ".join(matcher.get_error().partition("<state>")[0].split())
     return f"llguidance says: {said[:300]}" if said else "llguidance gave up on it"
 
 
@@ -306,13 +313,14 @@ class Constraint:
     """The state of one turn; a `TokenMask`.
 
     `strayed` is set, and from then on all is allowed, when a token came that the mask did not allow, or when llguidance
-    gave up on a schema that is too costly to follow.
+    gave up on a schema that is too costly to follow: then `gave_up` has the reason, and no later token counts.
     """
 
     def __init__(self, rules: Rules, room: int | None = None, prefill: Sequence[int] | None = None) -> None:
         self._rules, self._grammars, self._room, self._prefill = rules, rules.grammars, room, prefill
         self._thought = self._said = 0
         self.strayed = False
+        self._fault: tuple[int, str] | None = None
         self._steps = self._turn()
         self._mask = next(self._steps)
 
@@ -328,12 +336,23 @@ class Constraint:
         else:
             self.strayed, self._mask = True, None
 
+    def gave_up(self, tokens: int) -> str | None:
+        """Why nothing after so many tokens of the turn is held to its form; None where it still is."""
+        return self._fault[1] if self._fault and tokens >= self._fault[0] else None
+
+    def _give_up(self, way: Way, reason: str) -> None:
+        what = f"the JSON schema of {way.name}"
+        if isinstance(way.schema, TextGrammar):
+            what = f"the answer's {way.schema.kind}"
+        self._fault = self._said, f"{what} is too complex to be enforced after {self._said} tokens: {reason}"
+        self.strayed = True
+
     def _turn(self) -> Steps[None]:
         opening = (self._grammars.start, *self._grammars.tokenizer.encode("assistant"))
         way, calls = None if self._prefill is None else self._rules.final, 0
         while True:
             way = way or (yield from self._header(only_calls=calls > 0))
-            yield from self._text(way) if way.schema is None else self._grammar(way.schema, way.stop)
+            yield from self._text(way) if way.schema is None else self._grammar(way, way.schema)
             if way.stop == self._grammars.end:
                 yield from self._exactly(opening)
             else:
@@ -383,8 +402,8 @@ class Constraint:
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
         yield from self._exactly([way.stop])
 
-    def _grammar(self, schema: AnswerForm, stop: int) -> Steps[None]:
-        matcher, ret = self._grammars.matcher(schema), self._grammars.ret
+    def _grammar(self, way: Way, schema: AnswerForm) -> Steps[None]:
+        matcher, ret, stop = self._grammars.matcher(schema), self._grammars.ret, way.stop
         begun, self._prefill = self._prefill or (), None
         if (taken := matcher.try_consume_tokens(list(begun))) < len(begun):
             text = self._grammars.tokenizer.decode(begun[:taken])
@@ -392,7 +411,7 @@ class Constraint:
         while True:
             mask = bytearray(matcher.compute_bitmask())
             if matcher.is_error():
-                self.strayed = True
+                self._give_up(way, reason_of(matcher))
                 yield None
             # llguidance ends every text with <|return|>; a call's ends with <|call|>
             if stop != ret and has(mask, ret):

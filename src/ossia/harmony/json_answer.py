@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ossia.harmony.enforce import leniently
 from ossia.harmony.errors import InputError
 from ossia.harmony.messages import JsonObject, ResponseFormat
 from ossia.harmony.openai_chat import ANY_OBJECT
@@ -17,7 +18,7 @@ JSON_KINDS = ("json_object", "json", "json_schema")
 
 
 class JsonAnswer(NamedTuple):
-    """schema: what the answer fits. shown: stands in the prompt."""
+    """schema: what the answer fits, lenient where it is not strict. shown: stands in the prompt."""
 
     schema: JsonObject
     shown: tuple[ResponseFormat, ...]
@@ -42,7 +43,11 @@ def json_answer(given: Mapping[str, Any], param: str = "response_format", *, sho
         return JsonAnswer(ANY_OBJECT, (shown,) if shows_object or kind != "json_object" else ())
     schema = schema_of(inner[key], f"{at}.{key}")
     name = _text(inner, "name", at) or ("json_object" if kind == "json_object" else "answer")
-    return JsonAnswer(schema, (ResponseFormat(name, schema, _text(inner, "description", at)),))
+    strict = inner.get("strict")
+    if strict is not None and not isinstance(strict, bool):
+        raise InputError(f"{at}.strict", f"{at}.strict must be true or false", "invalid_type")
+    shown = ResponseFormat(name, schema, _text(inner, "description", at))
+    return JsonAnswer(schema if strict else leniently(schema), (shown,))
 
 
 def schema_of(value: Any, at: str) -> JsonObject:

@@ -5,12 +5,13 @@ In: a JSON schema or a grammar. Out: before each token, a bit for every id that 
 
 from collections.abc import Iterable
 
-from ossia.harmony.constrain import Grammars, both, has
+from ossia.harmony.constrain import Grammars, both, has, reason_of
+from ossia.harmony.enforce import SchemaError
 from ossia.harmony.messages import AnswerForm
 
 
 class TextMask:
-    """A `TokenMask`. Raises SchemaError for a form that cannot be enforced."""
+    """A `TokenMask`. Raises SchemaError for a form that cannot be enforced, at once or after some tokens."""
 
     def __init__(self, grammars: Grammars, form: AnswerForm, stops: Iterable[int]) -> None:
         self._matcher = grammars.matcher(form)
@@ -21,6 +22,8 @@ class TextMask:
         if self._over:
             return None
         given = bytearray(self._matcher.compute_bitmask())
+        if self._matcher.is_error():
+            raise self._too_complex()
         may_end = has(given, self._grammars.ret)
         allowed = bytearray(both(given, self._grammars.text_masks[self._grammars.ret]))
         for token in self._stops if may_end else ():
@@ -28,4 +31,11 @@ class TextMask:
         return bytes(allowed)
 
     def accept(self, token: int) -> None:
-        self._over = self._over or token in self._stops or not self._matcher.consume_token(token)
+        self._over = self._over or token in self._stops
+        if not self._over and not self._matcher.consume_token(token):
+            raise self._too_complex()
+
+    def _too_complex(self) -> SchemaError:
+        return SchemaError(
+            "", "", reason_of(self._matcher), "the form of the text is too complex to be enforced further"
+        )

@@ -1,6 +1,6 @@
 """What of a request was left out or is not enforced, said without refusing it.
 
-In: what the tools' schemas cannot hold the model to, and warnings in words. Out: words, and the header that carries them.
+In: what schemas cannot hold the model to, and warnings in words. Out: words, and the header that carries them.
 It does not know which API asked.
 """
 
@@ -15,18 +15,19 @@ HEADER = "x-ossia-warnings"
 LONGEST_HEADER = 1000  # proxies refuse long ones
 
 
-def loosened(service: Service, messages: Sequence[Message], how: Answering, box: Toolbox) -> list[str]:
-    """What of the tools' schemas will not be enforced. Raises ApiError (400) for rules that cannot be.
+def loosened(
+    service: Service, messages: Sequence[Message], how: Answering, box: Toolbox, form: str = "response_format"
+) -> list[str]:
+    """What of the schemas of the answer and of tools will not be enforced. form: the field that gives the answer's.
 
-    For any thread but the event loop's: it compiles schemas.
+    Raises ApiError (400) for rules that cannot be. For any thread but the event loop's: it compiles schemas.
     """
     try:
         dropped = rules_for(service.grammars, messages, how).dropped
     except ValueError as error:
         raise impossible(error) from error
-    return [
-        f"{box.called[to].name}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in box.called
-    ]
+    names = {"final": form, **{to: tool.name for to, tool in box.called.items()}}
+    return [f"{names[to]}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in names]
 
 
 def header(warnings: Sequence[str]) -> dict[str, str]:

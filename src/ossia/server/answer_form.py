@@ -40,7 +40,7 @@ def form_of(
     """
     found = [*_declared(declared, param, warnings, shows_object), *_extensions(request, warnings)]
     given = [each for i, each in enumerate(found) if not _is_less(each, found[:i] + found[i + 1 :])]
-    different = [each for i, each in enumerate(given) if each.enforced not in [other.enforced for other in given[:i]]]
+    different = [each for i, each in enumerate(given) if not any(_is_same(each, other) for other in given[:i])]
     if len(different) > 1:
         names = " and ".join(each.param for each in different)
         raise bad(different[1].param, f"{names} give different forms of the answer: give one")
@@ -50,6 +50,15 @@ def form_of(
 def _is_less(one: Formed, others: list[Formed]) -> bool:
     """Whether it says no more than that the answer is an object, and another says which."""
     return one.enforced == ANY_OBJECT and any(isinstance(each.enforced, Mapping) and each != one for each in others)
+
+
+def _is_same(one: Formed, other: Formed) -> bool:
+    """Whether both give the same form, be it strict or not."""
+    plain = [
+        {**each.enforced, "x-guidance": None} if isinstance(each.enforced, Mapping) else each.enforced
+        for each in (one, other)
+    ]
+    return plain[0] == plain[1]
 
 
 def _declared(given: Mapping[str, Any] | None, param: str, warnings: list[str], shows_object: bool) -> list[Formed]:

@@ -86,13 +86,13 @@ async def prepared(context: Context, given: ChatRequest, client: str) -> ChatAsk
 async def advised(context: Context, asked: ChatAsk) -> list[str]:
     """Warnings: what of the request was left out or is not enforced."""
     ask, box = asked.ask, asked.box
-    if not box.called:
+    if not box.called and ask.how.response_format is None:
         return [*box.warnings, *asked.warnings]
     with named_as_here(asked.form_param):
         return [
             *box.warnings,
             *asked.warnings,
-            *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box),
+            *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box, asked.form_param),
         ]
 
 

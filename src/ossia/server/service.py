@@ -13,14 +13,27 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from ossia.chat import Calling, Event, NextToken, Sampling, Step, Steps, ToolAnswer, Usage, advance, exchange, prefilled
+from ossia.chat import (
+    Calling,
+    Done,
+    Event,
+    NextToken,
+    Sampling,
+    Step,
+    Steps,
+    ToolAnswer,
+    Usage,
+    advance,
+    exchange,
+    prefilled,
+)
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import LEAST_CACHE, host_room
 from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, DamagedModelError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.constrain import Grammars, PrefillError
-from ossia.harmony.enforce.reader import SchemaError
+from ossia.harmony.enforce import SchemaError
 from ossia.harmony.messages import Developer, Message, ToolSpec
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
@@ -151,6 +164,8 @@ class Service:
                             yield Began(run.prompt_usage)
                     case Calling(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
+                    case Done(fault=str(fault)):
+                        raise impossible(SchemaError("", "", fault))
                     case _:
                         if self.settings.log_prompts:
                             _log_words(step)

@@ -216,7 +216,7 @@ def test_log_probabilities():
         ({"input": "x", "text": {"format": {"type": "xml"}}}, (400, "text.format.type")),
         ({"input": "x", "text": {"format": {"type": "json_schema", "name": "n"}}}, (400, "text.format.schema")),
         (
-            {"input": "x", "text": {"format": {"type": "json_schema", "schema": {"type": "nonsense"}}}},
+            {"input": "x", "text": {"format": {"type": "json_schema", "strict": True, "schema": {"type": "nonsense"}}}},
             (400, "text.format.schema"),
         ),
         ({"input": "x", "tools": [{"type": "function"}]}, (400, "tools[0].name")),

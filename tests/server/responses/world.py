@@ -39,7 +39,7 @@ class Script:
     turns: list[str]
     prompts: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
-    strayed: list[TokenMask | None] = field(default_factory=list)
+    masks: list[TokenMask | None] = field(default_factory=list)
     live: list["Spoken"] = field(default_factory=list)
     cached: int = 0
     written: int = 0
@@ -51,6 +51,7 @@ class Script:
     def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> "Spoken":
         self.prompts.append(small().decode(prompt))
         self.params.append(params)
+        self.masks.append(mask)
         tokens = small().encode_with_special(self.turns.pop(0))
         spoken = Spoken(self, tokens[: params.max_tokens], len(tokens) <= (params.max_tokens or 10**9), mask)
         self.live.append(spoken)

@@ -6,7 +6,7 @@ In: a JSON schema. Out: the text of a grammar (`grammar_of`). It does not know t
 from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.enforce.grammar import SchemaGrammar, grammar_of
 from ossia.harmony.enforce.language import Language, string_terminal
-from ossia.harmony.enforce.reader import Enforceable, enforceable, is_lenient
+from ossia.harmony.enforce.reader import Enforceable, enforceable, is_lenient, leniently
 from ossia.harmony.enforce.text_grammar import refused, text_grammar
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "enforceable",
     "grammar_of",
     "is_lenient",
+    "leniently",
     "refused",
     "string_terminal",
     "text_grammar",

@@ -11,7 +11,7 @@ from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.enforce.language import Language
 from ossia.harmony.enforce.lark import Lark
 from ossia.harmony.enforce.reader import enforceable, is_lenient
-from ossia.harmony.enforce.shapes import ShapeError, Shapes
+from ossia.harmony.enforce.shapes import PLACE, ShapeError, Shapes
 from ossia.harmony.messages import JsonObject
 
 ROUNDS = 20  # of leaving something out and trying again
@@ -61,21 +61,27 @@ def _written(
 
 
 def _without(schema: Mapping[str, Any], error: SchemaError, given: JsonObject) -> Mapping[str, Any]:
-    """The schema without the keyword at fault, or without all of the schema where it stands."""
+    """The schema without the keyword at fault: where it stands or, where that is not known, everywhere.
+
+    Without any, only the type of the whole is left.
+    """
     found = False
 
-    def cut(node: Any) -> Any:
+    def cut(node: Any, everywhere: bool) -> Any:
         nonlocal found
         if isinstance(node, list | tuple):
-            return type(node)(map(cut, node))
+            return type(node)(cut(each, everywhere) for each in node)
         if not isinstance(node, dict):
             return node
-        if node.get("$place") == error.path and not found:
+        here = PLACE in node and (everywhere or node[PLACE] == error.path)
+        if here and error.keyword not in node and not error.keyword:
             found = True
-            return {key: value for key, value in node.items() if error.keyword and key != error.keyword}
-        return {key: cut(value) for key, value in node.items()}
+            return {}
+        found |= here and error.keyword in node
+        return {key: cut(value, everywhere) for key, value in node.items() if not (here and key == error.keyword)}
 
-    less = cut(schema) if error.path != "#" or error.keyword else schema
-    if found:
-        return less
+    for everywhere in (False, True):
+        less = cut(schema, everywhere) if error.keyword or (error.path != "#" and not everywhere) else schema
+        if found:
+            return less
     return {"$ref": "#/$defs/0", "$defs": {"0": {"type": "object"} if given.get("type") == "object" else True}}

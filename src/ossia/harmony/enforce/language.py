@@ -91,7 +91,14 @@ class Not:
     body: "Language"
 
 
-Language: TypeAlias = Chars | Seq | Alt | Repeat | Both | Not
+@dataclass(frozen=True)
+class Multiples:
+    """Digits that are a multiple of `of`: a terminal of its own, which `multiples` writes."""
+
+    of: int
+
+
+Language: TypeAlias = Chars | Seq | Alt | Repeat | Both | Not | Multiples
 EMPTY = Seq(())
 NEVER = Alt(())
 ANY_CHARACTER = Chars(((0, LAST),))
@@ -173,7 +180,7 @@ def _has_property(character: str, name: str) -> bool:
 def shortest(language: Language) -> int:
     """A length that no string of the language is below; the exact one where there is neither `Both` nor `Not`."""
     match language:
-        case Chars():
+        case Chars() | Multiples():
             return 1
         case Seq(parts):
             return sum(map(shortest, parts))
@@ -190,7 +197,7 @@ def shortest(language: Language) -> int:
 def is_nullable(language: Language) -> bool:
     """Whether the empty string belongs to it."""
     match language:
-        case Chars():
+        case Chars() | Multiples():
             return False
         case Seq(parts) | Both(parts):
             return all(map(is_nullable, parts))
@@ -211,13 +218,13 @@ def is_plain(language: Language) -> bool:
             return all(map(is_plain, parts))
         case Repeat(body):
             return is_plain(body)
-        case Both() | Not():
+        case Both() | Not() | Multiples():
             return False
 
 
 def size(language: Language) -> int:
     match language:
-        case Chars():
+        case Chars() | Multiples():
             return 1
         case Seq(parts) | Alt(parts) | Both(parts):
             return 1 + sum(map(size, parts))
@@ -228,7 +235,7 @@ def size(language: Language) -> int:
 def intersections(language: Language) -> int:
     """How many languages meet in it: an automaton may have as many states as two to that power."""
     match language:
-        case Chars():
+        case Chars() | Multiples():
             return 0
         case Seq(parts) | Alt(parts):
             return sum(map(intersections, parts))
@@ -259,6 +266,8 @@ def matches(language: Language, text: str) -> bool:
                 return frozenset(range(start, len(text) + 1)) - ends(body, start)
             case Repeat(body, low, high):
                 return _repeated(body, low, high, start)
+            case Multiples():
+                raise AssertionError("numbers are not matched as texts")
 
     def _repeated(body: Language, low: int, high: int | None, start: int) -> frozenset[int]:
         now, found, seen, count = frozenset((start,)), set[int](), set[frozenset[int]](), 0
@@ -303,7 +312,7 @@ def is_surely_empty(language: Language) -> bool | None:
                 _are_apart(*pair) for n, one in enumerate(heads) for other in heads[:n] for pair in zip(one, other)
             )
             return True if apart else None
-        case Not():
+        case Not() | Multiples():
             return None
 
 
@@ -366,6 +375,8 @@ def _expression(language: Language, quoted: bool) -> str:
             return f"({_expression(ANYTHING, quoted)} & (~{_expression(body, quoted)}))"
         case Repeat(body, low, high):
             return f"({_expression(body, quoted)}){{{low},{'' if high is None else high}}}"
+        case Multiples(of):
+            return f"MULTIPLE_{of}"
         case Chars():
             raise AssertionError("a character is plain")
 
@@ -383,7 +394,7 @@ def _regex(language: Language, quoted: bool) -> str:
             marks = {(0, None): "*", (1, None): "+", (0, 1): "?"}
             counts = f"{low}" if low == high else f"{low},{'' if high is None else high}"
             return body + marks.get((low, high), f"{{{counts}}}")
-        case Both() | Not():
+        case Both() | Not() | Multiples():
             raise AssertionError("it is not plain")
 
 

@@ -5,10 +5,12 @@ which they are declared, undeclared ones last. It does not know schemas' keyword
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from ossia.harmony.enforce.language import ANYTHING, Language, Not, alt, both, literal, plain_terminal, string_terminal
-from ossia.harmony.enforce.numbers import FREE, Remainders, spellings, written
+from ossia.harmony.enforce.multiples import multiples
+from ossia.harmony.enforce.numbers import FREE, spellings, written
 from ossia.harmony.enforce.shapes import (
     AnyValue,
     Array,
@@ -39,7 +41,6 @@ class Lark:
         self._pending: list[str] = []
         self._named: dict[str, str] = {}  # rules by definition
         self._known: dict[Shape, str | None] = {}
-        self._space_name = ""
 
     def text(self) -> str:
         """The grammar. Raises ShapeError for what has none."""
@@ -55,6 +56,8 @@ class Lark:
         lines += [f"{name}: {body}" for name, body in self._definitions.items()]
         lines += [f"{name}: {body}" for body, name in self._rules.items()]
         lines += [f"{name}: {expression}" for expression, name in self._terminals.items()]
+        used = {int(found) for each in self._terminals for found in re.findall(r"\bMULTIPLE_(\d+)\b", each)}
+        lines += [line for number in sorted(used) for line in multiples(number)]
         return "\n".join(lines)
 
     # Names
@@ -108,17 +111,14 @@ class Lark:
                 case String():
                     leaves.append(string_terminal(way.language))
                 case Number():
-                    said = self._number(way)
-                    (nodes if isinstance(said, Remainders) else leaves).append(
-                        self._remainders(said) if isinstance(said, Remainders) else plain_terminal(said)
-                    )
+                    leaves.append(plain_terminal(self._number(way)))
                 case _:
                     nodes.append(self._node(way) or "")
         if leaves:
             nodes.insert(0, self._terminal(" | ".join(leaves)))
         return self._choice(nodes)
 
-    def _number(self, number: Number) -> Language | Remainders:
+    def _number(self, number: Number) -> Language:
         if number.values is not None:
             return alt(*(literal(written(value)) for value in number.values))
         settled = number.numbers.settled()
@@ -128,18 +128,6 @@ class Lark:
         except ValueError as error:
             keyword = "minimum" if number.numbers.multiple is None else "multipleOf"
             raise ShapeError(keyword, str(error)) from error
-
-    def _remainders(self, number: Remainders) -> str:
-        """A grammar within the grammar: of what Lark holds, only a JSON schema can ask for remainders."""
-        schema: dict[str, object] = {"type": "integer", "multipleOf": number.step}
-        schema |= {} if number.low is None else {"minimum": number.low}
-        schema |= {} if number.high is None else {"maximum": number.high}
-        inner = json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}})
-        zero = " | /-0/" if 0 in range(number.low or 0, (number.high or 0) + 1) else ""
-        self._space_name = self._terminal(f"/{self._space.replace('{0,', '{1,')}/")
-        point = "" if number.whole else " /\\.0+/?"
-        nested = f"%lark {{\nstart: (whole{zero}){point}\nwhole: %json {inner}\n}}"
-        return self._rule(f"{self._space_name}? {nested}")
 
     def _any(self) -> str:
         """Any JSON, which is a rule that holds itself."""

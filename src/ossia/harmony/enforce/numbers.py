@@ -1,8 +1,7 @@
 """Numbers within bounds, as the decimal spellings of them.
 
 In: a `Numbers`: exact bounds, whether whole, a multiple. Out: the regular language of every plain decimal spelling of
-such a number, among them `-0` and `2.50`; an integer has no fraction. Where a multiple takes an automaton of
-remainders, which only llguidance has, `Remainders` instead.
+such a number, among them `-0` and `2.50`; an integer has no fraction.
 
 With a bound or a multiple there are no exponents. Bounds are compared digit by digit, so the size follows their digits.
 """
@@ -13,13 +12,17 @@ from fractions import Fraction
 from itertools import groupby
 from math import ceil, floor, gcd, lcm
 
-from ossia.harmony.enforce.language import EMPTY, Chars, Language, alt, both, literal, repeat, seq
+from ossia.harmony.enforce.language import EMPTY, Chars, Language, Multiples, alt, both, literal, repeat, seq
+from ossia.harmony.enforce.multiples import POWERS, SUMS
 
 DIGITS = 400  # of a bound before or after its decimal point: a float has 309 and 340
 RUNS = 100  # of equal digits in a bound: 1e300 has two
 LONG_RUN = 8  # of digits before the point
-LISTED = 2_000  # multiples that are written out, where no automaton tells them
-EXACT = 2**62  # of llguidance's integers
+TOGETHER = 33  # remainders that llguidance tells apart beside bounds and endings
+ENDINGS = 500  # of the multiples of one step
+NEAR = 10**30  # bounds beyond are not told together with multiples
+FEW = 100  # multiples, which are always written out
+LISTED = 2_000  # multiples that are written out, where no language tells them
 
 DIGIT, NONZERO = Chars(((48, 57),)), Chars(((49, 57),))
 ANY_DIGITS = repeat(DIGIT, 0, None)
@@ -79,16 +82,6 @@ class Numbers:
         return self.multiple is None or (value / self.multiple).denominator == 1
 
 
-@dataclass(frozen=True)
-class Remainders:
-    """Whole multiples of `step` from `low` to `high`, which llguidance tells by their remainders."""
-
-    step: int
-    low: int | None
-    high: int | None
-    whole: bool  # written without a fraction
-
-
 def common_multiple(one: Fraction, other: Fraction) -> Fraction:
     return Fraction(lcm(one.numerator, other.numerator), gcd(one.denominator, other.denominator))
 
@@ -108,8 +101,8 @@ def _step_from(bound: Fraction, step: Fraction, is_open: bool) -> Fraction:
     return (count + 1 if is_open and count * step == bound else count) * step
 
 
-def spellings(numbers: Numbers) -> Language | Remainders:
-    """Every plain decimal spelling. Raises ValueError for bounds with too many digits, or multiples too many to list.
+def spellings(numbers: Numbers) -> Language:
+    """Every plain decimal spelling. Raises ValueError for bounds with too many digits, or multiples too many to tell.
 
     The numbers have to be settled.
     """
@@ -118,19 +111,15 @@ def spellings(numbers: Numbers) -> Language | Remainders:
         return seq(SIGN, WHOLE) if numbers.whole else FREE
     if step is None:
         return _within(numbers)
-    rest = _without_tens(step)
-    if rest in (1, 3) and (ending := _ending(step / rest)) is not None:
-        return both(_within(replace(numbers, multiple=None)), ending, *([THREES] if rest == 3 else []))
-    if step.denominator == 1:
-        low, high = (None if each is None else int(each) for each in (numbers.low, numbers.high))
-        if max(abs(low or 0), abs(high or 0)) > EXACT:
-            raise ValueError("with a bound beyond 2^62 its multiples cannot be told")
-        return Remainders(int(step), low, high, numbers.whole)
-    if numbers.low is None or numbers.high is None or (numbers.high - numbers.low) / step > LISTED:
-        why = "are too many to list: give bounds, or a step such as 0.5 or 3"
+    count = None if numbers.low is None or numbers.high is None else int((numbers.high - numbers.low) / step) + 1
+    is_near = max(abs(numbers.low or 0), abs(numbers.high or 0)) < NEAR
+    if (count is None or count > FEW) and is_near and (told := _told(step)):
+        return both(_within(replace(numbers, multiple=None)), *told)
+    if numbers.low is None or count is None or count > LISTED:
+        why = f"are too many to tell: give bounds with {LISTED} of them at most, or a step such as 0.5, 3 or 60"
         raise ValueError(f"the multiples of {float(step)} {why}")
-    count = int((numbers.high - numbers.low) / step) + 1
-    return alt(*(value_spellings(numbers.low + number * step) for number in range(count)))
+    found = (numbers.low + number * step for number in range(count))
+    return alt(*(value_spellings(value, EMPTY if numbers.whole else FRACTION) for value in found))
 
 
 def written(value: Fraction) -> str:
@@ -140,11 +129,11 @@ def written(value: Fraction) -> str:
     return f"{'-' if value < 0 else ''}{whole}{'.' if rest else ''}{rest}"
 
 
-def value_spellings(value: Fraction) -> Language:
+def value_spellings(value: Fraction, fraction: Language) -> Language:
     """One number: `2.5`, `2.50`, `2.500`…"""
     if value == 0:
-        return seq(SIGN, literal("0"), NO_FRACTION)
-    return seq(literal("-" if value < 0 else ""), _Digits(abs(value)).equal(FRACTION))
+        return seq(SIGN, literal("0"), _zeros(fraction))
+    return seq(literal("-" if value < 0 else ""), _Digits(abs(value)).equal(fraction))
 
 
 # Bounds
@@ -303,13 +292,34 @@ def _run(digits: str) -> Language:
 # Multiples
 
 
-def _without_tens(step: Fraction) -> int:
-    """What is left of a step without its factors 2 and 5."""
-    rest = step.numerator
-    for factor in (2, 5):
-        while rest % factor == 0:
-            rest //= factor
-    return rest
+def _told(step: Fraction) -> list[Language] | None:
+    """Languages whose intersection is the multiples of a step; None where there are none, or not with few states."""
+    twos, fives, rest = _factor(step.numerator)
+    parts: list[Language] = []
+    left = rest
+    for prime in (3, 7, 11, 13):
+        power = 1
+        while left % prime == 0:
+            left, power = left // prime, power * prime
+        parts += [seq(SIGN, Multiples(power))] if power in SUMS else []
+        left *= 1 if power in (1, *SUMS) else power
+    if left != 1 or rest > TOGETHER:
+        return None
+    if step.denominator == 1 and twos in POWERS and twos > 8:
+        fifths = _ending(Fraction(fives))
+        told = [seq(SIGN, Multiples(twos), NO_FRACTION), *parts]
+        return [fifths, *told] if fifths is not None and twos * rest <= 3 * TOGETHER else None
+    ending = _ending(Fraction(twos * fives, step.denominator))
+    return None if ending is None else [ending, *parts]
+
+
+def _factor(number: int) -> tuple[int, int, int]:
+    """The powers of 2 and 5 in it, and what is left."""
+    powers = [1, 1]
+    for place, prime in enumerate((2, 5)):
+        while number % prime == 0:
+            number, powers[place] = number // prime, powers[place] * prime
+    return powers[0], powers[1], number
 
 
 def _ending(step: Fraction) -> Language | None:
@@ -320,7 +330,7 @@ def _ending(step: Fraction) -> Language | None:
     places = next(n for n in range(DIGITS) if (step * 10**n).denominator == 1)
     unit = int(step * 10**places)
     told = next(n for n in range(DIGITS) if 10**n % unit == 0)  # digits that decide
-    if 10**told // unit > LISTED:
+    if 10**told // unit > ENDINGS:
         return None
     before = max(0, told - places)  # of them before the point
     ways: list[Language] = []
@@ -338,16 +348,3 @@ def _ending(step: Fraction) -> Language | None:
         start = alt(literal(str(int(whole))), seq(NONZERO, ANY_DIGITS, literal(whole))) if whole else WHOLE
         ways.append(seq(SIGN, start, fraction))
     return alt(*ways)
-
-
-def _multiples_of_three() -> Language:
-    """Digits, with a point anywhere, whose sum is a multiple of three."""
-    none = Chars(((46, 46), (48, 48), (51, 51), (54, 54), (57, 57)))
-    one, two = Chars(((49, 49), (52, 52), (55, 55))), Chars(((50, 50), (53, 53), (56, 56)))
-    stay = repeat(none, 0, None)
-    to_one, back = alt(one, seq(two, stay, two)), alt(two, seq(one, stay, one))
-    around = repeat(alt(none, seq(one, stay, two)), 0, None)
-    return seq(SIGN, repeat(alt(none, seq(two, stay, one), seq(to_one, around, back)), 0, None))
-
-
-THREES = _multiples_of_three()

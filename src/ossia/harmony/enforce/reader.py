@@ -8,7 +8,6 @@ schema has its place. Keywords without a form of their own are said by others wh
 by anyOf and required); annotations and unknown keywords go. A lenient reading leaves out what cannot be kept.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.enforce.formats import FORMATS, UNKNOWN_FORMATS
 from ossia.harmony.enforce.language import Language
 from ossia.harmony.enforce.logic import TYPES, disjoint, negation
-from ossia.harmony.enforce.numbers import check_bound
+from ossia.harmony.enforce.numbers import check_bound, spellings
 from ossia.harmony.enforce.pattern import pattern_language
 from ossia.harmony.enforce.references import Found, References, below
 from ossia.harmony.enforce.shapes import PLACE, numbers_of
@@ -33,15 +32,11 @@ from ossia.harmony.enforce.values import (
     as_text,
     check_value,
     short,
-    without_point,
 )
 from ossia.harmony.messages import JsonObject
 
 Node: TypeAlias = dict[str, Any] | bool
 SIZE = 10_000  # of what may be read: a oneOf or an if says its ways several times
-REMAINDERS = (
-    100_000  # that multipleOf may tell apart: each is a state of the lexer, which no limit of llguidance's counts
-)
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
 IN_PLACE = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies")
 PAIRS = (
@@ -67,6 +62,12 @@ def enforceable(schema: JsonObject) -> Enforceable:
     if too_large := excess(schema):
         raise SchemaError("", "#", f"the schema is too large: {too_large}")
     return _Reader(schema).read()
+
+
+def leniently(schema: JsonObject) -> JsonObject:
+    """The schema, with what cannot be kept to be left out instead of refused."""
+    asked = schema.get("x-guidance", {})
+    return {**schema, "x-guidance": {**asked, "lenient": True}} if isinstance(asked, Mapping) else schema
 
 
 def is_lenient(schema: JsonObject) -> bool:
@@ -105,7 +106,6 @@ class _Reader:
         self.pending: list[Found] = []
         self.choices: list[tuple[_Place, list[Any], dict[str, Any]]] = []
         self.size = 0
-        self.multiples = 1
         self.references = References(root, self.draft)
 
     def read(self) -> Enforceable:
@@ -168,6 +168,12 @@ class _Reader:
             self._give_up(SchemaError(bounds[0], place.path, f"no {kind} is within the bounds ({said})"))
             for key in bounds:
                 del out[key]
+        if "multipleOf" in out and (settled := numbers_of(out, kind == "integer").settled()):
+            try:
+                spellings(settled)
+            except ValueError as error:
+                self._give_up(SchemaError("multipleOf", place.path, str(error)))
+                del out["multipleOf"]
 
     def _give_up(self, error: SchemaError) -> None:
         if not self.lenient:
@@ -211,14 +217,6 @@ class _Reader:
     def multiple(self, place: _Place, keyword: str, value: Any) -> None:
         if not 0 < as_number(value) <= BOUND:
             raise ValueError(f"it must be above 0 and not beyond 2^53, not {short(value)}")
-        together = math.lcm(
-            self.multiples, without_point(value)
-        )  # they may meet in one number, by allOf or a reference
-        if together > REMAINDERS:
-            others = " with the others of this schema" if self.multiples > 1 else ""
-            why = f"a grammar would tell {together} remainders apart for {short(value)}{others}"
-            raise ValueError(f"{why}; it may be {REMAINDERS} at most")
-        self.multiples = together
         place.out[keyword] = value
 
     def count(self, place: _Place, keyword: str, value: Any) -> None:

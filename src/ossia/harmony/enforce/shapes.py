@@ -28,7 +28,7 @@ ALL_NUMBERS = Numbers()
 STEPS = 100_000  # of intersections in one schema
 DEPTH = 128
 PLACE = "$place"  # of a schema, as the reader notes it
-CELLS = 300  # groups of names that patterns tell apart
+CELLS = 200  # groups of names that patterns tell apart
 QUESTIONS = 400  # of whether a language is empty, each of which takes an automaton
 MEETING = 16  # languages that one string has to be of
 
@@ -264,9 +264,7 @@ class Shapes:
 
     def _object(self, node: Mapping[str, Any]) -> Shape:
         patterns = [(names, self._shape(each)) for names, each in node.get("patternProperties", ())]
-        cells: list[tuple[Language, Shape | None]] = [(ANYTHING, None)]
-        for names, shape in patterns:
-            cells = self._split(cells, names, shape)
+        cells = self._cells(patterns)
         rest = self._shape(node.get("additionalProperties", True))
         allowed = self._names(node["propertyNames"]) if "propertyNames" in node else ANYTHING
         declared = {}
@@ -276,7 +274,8 @@ class Shapes:
                 if matches(names, name):
                     shape = self._meet(shape, other)
             declared[name] = shape if matches(allowed, name) else NOTHING
-        others = tuple((both(names, allowed), rest if shape is None else shape) for names, shape in cells)
+        cells.append((Not(alt(*(names for names, _ in patterns))) if patterns else ANYTHING, rest))
+        others = tuple((both(names, allowed), shape) for names, shape in cells)
         names = tuple(node.get("required", ()))
         return Object(tuple(declared.items()), others, names, node.get("minProperties", 0), node.get("maxProperties"))
 
@@ -294,24 +293,25 @@ class Shapes:
                     raise AssertionError("what met a string is strings")
         return alt(*found)
 
-    def _split(
-        self, cells: list[tuple[Language, Shape | None]], names: Language, shape: Shape
-    ) -> list[tuple[Language, Shape | None]]:
-        """Each group of names in two: those that the pattern matches, and the others."""
-        found: list[tuple[Language, Shape | None]] = []
-        for cell, before in cells:
-            inside, outside = both(cell, names), both(cell, Not(names))
-            if self.is_empty(inside):
-                found.append((cell, before))
-                continue
-            found.append((inside, shape if before is None else self._meet(before, shape)))
-            if before is None or not self.is_empty(
-                outside
-            ):  # names that no pattern matches are looked at once, at the end
-                found.append((outside, before))
-        if len(found) > CELLS:
-            raise ShapeError("patternProperties", f"its patterns tell more than {CELLS} groups of names apart")
-        return found
+    def _cells(self, patterns: list[tuple[Language, Shape]]) -> list[tuple[Language, Shape]]:
+        """The names that patterns match, in groups that exclude each other, with what their values have to be."""
+        cells: list[tuple[Language, Shape]] = []
+        for number, (names, shape) in enumerate(patterns):
+            found: list[tuple[Language, Shape]] = []
+            for cell, before in cells:
+                if self.is_empty(inside := both(cell, names)):
+                    found.append((cell, before))
+                    continue
+                found.append((inside, self._meet(before, shape)))
+                if not self.is_empty(outside := both(cell, Not(names))):
+                    found.append((outside, before))
+            earlier = [each for each, _ in patterns[:number] if not is_surely_empty(both(names, each))]
+            if not self.is_empty(new := both(names, Not(alt(*earlier))) if earlier else names):
+                found.append((new, shape))
+            cells = found
+            if len(cells) > CELLS:
+                raise ShapeError("patternProperties", f"its patterns tell more than {CELLS} groups of names apart")
+        return cells
 
     # Intersections
 

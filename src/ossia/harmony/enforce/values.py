@@ -6,7 +6,6 @@ In: any JSON. Out: the value, typed; ValueError with what is wrong with it. It d
 import math
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 UNWRITABLE = re.compile(r"[\0-\x07\x0b\x0e-\x1f\x7f\ud800-\udfff]")
@@ -26,13 +25,6 @@ def as_number(value: Any) -> int | float:
     ):
         raise ValueError(f"it must be a number, not {short(value)}")
     return value
-
-
-def without_point(value: int | float) -> int:
-    """A number's digits as they are written, without the decimal point: 25 for 0.25, 100 for 100 and for 1e2."""
-    digits = Decimal(str(value)).normalize()
-    exponent = int(digits.as_tuple().exponent)
-    return int(digits.scaleb(-exponent if exponent < 0 else 0))
 
 
 def as_text(value: Any) -> str:

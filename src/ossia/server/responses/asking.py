@@ -264,7 +264,7 @@ def _composed(
     )
     warnings += [*not_honoured(request), *template_warnings(request)]
     try:  # in the background nobody would be there to hear of it later
-        warnings += loosened(service, messages, how, box)
+        warnings += loosened(service, messages, how, box, form.param)
     except ApiError as error:
         raise renamed(error, form_param) from error
     response = _response(request, service.name, box, _keeps(desk, request, warnings), _shown_text(text, form))
