@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 
 from ossia.harmony.dialect import canonical, object_schema
@@ -31,6 +31,7 @@ CONTROL = re.compile(r"<\|\w+\|>")
 FIRST_PART = re.compile("[\0-\xff]+|.")  # of a spelling: its text up to a control token, or that token
 # Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
+MULTIPLES_LIMITS = LLParserLimits(step_lexer_fuel=1_000_000)  # five times the default; a step takes 10 ms at most
 NOTHING_FITS = "no value fits it"
 COMPILED_SCHEMAS = 256  # kept for later turns
 
@@ -143,7 +144,8 @@ class Grammars:
 
     def _started(self, grammar: str) -> LLMatcher | str:
         """A matcher before its first token, or why there is none."""
-        matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0)
+        limits = MULTIPLES_LIMITS if "MULTIPLE_" in grammar else None
+        matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0, limits=limits)
         if not matcher.is_error():
             matcher.compute_bitmask()
         error = matcher.get_error()

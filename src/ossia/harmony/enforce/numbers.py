@@ -18,7 +18,7 @@ from ossia.harmony.enforce.multiples import POWERS, SUMS
 DIGITS = 400  # of a bound before or after its decimal point: a float has 309 and 340
 RUNS = 100  # of equal digits in a bound: 1e300 has two
 LONG_RUN = 8  # of digits before the point
-TOGETHER = 33  # remainders that llguidance tells apart beside bounds and endings
+TOGETHER = 48  # remainders that llguidance tells apart beside bounds
 ENDINGS = 500  # of the multiples of one step
 NEAR = 10**30  # bounds beyond are not told together with multiples
 FEW = 100  # multiples, which are always written out
@@ -297,18 +297,18 @@ def _told(step: Fraction) -> list[Language] | None:
     twos, fives, rest = _factor(step.numerator)
     parts: list[Language] = []
     left = rest
-    for prime in (3, 7, 11, 13):
+    for prime in (3, 7):
         power = 1
         while left % prime == 0:
             left, power = left // prime, power * prime
         parts += [seq(SIGN, Multiples(power))] if power in SUMS else []
         left *= 1 if power in (1, *SUMS) else power
-    if left != 1 or rest > TOGETHER:
+    if left != 1 or (rest > 1 and twos * rest > TOGETHER):
         return None
     if step.denominator == 1 and twos in POWERS and twos > 8:
         fifths = _ending(Fraction(fives))
         told = [seq(SIGN, Multiples(twos), NO_FRACTION), *parts]
-        return [fifths, *told] if fifths is not None and twos * rest <= 3 * TOGETHER else None
+        return [fifths, *told] if fifths is not None else None
     ending = _ending(Fraction(twos * fives, step.denominator))
     return None if ending is None else [ending, *parts]
 
