@@ -71,6 +71,19 @@ def test_K2_a_step_scores_few_rows_and_serves_the_others():
     assert [len(list(each)) for each in scored] == [1, 1, 1]
 
 
+def test_K2_a_newcomer_does_not_wait_behind_prompts_that_are_scored():
+    engine = Engine(FakeModel())
+    engine._scheduler.score_rows = 32
+    asked = SamplingParams(max_tokens=1, prompt_logprobs=1)
+    scored = [engine.submit([n, *range(30), *range(30), *range(30)], asked) for n in range(5)]
+    engine.step()
+    newcomer = engine.submit([1, 2, 3], GREEDY)
+    engine.step()
+    assert [each.token for each in newcomer.ready()] == greedy([1, 2, 3], 1)
+    assert [len(list(each)) for each in scored] == [1] * 5
+    assert [len(each.scores) for each in scored] == [90] * 5
+
+
 @pytest.mark.parametrize(("vocab", "rows"), [(1024, SCORED_ROWS), (201_088, 41), (SCORED_LOGITS * 2, 1)])
 def test_K2_a_large_vocabulary_is_scored_in_fewer_rows(vocab: int, rows: int):
     assert score_rows_of(vocab) == rows

@@ -134,8 +134,9 @@ class Scheduler:
                 chunks += [chunk] if chunk else []
                 budget -= chunk.size if chunk else 0
         # whoever just gave way must not come back in the same plan: it may have a chunk there
-        while budget and self.waiting and self.preemptions == before and self._admit(self.waiting[0]):
-            chunk = self._chunk(self.waiting.popleft(), budget)
+        while budget and self.preemptions == before and (request := self._first()) and self._admit(request):
+            self.waiting.remove(request)
+            chunk = self._chunk(request, budget)
             assert chunk is not None, "its blocks were counted before"
             chunks.append(chunk)
             budget -= chunk.size
@@ -180,11 +181,13 @@ class Scheduler:
         self._score_rows -= count if request.scoring else 0
         return Chunk(request, request.computed, count, scores=request.scoring)
 
+    def _first(self) -> Request | None:
+        """The next one to admit: prompts to score that this step has no rows left for hold up no other request."""
+        return next((each for each in self.waiting if self._score_rows or not each.scoring), None)
+
     def _admit(self, request: Request) -> bool:
         """Let a request run if all of it finds room beside what those already running still have to compute."""
         if self.most is not None and len(self.running) >= self.most:
-            return False
-        if request.scoring and not self._score_rows:
             return False
         found = self.cache.find(request.held, request.tokens)
         if request.scoring:  # its rows are wanted, though the cache may hold their keys and values
