@@ -247,7 +247,7 @@ KEYWORDS = st.sampled_from(
         ({"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}, "#/allOf/0"),
         ({"multipleOf": 7, "anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"multipleOf": 0.991}}}, "#/$defs/a"),
         ({"properties": {"a": {"multipleOf": 9}, "b": {"multipleOf": 99_989}}}, "#/properties/b"),
-        ({"allOf": [{"multipleOf": 7}, {"multipleOf": 11}]}, "#"),  # only together are they too many
+        ({"allOf": [{"multipleOf": 7}, {"multipleOf": 9}]}, "#"),  # only together are they too many
     ],
 )
 def test_more_multiples_than_a_grammar_tells_are_refused(schema: dict[str, Any], path: str):
