@@ -19,7 +19,7 @@ from ossia.bench.counts import (
     prompt_macs,
     weight_bytes,
 )
-from ossia.bench.divergence import dense_divergence
+from ossia.bench.divergence import divergences
 from ossia.bench.machine import peak_rss_bytes, rss_bytes, this_machine
 from ossia.bench.measure import measure, spread
 from ossia.bench.passes import (
@@ -261,9 +261,9 @@ def test_choices_that_cannot_be(choice, said):
 
 
 def test_a_dense_format_is_compared_with_bfloat16():
-    (kept,) = dense_divergence(TINY, tokens=12, kinds=["bf16"])
+    (kept,) = divergences(TINY, tokens=12, kinds=[("bf16", "f32")])
     assert (kept.mean_kl, kept.top1_agreement) == (0.0, 1.0)
-    for found in dense_divergence(TINY, tokens=12):
+    for found in divergences(TINY, tokens=12, kinds=[("int8", "f32"), ("int4", "f32")]):
         assert 0 <= found.mean_kl <= found.worst_kl
         assert math.isfinite(found.worst_kl)
         assert 0 <= found.top1_agreement <= 1

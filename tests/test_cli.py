@@ -172,3 +172,10 @@ def test_C6_a_user_without_a_home_hears_what_to_give(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"no home folder: set HOME, .*--state or --no-state"):
         state_folder()
     assert jit._folder.__wrapped__("") is not None  # beside the source
+
+
+def test_M14_a_cache_in_int8_is_warned_of_once_on_stderr():
+    for kv, count in (("int8", 1), ("bf16", 0)):
+        out = ossia("chat", "--kv", kv, "--max-tokens", "3", "What is 2 + 3?")
+        assert out.stderr.count("warning: --kv int8 costs accuracy") == count
+        assert "warning" not in out.stdout

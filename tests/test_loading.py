@@ -84,3 +84,9 @@ def test_the_package_is_light_until_something_is_used():
     assert set(ossia.__all__) <= set(dir(ossia)) | {"Chat", "Model", "converse", "load"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ossia.nothing
+
+
+@pytest.mark.parametrize(("kv", "warned"), [("int8", True), ("bf16", False), ("f32", False), (None, False)])
+def test_M14_a_cache_in_int8_carries_a_warning(tiny: Path, kv: str | None, warned: bool):
+    warnings = ossia.load(tiny, kv=kv).warnings  # type: ignore[arg-type]
+    assert any("--kv int8 costs accuracy" in each for each in warnings) == warned

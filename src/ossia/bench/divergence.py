@@ -1,7 +1,7 @@
-"""What a dense format costs in accuracy: the same tokens through a model in each, compared with bfloat16.
+"""What a format costs in accuracy: the same tokens through a model in each, compared with bfloat16 weights.
 
-In: a config, a number of tokens. Out: mean KL divergence and how often the likeliest token stays the same.
-It does not know time or memory.
+In: a checkpoint or a config, sequences of tokens, formats of dense weights and of the cache. Out: KL divergence and how
+often the likeliest token stays the same. Time and memory are measured elsewhere.
 """
 
 from collections.abc import Sequence
@@ -11,47 +11,76 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.bench.subject import Choice, kernels_of
-from ossia.kernels import Batch, Dense
+from ossia.kernels import Batch, Dense, KeyValues, ops
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors
 from ossia.model.transformer import load_transformer
 
+EXACT: tuple[Dense, KeyValues] = ("bf16", "f32")
+KINDS: tuple[tuple[Dense, KeyValues], ...] = (("int8", "f32"), ("int4", "f32"), ("bf16", "bf16"), ("bf16", "int8"))
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Of next-token distributions against bfloat16's: KL in nats, mean over tokens and its worst token."""
+    """Of next-token distributions from those of bfloat16 weights and a float32 cache: KL in nats, over all tokens."""
 
     dense: Dense
+    kv: KeyValues
     mean_kl: float
+    p99_kl: float
     worst_kl: float
     top1_agreement: float
 
 
-def dense_divergence(
-    source: ModelConfig | Checkpoint, tokens: int = 64, kinds: Sequence[Dense] = ("int8", "int4"), seed: int = 0
+def divergences(
+    source: ModelConfig | Checkpoint | RandomTensors,
+    sequences: Sequence[Sequence[int]] = (),
+    counted: Sequence[Sequence[bool]] = (),
+    kinds: Sequence[tuple[Dense, KeyValues]] = KINDS,
+    tokens: int = 64,
+    seed: int = 0,
 ) -> list[Divergence]:
-    """One model after another in memory; a config gives random weights."""
-    tensors = cast(Any, RandomTensors(source, seed)) if isinstance(source, ModelConfig) else source
-    ids = np.random.default_rng(seed).integers(0, tensors.config.vocab, tokens, dtype=np.int32)
-    truth = _log_probabilities(tensors, "bf16", ids)
-    return [_compare(dense, truth, _log_probabilities(tensors, dense, ids)) for dense in kinds]
+    """One model after another in memory; a config gives random weights.
+
+    sequences: of token ids; one of `tokens` random ones unless given. counted: for each token, whether the distribution
+    after it counts; all do unless given.
+    """
+    tensors = RandomTensors(source, seed) if isinstance(source, ModelConfig) else source
+    if not sequences:
+        sequences = [np.random.default_rng(seed).integers(0, tensors.config.vocab, tokens).tolist()]
+    rows = [np.flatnonzero(each) for each in counted] or [np.arange(len(each)) for each in sequences]
+    truth = _log_probabilities(tensors, EXACT, sequences, rows)
+    return [_compare(each, truth, _log_probabilities(tensors, each, sequences, rows)) for each in kinds]
 
 
-def _log_probabilities(tensors: Checkpoint, dense: Dense, ids: NDArray[np.int32]) -> NDArray[np.float64]:
-    transformer = load_transformer(tensors, kernels_of(Choice(model="", dense=dense)))
-    rows = np.arange(ids.size, dtype=np.int32)
-    none = np.zeros((1, 0), np.int32)
-    tables = dict.fromkeys((name for name in ("blocks_SB", "windows_SB") if name in Batch._fields), none)
-    starts = np.array([0, ids.size], np.int32)
-    batch = Batch(tokens_T=ids, positions_T=rows, starts_S1=starts, sampled_R=rows, **tables)
-    logits = transformer.ops.host(transformer.forward(batch)).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+def _log_probabilities(
+    tensors: Any, kinds: tuple[Dense, KeyValues], sequences: Sequence[Sequence[int]], rows: Sequence[NDArray[np.intp]]
+) -> list[NDArray[np.float32]]:
+    dense, kv = kinds
+    transformer = load_transformer(cast(Checkpoint, tensors), ops("cpu", dense=dense, kv=kv))
+    out: list[NDArray[np.float32]] = []
+    for sequence, sampled in zip(sequences, rows):
+        positions = np.arange(len(sequence), dtype=np.int32)
+        none = np.zeros((1, 0), np.int32)
+        starts = np.array([0, len(sequence)], np.int32)
+        batch = Batch(np.array(sequence, np.int32), positions, starts, none, none, sampled.astype(np.int32))
+        logits = transformer.ops.host(transformer.forward(batch)).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        out.append((logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32))
+    return out
 
 
-def _compare(dense: Dense, truth: NDArray[np.float64], other: NDArray[np.float64]) -> Divergence:
-    kl = np.maximum((np.exp(truth) * (truth - other)).sum(axis=1), 0.0)  # rounding can make a zero negative
-    same = truth.argmax(axis=1) == other.argmax(axis=1)
-    return Divergence(dense, float(kl.mean()), float(kl.max()), float(same.mean()))
+def _compare(
+    kinds: tuple[Dense, KeyValues], truth: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]]
+) -> Divergence:
+    divergence: list[NDArray[np.float64]] = []
+    same: list[NDArray[np.bool_]] = []
+    for ours, theirs in zip(truth, other):
+        exact = ours.astype(np.float64)
+        kl = (np.exp(exact) * (exact - theirs)).sum(axis=1)
+        divergence.append(np.maximum(kl, 0.0))  # rounding can make a zero negative
+        same.append(ours.argmax(axis=1) == theirs.argmax(axis=1))
+    kl = np.concatenate(divergence)
+    agreement = float(np.concatenate(same).mean())
+    return Divergence(*kinds, float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max()), agreement)
