@@ -695,6 +695,12 @@ def test_C7_long_titles_and_wide_answers_leave_the_buttons_in_view(enter: Enter,
         visit.button("Stop").wait_for()
         fits(visit)
         visit.settled()
+        cell, word = visit.page.evaluate(
+            """() => { const cell = document.querySelector('.answer td'), style = getComputedStyle(cell);
+                const context = document.createElement('canvas').getContext('2d'); context.font = style.font;
+                return [cell.clientWidth, context.measureText('words').width]; }"""
+        )
+        assert cell >= word, "a word of a table's cell is broken: the table must scroll instead"
         visit.last.locator("details.aside summary").click()
         fits(visit)
         if width == 1000 and not visit.page.locator("#side").is_visible():
