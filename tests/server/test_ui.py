@@ -695,12 +695,14 @@ def test_C7_long_titles_and_wide_answers_leave_the_buttons_in_view(enter: Enter,
         visit.button("Stop").wait_for()
         fits(visit)
         visit.settled()
-        cell, word = visit.page.evaluate(
-            """() => { const cell = document.querySelector('.answer td'), style = getComputedStyle(cell);
-                const context = document.createElement('canvas').getContext('2d'); context.font = style.font;
-                return [cell.clientWidth, context.measureText('words').width]; }"""
+        room = visit.page.evaluate(
+            """() => Math.min(...[...document.querySelectorAll('.answer :is(td, th)')].map(cell => {
+                const style = getComputedStyle(cell), pen = document.createElement('canvas').getContext('2d');
+                pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+                const longest = Math.max(...cell.textContent.split(' ').map(word => pen.measureText(word).width));
+                return cell.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - longest; }))"""
         )
-        assert cell >= word, "a word of a table's cell is broken: the table must scroll instead"
+        assert room > -1, "a word of a table's cell is broken: the table must scroll instead"
         visit.last.locator("details.aside summary").click()
         fits(visit)
         if width == 1000 and not visit.page.locator("#side").is_visible():
