@@ -28,6 +28,7 @@ from ossia.server.openapi import OPERATIONS, document
 from ossia.server.service import Service
 from ossia.server.settings import Settings
 from ossia.server.store import Store
+from ossia.server.text_bound import Shares
 from tests.server.hostile import Hostile, model
 from tests.server.scripted import refusal
 from tests.vocabularies import small
@@ -57,7 +58,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 def test_every_route_is_in_the_document():
     context: Any = SimpleNamespace(
         settings=Settings(),
-        service=SimpleNamespace(metrics=None, context=1, longest_token=1),
+        service=SimpleNamespace(metrics=None, context=1, longest_token=1, shares=Shares([b"a"])),
         memory=None,
         store=None,
         names=(),
