@@ -199,7 +199,7 @@ async def endurance(host: str, port: int, process: psutil.Process, requests: int
 
 
 async def lags_of(host: str, port: int, key: str = "none") -> dict[float, float]:
-    """How often a timer of the event loop was late by so many seconds at most."""
+    """Histogram: seconds by which a timer of the event loop was late."""
     text = await metrics_text(host, port, key)
     return {
         float(bound): float(count)

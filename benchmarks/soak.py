@@ -25,7 +25,7 @@ from server import server
 
 OPTIONS = ("--max-running", "16", "--max-waiting", "64", "--answer-seconds", "30", "--write-seconds", "10",
            "--prefix-gb", "0.05", "--state-gb", "0.1")  # fmt: skip
-TRIES = 20  # of a request that is told to come back
+TRIES = 20  # of a request that gets 429 or 503
 FLAT = 100 << 20  # bytes that memory may grow from the second third to the last
 SCHEMA = {
     "type": "object",

@@ -39,7 +39,7 @@ class SamplingParams:
     own tokens; such a prompt is computed anew, whatever the cache holds.
 
     repetition_penalty, over prompt and output, and frequency_penalty and presence_penalty, over the output, are vLLM's and
-    OpenAI's. min_tokens: before so many tokens no stop token is sampled, unless the mask leaves nothing else.
+    OpenAI's. min_tokens: no stop token is sampled before this many tokens, unless the mask leaves nothing else.
     """
 
     temperature: float = 1.0
