@@ -112,6 +112,25 @@ def test_K1_a_client_that_reads_nothing_is_disconnected_and_buffers_are_bounded(
     assert sent < 64 << 20
 
 
+def test_each_write_is_sent_at_once_whatever_made_the_listener():
+    async def connect() -> None:
+        limits = protocol(Limits())
+        config = uvicorn.Config(short, log_config=None)
+        config.load()
+        made = limits(config=config, server_state=ServerState(), app_state={})
+        with socket.create_server(("127.0.0.1", 0)) as listener:  # it names no protocol, and asyncio sets nothing
+            server = await asyncio.get_running_loop().create_server(lambda: made, sock=listener)
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(REQUEST)
+            assert await reader.readuntil(b"done")
+            accepted = made.transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            server.close()
+
+    asyncio.run(connect())
+
+
 def test_K7_failures_of_one_kind_are_logged_once_in_a_while(caplog: pytest.LogCaptureFixture):
     async def work() -> None:
         handler = Forgotten()

@@ -1,8 +1,10 @@
 """The log tells what happened and where, and nobody's words or keys: at every level, and when something fails."""
 
 import asyncio
+import errno
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -10,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from starlette.testclient import TestClient
 
-from ossia.server.logs import FORMAT, LONGEST, Forgotten, OneLine, escaped, write_log
+from ossia.server.logs import FORMAT, LONGEST, Forgotten, OneLine, Writer, escaped, write_log
 from ossia.server.settings import Settings
 from tests.server.responses.world import FINAL, Script
 from tests.server.scripted import scripted
@@ -117,6 +119,50 @@ def test_who_wants_the_words_has_them():
         write_log(log_prompts=False)
     given = [call.kwargs["handlers"][0].formatter for call in configured.call_args_list]
     assert [each.quotes for each in given] == [True, False]
+
+
+def test_a_log_that_nobody_reads_stops_nobody_and_says_what_it_left_out():
+    may_write, written = threading.Event(), bytearray()
+
+    def write(data: bytes) -> int:
+        may_write.wait()
+        written.extend(data[:1000])
+        return len(data[:1000])
+
+    writer = Writer(write)
+    writer.setFormatter(OneLine("%(message)s"))
+    record = logging.LogRecord("ossia", logging.INFO, "", 0, "a" * 9999, None, None)
+    for _ in range(600):
+        writer.emit(record)
+    may_write.set()
+    writer.flush()
+    kept = (4 << 20) // 10_000
+    assert written == (b"a" * 9999 + b"\n") * kept
+    writer.emit(record)
+    writer.flush()
+    assert bytes(written[kept * 10_000 :]).decode().splitlines() == [
+        f"{600 - kept} lines were left out: what reads the log is too slow",
+        "a" * 9999,
+    ]
+
+
+def test_a_line_that_cannot_be_written_is_counted():
+    full, written = [True], bytearray()
+
+    def write(data: bytes) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        written.extend(data)
+        return len(data)
+
+    writer = Writer(write)
+    record = logging.LogRecord("ossia", logging.INFO, "", 0, "\ud800", None, None)
+    writer.emit(record)
+    writer.flush()
+    full[0] = False
+    writer.emit(record)
+    writer.flush()
+    assert written.decode().splitlines() == ["1 lines were left out: what reads the log is too slow", "\\ud800"]
 
 
 FORGED = "2026-01-01 00:00:00,000 INFO said (final): forged"

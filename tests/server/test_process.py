@@ -95,6 +95,14 @@ def test_while_it_stops_new_answers_are_refused_with_503():
         assert server.wait(PATIENCE) == 0
 
 
+def test_a_log_that_nobody_reads_stops_no_answer():
+    with process("--no-state") as (_, url):
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+        for _ in range(2000):  # lines of more than a pipe of 64 KiB
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+
+
 def metrics_of(address: str) -> dict[str, float]:
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     connection.request("GET", "/metrics")

@@ -4,8 +4,10 @@ In: limits. Out: uvicorn's HTTP protocol that keeps to them. It does not know ro
 """
 
 import asyncio
+import contextlib
 import logging
 import resource
+import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -118,6 +120,7 @@ class Limited(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        send_at_once(transport)
         if self.registry.add(self, address_of(transport)):
             self._hurry()
         else:
@@ -206,6 +209,14 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
         too_large = refused_head(431, f"the headers are larger than {limits.most_head} bytes", "too_large")
 
     return Own
+
+
+def send_at_once(transport: Any) -> None:
+    """Each write leaves by itself (TCP_NODELAY). asyncio sets that only where the listener names TCP as its protocol; without
+    it, the second part of an answer waits for the first one's acknowledgement: 40 ms on Linux.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # a connection that is lost already, a Unix socket
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def address_of(transport: Any) -> str:

@@ -6,16 +6,23 @@ It does not know who logs what.
 
 import asyncio
 import logging
+import os
 import sqlite3
+import threading
 import time
 import traceback
 import unicodedata
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LONGEST = 16384  # characters of a line
 SECONDS = 10.0  # between two failures of one kind in the event loop
+STDERR = 2  # its file descriptor
+UNWRITTEN_BYTES = 4 << 20  # of lines that wait to be written
+LAST_SECONDS = 2.0  # for the lines that wait when the process ends
 # What these say comes from the system. Any other exception may quote what it stumbled over.
 PLAIN = (OSError, MemoryError, sqlite3.Error, AssertionError)
 
@@ -83,9 +90,65 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+class Writer(logging.Handler):
+    """Writes lines from a thread of its own, so that a full pipe or a slow disk behind stderr stops nobody else.
+
+    write: takes bytes, returns how many it wrote, may block. Lines above UNWRITTEN_BYTES are left out and counted.
+    """
+
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        super().__init__()
+        self._write = write
+        self._lines: deque[bytes] = deque()
+        self._size = self._left_out = 0  # bytes that wait, and lines
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="ossia-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record).encode(errors="backslashreplace") + b"\n"
+        with self._changed:
+            if self._size + len(line) > UNWRITTEN_BYTES:
+                self._left_out += 1
+                return
+            if self._left_out:
+                told = f"{self._left_out} lines were left out: what reads the log is too slow\n".encode()
+                self._add(told)
+                self._left_out = 0
+            self._add(line)
+
+    def flush(self) -> None:
+        """Wait until all is written, but not for long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._size, LAST_SECONDS)
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines)
+                line = self._lines.popleft()
+            failed = not self._whole(line)
+            with self._changed:
+                self._size -= len(line)
+                self._left_out += failed
+                self._changed.notify_all()
+
+    def _whole(self, line: bytes) -> bool:
+        try:
+            while line:
+                line = line[self._write(line) :]
+        except OSError:  # a closed pipe, a full disk
+            return False
+        return True
+
+
 def write_log(log_prompts: bool) -> None:
     """To stderr, from now on."""
-    handler = logging.StreamHandler()
+    handler = Writer(lambda data: os.write(STDERR, data))
     handler.setFormatter(OneLine(FORMAT, quotes=log_prompts))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("ossia").setLevel(logging.INFO)
