@@ -57,6 +57,24 @@ def test_an_agents_next_step_computes_only_what_is_new():
 
 
 @settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 100), st.booleans()), min_size=1, max_size=9), st.integers(1, 30))
+def test_memory_that_is_released_is_that_of_free_blocks_alone(asked: list[tuple[int, bool]], blocks: int):
+    model, plain = FakeModel(), FakeModel()
+    cache = cache_for(20)
+    releasing, other = (
+        Engine(each, cache_bytes=cache, prefix_bytes=blocks * BLOCK_BYTES, speculate=False) for each in (model, plain)
+    )
+    for length, release in asked:
+        if release:
+            releasing.release_memory()
+        prompt = (SYSTEM * 2)[:length]
+        assert ask(releasing, model, prompt) == ask(other, plain, prompt)
+    pools = [releasing._cache.full, releasing._cache.window]
+    releasing.release_memory()
+    assert [pool.discard() for pool in pools] == [[], []], "none is given back twice"
+
+
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=5), st.integers(1, 30))
 def test_C5_written_is_what_an_equal_prompt_finds_next(lengths: list[int], said: int):
     """What was found and what was written are together what the next equal prompt finds, whatever came before."""

@@ -1,6 +1,7 @@
 """The CPU op set against the reference and exact arithmetic, and its promise that a row's bits do not depend on its neighbours."""
 
 import itertools
+import mmap
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,27 @@ def assert_close(ours: np.ndarray, truth: np.ndarray) -> None:
 
 def answers(compute) -> list[np.ndarray]:
     return [np.array(op_set.host(compute(op_set))) for op_set in BOTH]
+
+
+@pytest.mark.parametrize("kv", KINDS)
+@given(st.sets(st.integers(0, 39)))
+@settings(deadline=None, max_examples=20)
+def test_discarded_blocks_hold_zeros_and_the_others_what_they_held(kv: Any, chosen: set[int]):
+    shapes = [AttentionShape(4, 2, 64, window, ROPE) for window in (0, 128)]
+    op_set = ops("cpu", kv=kv)
+    layers = op_set.cache(shapes, 40, 40)
+    for layer in layers:
+        layer.data[:] = 7
+    op_set.discard(layers, shapes, sorted(chosen), [])
+    left_alone = layers[1].data
+    assert (left_alone == 7).all()
+    blocks = layers[0].data.reshape(40, -1)
+    for number in range(40):
+        held = blocks[number]
+        if number not in chosen:
+            assert (held == 7).all()
+        elif len(held) >= 2 * mmap.PAGESIZE:
+            assert not held[mmap.PAGESIZE : -mmap.PAGESIZE].any()
 
 
 @pytest.mark.parametrize("case", CASES)

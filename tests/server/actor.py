@@ -43,6 +43,9 @@ class Actor:
         self._lines.append(line)
         return line
 
+    def release_memory(self) -> None:
+        pass
+
     def step(self) -> bool:
         self._lines = [line for line in self._lines if not line.ended]
         if not self._lines:

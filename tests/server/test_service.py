@@ -59,6 +59,34 @@ def test_many_at_once_say_what_each_would_alone():
     with_service(work)
 
 
+def test_K1_a_pause_gives_the_memory_of_past_answers_back_and_the_next_answer_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("ossia.server.worker.RELEASE_SECONDS", 0.02)
+    released: list[int] = []
+
+    class Watched(Engine):
+        def release_memory(self) -> None:
+            released.append(self.stats().running)
+            super().release_memory()
+
+    async def run() -> None:
+        service = Service(MINI, make_engine=lambda: Watched(MINI.transformer))
+        service.start()
+        try:
+            wanted = ask(temperature=0)
+            first = await text_of(service, wanted)
+            await until(lambda: bool(released))
+            count = len(released)
+            assert await text_of(service, wanted) == first
+            await until(lambda: len(released) > count)
+        finally:
+            await service.close()
+
+    asyncio.run(run())
+    assert not any(released)
+
+
 def test_who_leaves_frees_the_cache():
     async def work(service: Service) -> None:
         answers = [service.answer(ask(temperature=0)) for _ in range(4)]

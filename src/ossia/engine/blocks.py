@@ -27,6 +27,7 @@ class BlockPool:
         self._ticks = ticks
         self._untouched = 0  # blocks from here on were never taken: their memory is not even mapped yet
         self._free: list[int] = []
+        self._discarded: list[int] = []  # free, too, and their memory is the system's again
         self._holders: dict[int, int] = {}
         self._idle: OrderedDict[int, int] = OrderedDict()  # block: tick of its letting go, oldest first
         self._kept: dict[bytes, int] = {}
@@ -92,9 +93,18 @@ class BlockPool:
         del self._kept[self._keys.pop(block)]
         self._free.append(block)
 
+    def discard(self) -> list[int]:
+        """The free blocks that were written, sorted: the caller gives their memory back to the system."""
+        written = sorted(self._free)
+        self._discarded += written
+        self._free.clear()
+        return written
+
     def _take(self) -> int:
         if self._free:
             block = self._free.pop()
+        elif self._discarded:
+            block = self._discarded.pop()
         elif self._untouched < self.count:
             block = self._untouched
             self._untouched += 1

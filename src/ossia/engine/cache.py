@@ -204,6 +204,10 @@ class PagedCache:
         held.full, held.window, held.kept, held.marks = Table(), Table(), 0, []
         self._trim()
 
+    def discard(self) -> tuple[list[int], list[int]]:
+        """The free blocks of full and of sliding layers whose memory can be given back to the system."""
+        return self.full.discard(), self.window.discard()
+
     def reusable(self, held: Holding, prompt_tokens: int) -> int:
         """Tokens of a computed prompt that an equal prompt, sent next, would find: 0 where they are more than is kept idle."""
         blocks = (prompt_tokens - 1) // BLOCK

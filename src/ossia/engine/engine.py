@@ -137,6 +137,13 @@ class Engine:
         """`cancel` for finalizers: they may run in the middle of anything here, so it is only noted until the next call."""
         self._dropped.append(request)
 
+    def release_memory(self) -> None:
+        """Give the memory of free cache blocks back to the system. For an idle engine: while a step runs it does nothing."""
+        with self._changed:
+            if self._stepper is None:
+                self._sweep()
+                self._runner.discard(*self._cache.discard())
+
     @property
     def cache_tokens(self) -> int:
         """Tokens that the cache can hold, all requests together."""

@@ -36,6 +36,10 @@ class Runner:
         self.model = model
         self._cache = model.cache(blocks, window_blocks)
 
+    def discard(self, blocks: Sequence[int], window_blocks: Sequence[int]) -> None:
+        """Give the memory of these blocks back to the system, where the backend can."""
+        self.model.ops.discard(self._cache, self.model.config.shapes, blocks, window_blocks)
+
     def forward(self, chunks: Sequence[Chunk]) -> Any:
         return self.model.forward(batch_of(chunks), self._cache)
 

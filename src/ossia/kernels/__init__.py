@@ -107,6 +107,9 @@ class CacheBytes(NamedTuple):
     window: int
 
 
+Blocks = Sequence[int]  # numbers of cache blocks
+
+
 class Ops(Protocol):
     """One module per backend satisfies this. `Any` is the backend's own array or weight object.
 
@@ -118,8 +121,9 @@ class Ops(Protocol):
     `run` is a whole pass: `page` makes logits of the batch as the backend holds it, which has a `Batch`'s fields;
     `shape` is of any layer: all have the same heads. `draw`
     makes tokens of some rows of logits, in one go; None where the backend leaves it to whoever asks. `wait` returns when
-    the logits are there. `free_bytes`: what can be had of a memory that is taken at once; None where it is taken as it fills;
-    `held_bytes`: the most that was taken of it so far.
+    the logits are there. `discard`: the contents of these blocks, sorted, are not needed; a backend may give their memory
+    back to the system. `free_bytes`: what can be had of a memory that is taken at once; None where it is taken as it
+    fills; `held_bytes`: the most that was taken of it so far.
     """
 
     def vector(self, host: HostArray) -> Any: ...
@@ -130,6 +134,9 @@ class Ops(Protocol):
     def attention(self, shape: AttentionShape, sinks_H: HostArray) -> Any: ...
     def cache(self, shapes: list[AttentionShape], blocks: int, window_blocks: int) -> list[Any]: ...
     def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes: ...
+    def discard(
+        self, cache: list[Any], shapes: list[AttentionShape], blocks: Blocks, window_blocks: Blocks
+    ) -> None: ...
 
     def embed(self, tokens_T: NDArray[np.int32], table: Any) -> Any: ...
     def norm_linear(self, x_TD: Any, norm_D: Any, eps: float, weight: Any) -> Any: ...
@@ -157,6 +164,9 @@ class HostOps:
         return None
 
     def wait(self, logits_RV: Any) -> None:
+        pass
+
+    def discard(self, cache: list[Any], shapes: list[AttentionShape], blocks: Blocks, window_blocks: Blocks) -> None:
         pass
 
     def free_bytes(self) -> int | None:

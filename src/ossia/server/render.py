@@ -124,6 +124,9 @@ class NoEngine:
     def step(self) -> bool:
         return False
 
+    def release_memory(self) -> None:
+        """It holds none."""
+
     def stats(self) -> Stats:
         return Stats(*[0] * len(Stats._fields))
 

@@ -20,6 +20,7 @@ from ossia.engine.request import Sampled, SamplingParams, TokenMask
 
 T = TypeVar("T")
 log = logging.getLogger("ossia.server")
+RELEASE_SECONDS = 5.0  # without a request, before the engine gives memory back
 IDLE_SECONDS = 0.02  # between looks at an engine that has requests, but nothing to do for them
 UNREAD_BYTES = 8 << 20  # of one sampling's tokens that its reader has not taken
 TOKEN_BYTES, LIKELY_BYTES = 150, 120  # of a token in memory, and of each likely token beside it
@@ -48,6 +49,7 @@ class TokenEngine(Protocol):
     def cache_tokens(self) -> int: ...
     def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> TokenStream: ...
     def step(self) -> bool: ...
+    def release_memory(self) -> None: ...
     def stats(self) -> Stats: ...
 
 
@@ -208,7 +210,7 @@ class Worker:
     def _run(self) -> None:
         while not self._closing:
             if not self._live:
-                self._called.wait()
+                self._rest()
             self._called.clear()
             while self._jobs:
                 self._jobs.popleft()()
@@ -227,6 +229,15 @@ class Worker:
                 self._called.wait(IDLE_SECONDS)
         waiting = {feed for feed, begin in self._inbox if begin}
         self._send([News(feed, [], 0, True, StoppedError()) for feed in self._live | waiting])
+
+    def _rest(self) -> None:
+        """Wait for something to do. A pause gives the cache of past requests back to the system."""
+        if not self._called.wait(RELEASE_SECONDS) and self._engine:
+            try:
+                self._engine.release_memory()
+            except Exception:
+                log.exception("the memory of free cache blocks could not be given back")
+        self._called.wait()
 
     def _current(self) -> TokenEngine:
         if self._engine is None:

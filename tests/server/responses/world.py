@@ -89,6 +89,9 @@ class Spoken:
     def ended(self) -> bool:
         return self.at == len(self.tokens)
 
+    def release_memory(self) -> None:
+        pass
+
     def step(self) -> bool:
         if self.ended:
             return False

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import BLOCK, AttentionShape, Batch, CacheBytes, Dense, HostArray, HostOps, KeyValues
+from ossia.kernels import BLOCK, AttentionShape, Batch, Blocks, CacheBytes, Dense, HostArray, HostOps, KeyValues
 from ossia.kernels.cpu.attention import TILE, attend_while_reading, place_and_attend, place_and_attend_apart
-from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, head_bytes, make_cache
+from ossia.kernels.cpu.cache import BF16, F32, INT8, LayerCache, block_bytes, discard_blocks, head_bytes, make_cache
 from ossia.kernels.cpu.jit import physical_cores
 from ossia.kernels.cpu.linear import multiply_exact, normed_exact, normed_multiply, rounded_multiply
 from ossia.kernels.cpu.moe import Routing, add_dense, add_packed, routed
@@ -136,6 +136,12 @@ class CpuOps(HostOps):
     def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes:
         sizes = [(bool(shape.window), block_bytes(shape, self._kv)) for shape in shapes]
         return CacheBytes(*(sum(size for windowed, size in sizes if windowed == wanted) for wanted in (False, True)))
+
+    def discard(
+        self, cache: list[LayerCache], shapes: list[AttentionShape], blocks: Blocks, window_blocks: Blocks
+    ) -> None:
+        for layer, shape in zip(cache, shapes):
+            discard_blocks(layer, window_blocks if shape.window else blocks, block_bytes(shape, self._kv))
 
     def _bias(self, rows: int, bias_R: HostArray | None) -> Rows:
         return np.zeros(rows, np.float32) if bias_R is None else self.vector(bias_R)

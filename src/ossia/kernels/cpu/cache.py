@@ -9,6 +9,7 @@ In bfloat16 two numbers make a word, as dot products of pairs take them: two lan
 a lane of two tokens' values, [8][padded d][2].
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ossia.kernels import BLOCK, AttentionShape
 from ossia.kernels.cpu.jit import kernel, share, take
+from ossia.kernels.cpu.memory import aligned, discard
 from ossia.kernels.cpu.simd import I16, I32, intrinsic
 
 BF16, INT8, F32 = 0, 1, 2
@@ -47,7 +49,18 @@ def block_bytes(shape: AttentionShape, kind: int) -> int:
 
 
 def make_cache(shape: AttentionShape, blocks: int, kind: int) -> LayerCache:
-    return LayerCache(np.zeros(blocks * block_bytes(shape, kind), np.uint8), kind)
+    return LayerCache(aligned(blocks * block_bytes(shape, kind)), kind)
+
+
+def discard_blocks(cache: LayerCache, blocks: Sequence[int], size: int) -> None:
+    """Give the memory of these blocks, sorted and of `size` bytes each, back to the system. They may be written again."""
+    start = end = -1
+    for block in blocks:
+        if block != end:
+            discard(cache.data[start * size : end * size])
+            start = block
+        end = block + 1
+    discard(cache.data[start * size : end * size])
 
 
 @intrinsic

@@ -1,9 +1,10 @@
-"""Memory for packed weights, in large pages where the system has them.
+"""Memory for packed weights and caches, in large pages where the system has them.
 
 In: sizes. Out: arrays.
 It does not know what is stored.
 """
 
+import ctypes
 import mmap
 
 import numpy as np
@@ -27,3 +28,13 @@ def aligned(size: int) -> NDArray[np.uint8]:
         whole, step = np.zeros(size + ALIGNMENT, np.uint8), ALIGNMENT
     start = -whole.ctypes.data % step
     return whole[start : start + size]
+
+
+def discard(area: NDArray[np.uint8]) -> None:
+    """Give the whole pages of part of an `aligned` array back to the system, where it takes them. They read as zeros then."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    first = -(-area.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (area.ctypes.data + area.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)

@@ -19,6 +19,7 @@ from torch import Tensor
 from ossia.kernels import (
     AttentionShape,
     Batch,
+    Blocks,
     CacheBytes,
     Dense,
     Draw,
@@ -120,6 +121,9 @@ class TritonOps:
 
     def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes:
         return cache_bytes(shapes, self._kv)
+
+    def discard(self, cache: Caches, shapes: list[AttentionShape], blocks: Blocks, window_blocks: Blocks) -> None:
+        """Nothing: a card's cache is taken once, at the start."""
 
     # a pass
 
