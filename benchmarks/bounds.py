@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks.schemas import small
 from llguidance import LLMatcher
 
-from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce import SchemaError
+from ossia.harmony.grammar import Grammars
 
 PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 WHOLE = re.compile(r"-?(?:0|[1-9]\d*)")

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from ossia.harmony.constrain import Grammars, Rules
+from ossia.harmony.grammar import Grammars, Rules
 from ossia.harmony.messages import ToolNamespace, ToolSpec
-from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import o200k_harmony
+from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer_json import o200k_harmony
 
 Result = TypeVar("Result")
 SCHEMA = {

@@ -16,7 +16,7 @@ from ossia.evals.mini import Case, evaluate
 from ossia.evals.report import wilson
 from ossia.harmony.messages import Content, Developer, JsonObject, Message, ToolNamespace
 from ossia.loading import load
-from ossia.tasks.catalogue import tasks_named
+from ossia.mini.tasks.catalogue import tasks_named
 
 FAMILIES = ("one function", "several functions")
 FORMS = ("plain", "type list", "anyOf", "nullable", "root $ref")

@@ -24,12 +24,12 @@ from ossia.bench.divergence import Divergence, divergences
 from ossia.harmony.render import render_training
 from ossia.hub import find
 from ossia.loading import load
+from ossia.mini.tasks.catalogue import TASKS
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig, alternating
 from ossia.model.layouts import Row, shape
 from ossia.model.synthetic import RandomTensors
 from ossia.quant import to_bf16
-from ossia.tasks.catalogue import TASKS
 
 CONVERSATIONS = 4  # of each task
 TOKENS = 256

@@ -32,9 +32,9 @@ from ossia.bench.subject import config_of, random_tensors
 from ossia.engine.engine import Engine
 from ossia.engine.plan import plan_card
 from ossia.engine.request import SamplingParams
-from ossia.kernels import Draw, Ops, ops
+from ossia.kernels.ops import Draw, Ops, ops
 from ossia.kernels.reference import ReferenceOps
-from ossia.kernels.triton.check import emulated, facts_of_this_machine
+from ossia.kernels.triton.tools.check import emulated, facts_of_this_machine
 from ossia.model.config import ModelConfig, alternating
 from ossia.model.synthetic import RandomTensors
 from ossia.model.transformer import Transformer, load_transformer
@@ -135,7 +135,7 @@ def machine(run: Run, rows: list[dict[str, Any]]) -> None:
     facts = facts_of_this_machine()
     rates = {"copy_bytes_per_second": float("nan"), "bf16_macs_per_second": float("nan")}
     if run.clock.is_card:
-        from ossia.kernels.triton.probe import copy_bandwidth, matmul_rate
+        from ossia.kernels.triton.tools.probe import copy_bandwidth, matmul_rate
 
         rates = {"copy_bytes_per_second": copy_bandwidth(), "bf16_macs_per_second": matmul_rate()}
     card = facts.cards[0] if facts.cards else None

@@ -21,7 +21,7 @@ from ossia.bench.counts import Formats, expected_experts
 from ossia.engine.blocks import blocks_for
 from ossia.engine.cache import PagedCache
 from ossia.engine.plan import CARD_STEP
-from ossia.kernels import BLOCK, AttentionShape, Batch, Ops
+from ossia.kernels.ops import BLOCK, AttentionShape, Batch, Ops
 from ossia.kernels.triton.graphs import CudaRecorder
 from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
@@ -58,7 +58,7 @@ class Clock:
         """Seconds of the kernels alone: recorded as a graph, so that no launch is waited for."""
         if not self.is_card:
             return self.wall(work, 1, 0)
-        from ossia.kernels.triton.probe import median_seconds
+        from ossia.kernels.triton.tools.probe import median_seconds
 
         return median_seconds(CudaRecorder()(work).replay, repeat)
 
@@ -374,7 +374,7 @@ def tuned(
 
 def tile_modules() -> list[Any]:
     """The kernel files that have a table of tiles."""
-    from ossia.kernels.triton import attention, linear, moe
+    from ossia.kernels.triton.kernels import attention, linear, moe
 
     return [module for module in (linear, moe, attention) if hasattr(module, "tiles")]
 

@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-from ossia.kernels.triton.specs import SHARED, SIZES, TARGETS, Compiled, KernelSpec, compiled
+from ossia.kernels.triton.tools.specs import SHARED, SIZES, TARGETS, Compiled, KernelSpec, compiled
 
 FILES = ("linear", "route", "moe", "attention", "sampling")  # those that offer `kernel_specs`
 

@@ -17,15 +17,15 @@ import torch
 from ossia.evals.mini import Score, cases_of, evaluate
 from ossia.evals.report import wilson
 from ossia.loading import load
+from ossia.mini.tasks.catalogue import TASKS
 from ossia.model.checkpoint import LayerTensors, write_checkpoint
 from ossia.quant import to_bf16
-from ossia.tasks.catalogue import TASKS
+from ossia.train.loop.checkpoint import load_state
 from ossia.train.model.state import TrainedState
 from ossia.train.model.stored import StoredTensors
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.recipe import read_recipe
 from ossia.train.run import export
-from ossia.train.state import load_state
 
 
 class Unrounded(StoredTensors):

@@ -26,7 +26,7 @@ WORDS = ("harbour", "lantern", "violet", "meadow", "copper")
 TASKS = """
 try:
     from ossia.mini.tasks.arithmetic import TASKS
-except ModuleNotFoundError:
+except ModuleNotFoundError:  # before the task families had this place
     from ossia.tasks.arithmetic import TASKS
 
 

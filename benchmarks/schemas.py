@@ -24,10 +24,10 @@ from llguidance import LLMatcher
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce import SchemaError
-from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import HARMONY_TOKENS, Vocabulary, o200k_harmony
+from ossia.harmony.grammar import Grammars
+from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS, Vocabulary, o200k_harmony
 
 SUITE = Path(__file__).resolve().parents[2] / "shared/data/json_schema_test_suite"
 VALIDATORS = {"draft7": jsonschema.Draft7Validator, "draft2020-12": jsonschema.Draft202012Validator}

@@ -24,11 +24,11 @@ from urllib.parse import urlsplit
 import psutil
 
 from ossia.chat import Answering, rules_for
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.grammar import Grammars
 from ossia.harmony.messages import user
 from ossia.harmony.render import render
 from ossia.loading import load
-from ossia.server.ask import conversation, sampling
+from ossia.server.core.request import conversation, sampling
 
 QUESTION = "What is 4821 + 999?"
 LEAVERS = 0.05

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from transformers import GptOssConfig, GptOssForCausalLM
 
-from ossia.train.data import TrainBatch
-from ossia.train.loop import Stepped
-from ossia.train.processes import Processes
+from ossia.train.data.batches import TrainBatch
+from ossia.train.loop.distributed import Processes
+from ossia.train.loop.trainer import Stepped
+from ossia.train.objectives.supervised import NextToken
 from ossia.train.recipe import Recipe, read_recipe
 from ossia.train.run import _beginning, _work, keep_memory
-from ossia.train.supervised import NextToken
 
 KINDS = {
     "adamw": ("adamw", "f32"),

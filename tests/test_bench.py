@@ -35,14 +35,16 @@ from ossia.bench.probes import Rates
 from ossia.bench.report import as_json, as_text
 from ossia.bench.subject import Choice, check_memory, load_subject
 from ossia.engine.plan import HOST_STEP
-from ossia.kernels import BLOCK, Batch
 from ossia.kernels.machine import available_memory
+from ossia.kernels.ops import BLOCK, Batch
 from ossia.model.config import ModelConfig
 from tests.test_cli import ossia
 from tests.tiny import TINY, tiny_checkpoint
 
 B20, B120 = ModelConfig.preset("gpt-oss-20b"), ModelConfig.preset("gpt-oss-120b")
-needs_probe = pytest.mark.skipif(find_spec("ossia.kernels.cpu.probe") is None, reason="the kernels have no probe yet")
+needs_probe = pytest.mark.skipif(
+    find_spec("ossia.kernels.cpu.tiles.probe") is None, reason="the kernels have no probe yet"
+)
 
 
 @pytest.fixture

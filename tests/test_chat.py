@@ -11,7 +11,7 @@ import pytest
 
 from ossia.chat import Answering, Chat, Done, ToolAnswer, converse, gather
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.grammar import Grammars
 from ossia.harmony.messages import Developer, System, ToolNamespace, ToolSpec, developer, system, user
 from ossia.harmony.parse import Delta, End
 from ossia.tools.functions import function_tool

@@ -163,7 +163,7 @@ def test_C6_slow_imports_are_said_on_stderr(capsys: pytest.CaptureFixture[str]):
 
 def test_C6_a_user_without_a_home_hears_what_to_give(monkeypatch: pytest.MonkeyPatch):
     from ossia.cli.common import state_folder
-    from ossia.kernels.cpu import jit
+    from ossia.kernels.cpu.codegen import jit
 
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")

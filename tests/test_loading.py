@@ -10,7 +10,7 @@ import pytest
 import ossia
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels.triton import check
+from ossia.kernels.triton.tools import check
 from ossia.model.checkpoint import CheckpointError
 from tests.tiny import TINY, tiny_checkpoint
 

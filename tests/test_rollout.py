@@ -1,11 +1,11 @@
 """Many conversations at once: all are submitted before any is read, and each goes on by itself through its tools."""
 
 from ossia.chat import Answering, Done, ToolAnswer
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.grammar import Grammars
 from ossia.harmony.messages import Effort
+from ossia.mini.tasks.catalogue import tasks_named
 from ossia.rollout import Ask, Rollout, roll_out
 from ossia.task import Example
-from ossia.tasks.catalogue import tasks_named
 from tests.evals.expert import Expert
 from tests.vocabularies import small
 

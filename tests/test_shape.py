@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import ossia
 
 PACKAGE = Path(ossia.__file__).parent
 LEFT = ["quant", "kernels", "model", "engine"]
-RIGHT = ["tokenizer", "tokenizer_json", "harmony", "tools"]
+RIGHT = ["tokenizer", "harmony", "tools"]
 BOTH = [*LEFT, *RIGHT]
 
 # The architecture: what each part may use, besides itself. Lazy and type-only imports count too.
@@ -21,23 +22,21 @@ MAY_USE: dict[str, set[str]] = {
     "kernels": {"quant"},
     "model": {"files", "kernels", "quant"},
     "engine": {"model", "kernels", "quant"},
-    "added_tokens": {"files", "tokenizer_json"},
-    "tokenizer": {"added_tokens", "files", "tokenizer_json"},
-    "tokenizer_json": set(),
-    "harmony": {"tokenizer", "tokenizer_json"},
+    "tokenizer": {"files"},
+    "harmony": {"tokenizer"},
     "tools": {"harmony", "tokenizer"},
     "recognise": {"files"},
     "hub_check": set(),
     "hub": {"files", "hub_check", "recognise"},
-    "settings_files": {"files", "tokenizer", "tokenizer_json"},
+    "settings_files": {"files", "tokenizer"},
     "loading": {*BOTH, "files", "hub", "settings_files"},
     "turn": {*BOTH},
     "chat": {*BOTH, "loading", "turn"},
     "task": {*RIGHT, "chat"},
-    "tasks": {*RIGHT, "task"},
+    "mini": {*RIGHT, "task"},
     "rollout": {*BOTH, "loading", "chat", "task"},
-    "train": {*BOTH, "hub", "loading", "chat", "task", "tasks", "rollout"},
-    "evals": {*BOTH, "loading", "chat", "task", "tasks", "rollout"},
+    "train": {*BOTH, "hub", "loading", "chat", "task", "mini", "rollout"},
+    "evals": {*BOTH, "loading", "chat", "task", "mini", "rollout"},
     "synth": set(BOTH),
     "bench": {"engine", "model", "kernels", "hub", "recognise"},
     "terminal": {*BOTH, "loading", "chat"},
@@ -51,7 +50,7 @@ MAY_USE: dict[str, set[str]] = {
         "train",
         "evals",
         "task",
-        "tasks",
+        "mini",
         "synth",
         "terminal",
         "bench",
@@ -60,7 +59,35 @@ MAY_USE: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {"loading", "chat"},
 }
-TEXT_ONLY = ["files.py", "added_tokens.py", "tokenizer.py", "tokenizer_json.py", "harmony", "tools", "task.py", "tasks"]
+TEXT_ONLY = ["files.py", "tokenizer", "harmony", "tools", "task.py", "mini"]
+
+# Inside a part, from the top: what stands in one line may use what stands in the lines below it, and not its neighbours.
+LAYERS: dict[str, list[set[str]]] = {
+    "server": [
+        {"run"},
+        {"app"},
+        {"apis"},
+        {"apis/messages", "apis/responses"},
+        {"apis/chat"},
+        {"apis/fields"},
+        {"core"},
+        {"http"},
+        {"http/decoding", "state"},
+        {"errors", "settings", "options"},
+    ],
+    "train": [
+        {"run"},
+        {"objectives"},
+        {"plan"},
+        {"data", "loop", "peft"},
+        {"model"},
+        {"model/weights"},
+        {"recipe"},
+    ],
+    "kernels": [{"cpu", "triton", "reference"}, {"card_memory", "rope"}, {"ops"}, {"mapped", "machine"}],
+    "mini": [{"curriculum"}, {"tasks"}, {"parts"}],
+}
+SMALL_FOLDERS = ["server", "train", "kernels"]
 ARRAY_LIBRARIES = {"numpy", "torch", "numba", "triton"}
 
 
@@ -91,6 +118,75 @@ def test_imports_point_down(path: Path):
     used = {name.split(".")[1] for name in imports(path) if name.startswith("ossia.")}
     assert "relative" not in imports(path)
     assert used <= MAY_USE[here] | {here}
+
+
+def place(path: Path, part: str) -> str:
+    """The folder of this file inside its part, or its own name at the part's top."""
+    inside = path.relative_to(PACKAGE / part).with_suffix("").parts
+    return "/".join(inside[:-1]) if len(inside) > 1 else inside[0]
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_imports_point_down_inside_a_part(part: str):
+    level = {name: number for number, names in enumerate(LAYERS[part]) for name in names}
+    level |= dict.fromkeys(("__init__",), 0)
+
+    def level_of(at: str) -> int:
+        known = [name for name in level if at == name or at.startswith(name + "/")]
+        return level[max(known, key=len)]
+
+    for path in sorted((PACKAGE / part).rglob("*.py")):
+        here = place(path, part)
+        for module in modules_used(path):
+            if module.startswith(f"ossia.{part}."):
+                there = place(file_of(module), part)
+                assert here.split("/")[0] == there.split("/")[0] or level_of(there) > level_of(here), (path, module)
+                if here != there and here in level and there in level:
+                    assert level_of(there) > level_of(here), (path, module)
+
+
+def file_of(module: str) -> Path:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def modules_used(path: Path) -> set[str]:
+    """The modules of the package that this file imports at its top or later, without `kernels.ops`' choice of a backend."""
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ossia"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                used.add(whole if file_of(whole).exists() else str(node.module))
+    return used
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in sources()}
+    graph = {name.removesuffix(".__init__"): modules_used(path) for name, path in names.items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("part", SMALL_FOLDERS)
+def test_folders_hold_at_most_ten_files(part: str):
+    for folder in {path.parent for path in (PACKAGE / part).rglob("*.py")}:
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 10, folder
+
+
+def test_a_class_name_has_one_meaning():
+    """Backends are one layer: each has its own form of the same things."""
+    places: dict[str, set[str]] = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                inside = path.relative_to(PACKAGE)
+                places.setdefault(node.name, set()).add("kernels" if inside.parts[0] == "kernels" else str(inside))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_the_engine_imports_no_backend():
+    for path in sorted((PACKAGE / "engine").rglob("*.py")):
+        assert not [name for name in imports(path) if name.startswith(("ossia.kernels.cpu", "ossia.kernels.triton"))]
 
 
 def test_the_text_column_imports_no_array_library():

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import HARMONY_TOKENS, Vocabulary, o200k_harmony
+from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS, Vocabulary, o200k_harmony
 
 SPECIAL = tuple(HARMONY_TOKENS)
 WORDS = (

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.constrain import Grammars, Rules, recipients
+from ossia.harmony.grammar import Grammars, Rules, recipients
 from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import (
     Developer,
@@ -33,7 +33,7 @@ from ossia.harmony.opening import OPENING, dated, opening
 from ossia.harmony.parse import Delta, End, Start
 from ossia.harmony.render import render
 from ossia.loading import Model, load
-from ossia.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tools.background import BackgroundLoop
 from ossia.tools.functions import Tool, ToolResult, function_tool
 from ossia.turn import FINAL, Answering, NextToken, Sampling, Scores, Turn, sample_turn

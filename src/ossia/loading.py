@@ -18,14 +18,14 @@ from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT, Held, check_host
 from ossia.engine.plan import Plan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels import Backend, Batch, Dense, KeyValues, Ops, kinds_of, ops
+from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, Ops, kinds_of, ops
 from ossia.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from ossia.model.config import ModelConfig
 from ossia.model.tensorfile import read_json
 from ossia.model.transformer import Transformer, load_transformer
 from ossia.quant import Mxfp4, as_mxfp4
 from ossia.settings_files import read_settings, tokenizer_file
-from ossia.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Model", "Outline", "Progress", "is_mxfp4", "load", "outline", "tokenizer_file"]
 
@@ -166,9 +166,9 @@ def compile_kernels(
 
     `say` gets a line every two seconds while it lasts. The rest is as for `load`, which comes next.
     """
-    from ossia.kernels.cpu.jit import physical_cores
-    from ossia.kernels.cpu.warm import Kinds
-    from ossia.kernels.cpu.warm import compile_kernels as run
+    from ossia.kernels.cpu.codegen.jit import physical_cores
+    from ossia.kernels.cpu.warmup import Kinds
+    from ossia.kernels.cpu.warmup import compile_kernels as run
 
     checkpoint = open_checkpoint(find(path_or_name))
     config, layer = checkpoint.config, checkpoint.layer(0)

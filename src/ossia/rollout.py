@@ -26,7 +26,7 @@ from ossia.chat import (
 )
 from ossia.engine.engine import Engine, Stream
 from ossia.engine.request import ContextError, Sampled, TokenMask
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.grammar import Grammars
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ossia.files import SETTINGS_LIMIT, FileError, read_object, shown
-from ossia.tokenizer import Tokenizer, TokenizerError
-from ossia.tokenizer_json import HARMONY_TOKENS, o200k_harmony
+from ossia.tokenizer.tokenizer import Tokenizer, TokenizerError
+from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS, o200k_harmony
 
 HARMONY_VOCAB = 201_088  # embeddings of the published models
 _STOPS = ("<|return|>", "<|call|>")  # harmony's own: they end a turn whatever a file says

@@ -12,7 +12,7 @@ from ossia.model.checkpoint import write_checkpoint
 from ossia.model.config import ModelConfig, alternating
 from ossia.model.layouts import Layout
 from ossia.model.synthetic import RandomTensors
-from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
+from ossia.tokenizer.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
 
 HARMONY_VOCAB = 201088  # o200k_harmony's ids, padded to a multiple of 128
 

@@ -124,3 +124,13 @@ def tasks_of(path: str) -> list[Any]:
     if not tasks or not all(hasattr(each, "grade") and hasattr(each, "examples") for each in tasks):
         raise ValueError(f"{path!r} names no tasks: want what has `examples` and `grade`")
     return tasks
+
+
+class TrainingText(NamedTuple):
+    """Plain text in pieces, each with whether it is to be learnt; pieces meet where the vocabulary parts words."""
+
+    pieces: Sequence[tuple[str, bool]]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.pieces)

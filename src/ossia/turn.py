@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.harmony.constrain import Constraint, Grammars
+from ossia.harmony.grammar import Constraint, Grammars
 from ossia.harmony.messages import AnswerForm, Message
 from ossia.harmony.openai_chat import same_json
 from ossia.harmony.parse import Delta, End, Parser, Start, parse

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+from ossia.server.core.service import Service
 from ossia.server.run import serve
-from ossia.server.service import Service
 from ossia.server.settings import Settings
 from tests.clients.part import part
 from tests.server.actor import Actor, stage

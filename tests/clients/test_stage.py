@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ossia.server.service import Service
+from ossia.server.core.service import Service
 from tests.clients.part import part
 from tests.server.actor import Actor, stage
 from tests.vocabularies import o200k

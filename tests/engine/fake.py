@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ossia.kernels import BLOCK, Batch, CacheBytes, HostOps
+from ossia.kernels.ops import BLOCK, Batch, CacheBytes, HostOps
 from ossia.model.config import ModelConfig, alternating
 
 VOCAB = 32

@@ -10,7 +10,7 @@ from ossia.engine.blocks import BlockPool
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, SamplingParams
-from ossia.kernels import BLOCK, CacheBytes
+from ossia.kernels.ops import BLOCK, CacheBytes
 from tests.engine.fake import BLOCK_BYTES, BOTH_KINDS, VOCAB, WINDOW, FakeModel, cache_for, config, stopped_clock
 
 SAID = 12

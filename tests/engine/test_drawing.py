@@ -8,7 +8,7 @@ import pytest
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.engine.sampler import sample
-from ossia.kernels import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, HostOps
+from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, HostOps
 from tests.engine.fake import VOCAB, FakeModel, stopped_clock
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)

@@ -13,7 +13,7 @@ from ossia.engine.engine import Engine, score_rows_of
 from ossia.engine.request import ContextError, SamplingParams
 from ossia.engine.sampler import score
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS
-from ossia.kernels import Batch
+from ossia.kernels.ops import Batch
 from tests.engine.fake import VOCAB, FakeModel, cache_for, config, greedy, logits_after
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)

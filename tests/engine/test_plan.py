@@ -7,7 +7,7 @@ import pytest
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
 from ossia.engine.plan import Plan, plan_card, room_for_cache, weight_bytes, work_bytes
-from ossia.kernels import BLOCK, HostOps
+from ossia.kernels.ops import BLOCK, HostOps
 from ossia.model.config import ModelConfig
 from tests.engine.fake import FakeModel, cache_for
 

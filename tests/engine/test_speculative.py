@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
 from ossia.engine.speculative import FEW, MOST, PROBE, SIZES, PromptLookup, Speculation, StepTimes
-from ossia.kernels import Batch
+from ossia.kernels.ops import Batch
 from tests.engine.fake import VOCAB, FakeModel, cache_for, config, stopped_clock
 
 TEXTS = st.lists(st.integers(0, 3), max_size=60)

@@ -12,8 +12,8 @@ from ossia.cli import app
 from ossia.evals import mini
 from ossia.evals.mini import Score, cases_of, evaluate
 from ossia.evals.report import as_json, as_table, wilson
+from ossia.mini.tasks.catalogue import TASKS, tasks_named
 from ossia.task import EFFORTS, SPLITS
-from ossia.tasks.catalogue import TASKS, tasks_named
 from tests.evals.expert import Expert, model
 from tests.test_cli import ossia
 from tests.test_docs import ROOT, blocks
@@ -167,7 +167,7 @@ def test_tasks_of_ones_own_are_judged_by_their_modules_name(tmp_path: Path, monk
         (("eval", "maths:TASKS"), "'maths:TASKS' names nothing"),
         (("eval", "ossia.task:EFFORTS"), "'ossia.task:EFFORTS' names no tasks"),
         (("eval", "tests.train.worlds:LETTERS"), "names what is no ossia.task.Task"),
-        (("eval", "ossia.tasks.catalogue:TASKS", "--family", "singing"), "no task family 'singing'"),
+        (("eval", "ossia.mini.tasks.catalogue:TASKS", "--family", "singing"), "no task family 'singing'"),
         (("eval", "mini", "--effort", "huge"), "effort 'huge' is none of low, medium, high"),
         (("eval", "mini", "--family", "singing"), "no task family 'singing'"),
         (("eval", "mini", "-m", "nowhere"), "no model at 'nowhere'"),

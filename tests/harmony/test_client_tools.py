@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossia.harmony.client_tools import ClientTool, toolbox
-from ossia.harmony.constrain import recipients
 from ossia.harmony.errors import InputError
+from ossia.harmony.grammar import recipients
 
 PLAIN = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ossia.harmony.client_tools import toolbox
-from ossia.harmony.constrain import Grammars, recipients
 from ossia.harmony.dialect import canonical, object_schema
 from ossia.harmony.errors import InputError
+from ossia.harmony.grammar import Grammars, recipients
 from ossia.harmony.messages import ToolNamespace, ToolSpec
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified

@@ -8,7 +8,7 @@ import pytest
 from ossia.harmony.history import shown_in_prompt, without_old_thinking
 from ossia.harmony.messages import Message, assistant, tool, user
 from ossia.harmony.render import render
-from tests.server.responses.world import CALL, FINAL, THINK, world
+from tests.server.apis.responses.world import CALL, FINAL, THINK, world
 from tests.server.scripted import function, scripted
 from tests.test_chat import chat_with
 from tests.vocabularies import small

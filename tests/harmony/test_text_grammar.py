@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from ossia.harmony.constrain import Constraint, Grammars, PrefillError, Rules
 from ossia.harmony.enforce import SchemaError
+from ossia.harmony.grammar import Constraint, Grammars, PrefillError, Rules
 from ossia.harmony.messages import TextGrammar, ToolNamespace, ToolSpec
 from ossia.harmony.text_mask import TextMask
 from tests.vocabularies import small

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ossia.kernels import BLOCK, AttentionShape, Batch, Rope
+from ossia.kernels.ops import BLOCK, AttentionShape, Batch, Rope
 from ossia.quant import Mxfp4, quantize_mxfp4, to_bf16
 
 ROPE = Rope(theta=150000.0, factor=32.0, initial_context=64, beta_fast=32.0, beta_slow=1.0)

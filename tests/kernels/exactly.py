@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ossia.kernels.cpu.jit import entry
-from ossia.kernels.cpu.linear import multiply, to_records
-from ossia.kernels.cpu.panels import BIAS, INPUTS, INT8, Panels
+from ossia.kernels.cpu.codegen.jit import entry
+from ossia.kernels.cpu.gemm import multiply, to_records
+from ossia.kernels.cpu.pack import BIAS, INPUTS, INT8, Panels
 from ossia.quant import from_bf16
 
 

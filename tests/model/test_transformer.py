@@ -12,7 +12,7 @@ import torch
 from transformers import GptOssConfig, GptOssForCausalLM, Mxfp4Config
 
 import ossia
-from ossia.kernels import BLOCK, Batch
+from ossia.kernels.ops import BLOCK, Batch
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
 
 

@@ -15,7 +15,7 @@ from ossia.engine.engine import Stats
 from ossia.engine.request import Sampled, SamplingParams, TokenMask
 from ossia.loading import Model
 from ossia.model.config import ModelConfig
-from ossia.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer import Tokenizer
 
 Part = Callable[[str], str]
 

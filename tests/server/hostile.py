@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from ossia.engine.request import SamplingParams, TokenMask
 from ossia.harmony.parse import parse
-from tests.server.responses.world import Script, Spoken
+from tests.server.apis.responses.world import Script, Spoken
 from tests.vocabularies import SPECIAL, small
 
 STOPS = frozenset(small().special[name] for name in ("<|return|>", "<|call|>"))

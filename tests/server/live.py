@@ -13,10 +13,10 @@ import uvicorn
 
 from ossia.loading import Model
 from ossia.server.app import app
-from ossia.server.context import Context
-from ossia.server.service import Service
+from ossia.server.core.context import Context
+from ossia.server.core.service import Service
+from ossia.server.core.worker import TokenEngine
 from ossia.server.settings import Settings
-from ossia.server.worker import TokenEngine
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 
 from ossia.loading import Model, load
 from ossia.server.app import app
-from ossia.server.context import Context, Recent
-from ossia.server.service import Service
+from ossia.server.core.context import Context, Recent
+from ossia.server.core.service import Service
 from ossia.server.settings import Settings
-from tests.server.responses.world import Script
+from tests.server.apis.responses.world import Script
 from tests.vocabularies import small
 
 URL = "http://localhost"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from ossia.server.connections import refused_head
 from ossia.server.errors import ApiError, too_long
+from ossia.server.http.connections import refused_head
 from ossia.server.settings import Settings
-from tests.server.responses.world import FINAL
+from tests.server.apis.responses.world import FINAL
 from tests.server.scripted import scripted, user
 
 LONG = "x" * 5000

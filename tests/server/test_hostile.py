@@ -8,9 +8,9 @@ import pytest
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from ossia.server.service import Service
+from ossia.server.core.service import Service
+from tests.server.apis.responses.world import events_of
 from tests.server.hostile import Hostile, model
-from tests.server.responses.world import events_of
 from tests.server.scripted import Served, served, user
 
 TOOLS = [

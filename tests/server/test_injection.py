@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossia.engine.request import SamplingParams, TokenMask
-from tests.server.responses.world import FINAL, Spoken, World, world
+from tests.server.apis.responses.world import FINAL, Spoken, World, world
 from tests.vocabularies import small
 
 Body = dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ossia.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer import Tokenizer
 from tests.server.scripted import scripted, user
 
 LONG = "a long text"

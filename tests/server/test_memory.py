@@ -9,12 +9,12 @@ from starlette.testclient import TestClient
 
 from ossia.harmony.messages import assistant
 from ossia.server.app import app
-from ossia.server.context import Context, Recent
-from ossia.server.service import Service
+from ossia.server.core.context import Context, Recent
+from ossia.server.core.service import Service
 from ossia.server.settings import Settings
-from ossia.server.store import Store
+from ossia.server.state.store import Store
+from tests.server.apis.responses.world import CALL, FINAL, THINK, Script
 from tests.server.hostile import model
-from tests.server.responses.world import CALL, FINAL, THINK, Script
 from tests.server.scripted import function, user
 from tests.vocabularies import small
 

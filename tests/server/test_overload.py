@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ossia.server.http.requests.decoding import json_shape
 
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.client_tools import MOST_TOOLS, toolbox
 from ossia.harmony.enforce import SchemaError, enforceable
 from ossia.harmony.errors import InputError
-from ossia.server import json_shape
-from ossia.server.bodies import PIECE, SMALL, Bodies, Pieces
-from ossia.server.chat import merged, together
+from ossia.server.apis.chat.chat_routes import merged, together
+from ossia.server.core.admission import FullError, Line
+from ossia.server.core.service import Service
+from ossia.server.core.worker import UNREAD_BYTES, Feed, News, UnreadError
 from ossia.server.errors import ApiError
-from ossia.server.json_shape import SLICE, check_shape
-from ossia.server.line import FullError, Line
-from ossia.server.service import Service
+from ossia.server.http.decoding.bodies import PIECE, SMALL, Bodies, Pieces
+from ossia.server.http.decoding.json_shape import SLICE, check_shape
+from ossia.server.http.decoding.token_bound import Shares, TextBound
 from ossia.server.settings import Settings
-from ossia.server.text_bound import Shares, TextBound
-from ossia.server.worker import UNREAD_BYTES, Feed, News, UnreadError
-from tests.server.responses.world import FINAL
+from tests.server.apis.responses.world import FINAL
+from tests.server.core.test_service import MINI, ask, text_of, until, with_service
 from tests.server.scripted import Served, mini, refusal, scripted, user
-from tests.server.test_service import MINI, ask, text_of, until, with_service
 
 LIMITS = "context_length_exceeded"
 

@@ -20,8 +20,8 @@ from openai import OpenAI
 from uvicorn.server import ServerState
 
 from ossia.loading import load
-from ossia.server.connections import Limits, protocol
-from ossia.server.service import WARMING
+from ossia.server.core.service import WARMING
+from ossia.server.http.connections import Limits, protocol
 
 PATIENCE = 120  # seconds for a socket: a busy machine compiles kernels for long
 LONG = {"prompt": "a", "max_tokens": 4000, "logit_bias": {"1016": -100, "1017": -100}}
@@ -254,7 +254,7 @@ def test_a_head_that_takes_too_long_is_cut_off_on_a_kept_connection_too():
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"done"})
 
-    with patch("ossia.server.connections.HEAD_SECONDS", 0.05):
+    with patch("ossia.server.http.connections.HEAD_SECONDS", 0.05):
         asyncio.run(work())
 
 

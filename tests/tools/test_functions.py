@@ -16,7 +16,7 @@ import msgspec
 import pydantic
 import pytest
 
-from ossia.harmony.constrain import Grammars, recipients
+from ossia.harmony.grammar import Grammars, recipients
 from ossia.harmony.messages import ToolNamespace
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified

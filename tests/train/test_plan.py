@@ -9,8 +9,8 @@ import torch
 
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
-from ossia.train.frozen import block_bytes
 from ossia.train.model.trainable import TrainableModel, packed
+from ossia.train.model.weights.frozen import block_bytes
 from ossia.train.plan import check, free_bytes, longest, plan
 from ossia.train.recipe import EVERYTHING, Lora
 from tests.tiny import TINY, tiny_checkpoint

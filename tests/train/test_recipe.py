@@ -9,8 +9,8 @@ import pytest
 
 from ossia.model.checkpoint import open_checkpoint
 from ossia.train import recipe as recipes
-from ossia.train.metrics import read_log
-from ossia.train.optim import share_at
+from ossia.train.loop.metrics import read_log
+from ossia.train.loop.optim import share_at
 from ossia.train.recipe import Recipe, Schedule, read_recipe
 from ossia.train.run import run
 

@@ -16,26 +16,26 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.kernels import ops
+from ossia.kernels.ops import ops
 from ossia.kernels.reference import ReferenceOps, sink_attention
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import load_transformer
 from ossia.quant import from_bf16, quantize_mxfp4, to_bf16, unpack_mxfp4
-from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import write_tokenizer_json
-from ossia.train.balance import balance_loss, router_figures
-from ossia.train.data import Batches, TrainBatch, pack
-from ossia.train.fake_quant import fake_bf16, fake_quantize, mxfp4_values
-from ossia.train.loop import Loop
-from ossia.train.metrics import read_log
+from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer_json import write_tokenizer_json
+from ossia.train.data.batches import Batches, TrainBatch, pack
+from ossia.train.data.sequences import Conversation, sequences
+from ossia.train.data.vocabulary import learn
+from ossia.train.loop.checkpoint import StateError
+from ossia.train.loop.metrics import read_log
+from ossia.train.loop.trainer import Loop
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.trainable import TrainableModel
+from ossia.train.model.weights.fake_quant import fake_bf16, fake_quantize, mxfp4_values
+from ossia.train.objectives.balance import balance_loss, router_figures
+from ossia.train.objectives.supervised import NextToken
 from ossia.train.recipe import Keeping, Optimizer
 from ossia.train.run import export
-from ossia.train.sequences import Conversation, sequences
-from ossia.train.state import StateError
-from ossia.train.supervised import NextToken
-from ossia.train.vocabulary import learn
 from tests.train.worlds import CONFIG, chatter, rounds, settings
 from tests.vocabularies import small
 
@@ -253,7 +253,7 @@ def test_the_engines_log_probabilities_are_the_networks(tmp_path: Path):
 
 
 def sequence_of(tokens: list[int], prompt: int):
-    from ossia.train.sequences import NONE, Sequence
+    from ossia.train.data.sequences import NONE, Sequence
 
     following = [*tokens[1:], NONE]
     return Sequence(tokens, [NONE] * (prompt - 1) + following[prompt - 1 :])

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from ossia.harmony.messages import Effort, Message, System, assistant, system, user
 from ossia.model.config import ModelConfig, alternating
 from ossia.tools.functions import Tool
-from ossia.train.data import Rounds
+from ossia.train.data.batches import Rounds
+from ossia.train.data.sources import open_stream
 from ossia.train.recipe import Optimizer, Schedule, Source, Supervised
-from ossia.train.sources import open_stream
 from tests.vocabularies import small
 
 CONFIG = ModelConfig(

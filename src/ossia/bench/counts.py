@@ -9,7 +9,7 @@ Matrices and the cache are counted; biases, norms and activations, under a fifth
 from typing import NamedTuple
 
 from ossia.engine.host_plan import BITS, MXFP4_BITS
-from ossia.kernels import AttentionShape, Backend, Dense, KeyValues
+from ossia.kernels.ops import AttentionShape, Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
 
 TRITON_INT8_BITS = 8.5  # to 32

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import Batch, Dense, KeyValues, ops
+from ossia.kernels.ops import Batch, Dense, KeyValues, ops
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors

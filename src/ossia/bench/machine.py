@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ossia.kernels.triton.check import facts_of_this_machine
+from ossia.kernels.triton.tools.check import facts_of_this_machine
 
 _STATUS = Path("/proc/self/status")
 

@@ -19,7 +19,7 @@ from ossia.bench.counts import Formats, cache_bytes
 from ossia.bench.subject import repeat_blocks
 from ossia.engine.blocks import blocks_for
 from ossia.engine.plan import usual_step
-from ossia.kernels import Batch
+from ossia.kernels.ops import Batch
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer
 

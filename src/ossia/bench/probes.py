@@ -42,7 +42,7 @@ class ProcessProbe:
 
 
 def _rates(threads: int) -> Rates:
-    probe = import_module("ossia.kernels.cpu.probe")
+    probe = import_module("ossia.kernels.cpu.tiles.probe")
     return Rates(probe.read_bandwidth(threads=threads), probe.int8_peak(threads=threads))
 
 
@@ -50,5 +50,5 @@ class CardProbe:
     """Bytes that a copy reads and writes, and bfloat16 products by the vendor's own library, on the card in use."""
 
     def __call__(self) -> Rates:
-        probe = import_module("ossia.kernels.triton.probe")
+        probe = import_module("ossia.kernels.triton.tools.probe")
         return Rates(probe.copy_bandwidth(), probe.matmul_rate())

@@ -17,7 +17,7 @@ from ossia.engine.engine import Engine
 from ossia.engine.host_plan import Held, check_host
 from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
 from ossia.hub import find
-from ossia.kernels import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, ops
+from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import PRESETS, ModelConfig
 from ossia.model.synthetic import RandomTensors
@@ -131,7 +131,7 @@ def threads_of(choice: Choice) -> int:
     """Threads that compute: as many as were asked for, else one a physical core."""
     import numba
 
-    from ossia.kernels.cpu.jit import physical_cores
+    from ossia.kernels.cpu.codegen.jit import physical_cores
 
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if choice.threads is not None and not 1 <= choice.threads <= most:

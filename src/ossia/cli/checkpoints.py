@@ -68,8 +68,8 @@ def merge(
     with training_errors():
         from ossia.hub import find
         from ossia.model.checkpoint import open_checkpoint
-        from ossia.train.merge import merge as run
-        from ossia.train.peft_format import base_of, read_adapter
+        from ossia.train.peft.format import base_of, read_adapter
+        from ossia.train.peft.merge import merge as run
 
         checkpoint = open_checkpoint(find(model or base_of(adapter)))
         run(checkpoint, read_adapter(adapter, checkpoint.config), folder, layout, say=typer.echo)

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ossia.kernels import Backend
+    from ossia.kernels.ops import Backend
     from ossia.loading import Model
     from ossia.model.config import ModelConfig
 
@@ -100,7 +100,7 @@ def starting() -> "Iterator[None]":
 def compile_kernels(name: str, **kinds: Any) -> None:
     """Compile the CPU kernels that a model needs, and say on stderr how far it is; without a word where they are on disk."""
     with starting():
-        import ossia.kernels.cpu.warm  # noqa: F401 - the longest to import: Numba
+        import ossia.kernels.cpu.warmup  # noqa: F401 - the longest to import: Numba
         from ossia.loading import compile_kernels as run
 
     if not sys.stderr.isatty():

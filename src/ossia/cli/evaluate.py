@@ -62,8 +62,8 @@ def efforts_of(given: list[str] | None) -> "list[Effort]":
 
 def tasks_of_suite(suite: str, families: list[str] | None) -> "Sequence[Task]":
     """An eval's: of the catalogue, or what "module:name" names, each by its family where families are asked for."""
+    from ossia.mini.tasks.catalogue import TASKS, tasks_named
     from ossia.task import Task, tasks_of
-    from ossia.tasks.catalogue import TASKS, tasks_named
 
     if ":" in suite:
         import_from_here()

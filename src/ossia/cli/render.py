@@ -11,7 +11,7 @@ from ossia.cli.app import app
 from ossia.cli.common import DateOption, IdentityOption, KnowledgeCutoffOption, ModelOption, fail
 
 if TYPE_CHECKING:
-    from ossia.server.render import Rendered
+    from ossia.server.apis.render import Rendered
     from ossia.server.settings import Settings
 
 
@@ -41,7 +41,7 @@ def render(
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error))
     if as_json:
-        from ossia.server.wire import encode
+        from ossia.server.http.decoding.json_codec import encode
 
         typer.echo(encode(made).decode())
         return
@@ -55,9 +55,9 @@ def render(
 
 def _rendered(body: bytes, api: str, model: str, settings: "Settings", as_json: bool) -> "Rendered":
     from ossia.loading import outline
+    from ossia.server.apis.render import render_body
     from ossia.server.errors import ApiError
-    from ossia.server.render import render_body
-    from ossia.server.wire import encode
+    from ossia.server.http.decoding.json_codec import encode
 
     try:
         return asyncio.run(render_body(outline(model), api, body, settings))

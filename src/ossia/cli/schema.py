@@ -29,10 +29,10 @@ def schema(
 
     Exits with 0 when the schema can be enforced, and with 1 when it cannot, or a file cannot be read.
     """
-    from ossia.harmony.constrain import Grammars
     from ossia.harmony.enforce import SchemaError, leniently
-    from ossia.tokenizer import Tokenizer
-    from ossia.tokenizer_json import o200k_harmony
+    from ossia.harmony.grammar import Grammars
+    from ossia.tokenizer.tokenizer import Tokenizer
+    from ossia.tokenizer.tokenizer_json import o200k_harmony
 
     if path == accept == "-":
         fail("the schema and the texts cannot both come from standard input")

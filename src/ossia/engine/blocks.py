@@ -8,7 +8,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from ossia.kernels import BLOCK
+from ossia.kernels.ops import BLOCK
 
 
 def blocks_for(tokens: int) -> int:

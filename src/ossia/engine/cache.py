@@ -17,7 +17,7 @@ from itertools import count
 from typing import NamedTuple
 
 from ossia.engine.blocks import BlockPool, blocks_for
-from ossia.kernels import BLOCK, CacheBytes
+from ossia.kernels.ops import BLOCK, CacheBytes
 
 USUAL_TOKENS = 512  # of a sequence: for shorter ones only, the windows could run out before the full blocks
 UNLIMITED = 2**31 - 1

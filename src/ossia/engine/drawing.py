@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ossia.engine.penalties import Penalties
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, score, share_of
-from ossia.kernels import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, Ops
+from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, Ops
 
 
 class Ask(NamedTuple):

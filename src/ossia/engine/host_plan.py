@@ -10,8 +10,8 @@ one row of it.
 
 from typing import NamedTuple
 
-from ossia.kernels import Backend, Dense, KeyValues
 from ossia.kernels.machine import available_memory, is_memory_limited
+from ossia.kernels.ops import Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
 
 LEAST_CONTEXT = 4096  # with less than this a model is of little use

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT
-from ossia.kernels import CacheBytes, Dense, KeyValues, Ops
-from ossia.kernels.triton.sizes import BF16, F32, MOST_ROWS, cache_bytes, dense_bytes, expert_bytes
+from ossia.kernels.card_memory import BF16, F32, MOST_ROWS, cache_bytes, dense_bytes, expert_bytes
+from ossia.kernels.ops import CacheBytes, Dense, KeyValues, Ops
 from ossia.model.config import ModelConfig
 
 CARD_STEP = 2048  # rows of a step unless told: on a card fewer leave its arithmetic idle

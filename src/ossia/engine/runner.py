@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ossia.engine.scheduler import Chunk
-from ossia.kernels import Batch, CacheBytes, Ops
+from ossia.kernels.ops import Batch, CacheBytes, Ops
 from ossia.model.config import ModelConfig
 
 

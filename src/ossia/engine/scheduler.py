@@ -14,7 +14,7 @@ from ossia.engine.cache import Found, Holding, PagedCache
 from ossia.engine.penalties import Penalties
 from ossia.engine.request import Finish, Sampled, SamplingParams, TokenMask
 from ossia.engine.speculative import FEW, MOST, Speculation, StepTimes
-from ossia.kernels import BLOCK
+from ossia.kernels.ops import BLOCK
 
 SCORED_ROWS, SCORED_LOGITS = 256, 8 << 20  # scored in one step, over all requests: each row takes a row of logits
 

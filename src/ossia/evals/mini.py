@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ossia.chat import Answering
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.grammar import Grammars
 from ossia.harmony.messages import Effort
 from ossia.loading import Model
 from ossia.rollout import Ask, Rollout, roll_out

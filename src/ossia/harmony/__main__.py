@@ -17,8 +17,8 @@ from typing import Any
 from ossia.harmony.json_form import conversation_from_json, message_from_json, message_to_json, role_from_json
 from ossia.harmony.parse import Delta, End, Event, Parser, Start
 from ossia.harmony.render import render, render_message, render_training
-from ossia.tokenizer import Tokenizer, TokenizerError
-from ossia.tokenizer_json import o200k_harmony
+from ossia.tokenizer.tokenizer import Tokenizer, TokenizerError
+from ossia.tokenizer.tokenizer_json import o200k_harmony
 
 Vector = dict[str, Any]
 WORD = re.compile(r"\w+")

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from ossia.harmony.header import Header, HeaderError, read_header, salvage
 from ossia.harmony.messages import Message, Role
-from ossia.tokenizer import TextStream, Tokenizer
+from ossia.tokenizer.tokenizer import TextStream, Tokenizer
 
 STOPS = ("<|end|>", "<|return|>", "<|call|>")
 

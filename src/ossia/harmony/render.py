@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ossia.harmony.messages import Developer, Message, ResponseFormat, Role, System, ToolNamespace
 from ossia.harmony.schema import compact_json, split_lines, tools_section
 from ossia.harmony.simplify import simplified
-from ossia.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer import Tokenizer
 
 CONSTRAIN = "<|constrain|>"
 

@@ -5,8 +5,8 @@ In: a JSON schema or a grammar. Out: before each token, a bit for every id that 
 
 from collections.abc import Iterable
 
-from ossia.harmony.constrain import Grammars, both, has, reason_of
 from ossia.harmony.enforce import SchemaError
+from ossia.harmony.grammar import Grammars, both, has, reason_of
 from ossia.harmony.messages import AnswerForm
 
 

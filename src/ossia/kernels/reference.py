@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, CacheBytes, HostArray, HostOps
+from ossia.kernels.ops import BLOCK, SWIGLU_SLOPE, AttentionShape, Batch, CacheBytes, HostArray, HostOps
 from ossia.kernels.rope import frequencies
 from ossia.quant import Mxfp4, unpack_mxfp4
 

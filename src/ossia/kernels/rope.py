@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import Rope
+from ossia.kernels.ops import Rope
 
 
 class Frequencies(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ossia.files import shown
-from ossia.kernels import HostArray
+from ossia.kernels.ops import HostArray
 from ossia.model.config import ModelConfig
 from ossia.model.layouts import (
     EMBEDDING,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ossia.files import shown
-from ossia.kernels import AttentionShape, Rope
+from ossia.kernels.ops import AttentionShape, Rope
 from ossia.quant import QBLOCK
 
 RETURN, ENDOFTEXT = 200002, 199999  # o200k_harmony's <|return|> and <|endoftext|>, the family's eos and pad

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import HostArray
+from ossia.kernels.ops import HostArray
 from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
 from ossia.model.layouts import EMBEDDING, LAYER, NORM, UNEMBEDDING, Row, shape

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ossia.kernels import AttentionShape, Batch, CacheBytes, Ops
+from ossia.kernels.ops import AttentionShape, Batch, CacheBytes, Ops
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 

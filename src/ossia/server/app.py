@@ -16,17 +16,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ossia.server import anthropic, chat, completions, models, ollama, openapi, render
-from ossia.server.advice import HEADER
-from ossia.server.bodies import Bodies
-from ossia.server.context import Context
+from ossia.server.apis import completions, models, ollama, openapi, render
+from ossia.server.apis.chat import chat_routes
+from ossia.server.apis.messages import messages_routes
+from ossia.server.apis.responses.routes import responses
+from ossia.server.core.context import Context
+from ossia.server.core.warnings import HEADER
 from ossia.server.errors import ApiError
-from ossia.server.guard import Guard
-from ossia.server.http import refusal
-from ossia.server.lag import measure_lag
-from ossia.server.page import page
-from ossia.server.responses.routes import responses
-from ossia.server.text_bound import TextBound
+from ossia.server.http.decoding.bodies import Bodies
+from ossia.server.http.decoding.token_bound import TextBound
+from ossia.server.http.guard import Guard
+from ossia.server.http.loop_lag import measure_lag
+from ossia.server.http.requests import refusal
+from ossia.server.http.web import page
 
 log = logging.getLogger("ossia.server")
 
@@ -69,7 +71,7 @@ def app(context: Context) -> Starlette:
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    parts = (chat, completions, anthropic, models, ollama, openapi)
+    parts = (chat_routes, completions, messages_routes, models, ollama, openapi)
     return [route for part in parts for route in part.routes(context)]
 
 

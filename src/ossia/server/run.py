@@ -15,12 +15,12 @@ import uvicorn
 
 from ossia.loading import Model
 from ossia.server.app import app
-from ossia.server.connections import Limits, protocol, raise_file_limit
-from ossia.server.context import Context, Recent
-from ossia.server.logs import Forgotten, write_log
-from ossia.server.service import Service
+from ossia.server.core.context import Context, Recent
+from ossia.server.core.service import Service
+from ossia.server.http.connections import Limits, protocol, raise_file_limit
+from ossia.server.http.logs import Forgotten, write_log
 from ossia.server.settings import Settings
-from ossia.server.store import Store
+from ossia.server.state.store import Store
 
 log = logging.getLogger("ossia.server")
 BACKLOG = 512

@@ -13,12 +13,12 @@ from ossia.kernels.machine import available_memory
 from ossia.model.config import ModelConfig
 from ossia.model.info import model_size, readable
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
-from ossia.train.chunked_loss import rows_at_a_time
-from ossia.train.frozen import block_bytes
-from ossia.train.lora import chosen
+from ossia.train.loop.distributed import beside
 from ossia.train.model.attention import KEPT_SCORES, MOST_SCORES, QUERIES
+from ossia.train.model.chunked_loss import rows_at_a_time
 from ossia.train.model.experts import SWIGLU_ELEMENTS
-from ossia.train.processes import beside
+from ossia.train.model.weights.frozen import block_bytes
+from ossia.train.model.weights.lora import chosen
 from ossia.train.recipe import Lora
 
 _TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments

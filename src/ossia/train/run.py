@@ -20,25 +20,25 @@ from ossia.loading import tokenizer_file
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
 from ossia.model.config import PRESETS, ModelConfig
 from ossia.task import tasks_of
-from ossia.tokenizer import Tokenizer
-from ossia.tokenizer_json import Vocabulary as Learnt
-from ossia.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
-from ossia.train.data import Batches, Rounds
-from ossia.train.finetune import adapter_writer, finetune, fits
-from ossia.train.loop import Loop, Work
-from ossia.train.lora import chosen, report
+from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.tokenizer.tokenizer_json import Vocabulary as Learnt
+from ossia.tokenizer.tokenizer_json import o200k_harmony, write_generation_config, write_tokenizer_json
+from ossia.train.data.batches import Batches, Rounds
+from ossia.train.data.sequences import Conversation
+from ossia.train.data.sources import maker, open_stream
+from ossia.train.data.vocabulary import learn, plain_text
+from ossia.train.loop.distributed import Processes
+from ossia.train.loop.trainer import Loop, Work
 from ossia.train.model.state import TrainedState
 from ossia.train.model.stored import StoredTensors
 from ossia.train.model.trainable import TrainableModel
-from ossia.train.peft_format import read_adapter
+from ossia.train.model.weights.lora import chosen, report
+from ossia.train.objectives.grpo import Reinforcement
+from ossia.train.objectives.lora_finetune import adapter_writer, finetune, fits
+from ossia.train.objectives.supervised import NextToken
+from ossia.train.peft.format import read_adapter
 from ossia.train.plan import check_rl, check_whole, free_bytes
-from ossia.train.processes import Processes
 from ossia.train.recipe import Adapted, Lora, Recipe, Reinforced, Supervised, Vocabulary, read_recipe
-from ossia.train.rl import Reinforcement
-from ossia.train.sequences import Conversation
-from ossia.train.sources import maker, open_stream
-from ossia.train.supervised import NextToken
-from ossia.train.vocabulary import learn, plain_text
 
 TOKENIZER = "tokenizer.json"
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from benchmarks.bounds import allows, study
 
-from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce import SchemaError, grammar_of
+from ossia.harmony.grammar import Grammars
 from tests.vocabularies import small
 
 GRAMMARS = Grammars(small())

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.enforce.pattern import pattern_language
+from ossia.harmony.grammar import Grammars
 from tests.vocabularies import small
 
 GRAMMARS = Grammars(small())

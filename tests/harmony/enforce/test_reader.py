@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.harmony.constrain import Grammars
 from ossia.harmony.enforce import SchemaError, enforceable
+from ossia.harmony.grammar import Grammars
 from tests.vocabularies import small
 
 GRAMMARS = Grammars(small())

@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.schemas import Counts, Player, groups, small, study
 
-from ossia.harmony.constrain import Grammars
+from ossia.harmony.grammar import Grammars
 from tests.shared import shared
 from tests.vocabularies import o200k
 

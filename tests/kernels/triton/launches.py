@@ -13,10 +13,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from ossia.kernels.triton.linear import Dense, linear_add, norm_linear, unembed
-from ossia.kernels.triton.moe import Experts, experts_add
-from ossia.kernels.triton.mxfp4 import Packed, row_tiles
-from ossia.kernels.triton.route import Router, route
+from ossia.kernels.triton.kernels.linear import Dense, linear_add, norm_linear, unembed
+from ossia.kernels.triton.kernels.moe import Experts, experts_add
+from ossia.kernels.triton.kernels.mxfp4 import Packed, row_tiles
+from ossia.kernels.triton.kernels.route import Router, route
 
 WIDTH, EXPERTS, K = 2880, 4, 2
 

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from ossia.kernels import BLOCK, AttentionShape, Batch
+from ossia.kernels.ops import BLOCK, AttentionShape, Batch
 from ossia.kernels.reference import ReferenceOps
 from ossia.kernels.rope import frequencies
-from ossia.kernels.triton.attention import LayerCache, attend, make_attention, make_cache
 from ossia.kernels.triton.batch import Layout, layout_for, on_device
-from ossia.kernels.triton.work import Chunks
+from ossia.kernels.triton.kernels.attention import LayerCache, attend, make_attention, make_cache
+from ossia.kernels.triton.work_table import Chunks
 from ossia.quant import from_bf16
 from tests.kernels.cases import ROPE, Numbers
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from ossia.kernels import AttentionShape, Batch
-from ossia.kernels.triton.attention import attend, make_attention, make_cache
+from ossia.kernels.ops import AttentionShape, Batch
 from ossia.kernels.triton.batch import make_buffers, on_device
+from ossia.kernels.triton.kernels.attention import attend, make_attention, make_cache
 from tests.kernels.cases import CASES, Case, Numbers, fresh_batch
 from tests.kernels.triton.paged import (
     REFERENCE,

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ossia.kernels.reference import ReferenceOps
-from ossia.kernels.triton.linear import linear_add, norm_linear, pack_dense, unembed
-from ossia.kernels.triton.moe import experts_add, pack_experts
-from ossia.kernels.triton.route import pack_router, route
-from ossia.kernels.triton.tiles import INTERPRETED
+from ossia.kernels.triton.kernels.linear import linear_add, norm_linear, pack_dense, unembed
+from ossia.kernels.triton.kernels.moe import experts_add, pack_experts
+from ossia.kernels.triton.kernels.route import pack_router, route
+from ossia.kernels.triton.kernels.tiles import INTERPRETED
 from tests.kernels.cases import Numbers
 
 pytestmark = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ossia.kernels import ops
-from ossia.kernels.triton.check import Card, Facts, emulated, lacking
+from ossia.kernels.ops import ops
+from ossia.kernels.triton.tools.check import Card, Facts, emulated, lacking
 
 GIB = 1 << 30
 H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 80 * GIB)

@@ -8,10 +8,10 @@ import torch
 import triton
 import triton.language as tl
 
-from ossia.kernels.triton import attention
-from ossia.kernels.triton.attention import LayerCache, make_cache
-from ossia.kernels.triton.keep import FP8, FP8_BY_HAND, rotation, to_e4m3, widened
-from ossia.kernels.triton.sizes import cache_bytes
+from ossia.kernels.card_memory import cache_bytes
+from ossia.kernels.triton.kernels import attention
+from ossia.kernels.triton.kernels.attention import LayerCache, make_cache
+from ossia.kernels.triton.kernels.kv_write import FP8, FP8_BY_HAND, rotation, to_e4m3, widened
 from tests.kernels.cases import Numbers
 from tests.kernels.triton.paged import SHORT, batch_of, by_hand, ours, projection, shape_of
 

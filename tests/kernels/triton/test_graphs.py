@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ossia.kernels import BLOCK, Batch
+from ossia.kernels.ops import BLOCK, Batch
 from ossia.kernels.triton.graphs import LEAST_BLOCKS, MORE_BLOCKS, MOST_ROWS, ROWS, Bucket, Graphs, bucket_of
 
 VOCAB = 7

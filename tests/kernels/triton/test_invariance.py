@@ -13,7 +13,7 @@ import pytest
 import torch
 from triton.runtime import interpreter
 
-from ossia.kernels.triton.linear import Kind, linear_add, norm_linear, pack_dense, unembed
+from ossia.kernels.triton.kernels.linear import Kind, linear_add, norm_linear, pack_dense, unembed
 from tests.kernels.cases import Numbers
 from tests.kernels.triton.test_moe import Layer
 

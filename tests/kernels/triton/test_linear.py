@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ossia.kernels.reference import ReferenceOps, rms_norm
-from ossia.kernels.triton.linear import FUSED, embed, linear_add, norm_linear, pack_dense, unembed
+from ossia.kernels.triton.kernels.linear import FUSED, embed, linear_add, norm_linear, pack_dense, unembed
 from ossia.quant import from_bf16
 from tests.kernels.cases import Numbers
 

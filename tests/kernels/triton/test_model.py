@@ -8,7 +8,7 @@ import pytest
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.kernels import BLOCK, Batch, ops
+from ossia.kernels.ops import BLOCK, Batch, ops
 from ossia.kernels.triton.graphs import Graphs
 from ossia.kernels.triton.ops import Caches, TritonOps
 from ossia.model.checkpoint import LayerTensors

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ossia.kernels.reference import ReferenceOps
-from ossia.kernels.triton.moe import experts_add, pack_experts
-from ossia.kernels.triton.mxfp4 import Packed
-from ossia.kernels.triton.route import DECODE, pack_router, route
+from ossia.kernels.triton.kernels.moe import experts_add, pack_experts
+from ossia.kernels.triton.kernels.mxfp4 import Packed
+from ossia.kernels.triton.kernels.route import DECODE, pack_router, route
 from ossia.quant import Mxfp4, unpack_mxfp4
 from tests.kernels.cases import Numbers
 

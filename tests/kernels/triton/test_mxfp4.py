@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ossia.kernels.triton.mxfp4 import TILE, UNPACK, mxfp4_tile, pack_mxfp4, row_tiles
+from ossia.kernels.triton.kernels.mxfp4 import TILE, UNPACK, mxfp4_tile, pack_mxfp4, row_tiles
 from ossia.quant import E2M1, Mxfp4, unpack_mxfp4
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ossia.kernels.reference import ReferenceOps
-from ossia.kernels.triton.route import DECODE, Routing, most_tiles, pack_router, route
+from ossia.kernels.triton.kernels.route import DECODE, Routing, most_tiles, pack_router, route
 from tests.kernels.cases import Numbers
 
 REFERENCE = ReferenceOps()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ossia.kernels.triton.numbers import CardStream
 from ossia.kernels.triton.ops import TritonOps
+from ossia.kernels.triton.tools.random_weights import CardStream
 from ossia.kernels.triton.upload import upload
 from ossia.model.synthetic import HostStream, RandomTensors
 from ossia.quant import Mxfp4, to_bf16

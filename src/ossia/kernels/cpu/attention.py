@@ -13,11 +13,11 @@ Shape legend: see ossia.kernels; J queries of a tile: its rows times the heads t
 
 import numpy as np
 
-from ossia.kernels.cpu.cache import BF16, bf16_bits, rotate_and_store
-from ossia.kernels.cpu.chunks import CHUNK, NOWHERE, exp, score_keys, soften, weigh_values
-from ossia.kernels.cpu.jit import entry, kernel, peek, share, take
-from ossia.kernels.cpu.simd import TARGET
-from ossia.kernels.cpu.tiles import read_through
+from ossia.kernels.cpu.codegen.jit import entry, kernel, peek, share, take
+from ossia.kernels.cpu.codegen.simd import TARGET
+from ossia.kernels.cpu.kv_cache import BF16, bf16_bits, rotate_and_store
+from ossia.kernels.cpu.tiles.attention_tiles import CHUNK, NOWHERE, exp, score_keys, soften, weigh_values
+from ossia.kernels.cpu.tiles.gemm_tiles import read_through
 
 SPLIT = 1024  # keys that one thread takes at once
 TILE = 32  # queries, so that their scores and sums stay in the first cache

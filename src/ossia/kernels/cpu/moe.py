@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels import SWIGLU_SLOPE
-from ossia.kernels.cpu.exact import dots
-from ossia.kernels.cpu.jit import entry, kernel, share, shares, take
-from ossia.kernels.cpu.linear import FEW_ROWS, PORTION, even_shares, norm_and_multiply, to_records
-from ossia.kernels.cpu.panels import MXFP4
-from ossia.kernels.cpu.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.tiles import (
+from ossia.kernels.cpu.codegen.jit import entry, kernel, share, shares, take
+from ossia.kernels.cpu.codegen.simd import FLOATS, Emit, emitter, intrinsic, wants
+from ossia.kernels.cpu.gemm import FEW_ROWS, PORTION, even_shares, norm_and_multiply, to_records
+from ossia.kernels.cpu.gemm_exact import dots
+from ossia.kernels.cpu.pack import MXFP4
+from ossia.kernels.cpu.tiles.gemm_tiles import (
     MOST,
     RECORD_WORDS,
     RUN,
@@ -30,6 +29,7 @@ from ossia.kernels.cpu.tiles import (
     row_sums,
     run_of,
 )
+from ossia.kernels.ops import SWIGLU_SLOPE
 
 _WORTH_SHARING = 1 << 16  # numbers to add up
 

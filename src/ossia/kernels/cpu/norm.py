@@ -6,8 +6,8 @@ It does not know what follows.
 
 import numpy as np
 
-from ossia.kernels.cpu.exact import sum_squares
-from ossia.kernels.cpu.jit import kernel, share, take
+from ossia.kernels.cpu.codegen.jit import kernel, share, take
+from ossia.kernels.cpu.gemm_exact import sum_squares
 
 
 @kernel

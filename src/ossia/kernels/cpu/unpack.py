@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels.cpu.jit import entry, kernel, share, take
+from ossia.kernels.cpu.codegen.jit import entry, kernel, share, take
 from ossia.quant import QBLOCK, Mxfp4, to_bf16, unpack_mxfp4
 
 _WORTH_WAKING = 1 << 14  # blocks

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ossia.kernels import BLOCK, AttentionShape, Batch
-from ossia.kernels.triton.tiles import power_of_two
-from ossia.kernels.triton.work import FIELDS, PLACE, ROW, TOKENS, Chunks, Ints, Places, shared_out, whole_tiles
+from ossia.kernels.ops import BLOCK, AttentionShape, Batch
+from ossia.kernels.triton.kernels.tiles import power_of_two
+from ossia.kernels.triton.work_table import FIELDS, PLACE, ROW, TOKENS, Chunks, Ints, Places, shared_out, whole_tiles
 
 NARROW, MIDDLE, WIDE = 16, 32, 64  # columns of a tile: a token's query heads of one group, token after token
 FEW = 64  # rows of a sequence, to which it is worth sharing out its tiles

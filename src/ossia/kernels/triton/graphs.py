@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ossia.kernels import BLOCK, Batch
-from ossia.kernels.triton.sizes import MOST_ROWS
+from ossia.kernels.card_memory import MOST_ROWS
+from ossia.kernels.ops import BLOCK, Batch
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, MOST_ROWS)
 LEAST_BLOCKS, MORE_BLOCKS = (

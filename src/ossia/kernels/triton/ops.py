@@ -16,30 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import (
-    AttentionShape,
-    Batch,
-    Blocks,
-    CacheBytes,
-    Dense,
-    Draw,
-    Drawn,
-    HostArray,
-    KeyValues,
-)
-from ossia.kernels.triton.attention import Attention, Kind, LayerCache, attend, make_attention, make_cache
+from ossia.kernels.card_memory import cache_bytes
+from ossia.kernels.ops import AttentionShape, Batch, Blocks, CacheBytes, Dense, Draw, Drawn, HostArray, KeyValues
 from ossia.kernels.triton.batch import Buffers, DeviceBatch, Layout, layout_for, make_buffers, on_device
 from ossia.kernels.triton.graphs import Bucket, CudaRecorder, Graphs, Record, bucket_of
-from ossia.kernels.triton.linear import Dense as DenseWeight
-from ossia.kernels.triton.linear import Kind as DenseKind
-from ossia.kernels.triton.linear import embed, linear_add, norm_linear, pack_dense, unembed
-from ossia.kernels.triton.moe import Experts, experts_add, pack_experts
-from ossia.kernels.triton.numbers import CardStream
-from ossia.kernels.triton.route import Router, Routing, pack_router, route
-from ossia.kernels.triton.sampling import Choice, choices_on_device, sample_rows
-from ossia.kernels.triton.sizes import cache_bytes
-from ossia.kernels.triton.tiles import INTERPRETED
-from ossia.kernels.triton.tiles import on_device as tensor_on
+from ossia.kernels.triton.kernels.attention import Attention, Kind, LayerCache, attend, make_attention, make_cache
+from ossia.kernels.triton.kernels.linear import Dense as DenseWeight
+from ossia.kernels.triton.kernels.linear import Kind as DenseKind
+from ossia.kernels.triton.kernels.linear import embed, linear_add, norm_linear, pack_dense, unembed
+from ossia.kernels.triton.kernels.moe import Experts, experts_add, pack_experts
+from ossia.kernels.triton.kernels.route import Router, Routing, pack_router, route
+from ossia.kernels.triton.kernels.sample import Choice, choices_on_device, sample_rows
+from ossia.kernels.triton.kernels.tiles import INTERPRETED
+from ossia.kernels.triton.kernels.tiles import on_device as tensor_on
+from ossia.kernels.triton.tools.random_weights import CardStream
 from ossia.quant import Mxfp4
 
 INTERPRETED_SLOTS = 8  # programs that a graph's grid has in reserve for long contexts; interpreted, they run one by one

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import AttentionShape, Batch
+from ossia.kernels.ops import AttentionShape, Batch
 from ossia.kernels.reference import padded_rows
 from ossia.kernels.rope import frequencies
 from ossia.train.model.autograd import ComputeConfig
-from ossia.train.steps import Steps
+from ossia.train.model.elementwise import Steps
 
 QUERIES = 64  # of a tile
 LENGTHS = 32  # the padded length is a multiple of this, so that few sizes of product occur

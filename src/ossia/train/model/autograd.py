@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ossia.train.frozen import DenseWeight, input_gradient
-from ossia.train.steps import EAGER, Steps
+from ossia.train.model.elementwise import EAGER, Steps
+from ossia.train.model.weights.frozen import DenseWeight, input_gradient
 
 # oneDNN compiles a product for each new size, which takes longer than the product: so sizes are rounded up.
 ROWS = 256

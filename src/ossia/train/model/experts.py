@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ossia.kernels.reference import Experts
-from ossia.train.frozen import Frozen, Update, input_gradient
 from ossia.train.model.autograd import ComputeConfig
-from ossia.train.steps import Steps
+from ossia.train.model.elementwise import Steps
+from ossia.train.model.weights.frozen import Frozen, Update, input_gradient
 
 SWIGLU_ELEMENTS = 1 << 20  # of gates and ups, worked on at a time
 

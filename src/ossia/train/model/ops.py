@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels import Batch, Rope
+from ossia.kernels.ops import Batch, Rope
 from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing
-from ossia.train.frozen import DenseWeight
-from ossia.train.lora import Adapter
 from ossia.train.model.attention import Packings, packings
 from ossia.train.model.attention import attention as packed_attention
 from ossia.train.model.autograd import ComputeConfig, frozen_product, pad_rows, product, rms_norm
 from ossia.train.model.experts import FrozenExperts, experts, sort_rows
+from ossia.train.model.weights.frozen import DenseWeight
+from ossia.train.model.weights.lora import Adapter
 
 # Rows of an expert are filled up to a multiple: see `autograd.ROWS`. Frozen weights cost more by the row.
 TRAINED_FILL, FROZEN_FILL = 64, 16

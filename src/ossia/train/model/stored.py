@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ossia.kernels import HostArray
+from ossia.kernels.ops import HostArray
 from ossia.model.checkpoint import LayerTensors, Tensors
 from ossia.quant import Mxfp4, quantize_mxfp4, to_bf16, unpack_mxfp4, widen
-from ossia.train.lora import Adapter
 from ossia.train.model.trainable import EXPERT_WEIGHTS, TrainableModel
+from ossia.train.model.weights.lora import Adapter
 
 
 class StoredTensors:

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from ossia.kernels import AttentionShape, Batch, HostArray
+from ossia.kernels.ops import AttentionShape, Batch, HostArray
 from ossia.kernels.reference import Attention, Experts, Linear
 from ossia.model.checkpoint import LayerTensors, Tensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Layer, block
 from ossia.quant import Mxfp4, unpack_mxfp4, widen
-from ossia.train.chunked_loss import row_losses
-from ossia.train.fake_quant import fake_bf16, fake_quantize
-from ossia.train.frozen import DenseWeight, PackedWeight
-from ossia.train.heap import Heap
-from ossia.train.lora import Adapter, Target, chosen
 from ossia.train.model.autograd import ComputeConfig
+from ossia.train.model.chunked_loss import row_losses
 from ossia.train.model.experts import FrozenExperts
+from ossia.train.model.heap import Heap
 from ossia.train.model.ops import FrozenLinear, TrainingOps
+from ossia.train.model.weights.fake_quant import fake_bf16, fake_quantize
+from ossia.train.model.weights.frozen import DenseWeight, PackedWeight
+from ossia.train.model.weights.lora import Adapter, Target, chosen
 from ossia.train.recipe import Lora
 
 Rounding = Literal["mxfp4", "stored", "none"]

@@ -1,0 +1,1 @@
+"""How the CPU kernels are generated, compiled and cached."""

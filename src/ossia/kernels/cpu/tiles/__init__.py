@@ -1,0 +1,1 @@
+"""The innermost loops of the CPU kernels: tiles of matrix products and of attention."""

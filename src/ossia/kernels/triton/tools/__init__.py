@@ -1,0 +1,1 @@
+"""Tools around the Triton backend: checks, probes and compiled-kernel facts."""

@@ -1,0 +1,1 @@
+"""Texts and conversations made by code, for ossia-mini's training."""

@@ -1,0 +1,1 @@
+"""What the task families are made of: words, functions, arithmetic, grades."""

@@ -1,0 +1,40 @@
+"""All task families, by their names, and a mix of them.
+
+In: a name, or a seeded random source. Out: a `Task`.
+It does not know what the tasks are about.
+"""
+
+import random
+from collections.abc import Sequence
+
+from ossia.mini.tasks import (
+    arithmetic,
+    authority,
+    calendar,
+    calls,
+    forms,
+    letters,
+    logic,
+    order,
+    python,
+    stories,
+    units,
+)
+from ossia.task import Task
+
+GROUPS = (arithmetic, stories, order, letters, calendar, units, logic, calls, python, forms, authority)
+TASKS: tuple[Task, ...] = tuple(task for group in GROUPS for task in group.TASKS)
+
+
+def tasks_named(names: Sequence[str]) -> tuple[Task, ...]:
+    """The tasks of these names. Raises ValueError for a name that none has."""
+    known = {task.name: task for task in TASKS}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no task family {unknown[0]!r}; there are {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def drawn(rng: random.Random, tasks: Sequence[Task] = TASKS) -> Task:
+    """A task, by its weight."""
+    (task,) = rng.choices(tasks, [task.weight for task in tasks])
+    return task

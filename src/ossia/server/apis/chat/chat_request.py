@@ -1,0 +1,235 @@
+"""A chat request to an `Ask`: its messages as harmony's, its tools and form, and how to sample.
+
+In: wire types, and the memory of earlier calls. Out: an `Ask`, or an `ApiError` that names the field.
+It does not know how an answer is made or told.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ossia.chat import Answering
+from ossia.engine.request import SamplingParams
+from ossia.harmony.client_tools import Toolbox, toolbox
+from ossia.harmony.messages import Message, System, assistant
+from ossia.harmony.openai_chat import ChatMessage, read_history, text_of
+from ossia.harmony.opening import opening as lines
+from ossia.server.apis.chat.chat_wire import ChatRequest, Thinking
+from ossia.server.apis.fields.answer_form import form_of
+from ossia.server.apis.fields.extensions import OssiaFields, not_honoured, repetition
+from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
+from ossia.server.core.context import Kept, Recall, recalled
+from ossia.server.core.request import Ask, conversation, limit, sampling, stops
+from ossia.server.core.service import LEAST_MESSAGE, Service
+from ossia.server.errors import ApiError, bad, refused_input
+
+MOST_CALLS = 16  # of one turn, where a request asks for several
+NESTED = re.compile(r"^tools\[(\d+)\](?:\.function(?=\.|$))?")
+MOST_CHOICES = 16
+
+
+class ChatAsk(NamedTuple):
+    """An ask, the tools by which to read its calls, and how many answers are wanted. stores: on a disk, too.
+
+    warnings: what of the request was left out. form_param: the field that gives the form of the answer.
+    hides_reasoning: it is left out of the answer. legacy: calls are told as OpenAI's older function_call.
+    """
+
+    ask: Ask
+    box: Toolbox
+    choices: int
+    stores: bool
+    warnings: tuple[str, ...] = ()
+    form_param: str = "response_format"
+    hides_reasoning: bool = False
+    legacy: bool = False
+
+    def nth(self, index: int) -> Ask:
+        """The ask for one of several answers: each has a seed of its own."""
+        params = self.ask.how.params
+        if not index or params.seed is None:
+            return self.ask
+        how = replace(self.ask.how, params=replace(params, seed=params.seed + 1_000_003 * index))
+        return replace(self.ask, how=how)
+
+
+async def chat_ask(
+    request: ChatRequest,
+    service: Service,
+    recall: Recall,
+    client: str,
+    places: Sequence[str] | None = None,
+) -> ChatAsk:
+    """Read a request. Everything that it can be refused for, but its schemas, is found here.
+
+    places: where each message stands in the client's request, if not at messages[i].
+    """
+    if not request.messages:
+        raise bad("messages", "messages is empty: want one at least")
+    service.check_text(sum(map(_length, request.messages)), "messages", LEAST_MESSAGE * len(request.messages))
+    earlier = await recalled(recall, _call_ids(request.messages))
+    with named_as_functions(request), refused_input():  # a long history must not hold up the loop
+        return await asyncio.to_thread(_chat_ask, request, service, earlier, client, places)
+
+
+def _chat_ask(
+    request: ChatRequest, service: Service, earlier: Kept, client: str, places: Sequence[str] | None
+) -> ChatAsk:
+    warnings: list[str] = []
+    tools, choice = tools_of(request)
+    box = toolbox(tools, choice if tools else None)
+    form = form_of(request.response_format, request, warnings)
+    begun = prefill_of(request, places, warnings)
+    told = request.messages[:-1] if begun else request.messages
+    history = read_history(told, box, earlier, places=places)
+    thinks = _thinks(request, warnings)
+    how = Answering(
+        params=_params(request, service.model.stop_tokens, warnings),
+        tool_choice=box.choice,
+        allowed=box.allowed,
+        response_format=form.enforced,
+        thinking_budget=thinks.budget,
+        most_calls=MOST_CALLS if request.parallel_tool_calls is True and not request.functions else 1,
+        prefill=begun.text if begun else None,
+    )
+    said = [*history.messages, *(begun.thoughts if begun else ())]
+    messages = conversation(thinks.effort, said, box.spaces, form.shown, opening_of(service.settings.opening, request))
+    warnings += [*not_honoured(request, echo=request.echo, best_of=request.best_of not in (None, 0, 1, request.n))]
+    return ChatAsk(
+        Ask(messages, how, stops(request.stop), client),
+        box,
+        _choices(request.n),
+        request.store is not False,
+        (*warnings, *template_warnings(request), *history.warnings, *unmatched(history.unanswered, history.repeated)),
+        form.param,
+        thinks.hidden,
+        bool(request.functions),
+    )
+
+
+def _params(request: ChatRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
+    newer, older = limit(request.max_completion_tokens), limit(request.max_tokens)
+    field = "max_tokens" if newer is None else "max_completion_tokens"
+    params = sampling(
+        stop_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        seed=request.seed,
+        max_tokens=older if newer is None else newer,
+        max_tokens_param=field,
+        logit_bias=request.logit_bias,
+        logprobs=_logprobs(request),
+        repetition_penalty=repetition(request, warnings),
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        min_tokens=request.min_tokens,
+        stop_token_ids=request.stop_token_ids,
+    )
+    # with ignore_eos the end of the turn is not sampled where anything else may come
+    return replace(params, min_tokens=2**31) if request.ignore_eos else params
+
+
+def _thinks(request: ChatRequest, warnings: list[str]) -> Thinks:
+    own = request.reasoning or Thinking()
+    return thinking_of(
+        request,
+        warnings,
+        efforts={"reasoning_effort": request.reasoning_effort, "reasoning.effort": own.effort},
+        budgets={"reasoning.max_tokens": limit(own.max_tokens)},
+        enabled=own.enabled,
+        exclude=own.exclude,
+    )
+
+
+class Begun(NamedTuple):
+    """An answer to continue: the thinking before it, and its text."""
+
+    thoughts: list[Message]
+    text: str
+
+
+def prefill_of(request: ChatRequest, places: Sequence[str] | None, warnings: list[str]) -> Begun | None:
+    """The last message, where the request asks to continue it. Raises ApiError where it is no answer."""
+    last = request.messages[-1]
+    if not (request.continue_final_message or last.prefix):
+        if request.add_generation_prompt is False:
+            warnings.append("add_generation_prompt: without effect but with continue_final_message")
+        return None
+    at = places[-1] if places else f"messages[{len(request.messages) - 1}]"
+    if last.role != "assistant" or last.calls:
+        field = "prefix" if last.prefix else "continue_final_message"
+        raise bad(at, f"{at} cannot be continued: {field} wants a last message of the assistant, without calls")
+    text = text_of(last.content, f"{at}.content", warnings, refuses=False)
+    return Begun([assistant(last.thought, "analysis")] if last.thought else [], text)
+
+
+def tools_of(request: ChatRequest) -> tuple[list[dict[str, Any]] | None, Any]:
+    """The tools and the choice among them; OpenAI's older functions and function_call are read as these."""
+    if not request.functions:
+        return request.tools, request.tool_choice
+    if request.tools:
+        raise bad("functions", "give either tools or functions, not both")
+    choice: Any = request.function_call
+    if isinstance(choice, dict):
+        choice = {"type": "function", "function": choice}
+    return [{"type": "function", "function": each} for each in request.functions], choice
+
+
+@contextmanager
+def named_as_functions(request: ChatRequest) -> Iterator[None]:
+    """Refusals name the older fields where the request has these."""
+    try:
+        yield
+    except ApiError as error:
+        if request.functions and error.param:
+            error.param = NESTED.sub(r"functions[\1]", error.param.replace("tool_choice", "function_call"))
+        raise
+
+
+def opening_of(opening: System, request: Any) -> System:
+    """The server's first lines, as the request changes them: by `ossia`, or the template's model_identity."""
+    kwargs = getattr(request, "chat_template_kwargs", None) or {}
+    if (identity := kwargs.get("model_identity")) is not None:
+        if not isinstance(identity, str):
+            raise bad("chat_template_kwargs.model_identity", "model_identity must be a string", "invalid_type")
+        opening = lines(opening, identity, under="chat_template_kwargs.model_")
+    own = request.ossia or OssiaFields()
+    return lines(opening, own.identity, own.knowledge_cutoff, own.date, under="ossia.")
+
+
+def unmatched(unanswered: Sequence[str], repeated: Sequence[str]) -> list[str]:
+    """Warnings for calls without a result, and for further results of a call."""
+    return [
+        *(f"{at}: this call has no result" for at in unanswered),
+        *(f"{at}: this call already has a result; both are shown" for at in repeated),
+    ]
+
+
+def _length(message: ChatMessage) -> int:
+    """Characters of a message's content, without what may be left out of the prompt."""
+    if isinstance(message.content, list):
+        return sum(len(part if isinstance(part, str) else part.text or "") for part in message.content)
+    return len(message.content or "")
+
+
+def _call_ids(messages: Sequence[ChatMessage]) -> list[str]:
+    made = [call.id for message in messages for call in message.calls if call.id]
+    answered = [message.tool_call_id for message in messages if message.tool_call_id]
+    return list(dict.fromkeys([*made, *answered]))
+
+
+def _choices(given: int | None) -> int:
+    if given is not None and not 1 <= given <= MOST_CHOICES:
+        raise bad("n", f"n is {given}: want 1 to {MOST_CHOICES}")
+    return given or 1
+
+
+def _logprobs(request: ChatRequest) -> int | None:
+    if request.top_logprobs and not request.logprobs:
+        raise bad("top_logprobs", "top_logprobs needs logprobs to be true")
+    return (request.top_logprobs or 0) if request.logprobs else None

@@ -1,0 +1,183 @@
+"""The wire of /v1/chat/completions: what a request may hold, and what an answer is made of.
+
+In and out: types that msgspec reads and writes. Null and absent mean the same; fields that are not here are ignored.
+It does not know harmony.
+"""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from ossia.harmony.openai_chat import ChatMessage
+from ossia.server.apis.fields.extensions import OssiaFields, ThinkingExtensions
+
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class Thinking(Struct):
+    """max_tokens: of reasoning, after which the answer begins. exclude: leave the reasoning out of the answer."""
+
+    effort: str | None = None
+    max_tokens: int | None = None
+    exclude: bool | None = None
+    enabled: bool | None = None
+
+
+class ChatRequest(ThinkingExtensions):
+    """reasoning, top_k and min_p are not OpenAI's, nor what is in the bases; the rest is."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    reasoning_effort: str | None = None
+    reasoning: Thinking | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    store: bool | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    best_of: Any = None
+    echo: Any = None
+    ossia: OssiaFields | None = None
+
+
+class Cached(Struct):
+    """Of the prompt: read from the cache, and computed and kept there for later requests."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class Reasoning(Struct):
+    reasoning_tokens: int
+
+
+class Usage(Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: Cached
+    completion_tokens_details: Reasoning
+
+
+class TopLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Struct):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class FunctionDelta(Struct, omit_defaults=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallDelta(Struct, omit_defaults=True):
+    """A piece of a call: the first of it has id, type and name, the others more of the arguments."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionDelta | None = None
+
+
+class ChatDelta(Struct, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
+    function_call: FunctionDelta | None = None
+
+
+class ChunkChoice(Struct):
+    index: int
+    delta: ChatDelta
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatChunk(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    usage: Usage | UnsetType = UNSET
+
+
+class FunctionMade(Struct):
+    name: str
+    arguments: str
+
+
+class CustomMade(Struct):
+    name: str
+    input: str
+
+
+class CallMade(Struct, omit_defaults=True):
+    id: str
+    type: Literal["function", "custom"]
+    function: FunctionMade | None = None
+    custom: CustomMade | None = None
+
+
+class MessageMade(Struct):
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    reasoning: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallMade] | UnsetType = UNSET
+    function_call: FunctionMade | UnsetType = UNSET
+
+
+class Choice(Struct):
+    index: int
+    message: MessageMade
+    finish_reason: FinishReason
+    logprobs: Logprobs | None = None
+
+
+class ChatCompletion(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    object: Literal["chat.completion"] = "chat.completion"

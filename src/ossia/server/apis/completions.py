@@ -1,0 +1,412 @@
+"""/v1/completions: what comes after a text or its tokens, without roles, channels or any form.
+
+In: prompts. Out: OpenAI's JSON, or server-sent events that end in [DONE].
+It does not know harmony: a prompt's text is text, control tokens can be given as token ids only.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ossia.chat import Usage as Counts
+from ossia.engine.request import Sampled, SamplingParams
+from ossia.harmony.enforce import SchemaError
+from ossia.harmony.messages import TextGrammar
+from ossia.harmony.stops import StopText
+from ossia.harmony.text_mask import TextMask
+from ossia.server.apis.chat.chat_routes import DONE, merged
+from ossia.server.apis.chat.chat_wire import Cached, Reasoning, StreamOptions, Usage
+from ossia.server.apis.fields.answer_form import Formed, form_of
+from ossia.server.apis.fields.extensions import FormExtensions, not_honoured, repetition
+from ossia.server.core.context import Context
+from ossia.server.core.request import sampling, stops
+from ossia.server.core.service import Service
+from ossia.server.core.warnings import header
+from ossia.server.errors import bad
+from ossia.server.http.decoding.json_codec import LEAST_LOGPROB, encode
+from ossia.server.http.requests import EventStream, client_of, read, reply_with, sse, while_there
+from ossia.tokenizer.tokenizer import TextStream, Tokenizer
+
+MOST_PROMPTS, MOST_CHOICES = 64, 16
+MOST_SCORES = 8_000_000  # log-probabilities in one answer: tokens, each with its likeliest, of all choices
+DEFAULT_TOKENS = 16  # OpenAI's own
+
+
+class CompletionRequest(FormExtensions):
+    prompt: Any
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    echo: bool | None = None
+    n: int | None = None
+    best_of: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class Logprobs(Struct):
+    """Beside each token its place in the text. The first token of an echoed prompt has no probability."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class Choice(Struct):
+    index: int
+    text: str
+    logprobs: Logprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class Completion(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    object: Literal["text_completion"] = "text_completion"
+    usage: Usage | UnsetType = UNSET
+
+
+def routes(context: Context) -> list[Route]:
+    async def complete(request: Request) -> Response:
+        return await _complete(context, request)
+
+    return [Route("/v1/completions", complete, methods=["POST"])]
+
+
+async def _complete(context: Context, request: Request) -> Response:
+    given = await read(request, CompletionRequest)
+    answer = await while_there(request, prepared(context, given, client_of(request)))
+    headers = header(answer.warnings)
+    if given.stream:
+        wants_usage = bool(given.stream_options and given.stream_options.include_usage)
+        return EventStream(answer.frames(wants_usage), headers=headers)
+    return await reply_with("choices", await while_there(request, answer.whole()), headers)
+
+
+async def prepared(context: Context, given: CompletionRequest, client: str) -> "Completing":
+    """A request as what is answered. Raises ApiError for what it cannot be."""
+    model, service = context.check_model(given.model), context.service
+    warnings: list[str] = []
+    params = _params(given, service.model.stop_tokens, warnings)
+    form = form_of(given.response_format, given, warnings)
+    warnings += not_honoured(given, skip_special_tokens=False)
+    answer = Completing(context, given, [], params, form, client, model, warnings)
+    texts = _texts(given.prompt)
+    service.check_choices(len(texts) * answer.sampled)
+    for text in texts:  # before any is tokenized
+        if isinstance(text, list):
+            service.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
+        elif isinstance(text, str):
+            service.check_text(len(text), "prompt")
+    answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service) for text in texts])
+    if given.echo and given.logprobs is not None:
+        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * answer.sampled
+        if scores > MOST_SCORES:
+            raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MOST_SCORES} at most in one answer")
+    if form.enforced is not None:
+        await asyncio.to_thread(answer.mask)
+    return answer
+
+
+def _texts(given: Any) -> list[Any]:
+    """One text, several, one list of ids, or several."""
+    match given:
+        case str():
+            texts: list[Any] = [given]
+        case [int(), *_]:
+            texts = [given]
+        case [*several] if several:
+            texts = list(several)
+        case _:
+            raise bad("prompt", "prompt must be a text or token ids, or several of either, and not empty")
+    if len(texts) > MOST_PROMPTS:
+        raise bad("prompt", f"prompt has {len(texts)} texts: want {MOST_PROMPTS} at most")
+    return texts
+
+
+def _ids(text: Any, service: Service) -> list[int]:
+    tokenizer = service.tokenizer
+    if isinstance(text, str):
+        service.check_bytes([text], "prompt")
+    ids = tokenizer.encode(text) if isinstance(text, str) else text
+    if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < tokenizer.size for each in ids):
+        raise bad("prompt", f"prompt must be a text, or token ids from 0 to {tokenizer.size - 1}")
+    if not ids:
+        raise bad("prompt", "prompt is empty: there is nothing to go on from")
+    return ids
+
+
+class _Echo(NamedTuple):
+    """A prompt as it is echoed; `end`: where the text after it begins."""
+
+    text: str
+    logprobs: Logprobs | None
+    end: int
+
+
+class _Scores:
+    """Log-probabilities of a choice, encoded as they come: a long echo has many."""
+
+    def __init__(self) -> None:
+        self._parts: list[list[bytes]] = [[] for _ in Logprobs.__struct_fields__]
+
+    def add(self, logprobs: Logprobs) -> None:
+        for parts, name in zip(self._parts, Logprobs.__struct_fields__):
+            if inner := encode(getattr(logprobs, name))[1:-1]:
+                parts.append(inner)
+
+    def whole(self) -> Logprobs:
+        lists: list[Any] = [Raw(b"[%b]" % b",".join(parts)) for parts in self._parts]
+        return Logprobs(*lists)
+
+
+def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
+    """How to sample. Raises ApiError for what cannot be."""
+    if asked.suffix:
+        raise bad("suffix", "suffix is not supported: leave it out", "unsupported_parameter")
+    if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
+        raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
+    if asked.best_of not in (None, 0, 1) and not (asked.n or 1) <= asked.best_of <= MOST_CHOICES:
+        raise bad("best_of", f"best_of is {asked.best_of}: want n to {MOST_CHOICES}")
+    if (asked.best_of or 1) > (asked.n or 1) and asked.stream:
+        raise bad("best_of", "best_of chooses among whole answers, so it cannot be streamed", "unsupported_parameter")
+    if asked.max_tokens == 0 and not asked.echo:
+        raise bad("max_tokens", "max_tokens 0 needs echo")
+    stops(asked.stop)
+    return sampling(
+        frozenset() if asked.ignore_eos else stop_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        min_p=asked.min_p,
+        seed=asked.seed,
+        max_tokens=DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens or 1,
+        logit_bias=asked.logit_bias,
+        logprobs=asked.logprobs,
+        logprobs_param="logprobs",
+        repetition_penalty=repetition(asked, warnings),
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        min_tokens=asked.min_tokens,
+        stop_token_ids=asked.stop_token_ids,
+    )
+
+
+@dataclass(slots=True)
+class Completing:
+    """All choices of one request: `n` for each prompt, in the prompts' order.
+
+    Of `best_of` samples, those with the highest log-probability per token are given; all are counted.
+    """
+
+    context: Context
+    asked: CompletionRequest
+    prompts: list[list[int]]
+    params: SamplingParams
+    form: Formed
+    client: str
+    model: str
+    warnings: list[str]
+    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    counts: dict[int, list[Counts]] = field(default_factory=dict)  # of the choices of each prompt
+    scores: dict[int, list[float]] = field(default_factory=dict)  # log-probabilities of the tokens of each sample
+    made: int = 0
+    echoes: dict[tuple[int, ...], _Echo] = field(default_factory=dict)  # by prompt: equal ones are scored once
+    locks: dict[tuple[int, ...], asyncio.Lock] = field(default_factory=dict)
+
+    @property
+    def sampled(self) -> int:
+        """Samples of each prompt."""
+        return max(self.asked.n or 1, self.asked.best_of or 1)
+
+    @property
+    def choices(self) -> int:
+        return len(self.prompts) * self.sampled
+
+    def mask(self) -> TextMask | None:
+        """The mask of one choice. Raises ApiError for a form that cannot be enforced. For any thread but the loop's."""
+        if self.form.enforced is None:
+            return None
+        try:
+            return TextMask(self.context.service.grammars, self.form.enforced, self.params.stop_tokens)
+        except SchemaError as error:
+            code = "invalid_grammar" if isinstance(self.form.enforced, TextGrammar) else "invalid_json_schema"
+            raise bad(self.form.param, str(error), code) from error
+
+    async def whole(self) -> Completion:
+        choices = [Choice(index, "") for index in range(self.choices)]
+        texts: list[list[str]] = [[] for _ in choices]
+        only: dict[int, Logprobs] = {}  # an echo's are shared by the choices of a prompt
+        scores: dict[int, _Scores] = {}
+        async with aclosing(self._all()) as pieces:
+            async for index, piece in pieces:
+                texts[index].append(piece.text)
+                choices[index].finish_reason = piece.finish_reason or choices[index].finish_reason
+                if piece.logprobs and index not in scores and index not in only:
+                    only[index] = piece.logprobs
+                elif piece.logprobs:
+                    if index in only:
+                        scores[index] = _Scores()
+                        scores[index].add(only.pop(index))
+                    scores[index].add(piece.logprobs)
+        for choice, parts in zip(choices, texts):
+            choice.text = "".join(parts)
+            choice.logprobs = scores[choice.index].whole() if choice.index in scores else only.get(choice.index)
+            await asyncio.sleep(0)  # a long one took a while
+        return Completion(self.id, self.created, self.model, self._best(choices), usage=self._usage())
+
+    def _best(self, choices: list[Choice]) -> list[Choice]:
+        if self.sampled == (self.asked.n or 1):
+            return choices
+        kept: list[Choice] = []
+        for first in range(0, len(choices), self.sampled):
+            several = sorted(choices[first : first + self.sampled], key=lambda each: -self._mean(each.index))
+            kept += several[: self.asked.n or 1]
+        for number, choice in enumerate(kept):
+            choice.index = number
+        return kept
+
+    def _mean(self, index: int) -> float:
+        scores = self.scores.get(index, ())
+        return sum(scores) / max(len(scores), 1)
+
+    def _all(self) -> AsyncGenerator[tuple[int, Choice], None]:
+        return merged([self._pieces(index) for index in range(self.choices)], self.context.service.at_once)
+
+    async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._all()) as pieces:
+            async for _, piece in pieces:
+                yield sse(Completion(self.id, self.created, self.model, [piece]))
+        if wants_usage:
+            yield sse(Completion(self.id, self.created, self.model, [], usage=self._usage()))
+        yield DONE
+
+    async def _pieces(self, index: int) -> AsyncGenerator[Choice, None]:
+        """The choice in pieces: what is echoed, then text as it comes, and at last how it ended."""
+        number = index // self.sampled
+        prompt = self.prompts[number]
+        scored = self.asked.logprobs is not None
+        writer = _Writer(self.context.service.tokenizer, index, stops(self.asked.stop), scored)
+        if self.asked.echo:
+            echo = await self._echo(prompt)
+            writer.begin_at(echo.end)
+            yield Choice(index, echo.text, echo.logprobs)
+        if self.asked.max_tokens == 0:
+            yield Choice(index, "", finish_reason="length")
+            return
+        params = self.params
+        if params.seed is not None:
+            params = replace(params, seed=params.seed + 1_000_003 * (index % self.sampled))
+        mask = await asyncio.to_thread(self.mask) if self.form.enforced is not None else None
+        service = self.context.service
+        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished, mask)) as told:
+            async for each in told:
+                if isinstance(each, Counts):
+                    self.counts.setdefault(number, []).append(each)
+                    continue
+                self.made += 1
+                if self.sampled > (self.asked.n or 1):
+                    self.scores.setdefault(index, []).append(each.logprob)
+                if piece := writer.write(each):
+                    yield piece
+        if not writer.finished:
+            yield writer.cut()
+
+    async def _echo(self, prompt: list[int]) -> _Echo:
+        """The same for all choices of a prompt: it is scored once."""
+        key, top = tuple(prompt), self.asked.logprobs
+        async with self.locks.setdefault(key, asyncio.Lock()):
+            if key not in self.echoes:
+                scores = None if top is None else await self.context.service.score(prompt, top, self.client)
+                self.echoes[key] = await asyncio.to_thread(_echo_of, self.context.service.tokenizer, prompt, scores)
+            return self.echoes[key]
+
+    def _usage(self) -> Usage:
+        prompt = sum(len(each) for each in self.prompts)
+        cached = sum(min(each.cached_tokens for each in counts) for counts in self.counts.values())
+        written = sum(max(each.written_tokens for each in counts) for counts in self.counts.values())
+        return Usage(prompt, self.made, prompt + self.made, Cached(cached, written), Reasoning(0))
+
+
+class _Writer:
+    """The text of one choice, token by token; `finished` once it has ended."""
+
+    def __init__(self, tokenizer: Tokenizer, index: int, stop: Sequence[str], scored: bool) -> None:
+        self._tokenizer, self._index, self._scored = tokenizer, index, scored
+        self._text, self._stop, self._offset = TextStream(tokenizer), StopText(stop), 0
+        self.finished = False
+
+    def write(self, sampled: Sampled) -> Choice | None:
+        """What this token brings; a token that ends the model's turn has no text."""
+        ends = sampled.finish == "stop"
+        text = "" if ends else self._text.feed(sampled.token)
+        logprobs = self._logprobs([sampled]) if self._scored and not ends else None
+        shown = self._stop.feed(text + (self._text.flush() if sampled.finish else ""))
+        finish = "stop" if self._stop.stopped_by else sampled.finish
+        if finish:
+            self.finished = True
+            shown += self._stop.flush()
+        return Choice(self._index, shown, logprobs, finish) if shown or logprobs or finish else None
+
+    def cut(self) -> Choice:
+        """The time was over."""
+        self.finished = True
+        return Choice(self._index, self._stop.feed(self._text.flush()) + self._stop.flush(), None, "length")
+
+    def begin_at(self, offset: int) -> None:
+        """Where its text begins, after an echo."""
+        self._offset = offset
+
+    def scored(self, scores: Sequence[Sampled]) -> tuple[Logprobs, int]:
+        """The log-probabilities of a prompt, whose first token has none, and where its text ends."""
+        logprobs = self._logprobs(scores)
+        logprobs.token_logprobs[0] = logprobs.top_logprobs[0] = None
+        return logprobs, self._offset
+
+    def _logprobs(self, tokens: Sequence[Sampled]) -> Logprobs:
+        found = Logprobs([], [], [], [])
+        for each in tokens:
+            text = self._name(each.token)
+            found.tokens.append(text)
+            found.token_logprobs.append(max(each.logprob, LEAST_LOGPROB))
+            found.top_logprobs.append({self._name(token): max(value, LEAST_LOGPROB) for token, value in each.top})
+            found.text_offset.append(self._offset)
+            self._offset += len(text)
+        return found
+
+    def _name(self, token: int) -> str:
+        return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
+
+
+def _echo_of(tokenizer: Tokenizer, prompt: list[int], scores: Sequence[Sampled] | None) -> _Echo:
+    text = tokenizer.decode(prompt)
+    if scores is None:
+        return _Echo(text, None, len(text))
+    logprobs, end = _Writer(tokenizer, 0, (), scored=True).scored(scores)
+    encoded = _Scores()
+    encoded.add(logprobs)
+    return _Echo(text, encoded.whole(), end)

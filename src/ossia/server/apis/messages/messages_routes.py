@@ -1,0 +1,337 @@
+"""/v1/messages: the same answers for clients that speak Anthropic's API.
+
+In: its requests, read as a chat's. Out: its JSON, or its server-sent events.
+It does not know how answers are made, nor anything that a chat request does not.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ossia.chat import Done
+from ossia.chat import Usage as Counts
+from ossia.harmony.openai_chat import ChatMessage, FunctionCall, ToolCall, newest_from, unreadable
+from ossia.server.apis.chat.chat_request import ChatAsk, chat_ask
+from ossia.server.apis.chat.chat_routes import advised, pieces_of
+from ossia.server.apis.chat.chat_wire import ChatRequest, Thinking
+from ossia.server.apis.messages.messages_wire import (
+    Block,
+    CountRequest,
+    Made,
+    MessageMade,
+    MessagesRequest,
+    OutputDetails,
+    StopReason,
+    TextMade,
+    ThinkingMade,
+    ToolUseMade,
+    Turn,
+    Usage,
+)
+from ossia.server.core.context import Context
+from ossia.server.core.events import Argued, Called, Piece, Said
+from ossia.server.core.request import Began
+from ossia.server.core.warnings import header
+from ossia.server.errors import ANTHROPIC, ApiError, bad, refused_input
+from ossia.server.http.decoding.json_codec import convert, loads
+from ossia.server.http.requests import EventStream, client_of, read, reply, sse, while_there
+
+SIGNATURE = "ossia"  # of thinking: clients want one back with it; here it stands for nothing
+
+
+def routes(context: Context) -> list[Route]:
+    async def create(request: Request) -> Response:
+        return await _create(context, request)
+
+    async def count(request: Request) -> Response:
+        given = await read(request, CountRequest)
+        return reply({"input_tokens": await while_there(request, _count(context, given))})
+
+    return [
+        Route("/v1/messages", create, methods=["POST"]),
+        Route("/v1/messages/count_tokens", count, methods=["POST"]),
+    ]
+
+
+async def _count(context: Context, given: CountRequest) -> int:
+    context.check_model(given.model)
+    chat = await asyncio.to_thread(_chat, given)
+    asked = await chat_ask(chat.request, context.service, context.recall, "", chat.places)
+    return await asyncio.to_thread(context.service.count, asked.ask.messages, asked.ask.how.prefill)
+
+
+async def _create(context: Context, request: Request) -> Response:
+    given = await read(request, MessagesRequest)
+    model = context.check_model(given.model)
+    asked = await while_there(request, prepared(context, given, client_of(request)))
+    shows = given.thinking is not None and given.thinking.type != "disabled"
+    answer = _Answer(context, asked, model, shows)
+    headers = header(await while_there(request, advised(context, asked)))
+    if given.stream:
+        return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
+    return reply(await while_there(request, answer.whole()), headers=headers)
+
+
+async def prepared(context: Context, given: MessagesRequest, client: str) -> ChatAsk:
+    """A request as what is asked of the service. Raises ApiError for what it cannot be."""
+    context.check_model(given.model)
+    if given.max_tokens is None:
+        raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
+    chat = await asyncio.to_thread(_chat, given)
+    sampled = _sampled(given, chat.request)
+    asked = await chat_ask(sampled, context.service, context.recall, client, chat.places)
+    return asked._replace(warnings=(*chat.warnings, *asked.warnings))
+
+
+class _Chat(NamedTuple):
+    """A request as a chat's. places: where each of its messages stands. warnings: what was left out."""
+
+    request: ChatRequest
+    places: list[str]
+    warnings: list[str]
+
+
+def _chat(given: CountRequest) -> _Chat:
+    """The conversation as a chat's, with its tools and how much to think."""
+    _check(given)
+    warnings: list[str] = []
+    with refused_input():
+        placed = [("system", ChatMessage("system", system))] if (system := _system(given)) else []
+        newest = newest_from([turn.role == "assistant" for turn in given.messages])
+        for number, turn in enumerate(given.messages):
+            placed += _turn(turn, f"messages[{number}]", number >= newest, warnings)
+    if len(placed) > 1 and _is_empty(placed[-1][1]):  # Anthropic allows a last message of the assistant to be empty
+        placed.pop()
+    at, last = placed[-1] if placed else ("", ChatMessage("user", ""))
+    continues = last.role == "assistant" and not last.calls  # a message that ends in a call is not an answer
+    if continues and str(last.content or "")[-1:].isspace():
+        raise bad(f"{at}.content", f"{at}: final assistant content cannot end with trailing whitespace: strip it")
+    thinking = given.thinking
+    effort = given.output_config.effort if given.output_config else None
+    request = ChatRequest(
+        messages=[message for _, message in placed],
+        tools=given.tools or None,
+        tool_choice=given.tool_choice,
+        response_format=_form(given),
+        reasoning=Thinking(effort, thinking.budget_tokens if thinking else None),
+        thinking={"type": "disabled"} if thinking and thinking.type == "disabled" else None,
+        continue_final_message=continues,
+        # only where it is said: the model was trained to call one tool a turn
+        parallel_tool_calls=(given.tool_choice or {}).get("disable_parallel_tool_use") is False,
+        ossia=given.ossia,
+    )
+    return _Chat(request, [at for at, _ in placed], warnings)
+
+
+def _is_empty(message: ChatMessage) -> bool:
+    return message.role == "assistant" and not (message.content or message.thought or message.calls)
+
+
+def _system(given: CountRequest) -> str:
+    if given.system is None or isinstance(given.system, str):
+        return given.system or ""
+    return "\n".join(_text(block, f"system[{number}]", True, []) for number, block in enumerate(given.system))
+
+
+def _check(given: CountRequest) -> None:
+    """Raises ApiError for what would change the conversation if it were ignored."""
+    if given.thread is not None:
+        message = "thread: this server keeps no threads; send the whole conversation in messages, without thread"
+        # the SDK knows this code, and sends the whole conversation by itself
+        raise ApiError(400, message, param="thread", details={"error_code": "thread_unsupported_request"})
+    if given.output_format and given.output_config and given.output_config.format:
+        raise bad("output_format", "output_format and output_config.format are both given: leave output_format out")
+
+
+def _form(given: CountRequest) -> dict[str, Any] | None:
+    form = given.output_config.format if given.output_config else None
+    form = form or given.output_format
+    if form is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
+
+
+def _sampled(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:
+    chat.max_tokens, chat.temperature, chat.top_p = given.max_tokens, given.temperature, given.top_p
+    chat.top_k, chat.stop, chat.store = given.top_k, given.stop_sequences, given.store
+    return chat
+
+
+def _turn(turn: Turn, at: str, newest: bool, warnings: list[str]) -> list[tuple[str, ChatMessage]]:
+    """A turn's blocks as messages, each with its place. Tool results come before the user's other words."""
+    if isinstance(turn.content, str):
+        return [(at, ChatMessage(turn.role, turn.content))]
+    blocks = [(f"{at}.content[{number}]", block) for number, block in enumerate(turn.content)]
+    if turn.role != "assistant":
+        results = [(where, _result(block, where, warnings)) for where, block in blocks if block.type == "tool_result"]
+        others = [(where, block) for where, block in blocks if block.type != "tool_result"]
+        text = "\n".join(_text(block, where, newest, warnings) for where, block in others)
+        return [*results, *([(at, ChatMessage(turn.role, text))] if others else [])]
+    calls = [_call(block, where) for where, block in blocks if block.type == "tool_use"]
+    thought = "\n".join(block.thinking for block in turn.content if block.thinking)
+    known = ("tool_use", "thinking", "redacted_thinking")
+    text = "\n".join(_text(block, where, False, warnings) for where, block in blocks if block.type not in known)
+    return [(at, ChatMessage("assistant", text, reasoning=thought or None, tool_calls=calls or None))]
+
+
+def _result(block: Block, at: str, warnings: list[str]) -> ChatMessage:
+    content = _texts(block.content, f"{at}.content", False, warnings)
+    return ChatMessage("tool", f"error: {content}" if block.is_error else content, tool_call_id=block.tool_use_id)
+
+
+def _text(block: Block, at: str, newest: bool, warnings: list[str]) -> str:
+    """A block's text. A document may hold text, and a search result does; other blocks are not readable."""
+    match block:
+        case Block(type="text", text=str(text)):
+            return text
+        case Block(type="text"):
+            raise bad(f"{at}.text", f"{at} has no text", "missing_required_parameter")
+        case Block(type="document", source={"type": "text", "data": str(text)}):
+            return _headed(text, block.title, block.context)
+        case Block(type="document", source={"type": "content", "content": str() | list() as inner}):
+            inner = convert({"type": "", "content": inner}, Block, f"{at}.source").content
+            return _headed(_texts(inner, f"{at}.source.content", newest, warnings), block.title, block.context)
+        case Block(type="search_result", content=str() | list() as inner, source=str() | None as source):
+            return _headed(_texts(inner, f"{at}.content", newest, warnings), block.title, source)
+    return unreadable(block.type, at, warnings, refuses=newest)
+
+
+def _texts(content: str | list[Block] | dict[str, Any] | None, at: str, newest: bool, warnings: list[str]) -> str:
+    """The texts of a block's own content."""
+    if isinstance(content, dict):
+        raise bad(at, f"{at} must be a string or a list of blocks", "invalid_type")
+    if isinstance(content, str):
+        return content
+    return "\n".join(_text(each, f"{at}[{number}]", newest, warnings) for number, each in enumerate(content or []))
+
+
+def _headed(text: str, *lines: str | None) -> str:
+    return "\n".join(line for line in (*lines, text) if line)
+
+
+def _call(block: Block, at: str) -> ToolCall:
+    if not block.name:
+        raise bad(f"{at}.name", f"{at}: a tool_use needs a name", "missing_required_parameter")
+    return ToolCall(block.id, function=FunctionCall(block.name, block.input or {}))
+
+
+@dataclass(slots=True)
+class _Answer:
+    context: Context
+    asked: ChatAsk
+    model: str
+    shows_thinking: bool
+    id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
+
+    async def whole(self) -> MessageMade:
+        blocks: list[Made] = []
+        message = self._message(blocks, Usage())
+        arguments: dict[str, list[str]] = {}
+        async for piece in self._pieces():
+            if opened := _opened(piece, blocks[-1] if blocks else None):
+                blocks.append(opened)
+            match piece, blocks[-1] if blocks else None:
+                case Said(text=text), TextMade() as block:
+                    block.text += text
+                case Said(text=text), ThinkingMade() as block:
+                    block.thinking += text
+                case Argued(text=text), ToolUseMade() as block:
+                    arguments.setdefault(block.id, []).append(text)
+                case Done() as done, _:
+                    message.stop_reason, message.stop_sequence = _reason(done), done.stop
+                    message.usage = _usage(done.usage)
+        for block in blocks:
+            if isinstance(block, ToolUseMade):
+                block.input = _object("".join(arguments.get(block.id, ())))
+        return message
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        index, block = 0, None
+        async with aclosing(self._pieces()) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Began):
+                    yield _event("message_start", message=self._message([], _usage(piece.usage)))
+                    continue
+                opened = _opened(piece, block)
+                if block and (opened or isinstance(piece, Done)):
+                    if isinstance(block, ThinkingMade):  # a client keeps the block only if it is signed
+                        signed = {"type": "signature_delta", "signature": SIGNATURE}
+                        yield _event("content_block_delta", index=index, delta=signed)
+                    yield _event("content_block_stop", index=index)
+                    index += 1
+                if opened:
+                    block = opened
+                    shown = ThinkingMade() if isinstance(block, ThinkingMade) else block
+                    yield _event("content_block_start", index=index, content_block=shown)
+                for delta in _deltas(piece):
+                    yield _event("content_block_delta", index=index, delta=delta)
+                if isinstance(piece, Done):
+                    ended = {"stop_reason": _reason(piece), "stop_sequence": piece.stop}
+                    yield _event("message_delta", delta=ended, usage=_usage(piece.usage))
+        yield _event("message_stop")
+
+    async def _pieces(self) -> AsyncGenerator[Piece, None]:
+        async with aclosing(pieces_of(self.context, self.asked)) as pieces:
+            async for piece in pieces:
+                if self.shows_thinking or not (isinstance(piece, Said) and piece.kind == "reasoning"):
+                    yield piece
+
+    def _message(self, blocks: list[Made], usage: Usage) -> MessageMade:
+        return MessageMade(self.id, self.model, blocks, usage)
+
+
+def _opened(piece: Piece, block: Made | None) -> Made | None:
+    """The block that a piece begins; None where it goes on with the one there is."""
+    match piece:
+        case Said("reasoning"):
+            return None if isinstance(block, ThinkingMade) else ThinkingMade(signature=SIGNATURE)
+        case Said("content"):
+            return None if isinstance(block, TextMade) else TextMade()
+        case Called(id=call, tool=tool):
+            return ToolUseMade(call, tool.name, {})
+    return None
+
+
+def _deltas(piece: Piece) -> Iterator[dict[str, str]]:
+    match piece:
+        case Said("reasoning", text):
+            yield {"type": "thinking_delta", "thinking": text}
+        case Said(_, text):
+            yield {"type": "text_delta", "text": text}
+        case Argued(text=text):
+            yield {"type": "input_json_delta", "partial_json": text}
+
+
+def _object(text: str) -> object:
+    """A call's arguments, which Anthropic gives as a value; what is none stays as it is under a name of its own."""
+    try:
+        value = loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"text": text}
+
+
+def _event(kind: str, **fields: object) -> bytes:
+    return sse({"type": kind, **fields}, kind)
+
+
+def _reason(done: Done) -> StopReason:
+    match done.finish:
+        case "tool_calls":
+            return "tool_use"
+        case "length" | "steps":
+            return "max_tokens"
+    return "stop_sequence" if done.stop else "end_turn"
+
+
+def _usage(used: Counts) -> Usage:
+    cached, written = used.cached_tokens, used.written_tokens
+    thought = OutputDetails(used.reasoning_tokens)
+    return Usage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thought)

@@ -1,0 +1,124 @@
+"""The wire of /v1/messages: Anthropic's requests and answers.
+
+In and out: types that msgspec reads and writes; fields that are not here are ignored. It does not know harmony.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from ossia.server.apis.fields.extensions import OssiaFields
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+
+
+class Block(Struct):
+    """A piece of a message, of any type; which fields it has depends on that."""
+
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = None
+    content: "str | list[Block] | dict[str, Any] | None" = None
+    is_error: bool | None = None
+    source: str | dict[str, Any] | None = None
+    title: str | None = None
+    context: str | None = None
+
+
+class Turn(Struct):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+
+class Thinking(Struct):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = None
+
+
+class OutputFormat(Struct):
+    """The schema that the answer's text must fit."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class OutputConfig(Struct):
+    effort: str | None = None
+    format: OutputFormat | None = None
+
+
+class CountRequest(Struct):
+    """output_format is the older name of output_config.format. thread is refused: conversations are not kept.
+    ossia is not Anthropic's: the first lines of the system message.
+    """
+
+    messages: list[Turn]
+    model: str | None = None
+    system: str | list[Block] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    thread: dict[str, Any] | None = None
+    ossia: OssiaFields | None = None
+
+
+class MessagesRequest(CountRequest):
+    """store is not Anthropic's: false as in OpenAI's APIs."""
+
+    max_tokens: int | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] | None = None
+    store: bool | None = None
+
+
+class OutputDetails(Struct):
+    thinking_tokens: int = 0
+
+
+class Usage(Struct):
+    """The prompt's tokens are input_tokens and both cache counts together: read from the cache, written there, neither."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    output_tokens_details: OutputDetails = field(default_factory=OutputDetails)
+
+
+class TextMade(Struct, tag="text"):
+    text: str = ""
+
+
+class ThinkingMade(Struct, tag="thinking"):
+    """signature: clients want one back with the thinking; here it stands for nothing."""
+
+    thinking: str = ""
+    signature: str = ""
+
+
+class ToolUseMade(Struct, tag="tool_use"):
+    id: str
+    name: str
+    input: Any
+
+
+Made = TextMade | ThinkingMade | ToolUseMade
+
+
+class MessageMade(Struct, tag="message"):
+    id: str
+    model: str
+    content: list[Made]
+    usage: Usage
+    role: Literal["assistant"] = "assistant"
+    stop_reason: StopReason | None = None
+    stop_sequence: str | None = None

@@ -1,0 +1,213 @@
+"""/v1/render, /tokenize and /detokenize: the exact prompt of a request, and its tokens.
+
+In: a request of any API, text, or token ids. Out: the prompt as text and ids, with the request's warnings.
+Requests are read, checked and rendered by the same functions as those that are answered; nothing is sampled.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+from msgspec import Struct, field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ossia.engine.engine import Stats
+from ossia.engine.request import SamplingParams, TokenMask
+from ossia.harmony.openai_chat import ChatMessage
+from ossia.loading import Model, Outline
+from ossia.server.apis import completions
+from ossia.server.apis.chat import chat_routes
+from ossia.server.apis.chat.chat_wire import ChatRequest
+from ossia.server.apis.completions import CompletionRequest
+from ossia.server.apis.messages import messages_routes
+from ossia.server.apis.messages.messages_wire import MessagesRequest
+from ossia.server.apis.responses import wire
+from ossia.server.apis.responses.requests import Desk, compose, renamed
+from ossia.server.core.context import Context
+from ossia.server.core.service import Service
+from ossia.server.errors import ApiError, bad
+from ossia.server.http.decoding.json_codec import decode
+from ossia.server.http.guard import check_size
+from ossia.server.http.requests import client_of, read, reply
+from ossia.server.settings import Settings
+from ossia.server.state.encrypted_reasoning import KEY_BYTES, Seal
+
+BODIES: dict[str, Any] = {
+    "chat": ChatRequest,
+    "responses": wire.Request,
+    "messages": MessagesRequest,
+    "completions": CompletionRequest,
+}
+
+
+class Prompt(Struct):
+    """prompt: the text, special tokens by their names. tokens: its ids. count: of the ids."""
+
+    prompt: str
+    tokens: list[int]
+    count: int
+
+
+class Rendered(Struct):
+    """The prompts of a request: one, or one for each text of a completion. warnings: as an answer would carry them."""
+
+    api: str
+    model: str
+    max_model_len: int
+    prompts: list[Prompt]
+    warnings: list[str]
+
+
+class TokenizeRequest(ChatRequest, kw_only=True):
+    """vLLM's: either `prompt`, or what a chat request takes."""
+
+    messages: list[ChatMessage] = field(default_factory=list)
+    prompt: str | None = None
+    return_token_strs: bool | None = None
+
+
+class Tokenized(Struct, omit_defaults=True):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Struct):
+    tokens: list[int]
+    model: str | None = None
+
+
+class Detokenized(Struct):
+    prompt: str
+
+
+def routes(desk: Desk) -> list[Route]:
+    async def render(request: Request) -> Response:
+        api = request.query_params.get("api", "chat")
+        given = await read(request, body_type(api))
+        return reply(await rendered(desk, api, given, client_of(request)))
+
+    async def tokenize(request: Request) -> Response:
+        given = await read(request, TokenizeRequest)
+        return reply(await tokenized(desk.context, given, client_of(request)))
+
+    async def detokenize(request: Request) -> Response:
+        return reply(await detokenized(desk.context, await read(request, DetokenizeRequest)))
+
+    return [
+        Route("/v1/render", render, methods=["POST"]),
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+    ]
+
+
+async def render_body(model: Outline, api: str, body: bytes, settings: Settings) -> Rendered:
+    """What /v1/render answers to these bytes, by a server without state. Raises ApiError as it does."""
+    check_size(len(body), settings.max_body_bytes)
+    # the service reads requests here and never runs a model, so it takes one without weights
+    service = Service(cast(Model, model), settings, make_engine=lambda: NoEngine(model.config.max_context))
+    desk = Desk(Context(settings, service), Seal(secrets.token_bytes(KEY_BYTES)))
+    return await rendered(desk, api, decode(body, body_type(api)))
+
+
+class NoEngine:
+    """An engine that holds a whole context and runs nothing: for reading requests."""
+
+    def __init__(self, cache_tokens: int) -> None:
+        self.cache_tokens = cache_tokens
+
+    def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> NoReturn:
+        raise RuntimeError("requests are only read here")
+
+    def step(self) -> bool:
+        return False
+
+    def release_memory(self) -> None:
+        """It holds none."""
+
+    def stats(self) -> Stats:
+        return Stats(*[0] * len(Stats._fields))
+
+
+def body_type(api: str) -> Any:
+    """The wire type of an API's requests. Raises ApiError (400) for a name that is none."""
+    if api not in BODIES:
+        raise bad("api", f"api is {api[:40]!r}: want one of {', '.join(BODIES)}")
+    return BODIES[api]
+
+
+async def rendered(desk: Desk, api: str, given: Any, client: str = "") -> Rendered:
+    """The prompts of a request, which is of the API's `body_type`. Raises ApiError as the API itself would."""
+    context = desk.context
+    warnings: Sequence[str] = ()
+    match given:
+        case CompletionRequest():
+            answer = await completions.prepared(context, given, client)
+            for ids in answer.prompts:
+                context.service.check_length(ids, "prompt")
+            prompts, warnings = answer.prompts, answer.warnings
+        case wire.Request():
+            asked = await compose(desk, given, client)
+            try:
+                prompts, warnings = [await context.service.prompt(asked.ask)], asked.warnings
+            except ApiError as error:
+                raise renamed(error, asked.form_param) from None
+        case _:
+            if isinstance(given, MessagesRequest):
+                asked_chat = await messages_routes.prepared(context, given, client)
+            else:
+                asked_chat = await chat_routes.prepared(context, given, client)
+            warnings = await chat_routes.advised(context, asked_chat)
+            prompts = [await chat_routes.prompt_of(context, asked_chat)]
+    shown = await asyncio.to_thread(lambda: [_shown(context, ids) for ids in prompts])
+    return Rendered(api, context.service.name, context.service.context, shown, list(warnings))
+
+
+async def tokenized(context: Context, given: TokenizeRequest, client: str = "") -> Tokenized:
+    """The tokens of a text, or of a chat's prompt."""
+    service = context.service
+    if given.prompt is not None and given.messages:
+        raise bad("prompt", "give either prompt or messages, not both")
+    if given.prompt is None:
+        tokens = await chat_routes.prompt_of(context, await chat_routes.prepared(context, given, client))
+        if given.add_generation_prompt is False:
+            tokens = tokens[: -1 - len(service.tokenizer.encode("assistant"))]
+    else:
+        context.check_model(given.model)
+        service.check_text(len(given.prompt), "prompt")
+        tokens = await asyncio.to_thread(_encoded, service, given.prompt)
+        service.check_length(tokens, "prompt")
+    names = await asyncio.to_thread(_names, context, tokens) if given.return_token_strs else None
+    return Tokenized(len(tokens), service.context, tokens, names)
+
+
+async def detokenized(context: Context, given: DetokenizeRequest) -> Detokenized:
+    """The text of ids; special tokens by their names."""
+    context.check_model(given.model)
+    context.service.check_length(given.tokens, "tokens")
+    return Detokenized(await asyncio.to_thread(_text, context, given.tokens))
+
+
+def _encoded(service: Service, text: str) -> list[int]:
+    service.check_bytes([text], "prompt")
+    return service.tokenizer.encode(text)
+
+
+def _text(context: Context, ids: Sequence[int]) -> str:
+    tokenizer = context.service.tokenizer
+    for number, token in enumerate(ids):
+        if not 0 <= token < tokenizer.size:
+            raise bad(f"tokens[{number}]", f"tokens[{number}] is {token}: want ids from 0 to {tokenizer.size - 1}")
+    return tokenizer.decode(ids)
+
+
+def _shown(context: Context, ids: list[int]) -> Prompt:
+    return Prompt(context.service.tokenizer.decode(ids), ids, len(ids))
+
+
+def _names(context: Context, ids: Sequence[int]) -> list[str]:
+    return [context.service.tokenizer.token_bytes(each).decode("utf-8", "replace") for each in ids]

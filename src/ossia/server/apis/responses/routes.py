@@ -1,0 +1,174 @@
+"""The routes of /v1/responses: make, look up, cancel, delete, count.
+
+In: the context. Out: routes, and what has to live as long as they do. They do not know how items become messages.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from ossia.server.apis.responses import wire
+from ossia.server.apis.responses.background import Jobs, frame
+from ossia.server.apis.responses.conversations import Conversations
+from ossia.server.apis.responses.paging import page
+from ossia.server.apis.responses.requests import Asked, Desk, compose, guarded
+from ossia.server.apis.responses.run import Making
+from ossia.server.core.context import Context
+from ossia.server.core.warnings import header
+from ossia.server.errors import ApiError, bad
+from ossia.server.http.requests import EventStream, client_of, read, reply, while_there
+from ossia.server.state.disk import trouble_of
+from ossia.server.state.encrypted_reasoning import KEY_BYTES, Seal, key_in
+
+log = logging.getLogger("ossia.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """One server's part of the API. `close` it when the server stops: what is under way in the background is failed."""
+
+    desk: Desk
+    jobs: Jobs = field(default_factory=Jobs)
+
+    def routes(self) -> list[BaseRoute]:
+        one = "/v1/responses/{response}"
+        return [
+            Route("/v1/responses", self.create, methods=["POST"]),
+            Route("/v1/responses/input_tokens", self.input_tokens, methods=["POST"]),
+            Route("/v1/responses/compact", self.compact, methods=["POST"]),
+            Route(one, self.get, methods=["GET"]),
+            Route(one, self.delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+            Route(f"{one}/input_items", self.input_items, methods=["GET"]),
+            *Conversations(self.desk).routes(),
+        ]
+
+    async def close(self) -> None:
+        await self.jobs.close()
+
+    async def create(self, request: Request) -> Response:
+        body = await read(request, wire.Request)
+        asked = await while_there(request, compose(self.desk, body, client_of(request)))
+        headers = header(asked.warnings)
+        if body.background:
+            self.desk.context.service.refuse_when_full(client_of(request))
+            job = self.jobs.start(Making(self.desk, asked))
+            await job.begun()
+            return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
+        if body.stream:
+            return EventStream(self._frames(asked), headers=headers)
+        response = await while_there(request, self._made(asked))
+        if response.error:
+            raise ApiError(500, response.error.message, code=response.error.code)
+        return reply(response, headers=headers)
+
+    async def input_tokens(self, request: Request) -> Response:
+        body = await read(request, wire.Request)
+        asked = await while_there(request, compose(self.desk, body, client_of(request)))
+        count = asyncio.to_thread(self.desk.context.service.count, asked.ask.messages)
+        tokens = await while_there(request, count)
+        return reply({"object": "response.input_tokens", "input_tokens": tokens})
+
+    async def compact(self, request: Request) -> Response:
+        remedy = "send truncation='auto', or summarize the conversation in a request of your own"
+        raise ApiError(501, f"this server does not compact conversations: {remedy}", code="not_implemented")
+
+    async def get(self, request: Request) -> Response:
+        own, query = request.path_params["response"], request.query_params
+        job = self.jobs.find(own)
+        if query.get("stream") in ("true", "1"):
+            after = query.get("starting_after", "-1")
+            if after != "-1" and not after.isdecimal():
+                raise bad("starting_after", "starting_after must be a sequence number")
+            if job is None:
+                await self._body(own)
+                raise bad("stream", "this response is not told any more: get it without stream", "stream_unavailable")
+            return EventStream(job.follow(int(after)))
+        if job is None:
+            return reply(msgspec.Raw(await self._body(own)))
+        await job.settle()
+        return reply(job.response)
+
+    async def delete(self, request: Request) -> Response:
+        own = request.path_params["response"]
+        was_made = await self.jobs.remove(own)
+        was_kept = self.desk.store is not None and await guarded(self.desk.kept().delete(own))
+        if not (was_made or was_kept):
+            raise _missing(own)
+        return reply({"id": own, "object": "response", "deleted": True})
+
+    async def cancel(self, request: Request) -> Response:
+        own = request.path_params["response"]
+        if job := self.jobs.find(own):
+            if not job.ended:
+                await job.stop()
+            return reply(job.response)
+        body = await self._body(own)
+        if not msgspec.json.decode(body, type=wire.Response).background:
+            raise bad(None, "only a response made with background=true can be cancelled", "not_cancellable")
+        return reply(msgspec.Raw(body))
+
+    async def input_items(self, request: Request) -> Response:
+        own = request.path_params["response"]
+        items = await guarded(self.desk.kept(_missing(own)).input_items(own))
+        if items is None:
+            raise _missing(own)
+        return reply(page(items, request.query_params))
+
+    async def _made(self, asked: Asked) -> wire.Response:
+        """The whole response; one that nobody waits for any more is broken off."""
+        making = Making(self.desk, asked)
+        try:
+            async with aclosing(making.events()) as events:
+                async for _ in events:
+                    pass
+        finally:
+            await making.break_off()
+        return making.response
+
+    async def _frames(self, asked: Asked) -> AsyncGenerator[bytes, None]:
+        making = Making(self.desk, asked)
+        try:
+            async with aclosing(making.events()) as events:
+                async for told in events:
+                    for event in told:
+                        yield frame(event)
+        finally:
+            await making.break_off()
+
+    async def _body(self, response: str) -> bytes:
+        body = await guarded(self.desk.kept().response(response)) if self.desk.store else None
+        if body is None:
+            raise _missing(response)
+        return body
+
+
+def responses(context: Context) -> Responses:
+    """With the server's sealing key, kept in its state folder; without a folder it lasts as long as the process."""
+    return Responses(Desk(context, Seal(_key(context))))
+
+
+def _key(context: Context) -> bytes:
+    if folder := context.settings.state:
+        try:
+            return key_in(folder)
+        except OSError as error:
+            reason = trouble_of(error, folder / "sealing.key").message
+            log.warning("sealed reasoning opens only until the server stops: its key cannot be kept (%s)", reason)
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def _missing(response: str) -> ApiError:
+    return ApiError(
+        404,
+        f"there is no response {response!r}: it was not kept, was deleted, or has expired",
+        code="response_not_found",
+    )

@@ -1,0 +1,435 @@
+"""The Responses API's JSON as types: the request, items that come in, items that go out, every event of a stream.
+
+In and out: nothing but these types. Fields that are not known are ignored. It does not know what any of them means.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from ossia.server.apis.fields.extensions import OssiaFields, ThinkingExtensions
+from ossia.server.http.decoding.json_codec import JsonDict
+
+Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Phase = Literal["commentary", "final_answer"]
+
+
+# the request
+
+
+class Reasoning(Struct):
+    """max_tokens: of analysis, an extension of ours; then the answer begins; -1: no limit. exclude: leave reasoning items out."""
+
+    effort: str | None = None
+    max_tokens: Annotated[int, Meta(ge=-1)] | None = None
+    summary: Literal["auto", "concise", "detailed", "none"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed", "none"] | None = None  # its older name
+    exclude: bool | None = None
+    enabled: bool | None = None
+
+
+class Text(Struct):
+    """format: text, json_object or json_schema, or one of the forms that a chat's response_format takes."""
+
+    format: JsonDict | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ConversationId(Struct):
+    id: str
+
+
+class Request(ThinkingExtensions, kw_only=True):
+    """The body of POST /responses; /input_tokens takes the same.
+
+    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. What
+    else sampling takes in the Chat API is taken here too.
+    """
+
+    model: str | None = None
+    input: str | list[JsonDict] | None = None
+    instructions: str | None = None
+    background: bool | None = None
+    conversation: str | ConversationId | None = None
+    frequency_penalty: float | None = None
+    include: list[str] | None = None
+    logit_bias: dict[str, float] | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    metadata: dict[str, str] | None = None
+    min_p: float | None = None
+    ossia: OssiaFields | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: float | None = None
+    previous_response_id: str | None = None
+    prompt: JsonDict | None = None
+    prompt_cache_key: str | None = None
+    reasoning: Reasoning | None = None
+    safety_identifier: str | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    text: Text | None = None
+    tool_choice: str | JsonDict | None = None
+    tools: list[JsonDict] | None = None
+    top_k: int | None = None
+    top_logprobs: int | None = None
+    top_p: float | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    user: str | None = None
+
+
+# items as they come in, once their type is known
+
+
+class Part(Struct):
+    """A part of a content; only some types have a text."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class GivenMessage(Struct):
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[Part] | None = None
+    phase: str | None = None
+    id: str | None = None
+
+
+class GivenReasoning(Struct):
+    content: list[Part] | None = None
+    summary: list[Part] | None = None
+    encrypted_content: str | None = None
+    id: str | None = None
+
+
+class GivenCall(Struct):
+    """Null arguments mean none. A call without a call_id gets the earliest output without one."""
+
+    name: str
+    call_id: str | None = None
+    arguments: str | JsonDict | None = None
+    namespace: str | None = None
+    id: str | None = None
+
+
+class GivenCustomCall(Struct):
+    name: str
+    call_id: str | None = None
+    input: str | None = None
+    namespace: str | None = None
+    id: str | None = None
+
+
+class GivenOutput(Struct):
+    """What a tool answered: of a function or a custom tool."""
+
+    call_id: str | None = None
+    output: str | list[Part] | None = None
+    id: str | None = None
+
+
+class Reference(Struct):
+    id: str
+
+
+# items as they go out
+
+
+class TopLogprob(Struct):
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class Logprob(Struct):
+    token: str
+    bytes: list[int]
+    logprob: float
+    top_logprobs: list[TopLogprob]
+
+
+class OutputText(Struct, tag_field="type", tag="output_text"):
+    text: str
+    annotations: list[JsonDict] = []
+    logprobs: list[Logprob] = []
+
+
+class ReasoningText(Struct, tag_field="type", tag="reasoning_text"):
+    text: str
+
+
+class SummaryText(Struct, tag_field="type", tag="summary_text"):
+    text: str
+
+
+class OutputMessage(Struct, tag_field="type", tag="message"):
+    id: str
+    status: ItemStatus
+    content: list[OutputText]
+    role: Literal["assistant"] = "assistant"
+    phase: Phase | UnsetType = UNSET
+
+
+class ReasoningItem(Struct, tag_field="type", tag="reasoning"):
+    id: str
+    status: ItemStatus
+    summary: list[SummaryText]
+    content: list[ReasoningText]
+    encrypted_content: str | UnsetType = UNSET
+
+
+class FunctionCall(Struct, tag_field="type", tag="function_call"):
+    id: str
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str
+    namespace: str | UnsetType = UNSET
+
+
+class CustomCall(Struct, tag_field="type", tag="custom_tool_call"):
+    id: str
+    status: ItemStatus
+    call_id: str
+    name: str
+    input: str
+    namespace: str | UnsetType = UNSET
+
+
+OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCall | CustomCall
+
+
+# the response
+
+
+class InputDetails(Struct):
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class OutputDetails(Struct):
+    reasoning_tokens: int = 0
+
+
+class Usage(Struct):
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class Failure(Struct):
+    code: str
+    message: str
+
+
+class Incomplete(Struct):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class ReasoningShown(Struct):
+    effort: str | None = None
+    summary: str | None = None
+
+
+class Response(Struct, kw_only=True):
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Status
+    model: str
+    output: list[OutputItem] = []
+    background: bool = False
+    completed_at: int | None = None
+    conversation: ConversationId | None = None
+    error: Failure | None = None
+    incomplete_details: Incomplete | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    metadata: dict[str, str] = {}
+    parallel_tool_calls: bool = True
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    reasoning: ReasoningShown = msgspec.field(default_factory=ReasoningShown)
+    safety_identifier: str | None = None
+    service_tier: str = "default"
+    store: bool = True
+    temperature: float = 1.0
+    text: JsonDict = {}
+    tool_choice: str | JsonDict = "auto"
+    tools: list[JsonDict] = []
+    top_logprobs: int = 0
+    top_p: float = 1.0
+    truncation: Literal["auto", "disabled"] = "disabled"
+    usage: Usage | None = None
+    user: str | None = None
+
+
+# the events of a stream
+
+
+class _Event(Struct, kw_only=True, tag_field="type"):
+    sequence_number: int = 0
+
+
+class Created(_Event, tag="response.created"):
+    response: Response
+
+
+class Queued(_Event, tag="response.queued"):
+    response: Response
+
+
+class InProgress(_Event, tag="response.in_progress"):
+    response: Response
+
+
+class Completed(_Event, tag="response.completed"):
+    response: Response
+
+
+class Ended(_Event, tag="response.incomplete"):
+    response: Response
+
+
+class Failed(_Event, tag="response.failed"):
+    response: Response
+
+
+class ItemAdded(_Event, tag="response.output_item.added"):
+    output_index: int
+    item: OutputItem
+
+
+class ItemDone(_Event, tag="response.output_item.done"):
+    output_index: int
+    item: OutputItem
+
+
+class _Inside(_Event):
+    """Something about one item."""
+
+    item_id: str
+    output_index: int
+
+
+class PartAdded(_Inside, tag="response.content_part.added"):
+    content_index: int
+    part: OutputText | ReasoningText
+
+
+class PartDone(_Inside, tag="response.content_part.done"):
+    content_index: int
+    part: OutputText | ReasoningText
+
+
+class TextDelta(_Inside, tag="response.output_text.delta"):
+    content_index: int
+    delta: str
+    logprobs: list[Logprob] = []
+
+
+class TextDone(_Inside, tag="response.output_text.done"):
+    content_index: int
+    text: str
+    logprobs: list[Logprob] = []
+
+
+class ReasoningDelta(_Inside, tag="response.reasoning_text.delta"):
+    content_index: int
+    delta: str
+
+
+class ReasoningDone(_Inside, tag="response.reasoning_text.done"):
+    content_index: int
+    text: str
+
+
+class SummaryPartAdded(_Inside, tag="response.reasoning_summary_part.added"):
+    summary_index: int
+    part: SummaryText
+
+
+class SummaryPartDone(_Inside, tag="response.reasoning_summary_part.done"):
+    summary_index: int
+    part: SummaryText
+
+
+class SummaryDelta(_Inside, tag="response.reasoning_summary_text.delta"):
+    summary_index: int
+    delta: str
+
+
+class SummaryDone(_Inside, tag="response.reasoning_summary_text.done"):
+    summary_index: int
+    text: str
+
+
+class ArgumentsDelta(_Inside, tag="response.function_call_arguments.delta"):
+    delta: str
+
+
+class ArgumentsDone(_Inside, tag="response.function_call_arguments.done"):
+    name: str
+    arguments: str
+
+
+class CustomDelta(_Inside, tag="response.custom_tool_call_input.delta"):
+    delta: str
+
+
+class CustomDone(_Inside, tag="response.custom_tool_call_input.done"):
+    input: str
+
+
+StreamEvent: TypeAlias = (
+    Created
+    | Queued
+    | InProgress
+    | Completed
+    | Ended
+    | Failed
+    | ItemAdded
+    | ItemDone
+    | PartAdded
+    | PartDone
+    | TextDelta
+    | TextDone
+    | ReasoningDelta
+    | ReasoningDone
+    | SummaryPartAdded
+    | SummaryPartDone
+    | SummaryDelta
+    | SummaryDone
+    | ArgumentsDelta
+    | ArgumentsDone
+    | CustomDelta
+    | CustomDone
+)
+
+
+# conversations
+
+
+class NewConversation(Struct):
+    items: list[JsonDict] | None = None
+    metadata: dict[str, str] | None = None
+
+
+class NewItems(Struct):
+    items: list[JsonDict]
+
+
+class Conversation(Struct):
+    id: str
+    created_at: int
+    metadata: dict[str, str]
+    object: Literal["conversation"] = "conversation"

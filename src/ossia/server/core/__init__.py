@@ -1,0 +1,1 @@
+"""What all APIs share: the service, its engine thread, admission, and requests and events in one form."""

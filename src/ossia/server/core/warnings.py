@@ -1,0 +1,36 @@
+"""What of a request was left out or is not enforced, said without refusing it.
+
+In: what schemas cannot hold the model to, and warnings in words. Out: words, and the header that carries them.
+It does not know which API asked.
+"""
+
+from collections.abc import Sequence
+
+from ossia.chat import Answering, rules_for
+from ossia.harmony.client_tools import Toolbox
+from ossia.harmony.messages import Message
+from ossia.server.core.service import Service, impossible
+
+HEADER = "x-ossia-warnings"
+LONGEST_HEADER = 1000  # proxies refuse long ones
+
+
+def loosened(
+    service: Service, messages: Sequence[Message], how: Answering, box: Toolbox, form: str = "response_format"
+) -> list[str]:
+    """What of the schemas of the answer and of tools will not be enforced. form: the field that gives the answer's.
+
+    Raises ApiError (400) for rules that cannot be. For any thread but the event loop's: it compiles schemas.
+    """
+    try:
+        dropped = rules_for(service.grammars, messages, how).dropped
+    except ValueError as error:
+        raise impossible(error) from error
+    names = {"final": form, **{to: tool.name for to, tool in box.called.items()}}
+    return [f"{names[to]}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in names]
+
+
+def header(warnings: Sequence[str]) -> dict[str, str]:
+    """No header where there are none. Names of tools may hold anything; a header only printable ASCII: the rest is escaped."""
+    said = "; ".join(warnings).encode("unicode_escape").decode("ascii")
+    return {HEADER: said[:LONGEST_HEADER]} if said else {}

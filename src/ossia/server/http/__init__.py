@@ -1,0 +1,1 @@
+"""HTTP: connections, event streams, access rules, logs, metrics and the web page."""

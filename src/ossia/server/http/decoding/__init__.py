@@ -1,0 +1,1 @@
+"""Request bodies: their limits, JSON and its shape."""

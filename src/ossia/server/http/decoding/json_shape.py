@@ -1,0 +1,115 @@
+"""The shape of JSON before it is decoded: how deep it nests, how many values and how much text it holds.
+
+In: a body's bytes. Out: nothing, or an `ApiError` for what is not worth decoding. It looks at slices of the bytes, so other
+threads run in between, and makes no values. It does not know what any field means.
+"""
+
+import numpy as np
+
+from ossia.server.errors import bad
+from ossia.server.http.decoding.token_bound import Shares, TextBound
+
+DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
+SLICE = 256 << 10  # bytes that are scanned in one go
+MOST_CONTAINERS = 100_000  # arrays and objects
+MOST_ESCAPES = 500_000
+MOST_MEMBERS = 50_000  # names in objects
+MOST_VALUES = 250_000  # commas: about as many as there are values
+MOST_OTHER = 4 << 20  # bytes outside of strings: numbers, brackets, white space
+
+
+def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None:
+    """Refuse JSON that would take long to decode. Raises ApiError 400.
+
+    bound: of the text within strings. Wrong JSON passes: decoding finds what is wrong.
+    """
+    scan, at = _Scan(bound.shares if bound else None), 0
+    while at < len(body):
+        end = at + SLICE
+        byte_N = np.frombuffer(body, np.uint8, min(SLICE, len(body) - at), at)
+        if scan.inside and body.find(b'"', at, end) < 0 and body.find(b"\\", at, end) < 0:
+            scan.read_text(byte_N)
+        else:
+            scan.read(byte_N)
+        at = end
+        if scan.deepest > DEEPEST:
+            raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
+        if scan.containers > MOST_CONTAINERS:
+            raise bad(None, f"the JSON has more than {MOST_CONTAINERS} arrays and objects", "too_large")
+        if scan.members > MOST_MEMBERS:
+            raise bad(None, f"the JSON has more than {MOST_MEMBERS} members of objects", "too_large")
+        if scan.read_bytes - scan.text > MOST_OTHER:
+            raise bad(None, f"the JSON has more than {MOST_OTHER} bytes outside of strings", "too_large")
+        if scan.values > MOST_VALUES:
+            raise bad(None, f"the JSON has more than {MOST_VALUES} values", "too_large")
+        if scan.escapes > MOST_ESCAPES:
+            raise bad(None, f"the JSON has more than {MOST_ESCAPES} escapes: send UTF-8", "too_large")
+        if bound and scan.text - scan.saved > bound.least_bytes and scan.tokens > bound.most_tokens:
+            message = f"the text of the request has more than {bound.most_tokens} tokens, this model's context"
+            raise bad(None, f"{message}: shorten it", "context_length_exceeded")
+
+
+class _Scan:
+    """What JSON holds, counted slice by slice. text: bytes within strings. saved: of these, at most, by reading escapes.
+
+    tokens: that the text has at least; what is escaped counts nothing.
+    """
+
+    def __init__(self, shares: Shares | None = None) -> None:
+        self._shares = shares
+        self.tokens = 0.0
+        self.inside = False
+        self.depth = self.deepest = self.containers = self.values = self.members = 0
+        self.read_bytes = self.text = self.escapes = self.saved = 0
+        self._backslashes = 0  # at the end of the last slice, 0 or 1: those before stand for themselves
+
+    def read_text(self, byte_N: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
+        """A slice within one string, without escapes."""
+        self.text += len(byte_N)
+        self.read_bytes += len(byte_N)
+        if self._shares:
+            self.tokens += self._shares.sum(byte_N)
+
+    def read(self, byte_N: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
+        quote_N = byte_N == ord('"')
+        slash_N = byte_N == ord("\\")
+        no_text_N = quote_N.copy()
+        if self._backslashes or slash_N.any():
+            escaped_N = self._escaped(slash_N)
+            quote_N &= ~escaped_N
+            no_text_N |= slash_N | escaped_N
+            begun = int(np.count_nonzero(slash_N & ~escaped_N))
+            self.escapes += begun
+            # a letter for two bytes; but a u for six, of which one at least is left
+            numbers = int(np.count_nonzero(escaped_N & (byte_N == ord("u"))))
+            self.saved += begun + 4 * numbers
+            self.tokens -= self._shares.most_of_number * numbers if self._shares else 0
+        parity_N = np.cumsum(quote_N, dtype=np.uint8) & 1
+        outside_N = (parity_N == 1) if self.inside else (parity_N == 0)
+        self.inside = not outside_N[-1]
+        self.text += len(byte_N) - int(np.count_nonzero(outside_N))
+        self.read_bytes += len(byte_N)
+        if self._shares and not outside_N.all():
+            self.tokens += self._shares.sum(byte_N[~(outside_N | no_text_N)])
+        self.members += int(np.count_nonzero((byte_N == ord(":")) & outside_N))
+        self.values += int(np.count_nonzero((byte_N == ord(",")) & outside_N))
+        folded_N = byte_N | 0x20  # brackets and braces differ in this bit alone
+        open_N, close_N = (folded_N == ord("{")) & outside_N, (folded_N == ord("}")) & outside_N
+        opened = int(np.count_nonzero(open_N))
+        self.containers += opened
+        if opened or close_N.any():
+            depth_N = np.cumsum(open_N.view(np.int8) - close_N.view(np.int8), dtype=np.int32)
+            self.deepest = max(self.deepest, self.depth + int(depth_N.max()))
+            self.depth += int(depth_N[-1])
+
+    def _escaped(
+        self, slash_N: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    ) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Where an odd number of backslashes comes before a byte."""
+        place_N = np.arange(len(slash_N), dtype=np.int32)
+        # the newest place that holds no backslash; one that was carried over stands at -1
+        other_N = np.maximum.accumulate(np.where(slash_N, -1 - self._backslashes, place_N))
+        run_N = place_N - other_N  # backslashes up to and with each place
+        before_N = np.concatenate([[self._backslashes], run_N[:-1]])
+        self._backslashes = int(run_N[-1]) & 1
+        return (before_N & 1).astype(bool)

@@ -1,0 +1,52 @@
+"""The web chat as the server sends it: one file, and the headers that keep it harmless.
+
+In: nothing. Out: the page's bytes with its Content-Security-Policy and the rest of its headers.
+It does not know the API: the page speaks it from the browser.
+"""
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Page(NamedTuple):
+    body: bytes
+    headers: dict[str, str]
+
+
+def page() -> Page:
+    """The page and its headers. Only the script and style in the file can run: each is named by its hash."""
+    body = (files("ossia") / "server" / "http" / "ui" / "index.html").read_bytes()
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": _policy(body),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return Page(body, headers)
+
+
+def _policy(body: bytes) -> str:
+    """Nothing from anywhere, but the API on the same origin; and no string ever becomes HTML or a script."""
+    rules = (
+        "default-src 'none'",
+        f"script-src {_hash(body, b'script')}",
+        f"style-src {_hash(body, b'style')}",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+    return "; ".join(rules)
+
+
+def _hash(body: bytes, tag: bytes) -> str:
+    """The source expression of the one element of this tag."""
+    (text,) = re.findall(rb"<%b(?:\s[^>]*)?>(.*?)</%b>" % (tag, tag), body, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"

@@ -1,0 +1,229 @@
+"""What outlives a request: responses, their items, conversations, and the thinking before a call. One SQLite file.
+
+In: items as JSON, with the harmony message of what the model said. Out: the same again, after a kill -9 too, until age
+or size pushes it out. It does not know HTTP or what an item means.
+
+One thread writes, every write one transaction; another reads on a connection of its own. A damaged file or a full disk
+is a `StoreError` for the request that met it: the server goes on without. What was reported completed, changed or deleted
+is on the disk by then; the first rows of a response and the times of use follow within seconds.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from ossia.harmony.messages import Message, Role
+from ossia.server.state.database import Database, StoreError
+from ossia.server.state.disk import Condition
+from ossia.server.state.sql import Row, Tables
+from ossia.tokenizer.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+
+
+class Item(NamedTuple):
+    """An item as JSON and, where the model said it, its message with the ids it was sampled as; of a call, its call_id."""
+
+    id: str
+    body: bytes
+    said: Message | None = None
+    call_id: str | None = None
+
+
+class Made(NamedTuple):
+    """What came of a response. calls: by call_id, the thinking before a call, and the call.
+
+    into: the conversation to which its output is added, after the items that were `given`.
+    """
+
+    output: Sequence[Item]
+    calls: Mapping[str, Sequence[Message]] = {}
+    into: str | None = None
+    given: Sequence[Item] = ()
+
+
+class _Said(msgspec.Struct, array_like=True):
+    """A message at rest. Its ids mean something to one vocabulary only."""
+
+    vocabulary: str
+    role: Role
+    text: str
+    name: str | None
+    channel: str | None
+    recipient: str | None
+    content_type: str | None
+    tokens: tuple[int, ...] | None
+
+
+class Store:
+    """Kept in `folder`. max_bytes: of the file; the longest unused go first. max_seconds: since a thing's last use.
+
+    Opening never fails: `fault` says why nothing can be kept, and then every call raises StoreError.
+    """
+
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400
+    ) -> None:
+        self._vocabulary = vocabulary_of(tokenizer)
+        self._writer, self._reader = (ThreadPoolExecutor(1, f"store-{name}") for name in ("writer", "reader"))
+        self._database = Database(folder, max_bytes, max_seconds)
+        self._writer.submit(self._database.open).result()
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be kept or read, if so. Where that may pass, the file is tried again in a while."""
+        if self._database.may_open:
+            self._writer.submit(lambda: self._database.open() if self._database.may_open else None)
+        return self._database.fault
+
+    @property
+    def condition(self) -> Condition:
+        """How the last write went."""
+        return self._database.condition
+
+    def close(self) -> None:
+        """Wait for what is being written, then let go of the file."""
+        self._writer.shutdown()
+        self._reader.shutdown()
+        self._database.close()
+
+    # responses
+
+    async def begin(self, response: str, status: str, body: bytes, previous: str | None, given: Sequence[Item]) -> None:
+        """A response that is being made, with its input."""
+        await self._write(lambda t: t.begin(response, status, body, previous, self._rows(given)))
+
+    async def update(self, response: str, status: str, body: bytes) -> None:
+        """A response that has changed but goes on. One that was deleted stays deleted."""
+        await self._write(lambda t: t.update(response, status, body))
+
+    async def finish(self, response: str, status: str, body: bytes, made: "Made") -> None:
+        """A response is over: its output is kept, and added to its conversation. One that was deleted stays deleted."""
+        calls = {call_id: self._said(messages) for call_id, messages in made.calls.items()}
+        output, given = self._rows(made.output), self._rows(made.given)
+        await self._write(lambda t: t.finish(response, status, body, output, given, made.into, calls), lasts=True)
+
+    async def response(self, response: str) -> bytes | None:
+        return await self._read(lambda t: t.body("responses", response))
+
+    async def delete(self, response: str) -> bool:
+        """Delete a response and its items: their bytes are overwritten. False when there is none."""
+        return await self._write(lambda t: t.delete("responses", response), wipe=True)
+
+    async def input_items(self, response: str) -> list[Item] | None:
+        """What a response was given, without what came before; None when there is no such response."""
+        rows = await self._read(lambda t: t.given(response))
+        return None if rows is None else self._items(rows)
+
+    async def history(self, response: str, most_bytes: int | None = None) -> list[Item]:
+        """All items up to the end of a response, its predecessors' first. Raises MissingError for one that is gone,
+        TooLargeError for more bytes than `most_bytes`.
+        """
+        chain, rows = await self._read(lambda t: t.history(response, most_bytes))
+        with suppress(StoreError):  # a full disk is no reason not to read
+            await self._write(lambda t: t.touch(chain))
+        return self._items(rows)
+
+    async def item(self, item: str) -> Item | None:
+        """The newest item of this id."""
+        found = self._items(await self._read(lambda t: t.item(item)))
+        return found[0] if found else None
+
+    async def item_sizes(self, items: Sequence[str]) -> dict[str, int]:
+        """Bytes of each of these items, as far as there is one."""
+        return await self._read(lambda t: t.item_sizes(items))
+
+    # conversations
+
+    async def create_conversation(self, conversation: str, body: bytes, items: Sequence[Item]) -> None:
+        await self._write(lambda t: t.create(conversation, body, self._rows(items)), lasts=True)
+
+    async def conversation(self, conversation: str) -> bytes | None:
+        return await self._read(lambda t: t.body("conversations", conversation))
+
+    async def update_conversation(self, conversation: str, body: bytes) -> None:
+        await self._write(lambda t: t.change(conversation, body), lasts=True)
+
+    async def delete_conversation(self, conversation: str) -> bool:
+        return await self._write(lambda t: t.delete("conversations", conversation), wipe=True)
+
+    async def conversation_items(self, conversation: str, most_bytes: int | None = None) -> list[Item]:
+        """Raises TooLargeError for more bytes than `most_bytes`."""
+        return self._items(await self._read(lambda t: t.items(conversation, most_bytes)))
+
+    async def add_items(self, conversation: str, items: Sequence[Item]) -> None:
+        await self._write(lambda t: t.append(conversation, self._rows(items)), lasts=True)
+
+    async def delete_item(self, conversation: str, item: str) -> bool:
+        return await self._write(lambda t: t.delete_item(conversation, item), wipe=True)
+
+    # thinking before calls: for any thread but the event loop's
+
+    def remember(self, call_id: str, messages: Sequence[Message]) -> None:
+        """Keep what the model said up to and with a call, for clients that give back the call alone.
+
+        What cannot be kept is forgotten: an answer is not to fail for it.
+        """
+        said = self._said(messages)
+        with suppress(StoreError):
+            self._wait(self._writer, lambda: self._database.write(lambda t: t.remember(call_id, None, said)))
+
+    def recall(self, call_id: str) -> tuple[Message, ...]:
+        """What was remembered with this call; nothing when it is gone or was never here."""
+        said: bytes | None = None
+        with suppress(StoreError):
+            said = self._wait(self._reader, lambda: self._database.read(lambda t: t.recall(call_id)))
+        return tuple(self._unpack(each) for each in msgspec.msgpack.decode(said, type=list[_Said])) if said else ()
+
+    # within
+
+    async def _write(self, work: Callable[[Tables], Result], wipe: bool = False, lasts: bool = False) -> Result:
+        """In the writer's thread, one after the other. A caller that goes away does not stop its own, nor wait for it."""
+        future = self._submit(self._writer, lambda: self._database.write(work, wipe=wipe, lasts=lasts))
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def _read(self, work: Callable[[Tables], Result]) -> Result:
+        if not self._database.is_there:
+            await asyncio.wrap_future(self._submit(self._writer, self._database.reopen))
+        return await asyncio.wrap_future(self._submit(self._reader, lambda: self._database.read(work)))
+
+    def _wait(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> Result:
+        return self._submit(thread, run).result()
+
+    def _submit(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> "Future[Result]":
+        if fault := self.fault:
+            raise StoreError(fault)
+        return thread.submit(run)
+
+    def _said(self, messages: Sequence[Message]) -> bytes:
+        return msgspec.msgpack.encode([self._pack(each) for each in messages])
+
+    def _pack(self, m: Message) -> _Said:
+        return _Said(self._vocabulary, m.role, m.text, m.name, m.channel, m.recipient, m.content_type, m.tokens)
+
+    def _unpack(self, s: _Said) -> Message:
+        tokens = s.tokens if s.vocabulary == self._vocabulary else None
+        return Message(s.role, (s.text,), s.name, s.channel, s.recipient, s.content_type, tokens)
+
+    def _rows(self, items: Sequence[Item]) -> "list[Row]":
+        return [Row(i.id, i.body, msgspec.msgpack.encode(self._pack(i.said)) if i.said else None) for i in items]
+
+    def _items(self, rows: "Sequence[Row]") -> list[Item]:
+        return [
+            Item(row.id, row.body, self._unpack(msgspec.msgpack.decode(row.said, type=_Said)) if row.said else None)
+            for row in rows
+        ]
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> str:
+    """A short name for what a tokenizer's ids mean."""
+    digest = hashlib.sha256()
+    for token in range(tokenizer.size):
+        digest.update(tokenizer.token_bytes(token) + b"\0")
+    return digest.hexdigest()[:16]

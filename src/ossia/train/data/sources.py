@@ -1,0 +1,291 @@
+"""Where sequences come from: generators, rows of chat data, harmony text, plain text; each by number.
+
+In: a recipe's sources, a tokenizer and a seed. Out: sources whose item `i` is the same on any machine, and a `Stream`.
+Files are checked whole when the run begins, and read again an item at a time: memory holds the places of the items.
+Batches and networks are elsewhere.
+"""
+
+import random
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Several
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+import msgspec
+
+from ossia.harmony.messages import Effort
+from ossia.harmony.parse import End, Parser
+from ossia.task import TrainingText, named, tasks_of
+from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.train.data.chat_rows import read_line
+from ossia.train.data.graded import expert
+from ossia.train.data.row_files import DataError, Row, Rows, data_files, holds_rows, pieces
+from ossia.train.data.sequences import Conversation, Sequence, all_targets, of_pieces, of_text, sequences
+from ossia.train.recipe import Source
+
+MOST_BAD_SHOWN, MOST_UNREAD_SHOWN = 5, 12
+TRIED_AFTER_BAD = 100
+LONGEST_TEXT = 1 << 30
+END_OF_TEXT = b"<|endoftext|>"
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+
+
+class Numbered(Protocol):
+    """Sequences by the number of their conversation; `left_out` counts what was bad or too long so far."""
+
+    left_out: int
+
+    def at(self, index: int) -> list[Sequence]: ...
+
+
+class Generated:
+    """Conversations or texts made by a function, each from a random source of its own number."""
+
+    def __init__(self, make: Callable[[random.Random], Any], seed: str, encode: "Encode") -> None:
+        self._make, self._seed, self._encode = make, seed, encode
+        self.left_out = 0
+
+    def at(self, index: int) -> list[Sequence]:
+        made = self._encode(self._make(random.Random(f"{self._seed}/{index}")))
+        kept = [each for each in made if len(each.tokens) <= self._encode.longest]
+        self.left_out += len(made) - len(kept)
+        return kept
+
+
+class Filed:
+    """Items of files, in another order every time all were taken. In memory: 28 bytes an item."""
+
+    def __init__(self, files: Several["Items"], encode: "Encode", seed: str) -> None:
+        self._files, self._encode, self._seed, self.left_out = files, encode, seed, 0
+        self._file, self._start, self._number = array("I"), array("Q"), array("Q")
+        self._epoch, self._order = -1, array("Q")
+
+    def add(self, file: int, start: int, number: int) -> None:
+        self._file.append(file)
+        self._start.append(start)
+        self._number.append(number)
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def at(self, index: int) -> list[Sequence]:
+        epoch, place = divmod(index, len(self))
+        if self._epoch != epoch:
+            self._epoch, self._order = epoch, array("Q", range(len(self)))
+            random.Random(f"{self._seed}/{epoch}").shuffle(self._order)  # type: ignore[arg-type]
+        item = self._order[place]
+        items = self._files[self._file[item]]
+        return self._encode(items.read(items.at(self._start[item]), self._number[item]))
+
+
+class Encode:
+    """Whatever a source gives, as sequences: of a conversation, of bare messages, of a text, of one learnt in parts."""
+
+    def __init__(self, tokenizer: Tokenizer, longest: int, everything: bool) -> None:
+        self.tokenizer, self.longest, self._everything = tokenizer, longest, everything
+
+    def __call__(self, made: Any) -> list[Sequence]:
+        if isinstance(made, str):
+            return of_text(self.tokenizer, made, self.longest)
+        if isinstance(made, TrainingText):
+            return of_pieces(self.tokenizer, made)
+        conversation = made if isinstance(made, Conversation) else Conversation(made)
+        found = sequences(self.tokenizer, conversation)
+        return [all_targets(each) for each in found] if self._everything else found
+
+
+class Stream:
+    """Sequences from several sources by weight. `position` is all that is needed to go on from here."""
+
+    def __init__(self, sources: Several[tuple[Numbered, float]], seed: str) -> None:
+        self._sources, self._seed = [source for source, _ in sources], seed
+        self._weights = [weight for _, weight in sources]
+        self.position = [0] * len(sources)
+
+    def take(self) -> list[Sequence]:
+        rng = random.Random(f"{self._seed}/{sum(self.position)}")
+        chosen = rng.choices(range(len(self._sources)), self._weights)[0]
+        found = self._sources[chosen].at(self.position[chosen])
+        self.position[chosen] += 1
+        return found
+
+    @property
+    def left_out(self) -> int:
+        return sum(source.left_out for source in self._sources)
+
+
+def open_stream(
+    given: Several[Source],
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    longest: int,
+    everything: bool,
+    skip_bad: bool,
+    near: Path,
+    say: Callable[[str], None] = print,
+) -> Stream:
+    """everything: all tokens are targets. near: the folder that relative paths start from. DataError for bad data.
+
+    say: takes one line for each file of which something is not read.
+    """
+    encode = Encode(tokenizer, longest, everything)
+    opened: list[tuple[Numbered, float]] = []
+    for number, source in enumerate(given):
+        own = f"{seed}/{number}"
+        make = maker(source)
+        found = Generated(make, own, encode) if make else _filed(source, near, own, encode, skip_bad, say)
+        opened.append((found, source.weight))
+    return Stream(opened, str(seed))
+
+
+def maker(source: Source) -> Callable[[random.Random], Any] | None:
+    """What makes a conversation or a text of a random source; None for a file."""
+    if source.tasks is not None:
+        return expert(tasks_of(source.tasks), EFFORTS)
+    return None if source.generator is None else named(source.generator)
+
+
+def _filed(source: Source, near: Path, seed: str, encode: Encode, skip_bad: bool, say: Callable[[str], None]) -> Filed:
+    path = near / (source.jsonl or source.harmony or source.text or "")
+    files = [_items(source, each, encode.tokenizer) for each in data_files(path, say)]
+    filed, bad = Filed(files, encode, seed), list[str]()
+    for number, items in enumerate(files):
+        for row in items.scan():
+            try:
+                _check(encode(items.read(row.text, row.number)), encode.longest)
+            except (ValueError, RecursionError) as error:
+                bad.append(f"{items.path}, {items.unit} {row.number}: {error}")
+                if not skip_bad:
+                    good = len(filed) > 0 or _some_good(items, encode, row)
+                    raise DataError(bad[0] + (" (--skip-bad leaves such lines out)" if good else "")) from error
+                filed.left_out += 1
+                del bad[MOST_BAD_SHOWN:]
+            else:
+                filed.add(number, row.start, row.number)
+        if items.unread:
+            shown = [f"{what} (in {count} rows)" for what, count in items.unread.most_common(MOST_UNREAD_SHOWN)]
+            say(f"{items.path}: not read: {', '.join(shown)}")
+    if not len(filed):
+        raise DataError(f"{path}: nothing to train on" + "".join(f"\n  {each}" for each in bad))
+    return filed
+
+
+def _some_good(items: "Items", encode: Encode, after: Row) -> bool:
+    """Whether --skip-bad would leave anything, by the next rows."""
+    for row in islice((row for row in items.scan() if row.number > after.number), TRIED_AFTER_BAD):
+        with suppress(ValueError, RecursionError):
+            _check(encode(items.read(row.text, row.number)), encode.longest)
+            return True
+    return False
+
+
+def _check(found: list[Sequence], longest: int) -> None:
+    if not found:
+        raise ValueError("no assistant message to learn from")
+    if (most := max(len(each.tokens) for each in found)) > longest:
+        raise ValueError(f"{most} tokens are more than longest = {longest}")
+
+
+class Items(Protocol):
+    """A file's items. read: what an item is. unread: counts what of the items is not read."""
+
+    path: Path
+    unit: str
+    unread: Counter[str]
+
+    def scan(self) -> Iterator[Row]: ...
+    def at(self, start: int) -> bytes: ...
+    def read(self, text: bytes, number: int) -> Any: ...
+
+
+class ChatItems(Rows):
+    """Rows of conversations."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.unread = Counter[str]()
+
+    def read(self, text: bytes, number: int) -> Conversation:
+        return read_line(text, number, self.unread)
+
+
+class TextItems(Rows):
+    """Rows with a text each."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.unread = Counter[str]()
+
+    def read(self, text: bytes, number: int) -> str:
+        return msgspec.json.decode(text, type=_TextLine).text
+
+
+class HarmonyItems:
+    """Harmony texts with <|endoftext|> between them. An item's start is its byte in the file."""
+
+    unit = "line"
+
+    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
+        self.path, self.unread, self._tokenizer = path, Counter[str](), tokenizer
+
+    def scan(self) -> Iterator[Row]:
+        start, line = 0, 1
+        for text in pieces(self.path, END_OF_TEXT):
+            if text.strip():
+                blank = len(text) - len(text.lstrip())
+                yield Row(line + text[:blank].count(b"\n"), start, text.strip())
+            start += len(text) + len(END_OF_TEXT)
+            line += text.count(b"\n")
+
+    def at(self, start: int) -> bytes:
+        return next(pieces(self.path, END_OF_TEXT, start), b"").strip()
+
+    def read(self, text: bytes, number: int) -> Conversation:
+        return from_harmony(self._tokenizer, text.decode("utf-8"))
+
+
+class PlainText:
+    """A file of plain text as one item."""
+
+    unit = "line"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.unread = path, Counter[str]()
+
+    def scan(self) -> Iterator[Row]:
+        yield Row(1, 0, self.at(0))
+
+    def at(self, start: int) -> bytes:
+        if (size := self.path.stat().st_size) > LONGEST_TEXT:
+            limit = f"{LONGEST_TEXT >> 20} MiB"
+            raise DataError(f"{self.path}: {size >> 20} MiB are more than {limit}: give documents as rows with 'text'")
+        return self.path.read_bytes()
+
+    def read(self, text: bytes, number: int) -> str:
+        return text.decode("utf-8-sig")
+
+
+def _items(source: Source, path: Path, tokenizer: Tokenizer) -> Items:
+    if source.harmony is not None:
+        return HarmonyItems(path, tokenizer)
+    if source.jsonl is not None:
+        return ChatItems(path)
+    return TextItems(path) if holds_rows(path) else PlainText(path)
+
+
+class _TextLine(msgspec.Struct, frozen=True):
+    text: str
+
+
+def from_harmony(tokenizer: Tokenizer, text: str) -> Conversation:
+    """A whole conversation from its harmony text. ValueError when it is malformed."""
+    parser = Parser(tokenizer, role=None)
+    events = [event for token in tokenizer.encode_with_special(text) for event in parser.feed(token)] + parser.finish()
+    if parser.flaws:
+        raise ValueError(f"malformed harmony: {parser.flaws[0]}")
+    return Conversation([event.message for event in events if isinstance(event, End)])

@@ -1,0 +1,168 @@
+"""How gradients change parameters: AdamW, Muon for the matrices inside layers, and the rate of every step.
+
+In: a network's parameters by name, a recipe's settings. Out: an optimizer whose state can be saved and loaded.
+It does not know losses, data or checkpoints.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ossia.train.loop.distributed import Processes
+from ossia.train.recipe import Optimizer, Schedule
+
+# Quintic whose iterates bring all singular values near 1. Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+MUON_MATRICES = ("qkv_weight", "out_weight", "up_weight", "down_weight")
+FINAL_NORM = "norm"
+
+
+class Diverged(ValueError):
+    """Training cannot go on: a gradient is not a number."""
+
+
+def share_at(schedule: Schedule, step: int, steps: int) -> float:
+    """The share of the peak rate at `step`, counted from 0, of `steps`."""
+    if step < schedule.warmup:
+        return (step + 1) / schedule.warmup
+    done = (step - schedule.warmup) / max(1, steps - schedule.warmup - 1)
+    match schedule.shape:
+        case "constant":
+            return 1.0
+        case "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * done))
+        case "linear":
+            left = 1 - done
+        case "wsd":
+            falling = max(1, round(schedule.decay * steps))
+            left = min(1.0, (steps - 1 - step) / falling)
+    return schedule.final + (1 - schedule.final) * left
+
+
+class Optimizers:
+    """One or two optimizers as one: both step, both are saved. ValueError for a rate of what is not trained."""
+
+    def __init__(self, named: Mapping[str, Tensor], given: Optimizer, processes: Processes | None = None) -> None:
+        def is_muon(name: str) -> bool:
+            return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
+
+        others = {name: p for name, p in named.items() if not is_muon(name)}
+        matrices = [p for p in others.values() if p.ndim >= 2]
+        vectors = [p for p in others.values() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        rates = [given.rate, given.rate]
+        self._sharpness = None
+        if given.sharpness_rate is not None:
+            self._sharpness = Sharpness(named)
+            groups.append({"params": [self._sharpness.log], "weight_decay": 0.0})
+            rates.append(given.sharpness_rate)
+        adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
+        self._all: list[tuple[torch.optim.Optimizer, list[float]]] = [(adam, rates)]
+        if hidden := [p for name, p in named.items() if is_muon(name)]:
+            muon = Muon(hidden, given.muon_rate, given.momentum, given.weight_decay, processes)
+            self._all.append((muon, [given.muon_rate]))
+        self._parameters, self._clip = list(named.values()), given.clip
+
+    def step(self, share: float) -> Tensor:
+        """Clip, change the parameters, forget the gradients. Gives the gradient's norm before clipping.
+
+        Raises Diverged, and changes nothing, where that norm is not finite.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if not torch.isfinite(norm):
+            raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
+        if self._sharpness:
+            self._sharpness.take_gradient()
+        for optimizer, rates in self._all:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self._sharpness:
+            self._sharpness.put_in()
+        return norm
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer, _ in self._all]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        if len(states) != len(self._all):
+            raise ValueError("the saved state is of another kind of optimizer than the recipe's")
+        for (optimizer, _), state in zip(self._all, states):
+            optimizer.load_state_dict(state)
+
+
+class Sharpness:
+    """How sure a model is: one factor of all logits, learnt as its logarithm and put into the final norm's scale after a step.
+
+    Raises ValueError where that scale is not trained.
+    """
+
+    def __init__(self, named: Mapping[str, Tensor]) -> None:
+        if FINAL_NORM not in named:
+            raise ValueError(
+                "sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out"
+            )
+        self._scale_D = named[FINAL_NORM]
+        self.log = torch.zeros((), device=self._scale_D.device)
+
+    def take_gradient(self) -> None:
+        if self._scale_D.grad is not None:
+            self.log.grad = (self._scale_D.grad * self._scale_D.detach()).sum()
+
+    @torch.no_grad()
+    def put_in(self) -> None:
+        self._scale_D.mul_(self.log.exp())
+        self.log.zero_()
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is made orthogonal, each matrix by itself; of a stack [E, R, C], every slice.
+
+    Every process has the same gradients; each orthogonalises a share of the matrices.
+    The step is scaled to the root mean square that AdamW's has, about 0.2, so that one rate serves both.
+    Source: Jordan et al., Muon (2024); the scale: Liu et al., arXiv:2502.16982, equation 4.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float,
+        processes: Processes | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._processes = processes or Processes()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            rate, given = group["lr"], [p for p in group["params"] if p.grad is not None]
+            ahead = [self._ahead(p, group["momentum"]) for p in given]
+            for p, made in zip(given, self._processes.each_made_once(ahead, orthogonal)):
+                p.mul_(1 - rate * group["weight_decay"])
+                p.add_(made, alpha=-rate * 0.2 * max(p.shape[-2:]) ** 0.5)
+
+    def _ahead(self, p: Tensor, momentum: float) -> Tensor:
+        """Nesterov's: the gradient on its way to the momentum that holds it already."""
+        assert p.grad is not None
+        if "momentum" not in self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        kept: Tensor = self.state[p]["momentum"]
+        kept.lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(kept, momentum)
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Near the closest matrix with all singular values 1, for one matrix or each of a stack. In bfloat16: near is enough."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).to(torch.bfloat16, memory_format=torch.contiguous_format)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    plus_product = torch.addmm if x.ndim == 2 else torch.baddbmm
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = plus_product(x, plus_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

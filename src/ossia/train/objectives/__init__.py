@@ -1,0 +1,1 @@
+"""Training objectives: supervised, through adapters, and GRPO."""

@@ -1,0 +1,60 @@
+"""Sealed reasoning opens for the server and model that made it, and for nobody else."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ossia.server.state.encrypted_reasoning import KEY_BYTES, Seal, SealError, key_in
+
+SEAL = Seal(bytes(KEY_BYTES))
+
+
+@given(st.text(), st.text(max_size=20))
+def test_what_was_sealed_opens_again(text: str, model: str):
+    sealed = SEAL.seal(text, model)
+    assert sealed.isascii()
+    assert SEAL.open(sealed, model) == text
+    assert SEAL.seal(text, model) != sealed
+
+
+@given(st.integers(min_value=0), st.sampled_from("ABCxyz019-_=~é"))
+def test_a_changed_character_is_noticed(place: int, character: str):
+    sealed = SEAL.seal("what I thought", "m")
+    place %= len(sealed) - 2  # the very last one may hold spare bits
+    changed = sealed[:place] + character + sealed[place + 1 :]
+    if changed != sealed:
+        with pytest.raises(SealError, match="leave the item out"):
+            SEAL.open(changed, "m")
+
+
+@pytest.mark.parametrize("foreign", ["", "gAAAAABo", "ossia1.", "ossia1.AAAA", "ossia1.é", "ossia1." + "A" * 999])
+def test_what_others_made_is_refused(foreign: str):
+    with pytest.raises(SealError):
+        SEAL.open(foreign, "m")
+
+
+def test_another_key_or_model_does_not_open_it():
+    with pytest.raises(SealError):
+        SEAL.open(SEAL.seal("x", "20b"), "120b")
+    with pytest.raises(SealError):
+        SEAL.open(Seal(bytes([1]) * KEY_BYTES).seal("x", "m"), "m")
+
+
+def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path):
+    folder = tmp_path / "state"
+    key = key_in(folder)
+    assert key_in(folder) == key
+    assert len(key) == KEY_BYTES
+    assert [path.name for path in folder.iterdir()] == ["sealing.key"]
+    if os.name == "posix":
+        assert stat.S_IMODE((folder / "sealing.key").stat().st_mode) == 0o600
+
+
+def test_a_file_that_is_no_key_is_not_overwritten(tmp_path: Path):
+    (tmp_path / "sealing.key").write_text("short")
+    with pytest.raises(OSError, match="delete it"):
+        key_in(tmp_path)
