@@ -19,7 +19,7 @@ from benchmarks.schemas import small
 from llguidance import LLMatcher
 
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 
 PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 WHOLE = re.compile(r"-?(?:0|[1-9]\d*)")
@@ -128,7 +128,7 @@ def allows(matcher: LLMatcher, tokens: list[int]) -> bool:
     return allowed
 
 
-def cases(grammars: Grammars, count: int, seed: int) -> Iterator[tuple[dict[str, Any], str, bool, bool]]:
+def cases(grammars: GrammarCache, count: int, seed: int) -> Iterator[tuple[dict[str, Any], str, bool, bool]]:
     """Schemas with spellings, whether each fits, and whether the grammar allows it."""
     rng = random.Random(seed)
     tokens = grammars.tokenizer.encode
@@ -148,7 +148,7 @@ def cases(grammars: Grammars, count: int, seed: int) -> Iterator[tuple[dict[str,
         count -= len(texts)
 
 
-def study(grammars: Grammars, count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
+def study(grammars: GrammarCache, count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     for given, text, fit, allowed in cases(grammars, count, seed):
@@ -166,7 +166,7 @@ def study(grammars: Grammars, count: int, seed: int = 0) -> tuple[Counter[str], 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000
-    grammars, started = Grammars(small()), time.perf_counter()
+    grammars, started = GrammarCache(small()), time.perf_counter()
     counts, wrong = study(grammars, count)
     seconds = time.perf_counter() - started
     for name in ("spellings", "allowed", "plain and fitting", "wrongly allowed", "wrongly refused"):

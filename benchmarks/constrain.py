@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from ossia.harmony.grammar import Grammars, Rules
+from ossia.harmony.grammar import GrammarCache, TurnGrammar
 from ossia.harmony.messages import ToolNamespace, ToolSpec
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tokenizer.tokenizer_json import o200k_harmony
@@ -40,7 +40,7 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     return work(), time.perf_counter() - started
 
 
-def steps(rules: Rules, tokenizer: Tokenizer, turns: int) -> dict[str, list[float]]:
+def steps(rules: TurnGrammar, tokenizer: Tokenizer, turns: int) -> dict[str, list[float]]:
     """Seconds of each step, by what the mask that it made was for."""
     tokens = [(part, token) for part, text in TURN for token in tokenizer.encode_with_special(text)]
     costs: defaultdict[str, list[float]] = defaultdict(list)
@@ -70,12 +70,12 @@ def functions(count: int) -> tuple[ToolNamespace, ...]:
 
 def main() -> None:
     tokenizer = Tokenizer(o200k_harmony())
-    grammars, tables = timed(lambda: Grammars(tokenizer))
-    rules, first = timed(lambda: Rules(grammars, functions(1)))
+    grammars, tables = timed(lambda: GrammarCache(tokenizer))
+    rules, first = timed(lambda: TurnGrammar(grammars, functions(1)))
     fresh = [{**SCHEMA, "title": str(number)} for number in range(100)]
     compiling = [timed(lambda schema=schema: grammars.matcher(schema))[1] for schema in fresh]
     again = [timed(lambda: grammars.matcher(SCHEMA))[1] for _ in range(100)]
-    few, many = steps(rules, tokenizer, 100), steps(Rules(grammars, functions(128)), tokenizer, 20)
+    few, many = steps(rules, tokenizer, 100), steps(TurnGrammar(grammars, functions(128)), tokenizer, 20)
     print("| what | mean | 99th percentile |")
     print("|---|---|---|")
     print(row("tables of a tokenizer, once", [tables], "ms"))

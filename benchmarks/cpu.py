@@ -25,7 +25,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from ossia.bench.passes import Case, cases_of
+from ossia.bench.passes import BenchCase, cases_of
 from ossia.bench.probes import ProcessProbe
 
 
@@ -33,7 +33,7 @@ from ossia.bench.probes import ProcessProbe
 class Group:
     """Cases of one load. `peer`: llama-bench, llama-batched-bench or nobody."""
 
-    cases: tuple[Case, ...]
+    cases: tuple[BenchCase, ...]
     peer: str = "bench"
     engine: bool = False
     rounds: int | None = None  # fewer than asked for, where memory is the question
@@ -116,7 +116,7 @@ def _listed(numbers: Any) -> str:
 
 
 def _name(kind: str, tokens: int, rows: int, depth: int) -> str:
-    return Case("prompt" if kind == "pp" else "decode", tokens, rows, depth).name
+    return BenchCase("prompt" if kind == "pp" else "decode", tokens, rows, depth).name
 
 
 def _output(command: Sequence[str]) -> tuple[str, int]:
@@ -164,10 +164,10 @@ def _end(leader: int) -> None:
 def worker(args: argparse.Namespace) -> None:
     from ossia.bench.report import as_json
     from ossia.bench.run import run
-    from ossia.bench.subject import Choice
+    from ossia.bench.subject import ModelChoice
 
     group = GROUPS[args.worker]
-    choice = Choice(model=args.model, dense=args.dense, kv=args.kv, threads=args.threads)
+    choice = ModelChoice(model=args.model, dense=args.dense, kv=args.kv, threads=args.threads)
     report = run(choice, group.cases, repeat=args.repeat, with_engine=group.engine)
     print(json.dumps(as_json(report), allow_nan=False))
 

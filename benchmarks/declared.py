@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from ossia.evals.mini import Case, evaluate
+from ossia.evals.mini import EvalCase, evaluate
 from ossia.evals.report import wilson
 from ossia.harmony.messages import Content, Developer, JsonObject, Message, ToolNamespace
 from ossia.loading import load
@@ -70,7 +70,9 @@ def main() -> None:
     model = load("ossia-mini")
     for form in FORMS:
         cases = [
-            Case(task, replace(example, messages=tuple(declared_in(form, each) for each in example.messages)), "medium")
+            EvalCase(
+                task, replace(example, messages=tuple(declared_in(form, each) for each in example.messages)), "medium"
+            )
             for task in tasks_named(FAMILIES)
             for example in islice(task.examples("eval/declared", "held"), count // len(FAMILIES))
         ]

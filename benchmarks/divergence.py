@@ -27,7 +27,7 @@ from ossia.loading import load
 from ossia.mini.tasks.catalogue import TASKS
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig, alternating
-from ossia.model.layouts import Row, shape
+from ossia.model.layouts import LayoutRow, shape
 from ossia.model.synthetic import RandomTensors
 from ossia.quant import to_bf16
 
@@ -46,7 +46,7 @@ class Drawn(RandomTensors):
 
     distribution = "uniform"
 
-    def _dense(self, row: Row, layer: int, place: int) -> Any:
+    def _dense(self, row: LayoutRow, layer: int, place: int) -> Any:
         usual = super()._dense(row, layer, place)
         if not row.field.endswith(("_weight", "embedding", "unembedding")):
             return usual

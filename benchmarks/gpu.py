@@ -32,7 +32,7 @@ from ossia.bench.subject import config_of, random_tensors
 from ossia.engine.engine import Engine
 from ossia.engine.plan import plan_card
 from ossia.engine.request import SamplingParams
-from ossia.kernels.ops import Draw, Ops, ops
+from ossia.kernels.ops import Draw, Ops, make_ops
 from ossia.kernels.reference import ReferenceOps
 from ossia.kernels.triton.tools.check import emulated, facts_of_this_machine
 from ossia.model.config import ModelConfig, alternating
@@ -345,7 +345,7 @@ def main() -> None:
     parser.add_argument("--table", default="gpu.md")
     args = parser.parse_args()
     try:
-        chosen = ops("triton", dense=args.dense, kv=args.kv)
+        chosen = make_ops("triton", dense=args.dense, kv=args.kv)
     except ValueError as error:
         sys.exit(f"error: {error}")
     run = Run(args, chosen, Clock(), time.monotonic() + 60 * args.minutes)

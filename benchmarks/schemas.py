@@ -25,7 +25,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS, Vocabulary, o200k_harmony
 
@@ -89,7 +89,7 @@ def small() -> Tokenizer:
 class Player:
     """Draws texts that a grammar allows, with a leaning to such as end, and asks whether it allows a given one."""
 
-    def __init__(self, grammars: Grammars) -> None:
+    def __init__(self, grammars: GrammarCache) -> None:
         self.grammars, self.end = grammars, grammars.ret
         self.text = grammars.tokenizer.token_bytes
         self.listed = lru_cache(maxsize=256)(self._listed)
@@ -202,7 +202,7 @@ def percentile(values: list[float], share: float) -> float:
 
 def main() -> None:
     samples = next((int(each) for each in sys.argv[1:] if each.isdigit()), 200)
-    player = Player(Grammars(Tokenizer(o200k_harmony()) if "--o200k" in sys.argv else small()))
+    player = Player(GrammarCache(Tokenizer(o200k_harmony()) if "--o200k" in sys.argv else small()))
     player.grammars.matcher({"type": "null"})  # makes llguidance's tables
     table: dict[tuple[str, bool], Counts] = {}
     for number, group in enumerate(groups(SUITE)):

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from ossia.chat import Answering, rules_for
-from ossia.harmony.grammar import Grammars
+from ossia.chat import TurnOptions, rules_for
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import user
 from ossia.harmony.render import render
 from ossia.loading import load
@@ -119,8 +119,8 @@ def engine_alone(repeats: int) -> tuple[Cost, int]:
     """The same answers with the same masks, from the engine without any server; and how many tokens they have."""
     model = load()
     assert model.tokenizer is not None
-    engine, grammars = model.engine(), Grammars(model.tokenizer, model.config.vocab)
-    how = Answering(sampling(model.stop_tokens, temperature=0.0))
+    engine, grammars = model.engine(), GrammarCache(model.tokenizer, model.config.vocab)
+    how = TurnOptions(sampling(model.stop_tokens, temperature=0.0))
     messages = conversation("medium", [user(QUESTION)])
     prompt, rules = render(model.tokenizer, messages, "assistant"), rules_for(grammars, messages, how)
 

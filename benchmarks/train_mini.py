@@ -17,9 +17,9 @@ import torch
 from transformers import GptOssConfig, GptOssForCausalLM
 
 from ossia.train.data.batches import TrainBatch
-from ossia.train.loop.distributed import Processes
-from ossia.train.loop.trainer import Stepped
-from ossia.train.objectives.supervised import NextToken
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.loop.trainer import StepResult
+from ossia.train.objectives.supervised import NextTokenObjective
 from ossia.train.recipe import Recipe, read_recipe
 from ossia.train.run import _beginning, _work, keep_memory
 
@@ -36,13 +36,13 @@ KINDS = {
 class Transformers:
     """The same step in transformers: the targets' cross-entropy, clipping, AdamW."""
 
-    def __init__(self, same: NextToken, precision: str) -> None:
+    def __init__(self, same: NextTokenObjective, precision: str) -> None:
         raw = same._model.config.to_json("hf", quantized=False)
         self._same, self._bf16 = same, precision == "bf16"
         self._model = GptOssForCausalLM(GptOssConfig.from_dict(raw))
         self._adam = torch.optim.AdamW(self._model.parameters(), lr=1e-3, fused=True)
 
-    def step(self, number: int, report: bool) -> Stepped:
+    def step(self, number: int, report: bool) -> StepResult:
         batches = [self._same._batches.next() for _ in range(self._same._settings.accumulate)]
         targets = sum(len(each.targets_R) for each in batches)
         for each in batches:
@@ -55,7 +55,7 @@ class Transformers:
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._adam.step()
         self._adam.zero_grad()
-        return Stepped(sum(len(each.batch.tokens_T) for each in batches), {})
+        return StepResult(sum(len(each.batch.tokens_T) for each in batches), {})
 
     def _logits(self, given: TrainBatch) -> torch.Tensor:
         batch = given.batch
@@ -68,14 +68,14 @@ class Transformers:
         return self._model.lm_head(out.last_hidden_state.flatten(0, 1)[rows_R])
 
 
-def variant(recipe: Recipe, kind: str, precision: str, out: Path) -> NextToken:
+def variant(recipe: Recipe, kind: str, precision: str, out: Path) -> NextTokenObjective:
     assert recipe.sft is not None, "a recipe with [sft] is measured"
     optimizer = replace(recipe.sft.optimizer, kind=kind)
     chosen = replace(recipe, sft=replace(recipe.sft, optimizer=optimizer, precision=precision, round_batches=8))
-    alone = Processes()
+    alone = DistributedContext()
     tokenizer, network = _beginning(chosen, out, alone)
     work = _work("sft", chosen, network, tokenizer, False, Path(), alone)
-    assert isinstance(work, NextToken)
+    assert isinstance(work, NextTokenObjective)
     return work
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     recipe = read_recipe(given.recipe)
     chosen = {name: KINDS[name] for name in KINDS if name in given.only.split(",")}
     with tempfile.TemporaryDirectory() as folder:
-        works: dict[str, NextToken | Transformers] = {}
+        works: dict[str, NextTokenObjective | Transformers] = {}
         for name, kind in chosen.items():
             ours = variant(recipe, *kind, Path(folder))
             works[name] = Transformers(ours, kind[1]) if name.startswith("transformers") else ours
@@ -110,7 +110,7 @@ def main() -> None:
             profile(next(iter(works.values())))
 
 
-def profile(work: NextToken | Transformers) -> None:
+def profile(work: NextTokenObjective | Transformers) -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 

@@ -24,7 +24,7 @@ from ossia.bench.machine import peak_rss_bytes, rss_bytes, this_machine
 from ossia.bench.measure import measure, spread
 from ossia.bench.passes import (
     SHORT_PROMPT,
-    Case,
+    BenchCase,
     Passes,
     _table,
     bench_cache_bytes,
@@ -33,7 +33,7 @@ from ossia.bench.passes import (
 )
 from ossia.bench.probes import Rates
 from ossia.bench.report import as_json, as_text
-from ossia.bench.subject import Choice, check_memory, load_subject
+from ossia.bench.subject import ModelChoice, check_memory, load_subject
 from ossia.engine.plan import HOST_STEP
 from ossia.kernels.machine import available_memory
 from ossia.kernels.ops import BLOCK, Batch
@@ -49,7 +49,7 @@ needs_probe = pytest.mark.skipif(
 
 @pytest.fixture
 def subject(tmp_path: Path):
-    return load_subject(Choice(model=str(tiny_checkpoint(tmp_path / "m"))), lambda config, formats: None)
+    return load_subject(ModelChoice(model=str(tiny_checkpoint(tmp_path / "m"))), lambda config, formats: None)
 
 
 class Steady:
@@ -108,8 +108,8 @@ def test_weights_in_memory():
 def test_cases_go_by_depth():
     names = [case.name for case in cases_of([512], [128, 32], [1, 8], [4096, 0])]
     assert names == ["pp512", "tg128", "tg32", "tg128 x8", "tg32 x8", "pp512 @4096", "tg128 @4096", "tg32 @4096"]
-    assert Case("decode", 5).first == SHORT_PROMPT
-    assert Case("decode", 4, depth=100).middle == 102
+    assert BenchCase("decode", 5).first == SHORT_PROMPT
+    assert BenchCase("decode", 4, depth=100).middle == 102
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_too_large_a_model_is_refused_with_the_remedy():
     assert cache == cache_bytes(B20, formats_of("cpu"), 512) + 7 * cache_bytes(
         B20, formats_of("cpu"), SHORT_PROMPT + 128
     )
-    twenty = Choice(model="openai/gpt-oss-20b")
+    twenty = ModelChoice(model="openai/gpt-oss-20b")
     check_memory(B20, twenty, formats_of("cpu"), cache, available=13 << 30)
     with pytest.raises(ValueError, match=r"needs 11\.\d GiB .* 8\.0 GiB are free: no setting fits"):
         check_memory(B20, twenty, formats_of("cpu"), cache, available=8 << 30)
@@ -227,7 +227,7 @@ def test_a_report_is_whole(subject):
 
 def test_a_short_context_has_no_engine_figures(tmp_path: Path):
     folder = tiny_checkpoint(tmp_path, replace(TINY, max_context=40))
-    subject = load_subject(Choice(model=str(folder)), lambda config, formats: None)
+    subject = load_subject(ModelChoice(model=str(folder)), lambda config, formats: None)
     report = measure(subject, cases_of([8], [], [], [0]), Steady(), threads=1, repeat=1)
     assert report.engine is None
     assert "not measured in the engine" in as_text(report)
@@ -237,14 +237,14 @@ def test_a_short_context_has_no_engine_figures(tmp_path: Path):
 def test_random_weights_take_a_shape(tmp_path: Path):
     folder = tiny_checkpoint(tmp_path)
     seen: list[tuple[ModelConfig, Formats]] = []
-    subject = load_subject(Choice(shape=str(folder), dense="int4"), lambda *given: seen.append(given))
+    subject = load_subject(ModelChoice(shape=str(folder), dense="int4"), lambda *given: seen.append(given))
     assert (subject.source, subject.config) == ("random", TINY)
     assert seen == [(TINY, Formats(4.5, 4.25))]
 
 
 def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
     seen = []
-    load_subject(Choice(model=str(tiny_checkpoint(tmp_path, layout="bf16"))), lambda *given: seen.append(given[1]))
+    load_subject(ModelChoice(model=str(tiny_checkpoint(tmp_path, layout="bf16"))), lambda *given: seen.append(given[1]))
     assert seen == [Formats(8.25, 16.0)]
 
 
@@ -259,7 +259,7 @@ def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
 )
 def test_choices_that_cannot_be(choice, said):
     with pytest.raises(ValueError, match=said):
-        Choice(**choice)
+        ModelChoice(**choice)
 
 
 def test_a_dense_format_is_compared_with_bfloat16():

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ossia.chat import Answering, Chat, Done, ToolAnswer, converse, gather
+from ossia.chat import Chat, Done, ToolResult, TurnOptions, converse, gather
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Developer, System, ToolNamespace, ToolSpec, developer, system, user
 from ossia.harmony.parse import Delta, End
 from ossia.tools.functions import function_tool
@@ -120,20 +120,20 @@ def test_a_tool_is_run_and_its_answer_given_back():
 
 def test_a_tool_that_fails_tells_the_model_and_the_caller():
     chat, script = chat_with(CALL.format('{"x": 13}'), FINAL.format("Sorry."), tools=[double])
-    failed = [event.failed for event in chat.stream("Twice 13?") if isinstance(event, ToolAnswer)]
+    failed = [event.failed for event in chat.stream("Twice 13?") if isinstance(event, ToolResult)]
     assert failed == [True]
     assert "error: ValueError: not 13" in script.prompts[1]
 
 
 def test_a_declared_tool_without_a_function_ends_the_exchange():
-    grammars = Grammars(small())
+    grammars = GrammarCache(small())
     spec = ToolSpec("double", "", {"type": "object", "properties": {"x": {"type": "integer"}}})
     said = [
         system(System()),
         developer(Developer(None, (ToolNamespace("functions", None, (spec,)),))),
         user("Twice 2?"),
     ]
-    answer = gather(converse(Script([CALL.format('{"x":2}')]), grammars, said, Answering()))  # type: ignore[arg-type]
+    answer = gather(converse(Script([CALL.format('{"x":2}')]), grammars, said, TurnOptions()))  # type: ignore[arg-type]
     assert answer.finish == "tool_calls"
     assert [json.loads(call.text) for call in answer.tool_calls] == [{"x": 2}]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ossia.chat import Chat, Done, ToolAnswer, Usage
+from ossia.chat import Chat, Done, ToolResult, Usage
 from ossia.harmony.messages import assistant, tool
 from ossia.harmony.parse import Delta, End, Start
 from ossia.terminal import HELP, Screen, answer, command, interact, summary, tools_from
@@ -43,8 +43,8 @@ def test_tools_are_shown_as_they_run():
         Start("assistant", "commentary", "functions.f", "json"),
         Delta("commentary", "functions.f", '{"x": 1}'),
         End(call),
-        ToolAnswer(tool("functions.f", "2"), failed=False),
-        ToolAnswer(tool("functions.f", "no"), failed=True),
+        ToolResult(tool("functions.f", "2"), failed=False),
+        ToolResult(tool("functions.f", "no"), failed=True),
     ]
     assert written(events) == '[functions.f] {"x": 1}\n[functions.f] 2\n[functions.f failed] no\n'
 

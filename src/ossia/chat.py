@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.grammar import Grammars, Rules, recipients
+from ossia.harmony.grammar import GrammarCache, TurnGrammar, recipients
 from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import (
     Developer,
@@ -35,14 +35,14 @@ from ossia.harmony.render import render
 from ossia.loading import Model, load
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tools.background import BackgroundLoop
-from ossia.tools.functions import Tool, ToolResult, function_tool
-from ossia.turn import FINAL, Answering, NextToken, Sampling, Scores, Turn, sample_turn
+from ossia.tools.functions import Tool, ToolOutput, function_tool
+from ossia.turn import FINAL, AwaitToken, Logprobs, StartSampling, Turn, TurnOptions, sample_turn
 
 FinishReason = Literal["stop", "length", "tool_calls", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
-class ToolAnswer:
+class ToolResult:
     """A tool was run: its message to the model, and whether it failed."""
 
     message: Message
@@ -81,32 +81,32 @@ class Done:
     fault: str | None = None
 
 
-Event: TypeAlias = Start | Delta | End | Scores | ToolAnswer | Done
+Event: TypeAlias = Start | Delta | End | Logprobs | ToolResult | Done
 
 
-class Calling(NamedTuple):
+class CallTool(NamedTuple):
     """The exchange wants a tool run: answer with its result."""
 
     tool: Tool
     text: str
 
 
-Step: TypeAlias = Event | Sampling | NextToken | Calling
+Step: TypeAlias = Event | StartSampling | AwaitToken | CallTool
 Steps: TypeAlias = Generator[Step, Any, None]
 LEAST_FOR_A_CALL, MOST_FOR_A_CALL = 64, 1024  # tokens kept free for it
 
 
-def run_tool(called: Tool, text: str) -> ToolResult:
+def run_tool(called: Tool, text: str) -> ToolOutput:
     """Run a tool where it is called. An async one runs on an event loop in another thread."""
     return called.call(text)
 
 
 def converse(
     engine: Engine,
-    grammars: Grammars,
+    grammars: GrammarCache,
     messages: Sequence[Message],
-    how: Answering,
-    run: Callable[[Tool, str], ToolResult] = run_tool,
+    how: TurnOptions,
+    run: Callable[[Tool, str], ToolOutput] = run_tool,
 ) -> Iterator[Event]:
     """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
 
@@ -114,19 +114,19 @@ def converse(
     ends the exchange with "tool_calls". A message to anyone else is malformed, and so is text. Raises ContextError
     before any work for a prompt that does not fit.
     """
-    steps, reply = exchange(grammars, messages, how, engine.context), None
+    steps, reply = run_turn(grammars, messages, how, engine.context), None
     with ExitStack() as open_stream:
         tokens: Iterator[Sampled] = iter(())
         while (step := advance(steps, reply)) is not None:
             reply = None
             match step:
-                case Sampling(prompt, params, mask):
+                case StartSampling(prompt, params, mask):
                     open_stream.close()
                     reply = open_stream.enter_context(closing(engine.submit(prompt, params, mask)))
                     tokens = iter(reply)
-                case NextToken():
+                case AwaitToken():
                     reply = next(tokens, None)
-                case Calling(called, text):
+                case CallTool(called, text):
                     reply = run(called, text)
                 case _:
                     yield step
@@ -140,7 +140,7 @@ def advance(steps: Steps, reply: object) -> Step | None:
         return None
 
 
-def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, context: int) -> Steps:
+def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions, context: int) -> Steps:
     """The loop itself, without input or output: it yields events, which want no answer, and what it wants done.
 
     context: tokens that a prompt and its answer can have together.
@@ -159,7 +159,7 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
         prompt = [*render(grammars.tokenizer, without_old_thinking(said), next_role="assistant"), *begun.all]
         mask = rules.start(_room(how, context - len(prompt)), begun.text)
         try:
-            turn = yield from sample_turn(Sampling(prompt, params, mask), grammars, how, begun.all)
+            turn = yield from sample_turn(StartSampling(prompt, params, mask), grammars, how, begun.all)
         except ContextError:
             if not step:
                 raise
@@ -175,10 +175,10 @@ def exchange(grammars: Grammars, messages: Sequence[Message], how: Answering, co
             yield Done("tool_calls", usage)
             return
         for call in calls:
-            result: ToolResult = yield Calling(runnable[str(call.recipient)], call.text)
+            result: ToolOutput = yield CallTool(runnable[str(call.recipient)], call.text)
             answer = tool(str(call.recipient), result.text, call.channel or "commentary")
             said.insert(1 + next(i for i, each in enumerate(said) if each is call), answer)
-            yield ToolAnswer(answer, result.failed)
+            yield ToolResult(answer, result.failed)
     yield Done("steps", usage)
 
 
@@ -197,7 +197,7 @@ def prefilled(tokenizer: Tokenizer, prefill: str | None) -> Prefilled:
     return Prefilled([*tokenizer.encode_with_special(FINAL), *text], text)
 
 
-def _room(how: Answering, left: int) -> int | None:
+def _room(how: TurnOptions, left: int) -> int | None:
     """Tokens that may come before a call that must; None where none must."""
     if how.tool_choice in ("auto", "none"):
         return None
@@ -211,9 +211,9 @@ def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:
     return tuple(space for part in contents if isinstance(part, System | Developer) for space in part.tools)
 
 
-def rules_for(grammars: Grammars, messages: Sequence[Message], how: Answering) -> Rules:
+def rules_for(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions) -> TurnGrammar:
     """The rules that keep the answer well-formed: only tools that the messages declare can be called."""
-    return Rules(
+    return TurnGrammar(
         grammars,
         tools=_allowed(declared_tools(messages), how.allowed),
         tool_choice=how.tool_choice,
@@ -268,7 +268,7 @@ class Chat:
     model: a `Model`, or what `ossia.load` takes. tools: Python functions, or `Tool`s. instructions: what a developer
     tells the model. response_format: a JSON schema for the final answer. identity, knowledge_cutoff (YYYY-MM) and date
     (YYYY-MM-DD or "today"): the first lines of the system message; "none" leaves one out. Other settings are those of
-    `Answering`.
+    `TurnOptions`.
     """
 
     def __init__(
@@ -289,14 +289,14 @@ class Chat:
         self.model = load(model) if isinstance(model, str) else model
         if self.model.tokenizer is None:
             raise ValueError(f"model {self.model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
-        self.grammars = Grammars(self.model.tokenizer, self.model.config.vocab)
+        self.grammars = GrammarCache(self.model.tokenizer, self.model.config.vocab)
         self.engine = self.model.engine()
         self.instructions = instructions
         self.effort: Effort = effort
         self.opening = opening(OPENING, identity, knowledge_cutoff, date)
         self.response_format = response_format
         given = params or SamplingParams()
-        self.how = Answering(
+        self.how = TurnOptions(
             params=replace(given, stop_tokens=given.stop_tokens | self.model.stop_tokens),
             tool_choice=tool_choice,
             response_format=response_format,
@@ -318,14 +318,14 @@ class Chat:
         """
         return self._stream(text, run_tool)
 
-    def _stream(self, text: str, run: Callable[[Tool, str], ToolResult]) -> Generator[Event, None, None]:
+    def _stream(self, text: str, run: Callable[[Tool, str], ToolOutput]) -> Generator[Event, None, None]:
         self.history.append(user(text))
         spoken: list[str] = []
         finished = False
         try:
             for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how, run):
                 match event:
-                    case End(message) | ToolAnswer(message, _):
+                    case End(message) | ToolResult(message, _):
                         self.history.append(message)
                         spoken.clear()
                     case Delta(channel="final", text=piece):
@@ -384,23 +384,23 @@ class _OnLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._running: Future[ToolResult] | None = None
+        self._running: Future[ToolOutput] | None = None
 
-    def run(self, called: Tool, text: str) -> ToolResult:
+    def run(self, called: Tool, text: str) -> ToolOutput:
         if called.call_async is None:
             return called.call(text)
         self._running = asyncio.run_coroutine_threadsafe(_result_of(called.call_async(text)), self._loop)
         try:
             return self._running.result()
         except CancelledError:
-            return ToolResult(f"error: {called.spec.name} was cancelled", failed=True)
+            return ToolOutput(f"error: {called.spec.name} was cancelled", failed=True)
 
     def cancel(self) -> None:
         if self._running:
             self._running.cancel()
 
 
-async def _result_of(result: Awaitable[ToolResult]) -> ToolResult:
+async def _result_of(result: Awaitable[ToolOutput]) -> ToolOutput:
     return await result
 
 
@@ -409,7 +409,7 @@ def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:
     messages: list[Message] = []
     for event in events:
         match event:
-            case End(message) | ToolAnswer(message, _):
+            case End(message) | ToolResult(message, _):
                 messages.append(message)
             case Done(finish, usage):
                 # a malformed header can leave an answer with an odd recipient: it is text all the same

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
-from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT, Held, check_host
-from ossia.engine.plan import Plan, plan_card
+from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT, HostFormat, check_host
+from ossia.engine.plan import CardMemoryPlan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, Ops, kinds_of, ops
+from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, Ops, kinds_of, make_ops
 from ossia.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from ossia.model.config import ModelConfig
 from ossia.model.tensorfile import read_json
@@ -59,7 +59,7 @@ class Model:
     transformer: Transformer
     tokenizer: Tokenizer | None
     stop_tokens: frozenset[int]
-    plan: Plan | None = None
+    plan: CardMemoryPlan | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -118,13 +118,13 @@ def load(
     checkpoint = open_checkpoint(folder)
     if backend == "cpu":
         dense, kv = _usual(checkpoint.config, dense, kv)
-    kernels = ops(backend, dense=dense, kv=kv, workers=threads)
+    kernels = make_ops(backend, dense=dense, kv=kv, workers=threads)
     free = kernels.free_bytes()
     kinds = kinds_of(backend, dense, kv)
     is_packed = is_mxfp4(checkpoint)
     plan = None if free is None else plan_card(checkpoint.config, *kinds, free, mxfp4=is_packed)
     if free is None:
-        held = Held(backend, *kinds, is_packed, loading_bytes(checkpoint, is_packed))
+        held = HostFormat(backend, *kinds, is_packed, loading_bytes(checkpoint, is_packed))
         _check_memory(checkpoint.config, kernels, held, memory, cache_bytes)
     read = read_settings(folder, checkpoint.config.vocab, is_original=checkpoint.layout == "original")
     transformer = load_transformer(checkpoint, kernels, progress)
@@ -132,7 +132,9 @@ def load(
     return Model(str(path_or_name), transformer, read.tokenizer, read.stop_tokens, plan, warnings)
 
 
-def _check_memory(config: ModelConfig, kernels: Ops, held: Held, memory: int | None, cache_bytes: int | None) -> None:
+def _check_memory(
+    config: ModelConfig, kernels: Ops, held: HostFormat, memory: int | None, cache_bytes: int | None
+) -> None:
     """ValueError where the model and its keys and values do not fit the memory of the machine or its container."""
     least = PagedCache.cost(
         kernels.cache_bytes(config.shapes), config.window, min(LEAST_CONTEXT, config.max_context), HOST_STEP

@@ -11,35 +11,35 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ossia.chat import (
-    Answering,
-    Calling,
+    AwaitToken,
+    CallTool,
     Done,
     Event,
     FinishReason,
-    NextToken,
-    Sampling,
+    StartSampling,
     Step,
-    ToolAnswer,
+    ToolResult,
+    TurnOptions,
     Usage,
     advance,
-    exchange,
+    run_turn,
 )
 from ossia.engine.engine import Engine, Stream
 from ossia.engine.request import ContextError, Sampled, TokenMask
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
 
 
-class Ask(NamedTuple):
+class RolloutRequest(NamedTuple):
     """A conversation to answer, ending before the model's turn."""
 
     messages: Sequence[Message]
-    how: Answering
+    how: TurnOptions
 
 
 @dataclass(slots=True)
-class Spoken:
+class Completion:
     """One sampling: its prompt, its tokens, and beside each the mask it was drawn under (None: all were allowed)."""
 
     prompt: list[int]
@@ -51,13 +51,13 @@ class Spoken:
 class Rollout:
     """One answer: its events up to `Done`, and its samplings, between which tools were run."""
 
-    spoken: list[Spoken] = field(default_factory=list)
+    spoken: list[Completion] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
     def turn(self) -> list[Message]:
         """All messages after the prompt, tools' among them."""
-        return [event.message for event in self.events if isinstance(event, End | ToolAnswer)]
+        return [event.message for event in self.events if isinstance(event, End | ToolResult)]
 
     @property
     def finish(self) -> FinishReason:
@@ -74,13 +74,15 @@ class Rollout:
         return last
 
 
-def roll_out(engine: Engine, grammars: Grammars, asks: Sequence[Ask], *, masks: bool = False) -> list[Rollout]:
+def roll_out(
+    engine: Engine, grammars: GrammarCache, asks: Sequence[RolloutRequest], *, masks: bool = False
+) -> list[Rollout]:
     """Answer all, together: whatever can be sampled is, in the same steps. The engine is this thread's alone.
 
     masks: keep them: a byte for eight words of the vocabulary at every token.
     An answer that outgrows the context by what its tools say ends as "length". ContextError for a prompt that does not fit.
     """
-    talks = [_Talk(engine, grammars, ask, masks) for ask in asks]
+    talks = [_Episode(engine, grammars, ask, masks) for ask in asks]
     active = list(talks)
     while active:
         active = [talk for talk in active if talk.go_on()]
@@ -105,12 +107,12 @@ class _Recorder:
         self._mask.accept(token)
 
 
-class _Talk:
+class _Episode:
     """One exchange under way."""
 
-    def __init__(self, engine: Engine, grammars: Grammars, ask: Ask, masks: bool) -> None:
+    def __init__(self, engine: Engine, grammars: GrammarCache, ask: RolloutRequest, masks: bool) -> None:
         self._engine, self._masks = engine, masks
-        self._steps = exchange(grammars, ask.messages, ask.how, engine.context)
+        self._steps = run_turn(grammars, ask.messages, ask.how, engine.context)
         self._step = advance(self._steps, None)
         self._stream: Stream | None = None
         self._ready: deque[Sampled] = deque()
@@ -121,22 +123,22 @@ class _Talk:
         while self._step is not None:
             reply: object = None
             match self._step:
-                case Sampling():
+                case StartSampling():
                     self._step = self._begin(self._step)
                     continue
-                case NextToken():
+                case AwaitToken():
                     if not self._has_token():
                         return True
                     reply = self._next()
-                case Calling(tool, text):
+                case CallTool(tool, text):
                     reply = tool.call(text)
                 case event:
                     self.rollout.events.append(event)
             self._step = advance(self._steps, reply)
         return False
 
-    def _begin(self, wanted: Sampling) -> Step | None:
-        spoken = Spoken(wanted.prompt)
+    def _begin(self, wanted: StartSampling) -> Step | None:
+        spoken = Completion(wanted.prompt)
         mask = _Recorder(wanted.mask, spoken.masks) if self._masks else wanted.mask
         try:
             self._stream = self._engine.submit(wanted.prompt, wanted.params, mask)

@@ -15,7 +15,7 @@ from typing import TextIO, get_args
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-from ossia.chat import Chat, Done, Event, ToolAnswer
+from ossia.chat import Chat, Done, Event, ToolResult
 from ossia.harmony.messages import Effort
 from ossia.harmony.parse import Delta, End, Start
 from ossia.tools.functions import Tool, function_tool
@@ -48,7 +48,7 @@ class Screen:
                 case End(message):
                     gap = "\n\n" if message.channel == "analysis" and not message.recipient else "\n"
                     self._write(gap)
-                case ToolAnswer(message, failed):
+                case ToolResult(message, failed):
                     self._write(f"[{message.name}{' failed' if failed else ''}] {message.text}\n", dim=True)
                 case Done() as done:
                     pass

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.harmony.grammar import Constraint, Grammars
+from ossia.harmony.grammar import Constraint, GrammarCache
 from ossia.harmony.messages import AnswerForm, Message
 from ossia.harmony.openai_chat import same_json
 from ossia.harmony.parse import Delta, End, Parser, Start, parse
@@ -21,7 +21,7 @@ FINAL = "<|channel|>final<|message|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class Logprobs:
     """The tokens that the next `Delta` is made of, with their log-probabilities; only where `logprobs` was asked for."""
 
     channel: str | None
@@ -29,11 +29,11 @@ class Scores:
     tokens: tuple[Sampled, ...]
 
 
-TurnEvent: TypeAlias = Scores | Start | Delta | End
+TurnEvent: TypeAlias = Logprobs | Start | Delta | End
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class TurnOptions:
     """How to answer: sampling, what may be called, the form of the final answer, how long to think.
 
     thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
@@ -57,7 +57,7 @@ class Answering:
     prefill: str | None = None
 
 
-class Sampling(NamedTuple):
+class StartSampling(NamedTuple):
     """The exchange wants a sampling begun: answer with its tokens' source."""
 
     prompt: list[int]
@@ -65,14 +65,14 @@ class Sampling(NamedTuple):
     mask: Constraint
 
 
-class NextToken(NamedTuple):
+class AwaitToken(NamedTuple):
     """The exchange wants the next token of the sampling: answer with it, or with None at its end."""
 
 
-NEXT_TOKEN = NextToken()
+NEXT_TOKEN = AwaitToken()
 
 
-class Source(Protocol):
+class TokenSource(Protocol):
     """Where a sampling's tokens come from, as far as the exchange sees it."""
 
     @property
@@ -100,8 +100,8 @@ class Turn(NamedTuple):
 
 
 def sample_turn(
-    wanted: Sampling, grammars: Grammars, how: Answering, begun: Sequence[int]
-) -> Generator[TurnEvent | Sampling | NextToken, Any, Turn]:
+    wanted: StartSampling, grammars: GrammarCache, how: TurnOptions, begun: Sequence[int]
+) -> Generator[TurnEvent | StartSampling | AwaitToken, Any, Turn]:
     """begun: the tokens of the message that the prompt ends in the middle of."""
     tokenizer = grammars.tokenizer
     parser = Parser(tokenizer, role="assistant")
@@ -111,7 +111,7 @@ def sample_turn(
     started, first = time.perf_counter(), 0.0
     output: list[Sampled] = []
     thinking = 0
-    source: Source = yield wanted
+    source: TokenSource = yield wanted
     fault: str | None = None
     while not (spoken.stop or calls.over or (fault := wanted.mask.gave_up(len(output)))):
         if (sampled := (yield NEXT_TOKEN)) is None:
@@ -143,7 +143,7 @@ class _Calls:
     over: the turn has ended before its tokens did. complete: it may end here, as all its calls are whole.
     """
 
-    def __init__(self, grammars: Grammars, most: int) -> None:
+    def __init__(self, grammars: GrammarCache, most: int) -> None:
         self._grammars, self._left = grammars, most
         self._several = most > 1
         self._assistant = grammars.tokenizer.encode("assistant")[0]
@@ -207,7 +207,7 @@ class _Spoken:
             self._unscored.append(sampled)
         delta = next((event for event in events if isinstance(event, Delta)), None)
         if delta and self._unscored:
-            yield Scores(delta.channel, delta.recipient, tuple(self._unscored))
+            yield Logprobs(delta.channel, delta.recipient, tuple(self._unscored))
             self._unscored.clear()
         yield from self.keep(events)
 

@@ -8,7 +8,7 @@ import pytest
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.engine.sampler import sample
-from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, HostOps
+from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, HostOps, SampleResult
 from tests.engine.fake import VOCAB, FakeModel, stopped_clock
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
@@ -25,15 +25,15 @@ class DeviceOps(HostOps):
         self.copied += len(logits_RV)
         return logits_RV
 
-    def draw(self, logits_RV: np.ndarray, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn]:
+    def draw(self, logits_RV: np.ndarray, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult]:
         self.calls.append(len(rows))
         return [_drawn(logits_RV[row], draw) for row, draw in zip(rows, draws, strict=True)]
 
 
-def _drawn(logits_V: np.ndarray, draw: Draw) -> Drawn:
+def _drawn(logits_V: np.ndarray, draw: Draw) -> SampleResult:
     """By the plainest arithmetic, from nothing but the draw."""
     if not np.isfinite(logits_V.max()):
-        return Drawn(NOT_FINITE, 0.0)
+        return SampleResult(NOT_FINITE, 0.0)
     allowed = logits_V.astype(np.float64)
     for token, bias in draw.bias.items():
         allowed[token] += bias
@@ -41,14 +41,14 @@ def _drawn(logits_V: np.ndarray, draw: Draw) -> Drawn:
         bits = np.unpackbits(np.frombuffer(draw.mask, np.uint8), bitorder="little")[:VOCAB]
         allowed[bits == 0] = -np.inf
     if not np.isfinite(allowed.max()):
-        return Drawn(NOTHING_LEFT, 0.0)
+        return SampleResult(NOTHING_LEFT, 0.0)
     logs = logits_V - np.log(np.exp(logits_V.astype(np.float64)).sum())
     if draw.temperature == 0:
         token = int(allowed.argmax())
     else:
         ends = np.cumsum(np.exp((allowed - allowed.max()) / draw.temperature))
         token = int(np.searchsorted(ends, draw.share * ends[-1]))
-    return Drawn(token, float(logs[token]))
+    return SampleResult(token, float(logs[token]))
 
 
 class Low:

@@ -7,7 +7,7 @@ import pytest
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, ops
+from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, make_ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import Transformer, load_transformer
 from tests.engine.fake import stopped_clock
@@ -42,7 +42,7 @@ def backend(kept: Kept) -> Backend:
 @pytest.fixture(scope="module")
 def model(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Transformer:
     checkpoint = open_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
-    return load_transformer(checkpoint, ops(kept.backend, dense=kept.dense, kv=kept.kv))
+    return load_transformer(checkpoint, make_ops(kept.backend, dense=kept.dense, kv=kept.kv))
 
 
 def without_cache(model: Transformer, prompt: list[int], count: int) -> list[int]:

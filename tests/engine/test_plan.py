@@ -6,7 +6,7 @@ import pytest
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
-from ossia.engine.plan import Plan, plan_card, room_for_cache, weight_bytes, work_bytes
+from ossia.engine.plan import CardMemoryPlan, plan_card, room_for_cache, weight_bytes, work_bytes
 from ossia.kernels.ops import BLOCK, HostOps
 from ossia.model.config import ModelConfig
 from tests.engine.fake import FakeModel, cache_for
@@ -54,7 +54,7 @@ def test_the_cache_that_was_promised_fits_in_what_was_left(free: int, kv):
     assert _cache(plan, plan.cache).tokens >= plan.context
 
 
-def _cache(plan: Plan, size: int) -> PagedCache:
+def _cache(plan: CardMemoryPlan, size: int) -> PagedCache:
     cache = PagedCache.sized(plan.block, B20.window, B20.max_context, 512, size, 0)
     taken = cache.full.count * plan.block.full + cache.window.count * plan.block.window
     assert taken <= size

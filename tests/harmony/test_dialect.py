@@ -8,13 +8,13 @@ import pytest
 from ossia.harmony.client_tools import toolbox
 from ossia.harmony.dialect import canonical, object_schema
 from ossia.harmony.errors import InputError
-from ossia.harmony.grammar import Grammars, recipients
+from ossia.harmony.grammar import GrammarCache, recipients
 from ossia.harmony.messages import ToolNamespace, ToolSpec
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified
 from tests.vocabularies import o200k
 
-GRAMMARS = Grammars(o200k())
+GRAMMARS = GrammarCache(o200k())
 STRING = {"type": "string"}
 
 

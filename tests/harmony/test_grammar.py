@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.harmony.grammar import Constraint, Grammars, Rules
+from ossia.harmony.grammar import Constraint, GrammarCache, TurnGrammar
 from ossia.harmony.messages import JsonObject, Message, ToolNamespace, ToolSpec
 from ossia.harmony.parse import parse
 from ossia.tokenizer.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ from tests.shared import shared
 from tests.vocabularies import SPECIAL, o200k, small
 
 ENCODING = oracle.load_harmony_encoding(oracle.HarmonyEncodingName.HARMONY_GPT_OSS)
-GRAMMARS = {"o200k": Grammars(o200k()), "small": Grammars(small())}
+GRAMMARS = {"o200k": GrammarCache(o200k()), "small": GrammarCache(small())}
 SEEDS = st.integers(0, 2**32 - 1)
 BOTH = pytest.mark.parametrize("name", GRAMMARS)
 
@@ -94,7 +94,7 @@ def feed(turn: Constraint, tokens: Iterable[int]) -> Constraint:
     return turn
 
 
-def walk(rules: Rules, seed: int, stops: float = 0.15) -> list[int]:
+def walk(rules: TurnGrammar, seed: int, stops: float = 0.15) -> list[int]:
     """A whole turn drawn from what the masks allow; where a text may be closed, that is done with probability `stops`."""
     rng, turn, said = random.Random(seed), rules.start(), []
     g = rules.grammars
@@ -162,7 +162,7 @@ def fits(value: Any, schema: Any, root: Any = None) -> bool:
 def test_every_turn_is_thoughts_and_preambles_then_an_answer_or_a_declared_call(
     name: str, seed: int, budget: int | None
 ):
-    said = walk(Rules(GRAMMARS[name], TOOLS, analysis_budget=budget), seed)
+    said = walk(TurnGrammar(GRAMMARS[name], TOOLS, analysis_budget=budget), seed)
     *before, last = read(GRAMMARS[name].tokenizer, said)
     assert all(m.channel in ("analysis", "commentary") and m.recipient is None for m in before)
     if last.recipient is None:
@@ -179,7 +179,7 @@ def test_every_turn_is_thoughts_and_preambles_then_an_answer_or_a_declared_call(
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS)
 def test_every_answer_under_a_response_format_fits_it(name: str, seed: int):
-    rules = Rules(GRAMMARS[name], TOOLS, tool_choice="none", response_format=ANSWER, analysis_budget=10)
+    rules = TurnGrammar(GRAMMARS[name], TOOLS, tool_choice="none", response_format=ANSWER, analysis_budget=10)
     last = read(GRAMMARS[name].tokenizer, walk(rules, seed))[-1]
     assert last.channel == "final"
     assert fits(json.loads(last.text), ANSWER)
@@ -199,7 +199,7 @@ def test_every_answer_under_a_response_format_fits_it(name: str, seed: int):
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
 def test_a_turn_ends_as_the_tool_choice_says(name: str, seed: int, choice: str, recipients: set[str | None]):
-    said = walk(Rules(GRAMMARS[name], TOOLS, tool_choice=choice), seed)
+    said = walk(TurnGrammar(GRAMMARS[name], TOOLS, tool_choice=choice), seed)
     assert read(GRAMMARS[name].tokenizer, said)[-1].recipient in recipients
 
 
@@ -239,7 +239,7 @@ SCHEMAS = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(schema=SCHEMAS, seed=SEEDS)
 def test_whatever_schema_compiles_is_kept_to(schema: JsonObject, seed: int):
-    said = walk(Rules(GRAMMARS["small"], response_format=schema, analysis_budget=0), seed)
+    said = walk(TurnGrammar(GRAMMARS["small"], response_format=schema, analysis_budget=0), seed)
     assert fits(json.loads(read(small(), said)[-1].text), schema)
 
 
@@ -251,7 +251,7 @@ def test_no_value_that_the_json_schema_test_suite_calls_invalid_is_allowed():
             if isinstance(schema, bool):
                 continue
             try:
-                Rules(GRAMMARS["small"], response_format=schema)
+                TurnGrammar(GRAMMARS["small"], response_format=schema)
             except ValueError:
                 continue
             compiled += 1
@@ -285,7 +285,7 @@ def test_schemas_in_common_use_are_enforced(schema: JsonObject, good: str, bad: 
 
 def answers(schema: JsonObject, text: str) -> bool:
     """Whether the masks let a model say just this as its answer."""
-    turn = Rules(GRAMMARS["small"], response_format=schema, analysis_budget=0).start()
+    turn = TurnGrammar(GRAMMARS["small"], response_format=schema, analysis_budget=0).start()
     for token in small().encode_with_special("<|channel|>final<|message|>") + small().encode(text):
         turn.accept(token)
     return not turn.strayed and GRAMMARS["small"].ret in allowed(turn)
@@ -315,7 +315,7 @@ def test_every_form_a_model_was_trained_on_is_allowed(name: str, text: str):
     quoted = tokenizer.encode("<|call|>')")  # in python's code the name of a token is text
     before, inside, after = text.partition("<|call|>')")
     tokens = tokenizer.encode_with_special(before) + (quoted if inside else []) + tokenizer.encode_with_special(after)
-    assert feed(Rules(GRAMMARS[name], TOOLS).start(), tokens).mask() is None
+    assert feed(TurnGrammar(GRAMMARS[name], TOOLS).start(), tokens).mask() is None
     assert read(tokenizer, tokens)
 
 
@@ -329,7 +329,7 @@ def test_headers_may_be_cut_into_tokens_in_any_way(seed: int, text: str):
         for token in tokenizer.encode_with_special(header)
         for piece in ([token] if tokenizer.is_special(token) or rng.random() < 0.5 else split(tokenizer, token, rng))
     ]
-    feed(Rules(GRAMMARS["o200k"], TOOLS).start(), tokens)
+    feed(TurnGrammar(GRAMMARS["o200k"], TOOLS).start(), tokens)
 
 
 def split(tokenizer: Tokenizer, token: int, rng: random.Random) -> list[int]:
@@ -367,7 +367,7 @@ def split(tokenizer: Tokenizer, token: int, rng: random.Random) -> list[int]:
     ],
 )
 def test_what_is_malformed_is_banned_and_if_it_comes_all_the_same_the_turn_has_strayed(said: str, banned: str):
-    turn = feed(Rules(GRAMMARS["o200k"], TOOLS).start(), o200k().encode_with_special(said))
+    turn = feed(TurnGrammar(GRAMMARS["o200k"], TOOLS).start(), o200k().encode_with_special(said))
     token = o200k().encode_with_special(banned)[0]
     assert token not in allowed(turn)
     turn.accept(token)
@@ -382,7 +382,7 @@ def test_what_is_malformed_is_banned_and_if_it_comes_all_the_same_the_turn_has_s
     )
 )
 def test_nothing_that_is_accepted_raises(tokens: list[int]):
-    turn = Rules(GRAMMARS["small"], TOOLS, analysis_budget=3).start()
+    turn = TurnGrammar(GRAMMARS["small"], TOOLS, analysis_budget=3).start()
     for token in tokens:
         turn.accept(token)
         assert turn.mask() is None or allowed(turn)
@@ -394,13 +394,13 @@ def test_nothing_that_is_accepted_raises(tokens: list[int]):
 @BOTH
 def test_free_text_has_one_mask_that_is_made_once(name: str):
     g = GRAMMARS[name]
-    turn = feed(Rules(g).start(), g.tokenizer.encode_with_special("<|channel|>final<|message|>"))
+    turn = feed(TurnGrammar(g).start(), g.tokenizer.encode_with_special("<|channel|>final<|message|>"))
     mask = turn.mask()
     special = set(g.tokenizer.special.values())
     assert set(allowed(turn)) == set(range(g.tokenizer.size)) - special | {g.ret}
     feed(turn, g.tokenizer.encode("Any text, 日本 too."))
     assert turn.mask() is mask
-    again = feed(Rules(g, TOOLS).start(), g.tokenizer.encode_with_special("<|channel|>final<|message|>"))
+    again = feed(TurnGrammar(g, TOOLS).start(), g.tokenizer.encode_with_special("<|channel|>final<|message|>"))
     assert again.mask() is mask
 
 
@@ -411,8 +411,8 @@ def gapped() -> Tokenizer:
 
 
 def test_ids_that_are_no_token_are_never_allowed():
-    g = Grammars(gapped(), vocab=1000)
-    rules = Rules(g, (FUNCTIONS,), response_format=ANSWER)
+    g = GrammarCache(gapped(), vocab=1000)
+    rules = TurnGrammar(g, (FUNCTIONS,), response_format=ANSWER)
     for text in (
         "",
         "<|channel|>",
@@ -434,7 +434,8 @@ def test_ids_that_are_no_token_are_never_allowed():
 def test_a_spent_budget_closes_the_thinking_token_by_token_and_opens_the_answer(name: str, seed: int, budget: int):
     g, rng = GRAMMARS[name], random.Random(seed)
     turn = feed(
-        Rules(g, analysis_budget=budget).start(), g.tokenizer.encode_with_special("<|channel|>analysis<|message|>")
+        TurnGrammar(g, analysis_budget=budget).start(),
+        g.tokenizer.encode_with_special("<|channel|>analysis<|message|>"),
     )
     text: list[int] = []
     while len(choices := allowed(turn)) > 1:
@@ -452,7 +453,7 @@ def test_a_spent_budget_closes_the_thinking_token_by_token_and_opens_the_answer(
 @given(seed=SEEDS, budget=st.integers(0, 12))
 def test_the_budget_counts_the_thoughts_of_a_whole_turn(name: str, seed: int, budget: int):
     g = GRAMMARS[name]
-    messages = read(g.tokenizer, walk(Rules(g, TOOLS, analysis_budget=budget), seed, stops=0.3))
+    messages = read(g.tokenizer, walk(TurnGrammar(g, TOOLS, analysis_budget=budget), seed, stops=0.3))
     thoughts = [m.tokens or () for m in messages if m.channel == "analysis" and m.recipient is None]
     texts = [tokens[tokens.index(g.tokenizer.special["<|message|>"]) + 1 : -1] for tokens in thoughts]
     assert sum(map(len, texts)) <= budget + 3
@@ -470,14 +471,14 @@ def test_the_budget_counts_the_thoughts_of_a_whole_turn(name: str, seed: int, bu
 )
 def test_when_only_one_thing_may_follow_its_header_is_forced(name: str, choice: str, header: str):
     tokenizer = GRAMMARS[name].tokenizer
-    turn = Rules(GRAMMARS[name], TOOLS, tool_choice=choice, analysis_budget=0).start()
+    turn = TurnGrammar(GRAMMARS[name], TOOLS, tool_choice=choice, analysis_budget=0).start()
     for token in tokenizer.encode_with_special(header):
         assert allowed(turn) == [token]
         turn.accept(token)
 
 
 def test_preambles_and_answers_are_not_counted():
-    turn = Rules(GRAMMARS["small"], analysis_budget=2).start()
+    turn = TurnGrammar(GRAMMARS["small"], analysis_budget=2).start()
     feed(
         turn,
         small().encode_with_special(
@@ -497,7 +498,7 @@ def test_preambles_and_answers_are_not_counted():
 @pytest.mark.parametrize("channel", ["analysis", "commentary"])
 def test_what_is_being_said_as_the_room_ends_is_closed_and_the_call_forced(name: str, channel: str):
     g = GRAMMARS[name]
-    turn = Rules(g, TOOLS, tool_choice="get").start(6)
+    turn = TurnGrammar(g, TOOLS, tool_choice="get").start(6)
     feed(turn, g.tokenizer.encode_with_special(f"<|channel|>{channel}<|message|>"))
     x = g.tokenizer.encode("x")
     while allowed(turn) != [g.end]:
@@ -510,7 +511,7 @@ def test_what_is_being_said_as_the_room_ends_is_closed_and_the_call_forced(name:
 
 def test_a_spent_budget_leaves_the_calls_open_but_no_more_thoughts():
     g = GRAMMARS["o200k"]
-    turn = Rules(g, TOOLS, analysis_budget=1).start()
+    turn = TurnGrammar(g, TOOLS, analysis_budget=1).start()
     feed(turn, o200k().encode_with_special("<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"))
     assert o200k().encode(" to")[0] in allowed(turn)
     feed(turn, o200k().encode_with_special("<|channel|>commentary"))
@@ -525,7 +526,9 @@ def test_a_character_that_the_budget_cuts_is_finished_and_stays_valid(name: str,
     g, rng = GRAMMARS[name], random.Random(seed)
     data = character.encode()
     lead = g.tokenizer.encoding.encode_single_token(data[: rng.randrange(1, len(data))][:1])
-    turn = feed(Rules(g, analysis_budget=1).start(), g.tokenizer.encode_with_special("<|channel|>analysis<|message|>"))
+    turn = feed(
+        TurnGrammar(g, analysis_budget=1).start(), g.tokenizer.encode_with_special("<|channel|>analysis<|message|>")
+    )
     said = [lead]
     turn.accept(lead)
     while allowed(turn) != [g.end]:
@@ -536,7 +539,7 @@ def test_a_character_that_the_budget_cuts_is_finished_and_stays_valid(name: str,
 
 @pytest.mark.parametrize("data", [b"a", b"\xed\xb4", b"\xff", b"\xe6\x97a", b"\x97"])
 def test_bytes_that_begin_no_character_are_not_waited_for(data: bytes):
-    turn = Rules(GRAMMARS["small"], analysis_budget=len(data)).start()
+    turn = TurnGrammar(GRAMMARS["small"], analysis_budget=len(data)).start()
     feed(turn, small().encode_with_special("<|channel|>analysis<|message|>"))
     feed(turn, [small().encoding.encode_single_token(bytes([byte])) for byte in data])
     assert allowed(turn) == [GRAMMARS["small"].end]
@@ -559,7 +562,7 @@ def test_bytes_that_begin_no_character_are_not_waited_for(data: bytes):
 )
 def test_a_schema_that_cannot_be_enforced_is_refused_with_the_reason(schema: JsonObject, reason: str):
     with pytest.raises(ValueError, match=f"JSON schema of final cannot be enforced: .*{reason}"):
-        Rules(GRAMMARS["small"], response_format=schema)
+        TurnGrammar(GRAMMARS["small"], response_format=schema)
 
 
 def test_a_schema_may_ask_for_less_to_be_enforced():
@@ -574,8 +577,8 @@ def test_a_refused_schema_of_a_tool_is_named_by_the_tool():
     with pytest.raises(
         ValueError, match=r"JSON schema of functions\.f cannot be enforced: uniqueItems at #/properties/x: "
     ):
-        Rules(GRAMMARS["small"], (tools,))
-    assert Rules(GRAMMARS["small"], (tools,), tool_choice="none")
+        TurnGrammar(GRAMMARS["small"], (tools,))
+    assert TurnGrammar(GRAMMARS["small"], (tools,), tool_choice="none")
 
 
 def test_of_a_tool_that_is_not_strict_what_cannot_be_enforced_is_left_out_and_said():
@@ -586,7 +589,7 @@ def test_of_a_tool_that_is_not_strict_what_cannot_be_enforced_is_left_out_and_sa
     space = ToolNamespace(
         "functions", None, (ToolSpec("f", "", schema, strict=False), ToolSpec("g", "", WEATHER, strict=False))
     )
-    rules = Rules(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0)
+    rules = TurnGrammar(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0)
     assert [*rules.dropped] == ["functions.f"]
     assert rules.dropped["functions.f"][0].startswith("uniqueItems at #/properties/x: ")
     header = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>"
@@ -606,14 +609,14 @@ def test_no_schema_of_a_tool_that_is_not_strict_is_refused():
         {"not": {}},
     ):
         space = ToolNamespace("functions", None, (ToolSpec("f", "", schema, strict=False),))
-        said = walk(Rules(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0), 1)
+        said = walk(TurnGrammar(GRAMMARS["small"], (space,), tool_choice="f", analysis_budget=0), 1)
         assert isinstance(json.loads(read(small(), said)[-1].text), dict)
 
 
 def test_a_schema_too_costly_to_follow_sets_the_turn_free():
     rng = random.Random(0)
     text = "".join(rng.choice("abcx") for _ in range(1000))
-    turn = Rules(
+    turn = TurnGrammar(
         GRAMMARS["small"], response_format={"type": "string", "pattern": "(.*a.{300}){3}"}, analysis_budget=0
     ).start()
     for token in small().encode_with_special("<|channel|>final<|message|>") + small().encode('"' + text):
@@ -626,7 +629,7 @@ def test_a_schema_too_costly_to_follow_sets_the_turn_free():
 def test_arguments_are_an_object_whatever_the_schema_says():
     tools = (ToolNamespace("functions", None, (ToolSpec("f", "d", {}),)),)
     turn = feed(
-        Rules(GRAMMARS["small"], tools).start(),
+        TurnGrammar(GRAMMARS["small"], tools).start(),
         small().encode_with_special(" to=functions.f<|channel|>commentary<|message|>"),
     )
     assert allowed(turn) == small().encode("{")
@@ -638,24 +641,24 @@ def test_a_choice_of_an_undeclared_tool_is_refused(choice: str):
         ValueError,
         match=r"fits no declared tool \(declared: functions\.get_weather, functions\.get, python, browser\.open\)",
     ):
-        Rules(GRAMMARS["small"], TOOLS, tool_choice=choice)
+        TurnGrammar(GRAMMARS["small"], TOOLS, tool_choice=choice)
 
 
 def test_a_call_cannot_be_required_where_nothing_is_declared():
     with pytest.raises(ValueError, match=r"tool_choice 'required' fits no declared tool \(declared: none\)"):
-        Rules(GRAMMARS["small"], (ToolNamespace("functions"),), tool_choice="required")
+        TurnGrammar(GRAMMARS["small"], (ToolNamespace("functions"),), tool_choice="required")
 
 
 @pytest.mark.parametrize("tool_name", ["a b", "f<|channel|>final", "f\n", "", "f to=python", "a=b"])
 def test_a_name_that_would_break_a_header_is_refused(tool_name: str):
     tools = (ToolNamespace("functions", None, (ToolSpec(tool_name, "d"),)),)
     with pytest.raises(ValueError, match="cannot stand in a header"):
-        Rules(GRAMMARS["small"], tools)
+        TurnGrammar(GRAMMARS["small"], tools)
 
 
 def test_a_negative_budget_is_refused():
     with pytest.raises(ValueError, match="analysis_budget -1"):
-        Rules(GRAMMARS["small"], analysis_budget=-1)
+        TurnGrammar(GRAMMARS["small"], analysis_budget=-1)
 
 
 def test_importing_the_module_imports_no_array_library():

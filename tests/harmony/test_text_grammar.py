@@ -6,12 +6,12 @@ import re
 import pytest
 
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import Constraint, Grammars, PrefillError, Rules
+from ossia.harmony.grammar import Constraint, GrammarCache, PrefillError, TurnGrammar
 from ossia.harmony.messages import TextGrammar, ToolNamespace, ToolSpec
 from ossia.harmony.text_mask import TextMask
 from tests.vocabularies import small
 
-GRAMMARS = Grammars(small())
+GRAMMARS = GrammarCache(small())
 FINAL = "<|channel|>final<|message|>"
 CALL = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>"
 TOOLS = [ToolNamespace("functions", None, (ToolSpec("f", ""), ToolSpec("g", "")))]
@@ -55,7 +55,7 @@ PATTERNS = [
 @pytest.mark.filterwarnings("ignore:Possible nested set")  # of Python's re, about the oracle's pattern
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_A3_an_answer_fits_its_regular_expression(pattern: str):
-    rules = Rules(GRAMMARS, response_format=form("regex", pattern))
+    rules = TurnGrammar(GRAMMARS, response_format=form("regex", pattern))
     for seed in range(20):
         constraint = rules.start()
         feed(constraint, FINAL)
@@ -73,7 +73,7 @@ CHOICES = [
 
 @pytest.mark.parametrize("choices", CHOICES)
 def test_A3_an_answer_is_one_of_its_choices_and_each_can_be_said(choices: tuple[str, ...]):
-    rules = Rules(GRAMMARS, response_format=form("choice", *choices))
+    rules = TurnGrammar(GRAMMARS, response_format=form("choice", *choices))
     for choice in choices:
         constraint = rules.start()
         feed(constraint, f"{FINAL}")
@@ -96,7 +96,7 @@ WRITTEN = [
 
 @pytest.mark.parametrize("grammar", WRITTEN)
 def test_A3_an_answer_fits_its_grammar_in_lark_or_gbnf(grammar: str):
-    rules = Rules(GRAMMARS, response_format=form("grammar", grammar))
+    rules = TurnGrammar(GRAMMARS, response_format=form("grammar", grammar))
     for seed in range(10):
         constraint = rules.start()
         feed(constraint, FINAL)
@@ -105,7 +105,7 @@ def test_A3_an_answer_fits_its_grammar_in_lark_or_gbnf(grammar: str):
 
 
 def test_A3_no_grammar_lets_a_control_token_in():
-    rules = Rules(GRAMMARS, response_format=form("grammar", 'start: "a" | <|start|> "a"'))
+    rules = TurnGrammar(GRAMMARS, response_format=form("grammar", 'start: "a" | <|start|> "a"'))
     constraint = rules.start()
     feed(constraint, FINAL)
     assert {small().decode([token]) for token in allowed(constraint.mask() or b"")} == {"a"}
@@ -120,11 +120,11 @@ BAD = [
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.kind} {''.join(bad.texts)[:12]}")
 def test_A3_what_cannot_be_enforced_is_refused_with_the_reason(bad: TextGrammar):
     with pytest.raises(SchemaError, match=f"the answer's {bad.kind} cannot be enforced: .+"):
-        Rules(GRAMMARS, response_format=bad)
+        TurnGrammar(GRAMMARS, response_format=bad)
 
 
 def test_A3_thinking_stays_free_before_a_constrained_answer():
-    constraint = Rules(GRAMMARS, response_format=form("regex", "[0-9]")).start()
+    constraint = TurnGrammar(GRAMMARS, response_format=form("regex", "[0-9]")).start()
     feed(
         constraint,
         "<|channel|>analysis<|message|>hm, seven?<|end|><|start|>assistant<|channel|>final<|message|>7<|return|>",
@@ -142,39 +142,39 @@ def test_A3_a_plain_text_is_held_to_its_form():
 
 
 def test_A11_a_prefill_is_continued_in_the_final_answer():
-    constraint = Rules(GRAMMARS).start(prefill=small().encode("The ans"))
+    constraint = TurnGrammar(GRAMMARS).start(prefill=small().encode("The ans"))
     feed(constraint, "wer is 42.<|return|>")
 
 
 @pytest.mark.parametrize(
     ("rules", "begun", "rest"),
     [
-        (Rules(GRAMMARS, response_format=form("regex", r"\d{3}")), "12", "3<|return|>"),
-        (Rules(GRAMMARS, response_format={"type": "object", "required": ["a"]}), '{"a": ', "1}<|return|>"),
-        (Rules(GRAMMARS, response_format=form("choice", "yes", "no")), "", "no<|return|>"),
-        (Rules(GRAMMARS, response_format=form("choice", "yes", "no")), "yes", "<|return|>"),
+        (TurnGrammar(GRAMMARS, response_format=form("regex", r"\d{3}")), "12", "3<|return|>"),
+        (TurnGrammar(GRAMMARS, response_format={"type": "object", "required": ["a"]}), '{"a": ', "1}<|return|>"),
+        (TurnGrammar(GRAMMARS, response_format=form("choice", "yes", "no")), "", "no<|return|>"),
+        (TurnGrammar(GRAMMARS, response_format=form("choice", "yes", "no")), "yes", "<|return|>"),
     ],
 )
-def test_A11_a_prefill_is_a_beginning_of_the_form(rules: Rules, begun: str, rest: str):
+def test_A11_a_prefill_is_a_beginning_of_the_form(rules: TurnGrammar, begun: str, rest: str):
     feed(rules.start(prefill=small().encode(begun)), rest)
 
 
 def test_A11_a_prefill_that_does_not_fit_the_form_is_refused():
-    rules = Rules(GRAMMARS, response_format=form("regex", r"\d{3}"))
+    rules = TurnGrammar(GRAMMARS, response_format=form("regex", r"\d{3}"))
     with pytest.raises(PrefillError, match="does not fit the form of the answer after '1'"):
         rules.start(prefill=small().encode("1x"))
     with pytest.raises(PrefillError, match="asks for a call"):
-        Rules(GRAMMARS, tools=TOOLS, tool_choice="required").start(prefill=[])
+        TurnGrammar(GRAMMARS, tools=TOOLS, tool_choice="required").start(prefill=[])
 
 
 def test_A19_a_turn_ends_at_its_first_call_unless_more_are_allowed():
-    constraint = Rules(GRAMMARS, tools=TOOLS).start()
+    constraint = TurnGrammar(GRAMMARS, tools=TOOLS).start()
     feed(constraint, CALL)
     assert constraint.mask() is None
 
 
 def test_A19_after_a_call_comes_another_or_the_tool():
-    constraint = Rules(GRAMMARS, tools=TOOLS, most_calls=3).start()
+    constraint = TurnGrammar(GRAMMARS, tools=TOOLS, most_calls=3).start()
     feed(constraint, CALL)
     feed(constraint, "<|start|>")
     after = {small().decode([token]) for token in allowed(constraint.mask() or b"")}
@@ -185,7 +185,7 @@ def test_A19_after_a_call_comes_another_or_the_tool():
 
 
 def test_A19_no_answer_comes_between_a_call_and_its_result():
-    constraint = Rules(GRAMMARS, tools=TOOLS, most_calls=3).start()
+    constraint = TurnGrammar(GRAMMARS, tools=TOOLS, most_calls=3).start()
     feed(constraint, CALL + "<|start|>assistant<|channel|>")
     said = [small().decode([token]) for token in allowed(constraint.mask() or b"")]
     assert all("commentary".startswith(each) for each in said)

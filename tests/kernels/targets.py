@@ -12,7 +12,7 @@ import numpy as np
 from ossia.kernels.cpu.codegen.simd import FLOATS, TARGET, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.pack import BIAS, INT4, INT8, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.tiles.gemm_tiles import _fp4_2, _fp4_6, _int4_2, _int4_6, _int8_2, _int8_6
-from ossia.kernels.ops import ops
+from ossia.kernels.ops import make_ops
 from ossia.quant import Mxfp4
 from tests.kernels.cases import CASES, Numbers, fresh_batch
 from tests.kernels.exactly import records_of
@@ -96,7 +96,7 @@ def computed() -> dict[str, np.ndarray]:
 def attended() -> np.ndarray:
     case, n = CASES[0], Numbers()
     qkv = n.f32(sum(case.lengths), (case.heads + 2 * case.kv_heads) * case.head_dim, scale=2.0)
-    backend = ops("cpu", kv="bf16", workers=1)
+    backend = make_ops("cpu", kv="bf16", workers=1)
     return backend.attend(qkv, backend.attention(case.shape, n.f32(case.heads)), None, fresh_batch(case.lengths))
 
 

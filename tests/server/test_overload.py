@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ossia.server.http.requests.decoding import json_shape
 
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.client_tools import MOST_TOOLS, toolbox
 from ossia.harmony.enforce import SchemaError, enforceable
 from ossia.harmony.errors import InputError
 from ossia.server.apis.chat.chat_routes import merged, together
-from ossia.server.core.admission import FullError, Line
+from ossia.server.core.admission import AdmissionQueue, FullError
 from ossia.server.core.service import Service
-from ossia.server.core.worker import UNREAD_BYTES, Feed, News, UnreadError
+from ossia.server.core.worker import UNREAD_BYTES, StepUpdate, TokenQueue, UnreadError
 from ossia.server.errors import ApiError
+from ossia.server.http.decoding import json_shape
 from ossia.server.http.decoding.bodies import PIECE, SMALL, Bodies, Pieces
 from ossia.server.http.decoding.json_shape import SLICE, check_shape
 from ossia.server.http.decoding.token_bound import Shares, TextBound
@@ -63,11 +63,11 @@ def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
 def test_K1_unread_tokens_are_bounded_and_end_the_sampling():
     async def work() -> None:
         ended: list[bool] = []
-        feed = Feed([1], SamplingParams(), None)
+        feed = TokenQueue([1], SamplingParams(), None)
         feed.on_end = lambda: ended.append(True)
         token = Sampled(1, -1.0, tuple((n, -1.0) for n in range(20)))
         while not ended:
-            feed.deliver(News(feed, [token] * 100, 0, False))
+            feed.deliver(StepUpdate(feed, [token] * 100, 0, False))
         assert feed.count * 20 * 100 < 2 * UNREAD_BYTES
         assert not feed._tokens
         with pytest.raises(UnreadError):
@@ -78,10 +78,10 @@ def test_K1_unread_tokens_are_bounded_and_end_the_sampling():
 
 def test_K1_a_reader_that_keeps_up_is_never_cut():
     async def work() -> None:
-        feed = Feed([1], SamplingParams(), None)
+        feed = TokenQueue([1], SamplingParams(), None)
         token = Sampled(1, -1.0, tuple((n, -1.0) for n in range(20)))
         for _ in range(UNREAD_BYTES // 1000):
-            feed.deliver(News(feed, [token], 0, False))
+            feed.deliver(StepUpdate(feed, [token], 0, False))
             assert await feed.next() == token
 
     asyncio.run(work())
@@ -419,7 +419,7 @@ def body_budget(served: Served) -> Bodies:
 
 def test_K8_one_client_cannot_fill_the_queue():
     async def work() -> None:
-        line = Line(10_000, 8, 64)
+        line = AdmissionQueue(10_000, 8, 64)
         running = [await line.enter("greedy", 1, 9) for _ in range(7)]
         waits: list[asyncio.Future[Any]] = []
         for _ in range(33):  # half of them, and one
@@ -444,7 +444,7 @@ def test_K8_one_client_cannot_fill_the_queue():
 
 def test_K8_many_greedy_clients_leave_a_place_too():
     async def work() -> None:
-        line = Line(10_000, 1, 64)
+        line = AdmissionQueue(10_000, 1, 64)
         await line.enter("first", 1, 9)
         waits = []
         for client in range(20):

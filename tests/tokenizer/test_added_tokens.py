@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFace
 from transformers import AutoTokenizer
 
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import user
 from ossia.harmony.render import render
 from ossia.settings_files import read_settings
@@ -121,7 +121,7 @@ def test_M6_the_files_beside_say_more_as_in_transformers(tmp_path: Path, name: s
 
 def test_M6_a_token_of_text_may_be_sampled_and_a_special_one_not(both: tuple[Tokenizer, HuggingFace]):
     tokenizer = both[0]
-    mask = Grammars(tokenizer).text_masks[tokenizer.special["<|return|>"]]
+    mask = GrammarCache(tokenizer).text_masks[tokenizer.special["<|return|>"]]
     for each in ADDED:
         assert bool(mask[each["id"] >> 3] >> (each["id"] & 7) & 1) == (not each["special"]), each
     assert tokenizer.decode([FIRST, FIRST + 8]) == "<tool>é日"

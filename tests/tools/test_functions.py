@@ -16,12 +16,12 @@ import msgspec
 import pydantic
 import pytest
 
-from ossia.harmony.grammar import Grammars, recipients
+from ossia.harmony.grammar import GrammarCache, recipients
 from ossia.harmony.messages import ToolNamespace
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified
 from ossia.tools.background import BackgroundLoop
-from ossia.tools.functions import ToolResult, function_tool
+from ossia.tools.functions import ToolOutput, function_tool
 from tests.vocabularies import small
 
 
@@ -60,8 +60,8 @@ def test_text_is_given_as_it_is_and_no_arguments_may_be_empty():
     def hello() -> str:
         return "hello"
 
-    assert function_tool(hello).call("") == ToolResult("hello")
-    assert function_tool(hello).call("{}") == ToolResult("hello")
+    assert function_tool(hello).call("") == ToolOutput("hello")
+    assert function_tool(hello).call("{}") == ToolOutput("hello")
 
 
 class Point(msgspec.Struct):
@@ -76,7 +76,7 @@ def test_nested_types_have_their_definitions_beside_them():
     tool = function_tool(move)
     assert tool.spec.parameters is not None
     assert tool.spec.parameters["properties"] == {"to": {"$ref": "#/$defs/Point"}}
-    assert tool.call('{"to": {"x": 1, "y": 2}}') == ToolResult("1,2")
+    assert tool.call('{"to": {"x": 1, "y": 2}}') == ToolOutput("1,2")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_A18_pydantic_models_within_other_types():
     class Words(pydantic.RootModel[list[str]]):
         pass
 
-    assert function_tool(lambda: Words(["a"])).call("") == ToolResult('["a"]')
+    assert function_tool(lambda: Words(["a"])).call("") == ToolOutput('["a"]')
 
 
 def test_A18_what_cannot_be_enforced_of_a_pydantic_type_is_left_to_pydantic():
@@ -304,7 +304,7 @@ def test_A18_what_cannot_be_enforced_of_a_pydantic_type_is_left_to_pydantic():
     space = ToolNamespace("functions", None, (function_tool(tags).spec,))
     schema = recipients([space])["functions.tags"]
     assert schema is not None
-    Grammars(small()).matcher(schema)
+    GrammarCache(small()).matcher(schema)
 
 
 def test_A18_pydantic_is_not_imported_without_its_types():
@@ -329,7 +329,7 @@ def test_A18_async_tools_run_for_callers_without_an_event_loop():
     tool = function_tool(later)
     assert tool.spec.description == "Twice x, later."
     assert json.loads(tool.call('{"x": 2}').text)["x"] == 4
-    assert tool.call('{"x": 2, "fail": "gone"}') == ToolResult("error: LookupError: gone", failed=True)
+    assert tool.call('{"x": 2, "fail": "gone"}') == ToolOutput("error: LookupError: gone", failed=True)
     assert "invalid arguments for later: Expected `int`" in tool.call('{"x": "2"}').text
 
 
@@ -367,7 +367,7 @@ def test_A18_a_tool_that_cancels_itself_is_an_error_for_the_model():
     async def give_up() -> None:
         raise asyncio.CancelledError
 
-    assert function_tool(give_up).call("") == ToolResult("error: give_up was cancelled", failed=True)
+    assert function_tool(give_up).call("") == ToolOutput("error: give_up was cancelled", failed=True)
 
 
 class Counter:

@@ -10,8 +10,8 @@ import pytest
 from ossia.model.checkpoint import open_checkpoint
 from ossia.train import recipe as recipes
 from ossia.train.loop.metrics import read_log
-from ossia.train.loop.optim import share_at
-from ossia.train.recipe import Recipe, Schedule, read_recipe
+from ossia.train.loop.optim import lr_multiplier
+from ossia.train.recipe import Recipe, ScheduleConfig, read_recipe
 from ossia.train.run import run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -148,8 +148,8 @@ def test_bad_lines_stop_a_run_or_are_left_out(tmp_path: Path):
 
 def test_rates_rise_and_fall_by_their_shape():
     def shares(**given: object) -> list[float]:
-        schedule = Schedule(warmup=10, final=0.1, **given)  # type: ignore[arg-type]
-        return [share_at(schedule, step, 110) for step in range(110)]
+        schedule = ScheduleConfig(warmup=10, final=0.1, **given)  # type: ignore[arg-type]
+        return [lr_multiplier(schedule, step, 110) for step in range(110)]
 
     for shape in ("constant", "cosine", "linear", "wsd"):
         found = shares(shape=shape)

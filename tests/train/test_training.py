@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.kernels.ops import ops
+from ossia.kernels.ops import make_ops
 from ossia.kernels.reference import ReferenceOps, sink_attention
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import load_transformer
@@ -28,25 +28,25 @@ from ossia.train.data.sequences import Conversation, sequences
 from ossia.train.data.vocabulary import learn
 from ossia.train.loop.checkpoint import StateError
 from ossia.train.loop.metrics import read_log
-from ossia.train.loop.trainer import Loop
+from ossia.train.loop.trainer import Trainer
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.model.weights.fake_quant import fake_bf16, fake_quantize, mxfp4_values
 from ossia.train.objectives.balance import balance_loss, router_figures
-from ossia.train.objectives.supervised import NextToken
-from ossia.train.recipe import Keeping, Optimizer
+from ossia.train.objectives.supervised import NextTokenObjective
+from ossia.train.recipe import CheckpointConfig, OptimizerConfig
 from ossia.train.run import export
 from tests.train.worlds import CONFIG, chatter, rounds, settings
 from tests.vocabularies import small
 
-MUON = Optimizer(kind="muon", rate=3e-3, muon_rate=3e-3)
+MUON = OptimizerConfig(kind="muon", rate=3e-3, muon_rate=3e-3)
 
 
-def trainer(folder: Path, steps: int = 6, save_every: int = 2, **given: object) -> Loop:
+def trainer(folder: Path, steps: int = 6, save_every: int = 2, **given: object) -> Trainer:
     torch.manual_seed(0)
     network, chosen = TrainableModel.random(CONFIG, 0), settings(steps, **given)
-    keep = Keeping(save_every=save_every, log_every=1)
-    return Loop("sft", network, NextToken(network, Batches(rounds(chosen)), chosen), folder, keep)
+    keep = CheckpointConfig(save_every=save_every, log_every=1)
+    return Trainer("sft", network, NextTokenObjective(network, Batches(rounds(chosen)), chosen), folder, keep)
 
 
 def losses(folder: Path) -> list[float]:
@@ -131,8 +131,8 @@ def test_balance_is_one_when_experts_are_used_alike_and_their_number_when_one_is
         assert router_figures(recording.routings)["idle"] == 0
 
 
-@pytest.mark.parametrize("optimizer", [Optimizer(rate=3e-3), MUON], ids=["adamw", "muon"])
-def test_training_lowers_the_loss(tmp_path: Path, optimizer: Optimizer):
+@pytest.mark.parametrize("optimizer", [OptimizerConfig(rate=3e-3), MUON], ids=["adamw", "muon"])
+def test_training_lowers_the_loss(tmp_path: Path, optimizer: OptimizerConfig):
     trainer(tmp_path, steps=30, save_every=100, optimizer=optimizer).run()
     assert np.mean(losses(tmp_path)[-5:]) < 0.7 * losses(tmp_path)[0]
 
@@ -180,7 +180,7 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_passed_over(tmp_path: Pa
         trainer(tmp_path)
 
 
-def signalled(patch: pytest.MonkeyPatch, folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Loop:
+def signalled(patch: pytest.MonkeyPatch, folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Trainer:
     """A run that gets these in its third step, so long apart."""
     run = trainer(folder, steps=1000, save_every=500)
     step = run.work.step
@@ -228,9 +228,9 @@ def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
     with torch.no_grad():
         ours = network.logits(given, ReferenceOps(), "stored").numpy()
         unrounded = network.logits(given, ReferenceOps(), "none").numpy()
-    reference = load_transformer(open_checkpoint(folder), ops("reference"))
+    reference = load_transformer(open_checkpoint(folder), make_ops("reference"))
     np.testing.assert_array_equal(reference.ops.host(reference.forward(given)), ours)
-    cpu = load_transformer(open_checkpoint(folder), ops("cpu", dense="bf16", kv="f32"))
+    cpu = load_transformer(open_checkpoint(folder), make_ops("cpu", dense="bf16", kv="f32"))
     np.testing.assert_allclose(cpu.ops.host(cpu.forward(given)), ours, rtol=1e-3, atol=1e-4)
     assert np.abs(unrounded - ours).max() > 0.01  # what the rounding alone does
 
@@ -238,7 +238,9 @@ def test_the_exported_checkpoint_has_the_networks_logits(tmp_path: Path):
 def test_the_engines_log_probabilities_are_the_networks(tmp_path: Path):
     """Of tokens that the engine sampled through its cache, with prompts of several lengths together."""
     network = TrainableModel.random(CONFIG, 0)
-    engine = Engine(load_transformer(open_checkpoint(exported(tmp_path, network)), ops("cpu", dense="bf16", kv="f32")))
+    engine = Engine(
+        load_transformer(open_checkpoint(exported(tmp_path, network)), make_ops("cpu", dense="bf16", kv="f32"))
+    )
     prompts = [small().encode("the" * n) for n in (1, 9, 40)]
     answers = engine.generate(prompts, SamplingParams(seed=1, max_tokens=30))
     for prompt, answer in zip(prompts, answers):

@@ -16,14 +16,14 @@ from ossia.model.config import ModelConfig, alternating
 from ossia.tools.functions import Tool
 from ossia.train.data.batches import Rounds
 from ossia.train.data.sources import open_stream
-from ossia.train.recipe import Optimizer, Schedule, Source, Supervised
+from ossia.train.recipe import DataSource, OptimizerConfig, ScheduleConfig, SupervisedConfig
 from tests.vocabularies import small
 
 CONFIG = ModelConfig(
     layers=2, hidden=32, intermediate=32, heads=2, kv_heads=1, head_dim=16, experts=4, experts_per_token=2, vocab=small().size,
     window=16, sliding=alternating(2), max_context=1024, initial_context=64, rope_factor=8.0,
 )  # fmt: skip
-CHATTER = Source(generator="tests.train.worlds:chatter")
+CHATTER = DataSource(generator="tests.train.worlds:chatter")
 
 
 def torchrun(count: int, recipe: Path, out: Path) -> str:
@@ -69,20 +69,20 @@ def prose(rng: random.Random) -> str:
     return "the sum of " + " and ".join(str(rng.randint(0, 9)) for _ in range(9))
 
 
-def settings(steps: int = 6, **more: object) -> Supervised:
+def settings(steps: int = 6, **more: object) -> SupervisedConfig:
     given = {
         "data": (CHATTER,),
         "steps": steps,
         "step_tokens": 1500,
         "round_batches": 2,
-        "optimizer": Optimizer(rate=3e-3),
-        "schedule": Schedule(warmup=2),
+        "optimizer": OptimizerConfig(rate=3e-3),
+        "schedule": ScheduleConfig(warmup=2),
         **more,
     }
-    return Supervised(**given)  # type: ignore[arg-type]
+    return SupervisedConfig(**given)  # type: ignore[arg-type]
 
 
-def rounds(given: Supervised, seed: int = 3) -> Rounds:
+def rounds(given: SupervisedConfig, seed: int = 3) -> Rounds:
     stream = open_stream(
         given.data, small(), seed=seed, longest=given.longest, everything=False, skip_bad=False, near=Path()
     )

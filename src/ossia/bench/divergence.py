@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels.ops import Batch, Dense, KeyValues, ops
+from ossia.kernels.ops import Batch, Dense, KeyValues, make_ops
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors
@@ -58,7 +58,7 @@ def _log_probabilities(
     tensors: Any, kinds: tuple[Dense, KeyValues], sequences: Sequence[Sequence[int]], rows: Sequence[NDArray[np.intp]]
 ) -> list[NDArray[np.float32]]:
     dense, kv = kinds
-    transformer = load_transformer(cast(Checkpoint, tensors), ops("cpu", dense=dense, kv=kv))
+    transformer = load_transformer(cast(Checkpoint, tensors), make_ops("cpu", dense=dense, kv=kv))
     out: list[NDArray[np.float32]] = []
     for sequence, sampled in zip(sequences, rows):
         positions = np.arange(len(sequence), dtype=np.int32)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ossia.bench.counts import cache_bytes, decode_bytes, prompt_macs, weight_bytes
 from ossia.bench.machine import Machine, peak_rss_bytes, rss_bytes, this_machine
-from ossia.bench.passes import SHORT_PROMPT, Case, Passes
+from ossia.bench.passes import SHORT_PROMPT, BenchCase, Passes
 from ossia.bench.probes import Probe, Rates
 from ossia.bench.subject import Subject, plain_engine
 from ossia.engine.engine import Engine
@@ -46,7 +46,7 @@ def spread(values: Sequence[float]) -> Spread:
 class CaseResult:
     """Each repetition's tokens a second, and the machine's rates beside it; the shares are ratios pair by pair."""
 
-    case: Case
+    case: BenchCase
     rates: tuple[float, ...]
     machine: tuple[Rates, ...]
     bytes_per_token: float | None  # of a decoded token; a prompt's is bound by arithmetic
@@ -99,7 +99,7 @@ class Report:
 
 def measure(
     subject: Subject,
-    cases: Sequence[Case],
+    cases: Sequence[BenchCase],
     probe: Probe,
     *,
     threads: int,
@@ -132,7 +132,7 @@ def measure(
     )
 
 
-def _measure_case(subject: Subject, passes: Passes, case: Case, probe: Probe, repeat: int, say: Say) -> CaseResult:
+def _measure_case(subject: Subject, passes: Passes, case: BenchCase, probe: Probe, repeat: int, say: Say) -> CaseResult:
     say(f"{case.name}: filling the cache" if case.depth else case.name)
     passes.prepare(case)
     probes, rates = [probe()], []
@@ -161,7 +161,7 @@ def _mean(one: Rates, other: Rates) -> Rates:
 def _measure_engine(subject: Subject, repeat: int, say: Say) -> EngineResult | None:
     """None for a model whose context cannot hold the two requests."""
     context = subject.config.max_context
-    prompt, alone = min(FIRST_TOKEN_PROMPT, context - 1), Case("decode", ENGINE_TOKENS)
+    prompt, alone = min(FIRST_TOKEN_PROMPT, context - 1), BenchCase("decode", ENGINE_TOKENS)
     if alone.end > context:
         return None
     engine = plain_engine(subject.transformer, max(prompt + 1, alone.end))

@@ -30,7 +30,7 @@ SHORT_PROMPT = 16  # before tokens that are decoded at no depth; llama-batched-b
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class BenchCase:
     """`tokens` prompt tokens, or tokens decoded in each of `rows` sequences, after `depth` tokens in the cache."""
 
     kind: Literal["prompt", "decode"]
@@ -60,23 +60,23 @@ class Case:
 
 def cases_of(
     prompts: Sequence[int], gens: Sequence[int], batches: Sequence[int], depths: Sequence[int]
-) -> tuple[Case, ...]:
+) -> tuple[BenchCase, ...]:
     """Prompts and single sequences at every depth, ascending; several sequences together after short prompts only."""
     wrong = [n for n in (*prompts, *gens, *batches) if n < 1] + [n for n in depths if n < 0]
     if wrong:
         raise ValueError(f"{wrong[0]} tokens or sequences cannot be measured")
     if batches and not gens:
         raise ValueError("--batch needs --gen: how many tokens each sequence decodes")
-    cases = [Case("decode", gen, rows) for rows in sorted({*batches} - {1}) for gen in gens]
+    cases = [BenchCase("decode", gen, rows) for rows in sorted({*batches} - {1}) for gen in gens]
     for depth in sorted({*depths}):
-        cases += [Case("prompt", tokens, depth=depth) for tokens in prompts]
-        cases += [Case("decode", tokens, depth=depth) for tokens in gens]
+        cases += [BenchCase("prompt", tokens, depth=depth) for tokens in prompts]
+        cases += [BenchCase("decode", tokens, depth=depth) for tokens in gens]
     if not cases:
         raise ValueError("nothing to measure: give --prompt or --gen")
     return tuple(sorted(cases, key=lambda case: (case.depth, case.rows, case.kind == "decode")))
 
 
-def check_context(config: ModelConfig, cases: Sequence[Case]) -> None:
+def check_context(config: ModelConfig, cases: Sequence[BenchCase]) -> None:
     longest = max(cases, key=lambda case: case.end)
     if longest.end > config.max_context:
         raise ValueError(
@@ -85,7 +85,7 @@ def check_context(config: ModelConfig, cases: Sequence[Case]) -> None:
         )
 
 
-def bench_cache_bytes(config: ModelConfig, formats: Formats, cases: Sequence[Case]) -> int:
+def bench_cache_bytes(config: ModelConfig, formats: Formats, cases: Sequence[BenchCase]) -> int:
     """What the cases' sequences will hold."""
     rows = max(case.rows for case in cases)
     batched = max((case.end for case in cases if case.rows > 1), default=0)
@@ -96,7 +96,7 @@ def bench_cache_bytes(config: ModelConfig, formats: Formats, cases: Sequence[Cas
 class Passes:
     """A transformer with a cache large enough for the cases; run them by ascending depth, as `cases_of` gives them."""
 
-    def __init__(self, transformer: Transformer, cases: Sequence[Case], seed: int = 0) -> None:
+    def __init__(self, transformer: Transformer, cases: Sequence[BenchCase], seed: int = 0) -> None:
         self._transformer = transformer
         self._step = usual_step(transformer.ops)
         rows = max(case.rows for case in cases)
@@ -114,7 +114,7 @@ class Passes:
         self._tokens_SN = rng.integers(0, transformer.config.vocab, (rows, longest), dtype=np.int32)
         self._filled = [0] * rows
 
-    def prepare(self, case: Case) -> None:
+    def prepare(self, case: BenchCase) -> None:
         """Fill the cache up to where the case begins, and run a little of it, so that nothing is compiled later."""
         if case.first > COMPUTED and self._filled[0] < case.first:
             self._prompt(0, self._filled[0], self._step)
@@ -130,7 +130,7 @@ class Passes:
         else:
             self._decode(case.rows, case.first, min(case.end, case.first + 2))
 
-    def run(self, case: Case) -> float:
+    def run(self, case: BenchCase) -> float:
         """Seconds of one repetition."""
         started = time.perf_counter()
         if case.kind == "prompt":

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 
 from ossia.bench.counts import Formats
 from ossia.bench.measure import Report, Say, measure
-from ossia.bench.passes import Case, bench_cache_bytes, check_context
+from ossia.bench.passes import BenchCase, bench_cache_bytes, check_context
 from ossia.bench.probes import CardProbe, ProcessProbe
-from ossia.bench.subject import Choice, check_card, check_memory, kernels_of, load_subject, threads_of
+from ossia.bench.subject import ModelChoice, check_card, check_memory, kernels_of, load_subject, threads_of
 from ossia.model.config import ModelConfig
 
 
 def run(
-    choice: Choice,
-    cases: Sequence[Case],
+    choice: ModelChoice,
+    cases: Sequence[BenchCase],
     *,
     repeat: int = 5,
     with_engine: bool = True,

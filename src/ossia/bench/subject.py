@@ -14,10 +14,10 @@ from typing import Any, Literal, cast
 from ossia.bench.counts import Formats, formats_of
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
-from ossia.engine.host_plan import Held, check_host
+from ossia.engine.host_plan import HostFormat, check_host
 from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
 from ossia.hub import find
-from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, ops
+from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, make_ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import PRESETS, ModelConfig
 from ossia.model.synthetic import RandomTensors
@@ -46,7 +46,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModelChoice:
     """What to measure: a checkpoint `model`, or random weights of `shape`; a preset, a folder or a name."""
 
     model: str | None = None
@@ -68,7 +68,7 @@ class Choice:
 
 
 def load_subject(
-    choice: Choice,
+    choice: ModelChoice,
     check: Callable[[ModelConfig, Formats], None],
     progress: Progress | None = None,
     kernels: Ops | None = None,
@@ -107,16 +107,16 @@ def config_of(shape: str) -> ModelConfig:
 
 
 def check_memory(
-    config: ModelConfig, choice: Choice, formats: Formats, cache: int, available: int | None = None
+    config: ModelConfig, choice: ModelChoice, formats: Formats, cache: int, available: int | None = None
 ) -> None:
     """ValueError, with the remedy, when weights and `cache` bytes of keys and values will not fit in free memory."""
     # random weights are made layer by layer, and their embedding is in no file
     table = 2 * config.vocab * config.hidden if choice.shape else 0
-    held = Held(choice.backend, *choice.kinds, mxfp4=formats.expert_bits < 16, loading=table)
+    held = HostFormat(choice.backend, *choice.kinds, mxfp4=formats.expert_bits < 16, loading=table)
     check_host(config, held, cache + table, available, less="less --depth or --batch")
 
 
-def check_card(config: ModelConfig, choice: Choice, formats: Formats, cache: int, free: int) -> None:
+def check_card(config: ModelConfig, choice: ModelChoice, formats: Formats, cache: int, free: int) -> None:
     """ValueError, with the numbers, when weights, work space and `cache` bytes of keys and values will not fit on the card."""
     plan = plan_card(config, *choice.kinds, free, mxfp4=formats.expert_bits < 16)
     if cache > plan.cache:
@@ -127,7 +127,7 @@ def check_card(config: ModelConfig, choice: Choice, formats: Formats, cache: int
         )
 
 
-def threads_of(choice: Choice) -> int:
+def threads_of(choice: ModelChoice) -> int:
     """Threads that compute: as many as were asked for, else one a physical core."""
     import numba
 
@@ -157,6 +157,6 @@ def repeat_blocks(cache: Any, count: int, filled: int) -> bool:
     return bool(arrays)
 
 
-def kernels_of(choice: Choice) -> Ops:
+def kernels_of(choice: ModelChoice) -> Ops:
     """The op set that was chosen."""
-    return ops(choice.backend, dense=choice.dense, kv=choice.kv, workers=choice.threads)
+    return make_ops(choice.backend, dense=choice.dense, kv=choice.kv, workers=choice.threads)

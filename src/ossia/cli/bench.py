@@ -32,14 +32,14 @@ def bench(
     from ossia.bench.report import as_json as to_json
     from ossia.bench.report import as_text
     from ossia.bench.run import run
-    from ossia.bench.subject import Choice
+    from ossia.bench.subject import ModelChoice
 
     try:
         prompts, gens, batches, depths = (numbers(each) for each in (prompt, gen, batch, depth))
         if not (prompts or gens):
             prompts, gens = [512], [128]
         cases = cases_of(prompts, gens, batches, depths or [0])
-        chosen = Choice(model, shape, backend_named(backend), dense, kv, threads)  # type: ignore[arg-type]
+        chosen = ModelChoice(model, shape, backend_named(backend), dense, kv, threads)  # type: ignore[arg-type]
         memory = None if memory_gb is None else int(memory_gb * 2**30)
         with status_line() as say:
             report = run(chosen, cases, repeat=repeat, say=say, memory=memory)

@@ -11,7 +11,7 @@ from ossia.cli.app import app
 from ossia.cli.common import DateOption, IdentityOption, KnowledgeCutoffOption, ModelOption, fail
 
 if TYPE_CHECKING:
-    from ossia.server.apis.render import Rendered
+    from ossia.server.apis.render import RenderedRequest
     from ossia.server.settings import Settings
 
 
@@ -53,7 +53,7 @@ def render(
     typer.secho(f"{counts} tokens (context {made.max_model_len})", err=True, dim=True)
 
 
-def _rendered(body: bytes, api: str, model: str, settings: "Settings", as_json: bool) -> "Rendered":
+def _rendered(body: bytes, api: str, model: str, settings: "Settings", as_json: bool) -> "RenderedRequest":
     from ossia.loading import outline
     from ossia.server.apis.render import render_body
     from ossia.server.errors import ApiError

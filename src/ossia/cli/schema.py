@@ -30,7 +30,7 @@ def schema(
     Exits with 0 when the schema can be enforced, and with 1 when it cannot, or a file cannot be read.
     """
     from ossia.harmony.enforce import SchemaError, leniently
-    from ossia.harmony.grammar import Grammars
+    from ossia.harmony.grammar import GrammarCache
     from ossia.tokenizer.tokenizer import Tokenizer
     from ossia.tokenizer.tokenizer_json import o200k_harmony
 
@@ -45,7 +45,7 @@ def schema(
         given = {}
     if not isinstance(given, dict):
         fail(f"{path} holds no JSON schema: it must be an object")
-    grammars = Grammars(Tokenizer(o200k_harmony()))
+    grammars = GrammarCache(Tokenizer(o200k_harmony()))
     asked = given if strict else leniently(given)
     try:
         dropped = grammars.dropped(asked)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from ossia.engine.penalties import Penalties
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, score, share_of
-from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, Drawn, Ops
+from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, Ops, SampleResult
 
 
-class Ask(NamedTuple):
+class SampleRequest(NamedTuple):
     """How one row is drawn: by whose parameters, under which mask, and the seed and place that choose its share.
 
     penalties: of the request; by the time that the row is drawn they have noted all tokens before it.
@@ -34,20 +34,20 @@ class Ask(NamedTuple):
         return bool(self.params.logprobs) or self.penalties is not None or self.place < self.params.min_tokens
 
 
-class Rows:
+class LogitRows:
     """The rows of a step. `asks` are what is known of each before any is drawn; None for one that is not to be drawn."""
 
-    def __init__(self, ops: Ops, logits_RV: Any, asks: Sequence[Ask | None]) -> None:
+    def __init__(self, ops: Ops, logits_RV: Any, asks: Sequence[SampleRequest | None]) -> None:
         self._ops, self._logits_RV, self._asks = ops, logits_RV, asks
         known = [(row, ask) for row, ask in enumerate(asks) if ask and not ask.on_host]
         drawn = ops.draw(logits_RV, [row for row, _ in known], [_draw(ask) for _, ask in known]) if known else []
         self._on_host = drawn is None
         self._drawn = dict(zip((row for row, _ in known), drawn or ()))
 
-    def ask(self, row: int) -> Ask | None:
+    def ask(self, row: int) -> SampleRequest | None:
         return self._asks[row]
 
-    def take(self, row: int, ask: Ask) -> Sampled:
+    def take(self, row: int, ask: SampleRequest) -> Sampled:
         """The row's token. Raises ValueError when bias and mask leave none, or the logits are not numbers."""
         if self._on_host or ask.on_host:
             logits_V = self._ops.host(self._logits_RV[row : row + 1])[0]
@@ -64,7 +64,7 @@ class Rows:
         return [score(row_V, token, top) for row_V, token in zip(logits_RV, tokens)]
 
 
-def _draw(ask: Ask) -> Draw:
+def _draw(ask: SampleRequest) -> Draw:
     p = ask.params
     greedy = p.temperature < GREEDY_BELOW
     share = 1.0 if greedy else share_of(ask.seed, ask.place)
@@ -72,6 +72,6 @@ def _draw(ask: Ask) -> Draw:
     return Draw(share, temperature, p.top_k, p.top_p, p.min_p, ask.mask, p.logit_bias)
 
 
-def _checked(drawn: Drawn) -> Sampled:
+def _checked(drawn: SampleResult) -> Sampled:
     check_row(is_finite=drawn.token != NOT_FINITE, is_left=drawn.token != NOTHING_LEFT)
     return Sampled(drawn.token, drawn.logprob)

@@ -14,11 +14,11 @@ from time import perf_counter
 from typing import NamedTuple
 
 from ossia.engine.cache import PagedCache
-from ossia.engine.drawing import Ask, Rows
+from ossia.engine.drawing import LogitRows, SampleRequest
 from ossia.engine.host_plan import LEAST_CACHE, host_room
 from ossia.engine.plan import most_running, room_for_cache, usual_step
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
-from ossia.engine.runner import Model, Runner
+from ossia.engine.runner import RunnableModel, Runner
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS, Chunk, Request, Scheduler
 
 
@@ -56,7 +56,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: RunnableModel,
         *,
         cache_bytes: int | None = None,
         prefix_bytes: int = 1 << 30,
@@ -189,7 +189,7 @@ class Engine:
         try:
             started = perf_counter()
             logits = self._runner.forward(chunks)
-            rows = Rows(self._runner.model.ops, logits, asks_of(chunks))  # masks are made while a device computes
+            rows = LogitRows(self._runner.model.ops, logits, asks_of(chunks))  # masks are made while a device computes
             seconds, first = perf_counter() - started, 0
             for chunk in chunks:
                 scores = scores_of(chunk, first, rows) if chunk.scores else []
@@ -235,11 +235,11 @@ def score_rows_of(vocab: int) -> int:
     return max(1, min(SCORED_ROWS, SCORED_LOGITS // vocab))
 
 
-def asks_of(chunks: Sequence[Chunk]) -> list[Ask | None]:
+def asks_of(chunks: Sequence[Chunk]) -> list[SampleRequest | None]:
     """How each sampled row is drawn, as far as it is known before any is: of a guess's mask nothing is. A mask that fails ends
     its own request and no other; its rows are not drawn.
     """
-    asks: list[Ask | None] = []
+    asks: list[SampleRequest | None] = []
     for chunk in chunks:
         if chunk.scores:
             asks += [None] * (chunk.size - 1 if chunk.samples else chunk.size)
@@ -254,7 +254,7 @@ def asks_of(chunks: Sequence[Chunk]) -> list[Ask | None]:
     return asks
 
 
-def scores_of(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
+def scores_of(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
     """The prompt's tokens after each of the chunk's rows, but for those that were scored before a preemption."""
     request = chunk.request
     known = max(0, len(request.scores) - chunk.first)
@@ -262,7 +262,7 @@ def scores_of(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
     return rows.scores(first + known, tokens, request.params.prompt_logprobs or 0) if tokens else []
 
 
-def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
+def choose(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
     """The chunk's next tokens: from each row one, as long as it is the token guessed, and so the next row's.
 
     A mask or bias that leaves none, or fails, ends its own request and no other.
@@ -290,8 +290,8 @@ def choose(chunk: Chunk, first: int, rows: Rows) -> list[Sampled]:
     return taken
 
 
-def _ask(request: Request, behind: int, mask: bytes | None) -> Ask:
-    return Ask(request.params, mask, request.seed, request.output_length + behind, request.penalties)
+def _ask(request: Request, behind: int, mask: bytes | None) -> SampleRequest:
+    return SampleRequest(request.params, mask, request.seed, request.output_length + behind, request.penalties)
 
 
 class Stream:

@@ -45,7 +45,7 @@ class Needs(NamedTuple):
         return f"{self.total / _GIB:.1f} GiB ({', '.join(f'{name} {size / _GIB:.1f}' for name, size in parts)})"
 
 
-class Held(NamedTuple):
+class HostFormat(NamedTuple):
     """What a model is held in. `mxfp4`: its experts are. `loading` as in `Needs`."""
 
     backend: Backend = "cpu"
@@ -55,7 +55,7 @@ class Held(NamedTuple):
     loading: int = 0
 
 
-def needs(config: ModelConfig, held: Held, cache: int) -> Needs:
+def needs(config: ModelConfig, held: HostFormat, cache: int) -> Needs:
     """What a model takes with `cache` bytes of keys and values."""
     c = config
     is_reference = held.backend == "reference"
@@ -77,7 +77,7 @@ def workspace_bytes(c: ModelConfig) -> int:
     return _FIXED + HOST_STEP * row * 4 + c.vocab * (_TOKEN_BYTES + _LOGITS * 4)
 
 
-def check_host(config: ModelConfig, held: Held, cache: int, free: int | None = None, less: str = "") -> Needs:
+def check_host(config: ModelConfig, held: HostFormat, cache: int, free: int | None = None, less: str = "") -> Needs:
     """What the model needs. Raises ValueError, with the numbers and what would fit, where that is more than `free`.
 
     free: bytes that may be used; what is free on the machine and in its container unless given. less: what else a person
@@ -99,8 +99,8 @@ def host_room(config: ModelConfig) -> int:
     return max(0, available_memory() - workspace_bytes(config))
 
 
-def _remedy(config: ModelConfig, held: Held, cache: int, limit: int, less: str) -> str:
-    def total(changed: Held, keys_and_values: int = cache) -> int:
+def _remedy(config: ModelConfig, held: HostFormat, cache: int, limit: int, less: str) -> str:
+    def total(changed: HostFormat, keys_and_values: int = cache) -> int:
         return needs(config, changed, keys_and_values).total
 
     ways: list[str] = []

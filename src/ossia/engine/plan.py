@@ -1,6 +1,6 @@
 """What a card's memory goes to, decided before anything is loaded: weights, work space, a reserve, keys and values.
 
-In: a config, the kinds that its weights and cache are held in, the card's free bytes. Out: a `Plan`, or a refusal with
+In: a config, the kinds that its weights and cache are held in, the card's free bytes. Out: a `CardMemoryPlan`, or a refusal with
 the numbers. It does not know devices: who asks has read the free bytes.
 
 Keys and values come last: they get what the others leave, and the context follows from it.
@@ -23,7 +23,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CardMemoryPlan:
     """Bytes of a card, and the tokens that one sequence can have in what is left of them."""
 
     free: int
@@ -52,7 +52,7 @@ class Plan:
 
 def plan_card(
     config: ModelConfig, dense: Dense, kv: KeyValues, free: int, *, mxfp4: bool = True, step_tokens: int = CARD_STEP
-) -> Plan:
+) -> CardMemoryPlan:
     """ValueError, with the numbers and what would help, where weights and a short context do not fit."""
     weights, work = weight_bytes(config, dense, mxfp4), work_bytes(config, step_tokens)
     block = cache_bytes(config.shapes, kv)
@@ -68,7 +68,9 @@ def plan_card(
             f"{min(LEAST_CONTEXT, config.max_context):,}) and {_gib(free)} are free: {_remedy(dense, kv, mxfp4)}"
         )
     context = config.max_context if left >= whole else _sized(config, block, step_tokens, left).tokens
-    return Plan(free, weights, work, RESERVE, block, whole, min(context, config.max_context), config.max_context)
+    return CardMemoryPlan(
+        free, weights, work, RESERVE, block, whole, min(context, config.max_context), config.max_context
+    )
 
 
 def room_for_cache(config: ModelConfig, free: int | None, step_tokens: int = CARD_STEP) -> int | None:

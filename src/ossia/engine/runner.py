@@ -16,7 +16,7 @@ from ossia.kernels.ops import Batch, CacheBytes, Ops
 from ossia.model.config import ModelConfig
 
 
-class Model(Protocol):
+class RunnableModel(Protocol):
     """What the engine needs of a model: `ossia.model.transformer.Transformer` is one."""
 
     @property
@@ -32,7 +32,7 @@ class Model(Protocol):
 class Runner:
     """A model and the cache it runs with."""
 
-    def __init__(self, model: Model, blocks: int, window_blocks: int) -> None:
+    def __init__(self, model: RunnableModel, blocks: int, window_blocks: int) -> None:
         self.model = model
         self._cache = model.cache(blocks, window_blocks)
 

@@ -18,7 +18,7 @@ MEMORY = 0.1  # what the newest observation weighs
 PROBE, SELDOM = 64, 1024  # tokens between tries that do not seem to pay: at first, and at last
 
 
-class Guess(NamedTuple):
+class DraftTokens(NamedTuple):
     """How the text may go on; `matched` tokens before it have come before."""
 
     matched: int
@@ -32,13 +32,13 @@ class PromptLookup:
         self._ends: dict[int, dict[tuple[int, ...], int]] = {size: {} for size in SIZES}
         self._seen = 0
 
-    def guess(self, tokens: "array[int]", most: int) -> Guess | None:
+    def guess(self, tokens: "array[int]", most: int) -> DraftTokens | None:
         """What followed the longest of the last runs of tokens, where it came last; a short loop is gone round again."""
         self._read(tokens)
         for size, ends in self._ends.items():
             if end := ends.get(tuple(tokens[-size:])):
                 after = tokens[end : end + most]
-                return Guess(size, tuple((after * most)[:most]))
+                return DraftTokens(size, tuple((after * most)[:most]))
         return None
 
     def _read(self, tokens: "array[int]") -> None:
@@ -79,7 +79,7 @@ class Speculation:
     def __init__(self) -> None:
         self._lookup = PromptLookup()
         self._rates = dict.fromkeys(SIZES, 0.5)
-        self._guess: Guess | None = None
+        self._guess: DraftTokens | None = None
         self._tried = 0
         self._untried, self._patience = 0, PROBE
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from ossia.chat import Answering
+from ossia.chat import TurnOptions
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Effort
 from ossia.loading import Model
-from ossia.rollout import Ask, Rollout, roll_out
+from ossia.rollout import Rollout, RolloutRequest, roll_out
 from ossia.task import SPLITS, Example, Split, Task
 
 MOST_TOKENS = 500  # of one sampling; an expert's longest has fewer
@@ -34,7 +34,7 @@ class Score(NamedTuple):
     analysis_tokens: int
 
 
-class Case(NamedTuple):
+class EvalCase(NamedTuple):
     """One problem to be answered at one effort."""
 
     task: Task
@@ -42,10 +42,10 @@ class Case(NamedTuple):
     effort: Effort
 
 
-def cases_of(tasks: Sequence[Task], efforts: Sequence[Effort], count: int, seed: int | str) -> list[Case]:
+def cases_of(tasks: Sequence[Task], efforts: Sequence[Effort], count: int, seed: int | str) -> list[EvalCase]:
     """`count` fresh problems of each family and split: the same ones at every effort."""
     return [
-        Case(task, example, effort)
+        EvalCase(task, example, effort)
         for task in tasks
         for split in SPLITS
         for example in islice(task.examples(f"eval/{seed}", split), count)
@@ -55,7 +55,7 @@ def cases_of(tasks: Sequence[Task], efforts: Sequence[Effort], count: int, seed:
 
 def evaluate(
     model: Model,
-    cases: Sequence[Case],
+    cases: Sequence[EvalCase],
     seed: int,
     temperature: float = 1.0,
     most_tokens: int = MOST_TOKENS,
@@ -66,7 +66,7 @@ def evaluate(
         raise ValueError(
             f"model {model.name!r} has no tokenizer.json, so it cannot be asked anything: put one beside it"
         )
-    grammars = Grammars(model.tokenizer, model.config.vocab)
+    grammars = GrammarCache(model.tokenizer, model.config.vocab)
     scores: dict[tuple[str, Split, Effort], Score] = {}
     for start in range(0, len(cases), TOGETHER):
         part = cases[start : start + TOGETHER]
@@ -75,9 +75,9 @@ def evaluate(
         common = SamplingParams(temperature=temperature, max_tokens=most_tokens, stop_tokens=model.stop_tokens)
         params = [replace(common, seed=seed + start + number) for number in range(len(part))]
         asked = [
-            Ask(
+            RolloutRequest(
                 case.example.prompt(case.effort),
-                Answering(params=each, tools=case.task.tools(case.example), max_steps=4),
+                TurnOptions(params=each, tools=case.task.tools(case.example), max_steps=4),
             )
             for case, each in zip(part, params, strict=True)
         ]
@@ -92,7 +92,7 @@ def _cache_bytes(model: Model) -> int | None:
     return CACHE_BYTES if model.config.hidden <= 512 else None
 
 
-def _add(scores: dict[tuple[str, Split, Effort], Score], case: Case, rollout: Rollout) -> None:
+def _add(scores: dict[tuple[str, Split, Effort], Score], case: EvalCase, rollout: Rollout) -> None:
     key = (case.task.name, case.example.split, case.effort)
     old = scores.get(key) or Score(*key, 0.0, 0, 0)
     points = case.task.grade(case.example, rollout.turn).score

@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 Steps: TypeAlias = Generator[bytes | None, int, Result]
 
 
-class Grammars:
+class GrammarCache:
     """What is costly to make for a tokenizer and shared by all turns: its tokens' bytes, text masks, compiled schemas.
 
     vocab: the model's number of ids, where it is larger than the tokenizer's; the ids beyond are never allowed.
@@ -180,7 +180,7 @@ def _decodes(data: bytes) -> bool:
     return True
 
 
-class Way(NamedTuple):
+class MessageForm(NamedTuple):
     """A message that may be said. `headers`, from behind the role to <|message|>: every form, the usual one first."""
 
     name: str
@@ -195,7 +195,7 @@ class PrefillError(ValueError):
 
 
 @dataclass(frozen=True)
-class Rules:
+class TurnGrammar:
     """What a turn may be: thoughts and preambles, then a final answer or a call.
 
     tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a
@@ -205,7 +205,7 @@ class Rules:
     Raises ValueError for a choice or a name that cannot be, and SchemaError for a schema that cannot be enforced.
     """
 
-    grammars: Grammars
+    grammars: GrammarCache
     tools: Sequence[ToolNamespace] = ()
     tool_choice: str = "auto"
     response_format: AnswerForm | None = None
@@ -240,7 +240,7 @@ class Rules:
         return Constraint(self, room, prefill)
 
     @property
-    def final(self) -> Way:
+    def final(self) -> MessageForm:
         """The final answer. Raises PrefillError where only a call may come."""
         for way in self.endings:
             if way.name == "final":
@@ -248,22 +248,25 @@ class Rules:
         raise PrefillError(f"tool_choice {self.tool_choice!r} asks for a call, so no answer can be continued")
 
     @cached_property
-    def thoughts(self) -> tuple[Way, ...]:
+    def thoughts(self) -> tuple[MessageForm, ...]:
         """What may come any number of times: thinking, and a word to the user before a call."""
         end = self.grammars.end
         return (
-            Way("analysis", ("<|channel|>analysis<|message|>",), end, thought=True),
-            Way("preamble", ("<|channel|>commentary<|message|>",), end),
+            MessageForm("analysis", ("<|channel|>analysis<|message|>",), end, thought=True),
+            MessageForm("preamble", ("<|channel|>commentary<|message|>",), end),
         )
 
     @cached_property
-    def endings(self) -> tuple[Way, ...]:
+    def endings(self) -> tuple[MessageForm, ...]:
         """What ends the turn."""
-        final = Way("final", ("<|channel|>final<|message|>",), self.grammars.ret, self.response_format)
+        final = MessageForm("final", ("<|channel|>final<|message|>",), self.grammars.ret, self.response_format)
         if self.tool_choice == "none":
             return (final,)
         declared = recipients(self.tools)
-        calls = {to: Way(to, _call_headers(to, schema), self.grammars.call, schema) for to, schema in declared.items()}
+        calls = {
+            to: MessageForm(to, _call_headers(to, schema), self.grammars.call, schema)
+            for to, schema in declared.items()
+        }
         match self.tool_choice:
             case "auto":
                 return (final, *calls.values())
@@ -318,7 +321,7 @@ class Constraint:
     gave up on a schema that is too costly to follow: then `gave_up` has the reason, and no later token counts.
     """
 
-    def __init__(self, rules: Rules, room: int | None = None, prefill: Sequence[int] | None = None) -> None:
+    def __init__(self, rules: TurnGrammar, room: int | None = None, prefill: Sequence[int] | None = None) -> None:
         self._rules, self._grammars, self._room, self._prefill = rules, rules.grammars, room, prefill
         self._thought = self._said = 0
         self.strayed = False
@@ -342,7 +345,7 @@ class Constraint:
         """Why nothing after so many tokens of the turn is held to its form; None where it still is."""
         return self._fault[1] if self._fault and tokens >= self._fault[0] else None
 
-    def _give_up(self, way: Way, reason: str) -> None:
+    def _give_up(self, way: MessageForm, reason: str) -> None:
         what = f"the JSON schema of {way.name}"
         if isinstance(way.schema, TextGrammar):
             what = f"the answer's {way.schema.kind}"
@@ -375,23 +378,25 @@ class Constraint:
         yield from self._exactly(rest)
         return True
 
-    def _calls(self) -> list[Way]:
+    def _calls(self) -> list[MessageForm]:
         return [way for way in self._rules.endings if way.stop == self._grammars.call]
 
-    def _header(self, only_calls: bool) -> Steps[Way]:
+    def _header(self, only_calls: bool) -> Steps[MessageForm]:
         ways = self._rules.endings if self._spent() else (*self._rules.thoughts, *self._rules.endings)
         ways = self._calls() if only_calls else ways
         if len(ways) == 1:
             yield from self._exactly(self._grammars.tokenizer.encode_with_special(ways[0].headers[0]))
             return ways[0]
-        left: Mapping[str, Way] = {self._grammars.spelling(header): way for way in ways for header in way.headers}
+        left: Mapping[str, MessageForm] = {
+            self._grammars.spelling(header): way for way in ways for header in way.headers
+        }
         while "" not in left:
             token = yield self._grammars.mask_of(self._grammars.beginnings(left))
             said = self._grammars.spelling_of(token)
             left = {rest.removeprefix(said): way for rest, way in left.items() if rest.startswith(said)}
         return left[""]
 
-    def _text(self, way: Way) -> Steps[None]:
+    def _text(self, way: MessageForm) -> Steps[None]:
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         while not self._is_over(way):
             token = yield self._grammars.text_masks[way.stop]
@@ -404,7 +409,7 @@ class Constraint:
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
         yield from self._exactly([way.stop])
 
-    def _grammar(self, way: Way, schema: AnswerForm) -> Steps[None]:
+    def _grammar(self, way: MessageForm, schema: AnswerForm) -> Steps[None]:
         matcher, ret, stop = self._grammars.matcher(schema), self._grammars.ret, way.stop
         begun, self._prefill = self._prefill or (), None
         if (taken := matcher.try_consume_tokens(list(begun))) < len(begun):
@@ -435,7 +440,7 @@ class Constraint:
         budget = self._rules.analysis_budget
         return self._is_full() or (budget is not None and self._thought >= budget)
 
-    def _is_over(self, way: Way) -> bool:
+    def _is_over(self, way: MessageForm) -> bool:
         """Whether this message has to end; never one that ends the turn."""
         return self._spent() if way.thought else way.stop == self._grammars.end and self._is_full()
 

@@ -6,14 +6,14 @@ In: a JSON schema or a grammar. Out: before each token, a bit for every id that 
 from collections.abc import Iterable
 
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import Grammars, both, has, reason_of
+from ossia.harmony.grammar import GrammarCache, both, has, reason_of
 from ossia.harmony.messages import AnswerForm
 
 
 class TextMask:
     """A `TokenMask`. Raises SchemaError for a form that cannot be enforced, at once or after some tokens."""
 
-    def __init__(self, grammars: Grammars, form: AnswerForm, stops: Iterable[int]) -> None:
+    def __init__(self, grammars: GrammarCache, form: AnswerForm, stops: Iterable[int]) -> None:
         self._matcher = grammars.matcher(form)
         self._grammars, self._stops = grammars, frozenset(stops) | {grammars.ret}
         self._over = False

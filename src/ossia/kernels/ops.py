@@ -87,7 +87,7 @@ class Draw(NamedTuple):
     bias: Mapping[int, float]
 
 
-class Drawn(NamedTuple):
+class SampleResult(NamedTuple):
     """A token and its log-probability under the model's own distribution.
 
     token NOTHING_LEFT: mask and bias leave none. token NOT_FINITE: the logits are no numbers.
@@ -148,7 +148,7 @@ class Ops(Protocol):
     def host(self, logits_RV: Any) -> NDArray[np.float32]: ...
 
     def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any: ...
-    def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None: ...
+    def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult] | None: ...
     def wait(self, logits_RV: Any) -> None: ...
     def free_bytes(self) -> int | None: ...
     def held_bytes(self) -> int | None: ...
@@ -160,7 +160,7 @@ class HostOps:
     def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any:
         return page(batch)
 
-    def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None:
+    def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult] | None:
         return None
 
     def wait(self, logits_RV: Any) -> None:
@@ -176,7 +176,7 @@ class HostOps:
         return None
 
 
-def ops(
+def make_ops(
     backend: Backend, *, dense: Dense | None = None, kv: KeyValues | None = None, workers: int | None = None
 ) -> Ops:
     """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (an NVIDIA GPU).

@@ -24,7 +24,7 @@ from ossia.model.layouts import (
     NORM,
     UNEMBEDDING,
     Layout,
-    Row,
+    LayoutRow,
     Stored,
     all_stored,
     shape,
@@ -120,7 +120,7 @@ class Checkpoint:
         name = stored(self.config, self.layout, UNEMBEDDING)[0].name
         return self.files[name].entries[name].dtype
 
-    def _stacked(self, row: Row, parts: Sequence[Stored]) -> HostArray:
+    def _stacked(self, row: LayoutRow, parts: Sequence[Stored]) -> HostArray:
         """Experts that lie one by one as one array; gates and ups that lie apart become alternate rows."""
         arrays = [self.files[part.name].read(part.name) for part in parts]
         if len({array.dtype for array in arrays}) > 1:
@@ -133,7 +133,7 @@ class Checkpoint:
             out[i // step, i % step :: step] = array
         return out
 
-    def _read(self, row: Row, layer: int | None = None) -> Any:
+    def _read(self, row: LayoutRow, layer: int | None = None) -> Any:
         if self.unfused and layer is not None and (own := self.unfused.stored(self.config, row, layer)):
             return self._stacked(row, own)
         parts = stored(self.config, self.layout, row, layer)
@@ -251,7 +251,7 @@ def _layer_chunks(
 
 
 def _chunks(
-    tensor: HostArray | Mxfp4, config: ModelConfig, layout: Layout, row: Row, layer: int | None = None
+    tensor: HostArray | Mxfp4, config: ModelConfig, layout: Layout, row: LayoutRow, layer: int | None = None
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     given, wanted = _shape(tensor), shape(config, row)
     if given != wanted:

@@ -17,7 +17,7 @@ Layout = Literal["hf", "bf16", "original"]
 LAYOUTS: tuple[Layout, ...] = ("hf", "bf16", "original")
 
 
-class Row(NamedTuple):
+class LayoutRow(NamedTuple):
     """A tensor of ours: its dimensions (legend in `_dims`) and its names; one a row is split into is `a|b|c`."""
 
     field: str
@@ -26,24 +26,24 @@ class Row(NamedTuple):
     original: str
 
 
-EMBEDDING = Row("embedding", "VD", "model.embed_tokens.weight", "embedding.weight")
-NORM = Row("norm", "D", "model.norm.weight", "norm.scale")
-UNEMBEDDING = Row("unembedding", "VD", "lm_head.weight", "unembedding.weight")
+EMBEDDING = LayoutRow("embedding", "VD", "model.embed_tokens.weight", "embedding.weight")
+NORM = LayoutRow("norm", "D", "model.norm.weight", "norm.scale")
+UNEMBEDDING = LayoutRow("unembedding", "VD", "lm_head.weight", "unembedding.weight")
 _QKV = "self_attn.q_proj.{0}|self_attn.k_proj.{0}|self_attn.v_proj.{0}"
 LAYER = (
-    Row("attn_norm", "D", "input_layernorm.weight", "attn.norm.scale"),
-    Row("qkv_weight", "RD", _QKV.format("weight"), "attn.qkv.weight"),
-    Row("qkv_bias", "R", _QKV.format("bias"), "attn.qkv.bias"),
-    Row("sinks", "H", "self_attn.sinks", "attn.sinks"),
-    Row("out_weight", "DQ", "self_attn.o_proj.weight", "attn.out.weight"),
-    Row("out_bias", "D", "self_attn.o_proj.bias", "attn.out.bias"),
-    Row("mlp_norm", "D", "post_attention_layernorm.weight", "mlp.norm.scale"),
-    Row("router_weight", "ED", "mlp.router.weight", "mlp.gate.weight"),
-    Row("router_bias", "E", "mlp.router.bias", "mlp.gate.bias"),
-    Row("up_weight", "EUD", "mlp.experts.gate_up_proj", "mlp.mlp1_weight"),
-    Row("up_bias", "EU", "mlp.experts.gate_up_proj_bias", "mlp.mlp1_bias"),
-    Row("down_weight", "EDF", "mlp.experts.down_proj", "mlp.mlp2_weight"),
-    Row("down_bias", "ED", "mlp.experts.down_proj_bias", "mlp.mlp2_bias"),
+    LayoutRow("attn_norm", "D", "input_layernorm.weight", "attn.norm.scale"),
+    LayoutRow("qkv_weight", "RD", _QKV.format("weight"), "attn.qkv.weight"),
+    LayoutRow("qkv_bias", "R", _QKV.format("bias"), "attn.qkv.bias"),
+    LayoutRow("sinks", "H", "self_attn.sinks", "attn.sinks"),
+    LayoutRow("out_weight", "DQ", "self_attn.o_proj.weight", "attn.out.weight"),
+    LayoutRow("out_bias", "D", "self_attn.o_proj.bias", "attn.out.bias"),
+    LayoutRow("mlp_norm", "D", "post_attention_layernorm.weight", "mlp.norm.scale"),
+    LayoutRow("router_weight", "ED", "mlp.router.weight", "mlp.gate.weight"),
+    LayoutRow("router_bias", "E", "mlp.router.bias", "mlp.gate.bias"),
+    LayoutRow("up_weight", "EUD", "mlp.experts.gate_up_proj", "mlp.mlp1_weight"),
+    LayoutRow("up_bias", "EU", "mlp.experts.gate_up_proj_bias", "mlp.mlp1_bias"),
+    LayoutRow("down_weight", "EDF", "mlp.experts.down_proj", "mlp.mlp2_weight"),
+    LayoutRow("down_bias", "ED", "mlp.experts.down_proj_bias", "mlp.mlp2_bias"),
 )
 _EXPERTS = ("up_weight", "down_weight")
 _LAYER_PREFIX = {"hf": "model.layers.{}.", "bf16": "model.layers.{}.", "original": "block.{}."}
@@ -59,12 +59,12 @@ class Stored(NamedTuple):
     form: Literal["dense", "blocks", "scales", "turned"]
 
 
-def shape(config: ModelConfig, row: Row) -> tuple[int, ...]:
+def shape(config: ModelConfig, row: LayoutRow) -> tuple[int, ...]:
     """Our tensor's shape, the input dimension last."""
     return tuple(_dims(config)[dim] for dim in row.dims)
 
 
-def stored(config: ModelConfig, layout: Layout, row: Row, layer: int | None = None) -> tuple[Stored, ...]:
+def stored(config: ModelConfig, layout: Layout, row: LayoutRow, layer: int | None = None) -> tuple[Stored, ...]:
     """The tensors that hold `row` (of `layer`): several where q, k and v, or blocks and scales, lie apart."""
     prefix = "" if layer is None else _LAYER_PREFIX[layout].format(layer)
     names = [prefix + name for name in (row.original if layout == "original" else row.hf).split("|")]
@@ -85,13 +85,13 @@ def stored(config: ModelConfig, layout: Layout, row: Row, layer: int | None = No
 
 
 def all_stored(
-    config: ModelConfig, layout: Layout, instead: Callable[[Row, int], tuple[Stored, ...]] = lambda row, layer: ()
+    config: ModelConfig, layout: Layout, instead: Callable[[LayoutRow, int], tuple[Stored, ...]] = lambda row, layer: ()
 ) -> dict[str, Stored]:
     """Every tensor of a checkpoint by name, in the order it is written: embedding, layers, norm, unembedding.
 
     instead: the tensors that hold a row of a layer where they are not the layout's own; none where they are.
     """
-    rows: list[tuple[Row, int | None]] = [(EMBEDDING, None)]
+    rows: list[tuple[LayoutRow, int | None]] = [(EMBEDDING, None)]
     rows += [(row, layer) for layer in range(config.layers) for row in LAYER]
     rows += [(NORM, None), (UNEMBEDDING, None)]
     wanted: dict[str, Stored] = {}

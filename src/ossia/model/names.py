@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ossia.files import shown
 from ossia.model.config import ModelConfig
-from ossia.model.layouts import Row, Stored, all_stored
+from ossia.model.layouts import LayoutRow, Stored, all_stored
 from ossia.model.tensorfile import CheckpointError, TensorFile
 
 # parts of a name that a wrapper adds: torch.compile, DDP, FSDP, activation checkpointing
@@ -33,7 +33,7 @@ class Unfused(NamedTuple):
     up: tuple[str, ...]  # of gate and up rows by turns; or of gates, and of ups
     down: str
 
-    def stored(self, config: ModelConfig, row: Row, layer: int) -> tuple[Stored, ...]:
+    def stored(self, config: ModelConfig, row: LayoutRow, layer: int) -> tuple[Stored, ...]:
         """The tensors that hold `row` of `layer`, expert by expert; none for a row that is no expert's."""
         if row.field not in _EXPERT_ROWS:
             return ()

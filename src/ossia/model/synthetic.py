@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ossia.kernels.ops import HostArray
 from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
-from ossia.model.layouts import EMBEDDING, LAYER, NORM, UNEMBEDDING, Row, shape
+from ossia.model.layouts import EMBEDDING, LAYER, NORM, UNEMBEDDING, LayoutRow, shape
 from ossia.quant import E2M1, QBLOCK, Mxfp4, to_bf16
 
 _SPAN = 1 << 20  # elements made at a time; a multiple of the generator's 8 bytes, so that the bytes do not show it
@@ -45,7 +45,7 @@ _GAINS = {
 _NORM_SPREAD = 0.25  # norm weights are uniform in 1 - spread .. 1 + spread
 
 
-class Stream(Protocol):
+class RandomStream(Protocol):
     """Random arrays, one after the other: entries of a table of 256, each alike likely; or bytes."""
 
     def pick(self, table: NDArray[Any], shape: Sequence[int]) -> Any: ...
@@ -76,7 +76,7 @@ class RandomTensors:
 
     config: ModelConfig
     seed: int
-    stream: Callable[[Sequence[int]], Stream] = HostStream
+    stream: Callable[[Sequence[int]], RandomStream] = HostStream
 
     def embedding(self) -> HostArray:
         return self._dense(EMBEDDING, 0, 1)
@@ -90,11 +90,11 @@ class RandomTensors:
     def layer(self, index: int) -> LayerTensors:
         return LayerTensors(*(self._make(row, index + 1, place) for place, row in enumerate(LAYER)))
 
-    def _make(self, row: Row, layer: int, place: int) -> Any:
+    def _make(self, row: LayoutRow, layer: int, place: int) -> Any:
         make = self._mxfp4 if row.field in ("up_weight", "down_weight") else self._dense
         return make(row, layer, place)
 
-    def _dense(self, row: Row, layer: int, place: int) -> Any:
+    def _dense(self, row: LayoutRow, layer: int, place: int) -> Any:
         """Uniform over 256 evenly spaced values of bfloat16: a byte chooses one."""
         dims = shape(self.config, row)
         steps = np.arange(-255, 256, 2) / 255
@@ -106,7 +106,7 @@ class RandomTensors:
         table = to_bf16(levels.astype(np.float32))
         return self.stream([self.seed, layer, place]).pick(table, dims)
 
-    def _mxfp4(self, row: Row, layer: int, place: int) -> Mxfp4:
+    def _mxfp4(self, row: LayoutRow, layer: int, place: int) -> Mxfp4:
         """Every nibble alike likely, under scales around the power of two that comes nearest to the gain."""
         *rows, inputs = shape(self.config, row)
         middle = 127 + round(math.log2(_GAINS[row.field] / (_MXFP4_RMS * math.sqrt(inputs))))

@@ -36,7 +36,7 @@ class CheckpointError(FileError):
     """A checkpoint is not what it should be; the message names the file and the tensor."""
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """A tensor's place in its file, in bytes from the file's start."""
 
     name: str
@@ -50,7 +50,7 @@ class TensorFile(NamedTuple):
     """A mapped file; none of its tensors' bytes is read before it is used."""
 
     path: Path
-    entries: dict[str, Entry]
+    entries: dict[str, TensorEntry]
     bytes: NDArray[np.uint8]
 
     def read(self, name: str) -> NDArray[Any]:
@@ -84,13 +84,13 @@ def open_tensorfile(path: Path, folder: Path | None = None) -> TensorFile:
     return TensorFile(path, {entry.name: entry for entry in entries}, mapped)
 
 
-def _entries(path: Path, header: bytes) -> list[Entry]:
+def _entries(path: Path, header: bytes) -> list[TensorEntry]:
     with _as_checkpoint_error():
         fields = files.json_object(path, header, "bad safetensors header")
     return [_entry(path, 8 + len(header), *item) for item in fields.items() if item[0] != "__metadata__"]
 
 
-def _entry(path: Path, data: int, name: str, fields: Any) -> Entry:
+def _entry(path: Path, data: int, name: str, fields: Any) -> TensorEntry:
     match fields:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if len(
             shape
@@ -107,10 +107,10 @@ def _entry(path: Path, data: int, name: str, fields: Any) -> Entry:
         raise CheckpointError(
             f"{path}: tensor {shown(name)}, {dtype} {shape}, takes {needed:,} bytes, not {begin}..{end}"
         )
-    return Entry(name, dtype, tuple(shape), data + begin, data + end)
+    return TensorEntry(name, dtype, tuple(shape), data + begin, data + end)
 
 
-def _check_extents(path: Path, entries: list[Entry], data: int, size: int) -> None:
+def _check_extents(path: Path, entries: list[TensorEntry], data: int, size: int) -> None:
     at = data
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.end > size:

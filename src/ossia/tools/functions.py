@@ -16,7 +16,7 @@ from ossia.tools.background import BackgroundLoop
 from ossia.tools.signature import ArgumentsError, description_of, is_async, name_of, plain, signature_of
 
 
-class ToolResult(msgspec.Struct, frozen=True):
+class ToolOutput(msgspec.Struct, frozen=True):
     """What a call gave, as the model reads it; `failed` when the arguments or the function were at fault."""
 
     text: str
@@ -32,9 +32,9 @@ class Tool:
     """
 
     spec: ToolSpec
-    call: Callable[[str], ToolResult]
+    call: Callable[[str], ToolOutput]
     namespace: str | None = "functions"
-    call_async: Callable[[str], Awaitable[ToolResult]] | None = None
+    call_async: Callable[[str], Awaitable[ToolOutput]] | None = None
 
     @property
     def recipient(self) -> str:
@@ -52,14 +52,14 @@ def function_tool(function: Callable[..., object], loop: BackgroundLoop | None =
     name, loop = name_of(function), loop or BackgroundLoop()
     parameters, decode = signature_of(function)
 
-    async def call_async(text: str) -> ToolResult:
+    async def call_async(text: str) -> ToolOutput:
         try:
             value = function(**decode(text))
             return _result(await value if inspect.isawaitable(value) else value)
         except Exception as error:
             return _failed(name, error)
 
-    def call(text: str) -> ToolResult:
+    def call(text: str) -> ToolOutput:
         try:
             value = function(**decode(text))
             return _result(loop.run(_awaited(value)) if inspect.isawaitable(value) else value)
@@ -75,14 +75,14 @@ async def _awaited(value: Awaitable[object]) -> object:
     return await value
 
 
-def _result(value: object) -> ToolResult:
-    return ToolResult(value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=plain).decode())
+def _result(value: object) -> ToolOutput:
+    return ToolOutput(value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=plain).decode())
 
 
-def _failed(name: str, error: Exception) -> ToolResult:
+def _failed(name: str, error: Exception) -> ToolOutput:
     """What went wrong, for the model: it may try again, and the program goes on."""
     if isinstance(error, ArgumentsError):
-        return ToolResult(f"error: invalid arguments for {name}: {error}", failed=True)
+        return ToolOutput(f"error: invalid arguments for {name}: {error}", failed=True)
     if isinstance(error, CancelledError):
-        return ToolResult(f"error: {name} was cancelled", failed=True)
-    return ToolResult(f"error: {type(error).__name__}: {error}", failed=True)
+        return ToolOutput(f"error: {name} was cancelled", failed=True)
+    return ToolOutput(f"error: {type(error).__name__}: {error}", failed=True)

@@ -1,6 +1,7 @@
 """How much memory fine-tuning will take, before it starts; what will not fit is refused with what would.
 
-In: a config, a `Lora`, tokens in a batch and the device's free memory. Out: a `Plan` of bytes by purpose, or MemoryError.
+In: a config, a `Lora`, tokens in a batch and the device's free memory. Out: a `TrainingMemoryPlan`: bytes by purpose.
+Raises MemoryError where it does not fit.
 It does not load anything; its constants are checked against measured peaks in the tests.
 
 The peak is the base, the adapters with gradient and moments, every block's input, and the larger of one block's backward
@@ -30,7 +31,7 @@ _BUSIEST = 2  # rows of the busiest expert, in units of the mean
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingMemoryPlan:
     """Bytes on one device at the height of a step; `tokens` of one batch, all of which may be targets."""
 
     tokens: int
@@ -55,7 +56,7 @@ class Plan:
 def plan(
     config: ModelConfig, lora: Lora, tokens: int, *, itemsize: int = 2, layout: Layout = "hf", device: str = "cpu",
     processes: int = 1,
-) -> Plan:  # fmt: skip
+) -> TrainingMemoryPlan:  # fmt: skip
     """For batches of `tokens` tokens computed in numbers of `itemsize` bytes, over so many processes."""
     c = config
     trained = sum(target.parameters(lora.rank) for target in chosen(c, lora))
@@ -63,7 +64,7 @@ def plan(
     if processes > 1:  # two blocks, or the unembedding, are whole at a time
         whole = _base_bytes(c, layout, layers=1) - c.vocab * c.hidden * 2
         base += 2 * whole + c.vocab * c.hidden * 2
-    return Plan(
+    return TrainingMemoryPlan(
         tokens=tokens,
         base=base,
         adapters=-(-trained * _TRAINED_BYTES // processes),
@@ -82,7 +83,7 @@ def longest(config: ModelConfig, lora: Lora, free: int, **how: object) -> int:
     return low
 
 
-def check(made: Plan, config: ModelConfig, lora: Lora, free: int, **how: object) -> None:
+def check(made: TrainingMemoryPlan, config: ModelConfig, lora: Lora, free: int, **how: object) -> None:
     """MemoryError, naming the longest batch that would fit, when the plan passes `free`; `how` as `plan` was given."""
     if made.total <= free:
         return

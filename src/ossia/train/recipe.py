@@ -19,7 +19,7 @@ from ossia.model.config import ModelConfig, alternating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class DataSource:
     """[[STAGE.data]]: one source of conversations or texts; exactly one of the first five is given.
 
     tasks: "module:name" of one task, several, or a function that gives them; an expert's turns are learnt, at any effort.
@@ -47,7 +47,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vocabulary:
+class VocabularyConfig:
     """[vocabulary]: the byte-pair vocabulary that a new model learns from its data.
 
     size: ids in all, special tokens among them.
@@ -55,13 +55,13 @@ class Vocabulary:
     data: sources as in a stage, generators and tasks alone.
     """
 
-    data: tuple[Source, ...]
+    data: tuple[DataSource, ...]
     size: int = 1024
     texts: int = 20000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Optimizer:
+class OptimizerConfig:
     """[STAGE.optimizer]: how gradients change parameters.
 
     kind: "adamw" for all, or "muon" for matrices inside the layers (each expert's by itself) and AdamW for the rest.
@@ -88,7 +88,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class ScheduleConfig:
     """[STAGE.schedule]: what share of the peak rate a step has.
 
     warmup: steps in which the rate rises to its peak.
@@ -104,7 +104,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
+class CheckpointConfig:
     """[keep]: what is written while a stage runs.
 
     save_every, log_every: in steps.
@@ -119,7 +119,7 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Supervised:
+class SupervisedConfig:
     """[pretrain], where every token is a target, and [sft], where only what the assistant says is.
 
     steps: updates of the parameters.
@@ -134,7 +134,7 @@ class Supervised:
     data, optimizer, schedule: tables, each described above.
     """
 
-    data: tuple[Source, ...]
+    data: tuple[DataSource, ...]
     steps: int
     step_tokens: int
     accumulate: int = 1
@@ -144,8 +144,8 @@ class Supervised:
     rounding: Literal["mxfp4", "stored", "none"] = "mxfp4"
     precision: Literal["auto", "bf16", "f32"] = "auto"
     compile: bool = False
-    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
         small = [n for n in ("steps", "step_tokens", "accumulate", "round_batches") if getattr(self, n) < 1]
@@ -154,7 +154,7 @@ class Supervised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
+class LengthPenalty:
     """[rl.prices]: what a token of thinking costs of the reward, by effort; so low is short and high may be long.
 
     low, medium, high: the price of a token.
@@ -209,7 +209,7 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reinforced:
+class GrpoConfig:
     """[rl]: reinforcement learning from graded answers.
 
     tasks: "module:name"s, each of one task, several, or a function that gives them; drawn by their own weights.
@@ -250,9 +250,9 @@ class Reinforced:
     precision: Literal["auto", "bf16", "f32"] = "auto"
     compile: bool = False
     lora: Lora | None = None
-    prices: Prices = dataclasses.field(default_factory=Prices)
-    optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(rate=1e-4, weight_decay=0.0))
-    schedule: Schedule = dataclasses.field(default_factory=lambda: Schedule(shape="constant", warmup=5))
+    prices: LengthPenalty = dataclasses.field(default_factory=LengthPenalty)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=lambda: OptimizerConfig(rate=1e-4, weight_decay=0.0))
+    schedule: ScheduleConfig = dataclasses.field(default_factory=lambda: ScheduleConfig(shape="constant", warmup=5))
 
     def __post_init__(self) -> None:
         small = [n for n in ("steps", "prompts", "updates", "step_tokens", "most_tokens") if getattr(self, n) < 1]
@@ -267,7 +267,7 @@ class Reinforced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapted(Lora):
+class LoraConfig(Lora):
     """[lora]: what [sft] does, through adapters, over a checkpoint that stays as it is stored. Lora's keys, and:
 
     steps: updates of the adapters.
@@ -279,17 +279,17 @@ class Adapted(Lora):
     data, optimizer, schedule: tables, each described above; the optimizer is AdamW.
     """
 
-    data: tuple[Source, ...]
+    data: tuple[DataSource, ...]
     steps: int
     batch_tokens: int = 2048
     accumulate: int = 1
     round_batches: int = 16
     precision: Literal["bf16", "f32"] = "bf16"
     adapter: str | None = None
-    optimizer: Optimizer = dataclasses.field(
-        default_factory=lambda: Optimizer(rate=2e-4, beta2=0.99, eps=1e-8, weight_decay=0.0)
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(rate=2e-4, beta2=0.99, eps=1e-8, weight_decay=0.0)
     )
-    schedule: Schedule = dataclasses.field(default_factory=lambda: Schedule(warmup=10, final=0.1))
+    schedule: ScheduleConfig = dataclasses.field(default_factory=lambda: ScheduleConfig(warmup=10, final=0.1))
 
     def __post_init__(self) -> None:
         Lora.__post_init__(self)
@@ -315,12 +315,12 @@ class Recipe:
     start: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig | None = None
-    vocabulary: Vocabulary | None = None
-    keep: Keeping = dataclasses.field(default_factory=Keeping)
-    pretrain: Supervised | None = None
-    sft: Supervised | None = None
-    rl: Reinforced | None = None
-    lora: Adapted | None = None
+    vocabulary: VocabularyConfig | None = None
+    keep: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    pretrain: SupervisedConfig | None = None
+    sft: SupervisedConfig | None = None
+    rl: GrpoConfig | None = None
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.model is not None and self.vocabulary is not None):
@@ -351,7 +351,7 @@ def _complete_model(raw: dict[str, Any]) -> None:
     model = raw.get("model")
     if isinstance(model, dict):
         vocabulary = raw.get("vocabulary", {})
-        model.setdefault("vocab", vocabulary.get("size", Vocabulary.__dataclass_fields__["size"].default))
+        model.setdefault("vocab", vocabulary.get("size", VocabularyConfig.__dataclass_fields__["size"].default))
         model.setdefault("sliding", alternating(int(model.get("layers", 0))))
 
 

@@ -27,18 +27,18 @@ from ossia.train.data.batches import Batches, Rounds
 from ossia.train.data.sequences import Conversation
 from ossia.train.data.sources import maker, open_stream
 from ossia.train.data.vocabulary import learn, plain_text
-from ossia.train.loop.distributed import Processes
-from ossia.train.loop.trainer import Loop, Work
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.loop.trainer import Objective, Trainer
 from ossia.train.model.state import TrainedState
 from ossia.train.model.stored import StoredTensors
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.model.weights.lora import chosen, report
-from ossia.train.objectives.grpo import Reinforcement
+from ossia.train.objectives.grpo import GrpoObjective
 from ossia.train.objectives.lora_finetune import adapter_writer, finetune, fits
-from ossia.train.objectives.supervised import NextToken
+from ossia.train.objectives.supervised import NextTokenObjective
 from ossia.train.peft.format import read_adapter
 from ossia.train.plan import check_rl, check_whole, free_bytes
-from ossia.train.recipe import Adapted, Lora, Recipe, Reinforced, Supervised, Vocabulary, read_recipe
+from ossia.train.recipe import GrpoConfig, Lora, LoraConfig, Recipe, SupervisedConfig, VocabularyConfig, read_recipe
 
 TOKENIZER = "tokenizer.json"
 
@@ -53,7 +53,7 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
     keep_memory()
     if recipe.lora is not None:
         return _adapt(recipe, recipe.lora, recipe_path, out, skip_bad)
-    processes = Processes.join(_device(recipe).type)
+    processes = DistributedContext.join(_device(recipe).type)
     try:
         if recipe.rl is not None and recipe.rl.lora is not None:
             return _reinforce_adapters(recipe, recipe.rl, recipe.rl.lora, recipe_path, out, processes)
@@ -62,7 +62,7 @@ def run(recipe_path: Path, out: Path, *, skip_bad: bool = False) -> Path:
         processes.leave()
 
 
-def _stages(recipe: Recipe, recipe_path: Path, out: Path, skip_bad: bool, processes: Processes) -> Path:
+def _stages(recipe: Recipe, recipe_path: Path, out: Path, skip_bad: bool, processes: DistributedContext) -> Path:
     """Under torchrun all processes train; the first writes."""
     if processes.leads:
         _begin(recipe_path, out)
@@ -73,7 +73,7 @@ def _stages(recipe: Recipe, recipe_path: Path, out: Path, skip_bad: bool, proces
         if getattr(recipe, name) is not None:
             ended = out / name
             work = _work(name, recipe, model, tokenizer, skip_bad, recipe_path.parent, processes)
-            loop = Loop(name, TrainedState(model), work, ended, recipe.keep, processes)
+            loop = Trainer(name, TrainedState(model), work, ended, recipe.keep, processes)
             began = loop.step
             loop.run()
             if processes.leads and (began < loop.step or not (ended / "model").exists()):
@@ -108,7 +108,7 @@ def say_plan(recipe_path: Path) -> None:
         return
     adapter = recipe.lora.adapter
     lora = read_adapter(recipe_path.parent / adapter, config).lora if adapter else recipe.lora
-    fits(config, lora, recipe.lora, Processes(device=device), print, layout)
+    fits(config, lora, recipe.lora, DistributedContext(device=device), print, layout)
 
 
 def _begin(recipe_path: Path, out: Path) -> None:
@@ -116,7 +116,7 @@ def _begin(recipe_path: Path, out: Path) -> None:
     shutil.copyfile(recipe_path, out / "recipe.toml")
 
 
-def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_bad: bool) -> Path:
+def _adapt(recipe: Recipe, given: LoraConfig, recipe_path: Path, out: Path, skip_bad: bool) -> Path:
     """[lora]: on this process, or on all that torchrun started."""
     start = str(recipe.start)
     folder = find(start)
@@ -129,7 +129,7 @@ def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_ba
         near=recipe_path.parent, say=print if leads else _quiet,
     )  # fmt: skip
     rounds = Rounds(stream, recipe.seed, given.batch_tokens, given.round_batches, strict=True)
-    processes = Processes.join(_device(recipe).type)
+    processes = DistributedContext.join(_device(recipe).type)
     try:
         if processes.leads:
             _begin(recipe_path, out)
@@ -143,7 +143,7 @@ def _adapt(recipe: Recipe, given: Adapted, recipe_path: Path, out: Path, skip_ba
 
 
 def _reinforce_adapters(
-    recipe: Recipe, given: Reinforced, lora: Lora, recipe_path: Path, out: Path, processes: Processes
+    recipe: Recipe, given: GrpoConfig, lora: Lora, recipe_path: Path, out: Path, processes: DistributedContext
 ) -> Path:
     """[rl.lora]: every process holds the whole frozen base, and all take the same step."""
     start = str(recipe.start)
@@ -158,10 +158,10 @@ def _reinforce_adapters(
     torch.manual_seed(recipe.seed)
     model = TrainableModel.with_adapters(checkpoint, checkpoint.config, lora, seed=recipe.seed, device=processes.device)
     tasks = [task for each in given.tasks for task in tasks_of(each)]
-    work = Reinforcement(model, tokenizer, tasks, given, recipe.seed, processes)
+    work = GrpoObjective(model, tokenizer, tasks, given, recipe.seed, processes)
     base = str(folder.resolve()) if Path(start).is_dir() else start
     write = adapter_writer(out / "adapter", model, base)
-    Loop("rl", TrainedState(model), work, out / "rl", recipe.keep, processes, write).run()
+    Trainer("rl", TrainedState(model), work, out / "rl", recipe.keep, processes, write).run()
     return out / "adapter"
 
 
@@ -172,19 +172,19 @@ def _work(
     tokenizer: Tokenizer,
     skip_bad: bool,
     near: Path,
-    processes: Processes,
-) -> Work:
-    given: Supervised | Reinforced = getattr(recipe, name)
-    if isinstance(given, Reinforced):
+    processes: DistributedContext,
+) -> Objective:
+    given: SupervisedConfig | GrpoConfig = getattr(recipe, name)
+    if isinstance(given, GrpoConfig):
         tasks = [task for each in given.tasks for task in tasks_of(each)]
-        return Reinforcement(model, tokenizer, tasks, given, recipe.seed, processes)
+        return GrpoObjective(model, tokenizer, tasks, given, recipe.seed, processes)
     longest = min(given.longest, model.config.max_context)
     stream = open_stream(
         given.data, tokenizer, seed=recipe.seed, longest=longest, everything=name == "pretrain", skip_bad=skip_bad,
         near=near, say=print if processes.leads else _quiet,
     )  # fmt: skip
     rounds = Rounds(stream, recipe.seed, given.step_tokens, given.round_batches)
-    return NextToken(model, Batches(rounds), given, processes)
+    return NextTokenObjective(model, Batches(rounds), given, processes)
 
 
 def export(model: TrainableModel, tokenizer: Path, folder: Path) -> Path:
@@ -199,7 +199,7 @@ def export(model: TrainableModel, tokenizer: Path, folder: Path) -> Path:
     return folder
 
 
-def _beginning(recipe: Recipe, out: Path, processes: Processes) -> tuple[Tokenizer, TrainableModel]:
+def _beginning(recipe: Recipe, out: Path, processes: DistributedContext) -> tuple[Tokenizer, TrainableModel]:
     """The run's vocabulary, learnt once and kept beside the stages, and its first weights; or a checkpoint's both."""
     path, free = out / TOKENIZER, free_bytes(str(_device(recipe)))
     if recipe.start is not None:
@@ -223,7 +223,7 @@ def _quiet(text: str) -> None:
     """The first process says it."""
 
 
-def _say(text: str, processes: Processes) -> None:
+def _say(text: str, processes: DistributedContext) -> None:
     if processes.leads:
         print(text, flush=True)
 
@@ -234,7 +234,7 @@ def _tokenizer_of(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} has no {TOKENIZER}, so no conversation can be read: put one beside the weights")
 
 
-def _vocabulary(given: Vocabulary, seed: int) -> Learnt:
+def _vocabulary(given: VocabularyConfig, seed: int) -> Learnt:
     rng, any_tokenizer = random.Random(f"{seed}/vocabulary"), Tokenizer(o200k_harmony())
     makers, weights = [maker(source) for source in given.data], [source.weight for source in given.data]
 

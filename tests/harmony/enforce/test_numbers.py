@@ -6,10 +6,10 @@ import pytest
 from benchmarks.bounds import allows, study
 
 from ossia.harmony.enforce import SchemaError, grammar_of
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from tests.vocabularies import small
 
-GRAMMARS = Grammars(small())
+GRAMMARS = GrammarCache(small())
 
 
 def allowed(schema: dict[str, Any], *texts: str) -> list[str]:

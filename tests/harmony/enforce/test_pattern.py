@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.enforce.pattern import pattern_language
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from tests.vocabularies import small
 
-GRAMMARS = Grammars(small())
+GRAMMARS = GrammarCache(small())
 LETTERS = "ab&-~[]c:lph/é😀_+,.\\\"'@#=<>!%`;^A$|1 \n\t\v\u00a0\ufeff\x85\u0663"
 STRINGS = ["", *LETTERS, *(first + second for first in "ab&-]c" for second in "ab]&-")]
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossia.harmony.enforce import SchemaError, enforceable
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from tests.vocabularies import small
 
-GRAMMARS = Grammars(small())
+GRAMMARS = GrammarCache(small())
 UNION = {
     "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
     "discriminator": {"propertyName": "kind"},

@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.schemas import Counts, Player, groups, small, study
 
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from tests.shared import shared
 from tests.vocabularies import o200k
 
@@ -20,7 +20,7 @@ def play(player: Player, samples: int) -> dict[tuple[str, bool], Counts]:
 
 @pytest.mark.parametrize("samples", [10, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_what_compiles_is_kept_to_and_the_figures_of_the_documentation_are_true(samples: int):
-    table = play(Player(Grammars(small())), samples)
+    table = play(Player(GrammarCache(small())), samples)
     assert {key: counts.compiled for key, counts in table.items()} == COMPILE
     for counts in table.values():
         assert counts.wrong == []
@@ -33,5 +33,5 @@ def test_what_compiles_is_kept_to_and_the_figures_of_the_documentation_are_true(
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_what_compiles_is_kept_to_with_the_vocabulary_of_gpt_oss():
-    for counts in play(Player(Grammars(o200k())), 20).values():
+    for counts in play(Player(GrammarCache(o200k())), 20).values():
         assert counts.wrong == []

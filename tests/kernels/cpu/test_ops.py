@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.kernels import cpu
+from ossia.kernels.cpu import ops as cpu
 from ossia.kernels.cpu.pack import INT8
-from ossia.kernels.ops import AttentionShape, Batch, ops
+from ossia.kernels.ops import AttentionShape, Batch, make_ops
 from ossia.kernels.rope import frequencies
 from ossia.quant import from_bf16, to_bf16
 from tests.kernels import exactly
 from tests.kernels.cases import CASES, ROPE, Case, Numbers, fresh_batch
 
-CPU, REFERENCE = ops("cpu", dense="bf16", kv="f32"), ops("reference")
+CPU, REFERENCE = make_ops("cpu", dense="bf16", kv="f32"), make_ops("reference")
 BOTH = (CPU, REFERENCE)
 KINDS = ("f32", "bf16", "int8")
 NEAR = 5e-6  # of a number: what float32 sums and the short exp may be off
@@ -39,7 +39,7 @@ def answers(compute) -> list[np.ndarray]:
 @settings(deadline=None, max_examples=20)
 def test_discarded_blocks_hold_zeros_and_the_others_what_they_held(kv: Any, chosen: set[int]):
     shapes = [AttentionShape(4, 2, 64, window, ROPE) for window in (0, 128)]
-    op_set = ops("cpu", kv=kv)
+    op_set = make_ops("cpu", kv=kv)
     layers = op_set.cache(shapes, 40, 40)
     for layer in layers:
         layer.data[:] = 7
@@ -123,7 +123,7 @@ def queries_keys_values(n: Numbers, case: Case) -> np.ndarray:
 @pytest.mark.parametrize("kind", [*KINDS, "reference"])
 def test_attend_through_the_cache_equals_attend_at_once(case: Case, kind: Any):
     """Prompt first, then a token at a time: as if all rows had come together."""
-    backend = REFERENCE if kind == "reference" else ops("cpu", kv=kind)
+    backend = REFERENCE if kind == "reference" else make_ops("cpu", kv=kind)
     n, longest = Numbers(), max(case.lengths)
     qkv = queries_keys_values(n, case)
     attention = backend.attention(case.shape, n.bf16(case.heads))
@@ -142,7 +142,7 @@ def test_attend_through_the_cache_equals_attend_at_once(case: Case, kind: Any):
 def test_far_rows_have_the_same_bits_however_they_come(kind: Any, window: int, monkeypatch: pytest.MonkeyPatch):
     """Past splits of 1024 keys: chunks across their edges, single rows shared out by key, windows over the edges."""
     case, n = FAR._replace(window=window), Numbers()
-    qkv, backend = queries_keys_values(n, case), ops("cpu", kv=kind)
+    qkv, backend = queries_keys_values(n, case), make_ops("cpu", kv=kind)
     attention = backend.attention(case.shape, n.bf16(case.heads))
     once = in_steps(backend, case, qkv, attention, [0, 2200])
     shared = []
@@ -211,7 +211,7 @@ def test_attention_rounds_what_its_cache_asks_for_and_nothing_else(kind: Any, wi
     qkv, sinks, backend = (
         n.f32(40, (heads[0] + 2 * heads[1]) * heads[2], scale=1.0),
         n.f32(heads[0]),
-        ops("cpu", kv=kind),
+        make_ops("cpu", kv=kind),
     )
     found = backend.attend(qkv.copy(), backend.attention(shape, sinks), None, fresh_batch((40,)))
     truth, slack = attention_by_hand(qkv, sinks, shape, kind)
@@ -224,7 +224,7 @@ def test_attention_stays_near_float32(kind: Any, bound: float):
     """The root mean square error over that of the truth, with scores of some 4 and lanes four times as large as others."""
     case = Case(hidden=64, heads=8, kv_heads=1, head_dim=64, window=0, experts=1, width=32, k=1, lengths=(300,))
     n, batch = Numbers(), fresh_batch(case.lengths)
-    qkv, sinks, backend = n.f32(300, 10 * 64, scale=1.0), n.f32(8), ops("cpu", kv=kind)
+    qkv, sinks, backend = n.f32(300, 10 * 64, scale=1.0), n.f32(8), make_ops("cpu", kv=kind)
     qkv.reshape(300, 10, 64)[:, :9, :4] *= 4
     attend = lambda o: np.array(o.host(o.attend(o.vector(qkv.copy()), o.attention(case.shape, sinks), None, batch)))  # noqa: E731
     found, truth = attend(backend), attend(REFERENCE)
@@ -234,7 +234,7 @@ def test_attention_stays_near_float32(kind: Any, bound: float):
 @pytest.mark.parametrize("shape", [(7, 64, 33), (1, 96, 32), (13, 40, 100), (5, 20, 7), (40, 1200, 64)], ids=str)
 def test_an_int8_linear_rounds_weights_and_activations_and_nothing_else(shape: tuple[int, int, int]):
     rows, width, features = shape
-    n, backend = Numbers(), ops("cpu", dense="int8")
+    n, backend = Numbers(), make_ops("cpu", dense="int8")
     x, weight, bias, residual = n.f32(rows, width), n.bf16(features, width), n.f32(features), n.f32(rows, features)
     seen, kept = exactly.rounded(x, INT8), exactly.int8_weights(from_bf16(weight))
     truth = residual + bias + seen @ kept.T
@@ -246,7 +246,7 @@ def test_an_int8_linear_rounds_weights_and_activations_and_nothing_else(shape: t
 @pytest.mark.parametrize("case", CASES)
 def test_packed_linears_stay_near_the_reference(case: Case, dense: Any, bound: float):
     """The root mean square error over that of the truth: an int8 of normal numbers is off by 0.6 %, an int4 by 8 %."""
-    n, backend = Numbers(), ops("cpu", dense=dense)
+    n, backend = Numbers(), make_ops("cpu", dense=dense)
     x, norm, weight = n.f32(7, case.hidden), n.bf16(case.hidden, scale=1.0), n.bf16(200, case.hidden)
     rows = np.array([6, 2], np.int32)
 
@@ -293,7 +293,7 @@ def test_equal_router_scores_go_to_the_lower_expert():
 )
 def test_a_row_has_the_same_bits_alone_and_in_a_crowd(dense: Any, seed: int, lengths: list[int]):
     case, n = CASES[0], Numbers(seed)
-    layer = _Layer(n, case, ops("cpu", dense=dense))
+    layer = _Layer(n, case, make_ops("cpu", dense=dense))
     x = n.f32(sum(lengths), case.hidden, scale=1.0)
     crowd = layer.run(x, fresh_batch(tuple(lengths)))
     first = 0
@@ -311,7 +311,7 @@ def test_threads_change_no_bit(dense: Any, lengths: tuple[int, ...], monkeypatch
     found = []
     for workers in (1, 2):
         n = Numbers()
-        layer = _Layer(n, CASES[0], ops("cpu", dense=dense, workers=workers))
+        layer = _Layer(n, CASES[0], make_ops("cpu", dense=dense, workers=workers))
         found.append(layer.run(n.f32(sum(lengths), 64, scale=1.0), fresh_batch(lengths)).tobytes())
     assert found[0] == found[1]
 
@@ -323,7 +323,7 @@ def test_threads_change_no_bit_of_shared_out_attention(monkeypatch: pytest.Monke
     qkv, sinks = queries_keys_values(n, FAR), n.bf16(FAR.heads)
     one, two = (
         in_steps(backend, FAR, qkv, backend.attention(FAR.shape, sinks), [0, 2190, 2199, 2200])
-        for backend in (ops("cpu", workers=1), ops("cpu", workers=2))
+        for backend in (make_ops("cpu", workers=1), make_ops("cpu", workers=2))
     )
     assert one.tobytes() == two.tobytes()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from llvmlite import binding, ir
 
-from ossia.kernels.cpu.codegen.simd import BYTES, POINTER, TARGET, WORDS, Emit, Target, target_of
+from ossia.kernels.cpu.codegen.simd import BYTES, POINTER, TARGET, WORDS, Emit, MachineTarget, target_of
 from ossia.kernels.cpu.pack import BIAS, E2M1_CODES, INT4_CODES
 from tests.kernels.exactly import read_back, rounded
 from tests.kernels.targets import EXPONENTS, NARROW, WIDE, activations, attended, computed, exp, weights
@@ -117,7 +117,7 @@ def test_pairs_of_bfloat16_are_multiplied_where_the_machine_can():
 
 def test_codes_fit_a_byte_of_their_sign():
     for unsigned in (True, False):
-        target = Target("any", unsigned, True)
+        target = MachineTarget("any", unsigned, True)
         low, high = (0, 255) if unsigned else (-128, 127)
         for codes, amount in ((E2M1_CODES, 12), (range(-127, 128), 128), (INT4_CODES, 128)):
             assert all(low <= code + target.bias(amount) <= high for code in codes)
@@ -131,7 +131,7 @@ def test_arm_gets_its_own_dot_products_and_look_ups():
     module = ir.Module("arm")
     module.triple = triple
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 3), "dot")
-    e = Emit(ir.IRBuilder(function.append_basic_block()), Target("neon", False, True))
+    e = Emit(ir.IRBuilder(function.append_basic_block()), MachineTarget("neon", False, True))
     sums, packed, values = function.args
     codes, _ = e.lookup_nibbles(E2M1_CODES, e.load(packed, BYTES))
     e.store(e.dot4(e.load(sums, WORDS), codes, e.load(values, WORDS)), sums)

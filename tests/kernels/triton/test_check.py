@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ossia.kernels.ops import ops
+from ossia.kernels.ops import make_ops
 from ossia.kernels.triton.tools.check import Card, Facts, emulated, lacking
 
 GIB = 1 << 30
@@ -59,9 +59,9 @@ def test_under_the_interpreter_no_card_is_needed():
 )
 def test_kinds_that_the_backend_does_not_have_are_refused_first(kinds: dict, said: str):
     with pytest.raises(ValueError, match=said):
-        ops("triton", **kinds)
+        make_ops("triton", **kinds)
     with pytest.raises(ValueError, match="kv 'fp8' is not one of backend 'cpu'"):
-        ops("cpu", kv="fp8")
+        make_ops("cpu", kv="fp8")
 
 
 def test_asking_what_is_missing_needs_neither_torch_nor_triton(tmp_path: Path):

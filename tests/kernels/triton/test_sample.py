@@ -8,7 +8,7 @@ import torch
 
 from ossia.engine.request import SamplingParams
 from ossia.engine.sampler import sample
-from ossia.kernels.triton.kernels.sample import REFUSED, Choice, choices_on_device, sample_rows
+from ossia.kernels.triton.kernels.sample import REFUSED, SamplingRow, choices_on_device, sample_rows
 
 VOCAB = 2500  # two slices and a part
 PARAMS = [
@@ -33,13 +33,13 @@ def share_of(seed: int, index: int) -> float:
     return 1.0 - np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))).random()
 
 
-def choice(params: SamplingParams, mask: bytes | None, seed: int, index: int) -> Choice:
-    return Choice(
+def choice(params: SamplingParams, mask: bytes | None, seed: int, index: int) -> SamplingRow:
+    return SamplingRow(
         share_of(seed, index), params.temperature, params.top_k, params.top_p, params.min_p, mask, params.logit_bias
     )
 
 
-def drawn(logits: np.ndarray, choices: list[Choice]) -> tuple[np.ndarray, np.ndarray]:
+def drawn(logits: np.ndarray, choices: list[SamplingRow]) -> tuple[np.ndarray, np.ndarray]:
     tokens, logprobs = sample_rows(torch.from_numpy(logits), choices_on_device(choices, logits.shape[1], "cpu"))
     return tokens.numpy(), logprobs.numpy()
 
@@ -69,7 +69,7 @@ def test_every_share_gives_the_engines_token(params: SamplingParams):
 def test_the_ends_of_the_distribution_hold_tokens_that_can_be_drawn(share: float, params: dict[str, Any]):
     logits = np.full((1, VOCAB), -np.inf, np.float32)
     logits[0, [40, 1500, 2400]] = 1.0, 2.0, 1.5
-    tokens, logprobs = drawn(logits, [Choice(share, **params)])
+    tokens, logprobs = drawn(logits, [SamplingRow(share, **params)])
     assert tokens[0] in (40, 1500, 2400)
     assert np.isfinite(logprobs[0])
 
@@ -79,7 +79,7 @@ def test_the_ends_of_the_distribution_hold_tokens_that_can_be_drawn(share: float
 )
 def test_of_equals_the_first_are_kept(params: dict[str, Any]):
     logits = np.zeros((4, VOCAB), np.float32)
-    tokens, _ = drawn(logits, [Choice(share, **params) for share in (0.1, 0.4, 0.7, 1.0)])
+    tokens, _ = drawn(logits, [SamplingRow(share, **params) for share in (0.1, 0.4, 0.7, 1.0)])
     assert set(tokens.tolist()) <= {0, 1, 2}
     if "top_k" not in params:
         assert params == {"top_p": 0.001} or set(tokens.tolist()) == {0}
@@ -101,7 +101,12 @@ def test_rows_without_a_token_say_why_and_harm_no_other(params: dict[str, Any]):
     nothing = mask_of(np.zeros(VOCAB, bool))
     tokens, _ = drawn(
         logits,
-        [Choice(0.5, mask=nothing, **params), Choice(0.5, **params), Choice(0.5, **params), Choice(0.5, **params)],
+        [
+            SamplingRow(0.5, mask=nothing, **params),
+            SamplingRow(0.5, **params),
+            SamplingRow(0.5, **params),
+            SamplingRow(0.5, **params),
+        ],
     )
     assert tokens[:3].tolist() == [-1, -2, -2]
     assert tokens[3] >= 0
@@ -110,5 +115,5 @@ def test_rows_without_a_token_say_why_and_harm_no_other(params: dict[str, Any]):
 
 
 def test_a_mask_may_end_early():
-    tokens, _ = drawn(logits_of(1), [Choice(0.9, temperature=0.0, mask=b"\xff")])
+    tokens, _ = drawn(logits_of(1), [SamplingRow(0.9, temperature=0.0, mask=b"\xff")])
     assert tokens[0] == int(np.argmax(logits_of(1)[0, :8]))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.vocabularies import small
 
-from ossia.chat import Answering, rules_for
-from ossia.harmony.grammar import Grammars
+from ossia.chat import TurnOptions, rules_for
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Developer, Message, ToolSpec, assistant
 from ossia.harmony.parse import parse
 from ossia.harmony.render import render
@@ -117,8 +117,8 @@ def test_the_rules_of_the_format_allow_what_the_expert_says(seed: int, task: Tas
     example = first(task, seed)
     prompt, turn = example.prompt(effort), example.turn(effort)
     said = turn[: next((i + 1 for i, message in enumerate(turn) if message.recipient), len(turn))]
-    grammars = Grammars(small())
-    how = Answering(response_format=example.response_format)
+    grammars = GrammarCache(small())
+    how = TurnOptions(response_format=example.response_format)
     constraint = rules_for(grammars, prompt, how).start()
     opening = render(small(), prompt, "assistant")
     for token in render(small(), [*prompt, *said], drop_analysis=False)[len(opening) :][:-1]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ossia.chat import Answering, Delta, Done
+from ossia.chat import Delta, Done, TurnOptions
 from ossia.engine.engine import Engine
 from ossia.harmony.messages import user
 from ossia.loading import load
-from ossia.server.core.admission import FullError, Line, Place
-from ossia.server.core.request import Ask, conversation, sampling
+from ossia.server.core.admission import AdmissionQueue, FullError, Ticket
+from ossia.server.core.request import AnswerRequest, conversation, sampling
 from ossia.server.core.service import Service, names_of
 from ossia.server.errors import ApiError
 from ossia.server.settings import Settings
@@ -22,9 +22,9 @@ from tests.server.scripted import refusal, scripted
 MINI = load()
 
 
-def ask(text: str = "What is 17 + 25?", client: str = "", **params: Any) -> Ask:
-    how = Answering(sampling(MINI.stop_tokens, **params))
-    return Ask(conversation("medium", [user(text)]), how, client=client)
+def ask(text: str = "What is 17 + 25?", client: str = "", **params: Any) -> AnswerRequest:
+    how = TurnOptions(sampling(MINI.stop_tokens, **params))
+    return AnswerRequest(conversation("medium", [user(text)]), how, client=client)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -45,7 +45,7 @@ def with_service(work: Callable[[Service], Awaitable[None]], settings: Settings 
     asyncio.run(run())
 
 
-async def text_of(service: Service, wanted: Ask) -> str:
+async def text_of(service: Service, wanted: AnswerRequest) -> str:
     return "".join([event.text async for event in service.answer(wanted) if isinstance(event, Delta)])
 
 
@@ -137,7 +137,7 @@ def test_one_that_waits_too_long_is_told_to_come_back():
 
 def test_a_full_queue_refuses_at_once():
     async def work() -> None:
-        line = Line(1000, 1, 1)
+        line = AdmissionQueue(1000, 1, 1)
         first = await line.enter("a", 10, 9)
         waits = asyncio.ensure_future(line.enter("b", 10, 9))
         await asyncio.sleep(0)
@@ -150,14 +150,14 @@ def test_a_full_queue_refuses_at_once():
     asyncio.run(work())
 
 
-def order_of(line: Line, wanted: list[tuple[str, int]]) -> list[str]:
+def order_of(line: AdmissionQueue, wanted: list[tuple[str, int]]) -> list[str]:
     """The order in which these clients are let in, one at a time."""
 
     async def work() -> list[str]:
         order: list[str] = []
         first = await line.enter("first", 1, 9)
 
-        async def enter(client: str, need: int) -> Place:
+        async def enter(client: str, need: int) -> Ticket:
             place = await line.enter(client, need, 9)
             order.append(client)
             return place
@@ -179,16 +179,16 @@ def order_of(line: Line, wanted: list[tuple[str, int]]) -> list[str]:
 
 def test_clients_take_turns():
     many = [("greedy", 1)] * 4 + [("modest", 1), ("shy", 1)]
-    assert order_of(Line(1000, 1, 100), many) == ["greedy", "modest", "shy", "greedy", "greedy", "greedy"]
+    assert order_of(AdmissionQueue(1000, 1, 100), many) == ["greedy", "modest", "shy", "greedy", "greedy", "greedy"]
 
 
 def test_a_large_one_is_not_passed_by_for_ever():
-    assert order_of(Line(100, 10, 100), [("large", 100), ("small", 1)]) == ["large", "small"]
+    assert order_of(AdmissionQueue(100, 10, 100), [("large", 100), ("small", 1)]) == ["large", "small"]
 
 
 def test_room_in_the_cache_decides_who_runs():
     async def work() -> None:
-        line = Line(100, 10, 10)
+        line = AdmissionQueue(100, 10, 10)
         a, _ = await line.enter("a", 60, 9), await line.enter("a", 30, 9)
         waits = asyncio.ensure_future(line.enter("a", 20, 9))
         await asyncio.sleep(0.01)
@@ -201,11 +201,11 @@ def test_room_in_the_cache_decides_who_runs():
 
 
 def test_what_answers_usually_take_is_learned():
-    line = Line(10_000, 10, 10)
+    line = AdmissionQueue(10_000, 10, 10)
     before = line.need(100, None, 4000)
     for _ in range(200):
         line.running, line.used = 1, 1
-        line.leave(Place("a", 1, let=None), 1000, 1.0)  # type: ignore[arg-type]
+        line.leave(Ticket("a", 1, let=None), 1000, 1.0)  # type: ignore[arg-type]
     assert before < line.need(100, None, 4000) == pytest.approx(2100, rel=0.01)
     assert line.need(100, 50, 4000) == 150
     assert line.need(3999, None, 4000) == 4000

@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ossia.server.http.requests.decoding import surrogates
 
+from ossia.server.http.decoding import surrogates
 from ossia.server.http.decoding.json_codec import decode, loads
 from ossia.server.http.decoding.surrogates import as_utf8, check_utf8, without_halves
 from tests.server.apis.responses.world import CALL, FINAL, world

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossia.server.state.encrypted_reasoning import KEY_BYTES, Seal, SealError, key_in
+from ossia.server.state.encrypted_reasoning import KEY_BYTES, DecryptionError, ReasoningCipher, key_in
 
-SEAL = Seal(bytes(KEY_BYTES))
+SEAL = ReasoningCipher(bytes(KEY_BYTES))
 
 
 @given(st.text(), st.text(max_size=20))
@@ -27,21 +27,21 @@ def test_a_changed_character_is_noticed(place: int, character: str):
     place %= len(sealed) - 2  # the very last one may hold spare bits
     changed = sealed[:place] + character + sealed[place + 1 :]
     if changed != sealed:
-        with pytest.raises(SealError, match="leave the item out"):
+        with pytest.raises(DecryptionError, match="leave the item out"):
             SEAL.open(changed, "m")
 
 
 @pytest.mark.parametrize("foreign", ["", "gAAAAABo", "ossia1.", "ossia1.AAAA", "ossia1.é", "ossia1." + "A" * 999])
 def test_what_others_made_is_refused(foreign: str):
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         SEAL.open(foreign, "m")
 
 
 def test_another_key_or_model_does_not_open_it():
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         SEAL.open(SEAL.seal("x", "20b"), "120b")
-    with pytest.raises(SealError):
-        SEAL.open(Seal(bytes([1]) * KEY_BYTES).seal("x", "m"), "m")
+    with pytest.raises(DecryptionError):
+        SEAL.open(ReasoningCipher(bytes([1]) * KEY_BYTES).seal("x", "m"), "m")
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ossia.train.data.row_files import LONGEST_ROW, DataError, Rows, data_files
-from ossia.train.data.sources import Filed, Stream, open_stream
-from ossia.train.recipe import Source
+from ossia.train.data.sources import Filed, SequenceStream, open_stream
+from ossia.train.recipe import DataSource
 from tests.vocabularies import small
 
 ROWS = [
@@ -65,13 +65,13 @@ FILES: dict[str, Any] = {
 }
 
 
-def opened(source: Source, near: Path, said: list[str] | None = None, **more: Any) -> Stream:
+def opened(source: DataSource, near: Path, said: list[str] | None = None, **more: Any) -> SequenceStream:
     say = said.append if said is not None else print
     how: dict[str, Any] = {"seed": 1, "longest": 600, "everything": False, "skip_bad": False, **more}
     return open_stream([source], small(), near=near, say=say, **how)
 
 
-def answers(stream: Stream, count: int = len(ROWS)) -> list[str]:
+def answers(stream: SequenceStream, count: int = len(ROWS)) -> list[str]:
     texts = [small().decode(stream.take()[0].tokens) for _ in range(count)]
     return sorted(text.rpartition("<|message|>")[2].removesuffix("<|end|>") for text in texts)
 
@@ -82,7 +82,7 @@ WANTED = [f"answer {i}" for i in range(len(ROWS))]
 @pytest.mark.parametrize("name", FILES)
 def test_M3_every_container_holds_the_same_rows(tmp_path: Path, name: str):
     FILES[name](tmp_path / name)
-    stream = opened(Source(jsonl=name), tmp_path)
+    stream = opened(DataSource(jsonl=name), tmp_path)
     assert answers(stream) == WANTED
     assert answers(stream) == WANTED  # read again
 
@@ -108,7 +108,7 @@ def test_M3_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"a.parquet: this format needs pyarrow: pip install 'ossia\[parquet\]'"):
-        opened(Source(jsonl="a.parquet"), tmp_path)
+        opened(DataSource(jsonl="a.parquet"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_M3_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monke
 def test_M3_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, data: bytes, why: str):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=f"{name}: .*{why}"):
-        opened(Source(jsonl=name), tmp_path)
+        opened(DataSource(jsonl=name), tmp_path)
 
 
 def test_M3_a_damaged_parquet_file_says_so(tmp_path: Path):
     pytest.importorskip("pyarrow")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match=r"a.parquet: cannot be read"):
-        opened(Source(jsonl="a.parquet"), tmp_path)
+        opened(DataSource(jsonl="a.parquet"), tmp_path)
 
 
 def split(folder: Path, names: dict[str, int]) -> None:
@@ -168,23 +168,23 @@ def test_M3_a_folder_gives_its_training_split_and_says_what_is_left_out(tmp_path
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "README.md").write_text("# A data set")
     said: list[str] = []
-    assert answers(opened(Source(jsonl="."), tmp_path, said), 2) == WANTED[:2]
+    assert answers(opened(DataSource(jsonl="."), tmp_path, said), 2) == WANTED[:2]
     assert said == [f"{tmp_path}: only the training split is read; left out: data/test-00000.jsonl"]
 
 
 def test_M3_a_folder_without_splits_is_read_whole_but_for_its_tests(tmp_path: Path):
     split(tmp_path, {"one.jsonl": 0, "two.jsonl": 1, "contest.jsonl": 2, "dev.jsonl": 3})
-    assert answers(opened(Source(jsonl="."), tmp_path), 3) == WANTED[:3]
+    assert answers(opened(DataSource(jsonl="."), tmp_path), 3) == WANTED[:3]
 
 
 def test_M3_a_pattern_names_its_files(tmp_path: Path):
     split(tmp_path, {"a/test.jsonl": 0, "b/train.jsonl": 1, "b/c.txt": 2})
-    assert answers(opened(Source(jsonl="*/t*.jsonl"), tmp_path), 2) == WANTED[:2]
+    assert answers(opened(DataSource(jsonl="*/t*.jsonl"), tmp_path), 2) == WANTED[:2]
     with pytest.raises(DataError, match="no such file or folder, and no file of this pattern"):
-        opened(Source(jsonl="c/*.jsonl"), tmp_path)
+        opened(DataSource(jsonl="c/*.jsonl"), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no file of rows \(.jsonl, "):
-        opened(Source(jsonl="empty"), tmp_path)
+        opened(DataSource(jsonl="empty"), tmp_path)
 
 
 def test_M3_a_data_set_of_the_hub_cache_goes_to_its_main_revision(tmp_path: Path):
@@ -202,7 +202,7 @@ def test_M3_columns_that_are_not_read_are_named_in_one_line(tmp_path: Path):
     rows = [{**row, "source": "web", **({"score": 1} if i else {})} for i, row in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     said: list[str] = []
-    opened(Source(jsonl="a.jsonl"), tmp_path, said)
+    opened(DataSource(jsonl="a.jsonl"), tmp_path, said)
     assert said == [f"{tmp_path / 'a.jsonl'}: not read: column 'source' (in 5 rows), column 'score' (in 4 rows)"]
 
 
@@ -211,11 +211,11 @@ def test_M3_skip_bad_is_advised_only_where_some_rows_are_good(tmp_path: Path):
     for rows, advised in (([bad, bad], False), ([bad, json.dumps(ROWS[0])], True), ([json.dumps(ROWS[0]), bad], True)):
         (tmp_path / "a.jsonl").write_text("\n".join(rows))
         with pytest.raises(DataError, match=r"a.jsonl, line \d: its columns") as caught:
-            opened(Source(jsonl="a.jsonl"), tmp_path)
+            opened(DataSource(jsonl="a.jsonl"), tmp_path)
         assert ("--skip-bad" in str(caught.value)) == advised
     (tmp_path / "a.jsonl").write_text(bad)
     with pytest.raises(DataError, match=r"nothing to train on\n.*a.jsonl, line 1: its columns"):
-        opened(Source(jsonl="a.jsonl"), tmp_path, skip_bad=True)
+        opened(DataSource(jsonl="a.jsonl"), tmp_path, skip_bad=True)
 
 
 def test_M3_a_row_that_is_too_long_to_hold_is_refused(tmp_path: Path):

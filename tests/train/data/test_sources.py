@@ -15,9 +15,9 @@ from ossia.kernels.reference import ReferenceOps
 from ossia.train.data.batches import Rounds, by_length, pack, within
 from ossia.train.data.chat_rows import read_line
 from ossia.train.data.sequences import NONE, Conversation, Sequence, sequences
-from ossia.train.data.sources import DataError, Stream, from_harmony, open_stream
+from ossia.train.data.sources import DataError, SequenceStream, from_harmony, open_stream
 from ossia.train.model.trainable import TrainableModel
-from ossia.train.recipe import Source
+from ossia.train.recipe import DataSource
 from tests.train.worlds import CONFIG, chatter
 from tests.vocabularies import small
 
@@ -55,16 +55,16 @@ LINE = {
 
 
 def opened(
-    folder: Path, source: Source, *, skip_bad: bool = False, longest: int = 600, everything: bool = False
-) -> Stream:
+    folder: Path, source: DataSource, *, skip_bad: bool = False, longest: int = 600, everything: bool = False
+) -> SequenceStream:
     return open_stream(
         [source], small(), seed=1, longest=longest, everything=everything, skip_bad=skip_bad, near=folder
     )
 
 
-def written(folder: Path, *lines: str) -> Source:
+def written(folder: Path, *lines: str) -> DataSource:
     (folder / "data.jsonl").write_text("".join(line + "\n" for line in lines))
-    return Source(jsonl="data.jsonl")
+    return DataSource(jsonl="data.jsonl")
 
 
 def user_and(assistant_: dict, **more: object) -> str:
@@ -133,7 +133,7 @@ def test_a_file_of_nothing_good_is_an_error_even_then(tmp_path: Path):
     with pytest.raises(DataError, match=r"nothing to train on\n.*line 1"):
         opened(tmp_path, written(tmp_path, "{"), skip_bad=True)
     with pytest.raises(DataError, match="cannot be read"):
-        opened(tmp_path, Source(jsonl="none.jsonl"))
+        opened(tmp_path, DataSource(jsonl="none.jsonl"))
 
 
 def test_harmony_text_is_read_back_as_the_messages_that_made_it(tmp_path: Path):
@@ -142,13 +142,13 @@ def test_harmony_text_is_read_back_as_the_messages_that_made_it(tmp_path: Path):
     assert sequences(small(), from_harmony(small(), text)) == sequences(small(), Conversation(messages))
     (tmp_path / "two.txt").write_text(text + "\n<|endoftext|>\n" + text.removesuffix("<|end|>") + "\n<|endoftext|>\n")
     with pytest.raises(DataError, match=f"line {text.count(chr(10)) + 3}: malformed harmony: unterminated"):
-        opened(tmp_path, Source(harmony="two.txt"))
+        opened(tmp_path, DataSource(harmony="two.txt"))
 
 
 def test_plain_text_and_json_lines_of_text(tmp_path: Path):
     (tmp_path / "a.txt").write_text("some words")
     (tmp_path / "b.jsonl").write_text('{"text": "some words", "from": "somewhere"}\n')
-    one, other = (opened(tmp_path, Source(text=name), everything=True).take() for name in ("a.txt", "b.jsonl"))
+    one, other = (opened(tmp_path, DataSource(text=name), everything=True).take() for name in ("a.txt", "b.jsonl"))
     assert one == other
     assert small().decode(one[0].targets) == "some words<|endoftext|>"
 
@@ -162,10 +162,10 @@ def test_a_file_is_gone_through_whole_in_another_order_each_time(tmp_path: Path)
 
 
 def test_sources_are_drawn_by_weight_and_a_position_says_all():
-    def stream() -> Stream:
+    def stream() -> SequenceStream:
         sources = [
-            Source(generator="tests.train.worlds:chatter"),
-            Source(generator="tests.train.worlds:prose", weight=3),
+            DataSource(generator="tests.train.worlds:chatter"),
+            DataSource(generator="tests.train.worlds:prose", weight=3),
         ]
         return open_stream(sources, small(), seed=1, longest=600, everything=False, skip_bad=False, near=Path())
 
@@ -180,14 +180,14 @@ def test_sources_are_drawn_by_weight_and_a_position_says_all():
 def test_generators_must_exist_and_give_something(tmp_path: Path):
     for name in ("nowhere:f", "tests.train.worlds:nothing", "word"):
         with pytest.raises(ValueError, match="names nothing"):
-            opened(tmp_path, Source(generator=name))
+            opened(tmp_path, DataSource(generator=name))
     with pytest.raises(DataError, match="nothing to learn"):
-        Rounds(opened(tmp_path, Source(generator="tests.train.worlds:chatter"), longest=3), 1, 100, 1).next()
+        Rounds(opened(tmp_path, DataSource(generator="tests.train.worlds:chatter"), longest=3), 1, 100, 1).next()
 
 
 def test_rounds_are_the_same_for_the_same_position_sorted_by_length_and_all_there(tmp_path: Path):
     one, again = (
-        Rounds(opened(tmp_path, Source(generator="tests.train.worlds:chatter")), 1, 1500, 3) for _ in range(2)
+        Rounds(opened(tmp_path, DataSource(generator="tests.train.worlds:chatter")), 1, 1500, 3) for _ in range(2)
     )
     first, same = one.next(), again.next()
     assert all(np.array_equal(a.batch.tokens_T, b.batch.tokens_T) for a, b in zip(first, same, strict=True))

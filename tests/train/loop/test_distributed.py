@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ossia.train.data.batches import Batches
-from ossia.train.loop.distributed import Processes
+from ossia.train.loop.distributed import DistributedContext
 from ossia.train.loop.metrics import read_log
 from ossia.train.model.trainable import TrainableModel
-from ossia.train.objectives.grpo import Reinforcement
-from ossia.train.objectives.supervised import NextToken
-from ossia.train.recipe import Reinforced
+from ossia.train.objectives.grpo import GrpoObjective
+from ossia.train.objectives.supervised import NextTokenObjective
+from ossia.train.recipe import GrpoConfig
 from tests.train.worlds import CONFIG, LETTERS, rounds, settings, torchrun, under_torchrun
 from tests.vocabularies import small
 
@@ -111,12 +111,12 @@ def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tm
 
 
 def test_prompts_that_cannot_be_shared_evenly_are_refused():
-    given = Reinforced(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=9)
+    given = GrpoConfig(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=9)
     with pytest.raises(ValueError, match=r"prompts = 9 cannot be shared evenly.*take a multiple of 2"):
-        Reinforcement(TrainableModel.random(CONFIG, 0), small(), [LETTERS], given, 1, Processes(0, 2))
+        GrpoObjective(TrainableModel.random(CONFIG, 0), small(), [LETTERS], given, 1, DistributedContext(0, 2))
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused():
     given = settings(accumulate=3)
     with pytest.raises(ValueError, match=r"3 batches cannot be shared by 2 processes: take a multiple"):
-        NextToken(TrainableModel.random(CONFIG, 0), Batches(rounds(given)), given, Processes(0, 2))
+        NextTokenObjective(TrainableModel.random(CONFIG, 0), Batches(rounds(given)), given, DistributedContext(0, 2))

@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ossia.train.loop.metrics import Metrics, clock, read_log
+from ossia.train.loop.metrics import TrainingLog, clock, read_log
 from ossia.train.loop.plot import page
-from ossia.train.recipe import Keeping
+from ossia.train.recipe import CheckpointConfig
 
 
-def reported(folder: Path, steps: range, **keep: bool) -> Metrics:
-    metrics = Metrics(folder, "sft", Keeping(**keep), steps.start - 1)  # type: ignore[arg-type]
+def reported(folder: Path, steps: range, **keep: bool) -> TrainingLog:
+    metrics = TrainingLog(folder, "sft", CheckpointConfig(**keep), steps.start - 1)  # type: ignore[arg-type]
     for step in steps:
         metrics.report(step, 100, 3725, {"loss": 3.0 / step, "tokens_a_second": 10})
     return metrics

@@ -8,27 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from ossia.chat import Answering, converse
+from ossia.chat import TurnOptions, converse
 from ossia.engine.request import ContextError, SamplingParams
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Developer, ToolNamespace, developer, system, user
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
 from ossia.model.synthetic import RandomTensors
-from ossia.rollout import Ask, roll_out
+from ossia.rollout import RolloutRequest, roll_out
 from ossia.task import tasks_of
 from ossia.tokenizer.tokenizer_json import write_tokenizer_json
 from ossia.tools.functions import function_tool
 from ossia.train.data.graded import expert
 from ossia.train.data.sequences import NONE
 from ossia.train.loop.metrics import read_log
-from ossia.train.loop.trainer import Loop
+from ossia.train.loop.trainer import Trainer
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.trainable import TrainableModel
-from ossia.train.objectives.grpo import GapError, Reinforcement, _Batch, advantages, reward
+from ossia.train.objectives.grpo import GapError, GrpoObjective, _Batch, advantages, reward
 from ossia.train.peft.format import read_adapter
-from ossia.train.recipe import Keeping, Lora, Optimizer, Prices, Reinforced, Schedule
+from ossia.train.recipe import CheckpointConfig, GrpoConfig, LengthPenalty, Lora, OptimizerConfig, ScheduleConfig
 from ossia.train.run import run
 from tests.train.worlds import CONFIG, LETTERS, Letters
 from tests.vocabularies import small, small_vocabulary
@@ -36,13 +36,13 @@ from tests.vocabularies import small, small_vocabulary
 STOPS = frozenset(small().special[name] for name in ("<|return|>", "<|call|>"))
 GIVEN = {
     "tasks": ("tests.train.worlds:LETTERS",), "steps": 3, "prompts": 4, "group": 4, "most_tokens": 16, "step_tokens": 800,
-    "optimizer": Optimizer(rate=1e-2, weight_decay=0.0), "schedule": Schedule(shape="constant", warmup=1),
+    "optimizer": OptimizerConfig(rate=1e-2, weight_decay=0.0), "schedule": ScheduleConfig(shape="constant", warmup=1),
 }  # fmt: skip
 
 
-def work(**given: object) -> Reinforcement:
+def work(**given: object) -> GrpoObjective:
     torch.manual_seed(0)
-    return Reinforcement(TrainableModel.random(CONFIG, 0), small(), [LETTERS], Reinforced(**{**GIVEN, **given}), seed=1)  # type: ignore[arg-type]
+    return GrpoObjective(TrainableModel.random(CONFIG, 0), small(), [LETTERS], GrpoConfig(**{**GIVEN, **given}), seed=1)  # type: ignore[arg-type]
 
 
 def add(a: int, b: int) -> int:
@@ -52,13 +52,13 @@ def add(a: int, b: int) -> int:
 
 def test_many_rollouts_together_are_each_what_converse_gives_alone():
     """With a tool that the model must call: schema, masks and all."""
-    engine, grammars = work()._engine(), Grammars(small(), CONFIG.vocab)
+    engine, grammars = work()._engine(), GrammarCache(small(), CONFIG.vocab)
     tool = function_tool(add)
     spaces = (ToolNamespace("functions", None, (tool.spec,)),)
     asks = [
-        Ask(
+        RolloutRequest(
             [system(), developer(Developer(None, spaces)), user(f"{i}?")],
-            Answering(
+            TurnOptions(
                 SamplingParams(seed=i, max_tokens=90, stop_tokens=STOPS), tools=(tool,), tool_choice="required",
                 thinking_budget=5, max_steps=2,
             ),
@@ -87,15 +87,15 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
     tool = function_tool(shout)
     spaces = (ToolNamespace("functions", None, (tool.spec,)),)
     params = SamplingParams(seed=1, max_tokens=90, stop_tokens=STOPS)
-    how = Answering(params, tools=(tool,), tool_choice="required", thinking_budget=5)
-    engine, grammars = work()._engine(), Grammars(small(), CONFIG.vocab)
+    how = TurnOptions(params, tools=(tool,), tool_choice="required", thinking_budget=5)
+    engine, grammars = work()._engine(), GrammarCache(small(), CONFIG.vocab)
     messages = [system(), developer(Developer(None, spaces)), user("Hi")]
-    (rollout,) = roll_out(engine, grammars, [Ask(messages, how)])
+    (rollout,) = roll_out(engine, grammars, [RolloutRequest(messages, how)])
     assert rollout.finish == "length"
     assert rollout.usage.output_tokens == sum(len(spoken.output) for spoken in rollout.spoken) > 0
     assert [message.role for message in rollout.turn][-2:] == ["assistant", "tool"]
     with pytest.raises(ContextError):
-        roll_out(engine, grammars, [Ask([user("a " * CONFIG.max_context)], Answering(params))])
+        roll_out(engine, grammars, [RolloutRequest([user("a " * CONFIG.max_context)], TurnOptions(params))])
 
 
 def test_what_is_learnt_is_what_was_sampled_behind_the_prompt_of_inference():
@@ -169,15 +169,15 @@ class Brief(Letters):
 
 def test_prices_make_low_effort_short_and_leave_high_as_it_was():
     torch.manual_seed(0)
-    given = Reinforced(**{**GIVEN, "steps": 14, "prompts": 8, "group": 8, "most_tokens": 24, "efforts": ("low", "high"),
-                          "prices": Prices(low=0.03, medium=0.0, high=0.0)})  # fmt: skip
-    learner = Reinforcement(TrainableModel.random(CONFIG, 0), small(), [Brief()], given, seed=1)
+    given = GrpoConfig(**{**GIVEN, "steps": 14, "prompts": 8, "group": 8, "most_tokens": 24, "efforts": ("low", "high"),
+                          "prices": LengthPenalty(low=0.03, medium=0.0, high=0.0)})  # fmt: skip
+    learner = GrpoObjective(TrainableModel.random(CONFIG, 0), small(), [Brief()], given, seed=1)
     figures = [learner.step(number, report=True).numbers for number in range(14)]
     first, last = (float(np.mean([each["thinking_low"] for each in part])) for part in (figures[:3], figures[-3:]))
     assert last < 0.5 * first
 
 
-def adapted(tmp_path: Path, **given: object) -> Reinforcement:
+def adapted(tmp_path: Path, **given: object) -> GrpoObjective:
     """Adapters over a frozen checkpoint, with small random updates."""
     write_checkpoint(tmp_path / "model", CONFIG, RandomTensors(CONFIG, 0), "hf")
     lora = Lora(rank=8)
@@ -187,8 +187,8 @@ def adapted(tmp_path: Path, **given: object) -> Reinforcement:
         for name, value in model.trained().items():
             if name.endswith(".b"):
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.02)
-    settings = Reinforced(**{**GIVEN, "lora": lora, **given})  # type: ignore[arg-type]
-    return Reinforcement(model, small(), [LETTERS], settings, seed=1)
+    settings = GrpoConfig(**{**GIVEN, "lora": lora, **given})  # type: ignore[arg-type]
+    return GrpoObjective(model, small(), [LETTERS], settings, seed=1)
 
 
 def test_through_adapters_trainer_and_engine_agree_and_the_base_stays(tmp_path: Path):
@@ -203,7 +203,7 @@ def test_through_adapters_trainer_and_engine_agree_and_the_base_stays(tmp_path: 
 
 
 def test_the_reward_of_a_toy_task_rises_through_adapters(tmp_path: Path):
-    rate = Optimizer(rate=3e-2, weight_decay=0.0)
+    rate = OptimizerConfig(rate=3e-2, weight_decay=0.0)
     learner = adapted(tmp_path, steps=14, prompts=8, group=8, most_tokens=12, efforts=("high",), optimizer=rate)
     rewards = [learner.step(number, report=True).numbers["reward"] for number in range(14)]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:2]) + 0.15
@@ -238,10 +238,10 @@ targets = ["self_attn.*", "mlp.experts.*"]
     assert max(gaps) < 2e-5
 
 
-@pytest.mark.parametrize("bad", [{"balance": 0.1}, {"optimizer": Optimizer(kind="muon")}])
+@pytest.mark.parametrize("bad", [{"balance": 0.1}, {"optimizer": OptimizerConfig(kind="muon")}])
 def test_what_adapters_cannot_have_is_refused(bad: dict[str, object]):
     with pytest.raises(ValueError, match=r"rl\.lora"):
-        Reinforced(**{**GIVEN, "lora": Lora(), **bad})  # type: ignore[arg-type]
+        GrpoConfig(**{**GIVEN, "lora": Lora(), **bad})  # type: ignore[arg-type]
 
 
 def test_advantages_are_against_the_groups_mean():
@@ -251,7 +251,7 @@ def test_advantages_are_against_the_groups_mean():
 
 
 def test_thinking_costs_by_effort_and_never_more_than_being_right_is_worth():
-    prices = Prices(low=0.01, medium=0.002, high=0.0, most=0.4)
+    prices = LengthPenalty(low=0.01, medium=0.002, high=0.0, most=0.4)
     assert reward(1.0, "low", 10, prices) == pytest.approx(0.9)
     assert reward(1.0, "medium", 10, prices) == pytest.approx(0.98)
     assert reward(1.0, "high", 10_000, prices) == 1.0
@@ -261,7 +261,7 @@ def test_thinking_costs_by_effort_and_never_more_than_being_right_is_worth():
 def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path):
     def run(folder: str, until: int | None = None) -> list[float]:
         learner = work()
-        loop = Loop("rl", learner._model, learner, tmp_path / folder, Keeping(save_every=1, log_every=1))
+        loop = Trainer("rl", learner._model, learner, tmp_path / folder, CheckpointConfig(save_every=1, log_every=1))
         loop.run(until)
         return [row["reward"] for row in read_log(tmp_path / folder / "log.jsonl")]
 

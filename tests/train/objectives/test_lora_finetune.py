@@ -19,20 +19,20 @@ from ossia.model.synthetic import RandomTensors
 from ossia.tokenizer.tokenizer_json import write_generation_config, write_tokenizer_json
 from ossia.train.loop.metrics import read_log
 from ossia.train.loop.optim import Diverged
-from ossia.train.loop.trainer import Loop
+from ossia.train.loop.trainer import Trainer
 from ossia.train.model.state import TrainedState
-from ossia.train.model.trainable import Packed, packed
+from ossia.train.model.trainable import PackedTargets, packed
 from ossia.train.objectives.lora_finetune import LoraObjective, adapted_model, finetune
 from ossia.train.peft.format import base_of, read_adapter
 from ossia.train.peft.merge import merge
-from ossia.train.recipe import Adapted, Keeping, Optimizer, Schedule, Source
+from ossia.train.recipe import CheckpointConfig, DataSource, LoraConfig, OptimizerConfig, ScheduleConfig
 from ossia.train.run import run
 from tests.tiny import TINY, tiny_checkpoint
 from tests.train.worlds import CONFIG, torchrun
 from tests.vocabularies import small, small_vocabulary
 
 
-def batch(number: int) -> Packed:
+def batch(number: int) -> PackedTargets:
     """One of four batches, of two sequences each."""
     rng = np.random.default_rng(number % 4)
     lengths = (15, 6 + number % 3)
@@ -45,36 +45,36 @@ class Supply:
 
     left_out = 0
 
-    def __init__(self, make: Callable[[int], Packed] = batch) -> None:
+    def __init__(self, make: Callable[[int], PackedTargets] = batch) -> None:
         self._make, self._number = make, 0
 
-    def next(self) -> Packed:
+    def next(self) -> PackedTargets:
         self._number += 1
         return self._make(self._number - 1)
 
     def position(self) -> int:
         return self._number
 
-    def go_to(self, position: int) -> None:
+    def load_state_dict(self, position: int) -> None:
         self._number = position
 
 
-def given(**changes) -> Adapted:
+def given(**changes) -> LoraConfig:
     """A [lora] of eight steps."""
-    return Adapted(
+    return LoraConfig(
         **{
-            "data": (Source(text="none"),), "steps": 8, "accumulate": 2, "rank": 4, "precision": "f32",
-            "optimizer": Optimizer(rate=1e-2, beta2=0.99, weight_decay=0.0), "schedule": Schedule(warmup=2, final=0.1),
+            "data": (DataSource(text="none"),), "steps": 8, "accumulate": 2, "rank": 4, "precision": "f32",
+            "optimizer": OptimizerConfig(rate=1e-2, beta2=0.99, weight_decay=0.0), "schedule": ScheduleConfig(warmup=2, final=0.1),
             **changes,
         }
     )  # fmt: skip
 
 
-def tuner(folder: Path, model: Path, make: Callable[[int], Packed] = batch, **changes) -> Loop:
+def tuner(folder: Path, model: Path, make: Callable[[int], PackedTargets] = batch, **changes) -> Trainer:
     chosen = given(**changes)
     network = adapted_model(open_checkpoint(model), chosen, dtype=torch.float32)
     work = LoraObjective(network, Supply(make), chosen, seed=0)
-    return Loop("lora", TrainedState(network), work, folder, Keeping(save_every=3, log_every=1, plot=False))
+    return Trainer("lora", TrainedState(network), work, folder, CheckpointConfig(save_every=3, log_every=1, plot=False))
 
 
 def losses(folder: Path) -> list[float]:
@@ -89,7 +89,9 @@ def test_the_loss_falls_the_base_stays_and_the_adapter_and_the_merge_have_what_w
     model = tiny_checkpoint(tmp_path / "model")
     before = digest(model)
     chosen = given(steps=20)
-    made = finetune(open_checkpoint(model), chosen, Supply(), tmp_path, keep=Keeping(log_every=1), base=str(model))
+    made = finetune(
+        open_checkpoint(model), chosen, Supply(), tmp_path, keep=CheckpointConfig(log_every=1), base=str(model)
+    )
     assert made == tmp_path / "adapter"
     assert np.mean(losses(tmp_path / "lora")[-2:]) < 0.5 * losses(tmp_path / "lora")[0]
     assert digest(model) == before
@@ -118,7 +120,13 @@ def test_training_goes_on_from_an_adapter_in_its_own_shape(tmp_path: Path):
     first = read_adapter(finetune(checkpoint, given(rank=2), Supply(), tmp_path / "a", say=str), TINY)
     said: list[str] = []
     finetune(
-        checkpoint, given(steps=1), Supply(), tmp_path / "b", keep=Keeping(log_every=1), adapter=first, say=said.append
+        checkpoint,
+        given(steps=1),
+        Supply(),
+        tmp_path / "b",
+        keep=CheckpointConfig(log_every=1),
+        adapter=first,
+        say=said.append,
     )
     assert "rank 2" in said[0]
     assert losses(tmp_path / "b" / "lora")[0] < 0.9 * losses(tmp_path / "a" / "lora")[0]
@@ -156,7 +164,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
     """Every target counts alike, however many its batch has."""
     model = tiny_checkpoint(tmp_path / "model")
 
-    def joined(number: int) -> Packed:
+    def joined(number: int) -> PackedTargets:
         tokens, said = [], []
         for each in (batch(2 * number), batch(2 * number + 1)):
             marked = np.zeros(len(each.batch.tokens_T), bool)
@@ -185,7 +193,7 @@ def test_batches_without_targets_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"steps": 0}, {"accumulate": 0}, {"rank": 0}, {"data": ()}, {"optimizer": Optimizer(kind="muon")}]
+    "bad", [{"steps": 0}, {"accumulate": 0}, {"rank": 0}, {"data": ()}, {"optimizer": OptimizerConfig(kind="muon")}]
 )
 def test_settings_that_cannot_be_are_refused(bad):
     with pytest.raises(ValueError, match=r"want|must be|adamw"):

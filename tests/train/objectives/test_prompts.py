@@ -5,19 +5,19 @@ from collections import Counter
 import pytest
 
 from ossia.mini.tasks.catalogue import tasks_named
-from ossia.train.loop.distributed import Processes
-from ossia.train.objectives.prompts import Question, Questions
-from ossia.train.recipe import Reinforced
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.objectives.prompts import Prompt, PromptSampler
+from ossia.train.recipe import GrpoConfig
 
 TASKS = tasks_named(["addition", "sorting", "clock"])
 
 
-def questions(focus: float, prompts: int = 300) -> Questions:
-    settings = Reinforced(tasks=("any:TASKS",), steps=1, prompts=prompts, efforts=("low", "high"), focus=focus)
-    return Questions(TASKS, settings, seed=1, processes=Processes())
+def questions(focus: float, prompts: int = 300) -> PromptSampler:
+    settings = GrpoConfig(tasks=("any:TASKS",), steps=1, prompts=prompts, efforts=("low", "high"), focus=focus)
+    return PromptSampler(TASKS, settings, seed=1, processes=DistributedContext())
 
 
-def drawn(asked: list[Question]) -> Counter[tuple[str, str]]:
+def drawn(asked: list[Prompt]) -> Counter[tuple[str, str]]:
     return Counter((each.task.name, each.effort) for each in asked)
 
 
@@ -51,10 +51,10 @@ def test_a_position_says_all():
     one, other = questions(0.9), questions(0.9)
     one.note((each, i % 3 == 0) for i, each in enumerate(one.of_step(0)))
     assert one.of_step(1) != other.of_step(1)
-    other.go_to(one.position)
+    other.load_state_dict(one.position)
     assert one.of_step(1) == other.of_step(1)
     with pytest.raises(ValueError, match="the state is of 5 pairs of a task and an effort, the recipe has 6"):
-        other.go_to(one.position[:5])
+        other.load_state_dict(one.position[:5])
 
 
 def test_without_focus_grades_change_nothing():

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from ossia.kernels.ops import ops
+from ossia.kernels.ops import make_ops
 from ossia.model.checkpoint import Checkpoint, CheckpointError, LayerTensors, open_checkpoint, write_checkpoint
 from ossia.model.transformer import load_transformer
 from ossia.quant import Mxfp4, to_bf16, unpack_mxfp4
-from ossia.train.model.trainable import Packed, TrainableModel, packed
+from ossia.train.model.trainable import PackedTargets, TrainableModel, packed
 from ossia.train.model.weights.lora import KINDS, chosen, report
 from ossia.train.peft.format import AdapterFile, read_adapter, write_adapter
 from ossia.train.peft.merge import merge
@@ -23,7 +23,7 @@ from ossia.train.recipe import EVERYTHING, Lora
 from tests.tiny import SHAPES, TINY, tiny_checkpoint
 
 
-def batch(seed: int = 0, lengths: tuple[int, ...] = (40, 1, 25), vocab: int = TINY.vocab) -> Packed:
+def batch(seed: int = 0, lengths: tuple[int, ...] = (40, 1, 25), vocab: int = TINY.vocab) -> PackedTargets:
     rng = np.random.default_rng(seed)
     return packed([rng.integers(0, vocab, n).tolist() for n in lengths], [[True] * n for n in lengths])
 
@@ -55,7 +55,7 @@ def test_a_fresh_adapter_changes_nothing_and_the_logits_are_the_references(tmp_p
     path = tiny_checkpoint(tmp_path, config, layout)
     made = network(path, Lora(targets=EVERYTHING if config.experts > 1 else EVERYTHING[:2]))
     given = batch(vocab=config.vocab)
-    plain = load_transformer(open_checkpoint(path), ops("reference")).forward(given.batch)
+    plain = load_transformer(open_checkpoint(path), make_ops("reference")).forward(given.batch)
     torch.testing.assert_close(made.logits(given.batch), plain, rtol=1e-4, atol=1e-4)
     losses = torch.nn.functional.cross_entropy(plain, torch.from_numpy(given.targets_R), reduction="none")
     torch.testing.assert_close(made(given), losses, rtol=1e-4, atol=1e-4)
@@ -210,8 +210,10 @@ def merged_divergence(tmp_path: Path, adapted, adapter: Path) -> float:
     merge(checkpoint, read_adapter(adapter, TINY), tmp_path / "merged", "bf16")
     tokens = np.random.default_rng(1).integers(0, TINY.vocab, 30).tolist()
     given, theirs = packed([tokens], [[True] * 30]).batch, peft_logits(adapted, tokens)[:-1]
-    assert divergence(load_transformer(checkpoint, ops("reference")).forward(given), theirs) > 0.003
-    return divergence(load_transformer(open_checkpoint(tmp_path / "merged"), ops("reference")).forward(given), theirs)
+    assert divergence(load_transformer(checkpoint, make_ops("reference")).forward(given), theirs) > 0.003
+    return divergence(
+        load_transformer(open_checkpoint(tmp_path / "merged"), make_ops("reference")).forward(given), theirs
+    )
 
 
 EXPERT_PATTERNS = {
@@ -407,7 +409,7 @@ def test_a_merged_model_is_what_was_trained_not_the_base(tmp_path: Path, source,
     made = network(path, Lora(rank=3), stirred=0.2)
     given = batch().batch
     report = merge(open_checkpoint(path), as_file(made), tmp_path / "merged", layout, given)
-    merged = load_transformer(open_checkpoint(tmp_path / "merged"), ops("reference")).forward(given)
+    merged = load_transformer(open_checkpoint(tmp_path / "merged"), make_ops("reference")).forward(given)
     assert float((merged - made.logits(given)).detach().abs().max()) == pytest.approx(report.merged.largest, rel=0.01)
     assert report.merged.mean_kl < (0.01 if layout == "bf16" else 0.3) * report.base.mean_kl
     assert set(report.kept) == set(KINDS)
@@ -503,7 +505,7 @@ def test_M8_a_layout_that_loses_says_how_much_before_it_writes(tmp_path: Path):
         assert 0.03 < report.kept[f"mlp.experts.{kind}"].rounding < 0.3
     assert "not trained; rounding to MXFP4 changes the weights by" in text
     assert "rounds experts to MXFP4; layout 'bf16' loses least" in text or "write layout 'bf16' instead" in text
-    merged = load_transformer(open_checkpoint(target), ops("reference")).forward(given)
+    merged = load_transformer(open_checkpoint(target), make_ops("reference")).forward(given)
     wanted = made.logits(given).detach()
     assert divergence(merged, wanted) == pytest.approx(report.merged.mean_kl, rel=0.01)
 

@@ -47,7 +47,7 @@ class Layout(NamedTuple):
         return max(1, columns // self.each)
 
 
-class Work(NamedTuple):
+class AttentionWork(NamedTuple):
     """Items of one width of tiles: whole tiles, for sliding layers, and the same shared out, for full ones."""
 
     tokens: int
@@ -71,7 +71,7 @@ class DeviceBatch(NamedTuple):
     window_T: Tensor
     sampled_R: Tensor
     tables: Tensor
-    work: tuple[Work, ...]
+    work: tuple[AttentionWork, ...]
     sums: Tensor
     parts: Tensor
     arrivals: Tensor
@@ -150,7 +150,7 @@ def on_device(
     parts = device_ints[: sum(sizes) + COUNTS].split_with_sizes([COUNTS, *sizes])
     tables_at = device_ints[sum(sizes) + COUNTS :]
     work = tuple(
-        Work(
+        AttentionWork(
             tokens=tokens,
             whole=parts[6 + 2 * i],
             split=parts[7 + 2 * i],

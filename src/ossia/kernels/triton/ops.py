@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ossia.kernels.card_memory import cache_bytes
-from ossia.kernels.ops import AttentionShape, Batch, Blocks, CacheBytes, Dense, Draw, Drawn, HostArray, KeyValues
+from ossia.kernels.ops import AttentionShape, Batch, Blocks, CacheBytes, Dense, Draw, HostArray, KeyValues, SampleResult
 from ossia.kernels.triton.batch import Buffers, DeviceBatch, Layout, layout_for, make_buffers, on_device
 from ossia.kernels.triton.graphs import Bucket, CudaRecorder, Graphs, Record, bucket_of
 from ossia.kernels.triton.kernels.attention import Attention, Kind, LayerCache, attend, make_attention, make_cache
@@ -26,7 +26,7 @@ from ossia.kernels.triton.kernels.linear import Kind as DenseKind
 from ossia.kernels.triton.kernels.linear import embed, linear_add, norm_linear, pack_dense, unembed
 from ossia.kernels.triton.kernels.moe import Experts, experts_add, pack_experts
 from ossia.kernels.triton.kernels.route import Router, Routing, pack_router, route
-from ossia.kernels.triton.kernels.sample import Choice, choices_on_device, sample_rows
+from ossia.kernels.triton.kernels.sample import SamplingRow, choices_on_device, sample_rows
 from ossia.kernels.triton.kernels.tiles import INTERPRETED
 from ossia.kernels.triton.kernels.tiles import on_device as tensor_on
 from ossia.kernels.triton.tools.random_weights import CardStream
@@ -43,7 +43,7 @@ class Caches(list[LayerCache]):
         self.graphs = graphs
 
 
-class Held(NamedTuple):
+class GraphBatch(NamedTuple):
     """A batch in a graph's own memory."""
 
     buffers: Buffers
@@ -57,13 +57,13 @@ class Holder:
         self._layout, self._device = layout, device
         self._shared = make_buffers(layout, device, 1, 1)
 
-    def __call__(self, batch: Batch, bucket: Bucket, held: Held | None) -> Held:
+    def __call__(self, batch: Batch, bucket: Bucket, held: GraphBatch | None) -> GraphBatch:
         if held is None:
             made = make_buffers(self._layout, self._device, *bucket)
             buffers = self._shared._replace(ints=made.ints, rows=made.rows)
         else:
             buffers = held.buffers
-        return Held(buffers, on_device(batch, self._device, self._layout, buffers, bucket.rows))
+        return GraphBatch(buffers, on_device(batch, self._device, self._layout, buffers, bucket.rows))
 
 
 class TritonOps:
@@ -155,17 +155,17 @@ class TritonOps:
     def host(self, logits_RV: Tensor) -> NDArray[np.float32]:
         return logits_RV.cpu().numpy()
 
-    def draw(self, logits_RV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn] | None:
+    def draw(self, logits_RV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult] | None:
         """One copy to the device (two more with masks and biases), one back, which is waited for."""
         if [*rows] == [*range(rows[0], rows[0] + len(rows))]:
             chosen_RV = logits_RV[rows[0] : rows[0] + len(rows)]
         else:
             chosen_RV = logits_RV[torch.tensor(rows, device=self.device)]
-        choices = choices_on_device([Choice(*draw) for draw in draws], logits_RV.shape[1], self.device)
+        choices = choices_on_device([SamplingRow(*draw) for draw in draws], logits_RV.shape[1], self.device)
         tokens, logprobs = sample_rows(chosen_RV, choices)
         both = torch.cat([tokens, logprobs.view(torch.int32)]).cpu().numpy()
         said = zip(both[: len(rows)].tolist(), both[len(rows) :].view(np.float32).tolist())
-        return [Drawn(*each) for each in said]
+        return [SampleResult(*each) for each in said]
 
     def wait(self, logits_RV: Tensor) -> None:
         if self.device.type == "cuda":

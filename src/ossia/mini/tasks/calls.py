@@ -15,7 +15,7 @@ from ossia.mini.parts.grades import numbers_in, read_json, verdict
 from ossia.mini.parts.toolbox import Function, functions_for, topics
 from ossia.mini.parts.words import Words, several, some
 from ossia.task import Example, Grade, Split, Task, calls_of, final_text
-from ossia.tools.functions import Tool, ToolResult
+from ossia.tools.functions import Tool, ToolOutput
 
 STATES: Words = {
     "train": tuple("clear cloudy rainy open closed high low good ready late green busy calm full".split()),
@@ -155,12 +155,12 @@ def _result_tools(example: Example) -> tuple[Tool, ...]:
     """The function that fits, run: it answers the right arguments, and refuses others."""
     name, arguments, result, _ = example.answer
 
-    def run(text: str) -> ToolResult:
+    def run(text: str) -> ToolOutput:
         try:
             right = read_json(text) == arguments
         except ValueError:
             right = False
-        return ToolResult(result) if right else ToolResult("error: nothing found", failed=True)
+        return ToolOutput(result) if right else ToolOutput("error: nothing found", failed=True)
 
     return (Tool(ToolSpec(name, ""), run),)
 

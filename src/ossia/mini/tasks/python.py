@@ -14,7 +14,7 @@ from ossia.mini.parts.build import Templates, example, opening, pick, thoughts
 from ossia.mini.parts.expression import compute
 from ossia.mini.parts.grades import last_number
 from ossia.task import Example, Grade, Split, Task, calls_of
-from ossia.tools.functions import Tool, ToolResult
+from ossia.tools.functions import Tool, ToolOutput
 
 DESCRIPTIONS: Templates = {
     "train": (
@@ -132,12 +132,12 @@ def _grade(asked: Example, turn: Sequence[Message]) -> Grade:
     return last_number(asked, turn)
 
 
-def run(code: str) -> ToolResult:
+def run(code: str) -> ToolOutput:
     """The tool: the code computed, or an error for the model to read."""
     try:
-        return ToolResult(f"{compute(code)}\n")
+        return ToolOutput(f"{compute(code)}\n")
     except ValueError as error:
-        return ToolResult(f"error: {error}", failed=True)
+        return ToolOutput(f"error: {error}", failed=True)
 
 
 def _tools(_: Example) -> tuple[Tool, ...]:

@@ -24,7 +24,7 @@ from ossia.harmony.messages import TextGrammar
 from ossia.harmony.stops import StopText
 from ossia.harmony.text_mask import TextMask
 from ossia.server.apis.chat.chat_routes import DONE, merged
-from ossia.server.apis.chat.chat_wire import Cached, Reasoning, StreamOptions, Usage
+from ossia.server.apis.chat.chat_wire import Cached, ChatUsage, ReasoningOptions, StreamOptions
 from ossia.server.apis.fields.answer_form import Formed, form_of
 from ossia.server.apis.fields.extensions import FormExtensions, not_honoured, repetition
 from ossia.server.core.context import Context
@@ -64,7 +64,7 @@ class CompletionRequest(FormExtensions):
     response_format: dict[str, Any] | None = None
 
 
-class Logprobs(Struct):
+class CompletionLogprobs(Struct):
     """Beside each token its place in the text. The first token of an echoed prompt has no probability."""
 
     tokens: list[str]
@@ -73,20 +73,20 @@ class Logprobs(Struct):
     text_offset: list[int]
 
 
-class Choice(Struct):
+class CompletionChoice(Struct):
     index: int
     text: str
-    logprobs: Logprobs | None = None
+    logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
 
 
-class Completion(Struct):
+class CompletionResponse(Struct):
     id: str
     created: int
     model: str
-    choices: list[Choice]
+    choices: list[CompletionChoice]
     object: Literal["text_completion"] = "text_completion"
-    usage: Usage | UnsetType = UNSET
+    usage: ChatUsage | UnsetType = UNSET
 
 
 def routes(context: Context) -> list[Route]:
@@ -163,7 +163,7 @@ class _Echo(NamedTuple):
     """A prompt as it is echoed; `end`: where the text after it begins."""
 
     text: str
-    logprobs: Logprobs | None
+    logprobs: CompletionLogprobs | None
     end: int
 
 
@@ -171,16 +171,16 @@ class _Scores:
     """Log-probabilities of a choice, encoded as they come: a long echo has many."""
 
     def __init__(self) -> None:
-        self._parts: list[list[bytes]] = [[] for _ in Logprobs.__struct_fields__]
+        self._parts: list[list[bytes]] = [[] for _ in CompletionLogprobs.__struct_fields__]
 
-    def add(self, logprobs: Logprobs) -> None:
-        for parts, name in zip(self._parts, Logprobs.__struct_fields__):
+    def add(self, logprobs: CompletionLogprobs) -> None:
+        for parts, name in zip(self._parts, CompletionLogprobs.__struct_fields__):
             if inner := encode(getattr(logprobs, name))[1:-1]:
                 parts.append(inner)
 
-    def whole(self) -> Logprobs:
+    def whole(self) -> CompletionLogprobs:
         lists: list[Any] = [Raw(b"[%b]" % b",".join(parts)) for parts in self._parts]
-        return Logprobs(*lists)
+        return CompletionLogprobs(*lists)
 
 
 def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
@@ -257,10 +257,10 @@ class Completing:
             code = "invalid_grammar" if isinstance(self.form.enforced, TextGrammar) else "invalid_json_schema"
             raise bad(self.form.param, str(error), code) from error
 
-    async def whole(self) -> Completion:
-        choices = [Choice(index, "") for index in range(self.choices)]
+    async def whole(self) -> CompletionResponse:
+        choices = [CompletionChoice(index, "") for index in range(self.choices)]
         texts: list[list[str]] = [[] for _ in choices]
-        only: dict[int, Logprobs] = {}  # an echo's are shared by the choices of a prompt
+        only: dict[int, CompletionLogprobs] = {}  # an echo's are shared by the choices of a prompt
         scores: dict[int, _Scores] = {}
         async with aclosing(self._all()) as pieces:
             async for index, piece in pieces:
@@ -277,12 +277,12 @@ class Completing:
             choice.text = "".join(parts)
             choice.logprobs = scores[choice.index].whole() if choice.index in scores else only.get(choice.index)
             await asyncio.sleep(0)  # a long one took a while
-        return Completion(self.id, self.created, self.model, self._best(choices), usage=self._usage())
+        return CompletionResponse(self.id, self.created, self.model, self._best(choices), usage=self._usage())
 
-    def _best(self, choices: list[Choice]) -> list[Choice]:
+    def _best(self, choices: list[CompletionChoice]) -> list[CompletionChoice]:
         if self.sampled == (self.asked.n or 1):
             return choices
-        kept: list[Choice] = []
+        kept: list[CompletionChoice] = []
         for first in range(0, len(choices), self.sampled):
             several = sorted(choices[first : first + self.sampled], key=lambda each: -self._mean(each.index))
             kept += several[: self.asked.n or 1]
@@ -294,18 +294,18 @@ class Completing:
         scores = self.scores.get(index, ())
         return sum(scores) / max(len(scores), 1)
 
-    def _all(self) -> AsyncGenerator[tuple[int, Choice], None]:
+    def _all(self) -> AsyncGenerator[tuple[int, CompletionChoice], None]:
         return merged([self._pieces(index) for index in range(self.choices)], self.context.service.at_once)
 
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._all()) as pieces:
             async for _, piece in pieces:
-                yield sse(Completion(self.id, self.created, self.model, [piece]))
+                yield sse(CompletionResponse(self.id, self.created, self.model, [piece]))
         if wants_usage:
-            yield sse(Completion(self.id, self.created, self.model, [], usage=self._usage()))
+            yield sse(CompletionResponse(self.id, self.created, self.model, [], usage=self._usage()))
         yield DONE
 
-    async def _pieces(self, index: int) -> AsyncGenerator[Choice, None]:
+    async def _pieces(self, index: int) -> AsyncGenerator[CompletionChoice, None]:
         """The choice in pieces: what is echoed, then text as it comes, and at last how it ended."""
         number = index // self.sampled
         prompt = self.prompts[number]
@@ -314,9 +314,9 @@ class Completing:
         if self.asked.echo:
             echo = await self._echo(prompt)
             writer.begin_at(echo.end)
-            yield Choice(index, echo.text, echo.logprobs)
+            yield CompletionChoice(index, echo.text, echo.logprobs)
         if self.asked.max_tokens == 0:
-            yield Choice(index, "", finish_reason="length")
+            yield CompletionChoice(index, "", finish_reason="length")
             return
         params = self.params
         if params.seed is not None:
@@ -345,11 +345,11 @@ class Completing:
                 self.echoes[key] = await asyncio.to_thread(_echo_of, self.context.service.tokenizer, prompt, scores)
             return self.echoes[key]
 
-    def _usage(self) -> Usage:
+    def _usage(self) -> ChatUsage:
         prompt = sum(len(each) for each in self.prompts)
         cached = sum(min(each.cached_tokens for each in counts) for counts in self.counts.values())
         written = sum(max(each.written_tokens for each in counts) for counts in self.counts.values())
-        return Usage(prompt, self.made, prompt + self.made, Cached(cached, written), Reasoning(0))
+        return ChatUsage(prompt, self.made, prompt + self.made, Cached(cached, written), ReasoningOptions(0))
 
 
 class _Writer:
@@ -360,7 +360,7 @@ class _Writer:
         self._text, self._stop, self._offset = TextStream(tokenizer), StopText(stop), 0
         self.finished = False
 
-    def write(self, sampled: Sampled) -> Choice | None:
+    def write(self, sampled: Sampled) -> CompletionChoice | None:
         """What this token brings; a token that ends the model's turn has no text."""
         ends = sampled.finish == "stop"
         text = "" if ends else self._text.feed(sampled.token)
@@ -370,25 +370,25 @@ class _Writer:
         if finish:
             self.finished = True
             shown += self._stop.flush()
-        return Choice(self._index, shown, logprobs, finish) if shown or logprobs or finish else None
+        return CompletionChoice(self._index, shown, logprobs, finish) if shown or logprobs or finish else None
 
-    def cut(self) -> Choice:
+    def cut(self) -> CompletionChoice:
         """The time was over."""
         self.finished = True
-        return Choice(self._index, self._stop.feed(self._text.flush()) + self._stop.flush(), None, "length")
+        return CompletionChoice(self._index, self._stop.feed(self._text.flush()) + self._stop.flush(), None, "length")
 
     def begin_at(self, offset: int) -> None:
         """Where its text begins, after an echo."""
         self._offset = offset
 
-    def scored(self, scores: Sequence[Sampled]) -> tuple[Logprobs, int]:
+    def scored(self, scores: Sequence[Sampled]) -> tuple[CompletionLogprobs, int]:
         """The log-probabilities of a prompt, whose first token has none, and where its text ends."""
         logprobs = self._logprobs(scores)
         logprobs.token_logprobs[0] = logprobs.top_logprobs[0] = None
         return logprobs, self._offset
 
-    def _logprobs(self, tokens: Sequence[Sampled]) -> Logprobs:
-        found = Logprobs([], [], [], [])
+    def _logprobs(self, tokens: Sequence[Sampled]) -> CompletionLogprobs:
+        found = CompletionLogprobs([], [], [], [])
         for each in tokens:
             text = self._name(each.token)
             found.tokens.append(text)

@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ossia.server.apis import completions, render
-from ossia.server.apis.chat import chat_wire
-from ossia.server.apis.messages import messages_wire
-from ossia.server.apis.responses import wire as responses_wire
+from ossia.server.apis.chat import chat_wire as chat
+from ossia.server.apis.messages import messages_wire as claude
+from ossia.server.apis.responses import wire
 from ossia.server.http.decoding.json_codec import JsonDict
 from ossia.server.http.requests import reply
 
@@ -141,30 +141,29 @@ RESPONSE, CONVERSATION = "/v1/responses/{response}", "/v1/conversations/{convers
 KEPT = (404, 503)  # of a store that has not, or does not keep
 MADE = (*WITH_BODY, *WITH_MODEL)
 SAVING = (*WITH_BODY, *KEPT)
-wire, chat, claude = responses_wire, chat_wire, messages_wire
 Anthropic = AnthropicRefusal
-Raw, RawMade = completions.CompletionRequest, completions.Completion
+Raw, RawMade = completions.CompletionRequest, completions.CompletionResponse
 OPERATIONS = (
-    Operation("post", "/v1/responses", "Make a response", wire.Request, wire.Response, wire.StreamEvent, MADE),
-    Operation("post", "/v1/responses/input_tokens", "Count a prompt's tokens", wire.Request, Count, statuses=MADE),
-    Operation("post", "/v1/responses/compact", "Not implemented", wire.Request, statuses=(*WITH_BODY, 501)),
+    Operation("post", "/v1/responses", "Make a response", wire.ResponsesRequest, wire.Response, wire.StreamEvent, MADE),
+    Operation("post", "/v1/responses/input_tokens", "Count a prompt's tokens", wire.ResponsesRequest, Count, statuses=MADE),
+    Operation("post", "/v1/responses/compact", "Not implemented", wire.ResponsesRequest, statuses=(*WITH_BODY, 501)),
     Operation("get", RESPONSE, "Look up a response", None, wire.Response, wire.StreamEvent, (400, *KEPT), RESUMING),
     Operation("delete", RESPONSE, "Delete a response", None, Deleted, statuses=KEPT),
     Operation("post", f"{RESPONSE}/cancel", "Stop a response in the background", None, wire.Response, statuses=(400, *KEPT)),
     Operation("get", f"{RESPONSE}/input_items", "What a response answers", None, ItemPage, None, (400, *KEPT), PAGING),
-    Operation("post", "/v1/conversations", "Begin a conversation", wire.NewConversation, wire.Conversation, statuses=SAVING),
-    Operation("get", CONVERSATION, "Look up a conversation", None, wire.Conversation, statuses=KEPT),
-    Operation("post", CONVERSATION, "Change its metadata", wire.NewConversation, wire.Conversation, statuses=SAVING),
+    Operation("post", "/v1/conversations", "Begin a conversation", wire.NewConversation, wire.ConversationObject, statuses=SAVING),
+    Operation("get", CONVERSATION, "Look up a conversation", None, wire.ConversationObject, statuses=KEPT),
+    Operation("post", CONVERSATION, "Change its metadata", wire.NewConversation, wire.ConversationObject, statuses=SAVING),
     Operation("delete", CONVERSATION, "Delete a conversation", None, Deleted, statuses=KEPT),
     Operation("get", f"{CONVERSATION}/items", "Its items", None, ItemPage, None, (400, *KEPT), PAGING),
     Operation("post", f"{CONVERSATION}/items", "Add items", wire.NewItems, ItemPage, statuses=SAVING),
     Operation("get", f"{CONVERSATION}/items/{{item}}", "One item", None, JsonDict, statuses=KEPT),
-    Operation("delete", f"{CONVERSATION}/items/{{item}}", "Delete an item", None, wire.Conversation, statuses=KEPT),
+    Operation("delete", f"{CONVERSATION}/items/{{item}}", "Delete an item", None, wire.ConversationObject, statuses=KEPT),
     Operation("post", "/v1/chat/completions", "Answer a chat", chat.ChatRequest, chat.ChatCompletion, chat.ChatChunk, MADE),
     Operation("post", "/v1/completions", "Continue", Raw, RawMade, RawMade, MADE),
-    Operation("post", "/v1/messages", "Answer a chat", claude.MessagesRequest, claude.MessageMade, JsonDict, MADE, (), Anthropic),
+    Operation("post", "/v1/messages", "Answer a chat", claude.MessagesRequest, claude.MessagesResponse, JsonDict, MADE, (), Anthropic),
     Operation("post", "/v1/messages/count_tokens", "Count tokens", claude.CountRequest, Count, None, MADE, (), Anthropic),
-    Operation("post", "/v1/render", "The prompt of a request of any API", JsonDict, render.Rendered, None, MADE, ("api",)),
+    Operation("post", "/v1/render", "The prompt of a request of any API", JsonDict, render.RenderedRequest, None, MADE, ("api",)),
     Operation("post", "/tokenize", "The tokens of a text or a chat", render.TokenizeRequest, render.Tokenized, None, MADE),
     Operation("post", "/detokenize", "The text of tokens", render.DetokenizeRequest, render.Detokenized, None, MADE),
     Operation("get", "/v1/models", "The model, by its names", None, ModelList),

@@ -25,7 +25,7 @@ from ossia.server.apis.completions import CompletionRequest
 from ossia.server.apis.messages import messages_routes
 from ossia.server.apis.messages.messages_wire import MessagesRequest
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.requests import Desk, compose, renamed
+from ossia.server.apis.responses.requests import ResponsesContext, compose, renamed
 from ossia.server.core.context import Context
 from ossia.server.core.service import Service
 from ossia.server.errors import ApiError, bad
@@ -33,17 +33,17 @@ from ossia.server.http.decoding.json_codec import decode
 from ossia.server.http.guard import check_size
 from ossia.server.http.requests import client_of, read, reply
 from ossia.server.settings import Settings
-from ossia.server.state.encrypted_reasoning import KEY_BYTES, Seal
+from ossia.server.state.encrypted_reasoning import KEY_BYTES, ReasoningCipher
 
 BODIES: dict[str, Any] = {
     "chat": ChatRequest,
-    "responses": wire.Request,
+    "responses": wire.ResponsesRequest,
     "messages": MessagesRequest,
     "completions": CompletionRequest,
 }
 
 
-class Prompt(Struct):
+class RenderedPrompt(Struct):
     """prompt: the text, special tokens by their names. tokens: its ids. count: of the ids."""
 
     prompt: str
@@ -51,13 +51,13 @@ class Prompt(Struct):
     count: int
 
 
-class Rendered(Struct):
+class RenderedRequest(Struct):
     """The prompts of a request: one, or one for each text of a completion. warnings: as an answer would carry them."""
 
     api: str
     model: str
     max_model_len: int
-    prompts: list[Prompt]
+    prompts: list[RenderedPrompt]
     warnings: list[str]
 
 
@@ -85,7 +85,7 @@ class Detokenized(Struct):
     prompt: str
 
 
-def routes(desk: Desk) -> list[Route]:
+def routes(desk: ResponsesContext) -> list[Route]:
     async def render(request: Request) -> Response:
         api = request.query_params.get("api", "chat")
         given = await read(request, body_type(api))
@@ -105,12 +105,12 @@ def routes(desk: Desk) -> list[Route]:
     ]
 
 
-async def render_body(model: Outline, api: str, body: bytes, settings: Settings) -> Rendered:
+async def render_body(model: Outline, api: str, body: bytes, settings: Settings) -> RenderedRequest:
     """What /v1/render answers to these bytes, by a server without state. Raises ApiError as it does."""
     check_size(len(body), settings.max_body_bytes)
     # the service reads requests here and never runs a model, so it takes one without weights
     service = Service(cast(Model, model), settings, make_engine=lambda: NoEngine(model.config.max_context))
-    desk = Desk(Context(settings, service), Seal(secrets.token_bytes(KEY_BYTES)))
+    desk = ResponsesContext(Context(settings, service), ReasoningCipher(secrets.token_bytes(KEY_BYTES)))
     return await rendered(desk, api, decode(body, body_type(api)))
 
 
@@ -140,7 +140,7 @@ def body_type(api: str) -> Any:
     return BODIES[api]
 
 
-async def rendered(desk: Desk, api: str, given: Any, client: str = "") -> Rendered:
+async def rendered(desk: ResponsesContext, api: str, given: Any, client: str = "") -> RenderedRequest:
     """The prompts of a request, which is of the API's `body_type`. Raises ApiError as the API itself would."""
     context = desk.context
     warnings: Sequence[str] = ()
@@ -150,7 +150,7 @@ async def rendered(desk: Desk, api: str, given: Any, client: str = "") -> Render
             for ids in answer.prompts:
                 context.service.check_length(ids, "prompt")
             prompts, warnings = answer.prompts, answer.warnings
-        case wire.Request():
+        case wire.ResponsesRequest():
             asked = await compose(desk, given, client)
             try:
                 prompts, warnings = [await context.service.prompt(asked.ask)], asked.warnings
@@ -164,7 +164,7 @@ async def rendered(desk: Desk, api: str, given: Any, client: str = "") -> Render
             warnings = await chat_routes.advised(context, asked_chat)
             prompts = [await chat_routes.prompt_of(context, asked_chat)]
     shown = await asyncio.to_thread(lambda: [_shown(context, ids) for ids in prompts])
-    return Rendered(api, context.service.name, context.service.context, shown, list(warnings))
+    return RenderedRequest(api, context.service.name, context.service.context, shown, list(warnings))
 
 
 async def tokenized(context: Context, given: TokenizeRequest, client: str = "") -> Tokenized:
@@ -205,8 +205,8 @@ def _text(context: Context, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids)
 
 
-def _shown(context: Context, ids: list[int]) -> Prompt:
-    return Prompt(context.service.tokenizer.decode(ids), ids, len(ids))
+def _shown(context: Context, ids: list[int]) -> RenderedPrompt:
+    return RenderedPrompt(context.service.tokenizer.decode(ids), ids, len(ids))
 
 
 def _names(context: Context, ids: Sequence[int]) -> list[str]:

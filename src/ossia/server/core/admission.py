@@ -22,7 +22,7 @@ class FullError(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class Ticket:
     """A place in the line, and in the cache once it is `let`."""
 
     client: str
@@ -31,7 +31,7 @@ class Place:
     running: bool = False
 
 
-class Line:
+class AdmissionQueue:
     """At most `most_running` run and `most_waiting` wait. Clients take turns, each client's own come in order.
 
     No client can fill the queue: it may have at most as many waiting as places are still free, and it may run at most
@@ -44,7 +44,7 @@ class Line:
         self.room, self.most_running, self.most_waiting = room, most_running, most_waiting
         self.used = self.running = self.waiting = 0
         self.share = most_running - most_running // RESERVE
-        self._clients: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._clients: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._running_of: Counter[str] = Counter()
         self._usual_output, self._usual_seconds = 256.0, 1.0
 
@@ -53,9 +53,9 @@ class Line:
         likely = max(LEAST_OUTPUT, round(2 * self._usual_output))
         return min(prompt + min(likely, most_output or likely), context)
 
-    async def enter(self, client: str, need: int, seconds: float) -> Place:
+    async def enter(self, client: str, need: int, seconds: float) -> Ticket:
         """Wait for leave to run. Raises FullError at once, or TimeoutError after so many seconds."""
-        place = Place(client, need)
+        place = Ticket(client, need)
         if self._next() is None and self._may_run(client, need):
             self._let(place)
             return place
@@ -76,7 +76,7 @@ class Line:
         if (free <= 0 or own > free) and (self._next() is not None or not self._may_run(client, need)):
             raise FullError(self.seconds_to_wait())
 
-    def leave(self, place: Place, output: int, seconds: float) -> None:
+    def leave(self, place: Ticket, output: int, seconds: float) -> None:
         """Done, after so many tokens and seconds; the next ones may run."""
         self._usual_output += MEMORY * (output - self._usual_output)
         self._usual_seconds += MEMORY * (seconds - self._usual_seconds)
@@ -97,13 +97,13 @@ class Line:
     def _fits(self, need: int) -> bool:
         return self.running < self.most_running and (not self.running or self.used + need <= self.room)
 
-    def _let(self, place: Place) -> None:
+    def _let(self, place: Ticket) -> None:
         place.running = True
         self.used += place.need
         self.running += 1
         self._running_of[place.client] += 1
 
-    def _free(self, place: Place) -> None:
+    def _free(self, place: Ticket) -> None:
         place.running = False
         self.used -= place.need
         self.running -= 1
@@ -112,7 +112,7 @@ class Line:
             del self._running_of[place.client]
         self._admit()
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: Ticket) -> None:
         if place.running:  # let in, and gone before it knew
             self._free(place)
             return

@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ossia.chat import Done, Event, Scores
+from ossia.chat import Done, Event, Logprobs
 from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
-from ossia.server.core.request import Began
+from ossia.server.core.request import Opening
 from ossia.server.http.decoding.json_codec import loads
 
 Kind = Literal["reasoning", "content"]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TextDelta:
     """More text. scores: of the tokens that it, and nothing before it, is made of, where they were asked for."""
 
     kind: Kind
@@ -30,7 +30,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class ToolCallStart:
     """A call begins."""
 
     index: int
@@ -39,17 +39,17 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Argued:
+class ToolCallDelta:
     """More of the last call's arguments, or of its input where the tool is a custom one."""
 
     index: int
     text: str
 
 
-Piece: TypeAlias = Began | Said | Called | Argued | Done
+Piece: TypeAlias = Opening | TextDelta | ToolCallStart | ToolCallDelta | Done
 
 
-class Speech:
+class EventTranslator:
     """Turns events into pieces. `calls` are those that are whole, with all the messages that led to each.
 
     A preamble, a word to the user before a call, is content, but not where the content has a form to keep.
@@ -66,17 +66,17 @@ class Speech:
         self._scores: tuple[Sampled, ...] = ()
         self._messages: list[Message] = []  # since the last call
 
-    def tell(self, event: Event | Began) -> Iterator[Piece]:
+    def tell(self, event: Event | Opening) -> Iterator[Piece]:
         match event:
             case Start():
                 yield from self._start(event)
-            case Scores(tokens=tokens):
+            case Logprobs(tokens=tokens):
                 self._scores += tokens
             case Delta(text=text):
                 yield from self._delta(text)
             case End(message):
                 yield from self._end(message)
-            case Began() | Done():
+            case Opening() | Done():
                 yield event
 
     def _start(self, event: Start) -> Iterator[Piece]:
@@ -85,7 +85,7 @@ class Speech:
         if tool:
             self._kind, self._tool = None, tool
             self._call_id = f"call_{secrets.token_hex(12)}"
-            yield Called(self._count, self._call_id, tool)
+            yield ToolCallStart(self._count, self._call_id, tool)
             self._count += 1
         elif event.recipient is None and event.channel in self._thoughts:
             self._kind = "reasoning"
@@ -96,19 +96,19 @@ class Speech:
         scores, self._scores = self._scores, ()
         if self._kind is None:
             if not self._tool.custom:
-                yield Argued(self._count - 1, text)
+                yield ToolCallDelta(self._count - 1, text)
             return
         if self._begins and self._kind in self._spoke:
             text = f"\n{text}" if self._kind == "reasoning" else f"\n\n{text}"
         self._begins = False
         self._spoke.add(self._kind)
-        yield Said(self._kind, text, scores)
+        yield TextDelta(self._kind, text, scores)
 
     def _end(self, message: Message) -> Iterator[Piece]:
         self._messages.append(message)
         if self._kind is None:
             if self._tool.custom:
-                yield Argued(self._count - 1, input_of(message.text))
+                yield ToolCallDelta(self._count - 1, input_of(message.text))
             self.calls[self._call_id], self._messages = tuple(self._messages), []
         self._kind = "content"
 

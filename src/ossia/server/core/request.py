@@ -1,6 +1,6 @@
 """What every API asks of the service, once its wire types are read: a conversation and how to go on with it.
 
-In: fields that all APIs share, in one form. Out: `Ask`s, harmony messages, sampling parameters.
+In: fields that all APIs share, in one form. Out: `AnswerRequest`s, harmony messages, sampling parameters.
 It does not know any API's own shapes, nor how an answer is made.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from ossia.chat import Answering, Usage
+from ossia.chat import TurnOptions, Usage
 from ossia.engine.request import SamplingParams
 from ossia.harmony import openai_chat
 from ossia.harmony.messages import Effort, Message, ResponseFormat, System, ToolNamespace
@@ -19,7 +19,7 @@ MOST_STOP_TOKENS = 100  # of a request's own
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AnswerRequest:
     """One answer asked for.
 
     messages: the whole conversation, system and developer message first. how: with the model's stop tokens; its `tools`
@@ -27,13 +27,13 @@ class Ask:
     """
 
     messages: tuple[Message, ...]
-    how: Answering
+    how: TurnOptions
     stop: tuple[str, ...] = ()
     client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class Opening:
     """An answer's first token was sampled; its events follow. usage: of the prompt alone."""
 
     usage: Usage

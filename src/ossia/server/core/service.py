@@ -1,6 +1,6 @@
 """The service: one model, its engine in a thread of its own, and answers as streams of events for many clients.
 
-In: `Ask`s. Out: the events of `ossia.chat`, or an `ApiError` before the first of them.
+In: `AnswerRequest`s. Out: the events of `ossia.chat`, or an `ApiError` before the first of them.
 It does not know HTTP routes or any API's wire types.
 """
 
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from ossia.chat import (
-    Calling,
+    AwaitToken,
+    CallTool,
     Done,
     Event,
-    NextToken,
-    Sampling,
+    StartSampling,
     Step,
     Steps,
-    ToolAnswer,
+    ToolResult,
     Usage,
     advance,
-    exchange,
     prefilled,
+    run_turn,
 )
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
@@ -33,17 +33,17 @@ from ossia.engine.host_plan import LEAST_CACHE, host_room
 from ossia.engine.plan import room_for_cache
 from ossia.engine.request import ContextError, DamagedModelError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import Grammars, PrefillError
+from ossia.harmony.grammar import GrammarCache, PrefillError
 from ossia.harmony.messages import Developer, Message, ToolSpec
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
-from ossia.server.core.admission import FullError, Line, Place
-from ossia.server.core.request import Ask, Began
-from ossia.server.core.worker import EngineError, Feed, StoppedError, TokenEngine, UnreadError, Worker
+from ossia.server.core.admission import AdmissionQueue, FullError, Ticket
+from ossia.server.core.request import AnswerRequest, Opening
+from ossia.server.core.worker import EngineError, StoppedError, TokenEngine, TokenQueue, UnreadError, Worker
 from ossia.server.errors import ApiError, bad, too_long
 from ossia.server.http.decoding.token_bound import Shares
-from ossia.server.http.metrics import Metrics
+from ossia.server.http.metrics import ServerMetrics
 from ossia.server.settings import Settings
 
 log = logging.getLogger("ossia.server")
@@ -62,18 +62,18 @@ class Service:
         settings: Settings | None = None,
         *,
         make_engine: Callable[[], TokenEngine] | None = None,
-        metrics: Metrics | None = None,
+        metrics: ServerMetrics | None = None,
     ) -> None:
         if model.tokenizer is None:
             raise ValueError(f"model {model.name!r} has no tokenizer.json, so it cannot chat: put one beside it")
         self.settings = settings or Settings()
         self.names = names_of(model.name)
         self.name, self.model, self.tokenizer = self.names[0], model, model.tokenizer
-        self.grammars = Grammars(model.tokenizer, model.config.vocab)
-        self.metrics = metrics or Metrics()
+        self.grammars = GrammarCache(model.tokenizer, model.config.vocab)
+        self.metrics = metrics or ServerMetrics()
         self._worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self._worker.cache_tokens)
-        self._line = Line(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
+        self._line = AdmissionQueue(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
         tokens = [data for data, _ in model.tokenizer.text_tokens()]
         self.longest_token, self.shares = max(map(len, tokens)), Shares(tokens)
         self._draining = self._closed = False
@@ -114,13 +114,13 @@ class Service:
         prompt = render(self.tokenizer, messages, next_role="assistant")
         return len(prompt) + len(prefilled(self.tokenizer, prefill).all)
 
-    async def prompt(self, ask: Ask) -> list[int]:
+    async def prompt(self, ask: AnswerRequest) -> list[int]:
         """The prompt that `answer` would begin with. Raises ApiError as it does, before any sampling."""
         self._refuse_when_closed()
         steps = self._steps(ask)
         first = await self._open(steps, ask.messages)
         steps.close()
-        assert isinstance(first, Sampling), "an exchange begins with a sampling"
+        assert isinstance(first, StartSampling), "an exchange begins with a sampling"
         self.check_length(first.prompt, "messages")
         return first.prompt
 
@@ -129,13 +129,13 @@ class Service:
         if len(prompt) + 1 > self.context:
             raise too_long(len(prompt), self.context, param)
 
-    def _steps(self, ask: Ask) -> Steps:
+    def _steps(self, ask: AnswerRequest) -> Steps:
         self.check_messages(ask.messages)
         how = replace(ask.how, stop=ask.stop or ask.how.stop)
-        return exchange(self.grammars, ask.messages, how, self.context)
+        return run_turn(self.grammars, ask.messages, how, self.context)
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[Event | Began, None]:
-        """The events of one answer, `Began` first. Closing it stops the sampling, and its cache is free before the next step.
+    async def answer(self, ask: AnswerRequest) -> AsyncGenerator[Event | Opening, None]:
+        """The events of one answer, `Opening` first. Closing it stops the sampling, and its cache is free before the next step.
 
         Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
         too many wait; 503 while the server stops. In the middle, ApiError 500 when the engine fails, 503 when it is closed.
@@ -151,18 +151,18 @@ class Service:
             step, reply = await self._open(steps, ask.messages), None
             while step is not None:
                 match step:
-                    case Sampling():
+                    case StartSampling():
                         if run:
                             self._end(run)
                         run = None
                         run = reply = await self._begin(ask.client, *step)
-                    case NextToken():
+                    case AwaitToken():
                         assert run is not None, "a sampling was begun"
                         reply = await run.next()
                         if not began:
                             began = True
-                            yield Began(run.prompt_usage)
-                    case Calling(tool, text):
+                            yield Opening(run.prompt_usage)
+                    case CallTool(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
                     case Done(fault=str(fault)):
                         raise impossible(SchemaError("", "", fault))
@@ -316,7 +316,7 @@ class Service:
         if self._closed:
             self._line.leave(place, 0, 0.0)
             raise stopping()
-        run = _Run(Feed(prompt, params, mask), place, self.metrics, asked)
+        run = _Run(TokenQueue(prompt, params, mask), place, self.metrics, asked)
         run.feed.on_end = functools.partial(self._end, run)  # whether or not the client reads
         self.metrics.queued.observe(run.started - asked)
         run.timer = asyncio.get_running_loop().call_later(self.settings.answer_seconds, self._expire, run)
@@ -360,9 +360,9 @@ class Service:
 class _Run:
     """One sampling that was let in."""
 
-    feed: Feed
-    place: Place
-    metrics: Metrics
+    feed: TokenQueue
+    place: Ticket
+    metrics: ServerMetrics
     asked: float
     started: float = field(default_factory=time.perf_counter)
     timer: asyncio.TimerHandle | None = None
@@ -418,7 +418,7 @@ def names_of(model: str) -> tuple[str, ...]:
 
 
 def _log_words(event: Event) -> None:
-    if isinstance(event, End | ToolAnswer):
+    if isinstance(event, End | ToolResult):
         log.info("said (%s): %s", event.message.recipient or event.message.channel, event.message.text)
 
 

@@ -6,7 +6,7 @@ It does not know which API asked.
 
 from collections.abc import Sequence
 
-from ossia.chat import Answering, rules_for
+from ossia.chat import TurnOptions, rules_for
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message
 from ossia.server.core.service import Service, impossible
@@ -15,8 +15,8 @@ HEADER = "x-ossia-warnings"
 LONGEST_HEADER = 1000  # proxies refuse long ones
 
 
-def loosened(
-    service: Service, messages: Sequence[Message], how: Answering, box: Toolbox, form: str = "response_format"
+def unenforced(
+    service: Service, messages: Sequence[Message], how: TurnOptions, box: Toolbox, form: str = "response_format"
 ) -> list[str]:
     """What of the schemas of the answer and of tools will not be enforced. form: the field that gives the answer's.
 

@@ -1,6 +1,6 @@
 """The thread that steps the engine while anyone waits, and the hand-over of its tokens to the event loop.
 
-In: samplings to begin and to stop. Out: `Feed`s that fill with tokens, all of a step's in one call into the loop.
+In: samplings to begin and to stop. Out: `TokenQueue`s that fill with tokens, all of a step's in one call into the loop.
 It does not know who asked, why, or what the tokens say.
 """
 
@@ -65,7 +65,7 @@ class UnreadError(EngineError):
     """The reader left more tokens unread than are kept."""
 
 
-class Feed:
+class TokenQueue:
     """One sampling as the event loop sees it: tokens as they come, its end, or what ended it.
 
     `on_end` is called in the loop's thread when the sampling is over, whether or not its tokens are read. `count`: tokens
@@ -100,7 +100,7 @@ class Feed:
         self._unread -= _bytes_of(token)
         return token
 
-    def deliver(self, news: "News") -> None:
+    def deliver(self, news: "StepUpdate") -> None:
         """Called in the loop's thread."""
         if not self._ended:
             self._tokens.extend(news.tokens)
@@ -128,10 +128,10 @@ class Feed:
             self._waiter.set_result(None)
 
 
-class News(NamedTuple):
+class StepUpdate(NamedTuple):
     """What a step brought for one feed."""
 
-    feed: Feed
+    feed: TokenQueue
     tokens: list[Sampled]
     cached_tokens: int
     ended: bool
@@ -147,10 +147,10 @@ class Worker:
         self._engine: TokenEngine | None = (engine := make_engine())  # None while, or where, no fresh one can be made
         self.cache_tokens = engine.cache_tokens
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._inbox: deque[tuple[Feed, bool]] = deque()  # to begin (True) or to stop
+        self._inbox: deque[tuple[TokenQueue, bool]] = deque()  # to begin (True) or to stop
         self._jobs: deque[Callable[[], None]] = deque()
         self._called = threading.Event()
-        self._live: set[Feed] = set()
+        self._live: set[TokenQueue] = set()
         self._closing = False
         self._failures = 0
         self._thread: threading.Thread | None = None
@@ -177,10 +177,10 @@ class Worker:
         if self._thread:
             self._thread.join()
 
-    def begin(self, feed: Feed) -> None:
+    def begin(self, feed: TokenQueue) -> None:
         self._tell(feed, True)
 
-    def stop(self, feed: Feed) -> None:
+    def stop(self, feed: TokenQueue) -> None:
         """Its cache is free before the next step."""
         self._tell(feed, False)
 
@@ -203,7 +203,7 @@ class Worker:
 
         return self.call(say)
 
-    def _tell(self, feed: Feed, begin: bool) -> None:
+    def _tell(self, feed: TokenQueue, begin: bool) -> None:
         self._inbox.append((feed, begin))
         self._called.set()
 
@@ -228,7 +228,7 @@ class Worker:
             if self._live and not stepped and not news:
                 self._called.wait(IDLE_SECONDS)
         waiting = {feed for feed, begin in self._inbox if begin}
-        self._send([News(feed, [], 0, True, StoppedError()) for feed in self._live | waiting])
+        self._send([StepUpdate(feed, [], 0, True, StoppedError()) for feed in self._live | waiting])
 
     def _rest(self) -> None:
         """Wait for something to do. A pause gives the cache of past requests back to the system."""
@@ -244,8 +244,8 @@ class Worker:
             raise EngineError("there is no engine")
         return self._engine
 
-    def _read_inbox(self) -> list[News]:
-        refused: list[News] = []
+    def _read_inbox(self) -> list[StepUpdate]:
+        refused: list[StepUpdate] = []
         while self._inbox:
             feed, begin = self._inbox.popleft()
             if begin:
@@ -253,19 +253,20 @@ class Worker:
                     feed.stream = self._current().submit(feed.prompt, feed.params, feed.mask)
                     self._live.add(feed)
                 except Exception as error:
-                    refused.append(News(feed, [], 0, True, error))
+                    refused.append(StepUpdate(feed, [], 0, True, error))
             elif feed.stream:
                 feed.stream.close()
                 self._live.discard(feed)
                 feed.stream = None
         return refused
 
-    def _failed(self, error: Exception) -> list[News]:
+    def _failed(self, error: Exception) -> list[StepUpdate]:
         """The engine is broken: tell everybody, and go on with a fresh one."""
         log.error("the engine failed, %d answers are lost", len(self._live), exc_info=error)
         self._failures += 1
         lost = [
-            News(feed, [], 0, True, EngineError("the engine failed: the server's log says why")) for feed in self._live
+            StepUpdate(feed, [], 0, True, EngineError("the engine failed: the server's log says why"))
+            for feed in self._live
         ]
         for feed in self._live:
             feed.stream = None
@@ -280,26 +281,26 @@ class Worker:
             self._failures = FAILURES
         return lost
 
-    def _send(self, news: list[News]) -> None:
+    def _send(self, news: list[StepUpdate]) -> None:
         if news and self._loop:
             self._heard(sum(len(each.tokens) for each in news))
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(_deliver, news)
 
 
-def _news(feed: Feed) -> News | None:
+def _news(feed: TokenQueue) -> StepUpdate | None:
     stream = feed.stream
     assert stream is not None, "a live feed has a stream"
     ended = stream.ended
     try:
         tokens = stream.ready()
     except Exception as error:  # of this request alone: a mask, a bias
-        return News(feed, [], 0, True, error)
+        return StepUpdate(feed, [], 0, True, error)
     if ended and feed.params.prompt_logprobs is not None:
         feed.scores = stream.scores
     if not (tokens or ended):
         return None
-    return News(feed, tokens, stream.cached_tokens, ended, written_tokens=stream.written_tokens)
+    return StepUpdate(feed, tokens, stream.cached_tokens, ended, written_tokens=stream.written_tokens)
 
 
 def _bytes_of(sampled: Sampled) -> int:
@@ -307,7 +308,7 @@ def _bytes_of(sampled: Sampled) -> int:
     return TOKEN_BYTES + LIKELY_BYTES * len(sampled.top)
 
 
-def _deliver(news: list[News]) -> None:
+def _deliver(news: list[StepUpdate]) -> None:
     for each in news:
         each.feed.deliver(each)
 

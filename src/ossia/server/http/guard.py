@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ossia.server.errors import ApiError
 from ossia.server.http.decoding.bodies import Bodies, Lease
-from ossia.server.http.metrics import Metrics
+from ossia.server.http.metrics import ServerMetrics
 from ossia.server.http.requests import client_of, refusal
 from ossia.server.settings import Settings, is_loopback
 
@@ -25,7 +25,7 @@ OPEN = ("/", "/health")  # to anyone: they say nothing that is anybody's
 class Guard:
     """Refuses what may not come in, in the shape of the API that was asked."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, bodies: Bodies) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: ServerMetrics, bodies: Bodies) -> None:
         self.app, self.settings, self.metrics, self.bodies = app, settings, metrics, bodies
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
 

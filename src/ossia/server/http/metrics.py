@@ -19,7 +19,7 @@ LAG = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-class Metrics:
+class ServerMetrics:
     """The server's own counts, kept in a registry of their own."""
 
     def __init__(self) -> None:

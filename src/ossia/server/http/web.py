@@ -11,12 +11,12 @@ from importlib.resources import files
 from typing import NamedTuple
 
 
-class Page(NamedTuple):
+class WebPage(NamedTuple):
     body: bytes
     headers: dict[str, str]
 
 
-def page() -> Page:
+def page() -> WebPage:
     """The page and its headers. Only the script and style in the file can run: each is named by its hash."""
     body = (files("ossia") / "server" / "http" / "ui" / "index.html").read_bytes()
     headers = {
@@ -26,7 +26,7 @@ def page() -> Page:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    return Page(body, headers)
+    return WebPage(body, headers)
 
 
 def _policy(body: bytes) -> str:

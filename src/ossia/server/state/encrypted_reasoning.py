@@ -18,11 +18,11 @@ PREFIX = "ossia1."  # the version of the form
 KEY_BYTES, NONCE_BYTES = 32, 12
 
 
-class SealError(ValueError):
+class DecryptionError(ValueError):
     """Not sealed by this server for this model, or changed since; the message says what can be done."""
 
 
-class Seal:
+class ReasoningCipher:
     """Seals under one key. What one model thought does not open for another."""
 
     def __init__(self, key: bytes) -> None:
@@ -42,7 +42,7 @@ class Seal:
             data = base64.b64decode(sealed.removeprefix(PREFIX).encode("ascii"), altchars=b"-_", validate=True)
             text = self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], model.encode())
         except (ValueError, binascii.Error, InvalidTag) as error:
-            raise SealError(
+            raise DecryptionError(
                 f"this encrypted_content was not made by this server for {model!r}, or was changed: leave the item out"
             ) from error
         return text.decode("utf-8", "surrogatepass")

@@ -43,7 +43,7 @@ class TooLargeError(LookupError):
     """Items that are wanted at once have more bytes than the caller takes; nothing of them was read."""
 
 
-class Row(NamedTuple):
+class StoredRow(NamedTuple):
     """An item at rest."""
 
     id: str
@@ -131,7 +131,7 @@ class Tables:
     def _oldest(self, table: str) -> float | None:
         return self._c.execute(f"SELECT min(used) FROM {table} WHERE {OWNERS[table]}").fetchone()[0]
 
-    def begin(self, response: str, status: str, body: bytes, previous: str | None, given: Sequence[Row]) -> None:
+    def begin(self, response: str, status: str, body: bytes, previous: str | None, given: Sequence[StoredRow]) -> None:
         self._c.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", (response, self.now, status, previous, body))
         self._add(response, given, output=False)
 
@@ -145,8 +145,8 @@ class Tables:
         response: str,
         status: str,
         body: bytes,
-        output: Sequence[Row],
-        given: Sequence[Row],
+        output: Sequence[StoredRow],
+        given: Sequence[StoredRow],
         into: str | None,
         calls: Mapping[str, bytes],
     ) -> None:
@@ -157,7 +157,7 @@ class Tables:
         if into is not None:
             self.append(into, [*given, *output])
 
-    def _add(self, owner: str, rows: Sequence[Row], output: bool) -> None:
+    def _add(self, owner: str, rows: Sequence[StoredRow], output: bool) -> None:
         first = self._c.execute("SELECT coalesce(max(place) + 1, 0) FROM items WHERE owner = ?", (owner,)).fetchone()[0]
         places = enumerate(rows, first)
         self._c.executemany(
@@ -168,20 +168,22 @@ class Tables:
         row = self._c.execute(f"SELECT body FROM {table} WHERE id = ?", (owner,)).fetchone()
         return row[0] if row else None
 
-    def given(self, response: str) -> list[Row] | None:
+    def given(self, response: str) -> list[StoredRow] | None:
         found = self.body("responses", response) is not None
         return self._rows("owner = ? AND NOT output ORDER BY place", response) if found else None
 
-    def items(self, owner: str, most_bytes: int | None = None) -> list[Row]:
+    def items(self, owner: str, most_bytes: int | None = None) -> list[StoredRow]:
         if most_bytes is not None and self._size(owner) > most_bytes:
             raise TooLargeError
         return self._rows("owner = ? ORDER BY place", owner)
 
-    def item(self, item: str) -> list[Row]:
+    def item(self, item: str) -> list[StoredRow]:
         return self._rows("id = ? ORDER BY rowid DESC LIMIT 1", item)
 
-    def _rows(self, condition: str, value: str) -> list[Row]:
-        return [Row(*row) for row in self._c.execute(f"SELECT id, body, said FROM items WHERE {condition}", (value,))]
+    def _rows(self, condition: str, value: str) -> list[StoredRow]:
+        return [
+            StoredRow(*row) for row in self._c.execute(f"SELECT id, body, said FROM items WHERE {condition}", (value,))
+        ]
 
     def _size(self, owner: str) -> int:
         sizes = "sum(length(body) + coalesce(length(said), 0))"
@@ -193,7 +195,7 @@ class Tables:
         found = {item: self._c.execute(query, (item,)).fetchone() for item in items}
         return {item: row[0] for item, row in found.items() if row}
 
-    def history(self, response: str, most_bytes: int | None = None) -> tuple[list[str], list[Row]]:
+    def history(self, response: str, most_bytes: int | None = None) -> tuple[list[str], list[StoredRow]]:
         chain: list[str] = []
         size = 0
         at: str | None = response
@@ -223,14 +225,14 @@ class Tables:
         self._c.executemany("DELETE FROM calls WHERE owner = ?", owners)
         self._c.executemany(f"DELETE FROM {table} WHERE id = ?", owners)
 
-    def create(self, conversation: str, body: bytes, items: Sequence[Row]) -> None:
+    def create(self, conversation: str, body: bytes, items: Sequence[StoredRow]) -> None:
         self._c.execute("INSERT INTO conversations VALUES (?, ?, ?)", (conversation, self.now, body))
         self._add(conversation, items, output=False)
 
     def change(self, conversation: str, body: bytes) -> None:
         self._c.execute("UPDATE conversations SET body = ?, used = ? WHERE id = ?", (body, self.now, conversation))
 
-    def append(self, conversation: str, items: Sequence[Row]) -> None:
+    def append(self, conversation: str, items: Sequence[StoredRow]) -> None:
         if self._c.execute("UPDATE conversations SET used = ? WHERE id = ?", (self.now, conversation)).rowcount:
             self._add(conversation, items, output=False)
 

@@ -21,7 +21,7 @@ import msgspec
 from ossia.harmony.messages import Message, Role
 from ossia.server.state.database import Database, StoreError
 from ossia.server.state.disk import Condition
-from ossia.server.state.sql import Row, Tables
+from ossia.server.state.sql import StoredRow, Tables
 from ossia.tokenizer.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -211,10 +211,10 @@ class Store:
         tokens = s.tokens if s.vocabulary == self._vocabulary else None
         return Message(s.role, (s.text,), s.name, s.channel, s.recipient, s.content_type, tokens)
 
-    def _rows(self, items: Sequence[Item]) -> "list[Row]":
-        return [Row(i.id, i.body, msgspec.msgpack.encode(self._pack(i.said)) if i.said else None) for i in items]
+    def _rows(self, items: Sequence[Item]) -> "list[StoredRow]":
+        return [StoredRow(i.id, i.body, msgspec.msgpack.encode(self._pack(i.said)) if i.said else None) for i in items]
 
-    def _items(self, rows: "Sequence[Row]") -> list[Item]:
+    def _items(self, rows: "Sequence[StoredRow]") -> list[Item]:
         return [
             Item(row.id, row.body, self._unpack(msgspec.msgpack.decode(row.said, type=_Said)) if row.said else None)
             for row in rows

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ossia.kernels.ops import Batch
 from ossia.train.data.sequences import NONE, Sequence
-from ossia.train.data.sources import DataError, Stream
+from ossia.train.data.sources import DataError, SequenceStream
 
 MOST_BARREN = 1000
 
@@ -43,7 +43,7 @@ class Rounds:
     strict: no batch has more rows than `tokens`, and a round may have some batches more.
     """
 
-    def __init__(self, stream: Stream, seed: int, tokens: int, count: int, strict: bool = False) -> None:
+    def __init__(self, stream: SequenceStream, seed: int, tokens: int, count: int, strict: bool = False) -> None:
         self.stream, self._seed, self._tokens, self._count, self._strict = stream, seed, tokens, count, strict
 
     def next(self) -> list[TrainBatch]:
@@ -88,7 +88,7 @@ class Batches:
     def position(self) -> Any:
         return {"began": self._began, "place": self._place}
 
-    def go_to(self, position: Any) -> None:
+    def load_state_dict(self, position: Any) -> None:
         self._rounds.stream.position = list(position["began"])
         self._began, self._place = list(position["began"]), position["place"]
         self._round = self._rounds.next() if self._place else []

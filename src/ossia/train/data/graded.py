@@ -20,7 +20,7 @@ class Graded(Protocol):
     def score(self) -> float: ...
 
 
-class Example(Protocol):
+class GradedExample(Protocol):
     """One problem: its prompt at an effort, and the same with an expert's turn behind it."""
 
     @property
@@ -29,7 +29,7 @@ class Example(Protocol):
     def conversation(self, effort: Effort) -> list[Message]: ...
 
 
-class Task(Protocol):
+class GradedTask(Protocol):
     """Examples without end, the same for the same seed; a grade of any turn; tools that are run while it is answered."""
 
     @property
@@ -41,13 +41,13 @@ class Task(Protocol):
     def tools(self, example: Any, /) -> tuple[Tool, ...]: ...
 
 
-def expert(tasks: Several[Task], efforts: Several[Effort]) -> Callable[[random.Random], list[Message]]:
+def expert(tasks: Several[GradedTask], efforts: Several[Effort]) -> Callable[[random.Random], list[Message]]:
     """A generator of conversations: a task by its weight, an example, an effort, and what the expert says."""
     weights = [task.weight for task in tasks]
 
     def make(rng: random.Random) -> list[Message]:
         task = rng.choices(tasks, weights)[0]
-        example: Example = next(task.examples(str(rng.getrandbits(64))))
+        example: GradedExample = next(task.examples(str(rng.getrandbits(64))))
         return example.conversation(rng.choice(efforts))
 
     return make

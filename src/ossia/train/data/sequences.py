@@ -37,7 +37,7 @@ class Sequence(NamedTuple):
     targets: list[int]
 
 
-class Said(NamedTuple):
+class SampledTurn(NamedTuple):
     """One sampling: the prompt it began from, and what the model said, up to the token that stopped it."""
 
     prompt: list[int]
@@ -50,7 +50,7 @@ def sequences(tokenizer: Tokenizer, conversation: Conversation) -> list[Sequence
     return [each for each in joined(tokenizer, samplings(tokenizer, conversation)) if max(each.targets) != NONE]
 
 
-def samplings(tokenizer: Tokenizer, conversation: Conversation) -> Iterator[Said]:
+def samplings(tokenizer: Tokenizer, conversation: Conversation) -> Iterator[SampledTurn]:
     """Each run of assistant messages up to a call, a final answer or another's word, with its prompt."""
     messages = conversation.messages
     begin = 0
@@ -61,7 +61,7 @@ def samplings(tokenizer: Tokenizer, conversation: Conversation) -> Iterator[Said
         end = _end(messages, begin)
         output, is_target = _output(tokenizer, conversation, begin, end)
         before = without_old_thinking(messages[:begin])
-        yield Said(render(tokenizer, before, next_role="assistant"), output, is_target)
+        yield SampledTurn(render(tokenizer, before, next_role="assistant"), output, is_target)
         begin = end
 
 
@@ -88,7 +88,7 @@ def _output(tokenizer: Tokenizer, conversation: Conversation, begin: int, end: i
     return tokens[opening:], flags[opening:]
 
 
-def joined(tokenizer: Tokenizer, said: Iterator[Said]) -> Iterator[Sequence]:
+def joined(tokenizer: Tokenizer, said: Iterator[SampledTurn]) -> Iterator[Sequence]:
     """Samplings whose prompt goes on from the sequence before become part of it."""
     now: Sequence | None = None
     for each in said:

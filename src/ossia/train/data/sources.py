@@ -1,6 +1,6 @@
 """Where sequences come from: generators, rows of chat data, harmony text, plain text; each by number.
 
-In: a recipe's sources, a tokenizer and a seed. Out: sources whose item `i` is the same on any machine, and a `Stream`.
+In: a recipe's sources, a tokenizer and a seed. Out: sources whose item `i` is the same on any machine, and a `SequenceStream`.
 Files are checked whole when the run begins, and read again an item at a time: memory holds the places of the items.
 Batches and networks are elsewhere.
 """
@@ -25,7 +25,7 @@ from ossia.train.data.chat_rows import read_line
 from ossia.train.data.graded import expert
 from ossia.train.data.row_files import DataError, Row, Rows, data_files, holds_rows, pieces
 from ossia.train.data.sequences import Conversation, Sequence, all_targets, of_pieces, of_text, sequences
-from ossia.train.recipe import Source
+from ossia.train.recipe import DataSource
 
 MOST_BAD_SHOWN, MOST_UNREAD_SHOWN = 5, 12
 TRIED_AFTER_BAD = 100
@@ -98,7 +98,7 @@ class Encode:
         return [all_targets(each) for each in found] if self._everything else found
 
 
-class Stream:
+class SequenceStream:
     """Sequences from several sources by weight. `position` is all that is needed to go on from here."""
 
     def __init__(self, sources: Several[tuple[Numbered, float]], seed: str) -> None:
@@ -119,7 +119,7 @@ class Stream:
 
 
 def open_stream(
-    given: Several[Source],
+    given: Several[DataSource],
     tokenizer: Tokenizer,
     *,
     seed: int,
@@ -128,7 +128,7 @@ def open_stream(
     skip_bad: bool,
     near: Path,
     say: Callable[[str], None] = print,
-) -> Stream:
+) -> SequenceStream:
     """everything: all tokens are targets. near: the folder that relative paths start from. DataError for bad data.
 
     say: takes one line for each file of which something is not read.
@@ -140,17 +140,19 @@ def open_stream(
         make = maker(source)
         found = Generated(make, own, encode) if make else _filed(source, near, own, encode, skip_bad, say)
         opened.append((found, source.weight))
-    return Stream(opened, str(seed))
+    return SequenceStream(opened, str(seed))
 
 
-def maker(source: Source) -> Callable[[random.Random], Any] | None:
+def maker(source: DataSource) -> Callable[[random.Random], Any] | None:
     """What makes a conversation or a text of a random source; None for a file."""
     if source.tasks is not None:
         return expert(tasks_of(source.tasks), EFFORTS)
     return None if source.generator is None else named(source.generator)
 
 
-def _filed(source: Source, near: Path, seed: str, encode: Encode, skip_bad: bool, say: Callable[[str], None]) -> Filed:
+def _filed(
+    source: DataSource, near: Path, seed: str, encode: Encode, skip_bad: bool, say: Callable[[str], None]
+) -> Filed:
     path = near / (source.jsonl or source.harmony or source.text or "")
     files = [_items(source, each, encode.tokenizer) for each in data_files(path, say)]
     filed, bad = Filed(files, encode, seed), list[str]()
@@ -270,7 +272,7 @@ class PlainText:
         return text.decode("utf-8-sig")
 
 
-def _items(source: Source, path: Path, tokenizer: Tokenizer) -> Items:
+def _items(source: DataSource, path: Path, tokenizer: Tokenizer) -> Items:
     if source.harmony is not None:
         return HarmonyItems(path, tokenizer)
     if source.jsonl is not None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 
-class Processes(NamedTuple):
+class DistributedContext(NamedTuple):
     """`mesh` is None where this process is alone; `device` is its own."""
 
     rank: int = 0
@@ -23,11 +23,11 @@ class Processes(NamedTuple):
     device: str = "cpu"
 
     @staticmethod
-    def join(kind: str) -> "Processes":
+    def join(kind: str) -> "DistributedContext":
         """Join the others if torchrun started this process, else be alone; on a device of this kind."""
         size = asked()
         if size == 1:
-            return Processes(device=kind)
+            return DistributedContext(device=kind)
         device = kind
         if kind == "cuda":
             local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -36,7 +36,7 @@ class Processes(NamedTuple):
             device = f"cuda:{local}"
             torch.cuda.set_device(local)
         mesh = init_device_mesh(kind, (size,))
-        return Processes(dist.get_rank(), size, mesh, device)
+        return DistributedContext(dist.get_rank(), size, mesh, device)
 
     @property
     def leads(self) -> bool:

@@ -10,15 +10,15 @@ from typing import Any
 
 from ossia.train.loop.checkpoint import write_atomically
 from ossia.train.loop.plot import page
-from ossia.train.recipe import Keeping
+from ossia.train.recipe import CheckpointConfig
 
 LOG, PLOT = "log.jsonl", "metrics.html"
 
 
-class Metrics:
+class TrainingLog:
     """The log of one stage. After a resumption it goes on behind `step`: what a killed run wrote later is dropped."""
 
-    def __init__(self, folder: Path, title: str, keep: Keeping, step: int) -> None:
+    def __init__(self, folder: Path, title: str, keep: CheckpointConfig, step: int) -> None:
         self._folder, self._title, self._keep = folder, title, keep
         self._board = _board(folder) if keep.tensorboard else None
         kept = [row for row in read_log(folder / LOG) if row["step"] <= step]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ossia.train.loop.distributed import Processes
-from ossia.train.recipe import Optimizer, Schedule
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.recipe import OptimizerConfig, ScheduleConfig
 
 # Quintic whose iterates bring all singular values near 1. Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -25,7 +25,7 @@ class Diverged(ValueError):
     """Training cannot go on: a gradient is not a number."""
 
 
-def share_at(schedule: Schedule, step: int, steps: int) -> float:
+def lr_multiplier(schedule: ScheduleConfig, step: int, steps: int) -> float:
     """The share of the peak rate at `step`, counted from 0, of `steps`."""
     if step < schedule.warmup:
         return (step + 1) / schedule.warmup
@@ -46,7 +46,9 @@ def share_at(schedule: Schedule, step: int, steps: int) -> float:
 class Optimizers:
     """One or two optimizers as one: both step, both are saved. ValueError for a rate of what is not trained."""
 
-    def __init__(self, named: Mapping[str, Tensor], given: Optimizer, processes: Processes | None = None) -> None:
+    def __init__(
+        self, named: Mapping[str, Tensor], given: OptimizerConfig, processes: DistributedContext | None = None
+    ) -> None:
         def is_muon(name: str) -> bool:
             return given.kind == "muon" and name.rpartition(".")[2] in MUON_MATRICES
 
@@ -131,10 +133,10 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float,
-        processes: Processes | None = None,
+        processes: DistributedContext | None = None,
     ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self._processes = processes or Processes()
+        self._processes = processes or DistributedContext()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,6 +1,6 @@
 """The loop of every stage: step, report, save, go on where it stopped.
 
-In: a network and the `Work` that changes it. Out: trained parameters, a log, states that are never half.
+In: a network and the `Objective` that changes it. Out: trained parameters, a log, states that are never half.
 It does not know what a step does, what the data means or where recipes come from.
 
 Under torchrun all processes step alike and give their share of a state; the first writes it.
@@ -18,31 +18,31 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from ossia.train.loop.checkpoint import load_state, save_state
-from ossia.train.loop.distributed import Processes
-from ossia.train.loop.metrics import Metrics
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.loop.metrics import TrainingLog
 from ossia.train.loop.optim import Optimizers
-from ossia.train.recipe import Keeping
+from ossia.train.recipe import CheckpointConfig
 
 
-class Stepped(NamedTuple):
+class StepResult(NamedTuple):
     """What a step did: rows that were computed, and numbers for the log."""
 
     rows: int
     numbers: dict[str, float]
 
 
-class Work(Protocol):
+class Objective(Protocol):
     """A stage's own part. `position` is plain values and tensors; after `go_to` the steps go on as from there."""
 
     steps: int
     optimizers: Optimizers
 
-    def step(self, number: int, report: bool) -> Stepped: ...
+    def step(self, number: int, report: bool) -> StepResult: ...
     def position(self) -> Any: ...
-    def go_to(self, position: Any) -> None: ...
+    def load_state_dict(self, position: Any) -> None: ...
 
 
-class Weights(Protocol):
+class TrainedWeights(Protocol):
     """What is trained, as a state holds it."""
 
     @property
@@ -51,24 +51,24 @@ class Weights(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
-class Loop:
+class Trainer:
     """A stage in its folder, which holds the log, the curves and the last two states.
 
     beside: called at every save, by the first process, with what `network.state_dict` gave.
     """
 
     def __init__(
-        self, title: str, network: Weights, work: Work, folder: Path, keep: Keeping,
-        processes: Processes | None = None, beside: Callable[[Any], None] = lambda _: None,
+        self, title: str, network: TrainedWeights, work: Objective, folder: Path, keep: CheckpointConfig,
+        processes: DistributedContext | None = None, beside: Callable[[Any], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.network, self.work, self.folder, self._keep = network, work, folder, keep
-        self._processes, self._beside = processes or Processes(), beside
+        self._processes, self._beside = processes or DistributedContext(), beside
         self.step, self.rows, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if state := load_state(folder, network.device):
             self._go_on(state)
         self._processes.wait()  # the log is cut only when all have read the state
-        self._metrics = Metrics(folder, title, keep, self.step) if self._processes.leads else None
+        self._metrics = TrainingLog(folder, title, keep, self.step) if self._processes.leads else None
         self._reported = (self.rows, self.seconds)
 
     def run(self, until: int | None = None) -> None:
@@ -111,7 +111,7 @@ class Loop:
         if report and self._metrics:
             self._report(self._metrics, done.numbers)
 
-    def _report(self, metrics: Metrics, numbers: dict[str, float]) -> None:
+    def _report(self, metrics: TrainingLog, numbers: dict[str, float]) -> None:
         rows, seconds = self.rows - self._reported[0], self.seconds - self._reported[1]
         self._reported = (self.rows, self.seconds)
         left = (self.work.steps - self.step) * self.seconds / self.step
@@ -119,7 +119,7 @@ class Loop:
         metrics.report(self.step, self.work.steps, left, numbers | own)
 
     def _go_on(self, state: dict[str, Any]) -> None:
-        self.work.go_to(state["position"])  # first: it may refuse
+        self.work.load_state_dict(state["position"])  # first: it may refuse
         self.network.load_state_dict(state["network"])
         self.work.optimizers.load_state_dict(state["optimizers"])
         self.step, self.rows, self.seconds = state["step"], state["rows"], state["seconds"]

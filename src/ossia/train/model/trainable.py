@@ -48,7 +48,7 @@ class Targets(Protocol):
     def targets_R(self) -> NDArray[np.int64]: ...
 
 
-class Packed(NamedTuple):
+class PackedTargets(NamedTuple):
     """The simplest `Targets`."""
 
     batch: Batch
@@ -303,7 +303,7 @@ def frozen_tensor(host: HostArray | NDArray[np.uint8], device: str) -> Tensor:
         return torch.from_numpy(host).to(device)
 
 
-def packed(tokens: list[list[int]], targets: list[list[bool]]) -> Packed:
+def packed(tokens: list[list[int]], targets: list[list[bool]]) -> PackedTargets:
     """Sequences in one batch; `targets` marks the tokens to predict. A sequence's first token is never one."""
     for number, (ids, marks) in enumerate(zip(tokens, targets, strict=True)):
         if len(ids) != len(marks) or not ids:
@@ -316,7 +316,7 @@ def packed(tokens: list[list[int]], targets: list[list[bool]]) -> Packed:
     marked = np.array([mark and place > 0 for marks in targets for place, mark in enumerate(marks)])
     rows = np.flatnonzero(marked).astype(np.int32) - 1
     none = np.zeros((len(tokens), 0), np.int32)
-    return Packed(Batch(flat, positions, starts, none, none, rows), flat[rows + 1].astype(np.int64))
+    return PackedTargets(Batch(flat, positions, starts, none, none, rows), flat[rows + 1].astype(np.int64))
 
 
 def _dense(value: HostArray | Mxfp4) -> Tensor:

@@ -22,29 +22,29 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ossia.chat import Answering
+from ossia.chat import TurnOptions
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.harmony.grammar import Grammars
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Effort
-from ossia.kernels.ops import ops
+from ossia.kernels.ops import make_ops
 from ossia.model.transformer import load_transformer
-from ossia.rollout import Ask, Rollout, roll_out
+from ossia.rollout import Rollout, RolloutRequest, roll_out
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.train.data.batches import TrainBatch, by_length, pack
-from ossia.train.data.graded import Task
-from ossia.train.data.sequences import NONE, Said, joined
-from ossia.train.loop.distributed import Processes
-from ossia.train.loop.optim import Optimizers, share_at
-from ossia.train.loop.trainer import Stepped
+from ossia.train.data.graded import GradedTask
+from ossia.train.data.sequences import NONE, SampledTurn, joined
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.loop.optim import Optimizers, lr_multiplier
+from ossia.train.loop.trainer import StepResult
 from ossia.train.model.chunked_loss import rows_at_a_time
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.stored import MergedTensors, StoredTensors
 from ossia.train.model.trainable import Rounding, TrainableModel
 from ossia.train.objectives.balance import balance_loss, router_figures
-from ossia.train.objectives.prompts import Question, Questions
+from ossia.train.objectives.prompts import Prompt, PromptSampler
 from ossia.train.objectives.supervised import compute_config
-from ossia.train.recipe import Prices, Reinforced
+from ossia.train.recipe import GrpoConfig, LengthPenalty
 
 STOPS = ("<|return|>", "<|call|>", "<|endoftext|>")
 ENGINE_ROWS = 2048  # a step's
@@ -54,7 +54,7 @@ class GapError(ValueError):
     """Trainer and engine do not compute the same model: what is learnt would not be what was sampled."""
 
 
-class Answer(NamedTuple):
+class GradedRollout(NamedTuple):
     """A rollout with its grade, its reward, and how much better it is than its group's mean."""
 
     rollout: Rollout
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
     advantage: float
 
 
-class Lesson(NamedTuple):
+class Datum(NamedTuple):
     """A sequence of an answer. For each target: the engine's log-probability, and the mask it was drawn under."""
 
     tokens: list[int]
@@ -81,7 +81,7 @@ class Policy(NamedTuple):
     masked_R: Tensor
 
 
-def reward(score: float, effort: Effort, thinking: int, prices: Prices) -> float:
+def reward(score: float, effort: Effort, thinking: int, prices: LengthPenalty) -> float:
     """The grade less the price of the thinking: never so much that a long right answer falls behind a short wrong one."""
     return score - min(prices.of(effort) * thinking, prices.most)
 
@@ -96,30 +96,30 @@ def advantages(rewards: Several[float], by_deviation: bool) -> list[float]:
     return [float(each) for each in (over / deviation if by_deviation else over)]
 
 
-class Reinforcement:
+class GrpoObjective:
     """A `Work`: sample groups, grade them, move towards what was better than its group.
 
     Raises ValueError where a step's prompts cannot be shared out evenly among the processes.
     """
 
     def __init__(
-        self, model: TrainableModel, tokenizer: Tokenizer, tasks: Several[Task], settings: Reinforced, seed: int,
-        processes: Processes | None = None,
+        self, model: TrainableModel, tokenizer: Tokenizer, tasks: Several[GradedTask], settings: GrpoConfig, seed: int,
+        processes: DistributedContext | None = None,
     ) -> None:  # fmt: skip
-        self._processes = processes or Processes()
+        self._processes = processes or DistributedContext()
         if settings.prompts % (size := self._processes.size):
             raise ValueError(
                 f"prompts = {settings.prompts} cannot be shared evenly by {size} processes: take a multiple of {size}"
             )
         self._model, self._settings, self._seed = model, settings, seed
-        self._questions = Questions(tasks, settings, seed, self._processes)
-        self._grammars = Grammars(tokenizer, model.config.vocab)
+        self._questions = PromptSampler(tasks, settings, seed, self._processes)
+        self._grammars = GrammarCache(tokenizer, model.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOPS if name in tokenizer.special)
         self.steps = settings.steps
         self._computed = compute_config(settings.precision, settings.compile, model.device)
         self.optimizers = Optimizers(model.trained(), settings.optimizer, self._processes)
 
-    def step(self, number: int, report: bool) -> Stepped:
+    def step(self, number: int, report: bool) -> StepResult:
         started = time.perf_counter()
         answers = self.answers(number)
         figures = self._means(_noted(answers, self._settings.efforts))
@@ -133,17 +133,17 @@ class Reinforcement:
             if report and batches:
                 figures["gap_unrounded"] = self._gap(batches[0], "none")[0]
             figures |= self._learn(batches, number)
-        return Stepped(rows, figures if report else {})
+        return StepResult(rows, figures if report else {})
 
     def position(self) -> list[float]:
         """All of a step follows from its number, the weights, and this."""
         return list(self._questions.position)
 
-    def go_to(self, position: list[float]) -> None:
+    def load_state_dict(self, position: list[float]) -> None:
         """Raises ValueError where the state is of another recipe's tasks and efforts."""
-        self._questions.go_to(position)
+        self._questions.load_state_dict(position)
 
-    def answers(self, number: int) -> list[Answer]:
+    def answers(self, number: int) -> list[GradedRollout]:
         """This process's of the step's questions, each answered by a group and graded."""
         questions = self._questions.of_step(number)
         settings = self._settings
@@ -153,7 +153,7 @@ class Reinforcement:
         questions = questions[own]
         asks = [self._ask(question, seed) for question, group in zip(questions, seeds[own]) for seed in group]
         rollouts = roll_out(self._engine(), self._grammars, asks, masks=True)
-        answers: list[Answer] = []
+        answers: list[GradedRollout] = []
         differed: list[bool] = []
         for i, question in enumerate(questions):
             group = rollouts[i * settings.group : (i + 1) * settings.group]
@@ -164,40 +164,40 @@ class Reinforcement:
                 for score, each in zip(scores, group)
             ]
             over = advantages(rewards, settings.divide_by_deviation)
-            answers += [Answer(a, question.effort, b, c, d) for a, b, c, d in zip(group, scores, rewards, over)]
+            answers += [GradedRollout(a, question.effort, b, c, d) for a, b, c, d in zip(group, scores, rewards, over)]
         self._questions.note(zip(questions, differed))
         return answers
 
-    def _ask(self, question: Question, seed: int) -> Ask:
+    def _ask(self, question: Prompt, seed: int) -> RolloutRequest:
         settings, example = self._settings, question.example
         params = SamplingParams(seed=seed, max_tokens=settings.most_tokens, stop_tokens=self._stops)
-        how = Answering(
+        how = TurnOptions(
             params=params,
             tools=question.task.tools(example),
             response_format=example.response_format,
             max_steps=settings.most_steps,
         )
-        return Ask(example.prompt(question.effort), how)
+        return RolloutRequest(example.prompt(question.effort), how)
 
     def _engine(self) -> Engine:
         """A new one for each step's weights, on the device that trains; its cache holds a group's common prompt once."""
         model = self._model
         tensors = StoredTensors(model) if model.base is None else MergedTensors(model.base, model)
         on_cpu = model.device.type == "cpu"
-        backend = ops("cpu", dense="bf16", kv="f32") if on_cpu else ops("triton", dense="bf16")
+        backend = make_ops("cpu", dense="bf16", kv="f32") if on_cpu else make_ops("triton", dense="bf16")
         # `load_transformer` reads no more of a checkpoint than these have
         return Engine(load_transformer(cast(Any, tensors), backend), step_tokens=ENGINE_ROWS)
 
-    def _lessons(self, answer: Answer) -> Iterator[Lesson]:
+    def _lessons(self, answer: GradedRollout) -> Iterator[Datum]:
         spoken = [each for each in answer.rollout.spoken if each.output]
-        said = [Said(s.prompt, [t.token for t in s.output], [True] * len(s.output)) for s in spoken]
+        said = [SampledTurn(s.prompt, [t.token for t in s.output], [True] * len(s.output)) for s in spoken]
         logprobs = [token.logprob for each in spoken for token in each.output]
         masks = [mask for each in spoken for mask in each.masks]
         first = 0
         for sequence in joined(self._grammars.tokenizer, iter(said)):
             # targets stand in the order in which they were sampled
             last = first + sum(target != NONE for target in sequence.targets)
-            yield Lesson(*sequence, logprobs[first:last], masks[first:last], answer.advantage)
+            yield Datum(*sequence, logprobs[first:last], masks[first:last], answer.advantage)
             first = last
 
     def _learn(self, batches: list["_Batch"], number: int) -> dict[str, float]:
@@ -229,7 +229,7 @@ class Reinforcement:
                 loss -= objective.detach().cpu() / tokens / len(parts)
                 ratios.append(ratio_R)
             self._processes.add_gradients(self._model.trained().values())
-            norm = self.optimizers.step(share_at(settings.schedule, number, self.steps))
+            norm = self.optimizers.step(lr_multiplier(settings.schedule, number, self.steps))
         ratio = torch.cat(ratios)
         clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float()
         of_all = self._processes.add(torch.tensor([float(loss), len(ratio), float(ratio.sum()), float(clipped.sum())]))
@@ -290,7 +290,7 @@ class _Batch:
     old_R: the policy that sampled, noted before the weights change; None where they have not when it is learnt from.
     """
 
-    def __init__(self, lessons: Several[Lesson], device: torch.device) -> None:
+    def __init__(self, lessons: Several[Datum], device: torch.device) -> None:
         self.packed: TrainBatch = pack(lessons)
         self.engine_R = torch.tensor([value for each in lessons for value in each.logprobs], device=device)
         self.advantages_R = torch.tensor([each.advantage for each in lessons for _ in each.logprobs], device=device)
@@ -315,7 +315,7 @@ def _parts(batches: list[_Batch], count: int) -> Iterator[list[_Batch]]:
         yield batches[i * len(batches) // count : (i + 1) * len(batches) // count]
 
 
-def _noted(answers: Several[Answer], efforts: Several[Effort]) -> dict[str, list[float]]:
+def _noted(answers: Several[GradedRollout], efforts: Several[Effort]) -> dict[str, list[float]]:
     """A value of each answer; right and thinking by effort too."""
     noted = {
         "reward": [each.reward for each in answers],

@@ -20,15 +20,15 @@ from torch.distributed.fsdp import fully_shard
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.layouts import Layout
-from ossia.train.loop.distributed import Processes
-from ossia.train.loop.optim import Diverged, Optimizers, share_at
-from ossia.train.loop.trainer import Loop, Stepped
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.loop.optim import Diverged, Optimizers, lr_multiplier
+from ossia.train.loop.trainer import StepResult, Trainer
 from ossia.train.model.state import TrainedState, like, whole
 from ossia.train.model.trainable import Targets, TrainableModel
 from ossia.train.model.weights.lora import chosen, report
 from ossia.train.peft.format import AdapterFile, write_adapter
 from ossia.train.plan import check, free_bytes, plan
-from ossia.train.recipe import Adapted, Keeping, Lora
+from ossia.train.recipe import CheckpointConfig, Lora, LoraConfig
 
 
 class Supply(Protocol):
@@ -38,16 +38,16 @@ class Supply(Protocol):
     def left_out(self) -> int: ...
     def next(self) -> Targets: ...
     def position(self) -> Any: ...
-    def go_to(self, position: Any) -> None: ...
+    def load_state_dict(self, position: Any) -> None: ...
 
 
 def adapted_model(
     checkpoint: Checkpoint, lora: Lora, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16,
-    processes: Processes | None = None, adapter: AdapterFile | None = None,
+    processes: DistributedContext | None = None, adapter: AdapterFile | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainableModel:  # fmt: skip
     """The model, sharded over the processes, with a fresh adapter or the given one's matrices."""
-    processes = processes or Processes()
+    processes = processes or DistributedContext()
 
     def shard(module: nn.Module) -> None:
         fully_shard(module, mesh=processes.mesh)
@@ -75,7 +75,7 @@ def adapted_model(
 class WholeOptimizers(Optimizers):
     """AdamW of sharded parameters, whose state is saved by name and whole, so that any number of processes goes on."""
 
-    def __init__(self, model: TrainableModel, given: Adapted) -> None:
+    def __init__(self, model: TrainableModel, given: LoraConfig) -> None:
         self._named = model.trained()
         super().__init__(self._named, given.optimizer)
         ((self._adam, _),) = self._all
@@ -98,16 +98,21 @@ class LoraObjective:
     """A `Work`: next-token loss of the targets, by which the adapters alone change."""
 
     def __init__(
-        self, model: TrainableModel, batches: Supply, given: Adapted, seed: int, processes: Processes | None = None
+        self,
+        model: TrainableModel,
+        batches: Supply,
+        given: LoraConfig,
+        seed: int,
+        processes: DistributedContext | None = None,
     ) -> None:
         assert model.lora is not None, "the model has adapters"
         self._lora = model.lora
         self._model, self._batches, self._given, self._seed = model, batches, given, seed
-        self._processes = processes or Processes()
+        self._processes = processes or DistributedContext()
         self.steps = given.steps
         self.optimizers: Optimizers = WholeOptimizers(model, given)
 
-    def step(self, number: int, report: bool) -> Stepped:
+    def step(self, number: int, report: bool) -> StepResult:
         rank, count, *_ = self._processes
         given = [self._batches.next() for _ in range(self._given.accumulate)]
         targets = sum(len(each.targets_R) for each in given)
@@ -130,24 +135,25 @@ class LoraObjective:
             if name := self._model.damaged():
                 raise Diverged(f"step {number + 1}: the loss is {total}: {name} holds a NaN or an infinity")
             raise Diverged(f"step {number + 1}: the loss is {total}: lower the rate, or take precision f32")
-        share = share_at(self._given.schedule, number, self.steps)
+        share = lr_multiplier(self._given.schedule, number, self.steps)
         norm = float(self.optimizers.step(share))
         rows = sum(len(each.batch.tokens_T) for each in given)
         rate = self._given.optimizer.rate * share
-        return Stepped(rows, {"loss": total, "norm": norm, "rate": rate, "left_out": self._batches.left_out})
+        return StepResult(rows, {"loss": total, "norm": norm, "rate": rate, "left_out": self._batches.left_out})
 
     def position(self) -> Any:
         return {"batches": self._batches.position(), "lora": _plain(self._lora)}
 
-    def go_to(self, position: Any) -> None:
+    def load_state_dict(self, position: Any) -> None:
         if position["lora"] != (own := _plain(self._lora)):
-            raise ValueError(f"this run began with {position['lora']}, not {own}: keep to it, or choose another folder")
-        self._batches.go_to(position["batches"])
+            raise ValueError(f"this run began with {position['lora']}, not {own}: use the same, or another folder")
+        self._batches.load_state_dict(position["batches"])
 
 
 def finetune(
-    checkpoint: Checkpoint, given: Adapted, batches: Supply, folder: Path, *, seed: int = 0, keep: Keeping | None = None,
-    processes: Processes | None = None, base: str = "", adapter: AdapterFile | None = None,
+    checkpoint: Checkpoint, given: LoraConfig, batches: Supply, folder: Path, *, seed: int = 0,
+    keep: CheckpointConfig | None = None,
+    processes: DistributedContext | None = None, base: str = "", adapter: AdapterFile | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
     """Train, or go on, to the end: log and states in folder/lora, the adapter in folder/adapter, which is given back.
@@ -155,14 +161,14 @@ def finetune(
     What is trained and what memory it takes is said first. MemoryError, before anything is loaded, where that will not fit.
     base: the model's name or path, for whoever loads the adapter. adapter: where training begins, in its own shape.
     """
-    processes = processes or Processes()
+    processes = processes or DistributedContext()
     lora, dtype = adapter.lora if adapter else given, PRECISIONS[given.precision]
     fits(checkpoint.config, lora, given, processes, say, checkpoint.layout)
     model = adapted_model(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
     made = folder / "adapter"
     write = adapter_writer(made, model, base)
     work = LoraObjective(model, batches, given, seed, processes)
-    Loop("lora", TrainedState(model), work, folder / "lora", keep or Keeping(), processes, write).run()
+    Trainer("lora", TrainedState(model), work, folder / "lora", keep or CheckpointConfig(), processes, write).run()
     return made
 
 
@@ -184,8 +190,8 @@ PRECISIONS = {"bf16": torch.bfloat16, "f32": torch.float32}
 def fits(
     config: ModelConfig,
     lora: Lora,
-    given: Adapted,
-    processes: Processes,
+    given: LoraConfig,
+    processes: DistributedContext,
     say: Callable[[str], None],
     layout: Layout = "hf",
 ) -> None:

@@ -14,32 +14,34 @@ from itertools import product
 import torch
 
 from ossia.harmony.messages import Effort
-from ossia.train.data.graded import Example, Task
-from ossia.train.loop.distributed import Processes
-from ossia.train.recipe import Reinforced
+from ossia.train.data.graded import GradedExample, GradedTask
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.recipe import GrpoConfig
 
 MEMORY = 0.9  # what a group leaves of what was known of its kind
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Prompt:
     """An example of a task, to be answered at an effort."""
 
-    task: Task
-    example: Example
+    task: GradedTask
+    example: GradedExample
     effort: Effort
 
 
-class Questions:
+class PromptSampler:
     """Draws questions. `position` is all that is needed to go on from here."""
 
-    def __init__(self, tasks: Sequence[Task], settings: Reinforced, seed: int, processes: Processes) -> None:
+    def __init__(
+        self, tasks: Sequence[GradedTask], settings: GrpoConfig, seed: int, processes: DistributedContext
+    ) -> None:
         self._tasks, self._settings, self._seed, self._processes = tasks, settings, seed, processes
         kinds = product([task.name for task in tasks], settings.efforts)
         self._places = {kind: place for place, kind in enumerate(kinds)}
         self.position = [1.0] * len(self._places)  # the share of groups of each kind whose grades differ, of late
 
-    def go_to(self, position: list[float]) -> None:
+    def load_state_dict(self, position: list[float]) -> None:
         """Raises ValueError where that is a position among other tasks and efforts."""
         if len(position) != len(self.position):
             raise ValueError(
@@ -48,24 +50,24 @@ class Questions:
             )
         self.position = list(position)
 
-    def of_step(self, number: int) -> list[Question]:
+    def of_step(self, number: int) -> list[Prompt]:
         """New examples, low efforts first: so each of several processes that take them by turns has as many of each."""
         rng = random.Random(f"{self._seed}/{number}/questions")
         sources = {task.name: task.examples(f"rl/{self._seed}/{number}") for task in self._tasks}
         efforts = self._settings.efforts
-        found: list[Question] = []
+        found: list[Prompt] = []
         for i in range(self._settings.prompts):
             # turns, also with focus: low effort, whose groups differ most, would crowd out the others
             effort = efforts[i % len(efforts)]
             (task,) = rng.choices(self._tasks, [self._weight(task, effort) for task in self._tasks])
-            found.append(Question(task, next(sources[task.name]), effort))
+            found.append(Prompt(task, next(sources[task.name]), effort))
         return sorted(found, key=lambda each: efforts.index(each.effort))
 
-    def _weight(self, task: Task, effort: Effort) -> float:
+    def _weight(self, task: GradedTask, effort: Effort) -> float:
         focus = self._settings.focus
         return task.weight * (1 - focus + focus * self.position[self._places[task.name, effort]])
 
-    def note(self, groups: Iterable[tuple[Question, bool]]) -> None:
+    def note(self, groups: Iterable[tuple[Prompt, bool]]) -> None:
         """This process's groups, each with whether its grades differed; all processes learn of all."""
         seen = torch.zeros(2, len(self._places), dtype=torch.float64)
         for question, differed in groups:

@@ -11,27 +11,31 @@ from typing import Any
 import torch
 
 from ossia.train.data.batches import Batches
-from ossia.train.loop.distributed import Processes
-from ossia.train.loop.optim import Optimizers, share_at
-from ossia.train.loop.trainer import Stepped
+from ossia.train.loop.distributed import DistributedContext
+from ossia.train.loop.optim import Optimizers, lr_multiplier
+from ossia.train.loop.trainer import StepResult
 from ossia.train.model.autograd import ComputeConfig
 from ossia.train.model.elementwise import EAGER, compiled
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.objectives.balance import balance_loss, router_figures
-from ossia.train.recipe import Supervised
+from ossia.train.recipe import SupervisedConfig
 
 
-class NextToken:
+class NextTokenObjective:
     """A `Work`: cross-entropy of the targets, plus the experts' balance. A step takes `accumulate` batches as one.
 
     Raises ValueError where those cannot be shared out evenly among the processes.
     """
 
     def __init__(
-        self, model: TrainableModel, batches: Batches, settings: Supervised, processes: Processes | None = None
+        self,
+        model: TrainableModel,
+        batches: Batches,
+        settings: SupervisedConfig,
+        processes: DistributedContext | None = None,
     ) -> None:
-        self._processes = processes or Processes()
+        self._processes = processes or DistributedContext()
         if settings.accumulate % (size := self._processes.size):
             raise ValueError(
                 f"accumulate = {settings.accumulate} batches cannot be shared by {size} processes: take a multiple"
@@ -41,7 +45,7 @@ class NextToken:
         self._compute = compute_config(settings.precision, settings.compile, model.device)
         self.optimizers = Optimizers(model.trained(), settings.optimizer, self._processes)
 
-    def step(self, number: int, report: bool) -> Stepped:
+    def step(self, number: int, report: bool) -> StepResult:
         settings = self._settings
         batches = [self._batches.next() for _ in range(settings.accumulate)]
         targets = sum(len(each.targets_R) for each in batches)
@@ -54,19 +58,19 @@ class NextToken:
             loss += part.detach()
         self._processes.add_gradients(self._model.trained().values())
         loss = self._processes.add(loss)
-        share = share_at(settings.schedule, number, self.steps)
+        share = lr_multiplier(settings.schedule, number, self.steps)
         norm = self.optimizers.step(share)
         rows = sum(len(each.batch.tokens_T) for each in batches)
         if not report:
-            return Stepped(rows, {})
+            return StepResult(rows, {})
         own = {"loss": loss.item(), "norm": norm.item(), "rate": settings.optimizer.rate * share}
-        return Stepped(rows, own | router_figures(ops.routings) | {"left_out": self._batches.left_out})
+        return StepResult(rows, own | router_figures(ops.routings) | {"left_out": self._batches.left_out})
 
     def position(self) -> Any:
         return self._batches.position()
 
-    def go_to(self, position: Any) -> None:
-        self._batches.go_to(position)
+    def load_state_dict(self, position: Any) -> None:
+        self._batches.load_state_dict(position)
 
 
 def compute_config(precision: str, fused: bool, device: torch.device) -> ComputeConfig:

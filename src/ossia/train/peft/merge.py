@@ -45,7 +45,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptUpdate:
     """What is stored of one kind of weight.
 
     weights: those with an update, experts counted one by one; same: of these, those whose stored bytes are the base's.
@@ -74,7 +74,7 @@ class MergeReport(NamedTuple):
     """`merged`: the merged model against base with adapter; `base`: the base against the same, for scale."""
 
     layout: Layout
-    kept: dict[str, Kept]
+    kept: dict[str, KeptUpdate]
     merged: Difference
     base: Difference
 
@@ -114,7 +114,7 @@ def merge(
     nothing.
     """
     layout, folder = layout or checkpoint.layout, Path(folder)
-    kept: dict[str, Kept] = {}
+    kept: dict[str, KeptUpdate] = {}
     report = _compared(checkpoint, adapter, layout, kept, probe or _probe(checkpoint.config.vocab))
     say(str(report))
     home = checkpoint.path.parent if checkpoint.layout == "original" else checkpoint.path
@@ -132,7 +132,7 @@ def merge(
 
 
 def _compared(
-    checkpoint: Checkpoint, adapter: AdapterFile, layout: Layout, kept: dict[str, Kept], probe: Batch
+    checkpoint: Checkpoint, adapter: AdapterFile, layout: Layout, kept: dict[str, KeptUpdate], probe: Batch
 ) -> MergeReport:
     trained, base, merged = _logits(checkpoint, adapter, _Merged(checkpoint, adapter, layout, kept), probe)
     moved = any(each.asked for each in kept.values())
@@ -182,7 +182,9 @@ def _probe(vocab: int) -> Batch:
 class _Merged:
     """The merged model's tensors as they are stored, layer by layer, an expert at a time. Adds to `kept`."""
 
-    def __init__(self, checkpoint: Checkpoint, adapter: AdapterFile, layout: Layout, kept: dict[str, Kept]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, adapter: AdapterFile, layout: Layout, kept: dict[str, KeptUpdate]
+    ) -> None:
         self._from, self._lora, self._matrices = checkpoint, adapter.lora, adapter.matrices
         self._layout, self._kept = layout, kept
 
@@ -274,14 +276,14 @@ class _Merged:
                 yield expert, self._delta(name, expert)
 
     def _count(self, kind: str, delta: NDArray[np.float32], old: NDArray[np.float32], new: NDArray[np.float32]) -> None:
-        kept = self._kept.setdefault(kind, Kept())
+        kept = self._kept.setdefault(kind, KeptUpdate())
         kept.weights += 1
         kept.same += bool(np.array_equal(old, new))
         kept.asked += float(np.vdot(delta, delta))
         kept.got += float(np.vdot(delta, new - old))
 
     def _count_rounding(self, kind: str, wanted: NDArray[np.float32], stored: NDArray[np.float32]) -> None:
-        kept = self._kept.setdefault(kind, Kept())
+        kept = self._kept.setdefault(kind, KeptUpdate())
         off = stored - wanted
         kept.wanted += float(np.vdot(wanted, wanted))
         kept.lost += float(np.vdot(off, off))

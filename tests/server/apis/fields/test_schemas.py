@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import Constraint, Grammars, has
+from ossia.harmony.grammar import Constraint, GrammarCache, has
 from ossia.harmony.text_mask import TextMask
 from ossia.server.core.warnings import HEADER
 from tests.server.apis.responses.world import CALL, FINAL
@@ -145,7 +145,7 @@ def said(mask: TextMask, text: str) -> None:
 
 
 def test_K10_the_mask_of_a_completion_fails_where_the_grammar_gives_up():
-    mask = TextMask(Grammars(small()), SCHEMA, ())
+    mask = TextMask(GrammarCache(small()), SCHEMA, ())
     with pytest.raises(SchemaError, match="too complex to be enforced further"):
         said(mask, TEXT)
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.chat import Done, Event, Scores, Usage
+from ossia.chat import Done, Event, Logprobs, Usage
 from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import Scribe, Telling, condensed
+from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder, condensed
 from ossia.server.http.decoding.json_codec import encode
 from tests.server.apis.responses.fold import fold
 from tests.server.apis.responses.world import EVENT, checked
@@ -26,7 +26,7 @@ def shell(status: wire.Status = "in_progress") -> wire.Response:
     return wire.Response(id="resp_1", created_at=1, status=status, model="m")
 
 
-def told(scribe: Scribe, events: list[Event]) -> list[dict[str, Any]]:
+def told(scribe: ResponseBuilder, events: list[Event]) -> list[dict[str, Any]]:
     """Each event as it is sent, at once: later changes must not reach back."""
     return [json.loads(encode(each)) for event in events for each in scribe.hear(event)]
 
@@ -39,7 +39,7 @@ def message(
     return [Start(role, channel, recipient, None), *deltas, end]
 
 
-def check(events: list[dict[str, Any]], scribe: Scribe) -> list[dict[str, Any]]:
+def check(events: list[dict[str, Any]], scribe: ResponseBuilder) -> list[dict[str, Any]]:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     for event in events:
         assert EVENT.validate_python(event).type == event["type"]
@@ -79,7 +79,7 @@ ENDS = st.sampled_from(["stop", "length", "tool_calls", "fail", "cancel"])
 def test_events_add_up_to_the_response_and_no_word_is_lost(
     whole: list[list[Event]], cut: list[Event], cut_at: int, end: Any, summary: Any, sealed: bool
 ):
-    scribe = Scribe(shell(), Telling(BOX, seal=str.upper if sealed else None, summary=summary))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX, seal=str.upper if sealed else None, summary=summary))
     said = [event for each in whole for event in each] + cut[: min(cut_at, len(cut) - 1)]
     events = [json.loads(encode(event)) for event in scribe.open()] + told(scribe, said)
     if end in ("fail", "cancel"):
@@ -108,7 +108,7 @@ def test_events_add_up_to_the_response_and_no_word_is_lost(
 @given(st.lists(st.integers(0, small().size - 1), max_size=60))
 @settings(deadline=None)
 def test_any_tokens_at_all_give_valid_events(tokens: list[int]):
-    parser, scribe = Parser(small()), Scribe(shell(), Telling(BOX))
+    parser, scribe = Parser(small()), ResponseBuilder(shell(), OutputOptions(BOX))
     events = [json.loads(encode(event)) for event in scribe.open()]
     events += told(scribe, [event for token in tokens for event in parser.feed(token)] + parser.finish())
     events += told(scribe, [Done("length", Usage())])
@@ -116,7 +116,7 @@ def test_any_tokens_at_all_give_valid_events(tokens: list[int]):
 
 
 def test_channels_are_told_apart():
-    scribe = Scribe(shell(), Telling(BOX))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX))
     said = [
         *message("analysis", None, ["Hm", "."]),
         *message("commentary", None, ["One moment."]),
@@ -129,9 +129,9 @@ def test_channels_are_told_apart():
     thought, preamble, answer, call, custom, odd = scribe.response.output
     assert isinstance(thought, wire.ReasoningItem)
     assert [getattr(each, "phase", None) for each in (preamble, answer)] == ["commentary", "final_answer"]
-    assert isinstance(call, wire.FunctionCall)
+    assert isinstance(call, wire.FunctionCallItem)
     assert (call.name, call.arguments, call.status) == ("f", "{}", "completed")
-    assert isinstance(custom, wire.CustomCall)
+    assert isinstance(custom, wire.CustomCallItem)
     assert custom.input == "a\nb"
     assert isinstance(odd, wire.OutputMessage)
     assert odd.content[0].text == "lost?"
@@ -141,11 +141,11 @@ def test_channels_are_told_apart():
         "!",
         "lost?",
     ]
-    assert scribe.response.usage == wire.Usage(10, wire.InputDetails(4, 5), 6, wire.OutputDetails(2), 16)
+    assert scribe.response.usage == wire.ResponseUsage(10, wire.InputDetails(4, 5), 6, wire.OutputDetails(2), 16)
 
 
 def test_an_answer_cut_by_length_says_so():
-    scribe = Scribe(shell(), Telling(BOX))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX))
     told(scribe, message("commentary", "functions.f", ['{"a'], flaws=("unterminated",)))
     (last,) = told(scribe, [Done("length", Usage())])
     assert last["type"] == "response.incomplete"
@@ -155,7 +155,7 @@ def test_an_answer_cut_by_length_says_so():
 
 @pytest.mark.parametrize(("kind", "text"), [("copied", "One. Two.\n\nThree?"), ("condensed", "One.\nThree?")])
 def test_a_summary_copies_or_condenses_the_thinking(kind: Any, text: str):
-    scribe = Scribe(shell(), Telling(BOX, summary=kind))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX, summary=kind))
     events = told(scribe, message("analysis", None, ["One. Two.\n", "\nThree?"]))
     deltas = [event["delta"] for event in events if event["type"] == "response.reasoning_summary_text.delta"]
     assert "".join(deltas) == text
@@ -168,18 +168,18 @@ def test_condensing_makes_nothing_up(thought: str):
 
 
 def test_sealed_reasoning_stands_beside_the_text():
-    scribe = Scribe(shell(), Telling(BOX, seal=str.upper))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX, seal=str.upper))
     events = told(scribe, message("analysis", None, ["abc"]))
     assert "encrypted_content" not in events[0]["item"]
     assert events[-1]["item"]["encrypted_content"] == "ABC"
 
 
 def test_logprobs_stand_at_their_delta_and_part():
-    scribe = Scribe(shell(), Telling(BOX, tokenizer=small()))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX, tokenizer=small()))
     a = small().encode("a")[0]
     tokens = (Sampled(a, -0.5, ((a, -0.5), (0, float("-inf")))),)
     events = told(
-        scribe, [Start("assistant", "final", None, None), Scores("final", None, tokens), Delta("final", None, "a")]
+        scribe, [Start("assistant", "final", None, None), Logprobs("final", None, tokens), Delta("final", None, "a")]
     )
     expected = {
         "token": "a",
@@ -196,7 +196,7 @@ def test_logprobs_stand_at_their_delta_and_part():
 
 
 def test_only_what_was_sampled_in_form_is_kept_as_sampled():
-    scribe = Scribe(shell(), Telling(BOX))
+    scribe = ResponseBuilder(shell(), OutputOptions(BOX))
     good = Message("assistant", ("x",), channel="final", tokens=(1, 2))
     for said in (good, Message("assistant", ("y",), channel="final", flaws=("odd",))):
         told(scribe, [Start("assistant", "final", None, None), Delta("final", None, said.text), End(said)])

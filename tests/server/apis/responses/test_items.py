@@ -12,8 +12,8 @@ from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, assistant, developer, tool, user
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import Scribe, Telling
-from ossia.server.apis.responses.items import Entry, messages_of, read_input, shorten
+from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder
+from ossia.server.apis.responses.items import ConversationEntry, messages_of, read_input, shorten
 from ossia.server.apis.responses.requests import entry_of
 from ossia.server.errors import ApiError
 
@@ -205,7 +205,7 @@ SAID = st.one_of(
 def test_messages_to_items_to_messages(spoken: list[Message], final: str | None, kept: bool):
     """What the model said comes back to it the same, be it kept here or given back by a client."""
     spoken = [*spoken, assistant(final)] if final else spoken
-    scribe = Scribe(wire.Response(id="r", created_at=0, status="in_progress", model="m"), Telling(BOX))
+    scribe = ResponseBuilder(wire.Response(id="r", created_at=0, status="in_progress", model="m"), OutputOptions(BOX))
     for message in spoken:
         scribe.hear(Start("assistant", message.channel, message.recipient, message.content_type))
         scribe.hear(Delta(message.channel, message.recipient, message.text))
@@ -249,7 +249,7 @@ def test_shortening_drops_the_oldest_and_no_more_than_needed(kinds: list[str], r
 def test_entries_of_stored_items_are_said_as_they_were_sampled():
     sampled = Message("assistant", ("4",), channel="final", tokens=(7, 8))
     item = {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": "4"}]}
-    assert messages_of([Entry(item, sampled)], BOX, no_seal) == [sampled]
+    assert messages_of([ConversationEntry(item, sampled)], BOX, no_seal) == [sampled]
 
 
 PREAMBLE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look."}]}

@@ -4,7 +4,7 @@ In: an LLVM builder and the target that Numba compiles for. Out: instructions of
 It does not know weights, layouts or what is computed.
 
 A vector wider than the machine's is split by LLVM; only dot products and look-ups are spelled out for each target.
-Arm's dot product multiplies signed by signed bytes, x86's unsigned by signed: see `Target.bias`.
+Arm's dot product multiplies signed by signed bytes, x86's unsigned by signed: see `MachineTarget.bias`.
 """
 
 import math
@@ -28,7 +28,7 @@ _LOWEST_EXP = -87.0  # exp of anything below rounds to less than float32's small
 _HIGHEST_EXP = 88.0
 
 
-class Target(NamedTuple):
+class MachineTarget(NamedTuple):
     """What the host's dot product looks like. `unsigned`: weight bytes are stored with a bias that makes them unsigned."""
 
     name: str
@@ -52,21 +52,21 @@ def _knows_pairs() -> bool:
     return "bfloat" in str(declared)
 
 
-def target_of(arch: str, features: frozenset[str]) -> Target:
+def target_of(arch: str, features: frozenset[str]) -> MachineTarget:
     """The best of: AVX-512 VNNI, AVX-VNNI, AVX2, Arm dot product, or plain LLVM that any machine can compile."""
     if arch in ("x86_64", "amd64"):
         if {"avx512f", "avx512bw", "avx512vnni"} <= features:
             pairs = "avx512bf16" in features and _knows_pairs()
-            return Target("avx512vnni", True, True, pairs, permutes="avx512vbmi" in features)
+            return MachineTarget("avx512vnni", True, True, pairs, permutes="avx512vbmi" in features)
         if {"avx2", "fma"} <= features:
-            return Target("avxvnni", True, True) if "avxvnni" in features else Target("avx2", False, True)
-        return Target("portable", False, "fma" in features)
+            return MachineTarget("avxvnni", True, True) if "avxvnni" in features else MachineTarget("avx2", False, True)
+        return MachineTarget("portable", False, "fma" in features)
     if arch in ("aarch64", "arm64"):
-        return Target("neon", False, True) if "dotprod" in features else Target("portable", False, True)
-    return Target("portable", False, False)
+        return MachineTarget("neon", False, True) if "dotprod" in features else MachineTarget("portable", False, True)
+    return MachineTarget("portable", False, False)
 
 
-def host_target() -> Target:
+def host_target() -> MachineTarget:
     """Of the machine that Numba compiles for, NUMBA_CPU_NAME and NUMBA_CPU_FEATURES respected as Numba itself does."""
     asked: str | None = getattr(config, "CPU_FEATURES")  # noqa: B009 - Numba sets it at import, unseen by type checkers
     cpu: str | None = getattr(config, "CPU_NAME")  # noqa: B009
@@ -81,7 +81,7 @@ def host_target() -> Target:
 class Emit:
     """A builder with vectors. Pointers are to bytes; offsets are byte counts, Python's or LLVM's."""
 
-    def __init__(self, builder: ir.IRBuilder, target: Target) -> None:
+    def __init__(self, builder: ir.IRBuilder, target: MachineTarget) -> None:
         self.b, self.target = builder, target
 
     # places
@@ -109,7 +109,7 @@ class Emit:
         self.b.call(function, [pointer, *(ir.Constant(I32, each) for each in (0, 3 if near else 2, 1))])
 
     @contextmanager
-    def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["Loop"]:
+    def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["EmittedLoop"]:
         """`count` times, at least once, carrying values; `loop.carry(...)` ends the body, `loop.out` is what it left."""
         b, before = self.b, self.b.block
         body, after = b.append_basic_block("body"), b.append_basic_block("after")
@@ -122,7 +122,7 @@ class Emit:
             phi = b.phi(value.type)
             phi.add_incoming(value, before)
             phis.append(phi)
-        state = Loop(index, phis)
+        state = EmittedLoop(index, phis)
         yield state
         following = b.add(index, self.whole(1))
         index.add_incoming(following, b.block)
@@ -242,7 +242,7 @@ class Emit:
         return self.b.bitcast(high, FLOATS), self.b.bitcast(low, FLOATS)
 
     def dot2(self, sums: Any, x: Any, y: Any) -> Any:
-        """sums[lane] += two products of pairs (WORDS), where `Target.pairs`: fused, the second of a pair first."""
+        """sums[lane] += two products of pairs (WORDS), where `MachineTarget.pairs`: fused, the second of a pair first."""
         return self._call(_PAIRS, FLOATS, sums, x, y)
 
     def to_bf16(self, x: Any) -> Any:
@@ -348,7 +348,7 @@ class Emit:
         return self.b.select(is_set, high, low)
 
 
-class Loop:
+class EmittedLoop:
     """A loop's counter and the values it carries; `carry` says what the next round begins with."""
 
     def __init__(self, index: Any, carried: list[Any]) -> None:

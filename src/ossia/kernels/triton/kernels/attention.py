@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ossia.kernels.ops import BLOCK, AttentionShape, HostArray
 from ossia.kernels.rope import frequencies
-from ossia.kernels.triton.batch import DeviceBatch, Work, on_device
+from ossia.kernels.triton.batch import AttentionWork, DeviceBatch, on_device
 from ossia.kernels.triton.kernels.kv_write import BF16, FP8, FP8_BY_HAND, keep_kernel
 from ossia.kernels.triton.kernels.paged_attention import attend_kernel
 from ossia.kernels.triton.kernels.tiles import on_device as put
@@ -34,7 +34,7 @@ PAIRS = 32  # rows' groups that one program writes to the cache
 PROGRAMS = 2048  # at most, of one launch; where there is more work they take it by turns
 
 
-class Tiles(NamedTuple):
+class AttentionTiles(NamedTuple):
     """ahead: chunks' sums that are on their way at a time, while they are folded; 0 where items are whole tiles."""
 
     warps: int
@@ -44,7 +44,7 @@ class Tiles(NamedTuple):
 
 # By columns. A stage is 16 KB of keys and values in bfloat16; four programs of few columns fit on a multiprocessor, with
 # 128 KB and more on their way, where 20 KB cover 0.8 µs of latency at 3.35 TB/s. More columns are short of registers.
-_TABLE = {16: Tiles(4, 3, 8), 32: Tiles(4, 3, 2), 64: Tiles(4, 2, 0)}
+_TABLE = {16: AttentionTiles(4, 3, 8), 32: AttentionTiles(4, 3, 2), 64: AttentionTiles(4, 2, 0)}
 
 
 class Attention(NamedTuple):
@@ -116,7 +116,7 @@ def _held(cache: LayerCache, shape: AttentionShape, batch: DeviceBatch) -> tuple
 
 
 def _launch(
-    qkv: Tensor, out_TP: Tensor, attention: Attention, cache: LayerCache, batch: DeviceBatch, work: Work, kind: int,
+    qkv: Tensor, out_TP: Tensor, attention: Attention, cache: LayerCache, batch: DeviceBatch, work: AttentionWork, kind: int,
     is_fresh: bool,
 ) -> None:  # fmt: skip
     shape, layout = attention.shape, batch.layout

@@ -47,7 +47,7 @@ class Dense(NamedTuple):
     scales: Tensor | None
 
 
-class Tiles(NamedTuple):
+class LinearTiles(NamedTuple):
     """What one program computes: so many rows of the weight by so many of the batch."""
 
     rows: int
@@ -60,17 +60,17 @@ class Tiles(NamedTuple):
 # In flight an SM of an H100, at batch 1: 53 KB for 5120 rows (320 programs), 30 KB for 2880 (180); 3.35 TB/s over 132
 # SMs for 0.7 µs of latency are 18 KB.
 _TABLE = (
-    (4, Tiles(16, 16, 1, 12)),
-    (8, Tiles(16, 16, 1, 10)),
-    (16, Tiles(16, 16, 1, 8)),
-    (32, Tiles(16, 32, 1, 6)),
-    (64, Tiles(32, 64, 2, 5)),
-    (128, Tiles(64, 64, 4, 4)),
+    (4, LinearTiles(16, 16, 1, 12)),
+    (8, LinearTiles(16, 16, 1, 10)),
+    (16, LinearTiles(16, 16, 1, 8)),
+    (32, LinearTiles(16, 32, 1, 6)),
+    (64, LinearTiles(32, 64, 2, 5)),
+    (128, LinearTiles(64, 64, 4, 4)),
 )
-_MANY = Tiles(128, 128, 8, 4)
+_MANY = LinearTiles(128, 128, 8, 4)
 
 
-def tiles(tokens: int, amd: bool) -> Tiles:
+def tiles(tokens: int, amd: bool) -> LinearTiles:
     """The table; a tile has no more columns than there are rows (or the power of two above). AMD's cards have a third of
     the shared memory, and no copies past the registers that more stages would wait for.
     """

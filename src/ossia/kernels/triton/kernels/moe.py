@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ossia.kernels.ops import SWIGLU_SLOPE, HostArray
-from ossia.kernels.triton.kernels.linear import Tiles, weight_tile
+from ossia.kernels.triton.kernels.linear import LinearTiles, weight_tile
 from ossia.kernels.triton.kernels.mxfp4 import TILE, Packed, has_ptx, in_tiles, mxfp4_tile, pack_mxfp4, row_tiles
 from ossia.kernels.triton.kernels.route import DECODE, Routing
 from ossia.kernels.triton.kernels.tiles import bits_on_device, dot, has_warp_groups, is_amd, on_device, to_bf16
@@ -49,24 +49,24 @@ class Experts(NamedTuple):
 # Few pairs a tile: one warp a program, 16 rows of the weight (gated: 16 gates and 16 ups). The 20b's up at batch 1 has
 # 720 programs of 8 KB in flight, its down 720 of 7 KB: 44 and 38 KB an SM of an H100.
 _UP = (
-    (8, Tiles(16, 8, 1, 5)),
-    (16, Tiles(32, 16, 2, 4)),
-    (32, Tiles(32, 32, 2, 4)),
-    (64, Tiles(32, 64, 4, 4)),
-    (128, Tiles(32, 128, 4, 3)),
+    (8, LinearTiles(16, 8, 1, 5)),
+    (16, LinearTiles(32, 16, 2, 4)),
+    (32, LinearTiles(32, 32, 2, 4)),
+    (64, LinearTiles(32, 64, 4, 4)),
+    (128, LinearTiles(32, 128, 4, 3)),
 )
 _DOWN = (
-    (8, Tiles(16, 8, 1, 8)),
-    (16, Tiles(16, 16, 1, 6)),
-    (32, Tiles(32, 32, 2, 5)),
-    (64, Tiles(64, 64, 4, 4)),
-    (128, Tiles(64, 128, 8, 3)),
+    (8, LinearTiles(16, 8, 1, 8)),
+    (16, LinearTiles(16, 16, 1, 6)),
+    (32, LinearTiles(32, 32, 2, 5)),
+    (64, LinearTiles(64, 64, 4, 4)),
+    (128, LinearTiles(64, 128, 8, 3)),
 )
-_UP_GROUPS = (*_UP[:3], (64, Tiles(64, 64, 4, 4)), (128, Tiles(64, 128, 4, 2)))
-_DOWN_GROUPS = (*_DOWN[:4], (128, Tiles(128, 128, 8, 3)))
+_UP_GROUPS = (*_UP[:3], (64, LinearTiles(64, 64, 4, 4)), (128, LinearTiles(64, 128, 4, 2)))
+_DOWN_GROUPS = (*_DOWN[:4], (128, LinearTiles(128, 128, 8, 3)))
 
 
-def tiles(tokens: int, gated: bool, groups: bool, amd: bool) -> Tiles:
+def tiles(tokens: int, gated: bool, groups: bool, amd: bool) -> LinearTiles:
     """The entry for tiles of so many pairs; `groups`: on a card that multiplies in groups of warps."""
     table = (_UP_GROUPS if groups else _UP) if gated else (_DOWN_GROUPS if groups else _DOWN)
     found = next(entry for most, entry in table if tokens <= most)
@@ -259,7 +259,7 @@ def _factor(experts: Experts) -> float:
     return experts.weight.factor if isinstance(experts.weight, Packed) else 1.0
 
 
-def _form(experts: Experts, t: Tiles) -> dict[str, int | bool]:
+def _form(experts: Experts, t: LinearTiles) -> dict[str, int | bool]:
     is_packed = isinstance(experts.weight, Packed)
     return {
         "MXFP4": is_packed, "PTX": is_packed and has_ptx(),

@@ -31,7 +31,7 @@ REFUSED = {
 }  # what a token below 0 says
 
 
-class Choice(NamedTuple):
+class SamplingRow(NamedTuple):
     """How one row is sampled. share: in (0, 1], where the distribution is inverted. mask: a bit a token, little-endian."""
 
     share: float
@@ -46,7 +46,7 @@ class Choice(NamedTuple):
         return 0 < self.top_k < vocab or self.top_p < 1.0 or self.min_p > 0.0
 
 
-class Choices(NamedTuple):
+class SamplingRows(NamedTuple):
     """table: float64 [R, FIELDS]. masks: int32 [M, ceil(V/32)]. biases: float32 [B, V]; M, B: rows that have one, or 1."""
 
     table: Tensor
@@ -56,7 +56,7 @@ class Choices(NamedTuple):
     has_cuts: bool
 
 
-def choices_on_device(choices: Sequence[Choice], vocab: int, device: torch.device | str) -> Choices:
+def choices_on_device(choices: Sequence[SamplingRow], vocab: int, device: torch.device | str) -> SamplingRows:
     """Three copies at most, asynchronous from pinned memory; a mask takes V/8 bytes, a bias 12 a token that it names."""
     table, masked, biased = np.zeros((len(choices), FIELDS)), [], []
     for row, c in zip(table, choices):
@@ -78,10 +78,10 @@ def choices_on_device(choices: Sequence[Choice], vocab: int, device: torch.devic
         values = np.array([value for bias in biased for value in bias.values()], np.float32)
         biases.view(-1).index_copy_(0, _sent(at[0], device), _sent(values, device))
     has_cuts = any(c.cuts(vocab) for c in choices)
-    return Choices(_sent(table, device), _sent(masks.view(np.int32), device), biases, vocab, has_cuts)
+    return SamplingRows(_sent(table, device), _sent(masks.view(np.int32), device), biases, vocab, has_cuts)
 
 
-def sample_rows(logits_RV: Tensor, choices: Choices) -> tuple[Tensor, Tensor]:
+def sample_rows(logits_RV: Tensor, choices: SamplingRows) -> tuple[Tensor, Tensor]:
     """Of each row the token, or one of REFUSED, and its log-probability under the model's own distribution."""
     rows, vocab = logits_RV.shape
     parts, words, device = -(-vocab // SLICE), choices.masks.shape[1], logits_RV.device

@@ -1,6 +1,6 @@
-"""A chat request to an `Ask`: its messages as harmony's, its tools and form, and how to sample.
+"""A chat request to an `AnswerRequest`: its messages as harmony's, its tools and form, and how to sample.
 
-In: wire types, and the memory of earlier calls. Out: an `Ask`, or an `ApiError` that names the field.
+In: wire types, and the memory of earlier calls. Out: an `AnswerRequest`, or an `ApiError` that names the field.
 It does not know how an answer is made or told.
 """
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ossia.chat import Answering
+from ossia.chat import TurnOptions
 from ossia.engine.request import SamplingParams
 from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, System, assistant
 from ossia.harmony.openai_chat import ChatMessage, read_history, text_of
 from ossia.harmony.opening import opening as lines
-from ossia.server.apis.chat.chat_wire import ChatRequest, Thinking
+from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.fields.answer_form import form_of
 from ossia.server.apis.fields.extensions import OssiaFields, not_honoured, repetition
 from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.core.context import Kept, Recall, recalled
-from ossia.server.core.request import Ask, conversation, limit, sampling, stops
+from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
 from ossia.server.core.service import LEAST_MESSAGE, Service
 from ossia.server.errors import ApiError, bad, refused_input
 
@@ -38,7 +38,7 @@ class ChatAsk(NamedTuple):
     hides_reasoning: it is left out of the answer. legacy: calls are told as OpenAI's older function_call.
     """
 
-    ask: Ask
+    ask: AnswerRequest
     box: Toolbox
     choices: int
     stores: bool
@@ -47,7 +47,7 @@ class ChatAsk(NamedTuple):
     hides_reasoning: bool = False
     legacy: bool = False
 
-    def nth(self, index: int) -> Ask:
+    def nth(self, index: int) -> AnswerRequest:
         """The ask for one of several answers: each has a seed of its own."""
         params = self.ask.how.params
         if not index or params.seed is None:
@@ -86,7 +86,7 @@ def _chat_ask(
     told = request.messages[:-1] if begun else request.messages
     history = read_history(told, box, earlier, places=places)
     thinks = _thinks(request, warnings)
-    how = Answering(
+    how = TurnOptions(
         params=_params(request, service.model.stop_tokens, warnings),
         tool_choice=box.choice,
         allowed=box.allowed,
@@ -99,7 +99,7 @@ def _chat_ask(
     messages = conversation(thinks.effort, said, box.spaces, form.shown, opening_of(service.settings.opening, request))
     warnings += [*not_honoured(request, echo=request.echo, best_of=request.best_of not in (None, 0, 1, request.n))]
     return ChatAsk(
-        Ask(messages, how, stops(request.stop), client),
+        AnswerRequest(messages, how, stops(request.stop), client),
         box,
         _choices(request.n),
         request.store is not False,
@@ -135,7 +135,7 @@ def _params(request: ChatRequest, stop_tokens: frozenset[int], warnings: list[st
 
 
 def _thinks(request: ChatRequest, warnings: list[str]) -> Thinks:
-    own = request.reasoning or Thinking()
+    own = request.reasoning or ThinkingOptions()
     return thinking_of(
         request,
         warnings,

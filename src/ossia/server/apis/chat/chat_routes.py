@@ -23,30 +23,30 @@ from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import Toolbox
 from ossia.server.apis.chat.chat_request import ChatAsk, chat_ask
 from ossia.server.apis.chat.chat_wire import (
+    AssistantMessage,
     Cached,
     CallDelta,
     CallMade,
+    ChatChoice,
     ChatChunk,
     ChatCompletion,
     ChatDelta,
+    ChatLogprobs,
     ChatRequest,
-    Choice,
+    ChatUsage,
     ChunkChoice,
     CustomMade,
     FinishReason,
     FunctionDelta,
     FunctionMade,
-    Logprobs,
-    MessageMade,
-    Reasoning,
+    ReasoningOptions,
     TokenLogprob,
     TopLogprob,
-    Usage,
 )
 from ossia.server.core.context import Context, remembered
-from ossia.server.core.events import Argued, Called, Piece, Said, Speech
-from ossia.server.core.request import Began
-from ossia.server.core.warnings import header, loosened
+from ossia.server.core.events import EventTranslator, Piece, TextDelta, ToolCallDelta, ToolCallStart
+from ossia.server.core.request import Opening
+from ossia.server.core.warnings import header, unenforced
 from ossia.server.errors import ApiError
 from ossia.server.http.decoding.json_codec import LEAST_LOGPROB, encode
 from ossia.server.http.requests import EventStream, client_of, read, reply_with, sse, while_there
@@ -92,7 +92,7 @@ async def advised(context: Context, asked: ChatAsk) -> list[str]:
         return [
             *box.warnings,
             *asked.warnings,
-            *await asyncio.to_thread(loosened, context.service, ask.messages, ask.how, box, asked.form_param),
+            *await asyncio.to_thread(unenforced, context.service, ask.messages, ask.how, box, asked.form_param),
         ]
 
 
@@ -135,14 +135,14 @@ class _Answer:
             usage_of([done.usage for _, done in told]),
         )
 
-    async def _choice(self, index: int) -> tuple[Choice, Done]:
+    async def _choice(self, index: int) -> tuple[ChatChoice, Done]:
         fold = _Fold(self.context.service.tokenizer)
         async with aclosing(pieces_of(self.context, self.asked, index)) as pieces:
             async for piece in pieces:
                 fold.add(piece)
         assert fold.done is not None, "an exchange ends in Done"
         message = fold.message(self.asked.legacy)
-        return Choice(index, message, finish_of(fold.done, self.asked.legacy), fold.logprobs()), fold.done
+        return ChatChoice(index, message, finish_of(fold.done, self.asked.legacy), fold.logprobs()), fold.done
 
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         dones: list[Done] = []
@@ -155,7 +155,7 @@ class _Answer:
                 if index not in begun:
                     begun.add(index)
                     yield self._chunk(ChunkChoice(index, ChatDelta(role="assistant", content="")))
-                if isinstance(piece, Began):
+                if isinstance(piece, Opening):
                     continue
                 if isinstance(piece, Done):
                     dones.append(piece)
@@ -180,14 +180,14 @@ def plain(box: Toolbox) -> Toolbox:
 async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGenerator[Piece, None]:
     """One answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
     ask = asked.nth(index)
-    speech = Speech(asked.box, has_form=ask.how.response_format is not None)
+    speech = EventTranslator(asked.box, has_form=ask.how.response_format is not None)
     with named_as_here(asked.form_param):
         async with aclosing(context.service.answer(ask)) as events:
             async for event in events:
                 if isinstance(event, Done) and speech.calls:
                     await remembered(context.memory if asked.stores else context.passing, speech.calls)
                 for piece in speech.tell(event):
-                    if not (asked.hides_reasoning and isinstance(piece, Said) and piece.kind == "reasoning"):
+                    if not (asked.hides_reasoning and isinstance(piece, TextDelta) and piece.kind == "reasoning"):
                         yield piece
 
 
@@ -255,27 +255,27 @@ class _Fold:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._texts: dict[str, list[str]] = {"content": [], "reasoning": []}
-        self._calls: list[tuple[Called, list[str]]] = []
+        self._calls: list[tuple[ToolCallStart, list[str]]] = []
         self._scores: list[TokenLogprob] | None = None
         self.done: Done | None = None
 
     def add(self, piece: Piece) -> None:
         match piece:
-            case Said(kind, text):
+            case TextDelta(kind, text):
                 self._texts[kind].append(text)
                 if scored := _logprobs(self._tokenizer, piece):  # encoded as they come: a long answer's are many
                     self._scores = self._scores or []
                     self._scores += [cast(TokenLogprob, Raw(encode(each))) for each in scored.content]
-            case Called():
+            case ToolCallStart():
                 self._calls.append((piece, []))
-            case Argued(text=text):
+            case ToolCallDelta(text=text):
                 self._calls[-1][1].append(text)
             case Done():
                 self.done = piece
 
-    def message(self, legacy: bool) -> MessageMade:
+    def message(self, legacy: bool) -> AssistantMessage:
         content, reasoning = ("".join(self._texts[kind]) for kind in ("content", "reasoning"))
-        message = MessageMade(None if self._calls and not content else content)
+        message = AssistantMessage(None if self._calls and not content else content)
         if reasoning:
             message.reasoning = message.reasoning_content = reasoning
         if self._calls and legacy:
@@ -285,37 +285,37 @@ class _Fold:
             message.tool_calls = [_made(called, "".join(parts)) for called, parts in self._calls]
         return message
 
-    def logprobs(self) -> Logprobs | None:
-        return None if self._scores is None else Logprobs(self._scores)
+    def logprobs(self) -> ChatLogprobs | None:
+        return None if self._scores is None else ChatLogprobs(self._scores)
 
 
-def _made(called: Called, text: str) -> CallMade:
+def _made(called: ToolCallStart, text: str) -> CallMade:
     if called.tool.custom:
         return CallMade(called.id, "custom", custom=CustomMade(called.tool.name, text))
     return CallMade(called.id, "function", FunctionMade(called.tool.name, text))
 
 
-def _delta(piece: Said | Called | Argued, legacy: bool) -> ChatDelta:
+def _delta(piece: TextDelta | ToolCallStart | ToolCallDelta, legacy: bool) -> ChatDelta:
     match piece:
-        case Called(tool=tool) if legacy:
+        case ToolCallStart(tool=tool) if legacy:
             return ChatDelta(function_call=FunctionDelta(tool.name, ""))
-        case Argued(text=text) if legacy:
+        case ToolCallDelta(text=text) if legacy:
             return ChatDelta(function_call=FunctionDelta(arguments=text))
-        case Said("reasoning", text):
+        case TextDelta("reasoning", text):
             return ChatDelta(reasoning=text, reasoning_content=text)
-        case Said(_, text):
+        case TextDelta(_, text):
             return ChatDelta(content=text)
-        case Called(index, call, tool):
+        case ToolCallStart(index, call, tool):
             return ChatDelta(tool_calls=[CallDelta(index, call, "function", FunctionDelta(tool.name, ""))])
-        case Argued(index, text):
+        case ToolCallDelta(index, text):
             return ChatDelta(tool_calls=[CallDelta(index, function=FunctionDelta(arguments=text))])
 
 
-def _logprobs(tokenizer: Tokenizer, piece: Piece) -> Logprobs | None:
+def _logprobs(tokenizer: Tokenizer, piece: Piece) -> ChatLogprobs | None:
     """OpenAI gives those of the content only."""
-    if not isinstance(piece, Said) or piece.kind != "content" or not piece.scores:
+    if not isinstance(piece, TextDelta) or piece.kind != "content" or not piece.scores:
         return None
-    return Logprobs([scored(tokenizer, each) for each in piece.scores])
+    return ChatLogprobs([scored(tokenizer, each) for each in piece.scores])
 
 
 def scored(tokenizer: Tokenizer, sampled: Sampled) -> TokenLogprob:
@@ -334,11 +334,11 @@ def finish_of(done: Done, legacy: bool = False) -> FinishReason:
     return "length" if done.finish == "steps" else done.finish
 
 
-def usage_of(counts: list[Counts]) -> Usage:
+def usage_of(counts: list[Counts]) -> ChatUsage:
     """Of several choices together; they share one prompt, which is computed and written to the cache at most once."""
     prompt = max((each.prompt_tokens for each in counts), default=0)
     made = sum(each.output_tokens for each in counts)
     cached = min((each.cached_tokens for each in counts), default=0)
     written = max((each.written_tokens for each in counts), default=0)
     thought = sum(each.reasoning_tokens for each in counts)
-    return Usage(prompt, made, prompt + made, Cached(cached, written), Reasoning(thought))
+    return ChatUsage(prompt, made, prompt + made, Cached(cached, written), ReasoningOptions(thought))

@@ -18,7 +18,7 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class Thinking(Struct):
+class ThinkingOptions(Struct):
     """max_tokens: of reasoning, after which the answer begins. exclude: leave the reasoning out of the answer."""
 
     effort: str | None = None
@@ -49,7 +49,7 @@ class ChatRequest(ThinkingExtensions):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     reasoning_effort: str | None = None
-    reasoning: Thinking | None = None
+    reasoning: ThinkingOptions | None = None
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -71,16 +71,16 @@ class Cached(Struct):
     cache_write_tokens: int = 0
 
 
-class Reasoning(Struct):
+class ReasoningOptions(Struct):
     reasoning_tokens: int
 
 
-class Usage(Struct):
+class ChatUsage(Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: Cached
-    completion_tokens_details: Reasoning
+    completion_tokens_details: ReasoningOptions
 
 
 class TopLogprob(Struct):
@@ -96,7 +96,7 @@ class TokenLogprob(Struct):
     top_logprobs: list[TopLogprob]
 
 
-class Logprobs(Struct):
+class ChatLogprobs(Struct):
     content: list[TokenLogprob]
     refusal: None = None
 
@@ -127,7 +127,7 @@ class ChatDelta(Struct, omit_defaults=True):
 class ChunkChoice(Struct):
     index: int
     delta: ChatDelta
-    logprobs: Logprobs | None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
 
 
@@ -137,7 +137,7 @@ class ChatChunk(Struct):
     model: str
     choices: list[ChunkChoice]
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    usage: Usage | UnsetType = UNSET
+    usage: ChatUsage | UnsetType = UNSET
 
 
 class FunctionMade(Struct):
@@ -157,7 +157,7 @@ class CallMade(Struct, omit_defaults=True):
     custom: CustomMade | None = None
 
 
-class MessageMade(Struct):
+class AssistantMessage(Struct):
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
@@ -167,17 +167,17 @@ class MessageMade(Struct):
     function_call: FunctionMade | UnsetType = UNSET
 
 
-class Choice(Struct):
+class ChatChoice(Struct):
     index: int
-    message: MessageMade
+    message: AssistantMessage
     finish_reason: FinishReason
-    logprobs: Logprobs | None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(Struct):
     id: str
     created: int
     model: str
-    choices: list[Choice]
-    usage: Usage
+    choices: list[ChatChoice]
+    usage: ChatUsage
     object: Literal["chat.completion"] = "chat.completion"

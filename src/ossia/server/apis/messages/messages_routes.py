@@ -20,24 +20,24 @@ from ossia.chat import Usage as Counts
 from ossia.harmony.openai_chat import ChatMessage, FunctionCall, ToolCall, newest_from, unreadable
 from ossia.server.apis.chat.chat_request import ChatAsk, chat_ask
 from ossia.server.apis.chat.chat_routes import advised, pieces_of
-from ossia.server.apis.chat.chat_wire import ChatRequest, Thinking
+from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.messages.messages_wire import (
-    Block,
+    ContentBlock,
     CountRequest,
     Made,
-    MessageMade,
+    MessagesOutputDetails,
     MessagesRequest,
-    OutputDetails,
+    MessagesResponse,
+    MessagesTurn,
+    MessagesUsage,
     StopReason,
     TextMade,
     ThinkingMade,
     ToolUseMade,
-    Turn,
-    Usage,
 )
 from ossia.server.core.context import Context
-from ossia.server.core.events import Argued, Called, Piece, Said
-from ossia.server.core.request import Began
+from ossia.server.core.events import Piece, TextDelta, ToolCallDelta, ToolCallStart
+from ossia.server.core.request import Opening
 from ossia.server.core.warnings import header
 from ossia.server.errors import ANTHROPIC, ApiError, bad, refused_input
 from ossia.server.http.decoding.json_codec import convert, loads
@@ -120,7 +120,7 @@ def _chat(given: CountRequest) -> _Chat:
         tools=given.tools or None,
         tool_choice=given.tool_choice,
         response_format=_form(given),
-        reasoning=Thinking(effort, thinking.budget_tokens if thinking else None),
+        reasoning=ThinkingOptions(effort, thinking.budget_tokens if thinking else None),
         thinking={"type": "disabled"} if thinking and thinking.type == "disabled" else None,
         continue_final_message=continues,
         # only where it is said: the model was trained to call one tool a turn
@@ -164,7 +164,7 @@ def _sampled(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:
     return chat
 
 
-def _turn(turn: Turn, at: str, newest: bool, warnings: list[str]) -> list[tuple[str, ChatMessage]]:
+def _turn(turn: MessagesTurn, at: str, newest: bool, warnings: list[str]) -> list[tuple[str, ChatMessage]]:
     """A turn's blocks as messages, each with its place. Tool results come before the user's other words."""
     if isinstance(turn.content, str):
         return [(at, ChatMessage(turn.role, turn.content))]
@@ -181,29 +181,31 @@ def _turn(turn: Turn, at: str, newest: bool, warnings: list[str]) -> list[tuple[
     return [(at, ChatMessage("assistant", text, reasoning=thought or None, tool_calls=calls or None))]
 
 
-def _result(block: Block, at: str, warnings: list[str]) -> ChatMessage:
+def _result(block: ContentBlock, at: str, warnings: list[str]) -> ChatMessage:
     content = _texts(block.content, f"{at}.content", False, warnings)
     return ChatMessage("tool", f"error: {content}" if block.is_error else content, tool_call_id=block.tool_use_id)
 
 
-def _text(block: Block, at: str, newest: bool, warnings: list[str]) -> str:
+def _text(block: ContentBlock, at: str, newest: bool, warnings: list[str]) -> str:
     """A block's text. A document may hold text, and a search result does; other blocks are not readable."""
     match block:
-        case Block(type="text", text=str(text)):
+        case ContentBlock(type="text", text=str(text)):
             return text
-        case Block(type="text"):
+        case ContentBlock(type="text"):
             raise bad(f"{at}.text", f"{at} has no text", "missing_required_parameter")
-        case Block(type="document", source={"type": "text", "data": str(text)}):
+        case ContentBlock(type="document", source={"type": "text", "data": str(text)}):
             return _headed(text, block.title, block.context)
-        case Block(type="document", source={"type": "content", "content": str() | list() as inner}):
-            inner = convert({"type": "", "content": inner}, Block, f"{at}.source").content
+        case ContentBlock(type="document", source={"type": "content", "content": str() | list() as inner}):
+            inner = convert({"type": "", "content": inner}, ContentBlock, f"{at}.source").content
             return _headed(_texts(inner, f"{at}.source.content", newest, warnings), block.title, block.context)
-        case Block(type="search_result", content=str() | list() as inner, source=str() | None as source):
+        case ContentBlock(type="search_result", content=str() | list() as inner, source=str() | None as source):
             return _headed(_texts(inner, f"{at}.content", newest, warnings), block.title, source)
     return unreadable(block.type, at, warnings, refuses=newest)
 
 
-def _texts(content: str | list[Block] | dict[str, Any] | None, at: str, newest: bool, warnings: list[str]) -> str:
+def _texts(
+    content: str | list[ContentBlock] | dict[str, Any] | None, at: str, newest: bool, warnings: list[str]
+) -> str:
     """The texts of a block's own content."""
     if isinstance(content, dict):
         raise bad(at, f"{at} must be a string or a list of blocks", "invalid_type")
@@ -216,7 +218,7 @@ def _headed(text: str, *lines: str | None) -> str:
     return "\n".join(line for line in (*lines, text) if line)
 
 
-def _call(block: Block, at: str) -> ToolCall:
+def _call(block: ContentBlock, at: str) -> ToolCall:
     if not block.name:
         raise bad(f"{at}.name", f"{at}: a tool_use needs a name", "missing_required_parameter")
     return ToolCall(block.id, function=FunctionCall(block.name, block.input or {}))
@@ -230,19 +232,19 @@ class _Answer:
     shows_thinking: bool
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
 
-    async def whole(self) -> MessageMade:
+    async def whole(self) -> MessagesResponse:
         blocks: list[Made] = []
-        message = self._message(blocks, Usage())
+        message = self._message(blocks, MessagesUsage())
         arguments: dict[str, list[str]] = {}
         async for piece in self._pieces():
             if opened := _opened(piece, blocks[-1] if blocks else None):
                 blocks.append(opened)
             match piece, blocks[-1] if blocks else None:
-                case Said(text=text), TextMade() as block:
+                case TextDelta(text=text), TextMade() as block:
                     block.text += text
-                case Said(text=text), ThinkingMade() as block:
+                case TextDelta(text=text), ThinkingMade() as block:
                     block.thinking += text
-                case Argued(text=text), ToolUseMade() as block:
+                case ToolCallDelta(text=text), ToolUseMade() as block:
                     arguments.setdefault(block.id, []).append(text)
                 case Done() as done, _:
                     message.stop_reason, message.stop_sequence = _reason(done), done.stop
@@ -256,7 +258,7 @@ class _Answer:
         index, block = 0, None
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Began):
+                if isinstance(piece, Opening):
                     yield _event("message_start", message=self._message([], _usage(piece.usage)))
                     continue
                 opened = _opened(piece, block)
@@ -280,32 +282,32 @@ class _Answer:
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
         async with aclosing(pieces_of(self.context, self.asked)) as pieces:
             async for piece in pieces:
-                if self.shows_thinking or not (isinstance(piece, Said) and piece.kind == "reasoning"):
+                if self.shows_thinking or not (isinstance(piece, TextDelta) and piece.kind == "reasoning"):
                     yield piece
 
-    def _message(self, blocks: list[Made], usage: Usage) -> MessageMade:
-        return MessageMade(self.id, self.model, blocks, usage)
+    def _message(self, blocks: list[Made], usage: MessagesUsage) -> MessagesResponse:
+        return MessagesResponse(self.id, self.model, blocks, usage)
 
 
 def _opened(piece: Piece, block: Made | None) -> Made | None:
     """The block that a piece begins; None where it goes on with the one there is."""
     match piece:
-        case Said("reasoning"):
+        case TextDelta("reasoning"):
             return None if isinstance(block, ThinkingMade) else ThinkingMade(signature=SIGNATURE)
-        case Said("content"):
+        case TextDelta("content"):
             return None if isinstance(block, TextMade) else TextMade()
-        case Called(id=call, tool=tool):
+        case ToolCallStart(id=call, tool=tool):
             return ToolUseMade(call, tool.name, {})
     return None
 
 
 def _deltas(piece: Piece) -> Iterator[dict[str, str]]:
     match piece:
-        case Said("reasoning", text):
+        case TextDelta("reasoning", text):
             yield {"type": "thinking_delta", "thinking": text}
-        case Said(_, text):
+        case TextDelta(_, text):
             yield {"type": "text_delta", "text": text}
-        case Argued(text=text):
+        case ToolCallDelta(text=text):
             yield {"type": "input_json_delta", "partial_json": text}
 
 
@@ -331,7 +333,7 @@ def _reason(done: Done) -> StopReason:
     return "stop_sequence" if done.stop else "end_turn"
 
 
-def _usage(used: Counts) -> Usage:
+def _usage(used: Counts) -> MessagesUsage:
     cached, written = used.cached_tokens, used.written_tokens
-    thought = OutputDetails(used.reasoning_tokens)
-    return Usage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thought)
+    thought = MessagesOutputDetails(used.reasoning_tokens)
+    return MessagesUsage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thought)

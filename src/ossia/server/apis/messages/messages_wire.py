@@ -12,7 +12,7 @@ from ossia.server.apis.fields.extensions import OssiaFields
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
-class Block(Struct):
+class ContentBlock(Struct):
     """A piece of a message, of any type; which fields it has depends on that."""
 
     type: str
@@ -22,19 +22,19 @@ class Block(Struct):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: "str | list[Block] | dict[str, Any] | None" = None
+    content: "str | list[ContentBlock] | dict[str, Any] | None" = None
     is_error: bool | None = None
     source: str | dict[str, Any] | None = None
     title: str | None = None
     context: str | None = None
 
 
-class Turn(Struct):
+class MessagesTurn(Struct):
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: str | list[ContentBlock]
 
 
-class Thinking(Struct):
+class MessagesThinking(Struct):
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = None
 
@@ -56,12 +56,12 @@ class CountRequest(Struct):
     ossia is not Anthropic's: the first lines of the system message.
     """
 
-    messages: list[Turn]
+    messages: list[MessagesTurn]
     model: str | None = None
-    system: str | list[Block] | None = None
+    system: str | list[ContentBlock] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
-    thinking: Thinking | None = None
+    thinking: MessagesThinking | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     thread: dict[str, Any] | None = None
@@ -80,18 +80,18 @@ class MessagesRequest(CountRequest):
     store: bool | None = None
 
 
-class OutputDetails(Struct):
+class MessagesOutputDetails(Struct):
     thinking_tokens: int = 0
 
 
-class Usage(Struct):
+class MessagesUsage(Struct):
     """The prompt's tokens are input_tokens and both cache counts together: read from the cache, written there, neither."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
-    output_tokens_details: OutputDetails = field(default_factory=OutputDetails)
+    output_tokens_details: MessagesOutputDetails = field(default_factory=MessagesOutputDetails)
 
 
 class TextMade(Struct, tag="text"):
@@ -114,11 +114,11 @@ class ToolUseMade(Struct, tag="tool_use"):
 Made = TextMade | ThinkingMade | ToolUseMade
 
 
-class MessageMade(Struct, tag="message"):
+class MessagesResponse(Struct, tag="message"):
     id: str
     model: str
     content: list[Made]
-    usage: Usage
+    usage: MessagesUsage
     role: Literal["assistant"] = "assistant"
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None

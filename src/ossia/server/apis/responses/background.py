@@ -1,6 +1,6 @@
 """Responses that are made whether or not anyone listens, and what was told of them, for who comes back.
 
-In: a `Making`. Out: its events as frames, from any of them on. It does not know HTTP, nor how an answer is made.
+In: a `ResponseRun`. Out: its events as frames, from any of them on. It does not know HTTP, nor how an answer is made.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.run import BROKEN, Making
+from ossia.server.apis.responses.run import BROKEN, ResponseRun
 from ossia.server.http.requests import sse
 
 log = logging.getLogger("ossia.server")
@@ -24,7 +24,7 @@ def frame(event: wire.StreamEvent) -> bytes:
 class Job:
     """One response in the background. A frame's place in `frames` is its event's sequence number."""
 
-    def __init__(self, making: Making) -> None:
+    def __init__(self, making: ResponseRun) -> None:
         self._making = making
         self.frames: list[bytes] = []
         self.ended = False
@@ -98,7 +98,7 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
 
-    def start(self, making: Making) -> Job:
+    def start(self, making: ResponseRun) -> Job:
         self._forget()
         job = self._jobs[making.response.id] = Job(making)
         return job

@@ -1,6 +1,6 @@
 """The routes of /v1/conversations: items that outlive a response, in a row.
 
-In: a `Desk`. Out: routes. They do not know how an answer is made.
+In: a `ResponsesContext`. Out: routes. They do not know how an answer is made.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import new_id, read_input
 from ossia.server.apis.responses.paging import Page, page
-from ossia.server.apis.responses.requests import Desk, check_metadata, guarded, no_conversation
+from ossia.server.apis.responses.requests import ResponsesContext, check_metadata, guarded, no_conversation
 from ossia.server.errors import ApiError, bad
 from ossia.server.http.decoding.json_codec import JsonDict, encode
 from ossia.server.http.requests import read, reply
@@ -29,7 +29,7 @@ MOST_LISTED_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
-    desk: Desk
+    desk: ResponsesContext
 
     def routes(self) -> list[BaseRoute]:
         one = "/v1/conversations/{conversation}"
@@ -48,7 +48,7 @@ class Conversations:
         given = await read(request, wire.NewConversation)
         check_metadata(given.metadata or {})
         items = await asyncio.to_thread(_items, given.items or [])
-        made = wire.Conversation(new_id("conv"), int(time.time()), given.metadata or {})
+        made = wire.ConversationObject(new_id("conv"), int(time.time()), given.metadata or {})
         await guarded(self.desk.kept().create_conversation(made.id, encode(made), items))
         return reply(made)
 
@@ -93,12 +93,12 @@ class Conversations:
             raise _no_item(wanted)
         return reply(found)
 
-    async def _found(self, request: Request) -> wire.Conversation:
+    async def _found(self, request: Request) -> wire.ConversationObject:
         own = request.path_params["conversation"]
         body = await guarded(self.desk.kept(no_conversation(own)).conversation(own))
         if body is None:
             raise no_conversation(own)
-        return msgspec.json.decode(body, type=wire.Conversation)
+        return msgspec.json.decode(body, type=wire.ConversationObject)
 
     async def _all_items(self, request: Request) -> Sequence[Item]:
         found = await self._found(request)

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, cast
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
-from ossia.chat import Done, Event, Scores
+from ossia.chat import Done, Event, Logprobs
 from ossia.chat import Usage as ChatUsage
 from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import ClientTool, Toolbox
@@ -22,7 +22,7 @@ from ossia.harmony.parse import Delta, End, Start
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.custom_tool_text import FreeText
 from ossia.server.apis.responses.items import new_id, phase_of
-from ossia.server.core.request import Began
+from ossia.server.core.request import Opening
 from ossia.server.http.decoding.json_codec import LEAST_LOGPROB, encode
 from ossia.server.state.store import Item
 from ossia.tokenizer.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ E = TypeVar("E", bound=wire.StreamEvent)
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class OutputOptions:
     """How an answer is told. seal: closes reasoning for the client to keep; None where it did not ask for that.
 
     summary: what a summary of the thinking is made of; None for none. tokenizer: where log-probabilities are asked for.
@@ -50,10 +50,10 @@ class Telling:
     hides_reasoning: bool = False
 
 
-class Scribe:
+class ResponseBuilder:
     """Writes one response: `open`, `hear` every event, and where the answer breaks off `fail` or `cancel`."""
 
-    def __init__(self, response: wire.Response, telling: Telling) -> None:
+    def __init__(self, response: wire.Response, telling: OutputOptions) -> None:
         self.response = response
         self.made: list[Item] = []  # the output with its messages, as they are kept
         self.heard: list[Item] = []  # the same, and reasoning that is hidden
@@ -74,14 +74,14 @@ class Scribe:
         self.response = replace(self.response, status="in_progress")
         return self._numbered([wire.InProgress(response=self.response)])
 
-    def hear(self, event: Event | Began) -> list[wire.StreamEvent]:
+    def hear(self, event: Event | Opening) -> list[wire.StreamEvent]:
         match event:
             case Start() if self._telling.hides_reasoning and not self._telling.seal and _is_reasoning(event):
                 self._open = None
             case Start():
                 self._open = self._kind(event)
                 return self._numbered(self._open.begin())
-            case Scores(_, _, tokens) if self._telling.tokenizer:
+            case Logprobs(_, _, tokens) if self._telling.tokenizer:
                 self._logprobs = [_logprob(self._telling.tokenizer, each) for each in tokens]
             case Delta(_, _, text) if self._open:
                 logprobs, self._logprobs = self._logprobs, []
@@ -168,13 +168,13 @@ class _Text:
     def delta(self, text: str, logprobs: list[wire.Logprob]) -> list[wire.StreamEvent]:
         self.text.append(text)
         self.logprobs += logprobs
-        return [self._about(wire.TextDelta, content_index=0, delta=text, logprobs=logprobs)]
+        return [self._about(wire.OutputTextDelta, content_index=0, delta=text, logprobs=logprobs)]
 
     def end(self, status: wire.ItemStatus) -> list[wire.StreamEvent]:
         part = wire.OutputText("".join(self.text), logprobs=self.logprobs)
         self.item = wire.OutputMessage(self.id, status, [part], phase=self.phase or UNSET)
         return [
-            self._about(wire.TextDone, content_index=0, text=part.text, logprobs=self.logprobs),
+            self._about(wire.OutputTextDone, content_index=0, text=part.text, logprobs=self.logprobs),
             self._about(wire.PartDone, content_index=0, part=part),
         ]
 
@@ -187,7 +187,7 @@ class _Reasoning:
     """Thinking, with its summary and its sealed form where they were asked for."""
 
     index: int
-    telling: Telling
+    telling: OutputOptions
     id: str = field(default_factory=lambda: new_id("rs"))
     text: list[str] = field(default_factory=list)
     item: wire.OutputItem = field(init=False)
@@ -265,9 +265,9 @@ class _Function:
             wire.ArgumentsDone(item_id=self.id, output_index=self.index, name=self.tool.name, arguments=item.arguments)
         ]
 
-    def _item(self, status: wire.ItemStatus) -> wire.FunctionCall:
+    def _item(self, status: wire.ItemStatus) -> wire.FunctionCallItem:
         space = self.tool.namespace or UNSET
-        return wire.FunctionCall(self.id, status, self.call_id, self.tool.name, "".join(self.text), space)
+        return wire.FunctionCallItem(self.id, status, self.call_id, self.tool.name, "".join(self.text), space)
 
 
 @dataclass(slots=True)
@@ -300,9 +300,9 @@ class _Custom:
         self.text.append(text)
         return [wire.CustomDelta(item_id=self.id, output_index=self.index, delta=text)]
 
-    def _item(self, status: wire.ItemStatus) -> wire.CustomCall:
+    def _item(self, status: wire.ItemStatus) -> wire.CustomCallItem:
         space = self.tool.namespace or UNSET
-        return wire.CustomCall(self.id, status, self.call_id, self.tool.name, "".join(self.text), space)
+        return wire.CustomCallItem(self.id, status, self.call_id, self.tool.name, "".join(self.text), space)
 
 
 _Open = _Text | _Reasoning | _Function | _Custom
@@ -318,9 +318,9 @@ def condensed(thought: str) -> str:
     return "\n".join(found[1].strip() for found in paragraphs if found)
 
 
-def _usage(usage: ChatUsage) -> wire.Usage:
+def _usage(usage: ChatUsage) -> wire.ResponseUsage:
     prompt, output = usage.prompt_tokens, usage.output_tokens
-    return wire.Usage(
+    return wire.ResponseUsage(
         prompt,
         wire.InputDetails(usage.cached_tokens, usage.written_tokens),
         output,
@@ -338,6 +338,6 @@ def _logprob(tokenizer: Tokenizer, sampled: Sampled) -> wire.Logprob:
     )  # it is sent several times; encoded at once, a long answer's took long
 
 
-def _scored(tokenizer: Tokenizer, token: int, logprob: float) -> wire.TopLogprob:
+def _scored(tokenizer: Tokenizer, token: int, logprob: float) -> wire.ResponseTopLogprob:
     data = tokenizer.token_bytes(token)
-    return wire.TopLogprob(data.decode("utf-8", "replace"), list(data), max(logprob, LEAST_LOGPROB))
+    return wire.ResponseTopLogprob(data.decode("utf-8", "replace"), list(data), max(logprob, LEAST_LOGPROB))

@@ -18,12 +18,12 @@ from ossia.harmony.tool_results import Call, Result, pair_results
 from ossia.harmony.tool_results import Entry as Told
 from ossia.server.apis.chat.chat_request import unmatched
 from ossia.server.apis.responses.wire import (
+    ContentPart,
     GivenCall,
     GivenCustomCall,
     GivenMessage,
     GivenOutput,
     GivenReasoning,
-    Part,
     Phase,
     Reference,
 )
@@ -44,7 +44,7 @@ CALLS = ("function_call", "custom_tool_call")
 T = TypeVar("T")
 
 
-class Entry(NamedTuple):
+class ConversationEntry(NamedTuple):
     """An item in its normal form and, where the model said it, the message that it was. `at`: its place in a request."""
 
     item: JsonDict
@@ -56,14 +56,18 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
-def read_input(given: str | Sequence[JsonDict] | None, warnings: list[str], at: str = "input") -> list[Entry]:
+def read_input(
+    given: str | Sequence[JsonDict] | None, warnings: list[str], at: str = "input"
+) -> list[ConversationEntry]:
     """A request's items in normal form: typed, with ids, contents as parts. Raises ApiError (400) that names the field.
 
     Items of a type that is not known are left out with a warning.
     """
     if given is None or isinstance(given, str):
-        return [Entry(_message({"role": "user", "content": given or ""}, _Reads(at, warnings, refuses=True)))]
-    entries: list[Entry] = []
+        return [
+            ConversationEntry(_message({"role": "user", "content": given or ""}, _Reads(at, warnings, refuses=True)))
+        ]
+    entries: list[ConversationEntry] = []
     kinds = [_kind(item) for item in given]
     newest = newest_from([_is_assistants(kind, item) for kind, item in zip(kinds, given)])
     for number, (kind, item) in enumerate(zip(kinds, given)):
@@ -72,7 +76,7 @@ def read_input(given: str | Sequence[JsonDict] | None, warnings: list[str], at: 
             raise bad(f"{place}.type", "an item needs a type, such as 'message'")
         if kind in PREFIXES:
             reads = _Reads(place, warnings, refuses=number >= newest)
-            entries.append(Entry(_normal(kind, item, reads), at=place))
+            entries.append(ConversationEntry(_normal(kind, item, reads), at=place))
         else:
             warnings.append(f"{place}: items of type {kind!r} are not known to this server; it was left out")
     return entries
@@ -93,7 +97,7 @@ class _Reads(NamedTuple):
     warnings: list[str]
     refuses: bool
 
-    def texts(self, content: str | list[Part] | None, field: str) -> list[str]:
+    def texts(self, content: str | list[ContentPart] | None, field: str) -> list[str]:
         with refused_input():
             return texts_of(content, f"{self.at}.{field}", self.warnings, refuses=self.refuses)
 
@@ -152,7 +156,7 @@ def phase_of(channel: str | None, recipient: str | None) -> Phase | None:
 
 
 def messages_of(
-    entries: Iterable[Entry],
+    entries: Iterable[ConversationEntry],
     toolbox: Toolbox,
     unseal: Callable[[str], str],
     recall: Callable[[str], Sequence[Message]] = lambda _: (),
@@ -214,7 +218,7 @@ def _same_preamble(one: Told, other: Message) -> bool:
     return one.channel == other.channel == "commentary" and one.text == other.text
 
 
-def _preambles(entries: Sequence[Entry]) -> set[int]:
+def _preambles(entries: Sequence[ConversationEntry]) -> set[int]:
     """The assistant's messages without a phase that a call follows in the same turn: words before the call, no answer."""
     found: set[int] = set()
     calls = False

@@ -1,6 +1,7 @@
 """A request of the Responses API as what is asked of the service, and the response as it stands before the first word.
 
-In: a checked body, and earlier items that it goes on from. Out: an `Asked`. Raises ApiError (400, 404) that names the field.
+In: a checked body, and the earlier items that it continues. Out: a `PreparedRequest`.
+Raises ApiError (400, 404) that names the field.
 It does not know how an answer is made, told or kept.
 """
 
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ossia.chat import Answering
+from ossia.chat import TurnOptions
 from ossia.engine.request import SamplingParams
 from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, developer
@@ -23,14 +24,14 @@ from ossia.server.apis.fields.answer_form import Formed, form_of
 from ossia.server.apis.fields.extensions import not_honoured, repetition
 from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import LONGEST_WARNING, WARNINGS, Summary, Telling
-from ossia.server.apis.responses.items import Entry, messages_of, new_id, read_input, shorten
+from ossia.server.apis.responses.events import LONGEST_WARNING, WARNINGS, OutputOptions, Summary
+from ossia.server.apis.responses.items import ConversationEntry, messages_of, new_id, read_input, shorten
 from ossia.server.core.context import Context
-from ossia.server.core.request import Ask, conversation, limit, sampling, stops
-from ossia.server.core.warnings import loosened
+from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
+from ossia.server.core.warnings import unenforced
 from ossia.server.errors import ApiError, bad, refused_input
 from ossia.server.http.decoding.json_codec import JsonDict, encode
-from ossia.server.state.encrypted_reasoning import Seal
+from ossia.server.state.encrypted_reasoning import ReasoningCipher
 from ossia.server.state.sql import MissingError, TooLargeError
 from ossia.server.state.store import Item, Store, StoreError
 
@@ -45,11 +46,11 @@ ANSWER_SHARE = 8  # of the context, kept free for the answer where items are dro
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PreparedRequest:
     """What to do and how to tell it. given: the request's own items, as they are kept. keep: whether to keep anything."""
 
-    ask: Ask
-    telling: Telling
+    ask: AnswerRequest
+    telling: OutputOptions
     response: wire.Response
     given: tuple[Item, ...]
     conversation: str | None
@@ -59,11 +60,11 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ResponsesContext:
     """What reading a request needs."""
 
     context: Context
-    seal: Seal
+    seal: ReasoningCipher
 
     @property
     def store(self) -> Store | None:
@@ -82,7 +83,7 @@ class Desk:
         return self.store
 
 
-async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
+async def compose(desk: ResponsesContext, request: wire.ResponsesRequest, client: str) -> PreparedRequest:
     """Look up what the request goes on from, and compose what it asks for."""
     check(desk, request)
     request.max_output_tokens = limit(request.max_output_tokens)
@@ -94,7 +95,7 @@ async def compose(desk: Desk, request: wire.Request, client: str) -> Asked:
         return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
 
 
-def check(desk: Desk, request: wire.Request) -> None:
+def check(desk: ResponsesContext, request: wire.ResponsesRequest) -> None:
     """What can be said of a request without its conversation."""
     desk.context.check_model(request.model)
     if request.prompt is not None:
@@ -116,7 +117,7 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         raise bad("metadata", "metadata takes 16 pairs, keys of 64 characters and values of 512 at most")
 
 
-async def _resolved(desk: Desk, entries: list[Entry]) -> list[Entry]:
+async def _resolved(desk: ResponsesContext, entries: list[ConversationEntry]) -> list[ConversationEntry]:
     """The items themselves, where a request only names them. Each is read once, and only if all together are small."""
     named = Counter(entry.item["id"] for entry in entries if entry.item["type"] == REFERENCE)
     if not named:
@@ -128,7 +129,7 @@ async def _resolved(desk: Desk, entries: list[Entry]) -> list[Entry]:
         raise _too_large(desk, "input")
     found = {item: await guarded(store.item(item)) for item in sizes}
     items = await asyncio.to_thread(lambda: {name: entry_of(item, "") for name, item in found.items() if item})
-    resolved: list[Entry] = []
+    resolved: list[ConversationEntry] = []
     for entry in entries:
         own = entry.item["id"]
         if entry.item["type"] != REFERENCE:
@@ -140,18 +141,18 @@ async def _resolved(desk: Desk, entries: list[Entry]) -> list[Entry]:
     return resolved
 
 
-def _no_item(entry: Entry) -> ApiError:
+def _no_item(entry: ConversationEntry) -> ApiError:
     message = f"there is no item {entry.item['id']!r}: it was not kept, or has expired; send the item itself"
     return ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
 
 
-def most_bytes(desk: Desk) -> int:
+def most_bytes(desk: ResponsesContext) -> int:
     """Of kept items that one request may go on from: what they say could fill the context, and log-probabilities more."""
     service = desk.context.service
     return LOGPROB_BYTES + 8 * service.context * service.longest_token
 
 
-def _too_large(desk: Desk, param: str) -> ApiError:
+def _too_large(desk: ResponsesContext, param: str) -> ApiError:
     context = desk.context.service.context
     size = f"the kept items are larger than {most_bytes(desk)} bytes"
     message = (
@@ -160,7 +161,7 @@ def _too_large(desk: Desk, param: str) -> ApiError:
     return bad(param, message, "context_length_exceeded")
 
 
-async def _earlier(desk: Desk, request: wire.Request) -> list[Item]:
+async def _earlier(desk: ResponsesContext, request: wire.ResponsesRequest) -> list[Item]:
     if previous := request.previous_response_id:
         desk.kept(_no_previous(previous))
         if await _under_way(desk, previous):
@@ -196,7 +197,7 @@ def no_conversation(conversation: str, param: str | None = None) -> ApiError:
     return ApiError(404, message, param=param, code="conversation_not_found")
 
 
-async def _under_way(desk: Desk, response: str) -> bool:
+async def _under_way(desk: ResponsesContext, response: str) -> bool:
     body = await guarded(desk.kept().response(response))
     return body is not None and msgspec.json.decode(body, type=_State).status in ("queued", "in_progress")
 
@@ -205,13 +206,13 @@ class _State(msgspec.Struct):
     status: wire.Status
 
 
-def conversation_of(request: wire.Request) -> str | None:
+def conversation_of(request: wire.ResponsesRequest) -> str | None:
     given = request.conversation
     return given.id if isinstance(given, wire.ConversationId) else given or None
 
 
-def entry_of(item: Item, at: str) -> Entry:
-    return Entry(msgspec.json.decode(item.body), item.said, at)
+def entry_of(item: Item, at: str) -> ConversationEntry:
+    return ConversationEntry(msgspec.json.decode(item.body), item.said, at)
 
 
 async def guarded(work: Awaitable[T]) -> T:
@@ -223,13 +224,13 @@ async def guarded(work: Awaitable[T]) -> T:
 
 
 def _composed(
-    desk: Desk,
-    request: wire.Request,
+    desk: ResponsesContext,
+    request: wire.ResponsesRequest,
     client: str,
     earlier: Sequence[Item],
-    given: Sequence[Entry],
+    given: Sequence[ConversationEntry],
     warnings: list[str],
-) -> Asked:
+) -> PreparedRequest:
     service = desk.context.service
     box = toolbox(request.tools, request.tool_choice)
     warnings += box.warnings
@@ -254,7 +255,7 @@ def _composed(
     messages = conversation(thinks.effort, said, box.spaces, form.shown, opening)
     if request.truncation == "auto":
         messages = _fitting(desk.context, messages, request.max_output_tokens)
-    how = Answering(
+    how = TurnOptions(
         params=_params(desk.context, request, warnings),
         tool_choice=box.choice,
         allowed=box.allowed,
@@ -264,14 +265,14 @@ def _composed(
     )
     warnings += [*not_honoured(request), *template_warnings(request)]
     try:  # in the background nobody would be there to hear of it later
-        warnings += loosened(service, messages, how, box, form.param)
+        warnings += unenforced(service, messages, how, box, form.param)
     except ApiError as error:
         raise renamed(error, form_param) from error
     response = _response(request, service.name, box, _keeps(desk, request, warnings), _shown_text(text, form))
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
-    return Asked(
-        Ask(tuple(messages), how, stops(request.stop), client),
+    return PreparedRequest(
+        AnswerRequest(tuple(messages), how, stops(request.stop), client),
         _telling(desk, request, box, thinks.hidden),
         response,
         tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
@@ -288,7 +289,7 @@ def renamed(error: ApiError, form_param: str) -> ApiError:
     return error
 
 
-def _keeps(desk: Desk, request: wire.Request, warnings: list[str]) -> bool:
+def _keeps(desk: ResponsesContext, request: wire.ResponsesRequest, warnings: list[str]) -> bool:
     """Whether the response is kept; who did not say otherwise is told where it cannot be."""
     if request.store is False:
         return False
@@ -306,7 +307,7 @@ def _fitting(context: Context, messages: Sequence[Message], most: int | None) ->
     return shorten(messages, lambda some: count(some) + room <= whole)
 
 
-def _thinks(request: wire.Request, warnings: list[str]) -> Thinks:
+def _thinks(request: wire.ResponsesRequest, warnings: list[str]) -> Thinks:
     own = request.reasoning or wire.Reasoning()
     return thinking_of(
         request,
@@ -318,7 +319,7 @@ def _thinks(request: wire.Request, warnings: list[str]) -> Thinks:
     )
 
 
-def _params(context: Context, request: wire.Request, warnings: list[str]) -> SamplingParams:
+def _params(context: Context, request: wire.ResponsesRequest, warnings: list[str]) -> SamplingParams:
     scored = LOGPROBS in (request.include or ()) or request.top_logprobs
     params = sampling(
         context.service.model.stop_tokens,
@@ -340,9 +341,11 @@ def _params(context: Context, request: wire.Request, warnings: list[str]) -> Sam
     return replace(params, min_tokens=2**31) if request.ignore_eos else params
 
 
-def _telling(desk: Desk, request: wire.Request, box: Toolbox, hides_reasoning: bool) -> Telling:
+def _telling(
+    desk: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool
+) -> OutputOptions:
     service, include, reasoning = desk.context.service, request.include or (), request.reasoning or wire.Reasoning()
-    return Telling(
+    return OutputOptions(
         box,
         (lambda text: desk.seal.seal(text, service.name)) if SEALED in include else None,
         SUMMARIES.get(reasoning.summary or reasoning.generate_summary),
@@ -351,7 +354,7 @@ def _telling(desk: Desk, request: wire.Request, box: Toolbox, hides_reasoning: b
     )
 
 
-def _response(request: wire.Request, model: str, box: Toolbox, keep: bool, text: JsonDict) -> wire.Response:
+def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, keep: bool, text: JsonDict) -> wire.Response:
     reasoning = request.reasoning or wire.Reasoning()
     own, summary = conversation_of(request), reasoning.summary or reasoning.generate_summary
     return wire.Response(

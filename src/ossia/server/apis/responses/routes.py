@@ -19,14 +19,14 @@ from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.background import Jobs, frame
 from ossia.server.apis.responses.conversations import Conversations
 from ossia.server.apis.responses.paging import page
-from ossia.server.apis.responses.requests import Asked, Desk, compose, guarded
-from ossia.server.apis.responses.run import Making
+from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, compose, guarded
+from ossia.server.apis.responses.run import ResponseRun
 from ossia.server.core.context import Context
 from ossia.server.core.warnings import header
 from ossia.server.errors import ApiError, bad
 from ossia.server.http.requests import EventStream, client_of, read, reply, while_there
 from ossia.server.state.disk import trouble_of
-from ossia.server.state.encrypted_reasoning import KEY_BYTES, Seal, key_in
+from ossia.server.state.encrypted_reasoning import KEY_BYTES, ReasoningCipher, key_in
 
 log = logging.getLogger("ossia.server")
 
@@ -35,7 +35,7 @@ log = logging.getLogger("ossia.server")
 class Responses:
     """One server's part of the API. `close` it when the server stops: what is under way in the background is failed."""
 
-    desk: Desk
+    desk: ResponsesContext
     jobs: Jobs = field(default_factory=Jobs)
 
     def routes(self) -> list[BaseRoute]:
@@ -55,12 +55,12 @@ class Responses:
         await self.jobs.close()
 
     async def create(self, request: Request) -> Response:
-        body = await read(request, wire.Request)
+        body = await read(request, wire.ResponsesRequest)
         asked = await while_there(request, compose(self.desk, body, client_of(request)))
         headers = header(asked.warnings)
         if body.background:
             self.desk.context.service.refuse_when_full(client_of(request))
-            job = self.jobs.start(Making(self.desk, asked))
+            job = self.jobs.start(ResponseRun(self.desk, asked))
             await job.begun()
             return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
         if body.stream:
@@ -71,7 +71,7 @@ class Responses:
         return reply(response, headers=headers)
 
     async def input_tokens(self, request: Request) -> Response:
-        body = await read(request, wire.Request)
+        body = await read(request, wire.ResponsesRequest)
         asked = await while_there(request, compose(self.desk, body, client_of(request)))
         count = asyncio.to_thread(self.desk.context.service.count, asked.ask.messages)
         tokens = await while_there(request, count)
@@ -123,9 +123,9 @@ class Responses:
             raise _missing(own)
         return reply(page(items, request.query_params))
 
-    async def _made(self, asked: Asked) -> wire.Response:
+    async def _made(self, asked: PreparedRequest) -> wire.Response:
         """The whole response; one that nobody waits for any more is broken off."""
-        making = Making(self.desk, asked)
+        making = ResponseRun(self.desk, asked)
         try:
             async with aclosing(making.events()) as events:
                 async for _ in events:
@@ -134,8 +134,8 @@ class Responses:
             await making.break_off()
         return making.response
 
-    async def _frames(self, asked: Asked) -> AsyncGenerator[bytes, None]:
-        making = Making(self.desk, asked)
+    async def _frames(self, asked: PreparedRequest) -> AsyncGenerator[bytes, None]:
+        making = ResponseRun(self.desk, asked)
         try:
             async with aclosing(making.events()) as events:
                 async for told in events:
@@ -153,7 +153,7 @@ class Responses:
 
 def responses(context: Context) -> Responses:
     """With the server's sealing key, kept in its state folder; without a folder it lasts as long as the process."""
-    return Responses(Desk(context, Seal(_key(context))))
+    return Responses(ResponsesContext(context, ReasoningCipher(_key(context))))
 
 
 def _key(context: Context) -> bytes:

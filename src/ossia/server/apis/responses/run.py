@@ -1,6 +1,6 @@
 """One response from its request to its end: answered, told, kept.
 
-In: an `Asked`. Out: stream events, the last of them only after the whole response is kept. It does not know who listens.
+In: a `PreparedRequest`. Out: stream events, the last one only after the whole response is stored.
 """
 
 import logging
@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from ossia.chat import Done
 from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import Scribe
-from ossia.server.apis.responses.requests import Asked, Desk, renamed
+from ossia.server.apis.responses.events import ResponseBuilder
+from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, renamed
 from ossia.server.errors import ApiError
 from ossia.server.http.decoding.json_codec import encode
 from ossia.server.state.store import Item, Made, Store, StoreError
@@ -22,12 +22,12 @@ log = logging.getLogger("ossia.server")
 BROKEN = "The server failed: its log says why."
 
 
-class Making:
+class ResponseRun:
     """Makes one response. `events` gives what is told; who stops reading them early calls `break_off`."""
 
-    def __init__(self, desk: Desk, asked: Asked) -> None:
+    def __init__(self, desk: ResponsesContext, asked: PreparedRequest) -> None:
         self._desk, self._asked = desk, asked
-        self._scribe = Scribe(asked.response, asked.telling)
+        self._scribe = ResponseBuilder(asked.response, asked.telling)
         self._store: Store | None = desk.store if asked.keep else None
         self._begun = False
         self.ended = False  # all is told or about to be

@@ -41,7 +41,7 @@ class ConversationId(Struct):
     id: str
 
 
-class Request(ThinkingExtensions, kw_only=True):
+class ResponsesRequest(ThinkingExtensions, kw_only=True):
     """The body of POST /responses; /input_tokens takes the same.
 
     max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. What
@@ -86,7 +86,7 @@ class Request(ThinkingExtensions, kw_only=True):
 # items as they come in, once their type is known
 
 
-class Part(Struct):
+class ContentPart(Struct):
     """A part of a content; only some types have a text."""
 
     type: str
@@ -96,14 +96,14 @@ class Part(Struct):
 
 class GivenMessage(Struct):
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
     phase: str | None = None
     id: str | None = None
 
 
 class GivenReasoning(Struct):
-    content: list[Part] | None = None
-    summary: list[Part] | None = None
+    content: list[ContentPart] | None = None
+    summary: list[ContentPart] | None = None
     encrypted_content: str | None = None
     id: str | None = None
 
@@ -130,7 +130,7 @@ class GivenOutput(Struct):
     """What a tool answered: of a function or a custom tool."""
 
     call_id: str | None = None
-    output: str | list[Part] | None = None
+    output: str | list[ContentPart] | None = None
     id: str | None = None
 
 
@@ -141,7 +141,7 @@ class Reference(Struct):
 # items as they go out
 
 
-class TopLogprob(Struct):
+class ResponseTopLogprob(Struct):
     token: str
     bytes: list[int]
     logprob: float
@@ -151,7 +151,7 @@ class Logprob(Struct):
     token: str
     bytes: list[int]
     logprob: float
-    top_logprobs: list[TopLogprob]
+    top_logprobs: list[ResponseTopLogprob]
 
 
 class OutputText(Struct, tag_field="type", tag="output_text"):
@@ -184,7 +184,7 @@ class ReasoningItem(Struct, tag_field="type", tag="reasoning"):
     encrypted_content: str | UnsetType = UNSET
 
 
-class FunctionCall(Struct, tag_field="type", tag="function_call"):
+class FunctionCallItem(Struct, tag_field="type", tag="function_call"):
     id: str
     status: ItemStatus
     call_id: str
@@ -193,7 +193,7 @@ class FunctionCall(Struct, tag_field="type", tag="function_call"):
     namespace: str | UnsetType = UNSET
 
 
-class CustomCall(Struct, tag_field="type", tag="custom_tool_call"):
+class CustomCallItem(Struct, tag_field="type", tag="custom_tool_call"):
     id: str
     status: ItemStatus
     call_id: str
@@ -202,7 +202,7 @@ class CustomCall(Struct, tag_field="type", tag="custom_tool_call"):
     namespace: str | UnsetType = UNSET
 
 
-OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCall | CustomCall
+OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem
 
 
 # the response
@@ -217,7 +217,7 @@ class OutputDetails(Struct):
     reasoning_tokens: int = 0
 
 
-class Usage(Struct):
+class ResponseUsage(Struct):
     input_tokens: int
     input_tokens_details: InputDetails
     output_tokens: int
@@ -269,7 +269,7 @@ class Response(Struct, kw_only=True):
     top_logprobs: int = 0
     top_p: float = 1.0
     truncation: Literal["auto", "disabled"] = "disabled"
-    usage: Usage | None = None
+    usage: ResponseUsage | None = None
     user: str | None = None
 
 
@@ -331,13 +331,13 @@ class PartDone(_Inside, tag="response.content_part.done"):
     part: OutputText | ReasoningText
 
 
-class TextDelta(_Inside, tag="response.output_text.delta"):
+class OutputTextDelta(_Inside, tag="response.output_text.delta"):
     content_index: int
     delta: str
     logprobs: list[Logprob] = []
 
 
-class TextDone(_Inside, tag="response.output_text.done"):
+class OutputTextDone(_Inside, tag="response.output_text.done"):
     content_index: int
     text: str
     logprobs: list[Logprob] = []
@@ -401,8 +401,8 @@ StreamEvent: TypeAlias = (
     | ItemDone
     | PartAdded
     | PartDone
-    | TextDelta
-    | TextDone
+    | OutputTextDelta
+    | OutputTextDone
     | ReasoningDelta
     | ReasoningDone
     | SummaryPartAdded
@@ -428,7 +428,7 @@ class NewItems(Struct):
     items: list[JsonDict]
 
 
-class Conversation(Struct):
+class ConversationObject(Struct):
     id: str
     created_at: int
     metadata: dict[str, str]
