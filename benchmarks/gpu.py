@@ -32,7 +32,8 @@ from ossia.bench.subject import config_of, random_tensors
 from ossia.engine.engine import Engine
 from ossia.engine.plan import plan_card
 from ossia.engine.request import SamplingParams
-from ossia.kernels.ops import Draw, Ops, make_ops
+from ossia.kernels.backends import make_ops
+from ossia.kernels.ops import Draw, Ops
 from ossia.kernels.reference import ReferenceOps
 from ossia.kernels.triton.tools.check import emulated, facts_of_this_machine
 from ossia.model.config import ModelConfig, alternating

@@ -84,7 +84,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"model/weights"},
         {"recipe"},
     ],
-    "kernels": [{"cpu", "triton", "reference"}, {"card_memory", "rope"}, {"ops"}, {"mapped", "machine"}],
+    "kernels": [{"backends"}, {"cpu", "triton", "reference"}, {"card_memory", "rope"}, {"ops"}, {"mapped", "machine"}],
     "mini": [{"curriculum"}, {"tasks"}, {"parts"}],
 }
 SMALL_FOLDERS = ["server", "train", "kernels"]
@@ -151,9 +151,11 @@ def file_of(module: str) -> Path:
 
 
 def modules_used(path: Path) -> set[str]:
-    """The modules of the package that this file imports at its top or later, without `kernels.ops`' choice of a backend."""
+    """The modules of the package that this file imports, at its top, later, or by a literal name to import_module."""
     used: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            used |= {name for name in imported(node) if name.startswith("ossia.")}
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ossia"):
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"

@@ -18,7 +18,8 @@ from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT, HostFormat, check_h
 from ossia.engine.plan import CardMemoryPlan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
-from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, Ops, kinds_of, make_ops
+from ossia.kernels.backends import kinds_of, make_ops
+from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, Ops
 from ossia.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from ossia.model.config import ModelConfig
 from ossia.model.tensorfile import read_json

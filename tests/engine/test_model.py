@@ -7,7 +7,8 @@ import pytest
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, make_ops
+from ossia.kernels.backends import make_ops
+from ossia.kernels.ops import Backend, Batch, Dense, KeyValues
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import Transformer, load_transformer
 from tests.engine.fake import stopped_clock

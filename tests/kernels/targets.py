@@ -9,10 +9,10 @@ from typing import Any
 import numba
 import numpy as np
 
+from ossia.kernels.backends import make_ops
 from ossia.kernels.cpu.codegen.simd import FLOATS, TARGET, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.pack import BIAS, INT4, INT8, Panels, pack_dense, pack_mxfp4
 from ossia.kernels.cpu.tiles.gemm_tiles import _fp4_2, _fp4_6, _int4_2, _int4_6, _int8_2, _int8_6
-from ossia.kernels.ops import make_ops
 from ossia.quant import Mxfp4
 from tests.kernels.cases import CASES, Numbers, fresh_batch
 from tests.kernels.exactly import records_of

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.kernels.ops import make_ops
+from ossia.kernels.backends import make_ops
 from ossia.kernels.reference import ReferenceOps, sink_attention
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import load_transformer

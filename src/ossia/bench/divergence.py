@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.kernels.ops import Batch, Dense, KeyValues, make_ops
+from ossia.kernels.backends import make_ops
+from ossia.kernels.ops import Batch, Dense, KeyValues
 from ossia.model.checkpoint import Checkpoint
 from ossia.model.config import ModelConfig
 from ossia.model.synthetic import RandomTensors

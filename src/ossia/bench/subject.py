@@ -17,7 +17,8 @@ from ossia.engine.engine import Engine
 from ossia.engine.host_plan import HostFormat, check_host
 from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
 from ossia.hub import find
-from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops, kinds_of, make_ops
+from ossia.kernels.backends import kinds_of, make_ops
+from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import PRESETS, ModelConfig
 from ossia.model.synthetic import RandomTensors

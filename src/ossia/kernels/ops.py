@@ -8,8 +8,7 @@ d head width, E experts, K experts a row, F expert width, V vocabulary, B cache 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,6 @@ from ossia.quant import Mxfp4
 Backend = Literal["reference", "cpu", "triton"]
 Dense = Literal["int8", "int4", "bf16"]  # what a backend keeps attention's and the unembedding's weights in
 KeyValues = Literal["bf16", "int8", "f32", "fp8"]
-
-# What a backend can keep dense weights, and keys and values, in; the first is what it does unless told.
-KINDS: dict[Backend, tuple[tuple[Dense, ...], tuple[KeyValues, ...]]] = {
-    "cpu": (("int8", "int4", "bf16"), ("bf16", "int8", "f32")),
-    "triton": (("bf16", "int8"), ("bf16", "fp8")),
-}
 
 # A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
@@ -174,44 +167,3 @@ class HostOps:
 
     def held_bytes(self) -> int | None:
         return None
-
-
-def make_ops(
-    backend: Backend, *, dense: Dense | None = None, kv: KeyValues | None = None, workers: int | None = None
-) -> Ops:
-    """The op set that computes on `backend`: "reference" (torch, the truth), "cpu" (Numba) or "triton" (an NVIDIA GPU).
-
-    dense: what weights outside the experts are kept in. The CPU's: int8, int4 or bf16 (as they are, and all activations
-    in 24 bits or more); the GPU's: bf16 or int8. kv: keys and values; the CPU's: bf16, int8 or f32, the GPU's: bf16, or fp8
-    in the layers that see everything. None is the first named. The CPU has so many `workers` (threads; None for the
-    physical cores). The reference knows float32 only. Raises ValueError where this machine lacks what a backend needs.
-    """
-    for name, given, known in (("dense", dense, get_args(Dense)), ("kv", kv, get_args(KeyValues))):
-        if given is not None and given not in known:
-            raise ValueError(f"{name} {given!r} is none of {', '.join(known)}")
-    dense, kv = kinds_of(backend, dense, kv)
-    match backend:
-        case "reference":
-            try:
-                return import_module("ossia.kernels.reference").ReferenceOps()
-            except ModuleNotFoundError as error:
-                if error.name != "torch":
-                    raise
-                raise ModuleNotFoundError("backend 'reference' needs torch: pip install 'ossia[train]'") from error
-        case "cpu":
-            return import_module("ossia.kernels.cpu.ops").CpuOps(dense, kv, workers)
-        case "triton":
-            import_module("ossia.kernels.triton.tools.check").require_card()
-            return import_module("ossia.kernels.triton.ops").TritonOps(dense, kv)
-    raise ValueError(f"unknown backend {backend!r}: use 'cpu', 'triton' or 'reference'")
-
-
-def kinds_of(backend: Backend, dense: Dense | None, kv: KeyValues | None) -> tuple[Dense, KeyValues]:
-    """What was asked for, or the backend's own; ValueError for what it does not have."""
-    if backend not in KINDS:
-        return dense or "bf16", kv or "f32"
-    denses, kvs = KINDS[backend]
-    for name, given, known in (("dense", dense, denses), ("kv", kv, kvs)):
-        if given is not None and given not in known:
-            raise ValueError(f"{name} {given!r} is not one of backend {backend!r}: it has {', '.join(known)}")
-    return dense or denses[0], kv or kvs[0]

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ossia.kernels.backends import make_ops
 from ossia.kernels.cpu import ops as cpu
 from ossia.kernels.cpu.pack import INT8
-from ossia.kernels.ops import AttentionShape, Batch, make_ops
+from ossia.kernels.ops import AttentionShape, Batch
 from ossia.kernels.rope import frequencies
 from ossia.quant import from_bf16, to_bf16
 from tests.kernels import exactly

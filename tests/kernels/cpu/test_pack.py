@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ossia.kernels.backends import make_ops
 from ossia.kernels.cpu.ops import DenseExperts, PackedExperts
 from ossia.kernels.cpu.pack import INT4, INT8, pack_dense, pack_mxfp4
-from ossia.kernels.ops import make_ops
 from ossia.quant import Mxfp4, as_mxfp4, from_bf16, to_bf16, unpack_mxfp4
 from tests.kernels.cases import CASES, Numbers
 from tests.kernels.exactly import blocks_of, int8_weights, read_back

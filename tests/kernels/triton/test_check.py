@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ossia.kernels.ops import make_ops
+from ossia.kernels.backends import make_ops
 from ossia.kernels.triton.tools.check import Card, Facts, emulated, lacking
 
 GIB = 1 << 30

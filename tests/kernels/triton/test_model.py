@@ -8,7 +8,8 @@ import pytest
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.kernels.ops import BLOCK, Batch, make_ops
+from ossia.kernels.backends import make_ops
+from ossia.kernels.ops import BLOCK, Batch
 from ossia.kernels.triton.graphs import Graphs
 from ossia.kernels.triton.ops import Caches, TritonOps
 from ossia.model.checkpoint import LayerTensors

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ossia.kernels.ops import make_ops
+from ossia.kernels.backends import make_ops
 from ossia.model.checkpoint import Checkpoint, CheckpointError, LayerTensors, open_checkpoint, write_checkpoint
 from ossia.model.transformer import load_transformer
 from ossia.quant import Mxfp4, to_bf16, unpack_mxfp4

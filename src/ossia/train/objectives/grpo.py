@@ -27,7 +27,7 @@ from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Effort
-from ossia.kernels.ops import make_ops
+from ossia.kernels.backends import make_ops
 from ossia.model.transformer import load_transformer
 from ossia.rollout import Rollout, RolloutRequest, roll_out
 from ossia.tokenizer.tokenizer import Tokenizer
