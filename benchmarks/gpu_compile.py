@@ -10,21 +10,18 @@ import argparse
 import json
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 
 from ossia.kernels.triton.tools.specs import SHARED, SIZES, TARGETS, Compiled, KernelSpec, compiled
 
-FILES = ("linear", "route", "moe", "attention", "sampling")  # those that offer `kernel_specs`
+FILES = ("linear", "route", "moe", "attention", "sample")  # those that offer `kernel_specs`
 
 
 def offered(shape: str, target: str) -> list[KernelSpec]:
-    """Every kernel that a file of ossia.kernels.triton offers for the target."""
+    """Every kernel that a file of ossia.kernels.triton.kernels offers for the target."""
     found = []
     for name in FILES:
-        if find_spec(f"ossia.kernels.triton.{name}"):
-            file = import_module(f"ossia.kernels.triton.{name}")
-            if hasattr(file, "kernel_specs"):
-                found += file.kernel_specs(SIZES[shape], target == "sm_90", target.startswith("sm_"))
+        file = import_module(f"ossia.kernels.triton.kernels.{name}")
+        found += file.kernel_specs(SIZES[shape], target == "sm_90", target.startswith("sm_"))
     return found
 
 

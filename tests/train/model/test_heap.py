@@ -41,7 +41,7 @@ def test_without_such_a_library_nothing_is_done(monkeypatch: pytest.MonkeyPatch)
 
 FRAGMENTS = """
 import numpy as np
-from ossia.train import heap
+from ossia.train.model import heap
 
 heap.GROWTH = 1 << 26
 watched = heap.Heap()

@@ -182,7 +182,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
 def test_another_lora_in_the_same_folder_is_refused(tmp_path: Path):
     model = tiny_checkpoint(tmp_path / "model")
     tuner(tmp_path / "run", model).run(until=1)
-    with pytest.raises(ValueError, match="keep to it"):
+    with pytest.raises(ValueError, match="use the same, or another folder"):
         tuner(tmp_path / "run", model, rank=2)
 
 

@@ -526,7 +526,7 @@ def test_M8_a_dense_base_that_mxfp4_holds_is_written_exactly(tmp_path: Path):
 KILLED = """
 import os, signal, sys
 from ossia.model.checkpoint import open_checkpoint
-from ossia.train import merge
+from ossia.train.peft import merge
 from ossia.train.peft.format import read_adapter
 
 def layer(self, index, whole=merge._Merged.layer, seen=[]):
