@@ -20,7 +20,7 @@ from torch import Tensor
 from ossia.bench.counts import Formats, expected_experts
 from ossia.engine.blocks import blocks_for
 from ossia.engine.cache import PagedCache
-from ossia.engine.plan import CARD_STEP
+from ossia.engine.plan import GPU_BATCHED_TOKENS
 from ossia.kernels.ops import BLOCK, AttentionShape, Batch, Ops
 from ossia.kernels.triton.graphs import CudaRecorder
 from ossia.model.checkpoint import LayerTensors
@@ -74,7 +74,9 @@ class Clock:
 class Sequences:
     """Sequences in a cache of their own, filled with random keys and values: what lies there does not change the work."""
 
-    def __init__(self, model: Transformer, count: int, length: int, clock: Clock, chunk: int = CARD_STEP) -> None:
+    def __init__(
+        self, model: Transformer, count: int, length: int, clock: Clock, chunk: int = GPU_BATCHED_TOKENS
+    ) -> None:
         config = model.config
         if length > config.max_context:
             length = config.max_context
@@ -344,7 +346,7 @@ def _attention_loops(
 def cache_for(model: Transformer, tokens: int) -> int:
     """Bytes of a cache for so many tokens, sliding layers as roomy as any."""
     c = model.config
-    return PagedCache.cost(model.cache_bytes, c.window, 2 * tokens + 4 * BLOCK, CARD_STEP)
+    return PagedCache.cost(model.cache_bytes, c.window, 2 * tokens + 4 * BLOCK, GPU_BATCHED_TOKENS)
 
 
 def tuned(

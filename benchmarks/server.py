@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from ossia.chat import TurnOptions, rules_for
+from ossia.chat import TurnOptions, turn_grammar
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import user
 from ossia.harmony.render import render
@@ -122,7 +122,7 @@ def engine_alone(repeats: int) -> tuple[Cost, int]:
     engine, grammars = model.engine(), GrammarCache(model.tokenizer, model.config.vocab)
     how = TurnOptions(sampling(model.stop_tokens, temperature=0.0))
     messages = conversation("medium", [user(QUESTION)])
-    prompt, rules = render(model.tokenizer, messages, "assistant"), rules_for(grammars, messages, how)
+    prompt, rules = render(model.tokenizer, messages, "assistant"), turn_grammar(grammars, messages, how)
 
     def answer() -> list[float]:
         return [time.perf_counter() for _ in engine.submit(prompt, how.params, rules.start())]

@@ -34,7 +34,7 @@ from ossia.bench.passes import (
 from ossia.bench.probes import Rates
 from ossia.bench.report import as_json, as_text
 from ossia.bench.subject import ModelChoice, check_memory, load_subject
-from ossia.engine.plan import HOST_STEP
+from ossia.engine.plan import CPU_BATCHED_TOKENS
 from ossia.kernels.machine import available_memory
 from ossia.kernels.ops import BLOCK, Batch
 from ossia.model.config import ModelConfig
@@ -191,7 +191,7 @@ def test_a_case_computes_what_it_says_however_often(subject):
             rows = range(case.rows)
             whole = np.stack([alone(subject.transformer, passes._tokens_SN[row, : case.end]) for row in rows])
             np.testing.assert_allclose(listening.logits, whole, rtol=1e-4, atol=1e-4)
-    assert max(len(batch.tokens_T) for batch in listening.batches) == HOST_STEP
+    assert max(len(batch.tokens_T) for batch in listening.batches) == CPU_BATCHED_TOKENS
     assert all(batch.blocks_SB.shape[1] * BLOCK >= batch.positions_T.max() for batch in listening.batches)
 
 

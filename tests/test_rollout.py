@@ -35,7 +35,7 @@ def test_answers_come_in_the_order_of_the_prompts_and_tools_are_run():
     for (example, how), rollout in zip(cases, played(expert, cases, "high"), strict=True):
         assert [(m.role, m.text) for m in rollout.turn] == [(m.role, m.text) for m in example.turn("high")]
         assert sum(isinstance(event, ToolResult) for event in rollout.events) == len(how.tools)
-        assert len(rollout.spoken) == len(how.tools) + 1
+        assert len(rollout.completions) == len(how.tools) + 1
         assert rollout.finish == ("tool_calls" if example.family == "one function" else "stop")
 
 

@@ -1,7 +1,6 @@
-"""The conversation loop: sample, parse, run tools, repeat; and `Chat`, which remembers what was said.
+"""The conversation loop: sample, parse, run tools, repeat; and `Chat`, which keeps the history.
 
-In: messages, tools, and how to answer. Out: a stream of events, ended by `Done`.
-It does not know HTTP, terminals or how logits are made.
+In: messages, tools, and `TurnOptions`. Out: a stream of events that ends with `Done`.
 """
 
 import asyncio
@@ -43,7 +42,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """A tool was run: its message to the model, and whether it failed."""
+    """A tool ran: its message to the model, and whether it failed."""
 
     message: Message
     failed: bool
@@ -51,10 +50,10 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one exchange, all its samplings together, and the seconds they took.
+    """Tokens and seconds of one answer, over all its completions.
 
-    cached_tokens: of the prompts, not computed again. written_tokens: of the prompts, computed and kept for later ones.
-    `first_token_seconds` is the wait for the first sampling's first.
+    cached_tokens: prompt tokens found in the cache. written_tokens: prompt tokens computed and kept for later
+    requests. first_token_seconds: the time to the first token of the first completion.
     """
 
     prompt_tokens: int = 0
@@ -68,11 +67,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The exchange is over. finish: "stop" after a final answer, "length" when tokens or context ran out, "tool_calls"
-    when a call waits for a tool that is not run here, "steps" when tools were called too many times.
+    """The end of an answer.
 
-    stop: the stop string that ended the answer, if one did. fault: why the answer was cut ("length"), where that was
-    neither tokens nor context: its form could not be enforced any further.
+    - finish: "stop" after a final answer; "length" when tokens or context ran out; "tool_calls" when a call is for a
+      tool that is not run here; "steps" after max_steps completions.
+    - stop: the stop string that ended the answer, if any.
+    - fault: why the answer was cut ("length"), if its form could not be enforced any further.
     """
 
     finish: FinishReason
@@ -85,7 +85,7 @@ Event: TypeAlias = Start | Delta | End | Logprobs | ToolResult | Done
 
 
 class CallTool(NamedTuple):
-    """The exchange wants a tool run: answer with its result."""
+    """Request to run a tool. Reply with its `ToolOutput`."""
 
     tool: Tool
     text: str
@@ -93,11 +93,11 @@ class CallTool(NamedTuple):
 
 Step: TypeAlias = Event | StartSampling | AwaitToken | CallTool
 Steps: TypeAlias = Generator[Step, Any, None]
-LEAST_FOR_A_CALL, MOST_FOR_A_CALL = 64, 1024  # tokens kept free for it
+MIN_CALL_TOKENS, MAX_CALL_TOKENS = 64, 1024  # tokens reserved for a required call
 
 
 def run_tool(called: Tool, text: str) -> ToolOutput:
-    """Run a tool where it is called. An async one runs on an event loop in another thread."""
+    """Run a tool in this thread. An async tool runs on an event loop in another thread."""
     return called.call(text)
 
 
@@ -108,11 +108,11 @@ def converse(
     how: TurnOptions,
     run: Callable[[Tool, str], ToolOutput] = run_tool,
 ) -> Iterator[Event]:
-    """Answer a conversation. Closing the iterator stops the sampling and frees its cache at once.
+    """Answer a conversation. Closing the iterator stops sampling and frees the cache at once.
 
-    Calls of the tools in `how` are run, and their answers given back to the model; a call of any other declared tool
-    ends the exchange with "tool_calls". A message to anyone else is malformed, and so is text. Raises ContextError
-    before any work for a prompt that does not fit.
+    Calls of the tools in `how` are run, and their results go back to the model. A call of any other declared tool ends
+    the answer with "tool_calls". A message to an undeclared recipient is malformed and counts as text. Raises
+    ContextError, before any work, for a prompt that does not fit.
     """
     steps, reply = run_turn(grammars, messages, how, engine.context), None
     with ExitStack() as open_stream:
@@ -133,7 +133,7 @@ def converse(
 
 
 def advance(steps: Steps, reply: object) -> Step | None:
-    """What the exchange wants or tells next; None at its end."""
+    """The next step of the loop; None at its end."""
     try:
         return steps.send(reply)
     except StopIteration:
@@ -141,19 +141,19 @@ def advance(steps: Steps, reply: object) -> Step | None:
 
 
 def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions, context: int) -> Steps:
-    """The loop itself, without input or output: it yields events, which want no answer, and what it wants done.
+    """The loop itself, without input or output. It yields events, which need no reply, and requests, which do.
 
-    context: tokens that a prompt and its answer can have together.
-    Whoever drives it sends the answers back, so one loop serves a plain `for` and an event loop. A ContextError that is
-    thrown in, because tools' answers have made a prompt too long, ends it as "length".
+    context: the maximum tokens of a prompt with its answer. The caller sends the replies, so the same loop works in a
+    plain `for` and on an event loop. If a ContextError is thrown in because tool results made a prompt too long, the
+    answer ends as "length".
     """
-    rules = rules_for(grammars, messages, how)
+    rules = turn_grammar(grammars, messages, how)
     said, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {each.recipient: each for each in how.tools}
     declared = recipients(declared_tools(messages))
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
-        if how.most_calls > 1:
+        if how.max_calls > 1:
             params = replace(params, stop_tokens=params.stop_tokens - {grammars.call})
         begun = prefilled(grammars.tokenizer, None if step else how.prefill)
         prompt = [*render(grammars.tokenizer, without_old_thinking(said), next_role="assistant"), *begun.all]
@@ -183,14 +183,14 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
 
 
 class Prefilled(NamedTuple):
-    """The tokens of a message that is begun: of its header and text, and of the text; None where there is none."""
+    """The tokens of a message that is begun: all of them, and those of its text; None if there is no prefill."""
 
     all: list[int]
     text: list[int] | None
 
 
 def prefilled(tokenizer: Tokenizer, prefill: str | None) -> Prefilled:
-    """The beginning of a final answer, which a prompt ends in."""
+    """The tokens of a begun final answer, at the end of a prompt."""
     if prefill is None:
         return Prefilled([], None)
     text = tokenizer.encode(prefill)
@@ -198,11 +198,11 @@ def prefilled(tokenizer: Tokenizer, prefill: str | None) -> Prefilled:
 
 
 def _room(how: TurnOptions, left: int) -> int | None:
-    """Tokens that may come before a call that must; None where none must."""
+    """Tokens that may come before a required call; None if none is required."""
     if how.tool_choice in ("auto", "none"):
         return None
     left = min(left, how.params.max_tokens or left)
-    return max(0, left - max(LEAST_FOR_A_CALL, min(left // 4, MOST_FOR_A_CALL)))
+    return max(0, left - max(MIN_CALL_TOKENS, min(left // 4, MAX_CALL_TOKENS)))
 
 
 def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:
@@ -211,27 +211,27 @@ def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:
     return tuple(space for part in contents if isinstance(part, System | Developer) for space in part.tools)
 
 
-def rules_for(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions) -> TurnGrammar:
-    """The rules that keep the answer well-formed: only tools that the messages declare can be called."""
+def turn_grammar(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions) -> TurnGrammar:
+    """The grammar that keeps the answer well-formed: only tools that the messages declare can be called."""
     return TurnGrammar(
         grammars,
         tools=_allowed(declared_tools(messages), how.allowed),
         tool_choice=how.tool_choice,
         response_format=how.response_format,
         analysis_budget=how.thinking_budget,
-        most_calls=how.most_calls,
+        max_calls=how.max_calls,
     )
 
 
 def _allowed(spaces: Sequence[ToolNamespace], allowed: frozenset[str] | None) -> Sequence[ToolNamespace]:
-    """The tools that may be called, of those declared."""
+    """The declared tools that may be called."""
     if allowed is None:
         return spaces
     kept = [
         replace(space, tools=tuple(each for each in space.tools if f"{space.name}.{each.name}" in allowed))
         for space in spaces
     ]
-    # one without tools would be called as a whole
+    # a namespace without tools is itself called
     return [new for new, old in zip(kept, spaces) if new.tools or (not old.tools and old.name in allowed)]
 
 
@@ -249,7 +249,7 @@ def _add(usage: Usage, turn: Turn, seconds: float) -> Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one exchange: the final text, the thinking before it, and every message in between."""
+    """One complete answer: the final text, the reasoning, and every message of the turn."""
 
     text: str
     reasoning: str
@@ -263,12 +263,14 @@ class Answer:
 
 
 class Chat:
-    """A conversation with a model that remembers what was said.
+    """A conversation with a model that keeps its history.
 
-    model: a `Model`, or what `ossia.load` takes. tools: Python functions, or `Tool`s. instructions: what a developer
-    tells the model. response_format: a JSON schema for the final answer. identity, knowledge_cutoff (YYYY-MM) and date
-    (YYYY-MM-DD or "today"): the first lines of the system message; "none" leaves one out. Other settings are those of
-    `TurnOptions`.
+    - model: a `Model`, or an argument for `ossia.load`.
+    - tools: Python functions, or `Tool`s.
+    - instructions: the developer message. response_format: a JSON schema for the final answer.
+    - identity, knowledge_cutoff (YYYY-MM) and date (YYYY-MM-DD or "today"): lines of the system message; "none" omits
+      one.
+    - other settings: see `TurnOptions`.
     """
 
     def __init__(
@@ -307,14 +309,14 @@ class Chat:
         self.history: list[Message] = []
 
     def use_tools(self, tools: Sequence[Tool | Callable[..., object]]) -> None:
-        """Offer these tools, and no others, from the next answer on."""
+        """Offer exactly these tools from the next answer on."""
         made = tuple(each if isinstance(each, Tool) else function_tool(each, self._loop) for each in tools)
         self.how = replace(self.how, tools=made)
 
     def stream(self, text: str) -> Generator[Event, None, None]:
-        """Say `text` and stream the answer's events. Closed early, what was said so far stays in the history.
+        """Send `text` and stream the answer's events. If closed early, the text so far stays in the history.
 
-        Raises ContextError, and forgets `text`, when the conversation has grown past the context.
+        Raises ContextError, and drops `text`, if the conversation does not fit the context.
         """
         return self._stream(text, run_tool)
 
@@ -341,11 +343,11 @@ class Chat:
                 self.history.append(Message("assistant", ("".join(spoken),), channel="final", flaws=("stopped",)))
 
     async def stream_async(self, text: str) -> AsyncIterator[Event]:
-        """`stream` for asyncio: the model and plain tools run in a thread, async tools on the caller's event loop.
+        """`stream` for asyncio. The model and plain tools run in a thread, async tools on the caller's event loop.
 
         Leaving the loop early, or cancelling the task, stops the answer and cancels an async tool.
         """
-        runner = _OnLoop(asyncio.get_running_loop())
+        runner = _AsyncToolRunner(asyncio.get_running_loop())
         events = self._stream(text, runner.run)
         step: asyncio.Future[Event | None] | None = None
         try:
@@ -356,19 +358,19 @@ class Chat:
                 yield event
         finally:
             runner.cancel()
-            if step is not None and not step.done():  # its thread must leave the generator before that is closed
+            if step is not None and not step.done():  # the thread must leave the generator before it is closed
                 await asyncio.wait([step])
             await asyncio.to_thread(events.close)
 
     def ask(self, text: str) -> Answer:
-        """Say `text` and wait for the whole answer."""
+        """Send `text` and wait for the whole answer."""
         return gather(self.stream(text))
 
     async def ask_async(self, text: str) -> Answer:
         return gather([event async for event in self.stream_async(text)])
 
     def preamble(self) -> list[Message]:
-        """The system message, dated, and the developer's where there is something to declare."""
+        """The system message with the date, and a developer message if there is anything to declare."""
         specs = tuple(each.spec for each in self.how.tools)
         declared = Developer(
             self.instructions,
@@ -379,7 +381,7 @@ class Chat:
         return [first] if declared == Developer() else [first, developer(declared)]
 
 
-class _OnLoop:
+class _AsyncToolRunner:
     """Runs async tools on an event loop, for a thread that waits for their results."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -405,17 +407,17 @@ async def _result_of(result: Awaitable[ToolOutput]) -> ToolOutput:
 
 
 def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:
-    """Fold a finished exchange's events into its answer."""
+    """Combine an answer's events into an `Answer`."""
     messages: list[Message] = []
     for event in events:
         match event:
             case End(message) | ToolResult(message, _):
                 messages.append(message)
             case Done(finish, usage):
-                # a malformed header can leave an answer with an odd recipient: it is text all the same
+                # a malformed header can give an answer an undeclared recipient: it still counts as text
                 own = [m for m in messages if m.role == "assistant" and (m.flaws or not m.recipient)]
                 thought = [message.text for message in own if message.channel == "analysis"]
                 said = [message.text for message in own if message.channel != "analysis"]
                 final = [message.text for message in own if message.channel == "final"]
                 return Answer("".join(final or said), "\n".join(thought), tuple(messages), finish, usage)
-    raise ValueError("the exchange was stopped before its end")
+    raise ValueError("the answer was stopped before its end")

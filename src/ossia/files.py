@@ -1,7 +1,6 @@
-"""Reads a checkpoint's small files safely: regular files inside their folder, of bounded size, with one-line errors.
+"""Reads a checkpoint's small files safely: regular files inside their folder, of limited size, with one-line errors.
 
-In: a path that others wrote. Out: its bytes or its JSON object, or a `FileError` that names the file and the place.
-It does not know what the values mean.
+In: an untrusted path. Out: its bytes or its JSON object, or a `FileError` that names the file and the place.
 """
 
 import json
@@ -20,13 +19,13 @@ _LFS_LIMIT = 1024  # bytes; a pointer is never larger
 
 
 class FileError(ValueError):
-    """A file is not what it should be; the message names it, the place in it and, where there is one, the remedy."""
+    """A file is invalid. The message names it, the place in it and, where possible, the remedy."""
 
 
 def checked(path: Path, folder: Path | None = None) -> Path:
-    """The path, once it is known to be a regular file inside `folder` (its own unless given).
+    """The path, if it is a regular file inside `folder` (default: its own).
 
-    A link may lead to another file of the folder. In the Hugging Face cache it may lead to the cache's blobs.
+    A link may lead to another file of the folder, or in the Hugging Face cache to the cache's blobs.
     """
     try:
         mode = path.stat().st_mode
@@ -43,8 +42,8 @@ def checked(path: Path, folder: Path | None = None) -> Path:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether git-lfs left a few lines of text in place of a large file."""
-    if not path.is_file():  # a pipe would be waited for
+    """Whether the file is a git-lfs pointer: a few lines of text in place of a large file."""
+    if not path.is_file():  # opening a pipe would block
         return False
     try:
         with path.open("rb") as file:
@@ -54,7 +53,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The whole file. FileError for one larger than `limit`, before anything is read."""
+    """The whole file. Raises FileError, before reading, if it is larger than `limit`."""
     checked(path)
     try:
         with path.open("rb") as file:
@@ -66,12 +65,12 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_object(path: Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
-    """The JSON object in a file. FileError for other JSON, for a key that is there twice, and for what is no JSON."""
+    """The JSON object in a file. Raises FileError for other JSON, for a duplicate key, and for invalid JSON."""
     return json_object(path, read_bytes(path, limit))
 
 
 def json_object(path: Path, data: bytes, what: str = "not JSON") -> dict[str, Any]:
-    """The JSON object in bytes of `path`; `what` begins the message about bytes that hold none."""
+    """The JSON object in bytes of `path`. what: the beginning of the error message."""
     try:
         value = json.loads(data, object_pairs_hook=_without_doubles)
     except RecursionError as error:
@@ -83,19 +82,19 @@ def json_object(path: Path, data: bytes, what: str = "not JSON") -> dict[str, An
     return value
 
 
-def shown(value: object, most: int = 120) -> str:
-    """A value on one line of an error, cut where it is long."""
-    if isinstance(value, str | bytes | list | tuple) and len(value) > most:
-        return f"{value[:most]!r}… ({len(value):,} in all)"
+def shown(value: object, max_length: int = 120) -> str:
+    """A value on one line of an error message, shortened if it is long."""
+    if isinstance(value, str | bytes | list | tuple) and len(value) > max_length:
+        return f"{value[:max_length]!r}… ({len(value):,} in all)"
     try:
-        return _cut(repr(value), most)
-    except (ValueError, RecursionError):  # a number of thousands of digits; a list of lists of lists
+        return _cut(repr(value), max_length)
+    except (ValueError, RecursionError):  # a number with thousands of digits; deeply nested lists
         return f"a {type(value).__name__}"
 
 
-def _cut(text: str, most: int = 300) -> str:
+def _cut(text: str, max_length: int = 300) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[:most]}…"
+    return text if len(text) <= max_length else f"{text[:max_length]}…"
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

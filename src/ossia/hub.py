@@ -1,7 +1,7 @@
-"""Where a model's files are: embedded in the package, in a folder, or fetched from the Hugging Face hub.
+"""Finds a model's files: in the package, in a folder, or downloaded from the Hugging Face hub.
 
 In: "ossia-mini", a folder, or a name such as "openai/gpt-oss-20b". Out: a folder of complete, checked files.
-What a path holds is recognised first (`ossia.recognise`); what the files say is left to others.
+`ossia.recognise` first recognises what a path is.
 """
 
 import importlib.resources
@@ -18,19 +18,19 @@ _INDEX = "model.safetensors.index.json"
 
 
 def find(path_or_name: str | Path, *, weights: bool = True) -> Path:
-    """The folder of a model, downloaded from the Hugging Face hub when the name is no folder here.
+    """The folder of a model; downloaded from the Hugging Face hub if the name is not a folder.
 
-    weights: False fetches only the configuration and the tokenizer. Raises FileNotFoundError where there is nothing,
-    ValueError, with the next command, for what is no checkpoint that Ossia reads.
+    weights: False downloads only the configuration and the tokenizer. Raises FileNotFoundError if there is no such
+    model, and ValueError, with the next command, for anything but a checkpoint that Ossia reads.
     """
     name = str(path_or_name)
     if name == MINI:
         config = Path(str(importlib.resources.files("ossia") / "mini" / "config.json"))
-        return config.resolve().parent  # installers may link the package's files one by one
+        return config.resolve().parent  # installers may link the package's files individually
     try:
         if (path := Path(path_or_name).expanduser()).exists():
             return folder_of(path, weights=weights)
-    except (RuntimeError, ValueError) as error:  # ~nobody, or a null character
+    except (RuntimeError, ValueError) as error:  # an unknown "~user", or a null character
         if isinstance(error, FileError):
             raise
         raise FileNotFoundError(f"no model at {name!r}: {error}") from error
@@ -43,10 +43,10 @@ def find(path_or_name: str | Path, *, weights: bool = True) -> Path:
 
 
 def _download(name: str, *, weights: bool) -> Path:
-    """Fetch a model's files through huggingface_hub: resumed where broken off, each file checked by the hub's hash.
+    """Download a model's files with huggingface_hub. Interrupted downloads resume; each file is checked by its hash.
 
-    What is whole on this machine is used without asking the hub. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE
-    are the hub's own.
+    A complete local copy is used without contacting the hub. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE
+    apply.
     """
     folder = _local(name, weights)
     if folder is None:
@@ -62,7 +62,7 @@ def _download(name: str, *, weights: bool) -> Path:
 
 
 def _local(name: str, weights: bool) -> Path | None:
-    """The snapshot in the cache, where it holds all that is needed."""
+    """The snapshot in the cache, if it holds all needed files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -104,7 +104,7 @@ def _fetched(name: str, patterns: list[str]) -> Path:
 
 
 def _check_settings(name: str, folder: Path) -> None:
-    """Refuse what Ossia does not read before its weights are fetched."""
+    """Refuse an unsupported model before its weights are downloaded."""
     if (folder / "config.json").exists():
         check_config(read_object(folder / "config.json"), name)
     elif not any(folder.rglob("*.safetensors")):

@@ -1,10 +1,10 @@
-"""Checks the files of a snapshot in the Hugging Face cache by the hashes that the hub gives.
+"""Checks the files of a snapshot in the Hugging Face cache against the hub's hashes.
 
-In: a snapshot's folder. Out: nothing, or an error that names the file; a file that differs is removed.
-It fetches no files. What was checked is noted in the user's own cache, so that the hub's may be read-only.
+In: a snapshot's folder. Out: nothing, or an error that names the file; a file that differs is removed. Checked files
+are recorded in the user's own cache, so the hub's cache may be read-only.
 
-The cache names a file by its hash: a large one by its SHA-256, any other by git's SHA-1 of a blob. Where the cache has no
-links, the hub is asked for the hashes.
+The cache names a large file by its SHA-256, and any other by git's SHA-1 of a blob. If the cache has no links, the
+hashes come from the hub.
 """
 
 import fnmatch
@@ -22,10 +22,10 @@ _PATTERNS = ("*.json", "*.safetensors")
 
 
 def check_files(name: str, folder: Path, left_out: Sequence[str], *, whole: bool = False) -> None:
-    """Check every file of the snapshot that was not checked before.
+    """Check all files of the snapshot that were not checked before.
 
-    whole: all files of the repository that are needed have been fetched, which is noted too. Raises ValueError where a
-    file is not what the hub announced.
+    whole: all needed files of the repository were downloaded, which is recorded too. Raises ValueError if a file has
+    another hash than the hub's.
     """
     mark = _read_mark(folder)
     known = mark.get("files") or {}
@@ -51,7 +51,7 @@ def check_files(name: str, folder: Path, left_out: Sequence[str], *, whole: bool
 
 
 def is_known_whole(folder: Path) -> bool:
-    """Whether all files that are needed were fetched into the snapshot before."""
+    """Whether all needed files of the snapshot are recorded as downloaded."""
     mark = _read_mark(folder)
     files = mark.get("files")
     return bool(mark.get("whole")) and isinstance(files, dict) and all((folder / file).exists() for file in files)
@@ -64,7 +64,7 @@ def _files(folder: Path, left_out: Sequence[str]) -> list[Path]:
 
 
 def _linked_hash(path: Path) -> str | None:
-    """The hash that the cache's link to a blob names."""
+    """The hash in the name of the blob that the cache links to."""
     if not path.is_symlink():
         return None
     name = os.path.basename(path.readlink())
@@ -72,7 +72,7 @@ def _linked_hash(path: Path) -> str | None:
 
 
 def _listed_hashes(name: str, commit: str) -> dict[str, str]:
-    """The hashes that the hub lists; none where it is out of reach."""
+    """The hashes that the hub lists; none if it cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -86,7 +86,7 @@ def _listed_hashes(name: str, commit: str) -> dict[str, str]:
 def _is_hash_of(path: Path, expected: str) -> bool:
     if len(expected) == 64:
         digests = [hashlib.sha256()]
-    else:  # git's own, which counts the length in; some mirrors give the plain one
+    else:  # git's SHA-1, which includes the length; some mirrors list the plain one
         digests = [hashlib.sha1(f"blob {path.stat().st_size}\0".encode()), hashlib.sha1()]
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -96,7 +96,7 @@ def _is_hash_of(path: Path, expected: str) -> bool:
 
 
 def _remove(name: str, file: str, path: Path) -> str:
-    """Take a file out of the cache, so that it is fetched again; gives the message."""
+    """Remove a file from the cache, so that it is downloaded again. Returns the message."""
     places = [path.resolve(), *([path.parent / path.readlink()] if path.is_symlink() else []), path]
     for place in places:
         with suppress(OSError):
@@ -108,7 +108,7 @@ def _remove(name: str, file: str, path: Path) -> str:
 
 
 def _stamp(path: Path) -> list[int]:
-    """What changes when a file does."""
+    """Values that change when a file does."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
@@ -127,7 +127,7 @@ def _read_mark(folder: Path) -> dict[str, object]:
 
 
 def _write_mark(folder: Path, mark: Mapping[str, object]) -> None:
-    """Where the user has no cache that can be written, files are checked at each start."""
+    """Record checked files. Without a writable user cache, files are checked at each start."""
     with suppress(OSError, RuntimeError):
         place = _mark(folder)
         place.parent.mkdir(parents=True, exist_ok=True)

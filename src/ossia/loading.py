@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
-from ossia.engine.host_plan import HOST_STEP, LEAST_CONTEXT, HostFormat, check_host
+from ossia.engine.host_plan import CPU_BATCHED_TOKENS, MIN_CONTEXT, HostFormat, check_host
 from ossia.engine.plan import CardMemoryPlan, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
@@ -138,7 +138,7 @@ def _check_memory(
 ) -> None:
     """ValueError where the model and its keys and values do not fit the memory of the machine or its container."""
     least = PagedCache.cost(
-        kernels.cache_bytes(config.shapes), config.window, min(LEAST_CONTEXT, config.max_context), HOST_STEP
+        kernels.cache_bytes(config.shapes), config.window, min(MIN_CONTEXT, config.max_context), CPU_BATCHED_TOKENS
     )
     less = "" if cache_bytes is None else "--cache-gb"
     check_host(config, held, least if cache_bytes is None else cache_bytes, memory, less)

@@ -1,10 +1,9 @@
-"""Number formats of the weights: bfloat16 as bits, MXFP4 (OCP MX v1.0).
+"""Number formats of weights: bfloat16 as bits, and MXFP4 (OCP MX v1.0).
 
-In: NumPy arrays. Out: NumPy arrays, whole or written into one given; work space stays at a few MB whatever the size.
-It does not know tensors' names, files or kernels.
+In: NumPy arrays. Out: NumPy arrays, new or written into a given one. Work space is a few MB for any size.
 
-MXFP4: 32 neighbours along the last (input) dimension share a scale byte s, worth 2^(s - 127); each is an E2M1 nibble,
-sign bit over the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6; the low nibble of a byte is the even element.
+MXFP4: 32 neighbours along the last (input) dimension share a scale byte s, worth 2^(s - 127). Each is an E2M1 nibble:
+a sign bit and one of the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6. The low nibble of a byte is the even element.
 """
 
 from collections.abc import Iterator
@@ -14,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-QBLOCK = 32  # elements under one scale
+QBLOCK = 32  # elements per scale
 NAN_SCALE = 255  # E8M0 has one NaN and no infinity
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
-_MAX_SCALE = 252  # the last under which every code is finite in float32
+_MAX_SCALE = 252  # the highest scale byte with which all codes are finite in float32
 _SPAN = 1 << 16  # blocks converted at a time: 8 MB of float32
 _BYTES = np.arange(256)
-# a byte's two values, side by side
+# the two values of each byte
 _PAIRS = E2M1[np.stack([_BYTES & 15, _BYTES >> 4], axis=-1)].view(np.uint64).ravel()
 _SCALES = np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan).astype(np.float32)
 
@@ -36,8 +35,8 @@ class Mxfp4(NamedTuple):
 def unpack_mxfp4(packed: Mxfp4, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """float32 [..., K], exact wherever float32 can hold the value, subnormals included.
 
-    Above float32's range (2 and more under scale 254) it is infinite; under scale 255, the format's NaN, it is NaN.
-    `out` must be C-contiguous.
+    Values above float32's range (2 and more with scale 254) become infinite. Scale 255, the format's NaN, gives NaN.
+    out: C-contiguous, if given.
     """
     blocks, scales = packed
     if blocks.shape != (*scales.shape, QBLOCK // 2):
@@ -54,12 +53,13 @@ def unpack_mxfp4(packed: Mxfp4, out: NDArray[np.float32] | None = None) -> NDArr
 
 
 def quantize_mxfp4(x: NDArray[np.float32]) -> Mxfp4:
-    """The nearest MXFP4 of float32 [..., K], ties to even; a value MXFP4 can hold is given back unchanged.
+    """The nearest MXFP4 of float32 [..., K], ties to even. Values that MXFP4 can hold are unchanged.
 
-    The scale is the spec's (MX v1.0 §6.3), 2^(floor(log2(amax)) - 2), but of amax rounded to E2M1's own precision: a
-    maximum of 7/4 of a power of two or more takes the next scale instead of being clipped from 7..8 to 6, which lowers
-    the squared error of Gaussian weights by 7 %. Only in the last eighth of float32's range does a value clip, so that
-    none becomes infinite. A block of zeros takes scale byte 0.
+    The scale is the specification's (MX v1.0 §6.3), 2^(floor(log2(amax)) - 2), but of amax rounded to E2M1's
+    precision. So a maximum of 7/4 of a power of two or more takes the next scale, instead of being clipped from 7..8
+    to 6. That lowers the squared error of Gaussian weights by 7 %. Only in the last eighth of float32's range is a
+    value clipped, so that none becomes infinite. A block of zeros gets scale byte 0. Raises ValueError for NaN or
+    infinity.
     """
     blocks = _in_blocks(x)
     packed = Mxfp4(np.empty((len(blocks), QBLOCK // 2), np.uint8), np.empty(len(blocks), np.uint8))
@@ -78,8 +78,8 @@ def quantize_mxfp4(x: NDArray[np.float32]) -> Mxfp4:
 
 
 def as_mxfp4(dense: NDArray[Any]) -> Mxfp4 | None:
-    """[E, R, K] in MXFP4 when it holds every value exactly, as after a tool has unpacked it; None at the first row that
-    it cannot hold.
+    """[E, R, K] in MXFP4 if that holds every value exactly, as after a tool has unpacked it; None at the first row
+    that it cannot hold.
     """
     matrices, rows, width = dense.shape
     if width % QBLOCK or not dense.size:
@@ -88,7 +88,7 @@ def as_mxfp4(dense: NDArray[Any]) -> Mxfp4 | None:
         np.empty((matrices, rows, width // QBLOCK, QBLOCK // 2), np.uint8),
         np.empty((matrices, rows, width // QBLOCK), np.uint8),
     )
-    edges = [0, 1, *range(256, rows, 256), rows]  # one row first: it mostly decides
+    edges = [0, 1, *range(256, rows, 256), rows]  # one row first: it usually decides
     for matrix in range(matrices):
         for first, last in pairwise(sorted(set(edges))):
             values = np.ascontiguousarray(widen(dense[matrix, first:last]), np.float32)
@@ -102,14 +102,14 @@ def as_mxfp4(dense: NDArray[Any]) -> Mxfp4 | None:
 
 
 def to_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The bits of the nearest bfloat16, ties to even; beyond its range infinite, NaN stays NaN."""
+    """The bits of the nearest bfloat16, ties to even. Values beyond its range become infinite; NaN stays NaN."""
     x = np.ascontiguousarray(x, np.float32)
     out = np.empty(x.shape, np.uint16)
     flat, flat_out = x.reshape(-1).view(np.uint32), out.reshape(-1)
     for span in _spans(flat.size, _SPAN * QBLOCK):
         bits = flat[span]
         rounded = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16
-        # rounding could carry a NaN's payload into infinity or past it: keep the top half, made quiet
+        # rounding could turn a NaN into infinity: keep its top half, as a quiet NaN
         is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
         flat_out[span] = np.where(is_nan, (bits >> 16) | 0x40, rounded)
     return out
@@ -123,7 +123,7 @@ def from_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def widen(host: NDArray[Any]) -> NDArray[np.float32]:
-    """float32 of a dense host tensor, exact: float32 as it is, float16, or bfloat16 carried as uint16 bits."""
+    """float32 of a dense host tensor, exact: from float32, float16, or bfloat16 bits as uint16."""
     return from_bf16(host) if host.dtype == np.uint16 else host.astype(np.float32, copy=False)
 
 
@@ -145,7 +145,7 @@ def _finite_amax(magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _e2m1_codes(magnitude: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Codes 0..7 of scaled magnitudes: how many midpoints lie below; a tie goes to the even code."""
+    """Codes 0..7 of scaled magnitudes: the number of midpoints below; a tie goes to the even code."""
     codes = (magnitude > 0.25).view(np.uint8)
     for midpoint, tie_goes_up in ((0.75, True), (1.25, False), (1.75, True), (2.5, False), (3.5, True), (5.0, False)):
         codes += magnitude >= midpoint if tie_goes_up else magnitude > midpoint

@@ -1,7 +1,7 @@
-"""What a path or a name is, before anything large is read: a checkpoint, or something else with what to do about it.
+"""Recognises what a path or name is, before any large file is read: a checkpoint, or something else with its remedy.
 
-In: a name that a person gave, a local path, or a config.json. Out: the folder to open, or an error with the next command.
-It fetches nothing and opens no weights.
+In: a user's model name, a local path, or a config.json. Out: the folder to open, or an error with the next command. It
+downloads nothing and opens no weights.
 """
 
 import os
@@ -13,13 +13,13 @@ from typing import Any
 from ossia.files import FileError, is_lfs_pointer, read_object, shown
 
 EXAMPLE = "openai/gpt-oss-20b"
-_MOST_NAMES = 10_000  # of a folder's entries that are looked at
+_MAX_NAMES = 10_000  # the most entries of a folder that are examined
 _BARE = re.compile(r"(?:openai/)?gpt-oss(-safeguard)?(?:[-:](20b|120b|latest))?(?::latest)?", re.I)
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^/\s]+/[^/\s?#]+)(?:/tree/[^/]+)?/?")
 _COMMIT = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]*")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".gz", ".7z", ".xz", ".zst")
-# quant_method of config.json: how it is called
+# quant_method in config.json: the name in messages
 _METHODS = {
     "bitsandbytes": "bitsandbytes", "awq": "AWQ", "gptq": "GPTQ", "fp8": "FP8", "fbgemm_fp8": "FP8", "hqq": "HQQ",
     "compressed-tensors": "compressed-tensors", "modelopt": "NVIDIA ModelOpt", "quark": "Quark", "torchao": "torchao",
@@ -28,11 +28,11 @@ _METHODS = {
 
 
 class NotACheckpointError(FileError):
-    """What a path holds is something else; the message says what, and what to use."""
+    """A path holds something else than a checkpoint. The message says what it is, and what to do."""
 
 
 def hub_name(name: str) -> str:
-    """The hub's name for what a person calls a model: "gpt-oss:20b" is openai/gpt-oss-20b; an address is its name."""
+    """The hub's name of a model: "gpt-oss:20b" is openai/gpt-oss-20b; a URL is reduced to its name."""
     if match := _ADDRESS.fullmatch(name.strip()):
         name = match[1]
     if match := _BARE.fullmatch(name.strip()):
@@ -42,9 +42,9 @@ def hub_name(name: str) -> str:
 
 
 def folder_of(path: Path, *, weights: bool = True) -> Path:
-    """The checkpoint's folder that a local path means: itself, the one a weight file lies in, or a cache's snapshot.
+    """The checkpoint folder of a local path: itself, the folder of a weight file, or a snapshot in a cache.
 
-    weights: whether they must be there. Raises NotACheckpointError for anything else, with the next command.
+    weights: whether they must be present. Raises NotACheckpointError for anything else, with the next command.
     """
     if not path.is_dir():
         path = _folder_of_file(path)
@@ -65,7 +65,7 @@ def folder_of(path: Path, *, weights: bool = True) -> Path:
 
 
 def check_config(config: Mapping[str, Any], where: object) -> None:
-    """Raise NotACheckpointError for a config.json of another architecture, or of weights that Ossia does not read."""
+    """Raise NotACheckpointError for a config.json of another architecture, or with unsupported weights."""
     own = config.get("quantization")
     given = config.get("quantization_config")
     if isinstance(own, dict) and "bits" in own:
@@ -85,14 +85,14 @@ def check_config(config: Mapping[str, Any], where: object) -> None:
 
 
 def check_listing(names: Iterable[str], where: object) -> None:
-    """Raise NotACheckpointError where a repository's files hold no checkpoint that Ossia reads."""
+    """Raise NotACheckpointError if a repository's files contain no checkpoint that Ossia reads."""
     held = {name for name in names if "/" not in name}
     if not any(name.endswith(".safetensors") and not name.startswith("adapter_") for name in held):
         raise NotACheckpointError(_from_names(where, held) or f"{where} has no *.safetensors: it holds no checkpoint")
 
 
 def _folder_of_file(path: Path) -> Path:
-    """The folder of a file that belongs to a checkpoint; raises for any other file."""
+    """The folder of a file that belongs to a checkpoint. Raises for any other file."""
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
     if not path.is_file():
@@ -116,7 +116,9 @@ def _folder_of_file(path: Path) -> Path:
 
 
 def _snapshot(path: Path) -> Path:
-    """The snapshot of a repository folder of the Hugging Face cache (refs/main, else the newest); else the path."""
+    """The snapshot of a repository folder in the Hugging Face cache (refs/main, else the newest); else the path
+    itself.
+    """
     if path.name == "snapshots" and path.parent.name.startswith("models--"):
         path = path.parent
     if not (path / "snapshots").is_dir():
@@ -138,11 +140,11 @@ def _snapshot(path: Path) -> Path:
 
 def _names(folder: Path) -> set[str]:
     with os.scandir(folder) as entries:
-        return {entry.name for entry, _ in zip(entries, range(_MOST_NAMES), strict=False)}
+        return {entry.name for entry, _ in zip(entries, range(_MAX_NAMES), strict=False)}
 
 
 def _weights_within(folder: Path, names: set[str]) -> Path | None:
-    """Where the weights lie: in the folder, or in original/ below. A git-lfs pointer raises."""
+    """The folder of the weights: this one, or original/ below it. Raises for a git-lfs pointer."""
     for place, held in ((folder, names), (folder / "original", None)):
         if held is None:
             held = _names(place) if "original" in names and place.is_dir() else set()
@@ -158,7 +160,7 @@ def _weights_within(folder: Path, names: set[str]) -> Path | None:
 
 
 def _what_else(folder: Path, names: set[str]) -> str:
-    """What a folder without a checkpoint's weights is."""
+    """What a folder without weights is."""
     if not names:
         return f"{folder} is empty: give a checkpoint's folder, or a name such as {EXAMPLE}"
     if {"adapter_config.json", "adapter_model.safetensors"} & names:
@@ -185,7 +187,7 @@ def _what_else(folder: Path, names: set[str]) -> str:
 
 
 def _from_names(where: object, names: set[str]) -> str | None:
-    """What a set of file names says of a folder or a repository."""
+    """What a set of file names shows about a folder or repository."""
     if {"adapter_config.json", "adapter_model.safetensors"} & names:
         return f"{where} is an adapter, not a model: download it, then `ossia merge FOLDER MERGED` and -m MERGED"
     endings = {name.rpartition(".")[2].lower() for name in names}
@@ -203,7 +205,7 @@ def _from_names(where: object, names: set[str]) -> str | None:
 
 
 def _run_folder(folder: Path, names: set[str], inner: list[str]) -> str | None:
-    """A training run's folder, Ossia's or transformers'."""
+    """A message for a training run's folder, of Ossia or transformers."""
     if "recipe.toml" in names or {"sft", "rl", "pretrain"} & set(inner):
         made = next((n for n in ("model", "adapter") if n in inner), None)
         if made == "model":

@@ -1,8 +1,7 @@
-"""Many conversations answered together by one engine: for evals, which want what was said, and for RL, which wants tokens.
+"""Answers many conversations together on one engine, for evaluations and RL.
 
-In: an engine, and prompts with how to answer them. Out: `Rollout`s: events, and every sampled token with its
-log-probability and, if wanted, the mask it was drawn under.
-It does not know tasks, grades, rewards or gradients.
+In: an engine, and prompts with options. Out: `Rollout`s: events, and every sampled token with its log-probability and,
+if requested, its mask.
 """
 
 from collections import deque
@@ -32,7 +31,7 @@ from ossia.harmony.parse import End
 
 
 class RolloutRequest(NamedTuple):
-    """A conversation to answer, ending before the model's turn."""
+    """A conversation to answer; it ends before the model's turn."""
 
     messages: Sequence[Message]
     how: TurnOptions
@@ -40,7 +39,7 @@ class RolloutRequest(NamedTuple):
 
 @dataclass(slots=True)
 class Completion:
-    """One sampling: its prompt, its tokens, and beside each the mask it was drawn under (None: all were allowed)."""
+    """One completion: its prompt, its tokens, and the mask of each token (None: all tokens were allowed)."""
 
     prompt: list[int]
     output: list[Sampled] = field(default_factory=list)
@@ -49,14 +48,14 @@ class Completion:
 
 @dataclass(slots=True)
 class Rollout:
-    """One answer: its events up to `Done`, and its samplings, between which tools were run."""
+    """One answer: its events up to `Done`, and its completions, with tools run between them."""
 
-    spoken: list[Completion] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
     def turn(self) -> list[Message]:
-        """All messages after the prompt, tools' among them."""
+        """All messages after the prompt, tool results included."""
         return [event.message for event in self.events if isinstance(event, End | ToolResult)]
 
     @property
@@ -70,29 +69,29 @@ class Rollout:
     @property
     def _done(self) -> Done:
         last = self.events[-1]
-        assert isinstance(last, Done), "an exchange ends with it"
+        assert isinstance(last, Done), "the last event of an answer is Done"
         return last
 
 
 def roll_out(
-    engine: Engine, grammars: GrammarCache, asks: Sequence[RolloutRequest], *, masks: bool = False
+    engine: Engine, grammars: GrammarCache, requests: Sequence[RolloutRequest], *, masks: bool = False
 ) -> list[Rollout]:
-    """Answer all, together: whatever can be sampled is, in the same steps. The engine is this thread's alone.
+    """Answer all requests, batched in the same steps. The engine must not be used by another thread.
 
-    masks: keep them: a byte for eight words of the vocabulary at every token.
-    An answer that outgrows the context by what its tools say ends as "length". ContextError for a prompt that does not fit.
+    masks: keep the masks: one byte per eight vocabulary entries for every token. An answer that outgrows the context
+    through tool results ends as "length". Raises ContextError for a prompt that does not fit.
     """
-    talks = [_Episode(engine, grammars, ask, masks) for ask in asks]
-    active = list(talks)
+    episodes = [_Episode(engine, grammars, request, masks) for request in requests]
+    active = list(episodes)
     while active:
-        active = [talk for talk in active if talk.go_on()]
+        active = [episode for episode in active if episode.advance()]
         if active and not engine.step():
-            raise RuntimeError("the engine has nothing to do, and answers wait for their tokens")
-    return [talk.rollout for talk in talks]
+            raise RuntimeError("the engine has no work, but answers still wait for tokens")
+    return [episode.rollout for episode in episodes]
 
 
 class _Recorder:
-    """A mask that keeps what it allowed at every token."""
+    """A mask that records what it allowed for each token."""
 
     def __init__(self, mask: TokenMask, kept: list[bytes | None]) -> None:
         self._mask, self._kept = mask, kept
@@ -108,18 +107,18 @@ class _Recorder:
 
 
 class _Episode:
-    """One exchange under way."""
+    """One answer in progress."""
 
-    def __init__(self, engine: Engine, grammars: GrammarCache, ask: RolloutRequest, masks: bool) -> None:
+    def __init__(self, engine: Engine, grammars: GrammarCache, request: RolloutRequest, masks: bool) -> None:
         self._engine, self._masks = engine, masks
-        self._steps = run_turn(grammars, ask.messages, ask.how, engine.context)
+        self._steps = run_turn(grammars, request.messages, request.how, engine.context)
         self._step = advance(self._steps, None)
         self._stream: Stream | None = None
         self._ready: deque[Sampled] = deque()
         self.rollout = Rollout()
 
-    def go_on(self) -> bool:
-        """Go as far as the tokens there are allow. False when the exchange is over."""
+    def advance(self) -> bool:
+        """Run until a token is missing. False at the end of the answer."""
         while self._step is not None:
             reply: object = None
             match self._step:
@@ -138,20 +137,20 @@ class _Episode:
         return False
 
     def _begin(self, wanted: StartSampling) -> Step | None:
-        spoken = Completion(wanted.prompt)
-        mask = _Recorder(wanted.mask, spoken.masks) if self._masks else wanted.mask
+        completions = Completion(wanted.prompt)
+        mask = _Recorder(wanted.mask, completions.masks) if self._masks else wanted.mask
         try:
             self._stream = self._engine.submit(wanted.prompt, wanted.params, mask)
         except ContextError as error:
-            return self._steps.throw(error)  # the exchange knows whether it can end here
-        self.rollout.spoken.append(spoken)
+            return self._steps.throw(error)  # the loop decides whether the answer can end here
+        self.rollout.completions.append(completions)
         return advance(self._steps, self._stream)
 
     def _has_token(self) -> bool:
-        """Whether there is one, or it is known that none comes."""
-        assert self._stream is not None, "a token is wanted of a sampling"
+        """Whether a token is ready, or the sampling has ended."""
+        assert self._stream is not None, "sampling was started"
         if not self._ready:
-            ended = self._stream.ended  # before the look at what is ready: it may end in between
+            ended = self._stream.ended  # read before `ready`: sampling may end in between
             self._ready.extend(self._stream.ready())
             return bool(self._ready) or ended
         return True
@@ -159,5 +158,5 @@ class _Episode:
     def _next(self) -> Sampled | None:
         if not self._ready:
             return None
-        self.rollout.spoken[-1].output.append(self._ready.popleft())
-        return self.rollout.spoken[-1].output[-1]
+        self.rollout.completions[-1].output.append(self._ready.popleft())
+        return self.rollout.completions[-1].output[-1]

@@ -1,7 +1,6 @@
-"""The small files beside a checkpoint's weights that say how to use it: the tokenizer, and what ends a turn.
+"""Reads the small files beside a checkpoint's weights: the tokenizer and the stop tokens.
 
-In: a checkpoint's folder and its vocabulary's size. Out: a `Tokenizer`, and stop tokens with warnings.
-It does not know weights.
+In: a checkpoint's folder and its vocabulary size. Out: a `Tokenizer`, and stop tokens with warnings.
 """
 
 from collections.abc import Iterable
@@ -12,15 +11,15 @@ from ossia.files import SETTINGS_LIMIT, FileError, read_object, shown
 from ossia.tokenizer.tokenizer import Tokenizer, TokenizerError
 from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS, o200k_harmony
 
-HARMONY_VOCAB = 201_088  # embeddings of the published models
-_STOPS = ("<|return|>", "<|call|>")  # harmony's own: they end a turn whatever a file says
+HARMONY_VOCAB = 201_088  # embedding rows of the published models
+_STOPS = ("<|return|>", "<|call|>")  # harmony's stop tokens: they always end a turn
 _NEEDED = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", *_STOPS)
 _MAY_STOP = (*_STOPS, "<|endoftext|>")
-_PADDING = 4096  # embeddings without a token that are usual: padding, and ids kept for later
+_PADDING = 4096  # embedding rows without a token up to which there is no warning
 
 
 class Reading(NamedTuple):
-    """What the files of a folder say. `tokenizer` is None where there is none."""
+    """The contents of a folder's files. tokenizer: None if there is none."""
 
     tokenizer: Tokenizer | None
     stop_tokens: frozenset[int]
@@ -28,14 +27,14 @@ class Reading(NamedTuple):
 
 
 def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> Reading:
-    """The tokenizer and the stop tokens of a checkpoint with `vocab` embeddings.
+    """The tokenizer and stop tokens of a checkpoint with `vocab` embedding rows.
 
-    is_original: in OpenAI's own layout, which has no tokenizer.json; gpt-oss's own tokenizer is used where it fits.
-    Raises ValueError for a tokenizer that is not harmony's, or that the embeddings do not fit.
+    is_original: OpenAI's own layout, which has no tokenizer.json. gpt-oss's tokenizer is used if it fits. Raises
+    ValueError for a tokenizer that is not harmony's, or that does not fit the embeddings.
     """
     found = tokenizer_file(folder)
     if found is None and is_original and vocab == HARMONY_VOCAB:
-        tokenizer = Tokenizer(o200k_harmony(), "o200k_harmony", most=vocab)
+        tokenizer = Tokenizer(o200k_harmony(), "o200k_harmony", max_ids=vocab)
     elif found is None:
         return Reading(None, frozenset(), ())
     else:
@@ -56,17 +55,17 @@ def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> Rea
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """tokenizer.json of the folder, or of the one above an original/ folder."""
+    """tokenizer.json of the folder, or of the parent of an original/ folder."""
     places = (folder / "tokenizer.json", folder.parent / "tokenizer.json" if folder.name == "original" else None)
     return next((place for place in places if place and place.exists()), None)
 
 
 def stop_tokens(folder: Path, tokenizer: Tokenizer) -> tuple[frozenset[int], tuple[str, ...]]:
-    """What ends a turn, and warnings about ids of generation_config.json that cannot.
+    """The tokens that end a turn, and warnings about ids in generation_config.json that cannot.
 
-    Always <|return|> and <|call|>: published files of an early revision leave <|call|> out, which makes tool calls run on.
-    Of the file's eos ids, <|endoftext|> and special tokens that the checkpoint added are taken. <|end|> ends each message
-    of a turn, the thinking too, so as a stop it would leave answers empty.
+    Always <|return|> and <|call|>: an early revision of the published files lacks <|call|>, so tool calls would not
+    stop. Of the file's eos ids, <|endoftext|> and special tokens added by the checkpoint are used. <|end|> ends each
+    message of a turn, the analysis included, so as a stop token it would leave answers empty.
     """
     stops = {tokenizer.special[name] for name in _STOPS}
     path = folder / "generation_config.json"

@@ -1,7 +1,6 @@
-"""Random checkpoints of any gpt-oss shape, complete and loadable, for tests and for measuring speed and memory.
+"""Writes random checkpoints of any gpt-oss shape, complete and loadable, for tests and measurements.
 
 In: a preset's name or a config, a folder, a layout and a seed. Out: the files of a checkpoint.
-It does not know how the weights are made.
 """
 
 from dataclasses import replace
@@ -20,12 +19,12 @@ HARMONY_VOCAB = 201088  # o200k_harmony's ids, padded to a multiple of 128
 def synth(
     model: str | ModelConfig, folder: str | Path, layout: Layout = "hf", seed: int = 0, **changes: Any
 ) -> ModelConfig:
-    """Write a random checkpoint of a preset or a config into a folder; `changes` replace fields of the config.
+    """Write a random checkpoint of a preset or a config into a folder. `changes` replace fields of the config.
 
-    With the family's vocabulary it has tokenizer.json and generation_config.json; with another it has neither, for
-    none would fit. Layers alternate as in the family when `layers` changes and `sliding` does not. Memory stays at the
-    size of the embedding, or of a layer if that is larger. Gives the config back; ValueError for an impossible shape,
-    CheckpointError when it cannot be written.
+    With the family's vocabulary it includes tokenizer.json and generation_config.json, which fit no other vocabulary.
+    If `layers` changes and `sliding` does not, layers alternate as in the family. Memory use is the size of the
+    embedding, or of a layer if larger. Returns the config. Raises ValueError for an impossible shape, and
+    CheckpointError if the checkpoint cannot be written.
     """
     config = ModelConfig.preset(model) if isinstance(model, str) else model
     if "layers" in changes:

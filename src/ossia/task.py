@@ -1,7 +1,7 @@
-"""A task: examples made from a seed, and a grade. Training data, RL rewards and evals all come from it.
+"""A task: examples made from a seed, and a grade. Training data, RL rewards and evaluations come from tasks.
 
-In: a seed and a split. Out: prompts with the effort left open, what an expert says at each effort, and a score of any turn.
-It does not know models, tokens or who asks.
+In: a seed and a split. Out: prompts with the effort left open, an expert's turn at each effort, and the score of any
+turn.
 """
 
 import random
@@ -19,7 +19,7 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 
 class Grade(NamedTuple):
-    """How good a turn is, from 0 to 1, and why."""
+    """The score of a turn, from 0 to 1, and the reason."""
 
     score: float
     reason: str
@@ -27,11 +27,12 @@ class Grade(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One problem: what is said up to the model's turn, what its grade compares with, and an expert's turn.
+    """One problem: the messages up to the model's turn, the expected answer, and an expert's turn.
 
-    template: names the form it was made from; a template, like its words, belongs to one split. messages: begin with a
-    system message without effort, end with the user's question. thoughts: an expert's thinking at each effort, "" for none.
-    reply: what the expert says after it, with the answers of tools where it calls any.
+    - template: the form it was made from. A template, like its words, belongs to one split.
+    - messages: begin with a system message without effort, and end with the user's question.
+    - thoughts: an expert's analysis at each effort; "" for none.
+    - reply: the expert's messages after it, with tool results if it calls tools.
     """
 
     family: str
@@ -48,19 +49,19 @@ class Example:
 
     @property
     def response_format(self) -> JsonObject | None:
-        """The schema that the developer set for the final answer, if any."""
+        """The schema that the developer message sets for the final answer, if any."""
         contents = [part for message in self.messages for part in message.content]
         forms = [form for part in contents if isinstance(part, Developer) for form in part.response_formats]
         return forms[0].schema if forms else None
 
     def prompt(self, effort: Effort) -> list[Message]:
-        """The messages, with the effort said to the model."""
+        """The messages, with this effort in the system message."""
         opening, *rest = self.messages
         content = tuple(replace(part, effort=effort) if isinstance(part, System) else part for part in opening.content)
         return [replace(opening, content=content), *rest]
 
     def turn(self, effort: Effort) -> list[Message]:
-        """What the expert says."""
+        """The expert's turn at this effort."""
         thought = self.thoughts[effort]
         return [*([assistant(thought, "analysis")] if thought else []), *self.reply]
 
@@ -70,15 +71,15 @@ class Example:
 
 
 def no_tools(_: Example) -> tuple[Tool, ...]:
-    """Nothing is run: a call ends the turn."""
+    """No tool is run: a call ends the turn."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A family of problems. `make` draws one, `grade` scores a turn: all that was said after the prompt.
+    """A family of problems. `make` draws one; `grade` scores a turn, which is all messages after the prompt.
 
-    tools: what of the declared tools is run for the model while it answers an example. weight: its share of a mix.
+    tools: the declared tools that are run while the model answers an example. weight: its share of a mix.
     """
 
     name: str
@@ -88,26 +89,26 @@ class Task:
     weight: float = 1.0
 
     def examples(self, seed: int | str, split: Split = "train") -> Iterator[Example]:
-        """Examples without end: the same ones for the same seed."""
+        """An endless stream of examples; equal for equal seeds."""
         rng = random.Random(f"{self.name}/{split}/{seed}")
         while True:
             yield self.make(rng, split)
 
 
 def final_text(turn: Sequence[Message]) -> str | None:
-    """The final answer of a turn; None where there is none, as in a turn that was cut."""
+    """The final answer of a turn; None if there is none, as in a cut turn."""
     finals = [message for message in turn if message.role == "assistant" and message.channel == "final"]
     whole = [message for message in finals if not message.flaws]
     return "".join(message.text for message in whole) if whole else None
 
 
 def calls_of(turn: Sequence[Message]) -> list[Message]:
-    """The calls of a turn, in their order."""
+    """The calls of a turn, in order."""
     return [message for message in turn if message.role == "assistant" and message.recipient]
 
 
 def named(path: str) -> Any:
-    """What "module:name" names. ValueError when there is no such thing."""
+    """The object "module:name". Raises ValueError if there is none."""
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
@@ -116,7 +117,7 @@ def named(path: str) -> Any:
 
 
 def tasks_of(path: str) -> list[Any]:
-    """The tasks that "module:name" names: one, several, or a function that gives them. ValueError where it is none."""
+    """The tasks in "module:name": one, several, or a function that returns them. Raises ValueError if it holds none."""
     value: Any = named(path)
     if callable(value) and not hasattr(value, "grade"):
         value = value()
@@ -127,7 +128,7 @@ def tasks_of(path: str) -> list[Any]:
 
 
 class TrainingText(NamedTuple):
-    """Plain text in pieces, each with whether it is to be learnt; pieces meet where the vocabulary parts words."""
+    """Plain text in pieces, each with whether it is trained on. Pieces join where the tokenizer splits words."""
 
     pieces: Sequence[tuple[str, bool]]
 

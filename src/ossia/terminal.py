@@ -1,7 +1,6 @@
 """The terminal chat: one answer streamed to the screen, or a conversation at a prompt.
 
-In: a `Chat` and what the person types. Out: the reasoning dimmed, the answer plain, tools as they run.
-It does not know how a model is loaded or how an answer is sampled.
+In: a `Chat` and the user's input. Out: reasoning dimmed, answers plain, tool results as they arrive.
 """
 
 import importlib.util
@@ -25,19 +24,19 @@ HELP = """/effort low|medium|high   how long to think        /tools FILE.py | of
 /exit                     leave                    Ctrl-C stops an answer, Ctrl-D leaves"""
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-# What a terminal must never be sent by a model: every control character but newline and tab.
+# Control characters that a model's text must not send to a terminal: all but newline and tab.
 _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
 class Screen:
-    """Writes events as they come; colours only where the output is a terminal."""
+    """Writes events as they arrive. Colors are used on terminals only."""
 
     def __init__(self, out: TextIO | None = None, colour: bool | None = None) -> None:
         self.out = out or sys.stdout
         self.colour = self.out.isatty() if colour is None else colour
 
     def show(self, events: Iterable[Event]) -> Done | None:
-        """Stream an exchange to the screen; the `Done` that ended it, or None when it was stopped."""
+        """Stream an answer to the screen. Returns its `Done`, or None if it was stopped."""
         done = None
         for event in events:
             match event:
@@ -64,7 +63,7 @@ class Screen:
 
 
 def summary(done: Done) -> str:
-    """One line on what an answer took."""
+    """One line about an answer's tokens and time."""
     usage = done.usage
     speed = usage.output_tokens / usage.seconds if usage.seconds else 0.0
     cut = "" if done.finish == "stop" else f" · ended: {done.finish}"
@@ -75,7 +74,7 @@ def summary(done: Done) -> str:
 
 
 def interact(make_chat: Callable[[], Chat], history_file: Path | None, screen: Screen | None = None) -> None:
-    """A conversation at a prompt until /exit or Ctrl-D; Ctrl-C stops the answer, not the program."""
+    """A conversation at a prompt until /exit or Ctrl-D. Ctrl-C stops the answer, not the program."""
     screen = screen or Screen()
     chat = make_chat()
     session: PromptSession[str] = PromptSession(history=_history(history_file))
@@ -96,7 +95,9 @@ def interact(make_chat: Callable[[], Chat], history_file: Path | None, screen: S
 
 
 def answer(chat: Chat, text: str, screen: Screen) -> None:
-    """Stream one answer; Ctrl-C ends it and keeps what was said. A refusal (too long a prompt) is said, not raised."""
+    """Stream one answer. Ctrl-C ends it and keeps the text so far. A refusal (a prompt that is too long) is printed,
+    not raised.
+    """
     try:
         with closing(chat.stream(text)) as events:
             if done := screen.show(events):
@@ -108,7 +109,7 @@ def answer(chat: Chat, text: str, screen: Screen) -> None:
 
 
 def command(chat: Chat, line: str) -> str:
-    """Carry out a /command on the chat; what to tell the person."""
+    """Execute a /command on the chat. Returns the text for the user."""
     name, _, rest = line.partition(" ")
     rest = rest.strip()
     match name:
@@ -136,7 +137,7 @@ def command(chat: Chat, line: str) -> str:
 
 
 def tools_from(path: Path) -> tuple[Tool, ...]:
-    """The public functions that a Python file defines, as tools. Runs the file."""
+    """The public functions of a Python file, as tools. Runs the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path} to take tools from")
     spec = importlib.util.spec_from_file_location(f"ossia_tools_{path.stem}", path)

@@ -1,7 +1,7 @@
-"""One turn of the model: its tokens as events, up to the end of the turn.
+"""One completion of the model: its tokens as events, up to the end of the turn.
 
-In: a prompt with a mask, and sampled tokens one at a time. Out: events, and what the turn came to. It is a generator
-without input or output: whoever drives it begins the sampling and sends the tokens. Tools are run elsewhere (`chat`).
+In: a prompt with a mask, and sampled tokens one at a time. Out: events, and the resulting `Turn`. It is a generator
+without input or output: the caller starts the sampling and sends the tokens. `chat.py` runs tools.
 """
 
 import time
@@ -22,7 +22,7 @@ FINAL = "<|channel|>final<|message|>"
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """The tokens that the next `Delta` is made of, with their log-probabilities; only where `logprobs` was asked for."""
+    """The tokens of the next `Delta`, with log-probabilities. Only if `logprobs` was requested."""
 
     channel: str | None
     recipient: str | None
@@ -34,15 +34,17 @@ TurnEvent: TypeAlias = Logprobs | Start | Delta | End
 
 @dataclass(frozen=True, slots=True)
 class TurnOptions:
-    """How to answer: sampling, what may be called, the form of the final answer, how long to think.
+    """How to answer: sampling, tools, the form of the final answer, the thinking budget.
 
-    thinking_budget: at most so many tokens of analysis a sampling; then the thinking is closed and the answer begins.
-    tool_choice: "auto", "none", "required", or a function's name; where a call must come, what comes before it is closed
-    with a quarter of the tokens left, 64 at least and 1024 at most. allowed: the recipients that may be called
-    ("functions.f"); None for all that are declared. stop: strings that end the final answer, and are not part of it.
-    response_format: a JSON schema or a grammar of the final answer. max_steps: samplings with tools run between them.
-    most_calls: calls in one turn. The model was trained to end its turn at a call, so 1 is the default.
-    prefill: a beginning of the final answer, after which the model continues; events hold only what is new.
+    - thinking_budget: analysis tokens per completion; then the answer begins.
+    - tool_choice: "auto", "none", "required", or a function's name. Before a required call, text is closed while a
+      quarter of the tokens is left (64 to 1024).
+    - allowed: recipients that may be called ("functions.f"); None for all declared tools.
+    - stop: strings that end the final answer; they are not part of it.
+    - response_format: a JSON schema or grammar for the final answer.
+    - max_steps: completions, with tools run between them.
+    - max_calls: calls in one completion. Default 1: the model was trained to end its turn at a call.
+    - prefill: the beginning of the final answer. Events hold only the continuation.
     """
 
     params: SamplingParams = field(default_factory=SamplingParams)
@@ -53,12 +55,12 @@ class TurnOptions:
     thinking_budget: int | None = None
     stop: tuple[str, ...] = ()
     max_steps: int = 16
-    most_calls: int = 1
+    max_calls: int = 1
     prefill: str | None = None
 
 
 class StartSampling(NamedTuple):
-    """The exchange wants a sampling begun: answer with its tokens' source."""
+    """Request to start sampling. Reply with the token source."""
 
     prompt: list[int]
     params: SamplingParams
@@ -66,14 +68,14 @@ class StartSampling(NamedTuple):
 
 
 class AwaitToken(NamedTuple):
-    """The exchange wants the next token of the sampling: answer with it, or with None at its end."""
+    """Request for the next token of the sampling. Reply with it, or with None at its end."""
 
 
 NEXT_TOKEN = AwaitToken()
 
 
 class TokenSource(Protocol):
-    """Where a sampling's tokens come from, as far as the exchange sees it."""
+    """A sampling's token source, as far as the loop needs it."""
 
     @property
     def cached_tokens(self) -> int: ...
@@ -82,9 +84,9 @@ class TokenSource(Protocol):
 
 
 class Turn(NamedTuple):
-    """One sampling: the messages it made, its tokens, whether it was cut before its end, and by which stop string.
+    """One completion: its messages, its tokens, whether it was cut before its end, and by which stop string.
 
-    fault: why it was cut, where its form could not be enforced any further.
+    fault: why it was cut, if its form could not be enforced any further.
     """
 
     messages: list[Message]
@@ -102,18 +104,18 @@ class Turn(NamedTuple):
 def sample_turn(
     wanted: StartSampling, grammars: GrammarCache, how: TurnOptions, begun: Sequence[int]
 ) -> Generator[TurnEvent | StartSampling | AwaitToken, Any, Turn]:
-    """begun: the tokens of the message that the prompt ends in the middle of."""
+    """Sample one completion. begun: the tokens of the unfinished message at the end of the prompt."""
     tokenizer = grammars.tokenizer
     parser = Parser(tokenizer, role="assistant")
     opened = [event for token in begun for event in parser.feed(token) if isinstance(event, Start)]
-    spoken = _Spoken(parser, how.stop, wanted.params.logprobs is not None, how.prefill if begun else None)
-    calls = _Calls(grammars, how.most_calls)
+    spoken = _Transcript(parser, how.stop, wanted.params.logprobs is not None, how.prefill if begun else None)
+    calls = _CallLimiter(grammars, how.max_calls)
     started, first = time.perf_counter(), 0.0
     output: list[Sampled] = []
     thinking = 0
     source: TokenSource = yield wanted
     fault: str | None = None
-    while not (spoken.stop or calls.over or (fault := wanted.mask.gave_up(len(output)))):
+    while not (spoken.stop or calls.over or (fault := wanted.mask.failure(len(output)))):
         if (sampled := (yield NEXT_TOKEN)) is None:
             break
         first = first or time.perf_counter() - started
@@ -121,12 +123,11 @@ def sample_turn(
         opened = []
         output.append(sampled)
         thinking += parser.channel == "analysis"
-        if sampled.finish == "stop" and not tokenizer.is_special(
-            sampled.token
-        ):  # a request's own stop token is no text
+        # a request's own stop token is not text
+        if sampled.finish == "stop" and not tokenizer.is_special(sampled.token):
             sampled = sampled._replace(token=grammars.ret)
         for each in calls.passed(sampled):
-            yield from spoken.hear(each)
+            yield from spoken.feed(each)
     if not spoken.stop:
         yield from spoken.keep(parser.finish())
     ended = output and output[-1].finish == "stop"
@@ -135,12 +136,13 @@ def sample_turn(
     return Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop, fault)
 
 
-class _Calls:
-    """The tokens of a turn of several calls, up to its end: the limit of calls, or where a tool opens a message.
+class _CallLimiter:
+    """Passes on the tokens of a completion with several calls, up to its end: max_calls, or a tool's message.
 
-    Calls after the first are held until they are whole. One that repeats an earlier call ends the turn and is dropped: the
-    model was not trained to call several tools in one turn, and may go on with the same call.
-    over: the turn has ended before its tokens did. complete: it may end here, as all its calls are whole.
+    Calls after the first are held back until they are complete. A repeated call ends the turn and is dropped: the
+    model was not trained to call several tools in one turn, and may repeat the same call.
+
+    over: the turn ended before its tokens did. complete: it may end here, because all its calls are complete.
     """
 
     def __init__(self, grammars: GrammarCache, most: int) -> None:
@@ -148,7 +150,7 @@ class _Calls:
         self._several = most > 1
         self._assistant = grammars.tokenizer.encode("assistant")[0]
         self._passed: list[Sampled] = []
-        self._held: list[Sampled] | None = None  # since the end of the last call that was passed
+        self._held: list[Sampled] | None = None  # tokens since the end of the last passed call
         self.over = False
 
     @property
@@ -156,7 +158,7 @@ class _Calls:
         return self.over or self._held is not None
 
     def passed(self, sampled: Sampled) -> list[Sampled]:
-        """The tokens that belong to the turn, now that this one came."""
+        """The tokens that are passed on, after this one was sampled."""
         if not self._several:
             return [sampled]
         fresh = [*(self._held or ()), sampled]
@@ -171,7 +173,7 @@ class _Calls:
         return fresh
 
     def _is_call(self, fresh: list[Sampled]) -> bool:
-        """Whether what came after a call is another, and whole; else it is held, or ends the turn."""
+        """Whether the tokens after a call are another complete call. If not, they are held, or the turn ends."""
         opening = (self._grammars.start, self._assistant)
         if any(each.token != token for each, token in zip(fresh, opening)):
             self.over = True
@@ -188,17 +190,17 @@ class _Calls:
         return self.over
 
 
-class _Spoken:
-    """The messages of one sampling as they come: cut at a stop string, with log-probabilities where they are wanted."""
+class _Transcript:
+    """The messages of one completion, with the stop strings applied, and with log-probabilities if requested."""
 
     def __init__(self, parser: Parser, stops: Sequence[str], scored: bool, prefill: str | None = None) -> None:
         self._parser, self._stops, self._scored = parser, stops, scored
-        self._unscored: list[Sampled] = []  # their text is not whole yet
-        self._final, self._given = StopText(stops), prefill or ""  # of the final answer under way
+        self._unscored: list[Sampled] = []  # tokens whose text is not complete yet
+        self._final, self._given = StopText(stops), prefill or ""  # of the current final answer
         self.messages: list[Message] = []
         self.stop: str | None = None
 
-    def hear(self, sampled: Sampled) -> Iterator[TurnEvent]:
+    def feed(self, sampled: Sampled) -> Iterator[TurnEvent]:
         if not self._scored:
             yield from self.keep(self._parser.feed(sampled.token))
             return

@@ -135,7 +135,7 @@ def test_the_third_request_that_shares_a_beginning_finds_it():
 
 def test_requests_that_come_together_compute_a_common_prompt_once():
     model = FakeModel(config(2048))
-    engine = Engine(model, step_tokens=64)
+    engine = Engine(model, max_batched_tokens=64)
     streams = [engine.submit(SYSTEM, GREEDY) for _ in range(8)]
     assert [[sampled.token for sampled in stream] for stream in streams] == [model.greedy(SYSTEM, SAID)] * 8
     assert [stream.cached_tokens for stream in streams] == [0, *[whole(len(SYSTEM) - 1)] * 7]
@@ -201,7 +201,7 @@ def test_a_long_sequence_holds_few_blocks_of_its_windows():
 def test_the_whole_context_works():
     context = 131_072
     model = FakeModel(config(context, window=128))
-    engine = Engine(model, step_tokens=8192)
+    engine = Engine(model, max_batched_tokens=8192)
     prompt = [i * i % VOCAB for i in range(context - 2)]
     said = [sampled.token for sampled in engine.submit(prompt, SamplingParams(temperature=0))]
     assert said == model.greedy(prompt, 2)
@@ -226,8 +226,8 @@ def test_the_pools_fit_into_their_bytes_and_hold_a_sequence(
     assert used > limit - 3 * sum(layers) or layers[0] == 0
     assert cache.tokens >= BLOCK
     for tokens in (1, BLOCK, min(cache.tokens, 100_000)):
-        assert cache.full.most(tokens) <= cache.full.count or layers[0] == 0
-        assert cache.window.most(tokens) <= cache.window.count or layers[1] == 0
+        assert cache.full.max_blocks(tokens) <= cache.full.count or layers[0] == 0
+        assert cache.window.max_blocks(tokens) <= cache.window.count or layers[1] == 0
 
 
 @pytest.mark.parametrize(("given", "tokens"), [(None, 4096), (cache_for(3), 48), (cache_for(3) + BLOCK_BYTES, 48)])
@@ -259,7 +259,7 @@ def test_what_a_sequence_lets_go_of_is_what_no_later_token_sees(window: int, blo
     pool = BlockPool(100, 1, window, count())
     seen = {max(0, position - window + 1) // BLOCK for position in range(blocks * BLOCK, (blocks + 3) * BLOCK)}
     assert pool.first_seen(blocks) == min(seen)
-    assert pool.most(10_000) == max(n + 1 - pool.first_seen(n) for n in range(600))
+    assert pool.max_blocks(10_000) == max(n + 1 - pool.first_seen(n) for n in range(600))
 
 
 def test_used_blocks_are_taken_again_before_untouched_ones():
@@ -310,7 +310,7 @@ def test_answers_depend_on_nothing_but_the_prompt(
     naive = Engine(model, prefix_bytes=0, speculate=False)
     with stopped_clock():
         engine = Engine(
-            model, cache_bytes=blocks * sum(layers), prefix_bytes=prefix, step_tokens=budget, speculate=speculate
+            model, cache_bytes=blocks * sum(layers), prefix_bytes=prefix, max_batched_tokens=budget, speculate=speculate
         )
         for asked in rounds:
             streams = [engine.submit(prompt, params) for prompt, _ in asked]

@@ -47,7 +47,7 @@ def _drawn(logits_V: np.ndarray, draw: Draw) -> SampleResult:
         token = int(allowed.argmax())
     else:
         ends = np.cumsum(np.exp((allowed - allowed.max()) / draw.temperature))
-        token = int(np.searchsorted(ends, draw.share * ends[-1]))
+        token = int(np.searchsorted(ends, draw.uniform * ends[-1]))
     return SampleResult(token, float(logs[token]))
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.engine.engine import Engine, score_rows_of
+from ossia.engine.engine import Engine, max_score_rows
 from ossia.engine.request import ContextError, SamplingParams
 from ossia.engine.sampler import score
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS
@@ -27,7 +27,7 @@ def tokens(answers) -> list[list[int]]:
 @settings(max_examples=60, deadline=None)
 @given(prompts=PROMPTS, budget=st.integers(1, 200), blocks=st.integers(6, 40))
 def test_answers_do_not_depend_on_batch_chunks_or_preemption(prompts: list[list[int]], budget: int, blocks: int):
-    engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), step_tokens=budget)
+    engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), max_batched_tokens=budget)
     assert tokens(engine.generate(prompts, GREEDY)) == [greedy(prompt, 12) for prompt in prompts]
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.blocks)
@@ -38,7 +38,10 @@ def test_answers_do_not_depend_on_batch_chunks_or_preemption(prompts: list[list[
 def test_seeded_draws_do_not_depend_on_scheduling(prompts: list[list[int]], budget: int):
     params = SamplingParams(seed=5, max_tokens=8)
     alone = [tokens(Engine(FakeModel()).generate([prompt], params))[0] for prompt in prompts]
-    assert tokens(Engine(FakeModel(), step_tokens=budget, cache_bytes=cache_for(6)).generate(prompts, params)) == alone
+    assert (
+        tokens(Engine(FakeModel(), max_batched_tokens=budget, cache_bytes=cache_for(6)).generate(prompts, params))
+        == alone
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -46,7 +49,7 @@ def test_seeded_draws_do_not_depend_on_scheduling(prompts: list[list[int]], budg
 def test_K2_scores_of_a_prompt_do_not_depend_on_batch_chunks_or_preemption(
     prompts: list[list[int]], budget: int, blocks: int
 ):
-    engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), step_tokens=budget)
+    engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), max_batched_tokens=budget)
     scored = SamplingParams(temperature=0, max_tokens=2, prompt_logprobs=3)
     for _ in range(2):  # a prompt that the cache holds is scored as well
         streams = [engine.submit(prompt, scored if n % 2 == 0 else GREEDY) for n, prompt in enumerate(prompts)]
@@ -86,12 +89,12 @@ def test_K2_a_newcomer_does_not_wait_behind_prompts_that_are_scored():
 
 @pytest.mark.parametrize(("vocab", "rows"), [(1024, SCORED_ROWS), (201_088, 41), (SCORED_LOGITS * 2, 1)])
 def test_K2_a_large_vocabulary_is_scored_in_fewer_rows(vocab: int, rows: int):
-    assert score_rows_of(vocab) == rows
+    assert max_score_rows(vocab) == rows
 
 
 def test_a_step_stays_within_its_budget_and_decoders_go_first():
     model = FakeModel()
-    engine = Engine(model, step_tokens=10)
+    engine = Engine(model, max_batched_tokens=10)
     first = engine.submit([1, 2, 3], GREEDY)
     next(first)
     second = engine.submit(list(range(30)), GREEDY)
@@ -142,7 +145,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"), [([], "empty prompt"), ([1, VOCAB], f"token id {VOCAB}"), ([-1], "token id -1")]
+    ("prompt", "said"), [([], "prompt is empty"), ([1, VOCAB], f"token id {VOCAB}"), ([-1], "token id -1")]
 )
 def test_bad_prompts_are_refused_by_name(prompt: list[int], said: str):
     with pytest.raises(ValueError, match=said):
@@ -169,7 +172,7 @@ def test_a_waiting_request_can_be_cancelled_and_others_go_on():
 
 
 def test_threads_may_each_read_a_stream():
-    engine = Engine(FakeModel(), step_tokens=16)
+    engine = Engine(FakeModel(), max_batched_tokens=16)
     prompts = [[i, i + 1, i + 2] * 5 for i in range(8)]
     answers: dict[int, list[int]] = {}
 

@@ -73,24 +73,24 @@ def test_the_cache_changes_no_answer(model: Transformer, alone: list[list[Sample
 
 
 @pytest.mark.parametrize(
-    ("cache_blocks", "step_tokens"),
+    ("cache_blocks", "max_batched_tokens"),
     [(64, 512), (64, 11), (64, 1), (6, 512), (5, 23)],
     ids=["a batch", "chunks", "a token a step", "preempted", "preempted in chunks"],
 )
 def test_scheduling_changes_no_answer(
-    backend: Backend, model: Transformer, alone: list[list[Sampled]], cache_blocks: int, step_tokens: int
+    backend: Backend, model: Transformer, alone: list[list[Sampled]], cache_blocks: int, max_batched_tokens: int
 ):
-    engine = Engine(model, cache_bytes=cache_blocks * sum(model.cache_bytes), step_tokens=step_tokens)
+    engine = Engine(model, cache_bytes=cache_blocks * sum(model.cache_bytes), max_batched_tokens=max_batched_tokens)
     for _ in range(2):  # the second time from what the first left in the cache
         assert_same(engine.generate(PROMPTS, GREEDY), alone, backend)
     assert engine.stats().cached_tokens > 0 or cache_blocks < 64
 
 
-@pytest.mark.parametrize("step_tokens", [512, 23])
-def test_speculation_and_what_is_cached_change_no_answer(backend: Backend, model: Transformer, step_tokens: int):
+@pytest.mark.parametrize("max_batched_tokens", [512, 23])
+def test_speculation_and_what_is_cached_change_no_answer(backend: Backend, model: Transformer, max_batched_tokens: int):
     """A conversation: every prompt is the one before, its answer, and a few tokens that were said already."""
     long = SamplingParams(temperature=0, max_tokens=60, logprobs=3)
-    engine, plain = Engine(model, step_tokens=step_tokens), Engine(model, prefix_bytes=0, speculate=False)
+    engine, plain = Engine(model, max_batched_tokens=max_batched_tokens), Engine(model, prefix_bytes=0, speculate=False)
     prompt = [*PROMPTS[2], *PROMPTS[2]]
     with stopped_clock():
         for _ in range(3):

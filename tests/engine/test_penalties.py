@@ -87,7 +87,7 @@ def test_A3b_answers_do_not_depend_on_scheduling(
     """Batches, chunks, preemption, shared prefixes and guesses; drawn on a device or on the host."""
     params = SamplingParams(temperature=temperature, seed=5, max_tokens=12, **given)
     made = {"ops": DeviceOps()} if on_device else {}
-    engine = Engine(FakeModel(repeats=repeats, **made), cache_bytes=cache_for(blocks), step_tokens=budget)
+    engine = Engine(FakeModel(repeats=repeats, **made), cache_bytes=cache_for(blocks), max_batched_tokens=budget)
     with stopped_clock():
         for _ in range(2):  # the second time prefixes are in the cache
             answers = engine.generate(prompts, params)

@@ -6,7 +6,7 @@ import pytest
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
-from ossia.engine.plan import CardMemoryPlan, plan_card, room_for_cache, weight_bytes, work_bytes
+from ossia.engine.plan import CardMemoryPlan, card_cache_room, plan_card, weight_bytes, work_bytes
 from ossia.kernels.ops import BLOCK, HostOps
 from ossia.model.config import ModelConfig
 from tests.engine.fake import FakeModel, cache_for
@@ -99,7 +99,7 @@ class Card(HostOps):
 def on_card(cache: int) -> FakeModel:
     model = FakeModel()
     work = work_bytes(model.config)
-    room = room_for_cache(model.config, work + (1 << 30)) or 0
+    room = card_cache_room(model.config, work + (1 << 30)) or 0
     model.ops = Card(work + (1 << 30) - room + cache)
     return model
 

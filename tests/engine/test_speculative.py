@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
-from ossia.engine.speculative import FEW, MOST, PROBE, SIZES, PromptLookup, Speculation, StepTimes
+from ossia.engine.speculative import (
+    MAX_DRAFT_TOKENS,
+    MAX_DRAFTING_REQUESTS,
+    MIN_PROBE_INTERVAL,
+    SIZES,
+    PromptLookup,
+    Speculation,
+    StepTimes,
+)
 from ossia.kernels.ops import Batch
 from tests.engine.fake import VOCAB, FakeModel, cache_for, config, stopped_clock
 
 TEXTS = st.lists(st.integers(0, 3), max_size=60)
 
 
-def naive_guess(text: list[int], most: int) -> tuple[int, tuple[int, ...]] | None:
+def naive_draft(text: list[int], most: int) -> tuple[int, tuple[int, ...]] | None:
     for size in SIZES:
         for end in range(len(text) - 1, size - 1, -1):
             if text[end - size : end] == text[-size:]:
@@ -34,8 +42,8 @@ def test_a_guess_goes_on_from_the_latest_of_the_longest_matches(text: list[int],
     lookup, seen = PromptLookup(), array("i")
     for cut in [*cuts, 60]:
         seen.extend(text[len(seen) : len(seen) + cut])
-        guess = lookup.guess(seen, most)
-        assert (guess and tuple(guess)) == naive_guess(seen.tolist(), most)
+        draft = lookup.propose(seen, most)
+        assert (draft and tuple(draft)) == naive_draft(seen.tolist(), most)
 
 
 def run(
@@ -63,7 +71,7 @@ def test_a_loop_takes_a_fraction_of_the_steps():
     model = FakeModel(repeats=50.0)
     _, engine = run(model, [1, 2, 3, 1], SamplingParams(temperature=0, max_tokens=200), True)
     assert engine.stats().steps < 200 / 4
-    assert max(model.rows) == 1 + MOST
+    assert max(model.rows) == 1 + MAX_DRAFT_TOKENS
 
 
 def test_surprising_text_is_left_alone():
@@ -117,7 +125,7 @@ def test_a_mask_hears_of_every_token_once_and_of_no_guess():
 def test_guesses_keep_to_the_budget_and_push_nobody_out():
     model = FakeModel(repeats=20.0)
     with stopped_clock():
-        engine = Engine(model, cache_bytes=cache_for(10), step_tokens=6)
+        engine = Engine(model, cache_bytes=cache_for(10), max_batched_tokens=6)
         streams = [engine.submit([1, 2, 3, first], SamplingParams(temperature=0, max_tokens=60)) for first in (1, 2)]
         assert [[each.token for each in stream] for stream in streams] == [
             model.greedy([1, 2, 3, t], 60) for t in (1, 2)
@@ -130,7 +138,7 @@ def test_guesses_keep_to_the_budget_and_push_nobody_out():
 def test_many_requests_are_not_guessed_for():
     with stopped_clock():
         engine = Engine(FakeModel(repeats=20.0))
-        engine.generate([[1, 2, 3, 1]] * (FEW + 1), SamplingParams(temperature=0, max_tokens=30))
+        engine.generate([[1, 2, 3, 1]] * (MAX_DRAFTING_REQUESTS + 1), SamplingParams(temperature=0, max_tokens=30))
     assert engine.stats().drafted_tokens == 0
 
 
@@ -158,7 +166,7 @@ def test_an_interrupted_guess_is_made_again():
 
 def measured(slope: float) -> StepTimes:
     times = StepTimes()
-    for rows in range(1, 2 + MOST):
+    for rows in range(1, 2 + MAX_DRAFT_TOKENS):
         times.note(rows, 1 + slope * (rows - 1))
     return times
 
@@ -168,7 +176,7 @@ def drafts(holds: float, slope: float, tokens: int) -> list[int]:
     speculation, times, sizes = Speculation(), measured(slope), []
     text = array("i", [1, 2, 3, 4, 5] * 4)
     for step in range(tokens):
-        draft = speculation.draft(text, MOST, 1, times)
+        draft = speculation.draft(text, MAX_DRAFT_TOKENS, 1, times)
         sizes.append(len(draft))
         following = text[-5]
         right = step % 10 < 10 * holds
@@ -179,9 +187,9 @@ def drafts(holds: float, slope: float, tokens: int) -> list[int]:
 @pytest.mark.parametrize(
     ("holds", "slope", "least", "most"),
     [
-        (1.0, 0.1, MOST, MOST),
-        (0.9, 0.1, 3, MOST),
-        (0.5, 0.1, 1, MOST),
+        (1.0, 0.1, MAX_DRAFT_TOKENS, MAX_DRAFT_TOKENS),
+        (0.9, 0.1, 3, MAX_DRAFT_TOKENS),
+        (0.5, 0.1, 1, MAX_DRAFT_TOKENS),
         (0.5, 1.2, 0, 0),
         (0.0, 0.3, 0, 0),
         (1.0, 1.2, 0, 0),
@@ -189,16 +197,16 @@ def drafts(holds: float, slope: float, tokens: int) -> list[int]:
 )
 def test_as_many_are_tried_as_pay(holds: float, slope: float, least: int, most: int):
     """Rows that cost little and guesses that hold make for long ones; with a row as dear as a step there are none."""
-    settled = sorted(drafts(holds, slope, PROBE)[40:-1])
+    settled = sorted(drafts(holds, slope, MIN_PROBE_INTERVAL)[40:-1])
     assert least <= settled[0]
     assert settled[-1] <= most
 
 
 def test_what_does_not_pay_is_tried_again_more_and_more_seldom():
-    sizes = drafts(1.0, 1.2, 20 * PROBE)
+    sizes = drafts(1.0, 1.2, 20 * MIN_PROBE_INTERVAL)
     tried = [step for step, size in enumerate(sizes) if size]
     gaps = [after - before for before, after in pairwise(tried)]
-    assert gaps == [2 * PROBE, 4 * PROBE, 8 * PROBE]
+    assert gaps == [2 * MIN_PROBE_INTERVAL, 4 * MIN_PROBE_INTERVAL, 8 * MIN_PROBE_INTERVAL]
 
 
 def test_one_slow_step_does_not_stop_it():

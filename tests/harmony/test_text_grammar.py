@@ -174,7 +174,7 @@ def test_A19_a_turn_ends_at_its_first_call_unless_more_are_allowed():
 
 
 def test_A19_after_a_call_comes_another_or_the_tool():
-    constraint = TurnGrammar(GRAMMARS, tools=TOOLS, most_calls=3).start()
+    constraint = TurnGrammar(GRAMMARS, tools=TOOLS, max_calls=3).start()
     feed(constraint, CALL)
     feed(constraint, "<|start|>")
     after = {small().decode([token]) for token in allowed(constraint.mask() or b"")}
@@ -185,7 +185,7 @@ def test_A19_after_a_call_comes_another_or_the_tool():
 
 
 def test_A19_no_answer_comes_between_a_call_and_its_result():
-    constraint = TurnGrammar(GRAMMARS, tools=TOOLS, most_calls=3).start()
+    constraint = TurnGrammar(GRAMMARS, tools=TOOLS, max_calls=3).start()
     feed(constraint, CALL + "<|start|>assistant<|channel|>")
     said = [small().decode([token]) for token in allowed(constraint.mask() or b"")]
     assert all("commentary".startswith(each) for each in said)

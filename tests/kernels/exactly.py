@@ -3,19 +3,19 @@
 import numpy as np
 
 from ossia.kernels.cpu.codegen.jit import entry
-from ossia.kernels.cpu.gemm import multiply, to_records
+from ossia.kernels.cpu.gemm import multiply, quantize_rows
 from ossia.kernels.cpu.pack import BIAS, INPUTS, INT8, Panels
 from ossia.quant import from_bf16
 
 
 @entry
-def records_of(kind, x_TD, blocks, terms, bias, workers):
-    return to_records(kind, x_TD, blocks, terms, bias, workers)
+def quantized_rows(kind, x_TD, blocks, limbs, bias, workers):
+    return quantize_rows(kind, x_TD, blocks, limbs, bias, workers)
 
 
 @entry
-def multiplied(kind, data, stride, blocks, records, bias_R, y_TR, workers):
-    multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
+def multiplied(kind, data, stride, blocks, quantized, bias_R, y_TR, workers):
+    multiply(kind, data, stride, blocks, quantized, bias_R, y_TR, workers)
 
 
 def blocks_of(x: np.ndarray, kind: int) -> np.ndarray:
@@ -49,8 +49,10 @@ def read_back(panels: Panels, matrix: int = 0) -> np.ndarray:
     """
     width, size = INPUTS[panels.kind] * panels.blocks, panels.panels * panels.stride
     data = panels.data[matrix * size : (matrix + 1) * size]
-    records = records_of(panels.kind, 127 * np.eye(width, dtype=np.float32), panels.blocks, 1, BIAS[panels.kind], 1)
+    quantized = quantized_rows(
+        panels.kind, 127 * np.eye(width, dtype=np.float32), panels.blocks, 1, BIAS[panels.kind], 1
+    )
     out = np.zeros((width, 32 * panels.panels), np.float32)
     no_bias = np.zeros(32 * panels.panels, np.float32)
-    multiplied(panels.kind, data, panels.stride, panels.blocks, records, no_bias, out, 1)
+    multiplied(panels.kind, data, panels.stride, panels.blocks, quantized, no_bias, out, 1)
     return out.T / np.float32(127)

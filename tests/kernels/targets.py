@@ -15,7 +15,7 @@ from ossia.kernels.cpu.pack import BIAS, INT4, INT8, Panels, pack_dense, pack_mx
 from ossia.kernels.cpu.tiles.gemm_tiles import _fp4_2, _fp4_6, _int4_2, _int4_6, _int8_2, _int8_6
 from ossia.quant import Mxfp4
 from tests.kernels.cases import CASES, Numbers, fresh_batch
-from tests.kernels.exactly import records_of
+from tests.kernels.exactly import quantized_rows
 
 EXPONENTS = np.concatenate([np.linspace(-87, 88, 4000), [0, -0.0, -87.5, -200, -1e30, -np.inf, 0, 0]])
 EXPONENTS = np.resize(EXPONENTS, -(-EXPONENTS.size // 16) * 16).astype(np.float32)
@@ -52,18 +52,18 @@ def exp(x: np.ndarray, name: str = "exp") -> np.ndarray:
 
 
 @numba.njit
-def _eight(kind, panels, records, y):
+def _eight(kind, panels, quantized, y):
     """The first panel times eight rows, by the tiles of six and of two: to compile a tile takes seconds."""
     numbers, out, blocks = np.arange(8).astype(np.int32), y.reshape(-1), panels.blocks
     if kind == 0:
-        _fp4_6(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 0, out, 0, 0)
-        _fp4_2(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 6, out, 192, 0)
+        _fp4_6(panels.data, 0, 0, 1, blocks, 0, blocks, quantized, numbers, 0, out, 0, 0)
+        _fp4_2(panels.data, 0, 0, 1, blocks, 0, blocks, quantized, numbers, 6, out, 192, 0)
     elif kind == 1:
-        _int8_6(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 0, out, 0, 0)
-        _int8_2(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 6, out, 192, 0)
+        _int8_6(panels.data, 0, 0, 1, blocks, 0, blocks, quantized, numbers, 0, out, 0, 0)
+        _int8_2(panels.data, 0, 0, 1, blocks, 0, blocks, quantized, numbers, 6, out, 192, 0)
     else:
-        _int4_6(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 0, out, 0, 0)
-        _int4_2(panels.data, 0, 0, 1, blocks, 0, blocks, records, numbers, 6, out, 192, 0)
+        _int4_6(panels.data, 0, 0, 1, blocks, 0, blocks, quantized, numbers, 0, out, 0, 0)
+        _int4_2(panels.data, 0, 0, 1, blocks, 0, blocks, quantized, numbers, 6, out, 192, 0)
 
 
 def weights(width: int) -> dict[str, Panels]:
@@ -86,9 +86,9 @@ def computed() -> dict[str, np.ndarray]:
     out = {"exp": exp(EXPONENTS), "exp_short": exp(np.minimum(EXPONENTS, 0), "exp_short")}
     for width in (NARROW, WIDE):
         for name, panels in weights(width).items():
-            records = records_of(panels.kind, activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
+            quantized = quantized_rows(panels.kind, activations(width), panels.blocks, 1, BIAS[panels.kind], 1)
             y = np.zeros((8, 32), np.float32)
-            _eight(panels.kind, panels, records, y)
+            _eight(panels.kind, panels, quantized, y)
             out[f"{name} {width}"] = y
     return out
 

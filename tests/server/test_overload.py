@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.harmony.client_tools import MOST_TOOLS, toolbox
+from ossia.harmony.client_tools import MAX_TOOLS, toolbox
 from ossia.harmony.enforce import SchemaError, enforceable
 from ossia.harmony.errors import InputError
 from ossia.server.apis.chat.chat_routes import merged, together
@@ -325,11 +325,11 @@ def test_K4_no_text_has_fewer_tokens_than_its_bytes_say():
 
 
 def test_K4_tools_whose_names_collide_keep_names_of_their_own():
-    box = toolbox(tools([f"f{chr(0x2000 + n)}" for n in range(MOST_TOOLS)]))
-    assert len(box.called) == MOST_TOOLS
+    box = toolbox(tools([f"f{chr(0x2000 + n)}" for n in range(MAX_TOOLS)]))
+    assert len(box.called) == MAX_TOOLS
     assert box.recipient("f\u2000") != box.recipient("f\u2001")
     with pytest.raises(InputError, match="tools"):
-        toolbox(tools([str(n) for n in range(MOST_TOOLS + 1)]))
+        toolbox(tools([str(n) for n in range(MAX_TOOLS + 1)]))
 
 
 @pytest.mark.parametrize("value", [

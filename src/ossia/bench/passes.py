@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ossia.bench.counts import Formats, cache_bytes
 from ossia.bench.subject import repeat_blocks
 from ossia.engine.blocks import blocks_for
-from ossia.engine.plan import usual_step
+from ossia.engine.plan import default_max_batched_tokens
 from ossia.kernels.ops import Batch
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer
@@ -98,7 +98,7 @@ class Passes:
 
     def __init__(self, transformer: Transformer, cases: Sequence[BenchCase], seed: int = 0) -> None:
         self._transformer = transformer
-        self._step = usual_step(transformer.ops)
+        self._step = default_max_batched_tokens(transformer.ops)
         rows = max(case.rows for case in cases)
         longest = max(case.end for case in cases)
         batched = max((case.end for case in cases if case.rows > 1), default=0)

@@ -15,7 +15,7 @@ from ossia.bench.counts import Formats, formats_of
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import HostFormat, check_host
-from ossia.engine.plan import RESERVE, plan_card, usual_step, work_bytes
+from ossia.engine.plan import RESERVE, default_max_batched_tokens, plan_card, work_bytes
 from ossia.hub import find
 from ossia.kernels.backends import kinds_of, make_ops
 from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops
@@ -144,7 +144,8 @@ def plain_engine(transformer: Transformer, tokens: int) -> Engine:
     """An engine with a cache for so many tokens that reuses no prefix and guesses no token ahead."""
     sizes = transformer.cache_bytes
     # the sliding layers' share is small, but for short contexts it is as large as the others'
-    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + usual_step(transformer.ops) // BLOCK * sizes.window
+    step_blocks = default_max_batched_tokens(transformer.ops) // BLOCK
+    held = (blocks_for(tokens) + 1) * (sizes.full + sizes.window) + step_blocks * sizes.window
     return Engine(transformer, cache_bytes=held, prefix_bytes=0, speculate=False)
 
 

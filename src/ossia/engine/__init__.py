@@ -1,1 +1,1 @@
-"""The engine: requests in, sampled tokens out, however they were scheduled."""
+"""The engine: scheduling, the paged cache, sampling and speculation over one model."""

@@ -1,7 +1,6 @@
-"""Cache blocks of one kind of layer: who holds them, and which are kept for reuse when nobody does.
+"""Cache blocks of one kind of layer: reference counts, and blocks kept for reuse.
 
-In: counts and keys. Out: block numbers. A block holds the keys and values of `kernels.BLOCK` tokens.
-It does not know requests, arrays, or what a key stands for.
+In: counts and keys. Out: block numbers. A block holds the keys and values of `kernels.ops.BLOCK` tokens.
 """
 
 import sys
@@ -12,30 +11,30 @@ from ossia.kernels.ops import BLOCK
 
 
 def blocks_for(tokens: int) -> int:
-    """Blocks that hold so many tokens."""
+    """Blocks that hold this many tokens."""
     return -(-tokens // BLOCK)
 
 
 class BlockPool:
-    """Blocks 0..count-1: held by one sequence or more, idle (held by none, but kept under a key), or free.
+    """Blocks 0..count-1. A block is held by one or more sequences, idle (unheld, but kept under a key), or free.
 
-    window: how many tokens back its layers see; 0 for all. ticks: a clock shared by the pools whose blocks age together.
+    window: how many tokens back the layers see; 0 for all. ticks: a clock shared by pools that are evicted together.
     """
 
     def __init__(self, count: int, block_bytes: int, window: int, ticks: Iterator[int]) -> None:
         self.count, self.block_bytes, self.window = count, block_bytes, window
         self._ticks = ticks
-        self._untouched = 0  # blocks from here on were never taken: their memory is not even mapped yet
+        self._untouched = 0  # blocks from here on were never taken, so their memory is not mapped yet
         self._free: list[int] = []
-        self._discarded: list[int] = []  # free, too, and their memory is the system's again
+        self._discarded: list[int] = []  # free blocks whose memory was returned to the system
         self._holders: dict[int, int] = {}
-        self._idle: OrderedDict[int, int] = OrderedDict()  # block: tick of its letting go, oldest first
+        self._idle: OrderedDict[int, int] = OrderedDict()  # block: tick when it became idle, oldest first
         self._kept: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}
 
     @property
     def free(self) -> int:
-        """Blocks that can be taken, the idle ones among them."""
+        """Blocks that can be taken, idle ones included."""
         return self.count - len(self._holders)
 
     @property
@@ -44,28 +43,28 @@ class BlockPool:
 
     @property
     def oldest(self) -> int:
-        """The tick at which the block that has been idle for longest was let go; without one, the end of time."""
+        """The tick when the oldest idle block became idle; the maximum int if there is none."""
         return next(iter(self._idle.values()), sys.maxsize)
 
     def first_seen(self, blocks: int) -> int:
-        """The first block that a token behind so many whole blocks, or any later token, can see."""
+        """The first block that a token after this many whole blocks, or any later token, can see."""
         return max(0, blocks * BLOCK - self.window + 1) // BLOCK if self.window else 0
 
-    def most(self, tokens: int) -> int:
-        """Blocks that a sequence of so many tokens holds between steps, at most."""
+    def max_blocks(self, tokens: int) -> int:
+        """The most blocks that a sequence of this many tokens holds between steps."""
         return min(blocks_for(tokens), blocks_for(self.window - 1) + 1) if self.window else blocks_for(tokens)
 
     def take(self, count: int) -> list[int]:
-        """Free blocks, those used before first; when there are none, the ones idle for longest."""
+        """Take free blocks: used ones first, new ones next, then the longest idle ones."""
         return [self._take() for _ in range(count)]
 
     def hold(self, block: int) -> None:
-        """One holder more, of a block that is held or idle."""
+        """Add a holder to a held or idle block."""
         self._idle.pop(block, None)
         self._holders[block] = self._holders.get(block, 0) + 1
 
     def drop(self, block: int) -> None:
-        """One holder less."""
+        """Remove a holder from a block."""
         self._holders[block] -= 1
         if self._holders[block]:
             return
@@ -79,7 +78,7 @@ class BlockPool:
         return block in self._holders
 
     def keep(self, block: int, key: bytes) -> None:
-        """Find this held block by a key from now on; of equal blocks the first is kept."""
+        """Make this held block findable by a key. If a block has the key already, that one stays."""
         if key not in self._kept and block not in self._keys:
             self._kept[key] = block
             self._keys[block] = key
@@ -88,13 +87,13 @@ class BlockPool:
         return self._kept.get(key)
 
     def evict(self) -> None:
-        """Forget the block that has been idle for longest."""
+        """Forget the longest idle block."""
         block, _ = self._idle.popitem(last=False)
         del self._kept[self._keys.pop(block)]
         self._free.append(block)
 
     def discard(self) -> list[int]:
-        """The free blocks that were written, sorted: the caller gives their memory back to the system."""
+        """The free blocks that were written, sorted. The caller returns their memory to the system."""
         written = sorted(self._free)
         self._discarded += written
         self._free.clear()

@@ -1,11 +1,10 @@
-"""A step's logits become tokens: on the device in one go where the backend draws there, else row by row on the host.
+"""Samples a step's tokens: on the device in one call if the backend can, else row by row on the host.
 
-In: logits as the backend has them, and how each row is to be drawn. Out: `Sampled` tokens, asked for row by row.
-It does not know requests, or which rows are only guesses.
+In: logits as the backend holds them, and how to sample each row. Out: `Sampled` tokens, row by row.
 
-A row behind a guess is drawn ahead without a mask, since its mask is known only once the guess has held. Should there be one
-then, the row is drawn once more: rare, as a mask mostly rules headers, and guesses hold in text. Rows with log-probabilities,
-penalties or a minimum length are sampled on the host.
+A row after a draft token is sampled ahead without a mask, because the mask is known only once the draft token is
+accepted. If there is a mask then, the row is sampled again. That is rare: masks mostly constrain headers, and draft
+tokens are mostly accepted in text. Requests with log-probabilities, penalties or min_tokens are sampled on the host.
 """
 
 from collections.abc import Sequence
@@ -13,63 +12,65 @@ from typing import Any, NamedTuple
 
 from ossia.engine.penalties import Penalties
 from ossia.engine.request import Sampled, SamplingParams
-from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, score, share_of
+from ossia.engine.sampler import GREEDY_BELOW, check_row, sample, score, uniform_of
 from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, Ops, SampleResult
 
 
 class SampleRequest(NamedTuple):
-    """How one row is drawn: by whose parameters, under which mask, and the seed and place that choose its share.
+    """How to sample one row. seed and output_index determine its uniform random number.
 
-    penalties: of the request; by the time that the row is drawn they have noted all tokens before it.
+    penalties: those of the request. When the row is sampled, they include all tokens before it.
     """
 
     params: SamplingParams
     mask: bytes | None
     seed: int
-    place: int
+    output_index: int
     penalties: Penalties | None = None
 
     @property
     def on_host(self) -> bool:
-        return bool(self.params.logprobs) or self.penalties is not None or self.place < self.params.min_tokens
+        return bool(self.params.logprobs) or self.penalties is not None or self.output_index < self.params.min_tokens
 
 
 class LogitRows:
-    """The rows of a step. `asks` are what is known of each before any is drawn; None for one that is not to be drawn."""
+    """The logits of a step. requests: what is known of each row before sampling; None for rows that are not sampled."""
 
-    def __init__(self, ops: Ops, logits_RV: Any, asks: Sequence[SampleRequest | None]) -> None:
-        self._ops, self._logits_RV, self._asks = ops, logits_RV, asks
-        known = [(row, ask) for row, ask in enumerate(asks) if ask and not ask.on_host]
-        drawn = ops.draw(logits_RV, [row for row, _ in known], [_draw(ask) for _, ask in known]) if known else []
+    def __init__(self, ops: Ops, logits_RV: Any, requests: Sequence[SampleRequest | None]) -> None:
+        self._ops, self._logits_RV, self._requests = ops, logits_RV, requests
+        known = [(row, request) for row, request in enumerate(requests) if request and not request.on_host]
+        drawn = (
+            ops.draw(logits_RV, [row for row, _ in known], [_draw(request) for _, request in known]) if known else []
+        )
         self._on_host = drawn is None
         self._drawn = dict(zip((row for row, _ in known), drawn or ()))
 
-    def ask(self, row: int) -> SampleRequest | None:
-        return self._asks[row]
+    def request(self, row: int) -> SampleRequest | None:
+        return self._requests[row]
 
-    def take(self, row: int, ask: SampleRequest) -> Sampled:
-        """The row's token. Raises ValueError when bias and mask leave none, or the logits are not numbers."""
-        if self._on_host or ask.on_host:
+    def take(self, row: int, request: SampleRequest) -> Sampled:
+        """The row's token. Raises ValueError if bias and mask allow none, or the logits are not finite."""
+        if self._on_host or request.on_host:
             logits_V = self._ops.host(self._logits_RV[row : row + 1])[0]
-            return sample(logits_V, ask.params, ask.mask, ask.seed, ask.place, ask.penalties)
-        if ask == self._asks[row]:
+            return sample(logits_V, request.params, request.mask, request.seed, request.output_index, request.penalties)
+        if request == self._requests[row]:
             return _checked(self._drawn[row])
-        again = self._ops.draw(self._logits_RV, [row], [_draw(ask)])
-        assert again is not None, "a backend draws always or never"
+        again = self._ops.draw(self._logits_RV, [row], [_draw(request)])
+        assert again is not None, "a backend samples either always or never"
         return _checked(again[0])
 
     def scores(self, first: int, tokens: Sequence[int], top: int) -> list[Sampled]:
-        """These tokens, scored by the rows from `first` on."""
+        """These tokens with the log-probabilities of the rows from `first` on."""
         logits_RV = self._ops.host(self._logits_RV[first : first + len(tokens)])
         return [score(row_V, token, top) for row_V, token in zip(logits_RV, tokens)]
 
 
-def _draw(ask: SampleRequest) -> Draw:
-    p = ask.params
+def _draw(request: SampleRequest) -> Draw:
+    p = request.params
     greedy = p.temperature < GREEDY_BELOW
-    share = 1.0 if greedy else share_of(ask.seed, ask.place)
+    uniform = 1.0 if greedy else uniform_of(request.seed, request.output_index)
     temperature = 0.0 if greedy else p.temperature
-    return Draw(share, temperature, p.top_k, p.top_p, p.min_p, ask.mask, p.logit_bias)
+    return Draw(uniform, temperature, p.top_k, p.top_p, p.min_p, request.mask, p.logit_bias)
 
 
 def _checked(drawn: SampleResult) -> Sampled:

@@ -1,7 +1,7 @@
-"""The engine: token ids in, a stream of sampled tokens out, many requests at once.
+"""The engine: token ids in, a stream of sampled tokens out, for many requests at once.
 
-In: prompts with sampling parameters and masks. Out: `Stream`s; whoever reads one drives the steps for all.
-It does not know text, channels or tools.
+In: prompts with sampling parameters and token masks. Out: one `Stream` per request. The thread that reads a stream
+steps the engine for all requests.
 """
 
 import asyncio
@@ -15,18 +15,19 @@ from typing import NamedTuple
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.drawing import LogitRows, SampleRequest
-from ossia.engine.host_plan import LEAST_CACHE, host_room
-from ossia.engine.plan import most_running, room_for_cache, usual_step
+from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
+from ossia.engine.plan import card_cache_room, default_max_batched_tokens, max_num_seqs
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import RunnableModel, Runner
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS, Chunk, Request, Scheduler
 
 
 class Stats(NamedTuple):
-    """Counters since the engine was made, and what it holds now. Blocks are counted over both pools.
+    """Counters since the engine was made, and its current state. Blocks are counted over both pools.
 
-    cached_tokens: of prompts, found in the cache. drafted_tokens: guesses tried, of which `accepted_tokens` held.
-    free_blocks: not held by a request; of these, `idle_blocks` are kept for prompts that begin alike.
+    - cached_tokens: prompt tokens found in the cache.
+    - drafted_tokens: draft tokens that were verified; `accepted_tokens` of them were accepted.
+    - free_blocks: blocks that no request holds. `idle_blocks` of them are kept for prompts with the same beginning.
     """
 
     steps: int
@@ -45,13 +46,14 @@ class Stats(NamedTuple):
 
 
 class Engine:
-    """Runs requests over one model, at most `step_tokens` rows a step; None for what suits the backend.
+    """Runs requests over one model, with at most `max_batched_tokens` rows per step (default: by backend).
 
-    cache_bytes: of all keys and values; None for what the model's whole context takes (on a CPU, memory is used only as
-    it fills; on a card, as much of it as fits beside the weights). prefix_bytes: how much of that may be kept for prompts
-    that begin as earlier ones did; 0 keeps nothing.
-    speculate: guess ahead where that is faster; it changes no answer.
-    Any thread may submit, read and close. One thread at a time steps, for all; the others wait for their tokens.
+    - cache_bytes: for all keys and values. Default: the model's whole context. A CPU allocates it as it fills. A GPU
+      takes as much of it as fits beside the weights.
+    - prefix_bytes: the part of the cache that may keep prefixes of earlier prompts; 0 keeps none.
+    - speculate: verify draft tokens where that is faster. Does not change any answer.
+
+    Any thread may submit, read and close. One thread at a time steps for all; the others wait for their tokens.
     """
 
     def __init__(
@@ -60,31 +62,31 @@ class Engine:
         *,
         cache_bytes: int | None = None,
         prefix_bytes: int = 1 << 30,
-        step_tokens: int | None = None,
+        max_batched_tokens: int | None = None,
         speculate: bool = True,
     ) -> None:
-        step_tokens = usual_step(model.ops) if step_tokens is None else step_tokens
-        if step_tokens < 1 or prefix_bytes < 0:
-            raise ValueError("want step_tokens of at least 1 and prefix_bytes of at least 0")
+        max_batched_tokens = default_max_batched_tokens(model.ops) if max_batched_tokens is None else max_batched_tokens
+        if max_batched_tokens < 1 or prefix_bytes < 0:
+            raise ValueError("max_batched_tokens must be at least 1 and prefix_bytes at least 0")
         c = self._config = model.config
-        room = room_for_cache(c, model.ops.free_bytes(), step_tokens)
+        room = card_cache_room(c, model.ops.free_bytes(), max_batched_tokens)
         if room is None and cache_bytes is None:
-            room = max(host_room(c), LEAST_CACHE)  # the whole context where it fits, as on a card
+            room = max(host_cache_room(c), MIN_CACHE_BYTES)  # limits the default below the whole context
         self._cache = PagedCache.sized(
-            model.cache_bytes, c.window, c.max_context, step_tokens, cache_bytes, prefix_bytes, room
+            model.cache_bytes, c.window, c.max_context, max_batched_tokens, cache_bytes, prefix_bytes, room
         )
         self._scheduler = Scheduler(
-            self._cache, step_tokens, speculate, most_running(model.ops), score_rows_of(c.vocab)
+            self._cache, max_batched_tokens, speculate, max_num_seqs(model.ops), max_score_rows(c.vocab)
         )
         self._runner = Runner(model, self._cache.full.count, self._cache.window.count)
-        self._changed = threading.Condition()  # its lock guards everything here, and is free while the model computes
-        self._stepper: int | None = None  # the thread that computes
+        self._changed = threading.Condition()  # its lock guards all state; it is free while the model computes
+        self._stepper: int | None = None  # the id of the thread that runs a step
         self._broken: Exception | None = None
         self._dropped: deque[Request] = deque()
         self._steps = self._prompt_tokens = self._output_tokens = 0
 
     def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None = None) -> "Stream":
-        """Queue a prompt. Raises ContextError before any work when prompt and one token more do not fit."""
+        """Queue a prompt. Raises ContextError at once if the prompt plus one token does not fit."""
         limit = self._limit(prompt, params)
         seed = secrets.randbits(64) if params.seed is None else params.seed % 2**64
         request = Request(array("i", prompt), params, mask, seed, limit)
@@ -100,16 +102,16 @@ class Engine:
         return [list(stream) for stream in streams]
 
     def step(self) -> bool:
-        """Plan, forward, sample, commit. False when there was nothing to do."""
-        return self._turn(lambda: False)
+        """Run one step: schedule, forward, sample, commit. False if there was nothing to do."""
+        return self._step_once(lambda: False)
 
     def await_token(self, request: Request) -> None:
-        """Step for all, or wait while another thread does, until the request has a token to take or has ended."""
+        """Step the engine, or wait while another thread does, until the request has a token or has ended."""
         while not (request.sampled or request.done):
-            self._turn(lambda: bool(request.sampled) or request.done)
+            self._step_once(lambda: bool(request.sampled) or request.done)
 
     def take(self, request: Request) -> Sampled | None:
-        """The request's next token; None at its end. Raises what ended it, when that was a failure of its own."""
+        """The request's next token; None at its end. Raises the error that ended the request, if there was one."""
         with self._changed:
             if request.sampled:
                 return request.sampled.popleft()
@@ -118,7 +120,7 @@ class Engine:
             return None
 
     def take_all(self, request: Request) -> list[Sampled]:
-        """Every token that the request has now. Raises as `take` does, once there is none."""
+        """All tokens that the request has now. Raises like `take` once there are none."""
         with self._changed:
             if request.error and not request.sampled:
                 raise request.error
@@ -127,36 +129,36 @@ class Engine:
             return taken
 
     def cancel(self, request: Request) -> None:
-        """Forget a request and its unread tokens, and free its cache at once; harmless when it has ended."""
+        """Drop a request and its unread tokens, and free its cache at once. No effect after its end."""
         with self._changed:
             self._scheduler.cancel(request)
             request.sampled.clear()
             self._changed.notify_all()
 
     def drop(self, request: Request) -> None:
-        """`cancel` for finalizers: they may run in the middle of anything here, so it is only noted until the next call."""
+        """`cancel` for finalizers, which may run at any point in this class: it takes effect at the next call."""
         self._dropped.append(request)
 
     def release_memory(self) -> None:
-        """Give the memory of free cache blocks back to the system. For an idle engine: while a step runs it does nothing."""
+        """Return the memory of free cache blocks to the system. For an idle engine: no effect during a step."""
         with self._changed:
             if self._stepper is None:
-                self._sweep()
+                self._cancel_dropped()
                 self._runner.discard(*self._cache.discard())
 
     @property
     def cache_tokens(self) -> int:
-        """Tokens that the cache can hold, all requests together."""
+        """Tokens that the cache can hold for all requests together."""
         return self._cache.tokens
 
     @property
     def context(self) -> int:
-        """Tokens that one request can have, prompt and answer together."""
+        """The maximum length of one request: prompt and answer together."""
         return min(self._config.max_context, self._cache.tokens)
 
     def stats(self) -> Stats:
         with self._changed:
-            self._sweep()
+            self._cancel_dropped()
             s, c = self._scheduler, self._cache
             return Stats(
                 self._steps, self._prompt_tokens, self._output_tokens, s.cached_tokens, s.drafted_tokens,
@@ -164,8 +166,8 @@ class Engine:
                 c.idle_bytes,
             )  # fmt: skip
 
-    def _turn(self, is_served: Callable[[], bool]) -> bool:
-        """A step, once no other thread is in one; False when there was nothing to do, or by then `is_served`."""
+    def _step_once(self, is_served: Callable[[], bool]) -> bool:
+        """Run a step once no other thread is in one. False if there was nothing to do, or `is_served` became true."""
         try:
             with self._changed:
                 self._changed.wait_for(lambda: is_served() or self._stepper is None)
@@ -173,28 +175,29 @@ class Engine:
                     return False
                 self._raise_if_broken()
                 self._stepper = threading.get_ident()
-                self._sweep()
+                self._cancel_dropped()
                 chunks = self._scheduler.plan()
             if chunks:
                 self._run(chunks)
             return bool(chunks)
-        finally:  # Ctrl-C may come between planning and computing too: the others must not wait for this thread
+        finally:  # Ctrl-C may come at any point: the other threads must not wait for this one
             with self._changed:
                 if self._stepper == threading.get_ident():
                     self._stepper = None
                     self._changed.notify_all()
 
     def _run(self, chunks: list[Chunk]) -> None:
-        """Forward, sample, commit. Interrupted on the way, what is not committed yet is simply planned again."""
+        """Forward, sample, commit. If interrupted, uncommitted work is planned again."""
         try:
             started = perf_counter()
             logits = self._runner.forward(chunks)
-            rows = LogitRows(self._runner.model.ops, logits, asks_of(chunks))  # masks are made while a device computes
+            # a device still computes while the masks are made
+            rows = LogitRows(self._runner.model.ops, logits, sample_requests(chunks))
             seconds, first = perf_counter() - started, 0
             for chunk in chunks:
-                scores = scores_of(chunk, first, rows) if chunk.scores else []
+                scores = prompt_scores(chunk, first, rows) if chunk.scores else []
                 drawn = first + chunk.size - 1 if chunk.scores else first
-                taken = choose(chunk, drawn, rows) if chunk.samples else []
+                taken = sample_chunk(chunk, drawn, rows) if chunk.samples else []
                 first += chunk.logit_rows
                 with self._changed:
                     chunk.request.scores += scores
@@ -208,13 +211,13 @@ class Engine:
             self._broken = error
             raise
 
-    def _sweep(self) -> None:
+    def _cancel_dropped(self) -> None:
         while self._dropped:
             self._scheduler.cancel(self._dropped.popleft())
 
     def _limit(self, prompt: Sequence[int], params: SamplingParams) -> int:
         if not prompt:
-            raise ValueError("an empty prompt has nothing to go on from")
+            raise ValueError("the prompt is empty: give at least one token")
         vocab = self._config.vocab
         if outside := [token for token in (*prompt, *params.logit_bias) if not 0 <= token < vocab]:
             raise ValueError(f"token id {outside[0]} is outside the vocabulary of {vocab}")
@@ -230,53 +233,54 @@ class Engine:
             raise RuntimeError(f"the engine stopped: {self._broken}") from self._broken
 
 
-def score_rows_of(vocab: int) -> int:
-    """Rows of prompts that one step may score."""
+def max_score_rows(vocab: int) -> int:
+    """Prompt rows that one step may score."""
     return max(1, min(SCORED_ROWS, SCORED_LOGITS // vocab))
 
 
-def asks_of(chunks: Sequence[Chunk]) -> list[SampleRequest | None]:
-    """How each sampled row is drawn, as far as it is known before any is: of a guess's mask nothing is. A mask that fails ends
-    its own request and no other; its rows are not drawn.
+def sample_requests(chunks: Sequence[Chunk]) -> list[SampleRequest | None]:
+    """How to sample each row, as far as known before sampling. The masks after draft tokens are not known yet.
+
+    A mask that fails ends its own request only; the request's rows are not sampled.
     """
-    asks: list[SampleRequest | None] = []
+    requests: list[SampleRequest | None] = []
     for chunk in chunks:
         if chunk.scores:
-            asks += [None] * (chunk.size - 1 if chunk.samples else chunk.size)
+            requests += [None] * (chunk.size - 1 if chunk.samples else chunk.size)
         if chunk.samples:
             request = chunk.request
             try:
-                first = _ask(request, 0, request.mask.mask() if request.mask else None)
-                asks += [first, *(_ask(request, 1 + behind, None) for behind in range(len(chunk.draft)))]
+                first = _sample_request(request, 0, request.mask.mask() if request.mask else None)
+                requests += [first, *(_sample_request(request, 1 + offset, None) for offset in range(len(chunk.draft)))]
             except Exception as error:
                 request.error = error
-                asks += [None] * (1 + len(chunk.draft))
-    return asks
+                requests += [None] * (1 + len(chunk.draft))
+    return requests
 
 
-def scores_of(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
-    """The prompt's tokens after each of the chunk's rows, but for those that were scored before a preemption."""
+def prompt_scores(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
+    """The prompt's tokens after the chunk's rows, with log-probabilities, except those scored before a preemption."""
     request = chunk.request
     known = max(0, len(request.scores) - chunk.first)
     tokens = request.tokens[chunk.first + known + 1 : min(chunk.first + chunk.size + 1, request.prompt_length)]
     return rows.scores(first + known, tokens, request.params.prompt_logprobs or 0) if tokens else []
 
 
-def choose(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
-    """The chunk's next tokens: from each row one, as long as it is the token guessed, and so the next row's.
+def sample_chunk(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
+    """The chunk's next tokens: one per row, as long as the sampled token equals the draft token.
 
-    A mask or bias that leaves none, or fails, ends its own request and no other.
+    A mask or bias that allows no token, or fails, ends its own request only.
     """
     request, taken = chunk.request, []
     if request.penalties:
         request.penalties.follow(request.tokens)
-    for behind, guess in enumerate((*chunk.draft, None)):
+    for offset, draft in enumerate((*chunk.draft, None)):
         if request.error:
             break
         try:
-            ask = rows.ask(first) if not behind else None
-            ask = ask or _ask(request, behind, request.mask.mask() if request.mask else None)
-            sampled = rows.take(first + behind, ask)
+            known = rows.request(first) if not offset else None
+            known = known or _sample_request(request, offset, request.mask.mask() if request.mask else None)
+            sampled = rows.take(first + offset, known)
             if request.mask:
                 request.mask.accept(sampled.token)
             if request.penalties:
@@ -285,46 +289,46 @@ def choose(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
             request.error = error
             break
         taken.append(sampled._replace(finish=request.finish_with(sampled.token, len(taken))))
-        if taken[-1].finish or sampled.token != guess:
+        if taken[-1].finish or sampled.token != draft:
             break
     return taken
 
 
-def _ask(request: Request, behind: int, mask: bytes | None) -> SampleRequest:
-    return SampleRequest(request.params, mask, request.seed, request.output_length + behind, request.penalties)
+def _sample_request(request: Request, offset: int, mask: bytes | None) -> SampleRequest:
+    return SampleRequest(request.params, mask, request.seed, request.output_length + offset, request.penalties)
 
 
 class Stream:
-    """The tokens of one request, for `for` and `async for`. Closing it, or dropping it, stops the request."""
+    """The tokens of one request, for `for` and `async for`. Closing or deleting it cancels the request."""
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self._engine, self._request = engine, request
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens of the prompt that were not computed again: the cache held them from earlier requests."""
+        """Prompt tokens that were found in the cache and not computed again."""
         return self._request.cached or 0
 
     @property
     def written_tokens(self) -> int:
-        """Tokens of the prompt that were computed and are kept for later requests; known from the first token on.
+        """Prompt tokens that were computed and are kept for later requests. Known from the first token on.
 
-        At the end it is less where the cache could not keep them beside the answer.
+        It may be smaller at the end, if the cache could not keep them beside the answer.
         """
         return max(0, self._request.reusable - self.cached_tokens)
 
     @property
     def scores(self) -> list[Sampled]:
-        """The prompt's tokens from the second on, where `prompt_logprobs` was asked for; whole with the first token."""
+        """The prompt's tokens from the second on, if `prompt_logprobs` was set. Complete with the first sampled token."""
         return self._request.scores
 
     @property
     def ended(self) -> bool:
-        """Whether all of it has been sampled; what is `ready` may still be unread."""
+        """Whether sampling has ended. `ready` may still have unread tokens."""
         return self._request.done
 
     def ready(self) -> list[Sampled]:
-        """What can be read without waiting, for whoever steps the engine itself. Raises what ended it, as reading does."""
+        """The tokens that are available now, for a caller that steps the engine itself. Raises like reading."""
         return self._engine.take_all(self._request)
 
     def __iter__(self) -> "Stream":
@@ -341,14 +345,14 @@ class Stream:
         return self
 
     async def __anext__(self) -> Sampled:
-        await asyncio.to_thread(self._engine.await_token, self._request)  # cancelled here, no token is lost
+        await asyncio.to_thread(self._engine.await_token, self._request)  # a cancellation here loses no token
         sampled = self._engine.take(self._request)
         if sampled is None:
             raise StopAsyncIteration
         return sampled
 
     def close(self) -> None:
-        """Stop, and free the cache at once."""
+        """Cancel the request and free its cache at once."""
         self._engine.cancel(self._request)
 
     def __del__(self) -> None:

@@ -1,11 +1,10 @@
 """Whether a model fits the machine's memory, decided before anything is read: weights, work space, keys and values.
 
-In: a config, the kinds that its weights and cache are held in, the free bytes. Out: `Needs`, or a refusal with the numbers
-and what would fit. A card's memory is planned by `engine/plan.py`.
+In: a config, the types of its weights and cache, the free bytes. Out: `Needs`, or an error with the numbers and what
+would fit. `engine/plan.py` plans a GPU's memory.
 
-Packed weights are private memory. Weights that are used as they lie in their mapped file count as much: every token reads
-them all, and a file that does not stay in memory is read from disk for each. The embedding does not count: a token reads
-one row of it.
+Packed weights are private memory. Weights used directly from a mapped file count as much, because every token reads
+all of them, and from disk if they do not fit. The embedding does not count: a token reads one row.
 """
 
 from typing import NamedTuple
@@ -14,20 +13,20 @@ from ossia.kernels.machine import available_memory, is_memory_limited
 from ossia.kernels.ops import Backend, Dense, KeyValues
 from ossia.model.config import ModelConfig
 
-LEAST_CONTEXT = 4096  # with less than this a model is of little use
-LEAST_CACHE = 64 << 20  # keys and values that an engine has however little memory is free
-HOST_STEP = 512  # rows of a step
-BITS: dict[Dense, float] = {"int8": 8.25, "int4": 4.5, "bf16": 16.0}  # a bfloat16 scale to 64 or 32 weights
-MXFP4_BITS = 4.25  # an eight-bit scale to 32 weights
+MIN_CONTEXT = 4096  # tokens; a model with less is of little use
+MIN_CACHE_BYTES = 64 << 20  # of keys and values, however little memory is free
+CPU_BATCHED_TOKENS = 512  # default rows of a step on the CPU
+BITS: dict[Dense, float] = {"int8": 8.25, "int4": 4.5, "bf16": 16.0}  # with a bfloat16 scale per 64 or 32 weights
+MXFP4_BITS = 4.25  # with an 8-bit scale per 32 weights
 _F32 = 32.0
-_FIXED = 256 << 20  # the interpreter, compiled kernels and the compiler
-_TOKEN_BYTES = 1024  # of the tokenizer and its masks, for each token of the vocabulary
-_LOGITS = 16  # rows of logits that are held at a time
+_FIXED = 256 << 20  # bytes of the interpreter, the compiled kernels and the compiler
+_TOKEN_BYTES = 1024  # bytes of the tokenizer and its masks, per token of the vocabulary
+_LOGITS = 16  # rows of logits in memory at a time
 _GIB = 1 << 30
 
 
 class Needs(NamedTuple):
-    """Bytes by purpose. `loading`: held while weights are packed, before there are keys and values."""
+    """Bytes by purpose. loading: needed while weights are packed, before the cache is allocated."""
 
     experts: int
     others: int
@@ -46,7 +45,7 @@ class Needs(NamedTuple):
 
 
 class HostFormat(NamedTuple):
-    """What a model is held in. `mxfp4`: its experts are. `loading` as in `Needs`."""
+    """The types of a model in memory. mxfp4: whether its experts are MXFP4. loading: as in `Needs`."""
 
     backend: Backend = "cpu"
     dense: Dense = "int8"
@@ -56,7 +55,7 @@ class HostFormat(NamedTuple):
 
 
 def needs(config: ModelConfig, held: HostFormat, cache: int) -> Needs:
-    """What a model takes with `cache` bytes of keys and values."""
+    """What a model needs with `cache` bytes of keys and values."""
     c = config
     is_reference = held.backend == "reference"
     dense_bits = _F32 if is_reference else BITS[held.dense]
@@ -66,22 +65,22 @@ def needs(config: ModelConfig, held: HostFormat, cache: int) -> Needs:
     experts = c.layers * c.experts * 3 * c.hidden * c.intermediate
     others = (attention + c.vocab * c.hidden) * dense_bits / 8 + c.layers * c.experts * c.hidden * 2
     others += c.layers * c.experts * (2 * c.intermediate + c.hidden) * 4  # biases
-    others += c.vocab * c.hidden * 4 if is_reference else 0  # the embedding, no longer in its file
+    others += c.vocab * c.hidden * 4 if is_reference else 0  # the embedding, copied from its file
     return Needs(int(experts * expert_bits / 8), int(others), held.loading, workspace_bytes(c), cache)
 
 
 def workspace_bytes(c: ModelConfig) -> int:
-    """Activations of a step, logits, the tokenizer, the compiler, the interpreter."""
+    """Bytes of a step's activations, logits, the tokenizer, the compiler and the interpreter."""
     row = 6 * c.hidden + (2 * c.heads + 2 * c.kv_heads) * c.head_dim
     row += c.experts_per_token * (3 * c.intermediate + c.hidden)
-    return _FIXED + HOST_STEP * row * 4 + c.vocab * (_TOKEN_BYTES + _LOGITS * 4)
+    return _FIXED + CPU_BATCHED_TOKENS * row * 4 + c.vocab * (_TOKEN_BYTES + _LOGITS * 4)
 
 
 def check_host(config: ModelConfig, held: HostFormat, cache: int, free: int | None = None, less: str = "") -> Needs:
-    """What the model needs. Raises ValueError, with the numbers and what would fit, where that is more than `free`.
+    """What the model needs. Raises ValueError, with the numbers and what would fit, if that exceeds `free`.
 
-    free: bytes that may be used; what is free on the machine and in its container unless given. less: what else a person
-    can ask less of, such as "--cache-gb".
+    free: usable bytes; default: the free memory of the machine and its container. less: an option that lowers the
+    need, such as "--cache-gb", for the message.
     """
     wanted = needs(config, held, cache)
     limit = available_memory() if free is None else free
@@ -94,8 +93,8 @@ def check_host(config: ModelConfig, held: HostFormat, cache: int, free: int | No
     return wanted
 
 
-def host_room(config: ModelConfig) -> int:
-    """What keys and values may take of the memory that is free beside loaded weights."""
+def host_cache_room(config: ModelConfig) -> int:
+    """Bytes for keys and values in the free memory, once the weights are loaded."""
     return max(0, available_memory() - workspace_bytes(config))
 
 

@@ -1,7 +1,7 @@
-"""Penalties for tokens that a request has used before: repetition, frequency and presence.
+"""Repetition, frequency and presence penalties, as defined by vLLM and OpenAI.
 
-In: a request's tokens as they come, and a row of logits. Out: the row with its penalties, as vLLM and OpenAI define them.
-Noting a token costs O(1), and a row costs one operation for each distinct token that was noted.
+In: a request's tokens as they are sampled, and a row of logits. Out: the penalized row. Counting a token costs O(1); a
+row costs one operation per distinct token.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from ossia.engine.request import SamplingParams
 
 
 class Penalties:
-    """Tokens of one request with their counts in the output.
+    """The tokens of one request, with their counts in the output.
 
-    repetition_penalty divides positive logits and multiplies negative ones, for tokens of the prompt and the output.
-    frequency_penalty is subtracted once for each time that a token stands in the output, presence_penalty once.
+    repetition_penalty divides positive logits and multiplies negative ones, for tokens of prompt and output.
+    frequency_penalty is subtracted once per occurrence in the output, presence_penalty once.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
@@ -30,7 +30,7 @@ class Penalties:
         self.noted = len(prompt)
 
     def follow(self, tokens: Sequence[int]) -> None:
-        """Note what is new of prompt and output. Tokens that were noted but never committed are forgotten."""
+        """Count the new tokens of the request. Tokens that were counted but never committed are removed."""
         if self.noted > len(tokens):
             self._counts[:] = 0
             self.noted = self._prompt_length
@@ -38,7 +38,7 @@ class Penalties:
             self.note(token)
 
     def note(self, token: int) -> None:
-        """One more token of the output."""
+        """Count one more token of the output."""
         place = self._places.setdefault(token, self._known)
         if place == self._known:
             self._known += 1

@@ -1,7 +1,6 @@
-"""What the engine is asked and what it answers: values only.
+"""The engine's inputs and outputs as plain values.
 
-In: token ids with sampling parameters. Out: sampled tokens with their log-probabilities.
-It does not know text, messages or channels.
+In: token ids and sampling parameters. Out: sampled tokens with log-probabilities.
 """
 
 from collections.abc import Mapping
@@ -13,17 +12,17 @@ Finish = Literal["stop", "length"]
 
 
 class ContextError(ValueError):
-    """The prompt, with the answer asked for, does not fit the model's context."""
+    """The prompt, with the requested output, does not fit the model's context."""
 
 
 class DamagedModelError(ValueError):
-    """The model computed what is no number: its weights are damaged, and no request is at fault."""
+    """The model computed NaN or infinity. Its weights are damaged; the request is not at fault."""
 
 
 class TokenMask(Protocol):
-    """Which tokens may come next. The engine calls `mask`, samples, then `accept`s what it sampled.
+    """Which tokens may come next. The engine calls `mask`, samples, and then calls `accept` with the sampled token.
 
-    `mask` gives one bit a token, little-endian, ceil(V/8) bytes or more; None allows every token and costs nothing.
+    `mask` returns one bit per token, little-endian, at least ceil(V/8) bytes; None allows every token.
     """
 
     def mask(self) -> bytes | None: ...
@@ -32,14 +31,15 @@ class TokenMask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to choose tokens. The defaults are the model's own: temperature 1, nothing cut off.
+    """How to choose tokens. Defaults are the model's own: temperature 1, no filters.
 
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 cut nothing. logprobs: None for none, n for the n likeliest
-    tokens beside the sampled one. max_tokens None: to the end of the context. prompt_logprobs: the same for the prompt's
-    own tokens; such a prompt is computed anew, whatever the cache holds.
-
-    repetition_penalty, over prompt and output, and frequency_penalty and presence_penalty, over the output, are vLLM's and
-    OpenAI's. min_tokens: no stop token is sampled before this many tokens, unless the mask leaves nothing else.
+    - temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off.
+    - max_tokens: None for the rest of the context. min_tokens: no stop token is sampled before, unless the mask allows
+      no other token.
+    - logprobs: the number of likeliest tokens reported with each sampled one; None for no log-probabilities.
+    - prompt_logprobs: the same for the prompt's tokens. Such a prompt is always computed, never taken from the cache.
+    - repetition_penalty applies to prompt and output, frequency_penalty and presence_penalty to the output, as in vLLM
+      and OpenAI's API.
     """
 
     temperature: float = 1.0
@@ -58,7 +58,7 @@ class SamplingParams:
 
     @property
     def penalizes(self) -> bool:
-        """Whether the tokens so far change what comes next."""
+        """Whether earlier tokens change the logits of later ones."""
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
     prompt_logprobs: int | None = None
@@ -84,9 +84,9 @@ class SamplingParams:
 
 
 class Sampled(NamedTuple):
-    """One token of an answer. `logprob` is under the model's own distribution, before penalties, temperature and cuts.
+    """One sampled token. logprob: under the model's distribution before penalties, temperature and filters.
 
-    `top` holds the likeliest tokens with their log-probabilities, when asked for; `finish` is set on the last token.
+    top: the likeliest tokens with log-probabilities, if requested. finish: set on the last token.
     """
 
     token: int

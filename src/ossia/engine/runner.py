@@ -1,8 +1,7 @@
-"""A plan as arrays, through the model, to logits.
+"""Runs a step's chunks through the model.
 
-In: the step's chunks. Out: float32 logits [R, V] as the backend has them, in the chunks' order: of each that samples, a row
-for its newest token and one for each guess behind it; of each that is scored, a row for every token.
-It does not know sampling or who runs when.
+In: the step's chunks. Out: float32 logits [R, V] as the backend holds them, in the order of the chunks. A sampled
+chunk has a row for its newest token and one for each draft token after it. A scored chunk has a row for every token.
 """
 
 from array import array
@@ -17,7 +16,7 @@ from ossia.model.config import ModelConfig
 
 
 class RunnableModel(Protocol):
-    """What the engine needs of a model: `ossia.model.transformer.Transformer` is one."""
+    """What the engine needs of a model. `ossia.model.transformer.Transformer` implements it."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -30,14 +29,14 @@ class RunnableModel(Protocol):
 
 
 class Runner:
-    """A model and the cache it runs with."""
+    """A model with its cache."""
 
     def __init__(self, model: RunnableModel, blocks: int, window_blocks: int) -> None:
         self.model = model
         self._cache = model.cache(blocks, window_blocks)
 
     def discard(self, blocks: Sequence[int], window_blocks: Sequence[int]) -> None:
-        """Give the memory of these blocks back to the system, where the backend can."""
+        """Return the memory of these blocks to the system, if the backend can."""
         self.model.ops.discard(self._cache, self.model.config.shapes, blocks, window_blocks)
 
     def forward(self, chunks: Sequence[Chunk]) -> Any:
@@ -45,7 +44,7 @@ class Runner:
 
 
 def batch_of(chunks: Sequence[Chunk]) -> Batch:
-    """The chunks' rows one behind the other."""
+    """The chunks' rows, concatenated."""
     tokens, positions, starts, sampled = array("i"), array("i"), array("i", [0]), array("i")
     for chunk in chunks:
         tokens.extend(chunk.request.tokens[chunk.first : chunk.first + chunk.size])
@@ -57,6 +56,6 @@ def batch_of(chunks: Sequence[Chunk]) -> Batch:
     tables_KSB = np.zeros((2, len(chunks), max(len(blocks) for both in held for blocks in both)), np.int32)
     for s, both in enumerate(held):
         for kind, blocks in enumerate(both):
-            tables_KSB[kind, s, : len(blocks)] = blocks[:]  # a copy: an array that numpy looks into cannot grow
+            tables_KSB[kind, s, : len(blocks)] = blocks[:]  # a copy: an array with an exported buffer cannot grow
     rows_T, at_T, starts_S1, sampled_R = (np.array(each, np.int32) for each in (tokens, positions, starts, sampled))
     return Batch(rows_T, at_T, starts_S1, tables_KSB[0], tables_KSB[1], sampled_R)

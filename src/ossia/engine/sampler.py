@@ -1,11 +1,11 @@
-"""One row of logits to one token, and its log-probability.
+"""Samples one token from one row of logits, with its log-probability.
 
-In: float32 logits [V], parameters, a mask, penalties, a seed and the token's place in the output. Out: a `Sampled`.
-It does not know batches: a draw depends on nothing but what is named above.
+In: float32 logits [V], parameters, a mask, penalties, a seed and the token's index in the output. Out: a `Sampled`.
+The result depends on nothing else, so it is the same in every batch.
 
-Order: bias, penalties and mask, temperature, top-k, top-p, min-p, as in transformers. Cuts come after the temperature, so
-that they see the distribution that is drawn from. vLLM differs only in cutting min-p first, so that top-p is a share of what that
-left; llama.cpp cuts before the temperature. With one cut alone vLLM agrees, and at temperature 1 llama.cpp too.
+The order is that of transformers: bias, penalties and mask, temperature, top-k, top-p, min-p. The filters see the
+distribution after the temperature. vLLM applies min-p before top-p. llama.cpp applies the filters before the temperature.
+With a single filter the result equals vLLM's, and at temperature 1 llama.cpp's too.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from ossia.engine.request import DamagedModelError, Sampled, SamplingParams
 
 Row = NDArray[np.float32]
 SLICE = 512
-GREEDY_BELOW = 1e-5  # colder than this, a draw is the argmax and the division leaves float32
+GREEDY_BELOW = 1e-5  # a lower temperature is greedy: the division would overflow float32
 
 
 def sample(
@@ -27,9 +27,9 @@ def sample(
     index: int,
     penalties: Penalties | None = None,
 ) -> Sampled:
-    """The token at place `index` of an output; `penalties` have noted the tokens before it.
+    """The token at `index` of an output. penalties include the tokens before it.
 
-    Raises ValueError when bias and mask leave no token, or the model's logits are not numbers.
+    Raises ValueError if bias and mask allow no token, or the logits are not finite.
     """
     weights_V, total = _weights(logits_V)
     allowed_V = _allowed(logits_V, params, mask, penalties)
@@ -41,7 +41,7 @@ def sample(
         token = likeliest
     else:
         if allowed_V is not logits_V or params.temperature != 1.0:
-            np.subtract(allowed_V, allowed_V[likeliest], out=weights_V)  # in place: fresh pages cost more than the sums
+            np.subtract(allowed_V, allowed_V[likeliest], out=weights_V)  # in place: new memory costs more than the sums
             weights_V /= np.float32(params.temperature)
             np.exp(weights_V, out=weights_V)
         token = _draw(weights_V, params, seed, index)
@@ -54,14 +54,14 @@ def score(logits_V: Row, token: int, top: int) -> Sampled:
     return Sampled(token, float(logits_V[token]) - total, _likeliest(logits_V, top, total))
 
 
-def share_of(seed: int, index: int) -> float:
-    """Where in (0, 1] the distribution is inverted for the token at this place: the same on every backend."""
-    key = np.array([seed, index], np.uint64)  # a plain list with a seed from 2**63 on would pass through float64
+def uniform_of(seed: int, index: int) -> float:
+    """A number in (0, 1] that depends on the seed and the output index only. Equal on all backends."""
+    key = np.array([seed, index], np.uint64)  # a list with a seed from 2**63 on would be converted to float64
     return 1.0 - float(np.random.Generator(np.random.Philox(key=key)).random())
 
 
 def check_row(*, is_finite: bool = True, is_left: bool = True) -> None:
-    """ValueError for a row that no token can be drawn from."""
+    """Raise ValueError for a row that no token can be sampled from."""
     if not is_finite:
         raise DamagedModelError("the model's logits are not finite: its weights are damaged")
     if not is_left:
@@ -69,7 +69,7 @@ def check_row(*, is_finite: bool = True, is_left: bool = True) -> None:
 
 
 def _weights(logits_V: Row) -> tuple[Row, float]:
-    """Weights in proportion to the model's probabilities, the highest 1; and the logarithm of the sum of exp."""
+    """exp(logit - max), and the logarithm of the sum of exp."""
     top = logits_V.max()
     check_row(is_finite=bool(np.isfinite(top)))
     weights_V = np.exp(logits_V - top)
@@ -77,7 +77,7 @@ def _weights(logits_V: Row) -> tuple[Row, float]:
 
 
 def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None, penalties: Penalties | None) -> Row:
-    """Logits with bias and penalties, and -inf wherever the mask has no bit; the mask may end early."""
+    """Logits with bias and penalties, and -inf where the mask has no bit. The mask may be shorter than the row."""
     if mask is None and not params.logit_bias and penalties is None:
         return logits_V
     out_V = logits_V.copy()
@@ -93,27 +93,27 @@ def _allowed(logits_V: Row, params: SamplingParams, mask: bytes | None, penaltie
 
 
 def _without_stops(allowed_V: Row, stops: frozenset[int]) -> Row:
-    """The row without the stop tokens; unchanged where nothing else may come."""
+    """The row without the stop tokens; unchanged if no other token is allowed."""
     out_V = allowed_V.copy()
     out_V[[token for token in stops if token < len(out_V)]] = -np.inf
     return out_V if out_V.max() > -np.inf else allowed_V
 
 
 def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:
-    """By inverting the distribution at a random share in (0, 1]."""
-    share = share_of(seed, index)
+    """Sample by inverting the cumulative distribution at a uniform random number."""
+    uniform = uniform_of(seed, index)
     tokens = _kept(weights_V, params)
-    return _reached(weights_V, share) if tokens is None else int(tokens[_reached(weights_V[tokens], share)])
+    return _reached(weights_V, uniform) if tokens is None else int(tokens[_reached(weights_V[tokens], uniform)])
 
 
-def _reached(weights: Row, share: float) -> int:
-    """Where the running sum reaches this share of the whole; the weight there is never 0.
+def _reached(weights: Row, uniform: float) -> int:
+    """The index where the running sum reaches this fraction of the total. Its weight is never 0.
 
-    Sums of slices first, then a running sum inside one: over all of V it would be most of a draw's time.
+    Sums slices first, then inside one slice: a running sum over all of V would take most of the time.
     """
     sums = np.add.reduceat(weights, np.arange(0, len(weights), SLICE), dtype=np.float64)
     ends = np.cumsum(sums)
-    point = share * ends[-1]
+    point = uniform * ends[-1]
     chosen = int(np.searchsorted(ends, point))
     before = ends[chosen - 1] if chosen else 0.0
     running = np.cumsum(weights[chosen * SLICE : (chosen + 1) * SLICE], dtype=np.float64)
@@ -121,7 +121,7 @@ def _reached(weights: Row, share: float) -> int:
 
 
 def _kept(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
-    """Ids that the cuts leave, in ascending order; None when nothing is cut. The likeliest is always kept."""
+    """The ids that the filters keep, ascending; None if nothing is filtered. The likeliest is always kept."""
     tokens: NDArray[np.int64] | None = None
     if 0 < params.top_k < len(weights_V):
         tokens = _highest(weights_V, params.top_k)
@@ -134,17 +134,17 @@ def _kept(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
     return tokens
 
 
-def _nucleus(weights: Row, share: float) -> NDArray[np.int64]:
-    """The fewest likeliest places whose weights reach this share of the whole."""
+def _nucleus(weights: Row, top_p: float) -> NDArray[np.int64]:
+    """Indices of the fewest likeliest weights that sum to `top_p` of the total."""
     total = float(weights.sum(dtype=np.float64))
-    # those below this, together, weigh less than 1 - share: never needed, and mostly nearly all
-    likely = np.sort(weights[weights >= (1.0 - share) * total / len(weights)])[::-1]
-    reached = int(np.searchsorted(np.cumsum(likely, dtype=np.float64), share * total))
+    # weights below this bound sum to less than 1 - top_p, so they are never kept; usually that is nearly all of them
+    likely = np.sort(weights[weights >= (1.0 - top_p) * total / len(weights)])[::-1]
+    reached = int(np.searchsorted(np.cumsum(likely, dtype=np.float64), top_p * total))
     return _highest(weights, min(reached + 1, len(likely)))
 
 
 def _highest(values: Row, count: int) -> NDArray[np.int64]:
-    """Places of the `count` highest, in ascending order; of equals at the edge the first."""
+    """Indices of the `count` highest values, ascending. Ties go to the lower index."""
     least = np.partition(values, -count)[-count]
     above, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
     return np.sort(np.concatenate([above, equal[: count - len(above)]]))

@@ -71,7 +71,7 @@ def evaluate(
     for start in range(0, len(cases), TOGETHER):
         part = cases[start : start + TOGETHER]
         # an engine of its own: prompts are all different, and what is kept of them would only take memory
-        engine = Engine(model.transformer, cache_bytes=_cache_bytes(model), prefix_bytes=0, step_tokens=1024)
+        engine = Engine(model.transformer, cache_bytes=_cache_bytes(model), prefix_bytes=0, max_batched_tokens=1024)
         common = SamplingParams(temperature=temperature, max_tokens=most_tokens, stop_tokens=model.stop_tokens)
         params = [replace(common, seed=seed + start + number) for number in range(len(part))]
         asked = [

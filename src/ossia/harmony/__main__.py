@@ -1,7 +1,7 @@
 """`python -m ossia.harmony check FILE.jsonl`: run a file of conformance vectors and print each difference.
 
-In: render or parse vectors made by OpenAI's harmony library. Out: differences, `N passed, M failed`, status 1 on failure.
-It does not know where the vectors came from.
+In: render or parse vectors made by OpenAI's harmony library. Out: differences, `N passed, M failed`, status 1 on
+failure.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ossia.tokenizer.tokenizer_json import o200k_harmony
 Vector = dict[str, Any]
 WORD = re.compile(r"\w+")
 CONTROL = re.compile(r"<\|\w+\|>")
-# Control tokens with the part of a header that each one carries: no words of the model's own.
+# Control tokens with the header part that follows each: no words of the model.
 FORM = re.compile(
     r"<\|channel\|>\s*((analysis|commentary|final)(to=|(?=[^a-z]|$)))?"
     r"|(^|<\|(start|end|call|return)\|>)\s*((assistant|user|system|developer|tool)(?![\w:.]))?"
@@ -32,7 +32,7 @@ FORM = re.compile(
 
 
 def check_render(tokenizer: Tokenizer, vector: Vector) -> str | None:
-    """None, or how the rendering differs. Where the reference refuses a conversation, so must we."""
+    """None, or how the rendering differs. A conversation that the reference refuses must be refused."""
     try:
         got = _rendered(tokenizer, vector)
     except ValueError as error:
@@ -61,9 +61,9 @@ def _rendered(tokenizer: Tokenizer, vector: Vector) -> list[int]:
 
 
 def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:
-    """None, or how the messages differ. Where the strict reference raises, every word must be there, flagged.
+    """None, or how the messages differ. If the strict reference raises, every word must be present, with a flaw.
 
-    The lenient reference is no measure: it drops calls that lack a <|message|>, and raises, too.
+    The lenient reference is no oracle: it drops calls without <|message|>, and it raises too.
     """
     parser = Parser(tokenizer, vector["role"])
     steps = [parser.feed(token) for token in vector["tokens"]]
@@ -83,14 +83,14 @@ def check_parse(tokenizer: Tokenizer, vector: Vector) -> str | None:
 
 
 def _cut(ours: list[dict[str, str]], theirs: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Our messages, cut where the reference drops the rest of one: behind an id that is in no vocabulary."""
+    """Our messages, cut where the reference drops the rest of a message: after an id outside the vocabulary."""
     lengths = [len(message["content"]) if message["content"].endswith("\ufffd") else None for message in theirs]
     lengths += [None] * len(ours)
     return [{**message, "content": message["content"][:length]} for message, length in zip(ours, lengths, strict=False)]
 
 
 def _stream_difference(steps: list[list[Event]], reference: list[list[Any]]) -> str | None:
-    """None, or the first id after which header or text differ; where bytes are invalid, text may come sooner or later."""
+    """None, or the first id after which header or text differ. For invalid bytes, text may arrive earlier or later."""
     header, ours, theirs = (), "", ""
     for number, (events, (state, *their_header, delta)) in enumerate(zip(steps, reference, strict=False)):
         for event in events:
@@ -115,7 +115,7 @@ def _set(message: dict[str, Any]) -> dict[str, str]:
 
 
 def _as_chosen(message: dict[str, Any]) -> dict[str, Any]:
-    """The reference's message with the differences that docs/harmony.md chooses."""
+    """The reference's message with the deliberate differences listed in docs/harmony.md."""
     chosen = {key: value and _named(value) for key, value in message.items()}
     recipient = chosen.get("recipient")
     if chosen.get("content_type") is None and recipient and recipient.startswith("<|constrain|>"):
@@ -124,12 +124,14 @@ def _as_chosen(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(text: str) -> str:
-    """Ids by the names they have in the published tokenizer.json."""
+    """Ids by their names in the published tokenizer.json."""
     return text.replace("<|reserved_200018|>", "<|endofprompt|>").replace("<|reserved_201088|>", "\ufffd")
 
 
 def lost(text: str, messages: list[dict[str, str]]) -> list[str]:
-    """Words of a completion that are in no message; or if there are none, signs that were said more often than kept."""
+    """Words of a completion that are in no message; if there are none, characters that occur more often than in the
+    messages.
+    """
     said = FORM.sub(" ", text)
     kept = " ".join(CONTROL.sub(" ", value) for message in messages for value in message.values())
     words = [word for word in WORD.findall(said) if word not in kept]
@@ -137,7 +139,7 @@ def lost(text: str, messages: list[dict[str, str]]) -> list[str]:
 
 
 def check(tokenizer: Tokenizer, file: Path) -> Iterator[tuple[str, str | None]]:
-    """Each vector's name, and how it differs or None."""
+    """Each vector's name, and how it differs, or None."""
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         vector = json.loads(line)
         run = check_render if "mode" in vector else check_parse

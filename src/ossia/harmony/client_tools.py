@@ -1,7 +1,7 @@
-"""Tools as the clients of any API declare them: how the model sees them, and its calls back to the client's names.
+"""Client tools of any API: how the model sees them, and the mapping of calls back to the client's names.
 
-In: the tools and the tool choice of a request or a training row, as JSON. Out: a `Toolbox`, or an InputError. Tools that
-only a provider can run are left out with a warning. Messages, sampling and running tools are elsewhere.
+In: the tools and the tool choice of a request or a training row, as JSON. Out: a `Toolbox`, or an InputError. Tools
+that only a provider can run are left out with a warning.
 """
 
 import re
@@ -17,18 +17,16 @@ from ossia.harmony.enforce.size import excess
 from ossia.harmony.errors import InputError
 from ossia.harmony.messages import JsonObject, ToolNamespace, ToolSpec
 
-UNFIT = re.compile(r"[^\w./:-]|\W+$")  # what cannot stand in a harmony header
-BUILT_IN = re.compile(
-    r"(?:python|browser)(?:\W|$)"
-)  # the model calls its own tools of these names, with other arguments
-LONGEST_NAME = 256
-MOST_TOOLS = 1024  # in one request
+UNFIT = re.compile(r"[^\w./:-]|\W+$")  # not allowed in a harmony header
+BUILT_IN = re.compile(r"(?:python|browser)(?:\W|$)")  # names of the model's built-in tools, which have other arguments
+MAX_NAME_LENGTH = 256
+MAX_TOOLS = 1024  # per request
 FREE_TEXT: JsonObject = {"type": "string"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTool:
-    """A tool as its client knows it. custom: it takes free text, which the model gives as the argument `input`."""
+    """A tool as its client knows it. custom: takes free text, which the model passes as the argument `input`."""
 
     name: str
     namespace: str | None = None
@@ -37,9 +35,9 @@ class ClientTool:
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """The tools of a request. `called` finds the client's tool by the recipient of a call.
+    """The tools of a request. `called` maps the recipient of a call to the client's tool.
 
-    choice and allowed: what `Answering.tool_choice` and `Answering.allowed` take. warnings: what was left out, and why.
+    choice and allowed: for `TurnOptions.tool_choice` and `TurnOptions.allowed`. warnings: what was left out, and why.
     """
 
     spaces: tuple[ToolNamespace, ...] = ()
@@ -47,30 +45,32 @@ class Toolbox:
     choice: str = "auto"
     allowed: frozenset[str] | None = None
     warnings: tuple[str, ...] = ()
-    by_name: Mapping[tuple[str, str | None], str] = field(default_factory=dict)  # recipients; without a namespace, too
+    by_name: Mapping[tuple[str, str | None], str] = field(default_factory=dict)  # recipients, also without namespace
 
     def recipient(self, name: str, namespace: str | None = None) -> str:
-        """Where a call in a history went, be its tool still offered or not. Some clients leave out the namespace."""
+        """The recipient of a call in the history, whether its tool is still offered or not. Some clients omit the
+        namespace.
+        """
         alike = self.by_name.get((name, None)) if namespace is None else None
         return self.by_name.get((name, namespace)) or alike or f"functions.{_alias(name, namespace)}"
 
 
 def toolbox(tools: Sequence[Mapping[str, object]] | None, choice: object = None) -> Toolbox:
     """Read the tools and the choice of a request. Raises InputError for a tool without a usable name or schema, and
-    for a choice that fits no tool that can be called.
+    for a choice that matches no tool that can be called.
     """
     warnings: list[str] = []
     named: dict[str, _Offer] = {}
     aliases: dict[ClientTool, str] = {}
-    numbers: Counter[str] = Counter()  # the last that was added to an alias
+    numbers: Counter[str] = Counter()  # the last number appended to an alias
     for offer in _offers(tools or (), warnings):
-        if offer.tool in aliases:  # of two declarations the later one holds
-            warnings.append(f"{offer.at}: {offer.tool.name!r} is declared more than once; the last declaration holds")
+        if offer.tool in aliases:  # the last of two declarations is used
+            warnings.append(f"{offer.at}: {offer.tool.name!r} is declared more than once; the last declaration is used")
         else:
             aliases[offer.tool] = _free(_alias(offer.tool.name, offer.tool.namespace), named, numbers)
         named[aliases[offer.tool]] = offer
-        if len(named) > MOST_TOOLS:
-            raise InputError("tools", f"there are more than {MOST_TOOLS} tools: send fewer")
+        if len(named) > MAX_TOOLS:
+            raise InputError("tools", f"there are more than {MAX_TOOLS} tools: send fewer")
     if too_large := excess({"tools": [offer.parameters for offer in named.values()]}, scale=4):
         raise InputError("tools", f"the tools' schemas are too large together: {too_large}")
     word, allowed = _choose(choice, named)
@@ -98,7 +98,7 @@ def _by_name(called: Mapping[str, ClientTool]) -> dict[tuple[str, str | None], s
 
 
 class _Offer(NamedTuple):
-    """A tool that can be declared; `at` is its place in the request. strict: all of its schema must be enforced."""
+    """A tool that can be declared. at: its place in the request. strict: its whole schema must be enforced."""
 
     tool: ClientTool
     description: str
@@ -108,15 +108,15 @@ class _Offer(NamedTuple):
 
 
 def _offers(tools: Sequence[Mapping[str, object]], warnings: list[str]) -> Iterator[_Offer]:
-    if len(tools) > MOST_TOOLS:
-        raise InputError("tools", f"there are {len(tools)} tools: want {MOST_TOOLS} at most")
+    if len(tools) > MAX_TOOLS:
+        raise InputError("tools", f"there are {len(tools)} tools: want {MAX_TOOLS} at most")
     for number, tool in enumerate(tools):
         yield from _offer(tool, f"tools[{number}]", None, warnings)
 
 
 def _offer(tool: Mapping[str, object], at: str, namespace: str | None, warnings: list[str]) -> Iterator[_Offer]:
     kind = tool.get("type")
-    nested = tool.get(kind) if kind in ("function", "custom") else None  # Chat Completions nests what is flat elsewhere
+    nested = tool.get(kind) if kind in ("function", "custom") else None  # nested in Chat Completions, else flat
     if isinstance(nested, Mapping):
         tool, at = nested, f"{at}.{kind}"
     if "input_schema" in tool and kind in (None, "custom"):  # Anthropic's form
@@ -154,7 +154,9 @@ def _function(tool: Mapping[str, object], at: str, key: str, namespace: str | No
 
 
 def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings: list[str]) -> _Offer:
-    """A regular expression is enforced as a schema's pattern; a Lark grammar the model can only be told."""
+    """A free-text tool. A regular expression is enforced as a schema's pattern. A Lark grammar is only shown to the
+    model.
+    """
     name, description, given = _name(tool, at), _text(tool, "description", at), tool.get("format")
     text = FREE_TEXT
     form = given if isinstance(given, Mapping) else {}
@@ -164,15 +166,15 @@ def _custom(tool: Mapping[str, object], at: str, namespace: str | None, warnings
             text = {"type": "string", "pattern": f"^(?:{definition})$"}
         else:
             description += f"\nThe input must fit this {form.get('syntax', '')} grammar:\n{definition}"
-            warnings.append(f"{at}: the model is told the grammar of {name!r}, but it is not enforced")
+            warnings.append(f"{at}: the grammar of {name!r} is shown to the model, but not enforced")
     schema = {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
     return _Offer(ClientTool(name, namespace, custom=True), description, schema, True, at)
 
 
 def _name(tool: Mapping[str, object], at: str) -> str:
     name = tool.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-        raise InputError(f"{at}.name", f"a tool needs a name of 1 to {LONGEST_NAME} characters")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH:
+        raise InputError(f"{at}.name", f"a tool needs a name of 1 to {MAX_NAME_LENGTH} characters")
     return name
 
 
@@ -184,13 +186,13 @@ def _text(tool: Mapping[str, object], key: str, at: str) -> str:
 
 
 def _alias(name: str, namespace: str | None) -> str:
-    """A name that can stand in a header and means nothing else to the model."""
+    """A name that is valid in a header and is not a built-in tool's."""
     whole = UNFIT.sub("_", name if namespace is None else f"{namespace}__{name}")
     return f"client_{whole.replace('.', '_')}" if BUILT_IN.match(whole) else whole
 
 
 def _free(alias: str, taken: Mapping[str, object], numbers: Counter[str]) -> str:
-    """The alias, or the first with a number that is not taken."""
+    """The alias, or the first numbered one that is free."""
     free = alias
     while free in taken:
         numbers[alias] += 1
@@ -199,14 +201,14 @@ def _free(alias: str, taken: Mapping[str, object], numbers: Counter[str]) -> str
 
 
 def _description(alias: str, offer: _Offer) -> str:
-    """Instructions may speak of a tool by the client's name for it."""
+    """The description, with the client's name for the tool if it differs: instructions may use it."""
     if alias == offer.tool.name:
         return offer.description
     return f"{offer.description}\nAlso known as: {offer.tool.name}".strip()
 
 
 def _choose(choice: object, named: Mapping[str, _Offer]) -> tuple[str, set[str] | None]:
-    """The word for `Answering.tool_choice`, and the aliases that may be called where not all may."""
+    """The value for `TurnOptions.tool_choice`, and the aliases that may be called if not all may."""
     match choice:
         case None | "" | "auto" | {"type": "auto"}:
             return "auto", None
@@ -233,7 +235,7 @@ def _must(names: Mapping[str, object] | set[str]) -> str:
 
 
 def _allowed(tools: Sequence[object], mode: object, named: Mapping[str, _Offer]) -> tuple[str, set[str]]:
-    """What is allowed but not run here is left out, as it was from the tools."""
+    """The allowed tools. Tools that are not run here are skipped, as in the tools list."""
     ours = (None, "function", "custom")
     allowed = {_find(each, named) for each in tools if not isinstance(each, Mapping) or each.get("type") in ours}
     if mode not in (None, "auto", "required"):
@@ -242,7 +244,7 @@ def _allowed(tools: Sequence[object], mode: object, named: Mapping[str, _Offer])
 
 
 def _find(wanted: object, named: Mapping[str, _Offer]) -> str:
-    """The alias of the tool that a choice names, in the flat form or the nested one."""
+    """The alias of the tool that a choice names, in the flat or the nested form."""
     flat: Mapping[str, object] = wanted if isinstance(wanted, Mapping) else {}
     inner = flat.get(str(flat.get("type")))
     given = inner if isinstance(inner, Mapping) else flat

@@ -1,8 +1,8 @@
-"""One meaning for the spellings of JSON schemas: `nullable: true`, the types "dict" and "OBJECT".
+"""Normalizes JSON-schema dialects: `nullable: true`, the types "dict" and "OBJECT".
 
-In: a schema as a client wrote it. Out: the same schema in JSON Schema's own words. The prompt and the grammar both read
-schemas through this module, so the model is never told one thing and held to another. The prompt's renderer shows
-`nullable` itself; for the grammar it becomes a type.
+In: a schema as a client wrote it. Out: the same schema in standard JSON Schema. Both the prompt and the grammar read
+schemas through this module, so they agree. The prompt's renderer shows `nullable` itself; for the grammar it becomes a
+type.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from ossia.harmony.messages import JsonObject
 
 TYPES = frozenset("null boolean integer number string array object".split())
-# Python's and OpenAPI's names, and those of Gemini, which are upper-case. None: any value.
+# Python's and OpenAPI's names, and Gemini's upper-case ones. None: any value.
 OTHER_NAMES: dict[str, str | None] = {
     **dict.fromkeys("dict map record struct mapping".split(), "object"),
     **dict.fromkeys("list tuple set".split(), "array"),
@@ -22,7 +22,7 @@ OTHER_NAMES: dict[str, str | None] = {
     **dict.fromkeys("any type_unspecified".split()),
     "bool": "boolean",
 }
-DEPTH = 100  # of nesting; the grammar refuses more
+DEPTH = 100  # of nesting: the grammar refuses more
 LITERAL = frozenset({"const", "enum", "default", "example", "examples"})  # keywords that hold values, not schemas
 NAMED = frozenset("$defs definitions properties patternProperties dependentSchemas dependencies".split())
 WRAPPED = frozenset("$ref $dynamicRef allOf not if then else oneOf".split())
@@ -30,7 +30,7 @@ OUTSIDE = frozenset("$schema $id $anchor $defs definitions title description def
 
 
 def object_schema(parameters: JsonObject) -> dict[str, Any]:
-    """A tool's parameters as a schema of an object. Raises ValueError for the schema of something else."""
+    """A tool's parameters as an object schema. Raises ValueError if the schema is not an object's."""
     kind = _type(parameters["type"]) if parameters.get("type") else None
     if kind not in (None, "object") and not (isinstance(kind, list) and "object" in kind):
         raise ValueError(f"the type of a tool's parameters must be 'object', not {parameters['type']!r}")
@@ -38,7 +38,7 @@ def object_schema(parameters: JsonObject) -> dict[str, Any]:
 
 
 def canonical(schema: JsonObject, nullable: bool = False) -> dict[str, Any]:
-    """The schema with JSON Schema's type names; and, unless `nullable` may stay, null as a type wherever it is true."""
+    """The schema with JSON Schema's type names. Unless `nullable` may stay, null becomes a type wherever it is true."""
     return _canonical(schema, nullable, 0)
 
 
@@ -55,7 +55,7 @@ def _canonical(schema: Any, nullable: bool, depth: int) -> Any:
 
 
 def _below(keyword: str, value: Any, nullable: bool, depth: int) -> Any:
-    """The schemas within a keyword's value."""
+    """The schemas inside a keyword's value."""
     if keyword in LITERAL:
         return value
     if keyword in NAMED and isinstance(value, Mapping):
@@ -76,7 +76,7 @@ def _type(kind: Any) -> Any:
 
 
 def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema, or null. Keywords stay where they are wherever that is exact: references may lead to them."""
+    """The schema, or null. Keywords keep their place where that is exact, because references may lead to them."""
     if schema.keys() & WRAPPED:
         outside = {key: value for key, value in schema.items() if key in OUTSIDE}
         rest = {key: value for key, value in schema.items() if key not in OUTSIDE}

@@ -1,11 +1,11 @@
-"""The error for input that cannot be read.
+"""The error for invalid input.
 
-In: the field at fault, and words. Out: an exception. The server answers it with 400; the trainer names the line.
+In: the field, and a message. Out: an exception. The server answers it with 400; the trainer adds the line number.
 """
 
 
 class InputError(ValueError):
-    """Input that cannot be read. param: the field, as a dotted path, or None. code: for programs to compare."""
+    """Invalid input. param: the field as a dotted path, or None. code: a constant for programs."""
 
     def __init__(self, param: str | None, message: str, code: str = "invalid_value") -> None:
         super().__init__(message)

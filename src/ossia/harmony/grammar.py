@@ -1,10 +1,10 @@
-"""The mask that keeps a sampled turn well-formed: headers, recipients, arguments, answers, and how long to think.
+"""The token mask of a turn: headers, recipients, arguments, answer forms, and the thinking budget.
 
-In: the tools declared, a choice among them, a form for the answer, a budget of thinking. Out: before each token, a bit
-for every id that may come. It does not know logits, models or how a tool is run.
+In: the declared tools, the tool choice, the form of the answer, the thinking budget. Out: before each token, one bit
+per id that is allowed.
 
-Headers are walked byte by byte, so any tokenization of them is allowed; JSON is llguidance's; free text has one
-constant mask, which bans control tokens. docs/constrain.md gives the reasons and the costs.
+Headers are matched byte by byte, so any tokenization of them is allowed. JSON is matched by llguidance. Free text has
+one constant mask, which excludes control tokens. docs/constrain.md has the reasons and the costs.
 """
 
 import codecs
@@ -23,27 +23,27 @@ from ossia.harmony.enforce import Language, SchemaError, grammar_of, refused, st
 from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace, ToolSpec
 from ossia.tokenizer.tokenizer import Tokenizer
 
-BUILT_IN = frozenset({"browser", "python"})  # trained to be called in the middle of thinking, on the analysis channel
+BUILT_IN = frozenset({"browser", "python"})  # the model was trained to call these on the analysis channel
 NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
 JSON_TYPES = (" <|constrain|>json", "<|constrain|>json", " json", "")
 NAME = re.compile(r"[\w./:-]*\w")
 CONTROL = re.compile(r"<\|\w+\|>")
-FIRST_PART = re.compile("[\0-\xff]+|.")  # of a spelling: its text up to a control token, or that token
-# Between JSON tokens: enough for a pretty-printer, too little for a model to run on in.
+FIRST_PART = re.compile("[\0-\xff]+|.")  # the text of a spelling up to a control token, or that token
+# Between JSON tokens: enough for pretty-printing, but limits endless white space.
 WHITE_SPACE = r"[ \t\n\r]{0,16}"
-MULTIPLES_LIMITS = LLParserLimits(step_lexer_fuel=1_000_000)  # five times the default; a step takes 10 ms at most
+MULTIPLES_LIMITS = LLParserLimits(step_lexer_fuel=1_000_000)  # five times the default: at most 10 ms per step
 NOTHING_FITS = "no value fits it"
-COMPILED_SCHEMAS = 256  # kept for later turns
+COMPILED_SCHEMAS = 256  # size of the cache of compiled schemas
 
 Result = TypeVar("Result")
-# What may come is given, what came is sent back. After None, which allows everything, nothing is sent any more.
+# A generator yields masks and receives the sampled tokens. After None, which allows everything, it receives none.
 Steps: TypeAlias = Generator[bytes | None, int, Result]
 
 
 class GrammarCache:
-    """What is costly to make for a tokenizer and shared by all turns: its tokens' bytes, text masks, compiled schemas.
+    """What all turns share for a tokenizer: the bytes of its tokens, text masks, and compiled schemas.
 
-    vocab: the model's number of ids, where it is larger than the tokenizer's; the ids beyond are never allowed.
+    vocab: the model's number of ids, if larger than the tokenizer's. Ids beyond the tokenizer's are never allowed.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab: int | None = None) -> None:
@@ -65,7 +65,7 @@ class GrammarCache:
         return bytes(mask)
 
     def spelling(self, header: str) -> str:
-        """A header as a string to walk: each byte is the character of its number, each control token one above 255."""
+        """A header as a string for matching: each byte is a character 0..255, each control token one above 255."""
         special = self.tokenizer.special
         return CONTROL.sub(lambda name: chr(256 + special[name[0]]), header.encode().decode("latin-1"))
 
@@ -75,7 +75,7 @@ class GrammarCache:
         return self.tokenizer.token_bytes(token).decode("latin-1")
 
     def beginnings(self, spellings: Iterable[str]) -> Iterator[int]:
-        """Every token that a walk of one of these spellings may begin with."""
+        """All tokens that one of these spellings may begin with."""
         for head in {next(FIRST_PART.finditer(spelling))[0] for spelling in spellings}:
             if head > "\xff":
                 yield ord(head) - 256
@@ -84,9 +84,9 @@ class GrammarCache:
                 yield from (self._ids[part] for part in parts if part in self._ids)
 
     def rest_of_character(self, cut: bytes) -> list[int]:
-        """Every token that goes on with the UTF-8 character that `cut` begins, and not past its end.
+        """All tokens that continue the UTF-8 character begun by `cut`, and do not exceed it.
 
-        There is none where no character begins with `cut`, as with half a surrogate.
+        There is none if no character begins with `cut`, as with half a surrogate.
         """
         return [token for data, token in self._continuations.items() if _decodes(cut + data)]
 
@@ -96,22 +96,22 @@ class GrammarCache:
         return {s.encode("latin-1"): token for s, token in within.items() if all("\x80" <= c < "\xc0" for c in s)}
 
     def matcher(self, schema: AnswerForm) -> LLMatcher:
-        """A fresh matcher of what fits the schema or grammar. Raises SchemaError with what of it cannot be enforced."""
+        """A new matcher for the schema or grammar. Raises SchemaError for a part that cannot be enforced."""
         if isinstance(schema, TextGrammar):
             return self._texts(schema).deep_copy()
         return self._compiled(_as_text(schema))[0].deep_copy()
 
     def dropped(self, schema: AnswerForm) -> tuple[str, ...]:
-        """What of a lenient schema is not enforced."""
+        """The parts of a lenient schema that are not enforced."""
         if isinstance(schema, TextGrammar):
             return ()
         return self._compiled(_as_text(schema))[1]
 
     def allows(self, schema: JsonObject, text: str) -> bool:
-        """Whether the text can be sampled under the schema, as a whole. Raises SchemaError as `matcher` does."""
+        """Whether the whole text matches the schema. Raises SchemaError like `matcher`."""
         try:
             tokens = self.tokenizer.encode(text)
-        except UnicodeEncodeError:  # half a surrogate pair: no token says that
+        except UnicodeEncodeError:  # half a surrogate pair has no token
             return False
         matcher = self.matcher(schema)
         return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
@@ -128,12 +128,12 @@ class GrammarCache:
         return found[0], written.dropped
 
     def _is_empty(self, language: Language) -> bool:
-        """Whether no JSON string is of the language. Raises ValueError where that takes too long to find out."""
+        """Whether the language contains no JSON string. Raises ValueError if that takes too long to compute."""
         matcher = self._started(LLMatcher.grammar_from_lark(f"start: WORD\nWORD: {string_terminal(language)}"))
         if isinstance(matcher, LLMatcher):
             return False
         if matcher != NOTHING_FITS:
-            raise ValueError(f"whether any string fits it cannot be told: {matcher}")
+            raise ValueError(f"whether any string fits it cannot be determined: {matcher}")
         return True
 
     def _compile_text(self, form: TextGrammar) -> LLMatcher:
@@ -143,7 +143,7 @@ class GrammarCache:
         return matcher
 
     def _started(self, grammar: str) -> LLMatcher | str:
-        """A matcher before its first token, or why there is none."""
+        """A matcher before its first token, or the reason why there is none."""
         limits = MULTIPLES_LIMITS if "MULTIPLE_" in grammar else None
         matcher = LLMatcher(self._json_tokenizer, grammar, log_level=0, limits=limits)
         if not matcher.is_error():
@@ -166,13 +166,13 @@ def _as_text(schema: JsonObject) -> str:
 
 
 def reason_of(matcher: LLMatcher) -> str:
-    """Why llguidance gave up, in one line, without its state and our grammar."""
-    said = " ".join(matcher.get_error().partition("<state>")[0].split())
-    return f"llguidance says: {said[:300]}" if said else "llguidance gave up on it"
+    """llguidance's error in one line, without its state and our grammar."""
+    text = " ".join(matcher.get_error().partition("<state>")[0].split())
+    return f"llguidance says: {text[:300]}" if text else "llguidance gave up on it"
 
 
 def _decodes(data: bytes) -> bool:
-    """Whether data is UTF-8, its last character possibly cut."""
+    """Whether data is UTF-8, with the last character possibly incomplete."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
@@ -181,7 +181,7 @@ def _decodes(data: bytes) -> bool:
 
 
 class MessageForm(NamedTuple):
-    """A message that may be said. `headers`, from behind the role to <|message|>: every form, the usual one first."""
+    """A message that the turn may contain. headers: all forms after the role up to <|message|>, the usual one first."""
 
     name: str
     headers: Sequence[str]
@@ -191,18 +191,20 @@ class MessageForm(NamedTuple):
 
 
 class PrefillError(ValueError):
-    """A beginning of the answer that cannot be continued under the rules of the turn."""
+    """A prefill that no answer in this turn may begin with."""
 
 
 @dataclass(frozen=True)
 class TurnGrammar:
-    """What a turn may be: thoughts and preambles, then a final answer or a call.
+    """The allowed form of a turn: analysis and preambles, then a final answer or a call.
 
-    tools: all that may be called; arguments always fit their schema. tool_choice: "auto", "none", "required", or a
-    tool's name ("f", "functions.f", "python"). response_format: the JSON schema, or grammar, of the final answer.
-    analysis_budget: tokens of analysis in the turn, after which only the answer or a call may follow. most_calls: after a
-    call the turn may go on with another, up to so many.
-    Raises ValueError for a choice or a name that cannot be, and SchemaError for a schema that cannot be enforced.
+    - tools: all tools that may be called. Arguments always fit their schema.
+    - tool_choice: "auto", "none", "required", or a tool's name ("f", "functions.f", "python").
+    - response_format: the JSON schema or grammar of the final answer.
+    - analysis_budget: tokens of analysis in the turn; then only the answer or a call may follow.
+    - max_calls: calls in one turn.
+
+    Raises ValueError for an invalid choice or name, and SchemaError for a schema that cannot be enforced.
     """
 
     grammars: GrammarCache
@@ -210,46 +212,46 @@ class TurnGrammar:
     tool_choice: str = "auto"
     response_format: AnswerForm | None = None
     analysis_budget: int | None = None
-    most_calls: int = 1
+    max_calls: int = 1
 
     def __post_init__(self) -> None:
         if self.analysis_budget is not None and self.analysis_budget < 0:
             raise ValueError(f"analysis_budget {self.analysis_budget}: give 0 tokens or more, or None for no limit")
-        for way in self.endings:
-            if way.schema is not None:
+        for form in self.endings:
+            if form.schema is not None:
                 try:
-                    self.grammars.matcher(way.schema)
+                    self.grammars.matcher(form.schema)
                 except SchemaError as error:
-                    if isinstance(way.schema, TextGrammar):
+                    if isinstance(form.schema, TextGrammar):
                         raise
-                    raise error.of(f"the JSON schema of {way.name} cannot be enforced") from error
+                    raise error.of(f"the JSON schema of {form.name} cannot be enforced") from error
 
     @cached_property
     def dropped(self) -> dict[str, tuple[str, ...]]:
-        """What is not enforced of the schemas of tools that are not strict, by their recipients."""
-        found = {way.name: self.grammars.dropped(way.schema) for way in self.endings if way.schema is not None}
+        """By recipient: the parts of lenient tools' schemas that are not enforced."""
+        found = {form.name: self.grammars.dropped(form.schema) for form in self.endings if form.schema is not None}
         return {name: dropped for name, dropped in found.items() if dropped}
 
     def start(self, room: int | None = None, prefill: Sequence[int] | None = None) -> "Constraint":
-        """The mask of one turn, from just behind `<|start|>assistant`.
+        """The mask of one turn, starting after `<|start|>assistant`.
 
-        room: after so many tokens, headers and all, thoughts and preambles are closed, and what ends the turn has to come.
-        prefill: tokens of the final answer that the prompt ends in; the turn continues them.
-        Raises PrefillError for a prefill that no answer under these rules begins with.
+        room: after this many tokens, headers included, analysis and preambles are closed, and the turn must end.
+        prefill: tokens of the final answer at the end of the prompt; the turn continues them. Raises PrefillError if
+        no answer may begin with the prefill.
         """
         return Constraint(self, room, prefill)
 
     @property
     def final(self) -> MessageForm:
-        """The final answer. Raises PrefillError where only a call may come."""
-        for way in self.endings:
-            if way.name == "final":
-                return way
+        """The form of the final answer. Raises PrefillError if a call is required."""
+        for form in self.endings:
+            if form.name == "final":
+                return form
         raise PrefillError(f"tool_choice {self.tool_choice!r} asks for a call, so no answer can be continued")
 
     @cached_property
     def thoughts(self) -> tuple[MessageForm, ...]:
-        """What may come any number of times: thinking, and a word to the user before a call."""
+        """Messages that may occur any number of times: analysis, and a preamble to the user before a call."""
         end = self.grammars.end
         return (
             MessageForm("analysis", ("<|channel|>analysis<|message|>",), end, thought=True),
@@ -258,7 +260,7 @@ class TurnGrammar:
 
     @cached_property
     def endings(self) -> tuple[MessageForm, ...]:
-        """What ends the turn."""
+        """Messages that end the turn."""
         final = MessageForm("final", ("<|channel|>final<|message|>",), self.grammars.ret, self.response_format)
         if self.tool_choice == "none":
             return (final,)
@@ -281,9 +283,9 @@ class TurnGrammar:
 
 
 def recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
-    """Each recipient with the schema of its arguments; a namespace without tools is itself called, with free text.
+    """Each recipient with the schema of its arguments. A namespace without tools is called itself, with free text.
 
-    Of two declarations of a name the later one holds.
+    The last of two declarations of a name is used.
     """
     found: dict[str, JsonObject | None] = {}
     for space in spaces:
@@ -317,13 +319,13 @@ def _call_headers(recipient: str, schema: JsonObject | None) -> list[str]:
 class Constraint:
     """The state of one turn; a `TokenMask`.
 
-    `strayed` is set, and from then on all is allowed, when a token came that the mask did not allow, or when llguidance
-    gave up on a schema that is too costly to follow: then `gave_up` has the reason, and no later token counts.
+    strayed: set when a token came that the mask did not allow, or when llguidance gave up on a schema that is too
+    complex. From then on, everything is allowed. In the second case `failure` has the reason.
     """
 
     def __init__(self, rules: TurnGrammar, room: int | None = None, prefill: Sequence[int] | None = None) -> None:
         self._rules, self._grammars, self._room, self._prefill = rules, rules.grammars, room, prefill
-        self._thought = self._said = 0
+        self._analysis_tokens = self._tokens = 0
         self.strayed = False
         self._fault: tuple[int, str] | None = None
         self._steps = self._turn()
@@ -335,82 +337,82 @@ class Constraint:
     def accept(self, token: int) -> None:
         if self._mask is None:
             return
-        self._said += 1
+        self._tokens += 1
         if has(self._mask, token):
             self._mask = self._steps.send(token)
         else:
             self.strayed, self._mask = True, None
 
-    def gave_up(self, tokens: int) -> str | None:
-        """Why nothing after so many tokens of the turn is held to its form; None where it still is."""
+    def failure(self, tokens: int) -> str | None:
+        """Why tokens after this many are not constrained any more; None if they are."""
         return self._fault[1] if self._fault and tokens >= self._fault[0] else None
 
-    def _give_up(self, way: MessageForm, reason: str) -> None:
-        what = f"the JSON schema of {way.name}"
-        if isinstance(way.schema, TextGrammar):
-            what = f"the answer's {way.schema.kind}"
-        self._fault = self._said, f"{what} is too complex to be enforced after {self._said} tokens: {reason}"
+    def _fail(self, form: MessageForm, reason: str) -> None:
+        what = f"the JSON schema of {form.name}"
+        if isinstance(form.schema, TextGrammar):
+            what = f"the answer's {form.schema.kind}"
+        self._fault = self._tokens, f"{what} is too complex to be enforced after {self._tokens} tokens: {reason}"
         self.strayed = True
 
     def _turn(self) -> Steps[None]:
         opening = (self._grammars.start, *self._grammars.tokenizer.encode("assistant"))
-        way, calls = None if self._prefill is None else self._rules.final, 0
+        form, calls = None if self._prefill is None else self._rules.final, 0
         while True:
-            way = way or (yield from self._header(only_calls=calls > 0))
-            yield from self._text(way) if way.schema is None else self._grammar(way, way.schema)
-            if way.stop == self._grammars.end:
+            form = form or (yield from self._header(only_calls=calls > 0))
+            yield from self._text(form) if form.schema is None else self._grammar(form, form.schema)
+            if form.stop == self._grammars.end:
                 yield from self._exactly(opening)
             else:
-                calls += way.stop == self._grammars.call
-                if not 0 < calls < self._rules.most_calls or not (yield from self._calls_again()):
+                calls += form.stop == self._grammars.call
+                if not 0 < calls < self._rules.max_calls or not (yield from self._calls_again()):
                     break
-            way = None
+            form = None
         yield None
 
     def _calls_again(self) -> Steps[bool]:
-        """Behind a call: whether the assistant opens another message, or the tool that was called does."""
+        """After a call: whether the assistant starts another message (True), or the called tool does (False)."""
         yield from self._exactly([self._grammars.start])
         encode = self._grammars.tokenizer.encode
         assistant, *rest = encode("assistant")
-        tools = [encode(way.name)[0] for way in self._calls()]
+        tools = [encode(form.name)[0] for form in self._calls()]
         if (yield self._grammars.mask_of([assistant, *tools])) != assistant:
             return False
         yield from self._exactly(rest)
         return True
 
     def _calls(self) -> list[MessageForm]:
-        return [way for way in self._rules.endings if way.stop == self._grammars.call]
+        return [form for form in self._rules.endings if form.stop == self._grammars.call]
 
     def _header(self, only_calls: bool) -> Steps[MessageForm]:
-        ways = self._rules.endings if self._spent() else (*self._rules.thoughts, *self._rules.endings)
-        ways = self._calls() if only_calls else ways
-        if len(ways) == 1:
-            yield from self._exactly(self._grammars.tokenizer.encode_with_special(ways[0].headers[0]))
-            return ways[0]
+        forms = self._rules.endings if self._spent() else (*self._rules.thoughts, *self._rules.endings)
+        forms = self._calls() if only_calls else forms
+        if len(forms) == 1:
+            yield from self._exactly(self._grammars.tokenizer.encode_with_special(forms[0].headers[0]))
+            return forms[0]
         left: Mapping[str, MessageForm] = {
-            self._grammars.spelling(header): way for way in ways for header in way.headers
+            self._grammars.spelling(header): form for form in forms for header in form.headers
         }
         while "" not in left:
             token = yield self._grammars.mask_of(self._grammars.beginnings(left))
-            said = self._grammars.spelling_of(token)
-            left = {rest.removeprefix(said): way for rest, way in left.items() if rest.startswith(said)}
+            text = self._grammars.spelling_of(token)
+            left = {rest.removeprefix(text): form for rest, form in left.items() if rest.startswith(text)}
         return left[""]
 
-    def _text(self, way: MessageForm) -> Steps[None]:
+    def _text(self, form: MessageForm) -> Steps[None]:
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        while not self._is_over(way):
-            token = yield self._grammars.text_masks[way.stop]
-            if token == way.stop:
+        while not self._is_over(form):
+            token = yield self._grammars.text_masks[form.stop]
+            if token == form.stop:
                 return
-            self._thought += way.thought
+            self._analysis_tokens += form.thought
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
         while rest := self._grammars.rest_of_character(utf8.getstate()[0]):
             token = yield self._grammars.mask_of(rest)
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
-        yield from self._exactly([way.stop])
+        yield from self._exactly([form.stop])
 
-    def _grammar(self, way: MessageForm, schema: AnswerForm) -> Steps[None]:
-        matcher, ret, stop = self._grammars.matcher(schema), self._grammars.ret, way.stop
+    def _grammar(self, form: MessageForm, schema: AnswerForm) -> Steps[None]:
+        matcher, ret, stop = self._grammars.matcher(schema), self._grammars.ret, form.stop
         begun, self._prefill = self._prefill or (), None
         if (taken := matcher.try_consume_tokens(list(begun))) < len(begun):
             text = self._grammars.tokenizer.decode(begun[:taken])
@@ -418,13 +420,13 @@ class Constraint:
         while True:
             mask = bytearray(matcher.compute_bitmask())
             if matcher.is_error():
-                self._give_up(way, reason_of(matcher))
+                self._fail(form, reason_of(matcher))
                 yield None
-            # llguidance ends every text with <|return|>; a call's ends with <|call|>
+            # llguidance ends every text with <|return|>, but a call ends with <|call|>
             if stop != ret and has(mask, ret):
                 mask[ret >> 3] ^= 1 << (ret & 7)
                 mask[stop >> 3] |= 1 << (stop & 7)
-            if isinstance(schema, TextGrammar):  # which could name control tokens
+            if isinstance(schema, TextGrammar):  # the grammar might allow control tokens
                 mask = both(mask, self._grammars.text_masks[stop])
             token = yield bytes(mask)
             if token == stop:
@@ -436,16 +438,16 @@ class Constraint:
             yield self._grammars.mask_of([token])
 
     def _spent(self) -> bool:
-        """Whether the turn has to come to its end now."""
+        """Whether the turn must come to its end now."""
         budget = self._rules.analysis_budget
-        return self._is_full() or (budget is not None and self._thought >= budget)
+        return self._is_full() or (budget is not None and self._analysis_tokens >= budget)
 
-    def _is_over(self, way: MessageForm) -> bool:
-        """Whether this message has to end; never one that ends the turn."""
-        return self._spent() if way.thought else way.stop == self._grammars.end and self._is_full()
+    def _is_over(self, form: MessageForm) -> bool:
+        """Whether this message must end. Never true for a message that ends the turn."""
+        return self._spent() if form.thought else form.stop == self._grammars.end and self._is_full()
 
     def _is_full(self) -> bool:
-        return self._room is not None and self._said >= self._room
+        return self._room is not None and self._tokens >= self._room
 
 
 def both(one: bytes | bytearray, other: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""A message's header, from its text: as the reference parser reads it, and what can be saved of one it refuses.
+"""Parses a message header, as the reference parser does, and recovers what it can from a header that the reference
+refuses.
 
-In: the text between <|start|> (or the role already given) and <|message|>. Out: role, name, channel, recipient, type.
-It does not know tokens or streams.
+In: the text between <|start|> (or the given role) and <|message|>. Out: role, name, channel, recipient, content type.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from ossia.harmony.messages import ROLES, Role
 
 CHANNEL, CONSTRAIN = "<|channel|>", "<|constrain|>"
-# Unicode's White_Space, which is not Python's: U+001C to U+001F are none.
+# Unicode's White_Space. Python's includes U+001C to U+001F too.
 SPACE = " \t\n\v\f\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 CHANNEL_NAME = re.compile(f"[^<{SPACE}]*")
 TRIMMED = re.compile(f"^[{SPACE}]+|[{SPACE}]+$")
 WORD = re.compile(r"[^ \t\n\f\r]+")
 
-# What a refused header may still say. No word is cut, but "finalFour" and "commentaryto=f" are seen for what they are.
+# Parts of a refused header. Words are matched whole, except joined ones such as "finalFour" and "commentaryto=f".
 SAVED_ROLE = re.compile(rf"^\s*({'|'.join(ROLES)})(?![\w:.])")
 SAVED_CHANNEL = re.compile(r"<\|channel\|>\s*(analysis|commentary|final)(?=to=|[^a-z]|$)")
 SAVED_RECIPIENT = re.compile(r"(?<!\S)to=([\w.\-]+)")
@@ -25,7 +25,7 @@ MARKERS = re.compile(r"<\|(channel|constrain|message|start|end|call|return)\|>")
 
 
 class Header(NamedTuple):
-    """What stands before a message's text. A tool's name is where its role would be."""
+    """The fields before a message's text. For a tool, its name takes the place of the role."""
 
     role: Role
     name: str | None = None
@@ -35,13 +35,13 @@ class Header(NamedTuple):
 
 
 class HeaderError(ValueError):
-    """The reference parser would refuse this header; the message says why."""
+    """The reference parser would refuse this header, for the given reason."""
 
 
 def read_header(text: str, role: Role | None) -> Header:
-    """The header as the reference reads it, oddities included: a single bare word is a recipient.
+    """Read a header like the reference, including its oddity that a single bare word is a recipient.
 
-    Raises HeaderError where the reference raises: an empty channel, an unknown role, words that fit nowhere.
+    Raises HeaderError where the reference raises: an empty channel, an unknown role, unexpected words.
     """
     channel, text = _take_channel(text)
     words = WORD.findall(TRIMMED.sub("", text).replace(CONSTRAIN, f" {CONSTRAIN}"))
@@ -77,7 +77,7 @@ def _take_channel(text: str) -> tuple[str | None, str]:
 
 
 def _take_role(words: list[str]) -> tuple[Role, str | None, list[str]]:
-    """A known role stands for itself; another word with a recipient behind it is a tool's name."""
+    """The role. A known role is itself; another word, if followed by a recipient, is a tool's name."""
     if not words:
         raise HeaderError("no role in the header")
     first = words[0]
@@ -89,7 +89,7 @@ def _take_role(words: list[str]) -> tuple[Role, str | None, list[str]]:
 
 
 def salvage(text: str, role: Role | None) -> tuple[Header, str]:
-    """What a refused header still says, and the words left over, which are the model's text and must not be lost."""
+    """The fields of a refused header, and the remaining words, which are the model's text and must not be lost."""
     named, text = _take(SAVED_ROLE, text)
     channel, text = _take(SAVED_CHANNEL, text)
     recipient, text = _take(SAVED_RECIPIENT, text)
@@ -104,6 +104,6 @@ def salvage(text: str, role: Role | None) -> tuple[Header, str]:
 
 
 def _take(pattern: re.Pattern[str], text: str) -> tuple[str | None, str]:
-    """The first group of the first match, and the text without that match."""
+    """The first group of the first match, and the text without the match."""
     found = pattern.search(text)
     return (found[1], f"{text[: found.start()]} {text[found.end() :]}") if found else (None, text)

@@ -1,10 +1,10 @@
-"""Which messages of a conversation stand in the prompt of its next answer: the rule for old thinking.
+"""Decides which messages of a conversation are in the prompt of the next answer: the rule for old analysis.
 
-In: harmony messages. Out: those that are shown. `Chat`, the server's APIs and the trainer all use this one rule.
+In: harmony messages. Out: those in the prompt. `Chat`, the server's APIs and the trainer use this one rule.
 
-Thinking from before the last final answer is left out. Since then it stays, as calls and their results go on from it.
-OpenAI's guide and gpt-oss's chat template say so. OpenAI's renderer (`render`, drop_analysis) leaves out less: what comes
-before the first final answer. So a prompt made by this rule is the same after it.
+Analysis before the last final answer is dropped. Analysis after it is kept, because calls and their results continue
+it. OpenAI's guide and gpt-oss's chat template define this. OpenAI's renderer (`render`, drop_analysis) drops less:
+only analysis before the first final answer. So it changes nothing in a prompt made by this rule.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from ossia.harmony.messages import Message
 
 
 def shown_in_prompt(messages: Sequence[Message]) -> list[int]:
-    """The indices of the messages that a prompt shows."""
+    """The indices of the messages in the prompt."""
     last_final = max((i for i, message in enumerate(messages) if message.channel == "final"), default=-1)
     return [i for i, message in enumerate(messages) if i > last_final or message.channel != "analysis"]
 
 
 def without_old_thinking(messages: Sequence[Message]) -> list[Message]:
-    """The messages that a prompt shows."""
+    """The messages in the prompt."""
     return [messages[i] for i in shown_in_prompt(messages)]

@@ -1,7 +1,7 @@
-"""The JSON form of an answer, as clients and training rows declare it.
+"""Reads the JSON form of an answer, as declared by clients and training rows.
 
-In: a response_format, or text.format, of a JSON kind. Out: the schema, and what the model is shown of it, or an InputError
-that names the field. Enforcing it is elsewhere.
+In: a response_format, or text.format, of a JSON type. Out: the schema and what the model is shown of it, or an
+InputError that names the field. `grammar.py` enforces it.
 """
 
 import json
@@ -13,21 +13,21 @@ from ossia.harmony.errors import InputError
 from ossia.harmony.messages import JsonObject, ResponseFormat
 from ossia.harmony.openai_chat import ANY_OBJECT
 
-LONGEST_TEXT = 1 << 20  # characters of a schema that is sent as a text
+MAX_SCHEMA_TEXT = 1 << 20  # characters of a schema that is sent as a string
 JSON_KINDS = ("json_object", "json", "json_schema")
 
 
 class JsonAnswer(NamedTuple):
-    """schema: what the answer fits, lenient where it is not strict. shown: stands in the prompt."""
+    """schema: the schema of the answer; lenient unless strict. shown: the form that the prompt declares."""
 
     schema: JsonObject
     shown: tuple[ResponseFormat, ...]
 
 
 def json_answer(given: Mapping[str, Any], param: str = "response_format", *, shows_object: bool = True) -> JsonAnswer:
-    """OpenAI nests the schema in json_schema; others give it as schema or value beside the type.
+    """Read a JSON form. OpenAI nests the schema in json_schema; others give it as schema or value beside the type.
 
-    shows_object: whether a `json_object` without a schema is shown.
+    shows_object: whether the prompt shows a `json_object` without a schema.
     """
     kind = given.get("type")
     nested = given.get("json_schema")
@@ -51,10 +51,10 @@ def json_answer(given: Mapping[str, Any], param: str = "response_format", *, sho
 
 
 def schema_of(value: Any, at: str) -> JsonObject:
-    """A schema, which some clients send as a text."""
+    """A schema, which some clients send as a string."""
     if isinstance(value, str):
-        if len(value) > LONGEST_TEXT:
-            raise InputError(at, f"{at} has more than {LONGEST_TEXT} characters")
+        if len(value) > MAX_SCHEMA_TEXT:
+            raise InputError(at, f"{at} has more than {MAX_SCHEMA_TEXT} characters")
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:

@@ -1,7 +1,6 @@
-"""Conversations as JSON, in the form of OpenAI's harmony library.
+"""Converts conversations to and from JSON in the form of OpenAI's harmony library.
 
 In: the parsed JSON of a conversation or a message. Out: `Message` values; and back.
-It does not know tokens.
 """
 
 from typing import Any, Literal, TypeVar, get_args
@@ -63,24 +62,24 @@ class _Conversation(msgspec.Struct):
 
 
 def conversation_from_json(raw: Any) -> list[Message]:
-    """Raises ValueError, naming the place, where the form is not kept."""
+    """Raises ValueError, naming the place, for an invalid form."""
     return [_message(each) for each in _read(raw, _Conversation).messages]
 
 
 def message_from_json(raw: Any) -> Message:
-    """Raises ValueError, naming the place, where the form is not kept."""
+    """Raises ValueError, naming the place, for an invalid form."""
     return _message(_read(raw, _Message))
 
 
 def role_from_json(name: str) -> Role:
-    """The role of that name. Raises ValueError for an unknown one."""
+    """The role with this name. Raises ValueError for an unknown one."""
     if name not in ROLES:
         raise ValueError(f"unknown role {name!r}; the roles are {', '.join(ROLES)}")
     return ROLES[name]
 
 
 def message_to_json(message: Message) -> dict[str, str]:
-    """The form of a parsed message: plain text as a string, empty fields left out."""
+    """The JSON form of a message: plain text as a string, empty fields omitted."""
     fields = {
         "role": message.role,
         "name": message.name,

@@ -1,7 +1,7 @@
-"""Several JSON schemas that hold together, as one: what `allOf`, and keywords beside `$ref`, mean for a reader.
+"""Merges JSON schemas that apply together (`allOf`, keywords beside `$ref`) into one schema for the prompt.
 
-In: schemas without `$ref` and `allOf` of their own. Out: one schema. It is for telling, not for enforcing: where two
-schemas contradict each other the first one holds, and what only a condition adds is told as optional.
+In: schemas without `$ref` and `allOf` of their own. Out: one schema, for the prompt only and not for enforcement. If
+two schemas contradict each other, the first is used. Properties that a condition adds become optional.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 CHOICES = ("oneOf", "anyOf")
-MORE_CHOICES = "allOf"  # of a merged schema: the choices beside its first one
+MORE_CHOICES = "allOf"  # where a merged schema keeps further choices
 
 
 def merged(parts: Sequence[Schema]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _conditional(part: Schema) -> Iterator[tuple[str, Any]]:
 
 
 def _both(keyword: str, one: Any, other: Any) -> Any:
-    """A keyword's value where two schemas with it hold."""
+    """The value of a keyword that two schemas have."""
     match keyword, one, other:
         case "properties" | "patternProperties", Mapping(), Mapping():
             return _with_properties(one, other)

@@ -1,7 +1,6 @@
-"""What is said in a harmony conversation: roles, channels, contents, tools. Values only.
+"""The values of a harmony conversation: roles, channels, contents, tools.
 
-In and out: nothing but these types; the renderer turns them into tokens, the parser makes them from tokens.
-It does not know tokens, models or how a tool is run.
+In and out: these types only. The renderer turns them into tokens, and the parser makes them from tokens.
 """
 
 from collections.abc import Mapping
@@ -21,9 +20,9 @@ ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A function a model may call; `parameters` is a JSON schema of an object, or None for no arguments.
+    """A function that a model may call. parameters: an object's JSON schema, or None for no arguments.
 
-    Where `strict` is false, what of the schema cannot be enforced is left out instead of being an error.
+    strict: False: parts of the schema that cannot be enforced are left out instead of being an error.
     """
 
     name: str
@@ -34,10 +33,10 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolNamespace:
-    """Tools under one name: "functions" for a user's own, "browser" and "python" for the built-in ones.
+    """Tools under one name: "functions" for the user's tools, "browser" and "python" for the built-in ones.
 
-    With no `tools`, the description alone stands in the prompt (the python tool is declared so). `key` is what it is filed
-    under among others, which decides their order, where that is not the name.
+    Without `tools`, only the description is in the prompt (the python tool is declared so). key: the sort key among
+    namespaces, if not the name.
     """
 
     name: str
@@ -52,7 +51,7 @@ class ToolNamespace:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """A form for the final answer, declared in the developer message under "# Response Formats"."""
+    """A form of the final answer, declared in the developer message under "# Response Formats"."""
 
     name: str
     schema: JsonObject
@@ -61,7 +60,7 @@ class ResponseFormat:
 
 @dataclass(frozen=True, slots=True)
 class TextGrammar:
-    """A form for the final answer that is no JSON schema, enforced but not declared in the prompt.
+    """A form of the final answer that is not a JSON schema. It is enforced, but not declared in the prompt.
 
     texts: the regular expression, the grammar (Lark or GBNF), or the choices.
     """
@@ -72,7 +71,7 @@ class TextGrammar:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The content of a system message. None leaves a line out; dates are ISO (YYYY-MM-DD, cutoff YYYY-MM)."""
+    """The content of a system message. None omits a line. Dates are ISO (YYYY-MM-DD, cutoff YYYY-MM)."""
 
     identity: str | None = DEFAULT_IDENTITY
     effort: Effort | None = "medium"
@@ -85,7 +84,7 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Developer:
-    """The content of a developer message: instructions, tools, forms for the answer."""
+    """The content of a developer message: instructions, tools, forms of the answer."""
 
     instructions: str | None = None
     tools: tuple[ToolNamespace, ...] = ()
@@ -98,10 +97,10 @@ Content: TypeAlias = str | System | Developer
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. `name` is the author's (a tool's is its recipient name, "functions.get_weather").
+    """One message. name: the author's name; for a tool its recipient name, "functions.get_weather".
 
-    `tokens` are the ids a model sampled it as, from after the role to the stop token: the renderer replays them
-    verbatim. `flaws` says what was wrong with its form when it was parsed; a well-formed message has none.
+    tokens: the ids that the model sampled, from after the role to the stop token. The renderer reuses them unchanged.
+    flaws: what was malformed when it was parsed; empty for a well-formed message.
     """
 
     role: Role
@@ -115,32 +114,32 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The plain text of the message, its parts joined."""
+        """The plain text of the message, all parts joined."""
         return "".join(part for part in self.content if isinstance(part, str))
 
 
 def system(content: System | str | None = None) -> Message:
-    """A system message; by default the model's own."""
+    """A system message. Default content: the model's own."""
     return Message("system", (System() if content is None else content,))
 
 
 def developer(content: Developer | str) -> Message:
-    """A developer message; a bare string is its instructions."""
+    """A developer message. A plain string becomes its instructions."""
     return Message("developer", (Developer(content) if isinstance(content, str) else content,))
 
 
 def user(text: str) -> Message:
-    """What the user says."""
+    """A user message."""
     return Message("user", (text,))
 
 
 def assistant(
     text: str, channel: str = "final", recipient: str | None = None, content_type: str | None = None
 ) -> Message:
-    """What the model says: its analysis, a call (with a recipient), or its final answer."""
+    """An assistant message: analysis, a call (with a recipient), or a final answer."""
     return Message("assistant", (text,), channel=channel, recipient=recipient, content_type=content_type)
 
 
 def tool(name: str, text: str, channel: str | None = "commentary") -> Message:
-    """What a tool answers, addressed to the assistant."""
+    """A tool's result, addressed to the assistant."""
     return Message("tool", (text,), name=name, channel=channel, recipient="assistant")

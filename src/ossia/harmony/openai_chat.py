@@ -1,7 +1,6 @@
-"""OpenAI chat messages as harmony messages, for the server and the trainer alike.
+"""Converts OpenAI chat messages to harmony messages, for the server and the trainer.
 
-In: wire types of a chat (msgspec reads them). Out: harmony messages, or an InputError that names the field.
-HTTP, files and sampling are elsewhere.
+In: chat messages as msgspec types. Out: harmony messages, or an InputError that names the field.
 """
 
 import json
@@ -31,7 +30,7 @@ from ossia.harmony.messages import (
 )
 from ossia.harmony.tool_results import Call, Entry, Result, pair_results
 
-# gpt-oss has not learned an effort of none: the least is low. docs/server.md says so.
+# gpt-oss has no effort "none": the lowest is low (see docs/server.md).
 EFFORTS: dict[str, Effort] = {
     "none": "low",
     "minimal": "low",
@@ -41,8 +40,8 @@ EFFORTS: dict[str, Effort] = {
     "xhigh": "high",
     "max": "high",
 }
-NO_EFFORT = ("", "auto", "default")  # clients that have a field for it, and no choice in it
-# A line of its own in a system text, in the form of gpt-oss's own system message: "Reasoning: high".
+NO_EFFORT = ("", "auto", "default")  # values that leave the effort unset
+# A separate line in a system text, in the form of gpt-oss's own system message: "Reasoning: high".
 TOLD_EFFORT = re.compile(rf"^[^\w\n]*reasoning:[ \t]*({'|'.join(EFFORTS)})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 ANY_OBJECT: JsonObject = {"type": "object"}
 JSON_TYPE = "<|constrain|>json"
@@ -52,7 +51,7 @@ TEXT_TYPES = ("text", "input_text", "output_text", "summary_text", "reasoning_te
 
 
 class AnyPart(Protocol):
-    """A part of any API's content."""
+    """A content part of any API."""
 
     @property
     def type(self) -> str: ...
@@ -66,7 +65,7 @@ Content: TypeAlias = str | Sequence[AnyPart | str] | None
 
 
 class Part(Struct):
-    """A piece of a message. Only text can be read."""
+    """A content part. Only text can be read."""
 
     type: str = "text"
     text: str | None = None
@@ -93,10 +92,10 @@ class ToolCall(Struct):
 
 
 class ChatMessage(Struct):
-    """Clients name the same thing differently: `reasoning`, `reasoning_content` and `thinking`.
+    """A chat message. Clients use different names for reasoning: `reasoning`, `reasoning_content` and `thinking`.
 
-    function_call and the role "function" are the older form of tool_calls and "tool". prefix: of the last message, DeepSeek's
-    and Mistral's word for an answer to continue.
+    function_call and the role "function" are the older form of tool_calls and "tool". prefix: DeepSeek's and Mistral's
+    flag on the last message for an answer to continue.
     """
 
     role: Role
@@ -122,7 +121,7 @@ class ChatMessage(Struct):
 
 
 def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort | None:
-    """The effort that a client's word means; None where it gives none. Raises InputError for an unknown word."""
+    """The effort that a client's word means; None if unset. Raises InputError for an unknown word."""
     word = (value or "").strip().lower()
     if word in NO_EFFORT:
         return None
@@ -139,10 +138,11 @@ def conversation(
     *,
     opening: System | None = None,
 ) -> tuple[Message, ...]:
-    """The system message, one developer message for all leading instructions, then the other messages.
+    """The system message, one developer message with all leading instructions, then the other messages.
 
-    Texts that an API calls "system" or "developer" are `developer("...")` in `said`: to gpt-oss both are the developer's.
-    effort: None takes the last line "Reasoning: ..." of these texts, else medium. opening: the system message's own lines.
+    Texts that an API calls "system" or "developer" are `developer("...")` in `said`: gpt-oss treats both as the
+    developer's. effort: None takes the last line "Reasoning: ..." of these texts, else medium. opening: the lines of
+    the system message.
     """
     count = next((i for i, message in enumerate(said) if message.role != "developer"), len(said))
     words = [text for message in said[:count] if (text := _instructions(message)).strip()]
@@ -154,10 +154,10 @@ def conversation(
 
 
 def _told_effort(said: Sequence[Message]) -> Effort:
-    told = [
+    found = [
         word for message in said if message.role == "developer" for word in TOLD_EFFORT.findall(_instructions(message))
     ]
-    return EFFORTS[told[-1].lower()] if told else "medium"
+    return EFFORTS[found[-1].lower()] if found else "medium"
 
 
 def _instructions(message: Message) -> str:
@@ -166,10 +166,10 @@ def _instructions(message: Message) -> str:
 
 
 class History(NamedTuple):
-    """A chat's messages as harmony's.
+    """A chat's messages as harmony messages.
 
-    sources: for each message, the index of the chat message that it comes from. unanswered: places of calls that have no
-    result. repeated: places of further results of a call. warnings: what was left out.
+    sources: for each message, the index of its chat message. unanswered: places of calls without a result. repeated:
+    places of further results of a call. warnings: what was left out.
     """
 
     messages: list[Message]
@@ -190,10 +190,10 @@ def read_history(
 ) -> History:
     """The messages of a chat, each tool result after its call. Raises InputError that names the field.
 
-    earlier: by a call's id, the messages that led to it as the model sampled them, the call last.
-    old_thinking: keep thinking from before the last answer, which the format leaves out of a prompt.
-    refuses_all: parts that are no text are refused wherever they are, but in tool results; otherwise in the newest turn.
-    places: where each message stands in the request, if not at messages[i].
+    - earlier: by call id, the messages that led to it as the model sampled them, the call last.
+    - old_thinking: keep analysis before the last answer, which the format drops from a prompt.
+    - refuses_all: refuse parts that are not text everywhere except in tool results; otherwise in the newest turn only.
+    - places: where each message is in the request, if not at messages[i].
     """
     reader = _Reader(given, box, earlier or {}, refuses_all, places)
     entries: list[Entry] = []
@@ -215,7 +215,7 @@ def read_history(
 
 
 class _Reader:
-    """Chat messages to entries: harmony messages, calls, results."""
+    """Converts chat messages to entries: harmony messages, calls, results."""
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ class _Reader:
         return entries
 
     def _restored(self, call: str | None, made: Message, thought: str) -> list[Message]:
-        """The messages up to this call as the model sampled them, unless the client has changed the thinking."""
+        """The messages up to this call as the model sampled them, unless the client changed the reasoning."""
         earlier = self._earlier.get(call or "", ())
         if not earlier or (thought and thought != thinking(earlier)):
             return []
@@ -308,7 +308,7 @@ def arguments_text(given: str | dict[str, Any] | None) -> str:
 
 
 def same_json(one: str, other: str) -> bool:
-    """Whether two texts say the same value; texts that are no JSON have to be equal."""
+    """Whether two texts have equal JSON values. Texts that are not JSON must be equal."""
     try:
         return one == other or json.loads(one) == json.loads(other)
     except (ValueError, RecursionError):
@@ -316,22 +316,22 @@ def same_json(one: str, other: str) -> bool:
 
 
 def newest_from(is_assistant: Sequence[bool]) -> int:
-    """Where the newest turn begins: after the last assistant message that something follows."""
+    """Where the newest turn begins: after the last assistant message that is not at the end."""
     count = len(is_assistant)
-    while count and is_assistant[count - 1]:  # the beginning of the answer that is asked for
+    while count and is_assistant[count - 1]:  # a prefill of the answer
         count -= 1
     return max((i + 1 for i in range(count) if is_assistant[i]), default=0)
 
 
 def text_of(content: Content, at: str, warnings: list[str], *, refuses: bool) -> str:
-    """A content's text, its parts joined by a newline."""
+    """The text of a content, with parts joined by newlines."""
     return "\n".join(texts_of(content, at, warnings, refuses=refuses))
 
 
 def texts_of(content: Content, at: str, warnings: list[str], *, refuses: bool) -> list[str]:
     """The texts of a content's parts.
 
-    A part that is no text becomes a placeholder with a warning; with `refuses`, it is an InputError that names it.
+    A part that is not text becomes a placeholder with a warning. With `refuses`, it raises an InputError.
     """
     if content is None or isinstance(content, str):
         return [] if content is None else [content]
@@ -352,7 +352,7 @@ def texts_of(content: Content, at: str, warnings: list[str], *, refuses: bool) -
 
 
 def unreadable(kind: str, at: str, warnings: list[str], *, refuses: bool) -> str:
-    """The placeholder of a part that is no text, such as an image; InputError with `refuses`."""
+    """The placeholder of a part that is not text, such as an image. With `refuses`, raises an InputError."""
     kind = kind[:40]
     if refuses:
         raise InputError(at, f"{at} is of type {kind!r}: this model reads text only", "unsupported_content")

@@ -1,7 +1,7 @@
 """The first lines of a system message: identity, knowledge cutoff, date.
 
-In: a person's or a client's words for them. Out: the content of the system message, or an InputError that names the field.
-They are text: encoding them yields no control token.
+In: the user's or client's values. Out: the content of the system message, or an InputError that names the field.
+Values are encoded as text, so they cannot contain control tokens.
 """
 
 import re
@@ -12,7 +12,7 @@ from ossia.harmony.errors import InputError
 from ossia.harmony.messages import System
 
 TODAY = "today"
-NONE = "none"  # leaves a line out
+NONE = "none"  # omits a line
 LONGEST_IDENTITY = 2000
 OPENING = System(current_date=TODAY)
 MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])(?:-\d\d)?")
@@ -25,9 +25,9 @@ def opening(
     current_date: str | None = None,
     under: str = "",
 ) -> System:
-    """`base` with what is given; None leaves a line as it is, "none" leaves it out. under: what fields' names begin with.
+    """`base` with the given values. None keeps a line, "none" omits it. under: the prefix of field names in errors.
 
-    knowledge_cutoff is YYYY-MM. current_date is YYYY-MM-DD or "today", which `dated` resolves.
+    knowledge_cutoff: YYYY-MM. current_date: YYYY-MM-DD or "today", which `dated` resolves.
     """
     if identity is not None:
         if len(identity) > LONGEST_IDENTITY:
@@ -43,7 +43,7 @@ def opening(
 
 
 def dated(content: System) -> System:
-    """With today's date where it says "today"."""
+    """The content with today's date in place of "today"."""
     return replace(content, current_date=date.today().isoformat()) if content.current_date == TODAY else content
 
 

@@ -1,9 +1,9 @@
-"""Token ids to messages, one id at a time: for whatever a model says, well-formed or not.
+"""Parses token ids to messages, one id at a time, for well-formed and malformed output.
 
-In: a tokenizer and ids. Out: events; joined, they hold every word. Nothing raises: what was malformed carries a flaw.
-It does not know models, tools or what is done with a message.
+In: a tokenizer and ids. Out: events; together they hold every word. Never raises: a malformed message has flaws.
 
-Where OpenAI's strict parser succeeds, the messages are the same; where it raises, docs/harmony.md says what is given.
+Where OpenAI's strict parser succeeds, the messages are the same. Where it raises, docs/harmony.md describes the
+result.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ STOPS = ("<|end|>", "<|return|>", "<|call|>")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A message begins; its header is known."""
+    """A message begins; its header is complete."""
 
     role: Role
     channel: str | None
@@ -28,7 +28,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More text of the message that has begun."""
+    """More text of the current message."""
 
     channel: str | None
     recipient: str | None
@@ -37,7 +37,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The message is whole."""
+    """A message is complete."""
 
     message: Message
 
@@ -46,9 +46,10 @@ Event: TypeAlias = Start | Delta | End
 
 
 class Parser:
-    """Feed ids, collect events; `finish` at the end of the stream. `flaws` lists all that was malformed.
+    """Feed ids and collect events. Call `finish` at the end of the stream. flaws: everything that was malformed.
 
-    role: whose message the ids go on with, when the prompt ended in its opening; None when they begin with <|start|>.
+    role: the author of the message that the ids continue, if the prompt ended in its opening. None: ids begin with
+    <|start|>.
     """
 
     def __init__(self, tokenizer: Tokenizer, role: Role | None = "assistant") -> None:
@@ -57,26 +58,26 @@ class Parser:
         self._stops = {tokenizer.special[name] for name in STOPS}
         self._role: Role | None = role
         self._state: Literal["between", "header", "content"] = "between" if role is None else "header"
-        self._refused = False  # the reference has raised: from there on its oddities need not be ours
-        self._ids: list[int] = []  # of the message under way, after <|start|>
+        self._refused = False  # the reference has raised: from there on there is nothing to compare with
+        self._ids: list[int] = []  # ids of the current message, after <|start|>
         self._header = Header("assistant")
         self._text = TextStream(tokenizer)
         self._parts: list[str] = []
-        self._own_flaws: list[str] = []  # of the message under way
+        self._own_flaws: list[str] = []  # flaws of the current message
         self.flaws: list[str] = []
 
     @property
     def channel(self) -> str | None:
-        """The channel of the message whose text is under way; None in a header and between messages."""
+        """The channel of the current message's text; None in a header and between messages."""
         return self._header.channel if self._state == "content" else None
 
     @property
     def inside(self) -> bool:
-        """Whether a message's text is under way."""
+        """Whether the current position is in a message's text."""
         return self._state == "content"
 
     def feed(self, token: int) -> list[Event]:
-        """What this id brings about."""
+        """The events caused by this id."""
         match self._state:
             case "between":
                 return self._between(token)
@@ -86,7 +87,7 @@ class Parser:
                 return self._in_content(token)
 
     def finish(self) -> list[Event]:
-        """The stream is over: what is under way is given, flagged as unterminated."""
+        """End of the stream: the current message ends with the flaw "unterminated"."""
         match self._state:
             case "between":
                 return []
@@ -114,7 +115,7 @@ class Parser:
         self._state, self._role, self._ids = "header", role, []
 
     def _in_header(self, token: int) -> list[Event]:
-        """Ends and starts inside a header wait for <|message|>: the reference reads on until then, too."""
+        """Ends and starts inside a header are kept until <|message|>, as in the reference."""
         if token != self._message:
             self._ids.append(token)
             return []
@@ -126,7 +127,7 @@ class Parser:
         return [*events, Start(self._header.role, *self._header[2:])]
 
     def _read_header(self) -> list[Event]:
-        """Sets the header of this message; gives the messages that were lost in it."""
+        """Read the header of this message. Returns the messages that were lost in it."""
         text = self._tokenizer.decode(self._ids)
         if "\ufffd" in text:
             self._refused = True
@@ -141,7 +142,7 @@ class Parser:
         return self._recover()
 
     def _recover(self) -> list[Event]:
-        """Earlier pieces of a header become messages of their own; the last one opens this message."""
+        """Earlier pieces of a header become separate messages. The last piece is the header of this message."""
         *earlier, (text, role) = self._pieces()
         events = [event for piece, piece_role in earlier for event in self._saved(piece, piece_role)]
         try:
@@ -152,7 +153,7 @@ class Parser:
         return [*events, *self._whole(Header(self._header.role), left)] if left else events
 
     def _pieces(self) -> list[tuple[str, Role | None]]:
-        """The header's text cut at ends and starts, each piece with the role it goes on with, if it is known."""
+        """The header's text, cut at ends and starts. Each piece has its role, if known."""
         pieces: list[tuple[list[int], Role | None]] = [([], self._role)]
         for token in self._ids:
             if token == self._start:
@@ -171,7 +172,7 @@ class Parser:
         return self._whole(header, left) if left or header.recipient or header.content_type else []
 
     def _whole(self, header: Header, text: str) -> list[Event]:
-        """A message that was never properly begun, all at once."""
+        """A message without a proper start, as complete events."""
         start = Start(header.role, *header[2:])
         return [start, Delta(header.channel, header.recipient, text), End(self._made(header, text))]
 
@@ -196,12 +197,12 @@ class Parser:
         return [*events, End(message)]
 
     def _made(self, header: Header, text: str) -> Message:
-        """Only a well-formed message keeps its ids: another one's would teach the model its flaws."""
+        """The finished message. Only a well-formed one keeps its ids: others would teach the model its flaws."""
         tokens = None if self._own_flaws else self._sampled_ids()
         return Message(header.role, (text,), *header[1:], tokens=tokens, flaws=tuple(self._own_flaws))
 
     def _sampled_ids(self) -> tuple[int, ...] | None:
-        """The ids after the role, for replay; None where the role was not written in its usual ids."""
+        """The ids after the role, for replay; None if the role was not written in its usual ids."""
         if self._header.role != "assistant":
             return None
         if self._role is not None:

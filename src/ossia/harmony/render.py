@@ -1,9 +1,10 @@
-"""Messages to token ids: for a completion, for a history, and for training with the mask of what a model says.
+"""Renders messages to token ids: for a completion, for a history, and for training with a loss mask.
 
-In: a tokenizer and messages. Out: ids. Control tokens come from the form alone: text is encoded with special tokens off.
-It does not know models, sampling or where messages come from.
+In: a tokenizer and messages. Out: ids. Text is encoded with special tokens off, so only this module writes control
+tokens.
 
-The form is OpenAI's harmony (github.com/openai/harmony): <|start|>role to=recipient<|channel|>channel type<|message|>text<|end|>
+The format is OpenAI's harmony (github.com/openai/harmony): <|start|>role to=recipient<|channel|>channel
+type<|message|>text<|end|>
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ CONSTRAIN = "<|constrain|>"
 
 
 class Rendered(NamedTuple):
-    """Ids and, beside each, whether an assistant samples it (and so is trained on it)."""
+    """Ids, and for each whether the assistant samples it, so that it is trained on."""
 
     tokens: list[int]
     sampled: list[bool]
@@ -31,10 +32,10 @@ def render(
     drop_analysis: bool = True,
     simplify: bool = True,
 ) -> list[int]:
-    """A conversation's ids; with `next_role`, ending in the opening of the next message, for a model to go on.
+    """A conversation's ids. next_role: end with the opening of this role's next message.
 
-    drop_analysis: leave out analysis from before the first final answer, once the assistant's last word is final.
-    simplify: rewrite tools' schemas that the format's own renderer would show as `any` (see `simplify.py`).
+    drop_analysis: drop analysis before the first final answer, if the assistant's last message is final. simplify:
+    rewrite tool schemas that the format's renderer would show as `any` (see `simplify.py`).
     """
     tokens = [token for part in _parts(tokenizer, messages, drop_analysis, simplify) for token in part.tokens]
     if next_role is not None:
@@ -45,7 +46,7 @@ def render(
 def render_training(
     tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool = True, simplify: bool = True
 ) -> Rendered:
-    """As `render`, but a last final answer ends in <|return|>, which a model must learn to say."""
+    """Like `render`, but a final answer at the end ends in <|return|>, which the model must learn."""
     parts = _parts(tokenizer, messages, drop_analysis, simplify)
     tokens = [token for part in parts for token in part.tokens]
     sampled = [flag for part in parts for flag in part.sampled]
@@ -61,7 +62,7 @@ def _parts(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: boo
 
 
 def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
-    """The format's rule for histories: thinking that led to an answer is not shown again."""
+    """The renderer's rule for histories: analysis that led to an answer is dropped."""
     spoken = [message for message in messages if message.role == "assistant"]
     if not spoken or spoken[-1].channel != "final":
         return list(messages)
@@ -70,7 +71,7 @@ def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
 
 
 def declares_functions(messages: Sequence[Message]) -> bool:
-    """Whether a developer message declares functions, of which the system message then says where calls go."""
+    """Whether a developer message declares functions. Then the system message names the channel for calls."""
     contents = [part for message in messages for part in message.content]
     spaces = [space for part in contents if isinstance(part, Developer) for space in part.tools]
     return any(space.filed_under == "functions" and space.tools for space in spaces)
@@ -79,7 +80,7 @@ def declares_functions(messages: Sequence[Message]) -> bool:
 def render_message(
     tokenizer: Tokenizer, message: Message, functions_declared: bool = False, simplify: bool = True
 ) -> Rendered:
-    """One message from <|start|> to its end. One that was sampled is given back as it was sampled."""
+    """One message from <|start|> to its end. A sampled message keeps its sampled ids."""
     _check(message)
     opening = [tokenizer.special["<|start|>"], *tokenizer.encode(_author(message))]
     if message.tokens is not None:
@@ -109,7 +110,7 @@ def _author(message: Message) -> str:
 
 
 def _closed(tokenizer: Tokenizer, message: Message) -> list[int]:
-    """Sampled ids; <|return|> only ends a sampling, in a history the message ends in <|end|>."""
+    """Sampled ids. <|return|> ends a completion only; in a history the message ends in <|end|>."""
     tokens = list(message.tokens or ())
     ends = {tokenizer.special[name] for name in ("<|end|>", "<|call|>")}
     if tokens and tokens[-1] == tokenizer.special["<|return|>"]:
@@ -120,7 +121,7 @@ def _closed(tokenizer: Tokenizer, message: Message) -> list[int]:
 
 
 def _header(tokenizer: Tokenizer, message: Message) -> list[int]:
-    """Recipient, channel and content type. A type that begins with <|constrain|> has that as a control token."""
+    """Recipient, channel and content type. <|constrain|> at the start of a type becomes the control token."""
     encode, special = tokenizer.encode, tokenizer.special
     tokens: list[int] = []
     if message.recipient is not None and message.recipient != "all":
@@ -154,7 +155,7 @@ def _content(tokenizer: Tokenizer, message: Message, functions_declared: bool, s
 
 
 def system_text(content: System, functions_declared: bool = False, simplify: bool = True) -> str:
-    """The text of a system message; a section without content is left out."""
+    """The text of a system message. Sections without content are omitted."""
     top = [
         content.identity,
         None if content.knowledge_cutoff is None else f"Knowledge cutoff: {content.knowledge_cutoff}",
@@ -189,6 +190,6 @@ def developer_text(content: Developer, simplify: bool = True) -> str:
 
 
 def _format_text(form: ResponseFormat) -> str:
-    """A form for the final answer, as the harmony guide shows it."""
+    """A form of the final answer, as in the harmony guide."""
     lines = [f"// {line}" for line in split_lines(form.description or "")]
     return "\n".join([f"## {form.name}\n", *lines, compact_json(form.schema)])

@@ -1,7 +1,7 @@
-"""JSON schema as the TypeScript that gpt-oss was trained to read.
+"""JSON schema as the TypeScript types that gpt-oss was trained to read.
 
-In: a tool's parameter schema. Out: the text of its type. Token for token what the reference renderer writes, its quirks
-included: the model has seen nothing else. It does not know messages, tokens or whether a schema is valid.
+In: a tool's parameter schema. Out: the text of its type. Token for token what the reference renderer writes, oddities
+included, because the model has seen nothing else. Invalid schemas are not detected.
 """
 
 import json
@@ -15,11 +15,11 @@ Schema = Mapping[str, Any]
 
 
 def tools_section(
-    namespaces: tuple[ToolNamespace, ...], told: Callable[[JsonObject], JsonObject] = lambda given: given
+    namespaces: tuple[ToolNamespace, ...], shown: Callable[[JsonObject], JsonObject] = lambda given: given
 ) -> str:
     """The "# Tools" section: each namespace with its functions as TypeScript types, in the order of their keys.
 
-    told: makes of a tool's parameters the schema that is shown, which is otherwise the caller's own.
+    shown: maps a tool's parameters to the schema that is shown.
     """
     parts = ["# Tools"]
     for space in sorted(namespaces, key=lambda each: each.filed_under):
@@ -30,7 +30,7 @@ def tools_section(
             lines.append(f"namespace {space.name} {{\n")
             for tool in space.tools:
                 lines += [f"// {line}" for line in split_lines(tool.description)]
-                argument = "" if tool.parameters is None else f"_: {typescript(told(tool.parameters))}"
+                argument = "" if tool.parameters is None else f"_: {typescript(shown(tool.parameters))}"
                 lines.append(f"type {tool.name} = ({argument}) => any;\n")
             lines.append(f"}} // namespace {space.name}")
         parts.append("\n".join(lines))
@@ -38,7 +38,7 @@ def tools_section(
 
 
 def typescript(schema: Any, indent: str = "") -> str:
-    """The type a schema describes; what has no rendering is `any`."""
+    """The type that a schema describes. A schema without a rendering is `any`."""
     if not isinstance(schema, Mapping):
         return "any"
     if isinstance(variants := schema.get("oneOf"), list):
@@ -88,7 +88,7 @@ def _property(name: str, value: Any, required: bool, indent: str) -> str:
 
 
 def _one_of_property(label: str, schema: Schema, indent: str) -> str:
-    """Variants below one another. A description stands once: above, unless the first variant has the same."""
+    """Variants on separate lines. A description is written once: above, unless the first variant has the same."""
     variants = schema["oneOf"]
     described = schema.get("description") if isinstance(schema.get("description"), str) else None
     first = variants[0].get("description") if variants and isinstance(variants[0], Mapping) else None
@@ -109,7 +109,7 @@ def _variant(variant: Any, indent: str, remarks: list[str]) -> str:
 
 
 def _remarks(variant: Any, bare_enum: bool = False, hide: str | None = None, hide_any: bool = False) -> list[str]:
-    """What stands behind a variant: its description unless hidden, and its default."""
+    """The comment after a variant: its description unless hidden, and its default."""
     schema = variant if isinstance(variant, Mapping) else {}
     description = schema.get("description")
     remarks = [description] if isinstance(description, str) and not hide_any and description != hide else []
@@ -123,7 +123,7 @@ def _nullable(schema: Schema, kind: str) -> str:
 
 
 def _default(schema: Schema) -> str:
-    """A default as a comment shows it: a string in quotes, but bare where the schema is an enum."""
+    """A default as a comment shows it: a string in quotes, but without quotes if the schema is an enum."""
     value = schema["default"]
     return value if isinstance(value, str) and _is_enum(schema) else _quoted_default(schema)
 
@@ -149,7 +149,7 @@ def _comments(lines: list[str], indent: str) -> str:
 
 
 def compact_json(value: Any) -> str:
-    """JSON without spaces, its numbers as serde_json prints them."""
+    """JSON without spaces, with numbers written like serde_json."""
     match value:
         case Mapping():
             return "{" + ",".join(f"{compact_json(str(key))}:{compact_json(each)}" for key, each in value.items()) + "}"
@@ -163,7 +163,7 @@ def compact_json(value: Any) -> str:
 
 
 def _float(value: float) -> str:
-    """The shortest digits; an exponent only below 1e-5 and from 1e16 on, written without sign or zeros."""
+    """The shortest digits. An exponent only below 1e-5 and from 1e16 on, without sign or zeros."""
     digits, _, exponent = repr(value).partition("e")
     if not exponent:
         return digits
@@ -173,6 +173,6 @@ def _float(value: float) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Lines ended by \n or \r\n, and by nothing else; a last empty line is none."""
+    r"""Lines ended by \n or \r\n only. An empty last line does not count."""
     *ended, last = text.split("\n")
     return [line.removesuffix("\r") for line in ended] + ([last] if last else [])

@@ -1,11 +1,11 @@
-"""A tool's parameters in the forms that gpt-oss was trained to read.
+"""Rewrites a tool's parameters into forms that gpt-oss was trained to read.
 
-In: a JSON schema of any draft. Out: one in the forms that `schema.typescript` renders. References are inlined, `allOf` is
-merged, `anyOf` becomes a union, constants become literals, and typed `additionalProperties` an index signature. A schema
-that the reference renders without loss comes back equal, so its text stays token for token the reference's.
+In: a JSON schema of any draft. Out: one in the forms that `schema.typescript` renders. References are inlined, `allOf`
+is merged, `anyOf` becomes a union, constants become literals, typed `additionalProperties` an index signature. A
+schema that the reference renders without loss is unchanged, so its text stays equal to the reference's.
 
-The size is bounded: a definition that is too large to be repeated, or that contains itself, is told once in full, under
-its name, and by that name elsewhere. What is enforced is the caller's schema; this one is only told.
+The size is bounded: a definition that is too large to repeat, or that contains itself, is shown once under its name,
+and by name elsewhere. The grammar enforces the caller's schema; this one is only for the prompt.
 """
 
 import re
@@ -20,18 +20,18 @@ from ossia.harmony.messages import JsonObject
 from ossia.harmony.schema import compact_json, typescript
 
 Schema = Mapping[str, Any]
-INLINED = 1_000  # schemas that may be told with every reference inlined
-MOST = 10_000  # schemas that may be told at all; what is beyond is told by its type
-WORDS = 200  # characters of a definition that may be told again
+INLINED = 1_000  # the most schemas that may be shown with every reference inlined
+MAX_SCHEMAS = 10_000  # the most schemas that may be shown; others are shown by their type
+WORDS = 200  # the most characters of a definition that may be repeated
 DEPTH = 100
-FULL_DEPTH = 32  # to which definitions are told in full, where each is told once
+FULL_DEPTH = 32  # the depth to which definitions are shown in full, each once
 REMARKS = frozenset("title description default examples".split())
 OBJECT = frozenset(
     "properties required additionalProperties patternProperties propertyNames unevaluatedProperties".split()
 )
 ARRAY = frozenset("items prefixItems additionalItems".split())
-TOLD = frozenset({"type", "enum", "const", "$ref", "allOf", *CHOICES, *OBJECT - {"required"}, *ARRAY})
-TYPED = frozenset({"type", "$ref", "allOf", *CHOICES})  # of a schema that has a type of its own
+SHOWN = frozenset({"type", "enum", "const", "$ref", "allOf", *CHOICES, *OBJECT - {"required"}, *ARRAY})
+TYPED = frozenset({"type", "$ref", "allOf", *CHOICES})  # keywords that give a schema a type
 STRINGS = frozenset("pattern minLength maxLength".split())
 NUMBER_FORMATS = frozenset("int32 int64 float double".split())
 NUMBERS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
@@ -43,9 +43,9 @@ def simplified(parameters: JsonObject) -> dict[str, Any]:
     try:
         root = canonical(object_schema(parameters), nullable=True)
         references = References(root, 2020)
-    except SchemaError:  # nested too deep: the grammar refuses it, with the reason
+    except SchemaError:  # nested too deep: the grammar refuses it with the reason
         return {**_remarks(parameters), "type": "object"}
-    except ValueError:  # no object
+    except ValueError:  # not an object
         return dict(parameters)
     once, named = False, frozenset[str]()
     while True:
@@ -61,13 +61,13 @@ def simplified(parameters: JsonObject) -> dict[str, Any]:
 
 
 class _TooLargeError(Exception):
-    """Inlining every reference takes too much room."""
+    """The schema is too large with every reference inlined."""
 
 
 class _Found(NamedTuple):
-    """What a schema consists of: its parts, the places of the definitions among them, and the names of those left out.
+    """The parts of a schema, the places of the definitions among them, and the names of omitted ones.
 
-    within: the places on the way to the part that is being read.
+    within: the places on the path to the current part.
     """
 
     parts: list[Schema]
@@ -77,17 +77,17 @@ class _Found(NamedTuple):
 
 
 class _Simplifier:
-    """One pass. named: places of definitions that are told by name, so that their names must be told too.
+    """One pass. named: places of definitions that are shown by name, so their names must be shown too.
 
-    once: tell each definition in full only once, unless it takes a few words.
+    once: show each definition in full only once, unless it is short.
     """
 
     def __init__(self, references: References, named: frozenset[str], once: bool) -> None:
         self._references, self._named, self._once = references, named, once
         self.mentioned: set[str] = set()
         self._open: list[str] = ["#"]
-        self._told: dict[str, dict[str, Any] | None] = {}  # by place: the definition where it takes a few words
-        self._with_null: dict[int, tuple[Schema, bool]] = {}  # by the identity of a schema, kept alive beside it
+        self._told: dict[str, dict[str, Any] | None] = {}  # by place: the definition, if it is short
+        self._with_null: dict[int, tuple[Schema, bool]] = {}  # by id(schema); holds the schema, so the id stays valid
         self._size = self._depth = 0
 
     def root(self, root: Schema) -> dict[str, Any]:
@@ -102,11 +102,11 @@ class _Simplifier:
         return found if "oneOf" in found or found.get("type") == "object" else {**found, "type": "object"}
 
     def simple(self, schema: Any) -> dict[str, Any]:
-        """A schema in the renderer's forms; {} for what may be anything."""
+        """A schema in the renderer's forms; {} for any value."""
         if not isinstance(schema, Mapping):
             return {}
         self._size += 1
-        if self._size > MOST or self._depth > DEPTH:
+        if self._size > MAX_SCHEMAS or self._depth > DEPTH:
             return _shallow(schema)
         whole = self._whole(schema, entered := [])
         self._size += _weight(whole)
@@ -126,7 +126,7 @@ class _Simplifier:
         return found
 
     def _short(self, place: str, found: Schema) -> dict[str, Any] | None:
-        """A definition that takes a few words, with its own remarks; None for a longer one."""
+        """A short definition, with its own remarks; None for a longer one."""
         words = _words(found)
         if words is None or sum(map(len, words)) > WORDS:
             return None
@@ -136,14 +136,14 @@ class _Simplifier:
     # References and allOf
 
     def _whole(self, schema: Schema, entered: list[str]) -> dict[str, Any]:
-        """The schema with its references followed and allOf merged. entered: the places that it came from."""
+        """The schema with references followed and allOf merged. entered: the places that it came from."""
         if "$ref" not in schema and "$dynamicRef" not in schema and "allOf" not in schema:
             return merged([schema]) if schema.keys() & {"if", "dependentSchemas"} else dict(schema)
         parts: list[Schema] = []
         names: list[str] = []
         self._collect(schema, _Found(parts, entered, names, []), set())
         whole = merged(parts)
-        if names and not any(part.keys() & (TOLD - {"type"}) for part in parts):
+        if names and not any(part.keys() & (SHOWN - {"type"}) for part in parts):
             whole = {**_remarks(whole), "type": names}
         for place in entered:
             if place in self._named:
@@ -166,7 +166,7 @@ class _Simplifier:
                 self._collect(each, found, seen)
 
     def _follow(self, place: str, target: Any, found: "_Found", seen: set[int]) -> None:
-        """Take in a definition, or its name where it is being told already."""
+        """Add a definition, or its name if it is being shown already."""
         known = self._told.get(place, {}) if self._once else {}
         if known:
             found.parts.append(known)
@@ -209,7 +209,7 @@ class _Simplifier:
             return self._literals(schema, values)
         if isinstance(kind, list):
             return self._several_types(schema, kind)
-        match kind or _guessed(schema):
+        match kind or _implied_type(schema):
             case "object":
                 return self._object(schema)
             case "array":
@@ -222,12 +222,12 @@ class _Simplifier:
                 return {**schema, "type": name}
 
     def _choice(self, keyword: str, ways: Sequence[Any], rest: dict[str, Any]) -> dict[str, Any]:
-        """One of several schemas, each of which the schema around them holds for, too."""
+        """One of several schemas. The surrounding schema applies to each."""
         more = rest.pop(MORE_CHOICES, [])
         more += [{key: rest.pop(key)} for key in CHOICES if isinstance(rest.get(key), list)]
         shape = {key: value for key, value in rest.items() if key not in REMARKS}
         outer = {key: value for key, value in rest.items() if key in REMARKS}
-        shared = bool(shape.keys() & (TOLD - {"type", "additionalProperties"})) or bool(more)
+        shared = bool(shape.keys() & (SHOWN - {"type", "additionalProperties"})) or bool(more)
         if shared or ("type" in shape and not all(isinstance(way, Mapping) and way.keys() & TYPED for way in ways)):
             found = [self.simple({"allOf": [way, shape, *more]}) for way in ways]
         else:
@@ -237,7 +237,7 @@ class _Simplifier:
         return self._union(found, outer)
 
     def _union(self, found: Sequence[dict[str, Any]], outer: Schema) -> dict[str, Any]:
-        """One of these, in words where each takes few, and otherwise one below the other."""
+        """One of these: on one line if each is short, otherwise on separate lines."""
         ways: list[dict[str, Any]] = []
         for each in found:
             nested = each["oneOf"] if "oneOf" in each and not each.keys() & REMARKS else [each]
@@ -260,7 +260,7 @@ class _Simplifier:
         return {**outer, "oneOf": ways}
 
     def _or_null(self, found: dict[str, Any]) -> dict[str, Any]:
-        """The same, or null; by `nullable` where the renderer then says so."""
+        """The schema, or null: with `nullable` if the renderer shows it."""
         words = _words(found)
         if words is not None:
             if "null" in words:
@@ -273,7 +273,7 @@ class _Simplifier:
         return {**found, "nullable": True}
 
     def _says_null(self, schema: Schema) -> bool:
-        """Whether its text has the word in it, beside which the renderer does not add another."""
+        """Whether its text contains "null". Then the renderer does not add another one."""
         known = self._with_null.get(id(schema))
         if known is None:
             own = {
@@ -326,7 +326,7 @@ class _Simplifier:
         return out if required is None else {**out, "required": required}
 
     def _signature(self, schema: Schema) -> dict[str, Any]:
-        """What other properties are: `[key: string]: number`."""
+        """The type of other properties: `[key: string]: number`."""
         patterns = schema.get("patternProperties")
         given = [*patterns.values()] if isinstance(patterns, Mapping) else []
         given += [schema[key] for key in ("additionalProperties", "unevaluatedProperties") if key in schema]
@@ -350,7 +350,7 @@ class _Simplifier:
             return schema
         found = self.simple(items)
         words = _words(found)
-        if words is None and found.get("nullable"):  # which the renderer does not show of items
+        if words is None and found.get("nullable"):  # the renderer does not show it for items
             return {**schema, "items": {"oneOf": [{**found, "nullable": False}, {"type": ["null"]}]}}
         as_given = found == items or found.get("type") == "string"
         if words is None or len(words) == 1 or (as_given and not found.get("nullable")):
@@ -368,8 +368,9 @@ class _Simplifier:
         return {**_remarks(schema), "type": [f"[{', '.join(said)}]"]}
 
     def _one_object(self, whole: dict[str, Any], ways: Sequence[Any]) -> dict[str, Any] | None:
-        """The parameters where they are one of several objects that no property tells apart: as one, in which only
-        what all have in common is required. None where they stay a choice."""
+        """Parameters that are one of several objects without a distinguishing property: as one object, in which only
+        the common properties are required. None if they stay a choice.
+        """
         found = [self._whole(way, []) for way in ways if isinstance(way, Mapping)]
         objects = [each for each in found if each.get("type", "object") == "object" and not each.keys() & {*CHOICES}]
         if len(objects) < len(ways) or not ways or _tell_apart(objects):
@@ -390,7 +391,7 @@ class _Simplifier:
 
 
 def _tell_apart(objects: Sequence[Schema]) -> bool:
-    """Whether a property has another constant in each."""
+    """Whether a property has a different constant in each object."""
     for name in properties_of(objects[0]):
         each = [properties_of(one).get(name) for one in objects]
         values = [_constant(one) for one in each]
@@ -400,8 +401,8 @@ def _tell_apart(objects: Sequence[Schema]) -> bool:
 
 
 def _tells(schema: Any) -> bool:
-    """Whether a schema tells more than a condition on what another one tells."""
-    return isinstance(schema, Mapping) and bool(schema.keys() & TOLD)
+    """Whether a schema adds more than a condition on another one."""
+    return isinstance(schema, Mapping) and bool(schema.keys() & SHOWN)
 
 
 def _constant(schema: Any) -> str | None:
@@ -422,21 +423,21 @@ def _remarks(schema: Schema) -> dict[str, Any]:
 
 
 def _shallow(schema: Schema) -> dict[str, Any]:
-    """A schema's type and remarks alone."""
+    """A schema's type and remarks only."""
     kind = schema.get("type")
     plain = {"type": kind} if isinstance(kind, str) else {}
     return {**_remarks(schema), **plain}
 
 
 def _weight(schema: Schema) -> int:
-    """What a schema's own words take, in schemas of the usual length."""
+    """The size of a schema's own text, in schemas of typical length."""
     remarks = sum(len(str(schema[key])) for key in REMARKS & schema.keys())
     values = schema.get("enum")
     return remarks // 500 + (len(values) // 10 if isinstance(values, list) else 0)
 
 
-def _guessed(schema: Schema) -> str | None:
-    """The type that the keywords of a schema without one speak of."""
+def _implied_type(schema: Schema) -> str | None:
+    """The type that the keywords of an untyped schema imply."""
     if isinstance(form := schema.get("format"), str):
         return "number" if form in NUMBER_FORMATS else "string"
     for kind, keywords in (("object", OBJECT), ("array", ARRAY), ("string", STRINGS), ("number", NUMBERS)):
@@ -452,7 +453,7 @@ def _fits(value: Any, kinds: Sequence[str]) -> bool:
 
 
 def _words(schema: Schema) -> list[str] | None:
-    """What a schema says in one line, a word for each alternative; None where it takes several lines."""
+    """A schema on one line, one string per alternative; None if it needs several lines."""
     if schema.get("nullable") is True:
         words = _words({**schema, "nullable": False})
         return words if words is None or "null" in words else [*words, "null"]

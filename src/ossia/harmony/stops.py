@@ -1,14 +1,15 @@
-"""Stop strings, in a text that comes in pieces.
+"""Finds stop strings in a text that arrives in pieces.
 
-In: the strings, and pieces of text. Out: what of the text is decided, and the string that ended it.
-It does not know tokens, messages or channels.
+In: the strings, and pieces of text. Out: the text that is decided, and the stop string that ended it.
 """
 
 from collections.abc import Sequence
 
 
 class StopText:
-    """Gives text as soon as no stop string can begin in it. The string that ends first stops it, wherever pieces begin."""
+    """Returns text once no stop string can begin in it. The stop string that ends first is used, however the text is
+    cut.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -16,7 +17,7 @@ class StopText:
         self.stopped_by: str | None = None
 
     def feed(self, text: str) -> str:
-        """The text that is decided now. Once `stopped_by` is set it is the last, without the stop string."""
+        """The text that is decided now. If `stopped_by` is set, it is the last text, without the stop string."""
         if not self._stops:
             return text
         text = self._held + text
@@ -27,11 +28,11 @@ class StopText:
         return text[:decided]
 
     def flush(self) -> str:
-        """The text is over: what was held back."""
+        """End of the text: returns the text held back."""
         held, self._held = self._held, ""
         return held
 
     def _undecided(self, text: str) -> int:
-        """The length of the text's end that a stop string may begin with."""
+        """The length of the text's end that may be the beginning of a stop string."""
         sizes = (size for stop in self._stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
         return max(sizes, default=0)

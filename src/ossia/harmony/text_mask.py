@@ -1,6 +1,6 @@
-"""The mask of a text that has a form but no roles or channels: for plain completions.
+"""The token mask of a constrained text without roles or channels, for plain completions.
 
-In: a JSON schema or a grammar. Out: before each token, a bit for every id that may come; at the end any stop token.
+In: a JSON schema or a grammar. Out: before each token, one bit per allowed id; at the end any stop token.
 """
 
 from collections.abc import Iterable

@@ -1,9 +1,10 @@
-"""Tool results put after the calls that they answer.
+"""Places each tool result after the call that it answers.
 
-In: a conversation's messages, calls and results, in the order given. Out: the messages, each call followed by its results.
+In: a conversation's messages, calls and results, in the given order. Out: the messages, each call followed by its
+results.
 
-A harmony tool message names the function, not the call, and gpt-oss makes one call at a time and reads its result next.
-So calls made together are rendered as call a, result a, call b, result b: two results of one function stay attributable.
+A harmony tool message names the function and not the call. gpt-oss makes one call at a time and reads its result next.
+So parallel calls are rendered as call a, result a, call b, result b, which keeps two results of one function apart.
 """
 
 from collections import deque
@@ -17,7 +18,7 @@ from ossia.harmony.messages import Message, tool
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call. id: as the client gave it; None or "" without one. at: its place in the input, for errors."""
+    """A tool call. id: as given by the client; None or "" if missing. at: its place in the input, for errors."""
 
     message: Message
     id: str | None
@@ -26,10 +27,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a tool answered.
+    """A tool's result.
 
-    recipient: the tool that answered ("functions.f"), where the input names it. remembered: where the call went, if the
-    call is not in the input but known otherwise. field: the name of the id's field, for errors.
+    recipient: the tool ("functions.f"), if the input names it. remembered: the recipient of a call that is not in the
+    input but known otherwise. field: the name of the id's field, for errors.
     """
 
     text: str
@@ -55,7 +56,7 @@ class Paired(NamedTuple):
 
 
 class _Open:
-    """Unanswered calls under a key, such as an id. The latest turn's come first, and in a turn the earliest."""
+    """Unanswered calls under a key, such as an id. The latest turn's come first; in a turn, the earliest."""
 
     def __init__(self) -> None:
         self._turns: dict[object, list[tuple[int, deque[int]]]] = {}
@@ -79,10 +80,10 @@ class _Open:
 
 
 def pair_results(entries: Sequence[Entry]) -> Paired:
-    """Put each result after its call; everything else keeps its order.
+    """Place each result after its call. Everything else keeps its order.
 
-    A result with an id answers a call of this id before it: of the latest turn that has an unanswered one, the earliest.
-    A result without an id answers the earliest unanswered call of the latest turn, by the tool's name where it is given.
+    A result with an id answers an earlier call with this id: of the latest turn with an unanswered one, the earliest.
+    A result without an id answers the earliest unanswered call of the latest turn, by the tool's name if given. Raises
     InputError for a result that answers no call.
     """
     by_id = _by_id(entries)
@@ -101,7 +102,7 @@ def pair_results(entries: Sequence[Entry]) -> Paired:
                 messages.append((number, entry.message))
                 name = str(entry.message.recipient)
                 messages += [(each, tool(name, text)) for each, text in results.get(number, ())]
-            case Result() if number not in found:  # its call is remembered, but not in the input
+            case Result() if number not in found:  # the call is remembered, but not in the input
                 messages.append((number, tool(str(entry.remembered), entry.text)))
             case _:
                 pass
@@ -110,7 +111,7 @@ def pair_results(entries: Sequence[Entry]) -> Paired:
 
 
 def _by_id(entries: Sequence[Entry]) -> dict[int, int]:
-    """The call of each result that has the id of an unanswered call before it."""
+    """The call of each result whose id belongs to an earlier unanswered call."""
     open_calls, answered, found = _Open(), set[int](), dict[int, int]()
     for number, (turn, entry) in enumerate(_in_turns(entries)):
         if isinstance(entry, Call) and entry.id:
@@ -126,13 +127,13 @@ def _by_id(entries: Sequence[Entry]) -> dict[int, int]:
 
 
 def _by_order(entries: Sequence[Entry], by_id: dict[int, int], answered: set[int]) -> tuple[dict[int, int], list[int]]:
-    """The call of every result, those found by id among them, and which results are repeated. Adds to `answered`."""
+    """The call of every result, including those found by id, and which results are repeated. Adds to `answered`."""
     open_calls, found, repeated = _Open(), dict(by_id), list[int]()
-    last: dict[object, int] = {}  # the latest call by id, by tool, and of all
+    last: dict[object, int] = {}  # the latest call by id, by tool, and overall
     for number, (turn, entry) in enumerate(_in_turns(entries)):
         if isinstance(entry, Call):
             recipient = entry.message.recipient
-            # a result whose id is unknown can only belong to a call that came without one
+            # a result with an unknown id can only answer a call without an id
             for key in (("any", None), ("any", recipient), *((("no id", None),) if not entry.id else ())):
                 open_calls.add(key, turn, number)
             last.update({("id", entry.id or None): number, ("tool", recipient): number, ("tool", None): number})
@@ -152,7 +153,7 @@ def _by_order(entries: Sequence[Entry], by_id: dict[int, int], answered: set[int
 
 
 def _in_turns(entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
-    """Each entry with the number of its turn. Calls that only the assistant's own messages separate are of one turn."""
+    """Each entry with its turn number. Calls separated only by the assistant's messages are in one turn."""
     turn, numbered = 0, list[tuple[int, Entry]]()
     for entry in entries:
         own = isinstance(entry, Call) or (

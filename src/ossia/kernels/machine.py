@@ -1,7 +1,7 @@
-"""What this process may use of its machine: memory and cores, with the limits of the containers around it.
+"""Memory and cores that this process may use, within the limits of its containers.
 
-In: Linux's cgroup files, version 1 or 2, and the system's own counts. Out: bytes and cores.
-It does not know models. (psutil knows the machine and not the container.)
+In: Linux cgroup files, version 1 or 2, and the system's own counts. Out: bytes and cores. psutil alone reports the
+machine's limits, not the container's.
 """
 
 import math
@@ -12,48 +12,48 @@ from pathlib import Path
 import psutil
 
 _SELF, _FILE_SYSTEM = Path("/proc/self"), Path("/")
-_UNLIMITED = 1 << 60  # version 1 writes a number near 2^63 where there is no limit
-_PERIOD = 100_000  # microseconds, the kernel's own
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2^63 for "no limit"
+_PERIOD = 100_000  # microseconds, the kernel's default
 
 
 def available_memory() -> int:
-    """Bytes that can be taken now: the machine's, or what the tightest enclosing cgroup leaves.
+    """Bytes that can be allocated now, within the tightest enclosing cgroup.
 
-    The system's cache of files counts as free, as the kernel counts it: it is dropped when memory is asked for.
+    The system's file cache counts as free, because the kernel drops it under memory pressure.
     """
     return int(min(psutil.virtual_memory().available, cgroup_memory()))
 
 
 def is_memory_limited() -> bool:
-    """Whether a cgroup leaves less than the machine has."""
+    """Whether a cgroup leaves less memory than the machine has."""
     return cgroup_memory() < psutil.virtual_memory().available
 
 
 def usable_cores() -> int:
-    """Cores that may work for this process at a time: by affinity and by the quotas of all enclosing cgroups."""
+    """Cores that this process may use at a time, by CPU affinity and by the quotas of all enclosing cgroups."""
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     return max(1, min(cores, allowed, math.ceil(min(cgroup_cores(), cores))))
 
 
 def cgroup_memory(process: Path = _SELF, root: Path = _FILE_SYSTEM) -> float:
-    """What the tightest of all enclosing cgroups leaves, in bytes; infinite where none limits memory."""
+    """Free bytes in the tightest enclosing cgroup; infinite if none limits memory."""
     found = [_left_v1(group) for group in _groups("memory", process, root)]
     found += [_left_v2(group) for group in _groups("", process, root)]
     return min(found, default=math.inf)
 
 
 def cgroup_cores(process: Path = _SELF, root: Path = _FILE_SYSTEM) -> float:
-    """The smallest CPU quota of all enclosing cgroups, in cores; infinite where there is none."""
+    """The smallest CPU quota of all enclosing cgroups, in cores; infinite if there is none."""
     found = [_quota_v1(group) for group in _groups("cpu", process, root)]
     found += [_quota_v2(group) for group in _groups("", process, root)]
     return min(found, default=math.inf)
 
 
 def _groups(controller: str, process: Path, root: Path) -> Iterator[Path]:
-    """The folders of this process's cgroup and of all above it, as far as they are mounted; "" is version 2.
+    """The mounted folders of this process's cgroup and of its parents. controller "" is version 2.
 
-    A container may see the whole tree, or only its own part of it, mounted with that part as its root.
+    A container may mount the whole tree, or only its own part of it as the root.
     """
     own = _own_group(controller, process)
     if own is None:
@@ -77,7 +77,7 @@ def _own_group(controller: str, process: Path) -> str | None:
 
 
 def _mounts(controller: str, process: Path) -> Iterator[tuple[str, str]]:
-    """The root within the hierarchy, and the mount point, of every mount that has the controller."""
+    """The root within the hierarchy, and the mount point, of each mount that has the controller."""
     for line in _lines(process / "mountinfo"):
         before, _, after = line.partition(" - ")
         place, system = before.split(), after.split()
@@ -100,7 +100,7 @@ def _left_v1(group: Path) -> float:
 
 
 def _left_v2(group: Path) -> float:
-    # above memory.high the kernel slows a process down until it stands still
+    # above memory.high the kernel throttles a process to a standstill
     limit = min(_number(group / "memory.max"), _number(group / "memory.high"))
     return _left(limit, _number(group / "memory.current"), group, ("inactive_file", "active_file", "slab_reclaimable"))
 
@@ -127,7 +127,7 @@ def _quota_v2(group: Path) -> float:
 
 
 def _number(path: Path) -> float:
-    """The number in a file; infinite for "max", -1, or no file."""
+    """The number in a file; infinite for "max", -1 or a missing file."""
     text = next(iter(_lines(path)), "").strip()
     return float(text) if text.isdecimal() else math.inf
 
@@ -140,7 +140,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _unescaped(path: str) -> str:
-    """mountinfo writes a space as \\040."""
+    r"""Decode octal escapes: mountinfo writes a space as \040."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         path = path.replace(code, character)
     return path

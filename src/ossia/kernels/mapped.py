@@ -1,7 +1,6 @@
-"""Hints to the system about files that are mapped into memory.
+"""Hints to the system about memory-mapped files.
 
-In: arrays that view one, or do not: then nothing happens. Out: nothing.
-It does not know what is stored.
+In: arrays. Only views of a mapped file have an effect. Out: nothing.
 """
 
 import mmap
@@ -12,21 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_ASKED = 1 << 17  # bytes that Linux reads at one asking, whatever is asked for
+_READ_AHEAD = 1 << 17  # bytes: Linux reads at most this much per MADV_WILLNEED
 
 
-def let_go(host: NDArray[Any]) -> None:
-    """Take the pages of a mapped file out of this process's memory; they stay in the system's cache, and valid."""
+def drop_pages(host: NDArray[Any]) -> None:
+    """Remove a mapped file's pages from this process's memory. They stay valid, and in the system's cache."""
     _advise(host, "MADV_DONTNEED", sys.maxsize)
 
 
-def ask_for(host: NDArray[Any]) -> None:
-    """Have the system read a mapped file into its cache, where it has room: a row that is not there takes a disk's time."""
-    _advise(host, "MADV_WILLNEED", _ASKED)
+def prefetch_pages(host: NDArray[Any]) -> None:
+    """Ask the system to read a mapped file into its cache. Otherwise the first use of a row waits for the disk."""
+    _advise(host, "MADV_WILLNEED", _READ_AHEAD)
 
 
 def _advise(host: NDArray[Any], advice: str, step: int) -> None:
-    """A hint to the system; nothing where the array views no mapped file, or the system takes no hints."""
+    """Give a hint to the system. No effect if the array views no mapped file, or the system has no such hint."""
     owner: Any = host
     while isinstance(owner, np.ndarray):
         owner = owner.base

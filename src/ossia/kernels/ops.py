@@ -1,10 +1,10 @@
-"""The op set: the border between the model page and the code that computes.
+"""The op set: the interface between the model and the backends that compute.
 
-In: host tensors (from a checkpoint) and a `Batch` of rows. Out: a backend's own arrays, at the end float32 logits.
-It does not know what a layer is, where the weights came from, or who asked.
+In: host tensors from a checkpoint, and a `Batch` of rows. Out: the backend's own arrays, and at the end float32
+logits.
 
-Shape legend: T rows of a batch, S sequences, R rows whose logits are wanted, D hidden, H query heads, G key/value heads,
-d head width, E experts, K experts a row, F expert width, V vocabulary, B cache blocks of a sequence.
+Shape suffixes: T rows of a batch, S sequences, R rows whose logits are computed, D hidden, H query heads, G key/value
+heads, d head width, E experts, K experts per row, F expert width, V vocabulary, B cache blocks of a sequence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from ossia.quant import Mxfp4
 
 Backend = Literal["reference", "cpu", "triton"]
-Dense = Literal["int8", "int4", "bf16"]  # what a backend keeps attention's and the unembedding's weights in
+Dense = Literal["int8", "int4", "bf16"]  # type of the attention and unembedding weights
 KeyValues = Literal["bf16", "int8", "f32", "fp8"]
 
 # A dense tensor on the host: float32, float16, or bfloat16 carried as its uint16 bits.
 HostArray: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
 
 BLOCK = 16  # tokens in one block of the paged KV cache
-SWIGLU_SLOPE = 1.702  # of the gate's sigmoid
+SWIGLU_SLOPE = 1.702  # factor inside the gate's sigmoid
 
 
 class Rope(NamedTuple):
@@ -37,7 +37,9 @@ class Rope(NamedTuple):
 
 
 class AttentionShape(NamedTuple):
-    """What attention needs to know of a layer; `window` 0 sees everything before."""
+    """The attention parameters of one layer. window: how many positions a row sees, itself included; 0 for all of
+    them.
+    """
 
     heads: int
     kv_heads: int
@@ -47,13 +49,16 @@ class AttentionShape(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The rows of one forward pass, ragged over sequences; rows of a sequence are neighbours, in order.
+    """The rows of one forward pass, ragged over sequences. Rows of one sequence are adjacent and in order.
 
-    tokens_T, positions_T: int32. starts_S1: int32, the rows of sequence s are starts[s]:starts[s+1].
-    Their positions follow one another from any first. blocks_SB: int32, cache blocks of each sequence in order, padded
-    with 0: the key of position p of sequence s lives at block blocks[s, p // BLOCK], offset p % BLOCK. windows_SB: the same
-    for the sliding layers; where no row of the batch sees a block any more, any number may stand. Without a cache neither
-    is read. sampled_R: int32, rows whose logits are wanted.
+    - tokens_T, positions_T: int32. Positions of a sequence are consecutive; the first may be any.
+    - starts_S1: int32. Rows of sequence s are starts[s]:starts[s+1].
+    - blocks_SB: int32, the cache blocks of each sequence, padded with 0. The key of position p of sequence s is at
+      block blocks[s, p // BLOCK], offset p % BLOCK.
+    - windows_SB: the same for the sliding layers. An entry whose block no row sees any more may hold any number.
+    - sampled_R: int32, the rows whose logits are computed.
+
+    Without a cache, blocks_SB and windows_SB are not read.
     """
 
     tokens_T: NDArray[np.int32]
@@ -65,13 +70,13 @@ class Batch(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How a row of logits becomes a token: where in (0, 1] its distribution is inverted, and what is cut off before.
+    """How one row of logits becomes a token.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing. mask: a bit a token, little-endian; None allows
-    all.
+    uniform: a number in (0, 1] at which the cumulative distribution is inverted. temperature 0 is greedy. top_k 0,
+    top_p 1 and min_p 0 are off. mask: one bit per token, little-endian; None allows all tokens.
     """
 
-    share: float
+    uniform: float
     temperature: float
     top_k: int
     top_p: float
@@ -81,9 +86,9 @@ class Draw(NamedTuple):
 
 
 class SampleResult(NamedTuple):
-    """A token and its log-probability under the model's own distribution.
+    """A token and its log-probability under the model's unmodified distribution.
 
-    token NOTHING_LEFT: mask and bias leave none. token NOT_FINITE: the logits are no numbers.
+    token NOTHING_LEFT: mask and bias allow no token. token NOT_FINITE: the logits are NaN or infinite.
     """
 
     token: int
@@ -94,7 +99,7 @@ NOTHING_LEFT, NOT_FINITE = -1, -2
 
 
 class CacheBytes(NamedTuple):
-    """What one block takes over all full-attention layers together, and over all sliding ones; 0 where there are none."""
+    """Bytes of one block over all full-attention layers, and over all sliding layers; 0 if there are no such layers."""
 
     full: int
     window: int
@@ -104,19 +109,23 @@ Blocks = Sequence[int]  # numbers of cache blocks
 
 
 class Ops(Protocol):
-    """One module per backend satisfies this. `Any` is the backend's own array or weight object.
+    """What each backend implements. `Any` is the backend's own array or weight object.
 
-    The makers pack a host tensor once, at load; the ops compute. Every op is row-wise: a row's bits never depend on
-    the rows beside it. An op may overwrite its `qkv` or `residual_TD` and return it. `cache` makes one a layer: of
-    `blocks` blocks where attention is full, of `window_blocks` where it slides. `gated` experts' rows are gates and ups by
-    turns, for SwiGLU. `soon`: the weight that the next op takes; a backend may fetch it meanwhile.
+    The makers (`vector` to `cache`) pack host tensors once, at load. The ops compute. Every op is row-wise: the bits
+    of a row never depend on the other rows of the batch. An op may overwrite its `qkv` or `residual_TD` argument and
+    return it.
 
-    `run` is a whole pass: `page` makes logits of the batch as the backend holds it, which has a `Batch`'s fields;
-    `shape` is of any layer: all have the same heads. `draw`
-    makes tokens of some rows of logits, in one go; None where the backend leaves it to whoever asks. `wait` returns when
-    the logits are there. `discard`: the contents of these blocks, sorted, are not needed; a backend may give their memory
-    back to the system. `free_bytes`: what can be had of a memory that is taken at once; None where it is taken as it
-    fills; `held_bytes`: the most that was taken of it so far.
+    - cache: one cache per layer, with `blocks` blocks in full-attention layers and `window_blocks` in sliding layers.
+    - experts: gated weights have alternating gate and up rows, for SwiGLU.
+    - prefetch: the weight that the next op reads. A backend may load it into the cache meanwhile.
+    - run: a whole pass. The backend calls `forward` with its own form of the batch, which has the fields of `Batch`.
+      `shape` is that of any layer: all layers have the same heads.
+    - draw: samples tokens from some rows of logits in one call. None: the caller samples on the host.
+    - wait: returns when the logits are computed.
+    - discard: the contents of these blocks (sorted) are not needed. A backend may return their memory to the system.
+    - free_bytes: free memory for the cache, if the backend allocates it at once; None if it allocates as the cache
+      fills.
+    - held_bytes: the largest amount of that memory allocated so far.
     """
 
     def vector(self, host: HostArray) -> Any: ...
@@ -133,14 +142,16 @@ class Ops(Protocol):
 
     def embed(self, tokens_T: NDArray[np.int32], table: Any) -> Any: ...
     def norm_linear(self, x_TD: Any, norm_D: Any, eps: float, weight: Any) -> Any: ...
-    def attend(self, qkv: Any, attention: Any, cache: Any, batch: Batch, soon: Any = None) -> Any: ...
+    def attend(self, qkv: Any, attention: Any, cache: Any, batch: Batch, prefetch: Any = None) -> Any: ...
     def linear_add(self, x: Any, weight: Any, residual_TD: Any) -> Any: ...
     def route(self, x_TD: Any, norm_D: Any, eps: float, router: Any, k: int) -> Any: ...
     def experts_add(self, routing: Any, up: Any, down: Any, limit: float, residual_TD: Any) -> Any: ...
     def unembed(self, x_TD: Any, rows_R: NDArray[np.int32], norm_D: Any, eps: float, table: Any) -> Any: ...
     def host(self, logits_RV: Any) -> NDArray[np.float32]: ...
 
-    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any: ...
+    def run(
+        self, forward: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape
+    ) -> Any: ...
     def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult] | None: ...
     def wait(self, logits_RV: Any) -> None: ...
     def free_bytes(self) -> int | None: ...
@@ -148,10 +159,10 @@ class Ops(Protocol):
 
 
 class HostOps:
-    """What a backend on the host has in common with every other: a batch is used as it is, and all is there at once."""
+    """Defaults for backends that compute on the host: the batch is used as it is, and results are ready at once."""
 
-    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any:
-        return page(batch)
+    def run(self, forward: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Any:
+        return forward(batch)
 
     def draw(self, logits_RV: Any, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult] | None:
         return None

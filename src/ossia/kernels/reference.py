@@ -1,9 +1,10 @@
-"""The op set in torch: the truth that every other backend is compared with, differentiable throughout.
+"""The op set in torch: the oracle for every other backend. All of it is differentiable.
 
-In: host tensors and a `Batch`; out: torch tensors. Expert weights are held unpacked, in `dtype`: for small models,
-training and oracles. It does not know layers, checkpoints or devices' fast paths.
+In: host tensors and a `Batch`. Out: torch tensors. Expert weights are held unpacked in `dtype`, so this backend suits
+small models, training and tests.
 
-Shape legend: see ossia.kernels; besides, L query rows and N keys of one sequence after padding, M = H / G, P = (H+2G)d.
+Shape suffixes: see `ossia.kernels.ops`. Besides, L query rows and N keys of one sequence after padding, M = H / G, P =
+(H + 2G) d.
 """
 
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class LayerCache(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """The normed rows, the experts chosen for each and their weights; the router's logits, for training."""
+    """The normed rows, the experts chosen for each row, their weights, and the router's logits (for training)."""
 
     x_TD: Tensor
     experts_TK: Tensor
@@ -51,14 +52,14 @@ class Routing(NamedTuple):
 
 
 class ReferenceOps(HostOps):
-    """Everything in one dtype on one device; float32 on the CPU unless told."""
+    """All tensors in one dtype on one device: float32 on the CPU by default."""
 
     name = "reference"
 
     def __init__(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         self.dtype, self.device = dtype, device
 
-    # Makers: a host tensor becomes a weight, once, at load.
+    # Makers: called once, at load.
 
     def vector(self, host: HostArray) -> Tensor:
         bits = torch.from_numpy(np.array(host))
@@ -106,9 +107,9 @@ class ReferenceOps(HostOps):
         return residual_TD + F.linear(x, weight.weight_RD, weight.bias_R)
 
     def attend(
-        self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: Batch, soon: object = None
+        self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: Batch, prefetch: object = None
     ) -> Tensor:
-        """RoPE, cache write, attention with sinks; without a cache a sequence sees its own rows only."""
+        """RoPE, cache write, attention with sinks. Without a cache, a sequence sees only its rows of this batch."""
         shape = attention.shape
         q_THd, k_TGd, v_TGd = self._heads(qkv, shape, batch)
         rows_SL, held_SL = (self._index(part) for part in padded_rows(batch.starts_S1))
@@ -137,13 +138,13 @@ class ReferenceOps(HostOps):
         return Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE)
 
     def experts_add(self, routing: Routing, up: Experts, down: Experts, limit: float, residual_TD: Tensor) -> Tensor:
-        """Each expert computes its rows together; a row's experts are added in the order of their numbers."""
+        """Each expert computes its rows together. Each row adds its experts in ascending order."""
         k = routing.experts_TK.shape[1]
         order = torch.argsort(routing.experts_TK.reshape(-1), stable=True)
         counts = torch.bincount(routing.experts_TK.reshape(-1), minlength=up.weight_ERD.shape[0]).tolist()
         rows, weights = order // k, routing.weights_TK.reshape(-1)[order]
         parts = []
-        # one gather for all: an expert's own would have a gradient as large as x
+        # one gather for all experts: a gather per expert would have a gradient as large as x
         for expert, x_ND in enumerate(F.embedding(rows, routing.x_TD).split(counts)):
             if len(x_ND):
                 h_NF = swiglu(F.linear(x_ND, up.weight_ERD[expert], up.bias_ER[expert]), limit)
@@ -160,7 +161,7 @@ class ReferenceOps(HostOps):
         return torch.from_numpy(host.astype(np.int64)).to(self.device)
 
     def _heads(self, qkv: Tensor, shape: AttentionShape, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Split the projection into heads and rotate queries and keys to their positions."""
+        """Split the projection into heads. Apply RoPE to queries and keys."""
         heads = qkv.reshape(len(qkv), -1, shape.head_dim)
         q_THd, k_TGd, v_TGd = heads.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         inverse, concentration = frequencies(shape.rope, shape.head_dim)
@@ -172,7 +173,7 @@ class ReferenceOps(HostOps):
     def _through_cache(
         self, cache: LayerCache, k_TGd: Tensor, v_TGd: Tensor, batch: Batch, blocks_SB: NDArray[np.int32]
     ) -> tuple[Tensor, Tensor]:
-        """Write the batch's keys and values; read back each sequence's whole blocks as [S, N, G, d]."""
+        """Write the batch's keys and values. Return each sequence's whole blocks as [S, N, G, d]."""
         sequence_T = np.repeat(np.arange(len(blocks_SB)), np.diff(batch.starts_S1))
         block_T = self._index(blocks_SB[sequence_T, batch.positions_T // BLOCK])
         offset_T = self._index(batch.positions_T % BLOCK)
@@ -183,27 +184,27 @@ class ReferenceOps(HostOps):
 
 
 def rms_norm(x_TD: Tensor, scale_D: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm in float32, scaled before the cast back (as gpt-oss does)."""
+    """RMSNorm in float32. The scale is applied before the cast back, as in gpt-oss."""
     x = x_TD.float()
     return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * scale_D.float()).to(x_TD.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate lane i with lane i + d/2 (the two halves, not neighbours)."""
+    """Rotate lane i with lane i + d/2: the two halves, not adjacent lanes."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def swiglu(x: Tensor, limit: float) -> Tensor:
-    """Gate in the even lanes (clamped above), up in the odd ones (clamped both ways), plus one."""
+    """Even lanes are the gate, clamped above. Odd lanes are up, clamped on both sides, plus one."""
     gate, up = x[..., ::2].clamp(max=limit), x[..., 1::2].clamp(-limit, limit)
     return gate * torch.sigmoid(SWIGLU_SLOPE * gate) * (up + 1)
 
 
 def sink_attention(q_SLHd: Tensor, k_SNGd: Tensor, v_SNGd: Tensor, seen_SLN: Tensor, sinks_H: Tensor) -> Tensor:
-    """Softmax attention whose denominator holds one learned logit a head that attends to nothing.
+    """Softmax attention with one learned sink logit per head, which adds to the denominator only.
 
-    The sink is one more key, in a lane of its own that only it and the queries have, with a value of zero.
+    The sink is an extra key with a zero value. It uses an extra lane that is zero in all other keys.
     """
     s, _, heads, d = q_SLHd.shape
     q = F.pad(q_SLHd, (0, 1), value=1.0).transpose(1, 2)

@@ -1,9 +1,8 @@
-"""Rotary embedding frequencies with YaRN scaling, for every backend.
+"""Rotary embedding frequencies with YaRN scaling, for all backends.
 
-In: a `Rope` and a head width. Out: one inverse frequency for each pair of lanes, and the factor on cosine and sine.
-It does not know positions or arrays of queries and keys.
+In: a `Rope` and a head width. Out: one inverse frequency per pair of lanes, and a factor for cosine and sine.
 
-Source: Peng et al., YaRN, arXiv:2309.00071; gpt-oss keeps the ramp's ends unrounded ("truncate": false).
+Source: Peng et al., YaRN, arXiv:2309.00071. gpt-oss does not round the ends of the ramp ("truncate": false).
 """
 
 import math
@@ -16,21 +15,23 @@ from ossia.kernels.ops import Rope
 
 
 class Frequencies(NamedTuple):
-    """inverse: float32 [head_dim / 2], radians a token. concentration: multiplies cosine and sine."""
+    """inverse: float32 [head_dim / 2], radians per token. concentration: multiplies cosine and sine."""
 
     inverse: NDArray[np.float32]
     concentration: float
 
 
 def frequencies(rope: Rope, head_dim: int) -> Frequencies:
-    """Fast lanes keep their frequency, slow ones are stretched by `factor`, a ramp joins them."""
+    """High-frequency lanes keep their frequency, low-frequency lanes are divided by `factor`, a linear ramp joins
+    both.
+    """
     lanes = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
     plain = rope.theta**-lanes
     if rope.factor <= 1.0:
         return Frequencies(plain.astype(np.float32), 1.0)
 
     def lane_of(turns: float) -> float:
-        """The lane that turns `turns` times over the original context."""
+        """The lane that makes `turns` full turns over the original context."""
         return head_dim * math.log(rope.initial_context / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
 
     low = max(lane_of(rope.beta_fast), 0.0)

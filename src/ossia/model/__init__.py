@@ -1,1 +1,1 @@
-"""The network: its shape, its checkpoints, and the page that computes it."""
+"""The network: its config, its checkpoints, and the forward function."""

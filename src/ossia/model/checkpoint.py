@@ -1,9 +1,8 @@
 """Checkpoints of gpt-oss on disk: opened by memory map in any of the three layouts, written as a stream.
 
-In: a directory, or for writing anything that gives tensors layer by layer. Out: a `Checkpoint`, or files.
-It does not know kernels, tokenizers or where a directory came from.
+In: a directory; for writing, any source of tensors layer by layer. Out: a `Checkpoint`, or files.
 
-Reading checks every tensor's name, shape and type before the first is used, and every MXFP4 scale when its layer is.
+Opening checks every tensor's name, shape and type. MXFP4 scales are checked when their layer is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,7 +57,7 @@ _CHUNK_BYTES = 1 << 25
 
 
 class LayerTensors(NamedTuple):
-    """One block. R = (H + 2G) d rows of q, k and v; gate and up rows of U = 2F alternate, gate first."""
+    """The tensors of one block. R = (H + 2G) d rows of q, k and v. The U = 2F gate and up rows alternate, gate first."""
 
     attn_norm: HostArray  # [D]
     qkv_weight: HostArray  # [R, D]
@@ -76,7 +75,7 @@ class LayerTensors(NamedTuple):
 
 
 class Tensors(Protocol):
-    """A model's weights, given when asked for: what a `Checkpoint` is and what can be written as one."""
+    """A model's weights, on demand: a `Checkpoint`, or anything that can be written as one."""
 
     def embedding(self) -> HostArray: ...
     def layer(self, index: int) -> LayerTensors: ...
@@ -86,13 +85,13 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An open checkpoint. Arrays are read-only views of the mapped files wherever the layout allows."""
+    """An open checkpoint. Arrays are read-only views of the mapped files where the layout allows."""
 
     path: Path
     layout: Layout
     config: ModelConfig
-    files: dict[str, TensorFile]  # by tensor
-    unfused: Unfused | None = None  # how experts are named where they lie one by one
+    files: dict[str, TensorFile]  # by tensor name
+    unfused: Unfused | None = None  # the names of experts that are stored one by one
 
     def embedding(self) -> HostArray:
         return self._read(EMBEDDING)
@@ -104,11 +103,11 @@ class Checkpoint:
         return self._read(UNEMBEDDING)
 
     def layer(self, index: int) -> LayerTensors:
-        """CheckpointError when an MXFP4 scale is NaN."""
+        """Raises CheckpointError if an MXFP4 scale is NaN."""
         return LayerTensors(*(self._read(row, index) for row in LAYER))
 
     def first_expert(self) -> HostArray | Mxfp4:
-        """Gate and up weights [1, U, D] of the first layer's first expert, and no other expert's."""
+        """Gate and up weights [1, U, D] of the first expert of the first layer. Reads no other expert."""
         row = next(row for row in LAYER if row.field == "up_weight")
         if self.unfused:
             return self._stacked(row, self.unfused.stored(self.config, row, 0)[: len(self.unfused.up)])
@@ -116,16 +115,16 @@ class Checkpoint:
         return Mxfp4(up.blocks[:1], up.scales[:1]) if isinstance(up, Mxfp4) else up[:1]
 
     def unembedding_dtype(self) -> str:
-        """As safetensors calls it: "BF16", "F16" or "F32"."""
+        """The safetensors name of the type: "BF16", "F16" or "F32"."""
         name = stored(self.config, self.layout, UNEMBEDDING)[0].name
         return self.files[name].entries[name].dtype
 
     def _stacked(self, row: LayoutRow, parts: Sequence[Stored]) -> HostArray:
-        """Experts that lie one by one as one array; gates and ups that lie apart become alternate rows."""
+        """Separately stored experts as one array. Separate gates and ups become alternate rows."""
         arrays = [self.files[part.name].read(part.name) for part in parts]
         if len({array.dtype for array in arrays}) > 1:
             arrays = [widen(array) for array in arrays]
-        assert self.unfused is not None, "only such experts are stacked"
+        assert self.unfused is not None, "only unfused experts are stacked"
         step = len(self.unfused.up) if row.field.startswith("up") else 1
         rows = step * len(arrays[0])
         out = np.empty((len(arrays) // step, rows, *arrays[0].shape[1:]), arrays[0].dtype)
@@ -147,7 +146,7 @@ class Checkpoint:
             case ["dense"]:
                 return arrays[0]
         if len({array.dtype for array in arrays}) > 1:
-            arrays = [widen(array) for array in arrays]  # a tool may have retrained q and v alone, in float32
+            arrays = [widen(array) for array in arrays]  # a tool may have trained only q and v, in float32
         return np.concatenate(arrays)
 
     def _check_scales(self, name: str, scales: NDArray[np.uint8]) -> None:
@@ -159,9 +158,9 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a directory that holds a checkpoint, itself or in a folder original/ below.
+    """Open a checkpoint in a directory, or in its subfolder original/.
 
-    CheckpointError, naming file and tensor, when anything is missing, left over, cut off, or of another shape or type.
+    Raises CheckpointError, naming file and tensor, if one is missing, unknown, truncated, or of a wrong shape or type.
     """
     folder = _weights_folder(Path(path))
     config = read_config(folder / "config.json")
@@ -213,12 +212,12 @@ def _listed(names: list[str]) -> str:
 def write_checkpoint(
     path: str | Path, config: ModelConfig, tensors: Tensors, layout: Layout, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write a model's weights and config.json into a directory, "original" into its folder original/.
+    """Write a model's weights and config.json into a directory; the "original" layout into its subfolder original/.
 
-    Streams: a layer is asked for once and a few MB of it are converted at a time. Dense weights are stored in bfloat16.
-    "hf" and "original" quantize dense experts to MXFP4; "bf16" unpacks MXFP4 ones, exactly. All files appear at the end
-    or, on any error, none. CheckpointError when the directory has weights already, a tensor has another shape, or
-    the disk is full.
+    Each layer is requested once and converted a few MB at a time. Dense weights are stored as bfloat16. "hf" and
+    "original" quantize dense experts to MXFP4; "bf16" unpacks MXFP4 experts exactly. All files appear at the end, or
+    none after an error. Raises CheckpointError if the directory has weights already, a shape is wrong, or the disk is
+    full.
     """
     folder = Path(path) / "original" if layout == "original" else Path(path)
     raw = config.to_json("original" if layout == "original" else "hf", quantized=layout != "bf16")
@@ -234,10 +233,10 @@ def write_checkpoint(
 
 
 def _stream(config: ModelConfig, tensors: Tensors, layout: Layout) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Every stored tensor's name with its bytes in chunks, in the order of `all_stored`."""
+    """Each stored tensor's name with its bytes in chunks, in the order of `all_stored`."""
     yield from _chunks(tensors.embedding(), config, layout, EMBEDDING)
     for index in range(config.layers):
-        # no name holds a layer here, so that it is gone before the next is made
+        # no variable keeps a layer, so that it is freed before the next one is made
         yield from _layer_chunks(tensors.layer(index), config, layout, index)
     yield from _chunks(tensors.norm(), config, layout, NORM)
     yield from _chunks(tensors.unembedding(), config, layout, UNEMBEDDING)

@@ -1,7 +1,6 @@
 """The shape of a gpt-oss model: one frozen dataclass, its presets, and both layouts of config.json.
 
-In: a preset's name or a parsed config.json (Hugging Face's or the original one). Out: `ModelConfig`.
-It does not know tensors, files or devices.
+In: a preset's name, or a parsed config.json in Hugging Face's or the original layout. Out: `ModelConfig`.
 """
 
 import math
@@ -12,7 +11,7 @@ from ossia.files import shown
 from ossia.kernels.ops import AttentionShape, Rope
 from ossia.quant import QBLOCK
 
-RETURN, ENDOFTEXT = 200002, 199999  # o200k_harmony's <|return|> and <|endoftext|>, the family's eos and pad
+RETURN, ENDOFTEXT = 200002, 199999  # o200k_harmony's <|return|> and <|endoftext|>: eos and pad
 _LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
 
 # field: key of config.json
@@ -52,7 +51,7 @@ _ORIGINAL_KEYS = {
     "rope_beta_slow": "rope_ntk_alpha",
     "swiglu_limit": "swiglu_limit",
 }
-# keys whose value is part of the architecture and cannot differ
+# keys with a fixed value in this architecture
 _HF_FIXED = {
     "model_type": "gpt_oss",
     "attention_bias": True,
@@ -61,7 +60,7 @@ _HF_FIXED = {
     "swiglu_alpha": 1.702,
     "tie_word_embeddings": False,
 }
-# keys read apart, and keys that say nothing about the model's shape
+# keys that are read elsewhere, and keys that do not describe the model's shape
 _HF_READ = {
     "eos_token_id", "experts_per_token", "initial_context_length", "layer_types", "quantization_config",
     "rope_parameters", "rope_scaling", "rope_theta",
@@ -79,8 +78,8 @@ _ROPE_KEYS = {
     "rope_beta_fast": "beta_fast",
     "rope_beta_slow": "beta_slow",
 }
-# the most of each field: far above any model of the family, so that a hostile file costs no memory
-_MOST: dict[str, float] = {
+# upper limits, far above any model of the family, so that a hostile file cannot exhaust memory
+_LIMITS: dict[str, float] = {
     "layers": 1000, "hidden": 1 << 18, "intermediate": 1 << 18, "heads": 4096, "kv_heads": 4096, "head_dim": 4096,
     "experts": 4096, "experts_per_token": 4096, "vocab": 1 << 24, "window": 1 << 24, "max_context": 1 << 24,
     "initial_context": 1 << 24, "rope_theta": 1e12, "rope_factor": 1e6, "rope_beta_fast": 1e6, "rope_beta_slow": 1e6,
@@ -93,9 +92,9 @@ PRESETS = {"gpt-oss-120b": (36, 128), "gpt-oss-20b": (24, 32)}  # layers, expert
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What a gpt-oss model is, apart from its weights. Layer i attends to the last `window` tokens if `sliding[i]`.
+    """The shape of a gpt-oss model. Layer i attends to the last `window` tokens if `sliding[i]`, else to all.
 
-    Raises ValueError, naming every field that is wrong, when a value cannot be.
+    Raises ValueError with all fields that are wrong.
     """
 
     layers: int
@@ -131,7 +130,7 @@ class ModelConfig:
         counts = ("layers", "hidden", "intermediate", "heads", "kv_heads", "head_dim", "experts", "experts_per_token")
         counts += ("vocab", "window", "max_context", "initial_context")
         rules = {f"{name} must be at least 1": getattr(self, name) >= 1 for name in counts}
-        rules |= {f"{name} must be at most {most:,}": getattr(self, name) <= most for name, most in _MOST.items()}
+        rules |= {f"{name} must be at most {limit:,}": getattr(self, name) <= limit for name, limit in _LIMITS.items()}
         if all(rules.values()):
             rules = self._rules()
         if broken := [rule for rule, holds in rules.items() if not holds]:
@@ -158,7 +157,7 @@ class ModelConfig:
 
     @staticmethod
     def preset(name: str) -> "ModelConfig":
-        """The published model `name`: "gpt-oss-120b" or "gpt-oss-20b"."""
+        """The config of a published model: "gpt-oss-120b" or "gpt-oss-20b"."""
         if name not in PRESETS:
             raise ValueError(f"unknown model {name!r}: the presets are {', '.join(PRESETS)}")
         layers, experts = PRESETS[name]
@@ -170,7 +169,7 @@ class ModelConfig:
 
     @staticmethod
     def from_json(raw: dict[str, Any]) -> "ModelConfig":
-        """The model of a parsed config.json, Hugging Face's or the original; ValueError for an unknown or bad key."""
+        """Read a parsed config.json in either layout. Raises ValueError for an unknown key or a bad value."""
         if "rope_scaling_factor" in raw:
             return _from_original(raw)
         if raw.get("model_type") == "gpt_oss":
@@ -181,15 +180,15 @@ class ModelConfig:
         )
 
     def to_json(self, layout: Literal["hf", "original"] = "hf", quantized: bool = True) -> dict[str, Any]:
-        """The parsed config.json of this model; `quantized`: its experts are MXFP4 (the original layout has no other).
+        """The config.json of this model. quantized: the experts are MXFP4, which the original layout always has.
 
-        ValueError when the original layout, which has fewer keys, cannot say what this model is.
+        Raises ValueError if the original layout, which has fewer keys, cannot express this model.
         """
         return _to_hf(self, quantized) if layout == "hf" else _to_original(self)
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """How many tokens each layer's attention sees, itself included; 0 is all."""
+        """The number of tokens each layer's attention sees, itself included; 0 for all."""
         return tuple(self.window if sliding else 0 for sliding in self.sliding)
 
     @property
@@ -198,12 +197,12 @@ class ModelConfig:
 
     @property
     def shapes(self) -> list[AttentionShape]:
-        """What attention needs to know, layer by layer."""
+        """The attention parameters of each layer."""
         return [AttentionShape(self.heads, self.kv_heads, self.head_dim, window, self.rope) for window in self.windows]
 
 
 def alternating(layers: int) -> tuple[bool, ...]:
-    """The family's pattern: even layers slide, odd ones see everything."""
+    """The family's pattern: even layers slide, odd layers have full attention."""
     return tuple(layer % 2 == 0 for layer in range(layers))
 
 
@@ -215,7 +214,7 @@ def _has_type(value: object, kind: Any) -> bool:
 
 
 def _named(raw: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
-    """The fields found under `keys`; whole numbers where a field wants a float are made floats."""
+    """The fields found under `keys`. Integers become floats where a field is a float."""
     kinds = {f.name: f.type for f in fields(ModelConfig)}
     found = {}
     for name, key in keys.items():
@@ -223,8 +222,8 @@ def _named(raw: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
             value: Any = _as_float(raw[key]) if kinds[name] is float else raw[key]
             if not _has_type(value, kinds[name]):
                 raise ValueError(f"config.json: {key} cannot be {shown(raw[key])}")
-            if name in _MOST and value is not None and value > _MOST[name]:
-                raise ValueError(f"config.json: {key} is {shown(raw[key])}; at most {_MOST[name]:,} is read")
+            if name in _LIMITS and value is not None and value > _LIMITS[name]:
+                raise ValueError(f"config.json: {key} is {shown(raw[key])}; at most {_LIMITS[name]:,} is read")
             found[name] = value
     return found
 
@@ -253,9 +252,9 @@ def _check_keys(raw: dict[str, Any], known: set[str], optional: set[str], keys: 
         raise ValueError(f"config.json: missing key {_listed(missing)}")
 
 
-def _listed(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
+def _listed(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(shown, names[:limit])) + more
 
 
 def _from_original(raw: dict[str, Any]) -> ModelConfig:
@@ -273,7 +272,7 @@ def _from_original(raw: dict[str, Any]) -> ModelConfig:
 
 def _from_hf(raw: dict[str, Any]) -> ModelConfig:
     known = set(_HF_KEYS.values()) | _HF_FIXED.keys() | _HF_READ | _HF_IGNORED
-    # what transformers fills in with the family's values
+    # keys that transformers fills with the family's values
     optional = {"swiglu_limit", "norm_eps", "pad_token", "router_aux_loss_coef", "initializer_range"}
     _check_keys(raw, known, optional, _HF_KEYS)
     for key, value in _HF_FIXED.items():
@@ -303,11 +302,11 @@ def _hf_sliding(raw: dict[str, Any], layers: int) -> tuple[bool, ...]:
 
 
 def _hf_rope(raw: dict[str, Any]) -> dict[str, Any]:
-    """The rope fields, from `rope_scaling` with `rope_theta` beside it, from `rope_parameters`, or from both."""
+    """The rope fields, from `rope_scaling` plus `rope_theta`, from `rope_parameters`, or from both."""
     rope = _merged_rope(raw)
     kind = rope.pop("rope_type", None) or rope.pop("type", None)
     if kind == "default":
-        rope |= {"factor": 1, "truncate": False}  # whatever the file says: plain rope reads neither
+        rope |= {"factor": 1, "truncate": False}  # plain rope uses neither
         rope.setdefault("original_max_position_embeddings", raw["max_position_embeddings"])
     elif kind != "yarn":
         raise ValueError(

@@ -1,7 +1,7 @@
-"""How large a model is: parameters, checkpoint bytes and KV-cache bytes by component, counted from its config.
+"""The size of a model by component: parameters, checkpoint bytes and KV-cache bytes, computed from its config.
 
-In: a `ModelConfig`. Out: a `ModelSize`, or a page of text about it. Nothing is loaded.
-It does not know checkpoints or memory in use: these are the sizes of the formats as published.
+In: a `ModelConfig`. Out: a `ModelSize`, or text for `ossia info`. Sizes are those of the published formats. No file is
+read.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from ossia.model.config import ModelConfig
 from ossia.quant import QBLOCK
 
 _BF16 = 2  # bytes of an element
-_MXFP4_BLOCK = QBLOCK // 2 + 1  # bytes of 32 elements and their scale
+_MXFP4_BLOCK = QBLOCK // 2 + 1  # bytes of 32 elements with their scale
 _GIB = 1 << 30
 
 
 class Component(NamedTuple):
-    """`active`: the parameters one token's pass reads; `bytes`: in an MXFP4 checkpoint."""
+    """active: parameters that one token's pass reads. bytes: in an MXFP4 checkpoint."""
 
     name: str
     parameters: int
@@ -24,8 +24,8 @@ class Component(NamedTuple):
 
 
 class ModelSize(NamedTuple):
-    """`kv_token_bytes` grow with every token (full-attention layers, bfloat16); `kv_window_bytes` is what all sliding
-    layers of one sequence hold at most.
+    """kv_token_bytes: full-attention layers, per token, in bfloat16. kv_window_bytes: the maximum of all sliding
+    layers of one sequence.
     """
 
     components: tuple[Component, ...]
@@ -38,7 +38,7 @@ class ModelSize(NamedTuple):
 
     @property
     def active(self) -> int:
-        """Parameters a token's pass multiplies with: the unembedding counts, the embedding's one row does not."""
+        """Parameters that one token is multiplied with: includes the unembedding, but not the embedding."""
         return sum(c.active for c in self.components)
 
     @property
@@ -46,12 +46,12 @@ class ModelSize(NamedTuple):
         return sum(c.bytes for c in self.components)
 
     def kv_bytes(self, tokens: int, window: int) -> int:
-        """The cache of one sequence of `tokens` tokens."""
+        """Cache bytes of one sequence of `tokens` tokens."""
         return self.kv_token_bytes * tokens + self.kv_window_bytes * min(tokens, window) // window
 
 
 def model_size(config: ModelConfig) -> ModelSize:
-    """Exact counts; gpt-oss-120b has 116,829,156,672 parameters, 5,132,849,472 of them active."""
+    """Exact counts. gpt-oss-120b has 116,829,156,672 parameters, 5,132,849,472 of them active."""
     c = config
     width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
     qkv = (width + 2 * kv_width) * (c.hidden + 1)
@@ -79,7 +79,7 @@ def model_size(config: ModelConfig) -> ModelSize:
 
 
 def describe(config: ModelConfig) -> str:
-    """What `ossia info` prints of a model: its shape, then its sizes by component."""
+    """The text of `ossia info` about a model: its shape, then its sizes by component."""
     c, size = config, model_size(config)
     rows = [*size.components, Component("total", size.parameters, size.active, size.checkpoint_bytes)]
     table = [f"{'':12}{'parameters':>18}{'active':>16}{'checkpoint':>16}"]
@@ -105,7 +105,7 @@ def describe(config: ModelConfig) -> str:
 
 
 def readable(count: int) -> str:
-    """Bytes in the largest binary unit that leaves a whole part."""
+    """Bytes in the largest binary unit that gives at least 1."""
     for unit, name in ((_GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if count >= unit:
             return f"{count / unit:.2f} {name}"

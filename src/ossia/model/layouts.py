@@ -1,10 +1,9 @@
-"""One table: what each tensor of a gpt-oss checkpoint is called, and how large it is, in the three published layouts.
+"""The name and shape of each tensor of a gpt-oss checkpoint, in the three published layouts.
 
-In: a `ModelConfig` and a layout. Out: the tensors a checkpoint must hold, in the order they are written.
-It does not know files or bytes.
+In: a `ModelConfig` and a layout. Out: the tensors that a checkpoint must hold, in the order they are written.
 
 Layouts: "hf" is Hugging Face's with MXFP4 experts; "bf16" the same with dense experts, input dimension first;
-"original" is OpenAI's own, q, k and v in one tensor.
+"original" is OpenAI's, with q, k and v in one tensor.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,9 @@ LAYOUTS: tuple[Layout, ...] = ("hf", "bf16", "original")
 
 
 class LayoutRow(NamedTuple):
-    """A tensor of ours: its dimensions (legend in `_dims`) and its names; one a row is split into is `a|b|c`."""
+    """One of our tensors: its dimensions (letters of `_dims`) and its names. `a|b|c` names the parts of a split
+    tensor.
+    """
 
     field: str
     dims: str
@@ -50,8 +51,8 @@ _LAYER_PREFIX = {"hf": "model.layers.{}.", "bf16": "model.layers.{}.", "original
 
 
 class Stored(NamedTuple):
-    """A tensor as a file holds it. `form`: "dense" numbers, MXFP4 "blocks" or "scales", or "turned", a dense tensor
-    [E, in, out] where ours is [E, out, in].
+    """A tensor in a file. form: "dense" numbers, MXFP4 "blocks" or "scales", or "turned": a dense tensor [E, in, out]
+    where ours is [E, out, in].
     """
 
     name: str
@@ -60,12 +61,12 @@ class Stored(NamedTuple):
 
 
 def shape(config: ModelConfig, row: LayoutRow) -> tuple[int, ...]:
-    """Our tensor's shape, the input dimension last."""
+    """The shape of our tensor, with the input dimension last."""
     return tuple(_dims(config)[dim] for dim in row.dims)
 
 
 def stored(config: ModelConfig, layout: Layout, row: LayoutRow, layer: int | None = None) -> tuple[Stored, ...]:
-    """The tensors that hold `row` (of `layer`): several where q, k and v, or blocks and scales, lie apart."""
+    """The tensors that hold `row` of `layer`: several if q, k and v, or blocks and scales, are separate."""
     prefix = "" if layer is None else _LAYER_PREFIX[layout].format(layer)
     names = [prefix + name for name in (row.original if layout == "original" else row.hf).split("|")]
     whole = shape(config, row)
@@ -87,9 +88,9 @@ def stored(config: ModelConfig, layout: Layout, row: LayoutRow, layer: int | Non
 def all_stored(
     config: ModelConfig, layout: Layout, instead: Callable[[LayoutRow, int], tuple[Stored, ...]] = lambda row, layer: ()
 ) -> dict[str, Stored]:
-    """Every tensor of a checkpoint by name, in the order it is written: embedding, layers, norm, unembedding.
+    """All tensors of a checkpoint by name, in the order they are written: embedding, layers, norm, unembedding.
 
-    instead: the tensors that hold a row of a layer where they are not the layout's own; none where they are.
+    instead: the stored tensors of a layer's row, if they differ from the layout's; empty if not.
     """
     rows: list[tuple[LayoutRow, int | None]] = [(EMBEDDING, None)]
     rows += [(row, layer) for layer in range(config.layers) for row in LAYER]
@@ -102,7 +103,7 @@ def all_stored(
 
 
 def _dims(config: ModelConfig) -> dict[str, int]:
-    """D hidden, V vocabulary, H heads, Q all heads' width, R rows of q, k and v, E experts, F expert width, U = 2F."""
+    """D hidden, V vocabulary, H heads, Q width of all heads, R rows of q, k and v, E experts, F expert width, U = 2F."""
     c = config
     return {
         "D": c.hidden,

@@ -1,10 +1,10 @@
-"""Tensor names as other tools write them, read as the published ones: wrappers' prefixes, and experts one by one.
+"""Tensor names written by other tools, mapped to the published ones: wrapper prefixes, and experts stored one by one.
 
-In: the tensors of an open folder, a config. Out: the same tensors under the published names, and how each expert's lie.
-It does not know bytes.
+In: the tensors of an open folder, a config. Out: the same tensors under the published names, and the naming of
+experts.
 
-A tool that trains experts as linear modules saves each of them: gate and up rows together ("gate_up_projs.3.weight") or
-apart ("3.gate_proj.weight"), [out, in] like every linear module's, in BF16, F16 or F32.
+A tool that trains experts as linear modules saves each one. Gate and up rows are together ("gate_up_projs.3.weight")
+or separate ("3.gate_proj.weight"), [out, in], in BF16, F16 or F32.
 """
 
 import re
@@ -16,7 +16,7 @@ from ossia.model.config import ModelConfig
 from ossia.model.layouts import LayoutRow, Stored, all_stored
 from ossia.model.tensorfile import CheckpointError, TensorFile
 
-# parts of a name that a wrapper adds: torch.compile, DDP, FSDP, activation checkpointing
+# name parts added by wrappers: torch.compile, DDP, FSDP, activation checkpointing
 _WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _PREFIXES = (
     ("base_model.model.", ""), ("model.language_model.model.", "model."), ("model.language_model.lm_head.", "lm_head."),
@@ -28,13 +28,13 @@ _EXPERT_ROWS = {"up_weight": "weight", "up_bias": "bias", "down_weight": "weight
 
 
 class Unfused(NamedTuple):
-    """How the experts' tensors are named, below "model.layers.N.mlp.experts."; {} is the expert's number."""
+    """Names of separately stored experts' tensors, below "model.layers.N.mlp.experts."; {} is the expert's number."""
 
-    up: tuple[str, ...]  # of gate and up rows by turns; or of gates, and of ups
+    up: tuple[str, ...]  # one tensor with alternating gate and up rows, or gates and ups separately
     down: str
 
     def stored(self, config: ModelConfig, row: LayoutRow, layer: int) -> tuple[Stored, ...]:
-        """The tensors that hold `row` of `layer`, expert by expert; none for a row that is no expert's."""
+        """The tensors that hold `row` of `layer`, expert by expert; none if the row is not an expert's."""
         if row.field not in _EXPERT_ROWS:
             return ()
         names = self.up if row.field.startswith("up") else (self.down,)
@@ -57,7 +57,7 @@ VARIANTS = (
 
 
 def published_names(files: dict[str, TensorFile]) -> dict[str, TensorFile]:
-    """The same tensors, by the names that published checkpoints have. CheckpointError where two become the same."""
+    """The same tensors under the published names. Raises CheckpointError if two get the same name."""
     renamed: dict[str, TensorFile] = {}
     if names := sorted(name for name in files if _LORA.search(name)):
         raise CheckpointError(
@@ -73,19 +73,19 @@ def published_names(files: dict[str, TensorFile]) -> dict[str, TensorFile]:
 
 
 def unfused(names: Iterable[str]) -> Unfused | None:
-    """How a checkpoint names its experts one by one; None where they are fused, as published."""
+    """The naming of separately stored experts; None if they are fused, as published."""
     held = set(names)
     first = "model.layers.0.mlp.experts.{}.weight"
     found = [sum(first.format(name.format(0)) in held for name in (*variant.up, variant.down)) for variant in VARIANTS]
     return VARIANTS[found.index(max(found))] if max(found) else None
 
 
-def wanted_tensors(config: ModelConfig, variant: Unfused, most: int) -> dict[str, Stored]:
-    """Every tensor of a checkpoint whose experts lie one by one. CheckpointError where more than `most` would be needed."""
+def wanted_tensors(config: ModelConfig, variant: Unfused, limit: int) -> dict[str, Stored]:
+    """All tensors of a checkpoint with separate experts. Raises CheckpointError if it would need more than `limit`."""
     needed = config.layers * config.experts * 2 * (len(variant.up) + 1)
-    if needed > most:
+    if needed > limit:
         raise CheckpointError(
-            f"config.json asks for {needed:,} tensors of experts, and the files hold {most:,} tensors"
+            f"config.json asks for {needed:,} tensors of experts, and the files hold {limit:,} tensors"
         )
     return all_stored(config, "bf16", lambda row, layer: variant.stored(config, row, layer))
 

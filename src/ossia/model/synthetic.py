@@ -1,10 +1,9 @@
-"""Random weights of any gpt-oss shape, sized so that activations and logits stay ordinary.
+"""Random weights of any gpt-oss shape, scaled so that activations and logits have ordinary sizes.
 
 In: a config and a seed. Out: tensors, layer by layer, that can be run or written as a checkpoint.
-It does not know files or tokenizers.
 
-The weights are made of a bit generator's integers and exactly rounded arithmetic, so a seed gives the same bytes on
-every machine. A backend may have a generator of its own, so that they are made where they will lie: other bytes, as random.
+Weights come from a bit generator's integers and exactly rounded arithmetic, so a seed gives the same bytes on every
+machine. A backend may use its own generator, which gives other bytes.
 """
 
 import math
@@ -21,12 +20,12 @@ from ossia.model.config import ModelConfig
 from ossia.model.layouts import EMBEDDING, LAYER, NORM, UNEMBEDDING, LayoutRow, shape
 from ossia.quant import E2M1, QBLOCK, Mxfp4, to_bf16
 
-_SPAN = 1 << 20  # elements made at a time; a multiple of the generator's 8 bytes, so that the bytes do not show it
-_SCALE_STEPS = np.array([-1, 0, 0, 1], np.int8)  # how far a block's scale is from its tensor's
-_UNIFORM_RMS = math.sqrt(1 / 3)  # of uniform numbers in -1..1
+_SPAN = 1 << 20  # elements made at a time; a multiple of the generator's 8 bytes, so it does not change the bytes
+_SCALE_STEPS = np.array([-1, 0, 0, 1], np.int8)  # offsets of a block's scale from the tensor's
+_UNIFORM_RMS = math.sqrt(1 / 3)  # root mean square of uniform numbers in -1..1
 _MXFP4_RMS = math.sqrt(float(np.mean(E2M1**2)) * float(np.mean(4.0**_SCALE_STEPS)))
 
-# The standard deviation of what a tensor adds to or makes of unit input; an expert's input passes SwiGLU first.
+# The standard deviation of a tensor's output for unit input. An expert's down input passes SwiGLU first.
 _GAINS = {
     "embedding": 1.0,
     "qkv_weight": 1.0,
@@ -46,14 +45,14 @@ _NORM_SPREAD = 0.25  # norm weights are uniform in 1 - spread .. 1 + spread
 
 
 class RandomStream(Protocol):
-    """Random arrays, one after the other: entries of a table of 256, each alike likely; or bytes."""
+    """Random arrays: entries of a table of 256 with equal probability, or bytes."""
 
     def pick(self, table: NDArray[Any], shape: Sequence[int]) -> Any: ...
     def bytes(self, shape: Sequence[int]) -> Any: ...
 
 
 class HostStream:
-    """NumPy's."""
+    """NumPy's generator."""
 
     def __init__(self, key: Sequence[int]) -> None:
         self._random = np.random.SFC64(key)
@@ -72,7 +71,7 @@ class HostStream:
 
 @dataclass(frozen=True, slots=True)
 class RandomTensors:
-    """A model's weights, each made from the seed, the layer and its own place in the table when it is asked for."""
+    """A model's weights. Each tensor is made on demand from the seed, the layer and its place in the table."""
 
     config: ModelConfig
     seed: int
@@ -95,7 +94,7 @@ class RandomTensors:
         return make(row, layer, place)
 
     def _dense(self, row: LayoutRow, layer: int, place: int) -> Any:
-        """Uniform over 256 evenly spaced values of bfloat16: a byte chooses one."""
+        """Uniform over 256 evenly spaced bfloat16 values: a byte chooses one."""
         dims = shape(self.config, row)
         steps = np.arange(-255, 256, 2) / 255
         if row.field.endswith("norm"):
@@ -107,7 +106,7 @@ class RandomTensors:
         return self.stream([self.seed, layer, place]).pick(table, dims)
 
     def _mxfp4(self, row: LayoutRow, layer: int, place: int) -> Mxfp4:
-        """Every nibble alike likely, under scales around the power of two that comes nearest to the gain."""
+        """Uniform nibbles, with scales near the power of two that is closest to the gain."""
         *rows, inputs = shape(self.config, row)
         middle = 127 + round(math.log2(_GAINS[row.field] / (_MXFP4_RMS * math.sqrt(inputs))))
         scale_shape = (*rows, inputs // QBLOCK)

@@ -1,10 +1,9 @@
-"""The safetensors format, in one file or several with an index, read by memory map and written as a stream.
+"""The safetensors format, in one file or several with an index: read by memory map, written as a stream.
 
-In: a folder, and for writing the tensors' names, types and shapes before their bytes. Out: NumPy views of the files.
-It does not know models. (The safetensors library can neither give bfloat16 to NumPy nor write what is not in memory; it
-is the oracle of the tests.)
+In: a folder; for writing, the tensors' names, types and shapes before their bytes. Out: NumPy views of the files. The
+safetensors library cannot give bfloat16 to NumPy, or write tensors that are not in memory. It is the tests' oracle.
 
-Layout: u64 length of the header, a JSON header {name: {dtype, shape, data_offsets}}, then the bytes without holes, all
+Layout: u64 length of the header, a JSON header {name: {dtype, shape, data_offsets}}, then the bytes without gaps, all
 little-endian.
 """
 
@@ -26,18 +25,18 @@ from numpy.typing import NDArray
 from ossia import files
 from ossia.files import INDEX_LIMIT, SETTINGS_LIMIT, FileError, shown
 
-# bfloat16 is carried as its bits
+# bfloat16 is represented by its bits
 DTYPES = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_MOST_DIMENSIONS, _LARGEST = 8, 1 << 48  # of a tensor's shape, and in it
+_MAX_DIMENSIONS, _MAX_DIMENSION = 8, 1 << 48  # number of dimensions, and size of one
 
 
 class CheckpointError(FileError):
-    """A checkpoint is not what it should be; the message names the file and the tensor."""
+    """A checkpoint is invalid. The message names the file and the tensor."""
 
 
 class TensorEntry(NamedTuple):
-    """A tensor's place in its file, in bytes from the file's start."""
+    """A tensor's position in its file, in bytes from the file's start."""
 
     name: str
     dtype: str
@@ -47,23 +46,23 @@ class TensorEntry(NamedTuple):
 
 
 class TensorFile(NamedTuple):
-    """A mapped file; none of its tensors' bytes is read before it is used."""
+    """A mapped file. A tensor's bytes are read when they are used."""
 
     path: Path
     entries: dict[str, TensorEntry]
     bytes: NDArray[np.uint8]
 
     def read(self, name: str) -> NDArray[Any]:
-        """A read-only view of a tensor (a copy where the file does not align it)."""
+        """A read-only view of a tensor; a copy if the file does not align it."""
         entry = self.entries[name]
         tensor = self.bytes[entry.begin : entry.end].view(DTYPES[entry.dtype]).reshape(entry.shape)
         return tensor if tensor.flags.aligned else tensor.copy()
 
 
 def open_tensorfile(path: Path, folder: Path | None = None) -> TensorFile:
-    """Map a file of `folder` (its own unless given) and read its header.
+    """Map a file of `folder` (default: its own folder) and read its header.
 
-    CheckpointError if header and length do not agree, or if the file lies outside the folder.
+    Raises CheckpointError if header and length disagree, or the file is outside the folder.
     """
     with _as_checkpoint_error():
         files.checked(path, folder)
@@ -76,7 +75,7 @@ def open_tensorfile(path: Path, folder: Path | None = None) -> TensorFile:
             if length > INDEX_LIMIT:
                 raise CheckpointError(f"{path}: its header has {length:,} bytes; at most {INDEX_LIMIT:,} are read")
             entries = _entries(path, file.read(length))
-        # asarray sheds the memmap type and keeps the map
+        # asarray drops the memmap type, but keeps the mapping
         mapped = np.asarray(np.memmap(path, np.uint8, "r"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -94,7 +93,7 @@ def _entry(path: Path, data: int, name: str, fields: Any) -> TensorEntry:
     match fields:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if len(
             shape
-        ) <= _MOST_DIMENSIONS and all(type(n) is int and 0 <= n <= _LARGEST for n in (*shape, begin, end)):
+        ) <= _MAX_DIMENSIONS and all(type(n) is int and 0 <= n <= _MAX_DIMENSION for n in (*shape, begin, end)):
             pass
         case _:
             raise CheckpointError(f"{path}: tensor {shown(name)} has a bad header entry: {shown(fields)}")
@@ -125,7 +124,7 @@ def _check_extents(path: Path, entries: list[TensorEntry], data: int, size: int)
 
 
 def open_folder(folder: Path) -> dict[str, TensorFile]:
-    """The file of every tensor in a folder: model.safetensors, the shards its index names, or all *.safetensors."""
+    """The file of every tensor in a folder: model.safetensors, the shards named by its index, or all *.safetensors."""
     if os.path.lexists(folder / _SINGLE):
         opened = [open_tensorfile(folder / _SINGLE)]
     elif os.path.lexists(folder / _INDEX):
@@ -159,7 +158,7 @@ def _open_shards(folder: Path) -> list[TensorFile]:
     weight_map = read_json(index, INDEX_LIMIT).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index}: has no weight_map")
-    # the index alone says which files there are: a "-of-0000n" in a name may be wrong
+    # only the index decides which files there are: a "-of-0000n" in a name may be wrong
     opened: dict[str, TensorFile] = {}
     for name, place in weight_map.items():
         if not isinstance(place, str) or not 0 < len(place) < 1000 or "\0" in place:
@@ -179,7 +178,7 @@ def _open_shards(folder: Path) -> list[TensorFile]:
 
 
 class Planned(NamedTuple):
-    """A tensor to be written."""
+    """A tensor that will be written."""
 
     name: str
     dtype: str
@@ -193,7 +192,7 @@ class Planned(NamedTuple):
 def write_tensors(
     folder: Path, plan: list[Planned], stream: Iterator[tuple[str, NDArray[Any]]], shard_bytes: int
 ) -> None:
-    """Take each planned tensor's chunks off the stream, in order, into model.safetensors or shards with an index."""
+    """Write each planned tensor's chunks from the stream, in order, into model.safetensors or shards with an index."""
     shards = _shards(plan, shard_bytes)
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     names = names if len(shards) > 1 else [_SINGLE]
@@ -235,7 +234,7 @@ def _shards(plan: list[Planned], shard_bytes: int) -> list[list[Planned]]:
 
 
 def _header(tensors: list[Planned]) -> bytes:
-    # transformers refuses files that do not say what wrote them
+    # transformers refuses files without a "format" entry
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
@@ -248,11 +247,13 @@ def _header(tensors: list[Planned]) -> bytes:
 
 @contextmanager
 def staged(folder: Path, needed: int) -> Iterator[Path]:
-    """A folder inside `folder` whose files move up into it at the end, or vanish on any error."""
+    """A temporary folder inside `folder`. Its files move up at the end, or are deleted on any error."""
     folder.mkdir(parents=True, exist_ok=True)
     if held := sorted(folder.glob("*.safetensors")):
         if not (folder / "config.json").exists():
-            raise CheckpointError(f"{held[0]}: is of a write that was broken off (there is no config.json): remove it")
+            raise CheckpointError(
+                f"{held[0]}: is left over from an interrupted write (there is no config.json): remove it"
+            )
         raise CheckpointError(f"{held[0]}: already there; choose another directory or remove the old weights")
     with temporary(folder) as stage:
         free = shutil.disk_usage(folder).free
@@ -274,7 +275,7 @@ def staged(folder: Path, needed: int) -> Iterator[Path]:
 
 @contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
-    """A folder inside `folder` for the time of the block. Removes those that a killed process has left there."""
+    """A folder inside `folder` for the duration of the block. Also removes folders left by a killed process."""
     for left in folder.glob(".partial-*"):
         if (number := _locked(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
@@ -290,8 +291,8 @@ def temporary(folder: Path) -> Iterator[Path]:
 
 
 def _locked(folder: Path) -> int | None:
-    """The folder's descriptor with a lock that ends with the process; None where another process holds it."""
-    if sys.platform == "win32":  # no such locks: what was left stays
+    """The folder's descriptor, with a lock that ends with the process. None if another process holds the lock."""
+    if sys.platform == "win32":  # no such locks: leftover folders stay
         return None
     import fcntl
 

@@ -1,7 +1,6 @@
-"""The page: gpt-oss, written once against the op set. Embed, then blocks of attention and experts, then unembed.
+"""The forward function of gpt-oss, written once against the op set: embed, blocks of attention and experts, unembed.
 
-In: a `Batch` of token rows and the layers' caches. Out: the logits of the rows that will be sampled.
-It does not know an array library, a weight's precision, or who asked.
+In: a `Batch` of token rows and the layers' caches. Out: the logits of the sampled rows.
 
 Source: gpt-oss model card, arXiv:2508.10925, section 2.
 """
@@ -17,7 +16,7 @@ from ossia.model.config import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block's weights, each an object of the backend that computes with it."""
+    """One block's weights, as objects of the backend."""
 
     attn_norm: Any
     qkv: Any
@@ -39,20 +38,20 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
-    """A model on a backend: a function from tokens, and what was said before them, to logits."""
+    """A model on a backend."""
 
     config: ModelConfig
     weights: Weights
     ops: Ops
 
     def forward(self, batch: Batch, cache: list[Any] | None = None) -> Any:
-        """Logits [R, V] of the batch's sampled rows. Without a cache each sequence sees its own rows only."""
+        """Logits [R, V] of the batch's sampled rows. Without a cache, each sequence sees only its rows of this batch."""
         c = self.config
         shape = AttentionShape(c.heads, c.kv_heads, c.head_dim, 0, c.rope)
-        return self.ops.run(lambda held: self._page(held, cache), batch, cache, shape)
+        return self.ops.run(lambda held: self._forward(held, cache), batch, cache, shape)
 
-    def _page(self, batch: Any, cache: list[Any] | None) -> Any:
-        """`batch`: a `Batch`, or what the backend made of it."""
+    def _forward(self, batch: Any, cache: list[Any] | None) -> Any:
+        """batch: a `Batch`, or the backend's form of one."""
         c, w, ops = self.config, self.weights, self.ops
         x_TD = ops.embed(batch.tokens_T, w.embedding)
         for i, layer in enumerate(w.layers):
@@ -64,14 +63,14 @@ class Transformer:
         return self.ops.cache_bytes(self.config.shapes)
 
     def cache(self, blocks: int, window_blocks: int) -> list[Any]:
-        """An empty cache for every layer: of `blocks` blocks where attention is full, of `window_blocks` where it slides."""
+        """An empty cache per layer: `blocks` blocks in full-attention layers, `window_blocks` in sliding layers."""
         return self.ops.cache(self.config.shapes, blocks, window_blocks)
 
 
 def block(config: ModelConfig, ops: Ops, layer: Layer, x_TD: Any, cache: Any, batch: Batch) -> Any:
-    """Attention, then experts, each added to the rows it was given."""
+    """Attention, then experts, each added to the residual."""
     qkv = ops.norm_linear(x_TD, layer.attn_norm, config.norm_eps, layer.qkv)
-    heads = ops.attend(qkv, layer.attention, cache, batch, soon=layer.out)
+    heads = ops.attend(qkv, layer.attention, cache, batch, prefetch=layer.out)
     x_TD = ops.linear_add(heads, layer.out, x_TD)
     routing = ops.route(x_TD, layer.mlp_norm, config.norm_eps, layer.router, config.experts_per_token)
     return ops.experts_add(routing, layer.up, layer.down, config.swiglu_limit, x_TD)
@@ -80,7 +79,7 @@ def block(config: ModelConfig, ops: Ops, layer: Layer, x_TD: Any, cache: Any, ba
 def load_transformer(
     checkpoint: Checkpoint, ops: Ops, progress: Callable[[int, int], None] | None = None
 ) -> Transformer:
-    """Pack a checkpoint's tensors for a backend, layer by layer; `progress(done, total)` after each."""
+    """Pack a checkpoint's tensors for a backend, layer by layer. Calls `progress(done, total)` after each."""
     config = checkpoint.config
     layers = []
     for i in range(config.layers):
@@ -111,7 +110,7 @@ def _layer(checkpoint: Checkpoint, index: int, ops: Ops) -> Layer:
 
 
 def _made(name: str, make: Callable[..., Any], *host: Any, **more: Any) -> Any:
-    """What `make` packs; its ValueError names the tensor."""
+    """The result of `make`. A ValueError gets the tensor's name."""
     try:
         return make(*host, **more)
     except ValueError as error:

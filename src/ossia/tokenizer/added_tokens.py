@@ -1,11 +1,11 @@
-"""Tokens that a checkpoint adds to its byte-pair vocabulary: which there are, and where they occur in a text.
+"""Tokens that a checkpoint adds to its byte-pair vocabulary, and their positions in a text.
 
-In: the parsed tokenizer.json, and the files beside it that transformers reads too. Out: `AddedToken`s, and a `Splitter`.
-It does not know byte pairs or messages.
+In: the parsed tokenizer.json, and the files beside it that transformers reads too. Out: `AddedToken`s, and a
+`Splitter`.
 
-As transformers has it: an entry of tokenizer_config.json's added_tokens_decoder replaces the one of tokenizer.json, and a
-token that only such a file names takes the next free id. Where flags disagree on "special", a token named by
-special_tokens_map.json is special. Harmony's own names always are.
+As in transformers: an entry of tokenizer_config.json's added_tokens_decoder replaces the one of tokenizer.json. A
+token that only such a file names takes the next free id. If the "special" flags disagree, a token named by
+special_tokens_map.json is special. Harmony's own tokens are always special.
 """
 
 import re
@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 from ossia.files import shown
 from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS
 
-MOST_ID = 1 << 24
-_MOST_LENGTH = 1000  # characters of a token's content
-_MOST_TOKENS = 1 << 16
+MAX_ID = 1 << 24
+_MAX_LENGTH = 1000  # characters of a token
+_MAX_TOKENS = 1 << 16
 _FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class AddedToken(NamedTuple):
-    """A token that is matched in the text as a whole, before byte pairs are.
+    """A token that is matched as a whole, before the byte pairs.
 
-    single_word: only where no word character touches it. lstrip, rstrip: takes the white space beside it along.
-    normalized: looked for after all tokens that are not.
+    single_word: only if no word character is adjacent. lstrip, rstrip: includes the adjacent white space. normalized:
+    matched after all tokens that are not.
     """
 
     id: int
@@ -39,7 +39,7 @@ class AddedToken(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is found wherever its content stands, and takes nothing else along."""
+        """Whether it matches wherever its content occurs, and includes nothing else."""
         return not (self.single_word or self.lstrip or self.rstrip)
 
 
@@ -50,8 +50,8 @@ def added_tokens(
     """All added tokens of a checkpoint, by id.
 
     listed: tokenizer.json's added_tokens. vocab: its byte pairs. config, special_map, legacy: the contents of
-    tokenizer_config.json, special_tokens_map.json and added_tokens.json; empty where there is no such file.
-    Raises ValueError, naming the file and the token, for what cannot be.
+    tokenizer_config.json, special_tokens_map.json and added_tokens.json; empty if there is no such file. Raises
+    ValueError, naming the file and the token, for an invalid entry.
     """
     if not isinstance(listed, list):
         raise ValueError(f"added_tokens cannot be {shown(listed)}")
@@ -74,21 +74,21 @@ def added_tokens(
         else:
             entry = {"content": content, "special": True}
             found[content] = _token("special_tokens_map.json", entry, ids.of(content))
-    if len(found) > _MOST_TOKENS:
-        raise ValueError(f"{len(found):,} added tokens; at most {_MOST_TOKENS:,} are read")
+    if len(found) > _MAX_TOKENS:
+        raise ValueError(f"{len(found):,} added tokens; at most {_MAX_TOKENS:,} are read")
     tokens = [t._replace(special=True) if t.content in HARMONY_TOKENS else t for t in found.values() if t.content]
     return tuple(sorted(tokens))
 
 
 class Splitter:
-    """Finds added tokens in a text: the longest at the first place, those that are not normalized before all others."""
+    """Finds added tokens in a text: the leftmost and then longest match, tokens that are not normalized first."""
 
     def __init__(self, tokens: Iterable[AddedToken]) -> None:
         every = list(tokens)
         self._passes = [_Pass([t for t in every if t.normalized == normalized]) for normalized in (False, True)]
 
     def split(self, text: str, with_special: bool) -> Iterator[str | int]:
-        """Pieces of text, and ids of the added tokens between them. Without `with_special`, special ones stay text."""
+        """Pieces of text, and ids of the added tokens between them. with_special False: special tokens stay text."""
         for piece in self._passes[0].split(text, with_special):
             if isinstance(piece, int):
                 yield piece
@@ -117,7 +117,7 @@ class _Pass:
             if token.rstrip:
                 while end < len(text) and text[end].isspace():
                     end += 1
-            if start < done:  # an earlier token took this one's white space
+            if start < done:  # an earlier token includes this one's white space
                 continue
             if start > done:
                 yield text[done:start]
@@ -134,10 +134,10 @@ def _is_word(character: str) -> bool:
 def _token(where: str, entry: Any, number: object) -> AddedToken:
     if not isinstance(entry, dict) or not isinstance(content := entry.get("content"), str):
         raise ValueError(f"{where}: {shown(entry)} is no token with a content")
-    if type(number) is not int or not 0 <= number < MOST_ID:
+    if type(number) is not int or not 0 <= number < MAX_ID:
         raise ValueError(f"{where}: the id of {shown(content)} cannot be {shown(number)}")
-    if len(content) > _MOST_LENGTH:
-        raise ValueError(f"{where}: a token of {len(content):,} characters; at most {_MOST_LENGTH:,} are read")
+    if len(content) > _MAX_LENGTH:
+        raise ValueError(f"{where}: a token of {len(content):,} characters; at most {_MAX_LENGTH:,} are read")
     special = entry.get("special", False)
     flags = {"normalized": not special} | {flag: entry[flag] for flag in _FLAGS if entry.get(flag) is not None}
     if wrong := [flag for flag, value in flags.items() if not isinstance(value, bool)]:
@@ -155,7 +155,7 @@ def _decoder(config: Mapping[str, Any]) -> dict[int, Any]:
 
 
 class _Ids:
-    """The id that a token has already, or else the next that is free."""
+    """The id that a token has already, or else the next free one."""
 
     def __init__(self, found: dict[str, AddedToken], vocab: Mapping[str, int]) -> None:
         self._found, self._vocab = found, vocab
@@ -171,7 +171,7 @@ class _Ids:
 
 
 def _named_special(*settings: Mapping[str, Any]) -> Iterator[str]:
-    """What special_tokens_map.json, or the same keys of tokenizer_config.json, call special."""
+    """The tokens named by special_tokens_map.json, or by the same keys of tokenizer_config.json."""
     for setting in settings:
         extra = setting.get("extra_special_tokens")
         several = setting.get("additional_special_tokens")

@@ -1,7 +1,7 @@
-"""Writes tokenizer.json: byte-pair ranks, a splitting pattern and special tokens in the Hugging Face format.
+"""Writes tokenizer.json: byte-pair ranks, a split pattern and special tokens in the Hugging Face format.
 
 In: ranks (token bytes to id), pattern, special tokens; or nothing, for gpt-oss's own o200k_harmony. Out: the file.
-It does not know how text is encoded. o200k_base's ranks (OpenAI, MIT) are in the package, so nothing is fetched.
+o200k_base's ranks (OpenAI, MIT) are part of the package, so nothing is downloaded.
 """
 
 import json
@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Any whole word of one case pattern with its contraction; up to 3 digits; punctuation; white space.
+# A word of one case pattern with its contraction; up to 3 digits; punctuation; white space.
 O200K_PATTERN = "|".join(
     [
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -38,7 +38,7 @@ HARMONY_TOKENS = {
 
 
 class Vocabulary(NamedTuple):
-    """What makes a byte-pair tokenizer: token bytes to id, the splitting pattern, special tokens to id."""
+    """A byte-pair tokenizer's data: token bytes to id, the split pattern, special tokens to id."""
 
     ranks: Mapping[bytes, int]
     pattern: str
@@ -46,14 +46,14 @@ class Vocabulary(NamedTuple):
 
 
 def byte_symbols() -> str:
-    """The printable stand-in for each byte 0..255 in the byte-level format: itself where printable, else from U+0100."""
+    """The printable stand-in for each byte 0..255 in the byte-level format: itself if printable, else from U+0100."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
 
 
 def o200k_harmony() -> Vocabulary:
-    """The vocabulary of the published gpt-oss checkpoints, with the 21 special tokens their file lists."""
+    """The vocabulary of the published gpt-oss checkpoints, with the 21 special tokens of their file."""
     packed = lzma.decompress((files("ossia") / "data" / "o200k_base.xz").read_bytes())
     ranks: dict[bytes, int] = {}
     at = 0
@@ -67,7 +67,7 @@ def o200k_harmony() -> Vocabulary:
 
 
 def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
-    """Write tokenizer.json as the published one is written: every split of a token into two tokens is a merge."""
+    """Write tokenizer.json in the published form: every split of a token into two tokens is a merge."""
     symbols = byte_symbols()
 
     def show(token: bytes) -> str:
@@ -112,7 +112,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
 
 
 def write_generation_config(path: Path, special: Mapping[str, int]) -> None:
-    """Write generation_config.json: sampling on, and every token that ends a turn, <|call|> among them."""
+    """Write generation_config.json: sampling on, and every token that ends a turn, including <|call|>."""
     settings = {
         "bos_token_id": special["<|startoftext|>"],
         "do_sample": True,

@@ -1,1 +1,1 @@
-"""What a model may call: a specification to declare, and a function to run when it does."""
+"""Tools that a model may call: a specification to declare, and a function to run."""

@@ -1,6 +1,6 @@
-"""An event loop in a thread, for coroutines of callers that have no event loop of their own.
+"""An event loop in a thread, for coroutines of callers without an event loop.
 
-In: a coroutine. Out: its result, in the caller's thread. It does not know tools.
+In: a coroutine. Out: its result, in the caller's thread.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 class BackgroundLoop:
-    """Runs coroutines one call at a time or several at once; the thread starts with the first and ends with the object.
+    """Runs coroutines, one or several at once. The thread starts with the first one and ends with the object.
 
-    All run on the same event loop, so they can share a connection that one of them opened.
+    All run on the same event loop, so they can share a connection.
     """
 
     def __init__(self) -> None:
@@ -24,8 +24,8 @@ class BackgroundLoop:
         self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Wait for the coroutine's result. Safe in any thread, also in one where an event loop runs."""
-        if threading.current_thread() is self._thread:  # waiting for itself would never end
+        """Wait for the coroutine's result. Safe in any thread, also in one with a running event loop."""
+        if threading.current_thread() is self._thread:  # would deadlock
             return BackgroundLoop().run(coroutine)
         future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
         try:

@@ -1,7 +1,6 @@
-"""Python functions as tools: a signature becomes a JSON schema, a call's JSON becomes arguments.
+"""Python functions as tools: a signature becomes a JSON schema, and a call's JSON becomes arguments.
 
-In: a function with annotations. Out: a `Tool`; calling it with the model's JSON gives text for the model.
-It does not know models, channels or how a call was sampled.
+In: a function with annotations. Out: a `Tool`. Calling it with the model's JSON returns text for the model.
 """
 
 import inspect
@@ -17,7 +16,7 @@ from ossia.tools.signature import ArgumentsError, description_of, is_async, name
 
 
 class ToolOutput(msgspec.Struct, frozen=True):
-    """What a call gave, as the model reads it; `failed` when the arguments or the function were at fault."""
+    """The result of a call, as text for the model. failed: the arguments or the function raised an error."""
 
     text: str
     failed: bool = False
@@ -25,10 +24,10 @@ class ToolOutput(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that can be declared (`spec`) and run (`call`, from the arguments' JSON text).
+    """A tool that can be declared (`spec`) and run (`call`, with the arguments as JSON text).
 
-    call_async: the same on the caller's event loop, where the tool is a coroutine function.
-    namespace: where it is declared; None for a built-in one, such as python, which is itself called, with free text.
+    call_async: the same on the caller's event loop, if the tool is a coroutine function. namespace: where it is
+    declared; None for a built-in tool such as python, which is called by its own name with free text.
     """
 
     spec: ToolSpec
@@ -38,16 +37,17 @@ class Tool:
 
     @property
     def recipient(self) -> str:
-        """Whom a call is addressed to."""
+        """The recipient of calls to this tool."""
         return self.spec.name if self.namespace is None else f"{self.namespace}.{self.spec.name}"
 
 
 def function_tool(function: Callable[..., object], loop: BackgroundLoop | None = None) -> Tool:
-    """A tool of a plain or an async function. Its name, docstring, annotations and defaults tell the model how to call it.
+    """Make a tool of a plain or async function. Its name, docstring, annotations and defaults describe it to the
+    model.
 
-    `Annotated[str, "what it means"]` describes a parameter. A result that is no string is given as JSON.
-    loop: where an async function runs for callers without an event loop; one of its own unless given.
-    Raises ValueError for parameters that have no JSON form.
+    `Annotated[str, "what it means"]` describes a parameter. A result that is not a string is returned as JSON. loop:
+    runs an async function for callers without an event loop; default: a new one. Raises ValueError for parameters that
+    have no JSON form.
     """
     name, loop = name_of(function), loop or BackgroundLoop()
     parameters, decode = signature_of(function)
@@ -66,7 +66,7 @@ def function_tool(function: Callable[..., object], loop: BackgroundLoop | None =
         except Exception as error:
             return _failed(name, error)
 
-    # the result is checked again by the function's own types, so what a grammar cannot enforce may be left out
+    # the decoded arguments are checked by the function's own types, so the grammar may be lenient
     spec = ToolSpec(name, description_of(function), parameters, strict=False)
     return Tool(spec, call, call_async=call_async if is_async(function) else None)
 
@@ -80,7 +80,7 @@ def _result(value: object) -> ToolOutput:
 
 
 def _failed(name: str, error: Exception) -> ToolOutput:
-    """What went wrong, for the model: it may try again, and the program goes on."""
+    """The error as text for the model, which may try again."""
     if isinstance(error, ArgumentsError):
         return ToolOutput(f"error: invalid arguments for {name}: {error}", failed=True)
     if isinstance(error, CancelledError):

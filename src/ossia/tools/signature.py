@@ -1,7 +1,7 @@
 """A function's parameters: their JSON schema, and a call's JSON as Python values.
 
-In: a function with annotations. Out: a `Signature`. Types of pydantic are read by pydantic, which is imported only for
-them; all others are read by msgspec.
+In: a function with annotations. Out: a `Signature`. pydantic reads pydantic types and is imported only for them.
+msgspec reads all others.
 """
 
 import copy
@@ -15,15 +15,15 @@ import msgspec
 
 REQUIRED = inspect.Parameter.empty
 PYDANTIC = frozenset({"pydantic", "pydantic_core", "annotated_types"})
-ERRORS = 8  # of a call's arguments that are named at once
+ERRORS = 8  # argument errors that are reported at once
 
 
 class ArgumentsError(ValueError):
-    """A call's JSON that does not fit the parameters: what is wrong, in words for the model."""
+    """A call's JSON does not fit the parameters. The message is for the model."""
 
 
 class Signature(NamedTuple):
-    """What a model is told of a function's parameters (`schema`), and how a call's JSON becomes keyword arguments.
+    """A function's parameters as a JSON schema, and the decoder of a call's JSON to keyword arguments.
 
     decode: raises ArgumentsError for JSON that does not fit.
     """
@@ -48,18 +48,18 @@ def description_of(function: Callable[..., object]) -> str:
 
 
 def _inner(function: Callable[..., object]) -> Callable[..., object]:
-    """What a functools.partial calls."""
+    """The function inside a functools.partial."""
     return _inner(function.func) if isinstance(function, functools.partial) else function
 
 
 def is_async(function: Callable[..., object]) -> bool:
-    """Whether a call gives a coroutine. Objects with an async `__call__` count."""
+    """Whether a call returns a coroutine. Objects with an async `__call__` count."""
     inner = _inner(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
 
 
 def signature_of(function: Callable[..., object]) -> Signature:
-    """Raises ValueError for parameters that have no JSON form."""
+    """The signature. Raises ValueError for parameters that have no JSON form."""
     fields = list(_fields(function))
     try:
         if any(_is_pydantic(each.hint) or _is_pydantic(each.default) for each in fields):
@@ -69,7 +69,7 @@ def signature_of(function: Callable[..., object]) -> Signature:
         except TypeError:
             if "pydantic" not in sys.modules:
                 raise
-            return _read_by_pydantic(fields)  # its types may stand deep in others
+            return _read_by_pydantic(fields)  # its types may be nested in others
     except TypeError as error:
         raise ValueError(f"function {name_of(function)!r} cannot be a tool: {error}") from error
 
@@ -92,7 +92,7 @@ def _fields(function: Callable[..., object]) -> Iterator[_Field]:
 
 
 def _metas(hint: Any) -> tuple[Any, list[Any]]:
-    """A hint without its `Annotated`, and what stands in that; a bare text or `Doc` there is a description."""
+    """A hint without its `Annotated`, and the metadata. A bare string or `Doc` there is a description."""
     if get_origin(hint) is not Annotated:
         return hint, []
     kind, *metas = get_args(hint)
@@ -136,7 +136,7 @@ def _read_by_msgspec(fields: list[_Field]) -> Signature:
 
 
 def _is_pydantic(hint: Any) -> bool:
-    """Whether a hint, or a default, is pydantic's."""
+    """Whether a hint, or a default, is a pydantic type."""
     if get_origin(hint) is Annotated:
         kind, *metas = get_args(hint)
         return _is_pydantic(kind) or any(type(meta).__module__.partition(".")[0] in PYDANTIC for meta in metas)
@@ -158,7 +158,7 @@ def _read_by_pydantic(fields: list[_Field]) -> Signature:
         def field_title_should_be_set(self, schema: Any) -> bool:
             return False
 
-    # numbered, because pydantic refuses some names of parameters
+    # numbered, because pydantic refuses some parameter names
     made = {f"p{number}": _pydantic_field(each) for number, each in enumerate(fields)}
     names = {f"p{number}": each.name for number, each in enumerate(fields)}
     try:
@@ -179,7 +179,7 @@ def _read_by_pydantic(fields: list[_Field]) -> Signature:
 
 
 def _pydantic_field(field: _Field) -> Any:
-    """The type and the settings of a field under the parameter's name."""
+    """The type and settings of a field under the parameter's name."""
     from pydantic import Field
     from pydantic.fields import FieldInfo
 
@@ -199,7 +199,7 @@ def _pydantic_field(field: _Field) -> Any:
 
 
 def _said(errors: list[Any]) -> str:
-    """What pydantic found wrong: each place and what is wrong there."""
+    """pydantic's errors, each with its place."""
     said = [
         f"{'.'.join(map(str, each['loc']))}: {each['msg']}" if each["loc"] else each["msg"] for each in errors[:ERRORS]
     ]
@@ -208,7 +208,7 @@ def _said(errors: list[Any]) -> str:
 
 
 def plain(value: object) -> object:
-    """For msgspec: a result that it cannot write as JSON. Raises TypeError for what has no JSON form."""
+    """For msgspec: convert a result that it cannot write as JSON. Raises TypeError if it has no JSON form."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         dumped = dump(mode="json")

@@ -147,9 +147,9 @@ def test_far_rows_have_the_same_bits_however_they_come(kind: Any, window: int, m
     attention = backend.attention(case.shape, n.bf16(case.heads))
     once = in_steps(backend, case, qkv, attention, [0, 2200])
     shared = []
-    monkeypatch.setattr(cpu, "APART", 0)
-    run = cpu.place_and_attend_apart
-    monkeypatch.setattr(cpu, "place_and_attend_apart", lambda *args: (shared.append(args), run(*args)))
+    monkeypatch.setattr(cpu, "SPLIT_CONTEXT", 0)
+    run = cpu.place_and_attend_splits
+    monkeypatch.setattr(cpu, "place_and_attend_splits", lambda *args: (shared.append(args), run(*args)))
     cuts = [0, *range(100, 130), 700, 1020, 1021, 1030, 2040, 2047, 2048, 2049, 2060, 2199, 2200]
     assert in_steps(backend, case, qkv, attention, cuts).tobytes() == once.tobytes()
     assert bool(shared) == (window == 0)
@@ -319,7 +319,7 @@ def test_threads_change_no_bit(dense: Any, lengths: tuple[int, ...], monkeypatch
 
 def test_threads_change_no_bit_of_shared_out_attention(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu, "_WORTH_WAKING", 0)
-    monkeypatch.setattr(cpu, "APART", 0)
+    monkeypatch.setattr(cpu, "SPLIT_CONTEXT", 0)
     n = Numbers()
     qkv, sinks = queries_keys_values(n, FAR), n.bf16(FAR.heads)
     one, two = (
@@ -346,7 +346,7 @@ class _Layer:
 
     def run(self, x: np.ndarray, batch: Batch) -> np.ndarray:
         qkv = self.ops.norm_linear(x, self.norm, 1e-5, self.qkv)
-        heads = self.ops.attend(qkv, self.attention, None, batch, soon=self.out)
+        heads = self.ops.attend(qkv, self.attention, None, batch, prefetch=self.out)
         y = self.ops.linear_add(heads, self.out, x.copy())
         routing = self.ops.route(y, self.norm, 1e-5, self.router, self.case.k)
         return self.ops.experts_add(routing, self.up, self.down, 7.0, y)

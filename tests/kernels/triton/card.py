@@ -18,7 +18,7 @@ def main() -> None:
     alone = [
         Engine(ours.transformer, prefix_bytes=0, speculate=False).generate([each], GREEDY)[0] for each in prompts[:6]
     ]
-    crowd = Engine(ours.transformer, step_tokens=100).generate(prompts, GREEDY)
+    crowd = Engine(ours.transformer, max_batched_tokens=100).generate(prompts, GREEDY)
     tokens = prompts[3]
     logits, true_logits = ours.logits(tokens), truth.logits(tokens)
     off_T = np.abs(logits - true_logits).max(1) / true_logits.std()

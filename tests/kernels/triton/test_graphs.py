@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ossia.kernels.ops import BLOCK, Batch
-from ossia.kernels.triton.graphs import LEAST_BLOCKS, MORE_BLOCKS, MOST_ROWS, ROWS, Bucket, Graphs, bucket_of
+from ossia.kernels.triton.graphs import MAX_GRAPH_ROWS, MIN_BLOCKS, MORE_BLOCKS, ROWS, Bucket, Graphs, bucket_of
 
 VOCAB = 7
 
@@ -48,7 +48,7 @@ class Counting:
         held[len(batch.tokens_T) :] = 0
         return held
 
-    def page(self, held: Tensor) -> Tensor:
+    def forward(self, held: Tensor) -> Tensor:
         self.calls.append(len(held))
         return held[:, None].float() * torch.arange(VOCAB)
 
@@ -62,7 +62,7 @@ def test_each_step_has_its_own_numbers_and_each_bucket_one_graph():
     graphs = Graphs(Closure, counting.hold)
     for seed, rows in enumerate([3, 4, 1, 3, 200, 4]):
         batch = decoding(rows, seed=seed)
-        np.testing.assert_array_equal(graphs.run(counting.page, batch).numpy(), counting.expected(batch))
+        np.testing.assert_array_equal(graphs.run(counting.forward, batch).numpy(), counting.expected(batch))
     assert graphs.count == counting.made == 3
     assert set(counting.calls) == {1, 4, 224}
 
@@ -71,21 +71,21 @@ def test_tables_that_outgrow_a_buckets_room_get_another():
     counting = Counting()
     graphs = Graphs(Closure, counting.hold)
     for reach in (20, 8 * 1024, 8 * 1024 + 1, 20000):
-        graphs.run(counting.page, decoding(2, reach))
+        graphs.run(counting.forward, decoding(2, reach))
     assert graphs.count == 2
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 17, 100, MOST_ROWS])
+@pytest.mark.parametrize("rows", [1, 2, 3, 17, 100, MAX_GRAPH_ROWS])
 @pytest.mark.parametrize("reach", [1, 1024, 1025, 131072])
 def test_the_least_bucket_that_fits_is_taken(rows: int, reach: int):
     bucket = bucket_of(decoding(rows, reach))
     assert bucket is not None
     assert bucket.rows == min(each for each in ROWS if each >= rows)
     needed = rows * -(-reach // BLOCK)
-    assert needed <= bucket.blocks < max(LEAST_BLOCKS + 1, MORE_BLOCKS * needed)
+    assert needed <= bucket.blocks < max(MIN_BLOCKS + 1, MORE_BLOCKS * needed)
 
 
 def test_prompts_and_crowds_have_no_bucket():
     prompt = decoding(3)._replace(starts_S1=np.array([0, 3], np.int32))
     unsampled = decoding(3)._replace(sampled_R=np.array([0, 2], np.int32))
-    assert [bucket_of(batch) for batch in (prompt, unsampled, decoding(MOST_ROWS + 1))] == [None] * 3
+    assert [bucket_of(batch) for batch in (prompt, unsampled, decoding(MAX_GRAPH_ROWS + 1))] == [None] * 3

@@ -113,7 +113,7 @@ def test_greedy_tokens_are_the_references_but_for_near_ties(alone: list[list[Sam
 
 WAYS = {
     "a batch": {"prefix_bytes": 0, "speculate": False},
-    "chunks, in graphs": {"step_tokens": 15, "prefix_bytes": 0, "speculate": False},
+    "chunks, in graphs": {"max_batched_tokens": 15, "prefix_bytes": 0, "speculate": False},
     "prefixes and guesses": {},
 }
 
@@ -147,7 +147,7 @@ def test_padding_of_a_bucket_harms_nobody(model: Transformer, recording: Transfo
 
 
 def test_seeded_draws_are_the_hosts(model: Transformer):
-    """The device and the host's sampler take the same share of the same distribution."""
+    """The device and the host's sampler draw with the same uniform number from the same distribution."""
 
     class OnHost(TritonOps):
         def draw(self, logits_RV, rows, draws):

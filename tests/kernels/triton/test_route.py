@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ossia.kernels.reference import ReferenceOps
-from ossia.kernels.triton.kernels.route import DECODE, Routing, most_tiles, pack_router, route
+from ossia.kernels.triton.kernels.route import DECODE, Routing, max_tiles, pack_router, route
 from tests.kernels.cases import Numbers
 
 REFERENCE = ReferenceOps()
@@ -26,7 +26,7 @@ def check_table(routing: Routing, experts: int) -> None:
             assert {e for e, _, _ in pairs[first : first + count]} == {expert}
             covered += range(first, first + count)
     assert covered == list(range(rows * k))
-    assert len(tiles.expert_I) == most_tiles(rows, k, experts, tiles.tokens)
+    assert len(tiles.expert_I) == max_tiles(rows, k, experts, tiles.tokens)
 
 
 CASES = [*itertools.product([1, 3, DECODE, DECODE + 1, 70], [(4, 1), (6, 2), (3, 3), (1, 1)])]

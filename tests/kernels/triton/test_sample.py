@@ -1,4 +1,4 @@
-"""Sampling on the device, under Triton's interpreter: the engine's sampler is its oracle, given the same share."""
+"""Sampling on the device, under Triton's interpreter: the engine's sampler is its oracle, given the same uniform number."""
 
 from typing import Any
 
@@ -28,14 +28,14 @@ def mask_of(allowed: np.ndarray) -> bytes:
     return np.packbits(allowed, bitorder="little").tobytes()
 
 
-def share_of(seed: int, index: int) -> float:
+def uniform_of(seed: int, index: int) -> float:
     """What the engine's sampler draws."""
     return 1.0 - np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))).random()
 
 
 def choice(params: SamplingParams, mask: bytes | None, seed: int, index: int) -> SamplingRow:
     return SamplingRow(
-        share_of(seed, index), params.temperature, params.top_k, params.top_p, params.min_p, mask, params.logit_bias
+        uniform_of(seed, index), params.temperature, params.top_k, params.top_p, params.min_p, mask, params.logit_bias
     )
 
 
@@ -57,19 +57,19 @@ def test_tokens_and_log_probabilities_are_the_engines(has_masks: bool):
 
 
 @pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(top_k=20, top_p=0.9), SamplingParams(top_p=0.7)])
-def test_every_share_gives_the_engines_token(params: SamplingParams):
+def test_every_uniform_gives_the_engines_token(params: SamplingParams):
     logits = np.repeat(logits_of(1, seed=3, scale=1.5), 8, axis=0)
     tokens, _ = drawn(logits, [choice(params, None, 11, index) for index in range(8)])
     assert tokens.tolist() == [sample(logits[0], params, None, 11, index).token for index in range(8)]
     assert len(set(tokens.tolist())) > 3
 
 
-@pytest.mark.parametrize("share", [1e-300, 2.0**-53, 1.0])
+@pytest.mark.parametrize("uniform", [1e-300, 2.0**-53, 1.0])
 @pytest.mark.parametrize("params", [{}, {"top_k": 5}, {"top_p": 0.5}], ids=str)
-def test_the_ends_of_the_distribution_hold_tokens_that_can_be_drawn(share: float, params: dict[str, Any]):
+def test_the_ends_of_the_distribution_hold_tokens_that_can_be_drawn(uniform: float, params: dict[str, Any]):
     logits = np.full((1, VOCAB), -np.inf, np.float32)
     logits[0, [40, 1500, 2400]] = 1.0, 2.0, 1.5
-    tokens, logprobs = drawn(logits, [SamplingRow(share, **params)])
+    tokens, logprobs = drawn(logits, [SamplingRow(uniform, **params)])
     assert tokens[0] in (40, 1500, 2400)
     assert np.isfinite(logprobs[0])
 
@@ -79,7 +79,7 @@ def test_the_ends_of_the_distribution_hold_tokens_that_can_be_drawn(share: float
 )
 def test_of_equals_the_first_are_kept(params: dict[str, Any]):
     logits = np.zeros((4, VOCAB), np.float32)
-    tokens, _ = drawn(logits, [SamplingRow(share, **params) for share in (0.1, 0.4, 0.7, 1.0)])
+    tokens, _ = drawn(logits, [SamplingRow(uniform, **params) for uniform in (0.1, 0.4, 0.7, 1.0)])
     assert set(tokens.tolist()) <= {0, 1, 2}
     if "top_k" not in params:
         assert params == {"top_p": 0.001} or set(tokens.tolist()) == {0}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.vocabularies import small
 
-from ossia.chat import TurnOptions, rules_for
+from ossia.chat import TurnOptions, turn_grammar
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Developer, Message, ToolSpec, assistant
 from ossia.harmony.parse import parse
@@ -119,7 +119,7 @@ def test_the_rules_of_the_format_allow_what_the_expert_says(seed: int, task: Tas
     said = turn[: next((i + 1 for i, message in enumerate(turn) if message.recipient), len(turn))]
     grammars = GrammarCache(small())
     how = TurnOptions(response_format=example.response_format)
-    constraint = rules_for(grammars, prompt, how).start()
+    constraint = turn_grammar(grammars, prompt, how).start()
     opening = render(small(), prompt, "assistant")
     for token in render(small(), [*prompt, *said], drop_analysis=False)[len(opening) :][:-1]:
         constraint.accept(token)

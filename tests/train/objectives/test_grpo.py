@@ -70,9 +70,9 @@ def test_many_rollouts_together_are_each_what_converse_gives_alone():
         alone = list(converse(engine, grammars, *ask))
         assert [e.message for e in alone if isinstance(e, End)] == [m for m in rollout.turn if m.role == "assistant"]
         assert alone[-1].finish == rollout.finish
-        assert alone[-1].usage.output_tokens == sum(len(spoken.output) for spoken in rollout.spoken)
+        assert alone[-1].usage.output_tokens == sum(len(spoken.output) for spoken in rollout.completions)
         assert [type(event) for event in rollout.events] == [type(event) for event in alone]
-        for spoken in rollout.spoken:
+        for spoken in rollout.completions:
             assert len(spoken.masks) == len(spoken.output)
             for token, mask in zip(spoken.output, spoken.masks):
                 assert mask is None or mask[token.token >> 3] >> (token.token & 7) & 1
@@ -92,7 +92,7 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
     messages = [system(), developer(Developer(None, spaces)), user("Hi")]
     (rollout,) = roll_out(engine, grammars, [RolloutRequest(messages, how)])
     assert rollout.finish == "length"
-    assert rollout.usage.output_tokens == sum(len(spoken.output) for spoken in rollout.spoken) > 0
+    assert rollout.usage.output_tokens == sum(len(spoken.output) for spoken in rollout.completions) > 0
     assert [message.role for message in rollout.turn][-2:] == ["assistant", "tool"]
     with pytest.raises(ContextError):
         roll_out(engine, grammars, [RolloutRequest([user("a " * CONFIG.max_context)], TurnOptions(params))])
@@ -102,12 +102,12 @@ def test_what_is_learnt_is_what_was_sampled_behind_the_prompt_of_inference():
     learner = work()
     for answer in learner.answers(0):
         (lesson,) = learner._lessons(answer)
-        (spoken,) = answer.rollout.spoken
+        (spoken,) = answer.rollout.completions
         rows = [row for row, target in enumerate(lesson.targets) if target != NONE]
         assert lesson.tokens[: rows[0] + 1] == spoken.prompt
         assert [lesson.targets[row] for row in rows] == [each.token for each in spoken.output]
         assert lesson.logprobs == [each.logprob for each in spoken.output]
-    prompts = {tuple(answer.rollout.spoken[0].prompt) for answer in learner.answers(0)}
+    prompts = {tuple(answer.rollout.completions[0].prompt) for answer in learner.answers(0)}
     example = next(LETTERS.examples("rl/1/0"))
     assert tuple(render(small(), example.prompt("low"), next_role="assistant")) in prompts
 

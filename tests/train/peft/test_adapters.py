@@ -584,7 +584,7 @@ def test_M8_what_a_killed_merge_leaves_is_removed_or_named(tmp_path: Path, code:
     with pytest.raises((CheckpointError, OSError)):
         open_checkpoint(target)
     if shards := list(target.glob("*.safetensors")):
-        with pytest.raises(CheckpointError, match=r"is of a write that was broken off .*: remove it"):
+        with pytest.raises(CheckpointError, match=r"is left over from an interrupted write .*: remove it"):
             merge(open_checkpoint(path), as_file(made), target)
         for shard in shards:
             shard.unlink()

@@ -1,6 +1,6 @@
-"""JSON schemas as a grammar can keep them: what is enforced exactly, and which keyword cannot be and why.
+"""JSON schemas to grammars: what can be enforced exactly, and which keyword cannot be, with the reason.
 
-In: a JSON schema. Out: the text of a grammar (`grammar_of`). It does not know tokens or turns.
+In: a JSON schema. Out: the text of a grammar (`grammar_of`).
 """
 
 from ossia.harmony.enforce.errors import SchemaError

@@ -1,8 +1,8 @@
-"""The error of a schema that cannot be enforced: which keyword, where it stands, and why."""
+"""The error for a schema that cannot be enforced: the keyword, its place, and the reason."""
 
 
 class SchemaError(ValueError):
-    """What of a schema cannot be kept to: a keyword, or "" for the whole, and the JSON pointer of where it stands."""
+    """A part of a schema cannot be enforced: a keyword ("" for the whole) and its JSON pointer."""
 
     def __init__(self, keyword: str, path: str, why: str, whose: str = "") -> None:
         super().__init__(
@@ -11,5 +11,5 @@ class SchemaError(ValueError):
         self.keyword, self.path, self.why, self.whose = keyword, path or "#", why, whose
 
     def of(self, whose: str) -> "SchemaError":
-        """The same, its message begun with whose schema it is."""
+        """The same error, with the owner of the schema at the start of its message."""
         return SchemaError(self.keyword, self.path, self.why, whose)

@@ -1,7 +1,7 @@
-"""The string formats of JSON Schema that a grammar can keep, as ECMAScript patterns.
+"""The string formats of JSON Schema that a grammar can enforce, as ECMAScript patterns.
 
-In: a format's name. Out: its pattern (`FORMATS`); names in `UNKNOWN_FORMATS` are of the standard but have none here.
-Any other name is an annotation, as "int32" is.
+In: a format's name. Out: its pattern (`FORMATS`). `UNKNOWN_FORMATS` are standard formats without a pattern here. Any
+other name, such as "int32", is an annotation.
 """
 
 HEX4 = "[0-9a-fA-F]{1,4}"
@@ -28,7 +28,7 @@ _CLOCK = "T(?:[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?|[0-9]+M(?:[0-9]+S)?|[0-9]+S)"
 _CALENDAR = "(?:[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?|[0-9]+M(?:[0-9]+D)?|[0-9]+D)"
 DURATION = f"P(?:{_CALENDAR}(?:{_CLOCK})?|{_CLOCK}|[0-9]+W)"
 _LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
-# no label in punycode, whose hyphens stand side by side, and none cut by the length of the whole
+# no punycode labels (with "--") and none that exceed the total length
 HOSTNAME = rf"(?=[^-]+(?:-[^-]+)*$)(?=[^]{{1,253}}$){_LABEL}(?:\.{_LABEL})*"
 _ATOM = r"[a-zA-Z0-9!#$%&'*+\-/=?\^_`{|}~]+"
 _DOMAIN = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"

@@ -1,7 +1,7 @@
-"""A JSON schema to a grammar: read, worked out, written.
+"""Converts a JSON schema to a grammar in three steps: read, work out, write.
 
-In: a schema, and a function that says whether a language is empty. Out: a `SchemaGrammar`; SchemaError with what
-cannot be enforced. A lenient schema always has one: what cannot be kept is left out and listed.
+In: a schema, and a function that decides whether a language is empty. Out: a `SchemaGrammar`, or SchemaError for a
+part that cannot be enforced. In a lenient schema such parts are left out and listed.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from ossia.harmony.enforce.reader import enforceable, is_lenient
 from ossia.harmony.enforce.shapes import PLACE, ShapeError, Shapes
 from ossia.harmony.messages import JsonObject
 
-ROUNDS = 20  # of leaving something out and trying again
+ROUNDS = 20  # the most attempts, each with another part left out
 
 
 class SchemaGrammar(NamedTuple):
-    """The text of a grammar, and what of a lenient schema it does not enforce."""
+    """The text of a grammar, and the parts of a lenient schema that it does not enforce."""
 
     text: str
     dropped: tuple[str, ...]
@@ -27,7 +27,9 @@ class SchemaGrammar(NamedTuple):
 def grammar_of(
     schema: JsonObject, space: str, is_empty: Callable[[Language], bool], refusal: Callable[[str], str | None]
 ) -> SchemaGrammar:
-    """The grammar of a schema. space: what may stand between tokens. refusal: why a grammar cannot be used, or None."""
+    """The grammar of a schema. space: the regular expression allowed between tokens. refusal: why a grammar cannot be
+    used, or None.
+    """
     said = enforceable(schema)
     dropped, current = list(said.dropped), said.schema
     for _ in range(ROUNDS):
@@ -61,9 +63,9 @@ def _written(
 
 
 def _without(schema: Mapping[str, Any], error: SchemaError, given: JsonObject) -> Mapping[str, Any]:
-    """The schema without the keyword at fault: where it stands or, where that is not known, everywhere.
+    """The schema without the failing keyword: at its place, or everywhere if the place is unknown.
 
-    Without any, only the type of the whole is left.
+    Without a keyword, only the type of the whole is left.
     """
     found = False
 

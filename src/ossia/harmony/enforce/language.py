@@ -1,8 +1,7 @@
-"""Regular languages: values that describe sets of strings, and their text in the grammar syntax of llguidance.
+"""Regular languages: values that describe sets of strings, and their text in llguidance's grammar syntax.
 
 In: nodes, made with `seq`, `alt`, `repeat`, `both`, `Not`, `literal`. Out: a Lark expression of a terminal, plain
 (`plain_terminal`) or as a JSON string (`string_terminal`); and `matches`, which tests one string.
-It does not parse any syntax and does not know schemas.
 """
 
 import re
@@ -13,7 +12,7 @@ from functools import cache, lru_cache
 from typing import TypeAlias
 
 LAST = 0x10FFFF
-# How JSON writes the characters that may not stand in a string as they are. The others of them cannot be written.
+# JSON's short escapes for characters that must be escaped. Other such characters are not written.
 ESCAPED = {'"': '"', "\\": "\\", "\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 UNWRITTEN = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF))
 GENERAL = {
@@ -26,7 +25,7 @@ GENERAL = {
     "Separator": "Z", "Space_Separator": "Zs", "Line_Separator": "Zl", "Paragraph_Separator": "Zp",
 }  # fmt: skip
 ALIASES = {"digit": "Nd", "punct": "P", **{name: name for name in GENERAL.values()}}
-# Other properties, none of which any character of ESCAPED has.
+# Other properties. No character of ESCAPED has any of them.
 BINARY = frozenset(
     "Alphabetic Alpha Uppercase Upper Lowercase Lower Emoji ID_Start ID_Continue XIDS XIDC IDS IDC".split()
 )
@@ -37,9 +36,9 @@ Range: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Chars:
-    """One character: of `ranges`, or of with a Unicode property in `properties` ("L"; "-L" for all others).
+    """One character: in `ranges`, or with a Unicode property in `properties` ("L"; "-L" for all others).
 
-    negated: any character but those. Only sets with properties are negated: ranges are turned over by `turned`.
+    negated: any character except those. Only sets with properties are negated; ranges are complemented by `turned`.
     """
 
     ranges: tuple[Range, ...]
@@ -63,7 +62,7 @@ class Seq:
 
 @dataclass(frozen=True)
 class Alt:
-    """Any one of the ways."""
+    """Any one of the alternatives."""
 
     ways: tuple["Language", ...]
 
@@ -79,7 +78,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Both:
-    """Strings that are in all of the parts."""
+    """Strings that are in all parts."""
 
     parts: tuple["Language", ...]
 
@@ -129,7 +128,7 @@ def both(*parts: Language) -> Language:
     if NEVER in flat:
         return NEVER
     without = [part.body for part in flat if isinstance(part, Not)]
-    if len(without) > 1:  # one complement of all: an automaton of many parts at once grows with their product
+    if len(without) > 1:  # one complement of a union: the automaton of an intersection grows with the product
         flat = dict.fromkeys(part for part in flat if not isinstance(part, Not))
         flat[Not(alt(*without))] = None
     return ANYTHING if not flat else next(iter(flat)) if len(flat) == 1 else Both(tuple(flat))
@@ -148,7 +147,7 @@ def literal(text: str) -> Language:
 
 
 def turned(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Every character outside these ranges."""
+    """All characters outside these ranges."""
     found, start = [], 0
     for low, high in sorted(ranges):
         if low > start:
@@ -158,7 +157,7 @@ def turned(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def property_of(name: str) -> str:
-    """A Unicode property as `Chars` holds it. Raises ValueError for one that is not known here."""
+    """A Unicode property as `Chars` holds it. Raises ValueError for an unknown one."""
     kind, _, value = name.rpartition("=")
     if kind in ("", "gc", "General_Category") and (category := GENERAL.get(value) or ALIASES.get(value)):
         return category
@@ -178,7 +177,7 @@ def _has_property(character: str, name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def shortest(language: Language) -> int:
-    """A length that no string of the language is below; the exact one where there is neither `Both` nor `Not`."""
+    """A lower bound for the length of the language's strings. Exact without `Both` and `Not`."""
     match language:
         case Chars() | Multiples():
             return 1
@@ -195,7 +194,7 @@ def shortest(language: Language) -> int:
 
 
 def is_nullable(language: Language) -> bool:
-    """Whether the empty string belongs to it."""
+    """Whether the language contains the empty string."""
     match language:
         case Chars() | Multiples():
             return False
@@ -210,7 +209,7 @@ def is_nullable(language: Language) -> bool:
 
 
 def is_plain(language: Language) -> bool:
-    """Whether a regular expression says it, without intersections and complements."""
+    """Whether a regular expression can express it, without intersections and complements."""
     match language:
         case Chars():
             return True
@@ -233,7 +232,7 @@ def size(language: Language) -> int:
 
 
 def intersections(language: Language) -> int:
-    """How many languages meet in it: an automaton may have as many states as two to that power."""
+    """How many languages intersect in it. An automaton may have two to that power states."""
     match language:
         case Chars() | Multiples():
             return 0
@@ -246,7 +245,7 @@ def intersections(language: Language) -> int:
 
 
 def matches(language: Language, text: str) -> bool:
-    """Whether this very string is of the language."""
+    """Whether this string is in the language."""
 
     @cache
     def ends(node: Language, start: int) -> frozenset[int]:
@@ -276,7 +275,7 @@ def matches(language: Language, text: str) -> bool:
                 if now <= found:
                     break
                 found |= now
-            elif now in seen and count > len(text):  # only empty steps are left
+            elif now in seen and count > len(text):  # only empty matches are left
                 count = low - 1
             seen.add(now)
             now = frozenset(end for at in now for end in ends(body, at))
@@ -295,7 +294,7 @@ def plain_terminal(language: Language) -> str:
 
 
 def is_surely_empty(language: Language) -> bool | None:
-    """Whether no string of the language can be written in JSON; None where that takes an automaton."""
+    """Whether no string of the language can be written in JSON; None if that needs an automaton."""
     match language:
         case Chars(ranges, properties):
             return not (properties or _without(ranges, UNWRITTEN) or any(map(language.has, ESCAPED)))
@@ -317,7 +316,7 @@ def is_surely_empty(language: Language) -> bool | None:
 
 
 def _head(language: Language) -> tuple[Chars, ...]:
-    """The characters that every string of the language begins with, one after the other."""
+    """The characters that every string of the language begins with, in order."""
     if isinstance(language, Chars):
         return (language,)
     found: list[Chars] = []
@@ -335,7 +334,7 @@ def _are_apart(one: Chars, other: Chars) -> bool:
 
 
 def string_terminal(language: Language) -> str:
-    """JSON strings, in quotes, whose values are of the language, as a Lark expression of a terminal."""
+    """JSON strings in quotes, whose values are in the language, as a Lark expression of a terminal."""
     match language:
         case Both(parts):
             return f"({' & '.join(map(_part, _with_a_positive(parts)))})"
@@ -349,7 +348,7 @@ def string_terminal(language: Language) -> str:
 
 
 def _part(language: Language) -> str:
-    """A part of an intersection: the complement of a string may be any text, for another part is a string."""
+    """A part of an intersection. The complement of a string may be any text, because another part is a string."""
     return f"(~{string_terminal(language.body)})" if isinstance(language, Not) else string_terminal(language)
 
 
@@ -421,7 +420,7 @@ def _without(ranges: Iterable[Range], others: Iterable[Range]) -> tuple[Range, .
 
 
 def _class(ranges: Iterable[Range]) -> str:
-    """A class of Rust's; "" for no character. Halves of surrogate pairs are no characters."""
+    """A Rust character class; "" for no character. Surrogates are not characters."""
     found = list(_without(ranges, ((0xD800, 0xDFFF),)))
     if len(found) == 1 and found[0][0] == found[0][1]:
         return _character(chr(found[0][0]))

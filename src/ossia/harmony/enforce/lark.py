@@ -1,7 +1,7 @@
-"""Shapes as one grammar of llguidance, in its Lark syntax.
+"""Writes shapes as one llguidance grammar, in Lark syntax.
 
-In: `Shapes`. Out: the text of a grammar of JSON whose values fit, and nothing else. Properties come in the order in
-which they are declared, undeclared ones last. It does not know schemas' keywords.
+In: `Shapes`. Out: the text of a grammar for exactly the JSON whose values fit. Properties come in their declared
+order, undeclared ones last.
 """
 
 import json
@@ -27,11 +27,11 @@ from ossia.harmony.enforce.shapes import (
 )
 
 RULES = 100_000
-COUNTED = 1_000  # items or properties that are counted one by one
+COUNTED = 1_000  # the most items or properties that are counted one by one
 
 
 class Lark:
-    """Writes one grammar. space: a regular expression of what may stand between tokens."""
+    """Writes one grammar. space: the regular expression allowed between tokens."""
 
     def __init__(self, shapes: Shapes, space: str) -> None:
         self._shapes, self._space = shapes, space
@@ -43,7 +43,7 @@ class Lark:
         self._known: dict[Shape, str | None] = {}
 
     def text(self) -> str:
-        """The grammar. Raises ShapeError for what has none."""
+        """The grammar. Raises ShapeError if there is none."""
         start = self._node(self._shapes.root)
         if start is None:
             raise ShapeError("", "no value fits it")
@@ -76,7 +76,7 @@ class Lark:
     # Shapes
 
     def _node(self, shape: Shape) -> str | None:
-        """The name of a rule or terminal for the shape; None where no value fits it."""
+        """The name of a rule or terminal for the shape; None if no value fits it."""
         if shape not in self._known:
             self._known[shape] = self._write(shape) if self._shapes.fits_something(shape) else None
         return self._known[shape]
@@ -97,7 +97,7 @@ class Lark:
         return self._union(shape.ways if isinstance(shape, Union) else (shape,))
 
     def _union(self, ways: Iterable[Shape]) -> str:
-        """Literals, numbers and strings together are one terminal, so that the lexer need not choose between them."""
+        """Literals, numbers and strings become one terminal, so that the lexer need not choose between them."""
         leaves: list[str] = []
         nodes: list[str] = []
         for way in ways:
@@ -130,7 +130,7 @@ class Lark:
             raise ShapeError(keyword, str(error)) from error
 
     def _any(self) -> str:
-        """Any JSON, which is a rule that holds itself."""
+        """Any JSON: a recursive rule."""
         if "any" not in self._definitions:
             self._definitions["any"] = ""
             leaves = self._terminal(f"/null|true|false/ | {plain_terminal(FREE)}")
@@ -152,7 +152,7 @@ class Lark:
         return self._items(first, rest, array.low, high)
 
     def _items(self, first: Sequence[str], rest: str | None, low: int, high: int | None) -> str:
-        """An array of these items, then any number of `rest`, between `low` and `high` in all."""
+        """An array of these items, then any number of `rest`, with `low` to `high` items in total."""
         if high is not None:
             first = first[:high]
         more_low = max(0, low - len(first))
@@ -163,7 +163,7 @@ class Lark:
         for at in reversed(range(1, len(first))):
             tail = f'"," {first[at]} {tail}'
             tail = tail if at < low else f"({tail})?"
-            if at % 20 == 0:  # nested no deeper than a parser reads
+            if at % 20 == 0:  # limits the nesting for the grammar parser
                 tail = self._rule(tail)
         if first:
             inner = f"{first[0]} {tail}"
@@ -194,24 +194,24 @@ class Lark:
         return self._terminal(string_terminal(names))
 
     def _fields(self, fields: Sequence[tuple[str, bool]], others: Sequence[str], low: int, high: int | None) -> str:
-        """The fields in their order, then others, so many in all. The body of a rule."""
+        """The body of a rule: the fields in their order, then other properties, with `low` to `high` in total."""
         needed = sum(required for _, required in fields)
         counts = low > needed or high is not None
-        most = max(low, high or 0) if counts else 1  # how far it matters how many came before
-        if counts and most * len(fields) > COUNTED * 10:
+        max_count = max(low, high or 0) if counts else 1  # the largest count that must be distinguished
+        if counts and max_count * len(fields) > COUNTED * 10:
             raise ShapeError("maxProperties", f"more than {COUNTED * 10} places in it would be counted")
-        after = [self._others(others, low - count, high, count) for count in range(most + 1)]
+        after = [self._others(others, low - count, high, count) for count in range(max_count + 1)]
         for field, required in reversed(fields):
-            after = [self._field(field, required, after, count, most, high) for count in range(most + 1)]
+            after = [self._field(field, required, after, count, max_count, high) for count in range(max_count + 1)]
         if after[0] is None:
-            raise ShapeError("minProperties", "no object has so few or so many properties")
+            raise ShapeError("minProperties", "no object has this number of properties")
         return after[0]
 
     def _field(
-        self, field: str, required: bool, after: Sequence[str | None], count: int, most: int, high: int | None
+        self, field: str, required: bool, after: Sequence[str | None], count: int, max_count: int, high: int | None
     ) -> str | None:
-        """What comes from this field on, behind `count` others."""
-        rest = after[min(count + 1, most)] if high is None or count < high else None
+        """The rest of the object from this field on, after `count` properties."""
+        rest = after[min(count + 1, max_count)] if high is None or count < high else None
         ways = [] if rest is None else [f"""{'"," ' if count else ""}{field} {rest}"""]
         skipped = after[count]
         if not required and skipped is not None:
@@ -221,7 +221,7 @@ class Lark:
         return self._rule(" | ".join(way or '""' for way in ways))
 
     def _others(self, others: Sequence[str], low: int, high: int | None, count: int) -> str | None:
-        """The undeclared properties behind `count` declared ones: at least `low`, and up to `high` with those."""
+        """The undeclared properties after `count` declared ones: `low` to `high` in total."""
         more = None if high is None else high - count
         if (more is not None and more < 0) or (low > 0 and (not others or (more is not None and more < low))):
             return None
@@ -237,7 +237,7 @@ class Lark:
 
 
 def _repeated(item: str, low: int, high: int | None) -> str:
-    """An item so many times; "" for never."""
+    """An item repeated; "" for never."""
     if high == 0:
         return ""
     mark = {0: "*", 1: "+"}.get(low, f"{{{low},}}") if high is None else f"{{{low},{high}}}"

@@ -1,21 +1,21 @@
-"""Opposites of JSON schemas, and whether two exclude each other: what `not`, `if` and `oneOf` need.
+"""Negations of JSON schemas, and whether two schemas exclude each other, for `not`, `if` and `oneOf`.
 
-In: schemas. Out: the opposite as a schema without `not`, or None where none is known; and a proof that no value fits
-two schemas, or none. It does not know grammars, and follows references only as it is given to.
+In: schemas. Out: the negation as a schema without `not`, or None if none is known; and a proof that no value fits two
+schemas, or none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 Follow: TypeAlias = Callable[[Mapping[str, Any]], Any]
-REFERENCES = 20  # that lead from one to another in what is turned over
+REFERENCES = 20  # the longest chain of references in a negated schema
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 SAYS_NOTHING = frozenset(
     "$schema $comment $id $anchor $defs definitions title description default examples deprecated readOnly writeOnly".split()
 )
-LETTERS = 200  # of a word whose opposite is spelt out: letter by letter, each within the one before
-# the type that a bound speaks of, and its opposite with what is added to it
+LETTERS = 200  # the longest word whose complement is written as a pattern, which nests per letter
+# the type that a bound applies to, and the opposite bound with its offset
 BOUNDS = {
     "minLength": ("string", "maxLength", -1),
     "maxLength": ("string", "minLength", 1),
@@ -29,9 +29,9 @@ BOUNDS = {
 
 
 def negation(schema: Any, follow: Follow = lambda _: None, depth: int = REFERENCES) -> Any:
-    """A schema for exactly the values that this one does not allow, or None where that cannot be said without `not`.
+    """A schema for exactly the values that this one forbids; None if that needs `not`.
 
-    follow: the schema that a schema with a reference means, without that reference; None where there is none.
+    follow: resolves a schema with a reference; None if it leads nowhere.
     """
     if isinstance(schema, bool):
         return not schema
@@ -84,7 +84,7 @@ def _opposite(keyword: str, value: Any, follow: Follow, depth: int) -> Any:
 
 
 def _none_of(values: Sequence[Any]) -> Any:
-    """Any value but these, where they are strings, booleans and null."""
+    """Any value except these strings, booleans and null."""
     words = [each for each in values if isinstance(each, str)]
     if not all(isinstance(each, str | bool) or each is None for each in values) or any(
         len(word) > LETTERS for word in words
@@ -98,9 +98,9 @@ def _none_of(values: Sequence[Any]) -> Any:
 
 
 def _other_than(words: Sequence[str]) -> str:
-    """A regular expression, without look-around, of every string but these.
+    """A regular expression, without look-around, for every string except these.
 
-    After the letters that some of the words share, either another letter comes, or the string ends where none does.
+    After a common prefix of some words, another letter follows, or the string ends where no word does.
     """
     anything = r"[\s\S]*"
     following = sorted({word[0] for word in words if word})
@@ -118,7 +118,7 @@ def _literal(letter: str) -> str:
 
 
 def disjoint(one: Any, other: Any, named: Mapping[str, Any], depth: int = 12) -> bool:
-    """Whether it is plain that no value fits both. References lead into `named`, the definitions."""
+    """Whether it is provable that no value fits both. named: the definitions that references lead to."""
     if one is False or other is False:
         return True
     if depth == 0 or one is True or other is True:
@@ -171,7 +171,7 @@ def _listed(schema: Mapping[str, Any]) -> list[Any] | None:
 
 def _values_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     ours, theirs = _listed(one), _listed(other)
-    # True == 1 in Python, which errs to the safe side
+    # True == 1 in Python: that errs on the safe side
     return ours is not None and theirs is not None and not any(a == b for a in ours for b in theirs)
 
 

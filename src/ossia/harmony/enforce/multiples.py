@@ -1,20 +1,20 @@
 """Digits that are a multiple of a number, as terminals of a Lark grammar.
 
-In: one of the numbers in `SUMS` or `POWERS`. Out: lines that define MULTIPLE_n. Terminals hold others by name, so that
-what they share is written and worked out once; a regular expression of the same would be thousands of times as long.
+In: one of the numbers in `SUMS` or `POWERS`. Out: lines that define MULTIPLE_n. Terminals refer to others by name, so
+common parts are written and compiled once. One regular expression would be thousands of times as long.
 """
 
-SUMS = (3, 7, 9)  # digits with a point anywhere; llguidance gives up on automata of more states
-POWERS = (2, 4, 8, 16, 32, 64)  # digits without a point; beyond, llguidance gives up on some bounds with it
+SUMS = (3, 7, 9)  # digits with a point anywhere; llguidance gives up on larger automata
+POWERS = (2, 4, 8, 16, 32, 64)  # digits without a point; larger ones fail in llguidance with some bounds
 
 
 def multiples(of: int) -> list[str]:
-    """The definitions of one number, its own last."""
+    """The definitions for one number. Its own comes last."""
     return _by_endings(of) if of in POWERS else _by_remainders(of)
 
 
 def _by_remainders(of: int) -> list[str]:
-    """The automaton of remainders, its states taken out one after the other: what leads around one is a terminal."""
+    """The automaton of remainders with its states eliminated one by one. Each path around a state becomes a terminal."""
     names: dict[str, str] = {}
 
     def named(expression: str) -> str:
@@ -38,13 +38,13 @@ def _by_remainders(of: int) -> list[str]:
 
 
 def _by_endings(of: int) -> list[str]:
-    """From the last digit to the first: those before it need a remainder of half the number."""
+    """From the last digit to the first: the earlier digits need a remainder of half the number."""
     lines = [f"MULTIPLE_{of}_1_0: /[0-9]*/"]
     modulus = 2
     while modulus <= of:
         half = modulus // 2
         for remainder in range(modulus):
-            ways = [] if remainder else ["/(?:)/"]  # no digits are 0
+            ways = [] if remainder else ["/(?:)/"]  # no digits count as 0
             for digit in range(10):
                 if (remainder - digit) % 2 == 0:
                     before = (remainder - digit) // 2 * pow(5, -1, half) % half if half > 1 else 0

@@ -1,9 +1,10 @@
-"""Numbers within bounds, as the decimal spellings of them.
+"""Numbers within bounds, as a regular language of their decimal spellings.
 
-In: a `Numbers`: exact bounds, whether whole, a multiple. Out: the regular language of every plain decimal spelling of
-such a number, among them `-0` and `2.50`; an integer has no fraction.
+In: a `Numbers`: exact bounds, integers only or not, a multiple. Out: the regular language of every plain decimal
+spelling of such a number, including `-0` and `2.50`. An integer has no fraction.
 
-With a bound or a multiple there are no exponents. Bounds are compared digit by digit, so the size follows their digits.
+With a bound or a multiple, exponents are not allowed. Bounds are compared digit by digit, so the size grows with their
+digits.
 """
 
 from dataclasses import dataclass, replace
@@ -15,14 +16,14 @@ from math import ceil, floor, gcd, lcm
 from ossia.harmony.enforce.language import EMPTY, Chars, Language, Multiples, alt, both, literal, repeat, seq
 from ossia.harmony.enforce.multiples import POWERS, SUMS
 
-DIGITS = 400  # of a bound before or after its decimal point: a float has 309 and 340
-RUNS = 100  # of equal digits in a bound: 1e300 has two
-LONG_RUN = 8  # of digits before the point
-TOGETHER = 48  # remainders that llguidance tells apart beside bounds
-ENDINGS = 500  # of the multiples of one step
-NEAR = 10**30  # bounds beyond are not told together with multiples
-FEW = 100  # multiples, which are always written out
-LISTED = 2_000  # multiples that are written out, where no language tells them
+DIGITS = 400  # the most digits of a bound before or after the point; a float has 309 and 340
+RUNS = 100  # the most runs of equal digits in a bound; 1e300 has two
+LONG_RUN = 8  # digits before the point from which a run is one intersection
+TOGETHER = 48  # the most remainders that llguidance can combine with bounds
+ENDINGS = 500  # the most endings that are listed for one step
+NEAR = 10**30  # larger bounds are not combined with multiples
+FEW = 100  # up to this many multiples are always listed
+LISTED = 2_000  # the most multiples that are listed, if no language expresses them
 
 DIGIT, NONZERO = Chars(((48, 57),)), Chars(((49, 57),))
 ANY_DIGITS = repeat(DIGIT, 0, None)
@@ -39,7 +40,9 @@ FREE = seq(SIGN, WHOLE, FRACTION, EXPONENT)
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers between bounds (None: none), each open or not; whole: only integers. multiple: of this number, above 0."""
+    """Numbers between bounds (None: no bound), each inclusive or exclusive. whole: integers only. multiple: of this
+    number, above 0.
+    """
 
     low: Fraction | None = None
     low_open: bool = False
@@ -59,7 +62,7 @@ class Numbers:
         return Numbers(*low, high, not closed, self.whole or other.whole, multiple)
 
     def settled(self) -> "Numbers | None":
-        """The same with the bounds drawn to numbers that fit, where those are countable; None where no number fits."""
+        """The same with bounds moved to numbers that fit, if those are countable; None if no number fits."""
         step = self.multiple
         if self.whole:
             step = Fraction(1) if step is None else common_multiple(step, Fraction(1))
@@ -87,12 +90,12 @@ def common_multiple(one: Fraction, other: Fraction) -> Fraction:
 
 
 def exact(value: int | float) -> Fraction:
-    """The number as JSON writes it: a tenth for 0.1."""
+    """The number as JSON writes it: one tenth for 0.1."""
     return Fraction(value) if isinstance(value, int) else Fraction(Decimal(repr(value)))
 
 
 def check_bound(value: int | float) -> None:
-    """Raises ValueError for a bound with too many digits to compare one by one."""
+    """Raise ValueError for a bound with too many digits to compare."""
     _Digits(abs(exact(value)))
 
 
@@ -102,9 +105,8 @@ def _step_from(bound: Fraction, step: Fraction, is_open: bool) -> Fraction:
 
 
 def spellings(numbers: Numbers) -> Language:
-    """Every plain decimal spelling. Raises ValueError for bounds with too many digits, or multiples too many to tell.
-
-    The numbers have to be settled.
+    """Every plain decimal spelling of settled numbers. Raises ValueError for bounds with too many digits, or for
+    multiples that cannot be expressed.
     """
     step = numbers.multiple
     if numbers.low is None and numbers.high is None and step is None:
@@ -113,8 +115,8 @@ def spellings(numbers: Numbers) -> Language:
         return _within(numbers)
     count = None if numbers.low is None or numbers.high is None else int((numbers.high - numbers.low) / step) + 1
     is_near = max(abs(numbers.low or 0), abs(numbers.high or 0)) < NEAR
-    if (count is None or count > FEW) and is_near and (told := _told(step)):
-        return both(_within(replace(numbers, multiple=None)), *told)
+    if (count is None or count > FEW) and is_near and (parts := _multiples(step)):
+        return both(_within(replace(numbers, multiple=None)), *parts)
     if numbers.low is None or count is None or count > LISTED:
         why = f"are too many to tell: give bounds with {LISTED} of them at most, or a step such as 0.5, 3 or 60"
         raise ValueError(f"the multiples of {float(step)} {why}")
@@ -130,7 +132,7 @@ def written(value: Fraction) -> str:
 
 
 def value_spellings(value: Fraction, fraction: Language) -> Language:
-    """One number: `2.5`, `2.50`, `2.500`…"""
+    """The spellings of one number: `2.5`, `2.50`, `2.500`…"""
     if value == 0:
         return seq(SIGN, literal("0"), _zeros(fraction))
     return seq(literal("-" if value < 0 else ""), _Digits(abs(value)).equal(fraction))
@@ -155,7 +157,7 @@ def _within(numbers: Numbers) -> Language:
 
 
 def _positive(low: tuple[Fraction, bool], high: tuple[Fraction | None, bool], fraction: Language) -> Language:
-    """Spellings of the numbers above 0 in an interval that has some. `fraction`: what may follow the whole part."""
+    """Spellings of the numbers above 0 in a non-empty interval. fraction: the language that may follow the whole part."""
     start = _Digits(low[0])
     ways = [] if low[1] else [start.equal(fraction)]
     if high[0] is None:
@@ -175,7 +177,7 @@ def _positive(low: tuple[Fraction, bool], high: tuple[Fraction | None, bool], fr
 
 
 def _between(start: "_Digits", end: "_Digits", fraction: Language) -> list[Language]:
-    """Spellings strictly between two numbers whose whole parts are of one length."""
+    """Spellings strictly between two numbers whose whole parts have the same length."""
     first = next(at for at in range(max(len(start.text), len(end.text))) if start.digit(at) != end.digit(at))
     ways = [*start.above(first + 1, fraction), *end.below(first + 1, fraction)]
     if (middle := _range(start.digit(first) + 1, end.digit(first) - 1)) is not None:
@@ -184,10 +186,10 @@ def _between(start: "_Digits", end: "_Digits", fraction: Language) -> list[Langu
 
 
 class _Digits:
-    """The digits of a number of 0 or more: `text`, of which `point` are before the decimal point."""
+    """The digits of a number of 0 or more: `text`, with `point` digits before the decimal point."""
 
     def __init__(self, value: Fraction) -> None:
-        # the digits after the point, or none where the decimal expansion does not end
+        # the digits after the point, or none if the decimal expansion does not end
         places = next((n for n in range(DIGITS + 1) if (value * 10**n).denominator == 1), None)
         whole = str(floor(value)) if value < 10**DIGITS else None
         if places is None or whole is None:
@@ -201,13 +203,13 @@ class _Digits:
         return int(self.text[at]) if at < len(self.text) else 0
 
     def head(self, end: int) -> Language:
-        """The first digits, as many as `end`, with the point before any of the fraction that follows."""
+        """The first `end` digits, with the point before a fraction that follows."""
         digits = self.text[:end].ljust(end, "0")
         whole, rest = digits[: self.point], digits[self.point :]
         return seq(_run(whole), literal("." if end >= self.point else ""), _run(rest))
 
     def tail(self, at: int, fraction: Language) -> Language:
-        """What may follow the digit at this place where nothing is compared any more."""
+        """What may follow the digit at this place once nothing is compared any more."""
         return seq(repeat(DIGIT, self.point - at - 1, self.point - at - 1), fraction) if at < self.point else ANY_DIGITS
 
     def equal(self, fraction: Language) -> Language:
@@ -216,7 +218,7 @@ class _Digits:
         return seq(self.head(len(self.text)), ZEROS)
 
     def above(self, first: int, fraction: Language) -> list[Language]:
-        """Greater numbers with a whole part as long, whose digits differ from place `first` on."""
+        """Larger numbers with a whole part of the same length, whose digits differ from place `first` on."""
         last = max(first, len(self.text), self.point)
         ways: list[Language] = []
         for at, count in self._places(first, last):
@@ -227,7 +229,9 @@ class _Digits:
         return ways
 
     def below(self, first: int, fraction: Language) -> list[Language]:
-        """Smaller numbers with a whole part as long, whose digits differ from place `first` on, or end earlier."""
+        """Smaller numbers with a whole part of the same length, whose digits differ from place `first` on, or end
+        earlier.
+        """
         ways: list[Language] = []
         for at, count in self._places(first, len(self.text)):
             least = 1 if at == 0 and self.point > 1 else 0
@@ -243,7 +247,9 @@ class _Digits:
         return seq(_run(self.text[: self.point]), literal("."), _run(self.text[self.point : end]))
 
     def _differing(self, at: int, count: int, digit: Language, fraction: Language) -> Language:
-        """Numbers that first differ at this place, by such a digit, or up to `count` places later in a run of one digit."""
+        """Numbers that first differ at this place by such a digit, or up to `count` places later in a run of equal
+        digits.
+        """
         if not count:
             return seq(self.head(at), digit, self.tail(at, fraction))
         run = repeat(literal(str(self.digit(at))), 0, count)
@@ -253,7 +259,7 @@ class _Digits:
         return both(seq(self.head(at), run, digit, ANY_DIGITS, fraction), length)
 
     def _places(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Places to differ at, each with how many more follow in a run of one digit that is taken together."""
+        """Places to differ at, each with the number of further places in a run that is processed together."""
         found: list[tuple[int, int]] = []
         at = first
         while at < last:
@@ -261,7 +267,7 @@ class _Digits:
             end = at + 1
             while end < limit and self.digit(end) == self.digit(at):
                 end += 1
-            # before the point a run takes an intersection, and the first digit is not as the others
+            # before the point a run needs an intersection, and the first digit is special
             alone = at == 0 or (at < self.point and end - at < LONG_RUN)
             end = at + 1 if alone else end
             found.append((at, end - at - 1))
@@ -270,7 +276,7 @@ class _Digits:
 
 
 def _zeros(fraction: Language) -> Language:
-    """A fraction of zeros, where there may be a fraction."""
+    """A fraction of zeros, if a fraction is allowed."""
     return NO_FRACTION if fraction == FRACTION else EMPTY
 
 
@@ -279,7 +285,7 @@ def _range(low: int, high: int) -> Language | None:
 
 
 def _run(digits: str) -> Language:
-    """These digits, runs of one digit as repetitions."""
+    """These digits, with runs of one digit as repetitions."""
     parts: list[Language] = []
     at = 0
     while at < len(digits):
@@ -292,8 +298,8 @@ def _run(digits: str) -> Language:
 # Multiples
 
 
-def _told(step: Fraction) -> list[Language] | None:
-    """Languages whose intersection is the multiples of a step; None where there are none, or not with few states."""
+def _multiples(step: Fraction) -> list[Language] | None:
+    """Languages whose intersection is the multiples of a step; None if there are none with few states."""
     twos, fives, rest = _factor(step.numerator)
     parts: list[Language] = []
     left = rest
@@ -307,14 +313,14 @@ def _told(step: Fraction) -> list[Language] | None:
         return None
     if step.denominator == 1 and twos in POWERS and twos > 8:
         fifths = _ending(Fraction(fives))
-        told = [seq(SIGN, Multiples(twos), NO_FRACTION), *parts]
-        return [fifths, *told] if fifths is not None else None
+        languages = [seq(SIGN, Multiples(twos), NO_FRACTION), *parts]
+        return [fifths, *languages] if fifths is not None else None
     ending = _ending(Fraction(twos * fives, step.denominator))
     return None if ending is None else [ending, *parts]
 
 
 def _factor(number: int) -> tuple[int, int, int]:
-    """The powers of 2 and 5 in it, and what is left."""
+    """The powers of 2 and 5 in it, and the remaining factor."""
     powers = [1, 1]
     for place, prime in enumerate((2, 5)):
         while number % prime == 0:
@@ -323,21 +329,21 @@ def _factor(number: int) -> tuple[int, int, int]:
 
 
 def _ending(step: Fraction) -> Language | None:
-    """Spellings of all multiples of a step without other factors than 2 and 5: their last digits say it.
+    """Spellings of all multiples of a step that has only the factors 2 and 5: their last digits decide.
 
-    None where the endings are too many to list.
+    None if there are too many endings to list.
     """
     places = next(n for n in range(DIGITS) if (step * 10**n).denominator == 1)
     unit = int(step * 10**places)
-    told = next(n for n in range(DIGITS) if 10**n % unit == 0)  # digits that decide
-    if 10**told // unit > ENDINGS:
+    digits_needed = next(n for n in range(DIGITS) if 10**n % unit == 0)  # the number of deciding digits
+    if 10**digits_needed // unit > ENDINGS:
         return None
-    before = max(0, told - places)  # of them before the point
+    before = max(0, digits_needed - places)  # deciding digits before the point
     ways: list[Language] = []
-    for number in range(0, 10**told, unit):
-        digits = str(number).zfill(told) if told else ""
+    for number in range(0, 10**digits_needed, unit):
+        digits = str(number).zfill(digits_needed) if digits_needed else ""
         whole, rest = digits[:before], digits[before:]
-        free = places - len(rest)  # digits behind the point that may be any
+        free = places - len(rest)  # digits after the point that may be any
         zeros = rest.rstrip("0")
         if zeros:
             fraction = seq(literal("."), repeat(DIGIT, free, free), literal(zeros), ZEROS)

@@ -1,8 +1,8 @@
-"""A JSON schema's regular expression, which is ECMAScript's, as a regular language.
+"""Converts a JSON schema's regular expression (ECMAScript) to a regular language.
 
-In: a pattern. Out: the language of the strings that it is found in; ValueError with what of it has no such form.
-Look-aheads are intersections and complements with what follows. Back references, word boundaries and look-behind are
-refused, and so is a look-ahead within a repetition, apart from `(?:(?!x).)*$`.
+In: a pattern. Out: the language of the strings that contain a match; ValueError for a part without such a form.
+Look-aheads become intersections and complements with what follows. Back references, word boundaries and look-behind
+are refused, and so is a look-ahead inside a repetition, except `(?:(?!x).)*$`.
 """
 
 import re
@@ -30,11 +30,11 @@ from ossia.harmony.enforce.language import (
     turned,
 )
 
-NODES = 20_000  # of a pattern, once its look-aheads are spelt out
+NODES = 20_000  # the most nodes of a pattern with expanded look-aheads
 DEPTH = 50  # of nesting
-MEETING = 10  # look-aheads that hold at once
-LONGEST = 16_384  # characters of the shortest match: no answer is longer
-UNROLLED = 8  # repetitions of a part with a look-ahead or an anchor
+MEETING = 10  # the most look-aheads that apply at the same place
+MAX_SHORTEST = 16_384  # characters of the shortest match
+UNROLLED = 8  # the most repetitions of a part with a look-ahead or an anchor
 
 DIGIT: tuple[Range, ...] = ((48, 57),)
 WORD: tuple[Range, ...] = ((48, 57), (65, 90), (95, 95), (97, 122))
@@ -89,7 +89,7 @@ _Tree: TypeAlias = Chars | _Anchor | _Look | _Sequence | _Choice | _Repetition
 
 
 def pattern_language(pattern: str) -> Language:
-    """The strings in which ECMAScript finds the pattern. Raises ValueError for what cannot be enforced."""
+    """The strings in which ECMAScript finds the pattern. Raises ValueError if it cannot be enforced."""
     tree = _Parser(pattern).parse()
     if not _has_anchor(tree, start=True):
         found = seq(ANYTHING, _language(tree, ANYTHING, None))
@@ -100,8 +100,8 @@ def pattern_language(pattern: str) -> Language:
         raise ValueError(f"it has more than {NODES} parts once its look-aheads are spelt out")
     if intersections(found) > MEETING:
         raise ValueError(f"more than {MEETING} look-aheads of it must hold at once")
-    if (length := shortest(found)) > LONGEST:
-        raise ValueError(f"its shortest match has {length} characters; {LONGEST} are the most that is enforced")
+    if (length := shortest(found)) > MAX_SHORTEST:
+        raise ValueError(f"its shortest match has {length} characters; at most {MAX_SHORTEST} can be enforced")
     return found
 
 
@@ -147,7 +147,7 @@ def _plain(tree: _Tree) -> Language:
 
 
 def _language(tree: _Tree, rest: Language, start: bool | None) -> Language:
-    """What the tree matches, followed by `rest`. start: whether it stands where the string begins; None: it may."""
+    """What the tree matches, followed by `rest`. start: whether this is the start of the string; None: possibly."""
     if _is_plain(tree):
         return seq(_plain(tree), rest)
     match tree:
@@ -174,8 +174,8 @@ def _sequence(parts: tuple[_Tree, ...], rest: Language, start: bool | None) -> L
     starts: list[bool | None] = []
     for part in parts:
         starts.append(start)
-        least, most = _widths(part)
-        start = start if not most else False if least or start is False else None
+        low, high = _widths(part)
+        start = start if not high else False if low or start is False else None
     for part, begins in zip(reversed(parts), reversed(starts)):
         rest = _language(part, rest, begins)
         if size(rest) > NODES:
@@ -184,7 +184,7 @@ def _sequence(parts: tuple[_Tree, ...], rest: Language, start: bool | None) -> L
 
 
 def _widths(tree: _Tree) -> tuple[int, int]:
-    """Whether it takes a character always, and whether it ever may, as 0 or 1."""
+    """The minimum and maximum width, as 0 or 1: whether it always consumes a character, and whether it ever does."""
     match tree:
         case Chars():
             return 1, 1
@@ -192,21 +192,21 @@ def _widths(tree: _Tree) -> tuple[int, int]:
             return 0, 0
         case _Sequence(parts):
             found = [_widths(part) for part in parts]
-            return max((least for least, _ in found), default=0), max((most for _, most in found), default=0)
+            return max((low for low, _ in found), default=0), max((high for _, high in found), default=0)
         case _Choice(ways):
             found = [_widths(way) for way in ways]
-            return min(least for least, _ in found), max(most for _, most in found)
+            return min(low for low, _ in found), max(high for _, high in found)
         case _Repetition(body, low, high):
-            least, most = _widths(body)
-            return least if low else 0, most if high != 0 else 0
+            low, high = _widths(body)
+            return low if low else 0, high if high != 0 else 0
 
 
 def _repetition(tree: _Repetition, rest: Language, start: bool | None) -> Language:
-    """A part with look-aheads or anchors, several times: written out where it is few times."""
+    """A repeated part with look-aheads or anchors: written out if it repeats few times."""
     match tree.body:
         case _Sequence((_Look(body, False), Chars() as each)) if rest == EMPTY and tree.high is None:
             if not _has_anchor(body, start=True):
-                # nowhere in these characters, all up to the end, does the body begin
+                # the body begins nowhere in these characters, up to the end
                 found = seq(ANYTHING, both(_language(body, ANYTHING, False), seq(each, ANYTHING)))
                 return both(repeat(each, tree.low, None), Not(found))
     if tree.high is None or tree.high > UNROLLED:
@@ -312,7 +312,7 @@ class _Parser:
         return _Repetition(atom, low, high)
 
     def _escape(self, in_class: bool) -> Chars:
-        """The escape behind a backslash."""
+        """The escape after a backslash."""
         at, text = self.at, self.text
         if pair := PAIR.match(text, at):
             self.at = pair.end()
@@ -346,7 +346,7 @@ class _Parser:
         return _one(ord(name))
 
     def _class(self) -> Chars:
-        """A class in brackets, from behind the opening one."""
+        """A class in brackets, after the opening one."""
         negated = self._takes("^")
         ranges: list[Range] = []
         properties: list[str] = []
@@ -364,7 +364,7 @@ class _Parser:
                         )
                     ranges.append((low, high))
                     continue
-                ranges.append((45, 45))  # beside a class such as \w it is a hyphen
+                ranges.append((45, 45))  # after a class such as \w it is a literal hyphen
                 ranges += last.ranges
                 properties += last.properties
             ranges += first.ranges
@@ -386,7 +386,7 @@ def _one(code: int) -> Chars:
 
 
 def _only(chars: Chars) -> int | None:
-    """The one character of a class; None where it has several."""
+    """The one character of a class; None if it has several."""
     if len(chars.ranges) == 1 and chars.ranges[0][0] == chars.ranges[0][1] and not chars.properties:
         return chars.ranges[0][0]
     return None

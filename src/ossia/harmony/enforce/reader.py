@@ -1,11 +1,11 @@
-"""What a grammar can keep of a JSON schema: the schema said anew, in few keywords, for `shapes`.
+"""Rewrites a JSON schema in the few keywords that `shapes` understands.
 
-In: a schema of draft 4 to 2020-12. Out: a schema that allows nothing the given one does not, self-contained, and a
-list of what was left out; SchemaError, with keyword and place, for what cannot be kept. It does not know grammars.
+In: a schema of draft 4 to 2020-12. Out: a self-contained schema that allows nothing the given one forbids, and a list
+of what was left out; SchemaError, with keyword and place, for a part that cannot be enforced.
 
 In the result `pattern` is a list of languages, `patternProperties` a list of languages with their schemas, and each
-schema has its place. Keywords without a form of their own are said by others where that is exact (dependentRequired
-by anyOf and required); annotations and unknown keywords go. A lenient reading leaves out what cannot be kept.
+schema has its place. Other keywords are expressed by these if that is exact (dependentRequired by anyOf and required).
+Annotations and unknown keywords are dropped. A lenient reading leaves out what cannot be enforced.
 """
 
 import re
@@ -36,7 +36,7 @@ from ossia.harmony.enforce.values import (
 from ossia.harmony.messages import JsonObject
 
 Node: TypeAlias = dict[str, Any] | bool
-SIZE = 10_000  # of what may be read: a oneOf or an if says its ways several times
+SIZE = 10_000  # the most schemas that are read: a oneOf or an if is expanded several times
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
 IN_PLACE = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies")
 PAIRS = (
@@ -48,16 +48,17 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Enforceable:
-    """A schema that a grammar can keep exactly, and what was left out."""
+    """A schema that a grammar can enforce exactly, and what was left out."""
 
     schema: dict[str, Any]
     dropped: tuple[str, ...]
 
 
 def enforceable(schema: JsonObject) -> Enforceable:
-    """The schema as a grammar can keep it.
+    """The schema as a grammar can enforce it.
 
-    "x-guidance": {"lenient": true} in it leaves out what cannot be kept, {"coerce_one_of": true} reads oneOf as anyOf.
+    "x-guidance": {"lenient": true} in it leaves out what cannot be enforced; {"coerce_one_of": true} reads oneOf as
+    anyOf.
     """
     if too_large := excess(schema):
         raise SchemaError("", "#", f"the schema is too large: {too_large}")
@@ -65,7 +66,7 @@ def enforceable(schema: JsonObject) -> Enforceable:
 
 
 def leniently(schema: JsonObject) -> JsonObject:
-    """The schema, with what cannot be kept to be left out instead of refused."""
+    """The schema, marked so that parts that cannot be enforced are left out instead of refused."""
     asked = schema.get("x-guidance", {})
     return {**schema, "x-guidance": {**asked, "lenient": True}} if isinstance(asked, Mapping) else schema
 
@@ -77,13 +78,13 @@ def is_lenient(schema: JsonObject) -> bool:
 
 @dataclass
 class _Place:
-    """A schema being read: where it stands, the URI that its references are relative to, what is said of it so far."""
+    """A schema being read: its place, the URI that its references are relative to, and the result so far."""
 
     path: str
     base: str
     given: Mapping[str, Any]
     out: dict[str, Any] = field(default_factory=dict)
-    more: list[Node] = field(default_factory=list)  # further schemas that must hold, too
+    more: list[Node] = field(default_factory=list)  # further schemas that must hold
 
 
 class _Reader:
@@ -101,7 +102,7 @@ class _Reader:
         self.draft = int(draft[1]) if draft and draft[1] else 2020
         self.declared = draft is not None
         self.dropped: list[str] = []
-        self.names: dict[str, str] = {}  # of definitions, by where their schemas stand
+        self.names: dict[str, str] = {}  # names of definitions, by the place of their schemas
         self.definitions: dict[str, Node] = {}
         self.pending: list[Found] = []
         self.choices: list[tuple[_Place, list[Any], dict[str, Any]]] = []
@@ -138,7 +139,7 @@ class _Reader:
             self._give_up(SchemaError("", path, f"a schema is an object or a boolean, not {short(schema)}"))
             return True
         if self.draft < 2019 and "$ref" in schema:
-            schema = {"$ref": schema["$ref"]}  # what stands beside it is ignored
+            schema = {"$ref": schema["$ref"]}  # keywords beside it are ignored
         place = _Place(path, self.references.bases.get(id(schema), base), schema)
         for keyword in schema:
             if reader := READERS.get(keyword):
@@ -155,7 +156,7 @@ class _Reader:
         return place.out
 
     def _check_counts(self, place: _Place) -> None:
-        """Refuse, or leave out, limits that no value of the one type asked for can be within."""
+        """Refuse, or leave out, limits that no value of the schema's only type can satisfy."""
         kind, out = place.given.get("type"), place.out
         for of, low, high, what in PAIRS:
             if kind == of and low in out and high in out and out[low] > out[high]:
@@ -187,7 +188,7 @@ class _Reader:
         return self._schema(schema, below(place.path, *steps), place.base)
 
     def _also(self, place: _Place, schema: Any) -> None:
-        """What follows from keywords that are not kept themselves, said as a schema of its own."""
+        """The consequences of keywords that are not kept themselves, as a separate schema."""
         place.more.append(self._schema(schema, place.path, place.base))
 
     def type(self, place: _Place, keyword: str, value: Any) -> None:
@@ -208,7 +209,7 @@ class _Reader:
             closed = "minimum" if keyword == "exclusiveMinimum" else "maximum"
             if value and closed not in place.given:
                 raise ValueError(f"true means something only beside {closed}, in draft 4; write the number here")
-            return  # in draft 4 it says that the other bound is open
+            return  # in draft 4 it makes the other bound exclusive
         number = as_number(value)
         check_bound(number)
         is_open = exclusive and place.given.get(exclusive) is True and (self.draft == 4 or not self.declared)
@@ -224,7 +225,7 @@ class _Reader:
         if number < 0 or number != int(number):
             raise ValueError(f"it must be 0 or a whole number above, not {short(value)}")
         if keyword == "minProperties":
-            # of keys that are not declared, one may come twice, and JSON's readers take the later one
+            # an undeclared key may occur twice, and JSON readers use the last one
             required = place.given.get("required")
             free = number - (len(set(map(str, required))) if isinstance(required, list) else 0)
             if free <= 0:
@@ -283,7 +284,7 @@ class _Reader:
             self.several(place, keyword, value)
 
     def items(self, place: _Place, keyword: str, value: Any) -> None:
-        """A list of schemas is how drafts before 2020-12 say prefixItems, and additionalItems how they say items."""
+        """Before 2020-12 a list of schemas means prefixItems, and additionalItems means items."""
         if not isinstance(value, list):
             return self.one(place, keyword, value)
         place.out["prefixItems"] = [self._within(place, keyword, number) for number in range(len(value))]
@@ -297,7 +298,7 @@ class _Reader:
         self.choices.append((place, value, choice))
 
     def _choose(self, place: _Place, given: list[Any], choice: dict[str, Any]) -> None:
-        """Settle a oneOf once its definitions are read: its ways exclude each other, or are made to."""
+        """Process a oneOf once its definitions are read: its alternatives exclude each other, or are made to."""
         ways = choice["anyOf"]
         if all(disjoint(a, b, self.definitions) for n, a in enumerate(ways) for b in ways[:n]):
             return
@@ -361,7 +362,9 @@ class _Reader:
         if value is True or value == {}:
             return
         if place.given.keys() & {*IN_PLACE, "contains"}:
-            raise ValueError("what other schemas leave over cannot be told; use additionalProperties or items")
+            raise ValueError(
+                "it depends on what other schemas match, which a grammar cannot tell; use additionalProperties or items"
+            )
         if keyword == "unevaluatedProperties":
             if "additionalProperties" not in place.given:
                 place.out["additionalProperties"] = self._within(place, keyword)

@@ -1,6 +1,6 @@
-"""Where the references of a schema lead: by URI, anchor and JSON pointer, within the schema alone.
+"""Resolves references of a schema by URI, anchor and JSON pointer, inside the schema only. Nothing is downloaded.
 
-In: a schema and its draft. Out: for a reference and the URI it is relative to, the schema it means. Nothing is fetched.
+In: a schema and its draft. Out: the schema that a reference means, given the URI it is relative to.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.messages import JsonObject
 
-Found: TypeAlias = tuple[str, str, Any]  # a schema's path, the URI its references are relative to, itself
+Found: TypeAlias = tuple[str, str, Any]  # the path, the base URI of its references, the schema
 DEPTH = 100  # of nesting
 SUB = ("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
        "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
@@ -19,17 +19,17 @@ NAMED = ("$defs", "definitions", "properties", "patternProperties", "dependentSc
 
 
 class References:
-    """Every place of a schema that a reference may lead to."""
+    """All places in a schema that a reference may lead to."""
 
     def __init__(self, root: JsonObject, draft: int) -> None:
         self.draft = draft
         self.found: dict[str, Found] = {}  # by path and by URI
-        self.bases: dict[int, str] = {}  # by the identity of a schema, which the root keeps alive
-        self.dynamic: dict[str, int] = {}  # how many dynamic anchors have a name
+        self.bases: dict[int, str] = {}  # by id(schema); the root keeps all schemas alive
+        self.dynamic: dict[str, int] = {}  # the number of dynamic anchors by name
         self._index(root, "#", "", 0)
 
     def _index(self, schema: Any, path: str, base: str, depth: int) -> None:
-        """Note every place that a reference may lead to."""
+        """Index all places that a reference may lead to."""
         if depth > DEPTH:
             raise SchemaError("", path[:60], f"the schema is nested more than {DEPTH} deep")
         if not isinstance(schema, Mapping):
@@ -51,7 +51,7 @@ class References:
             self._index(each, below(path, *steps), base, depth + 1)
 
     def resolve(self, reference: str, base: str) -> Found | None:
-        """The schema that a reference means; None where it leads to none."""
+        """The schema that a reference means; None if there is none."""
         uri, fragment = urldefrag(_join(base, reference))
         start = self.found.get(uri or "#")
         if not start or not fragment:
@@ -61,7 +61,7 @@ class References:
         return self.found.get(f"{uri}#{fragment}")
 
     def _pointed(self, start: Found, pointer: str) -> Found | None:
-        """What a JSON pointer leads to, be it where schemas stand or elsewhere."""
+        """The target of a JSON pointer, in schemas or elsewhere."""
         path, base, target = start
         if path + pointer in self.found:
             return self.found[path + pointer]
@@ -78,7 +78,7 @@ class References:
         return self.found[path + pointer]
 
     def followed(self, schema: Mapping[str, Any]) -> Any:
-        """The same schema without its reference; None where it leads nowhere."""
+        """The target of a schema's reference; None if it leads nowhere."""
         base = self.bases.get(id(schema), "")
         target = self.resolve(reference, base) if isinstance(reference := schema["$ref"], str) else None
         if target is None:

@@ -1,7 +1,7 @@
-"""A schema by the types of its values: what is left once `allOf`, `anyOf`, `enum` and references are worked out.
+"""A schema by the types of its values, with `allOf`, `anyOf`, `enum` and references worked out.
 
-In: the schema that `reader` makes. Out: `Shapes`, whose `root` and `named` hold `Shape`s: unions of nulls, booleans,
-numbers, strings, arrays, objects and names. It does not know grammars; whether a language is empty it asks.
+In: the schema from `reader`. Out: `Shapes`. Its `root` and `named` hold `Shape`s: unions of nulls, booleans, numbers,
+strings, arrays, objects and names. A function decides whether a language is empty.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,16 +25,16 @@ from ossia.harmony.enforce.language import (
 from ossia.harmony.enforce.numbers import Numbers, exact
 
 ALL_NUMBERS = Numbers()
-STEPS = 100_000  # of intersections in one schema
+STEPS = 100_000  # the most intersections in one schema
 DEPTH = 128
-PLACE = "$place"  # of a schema, as the reader notes it
-CELLS = 200  # groups of names that patterns tell apart
-QUESTIONS = 400  # of whether a language is empty, each of which takes an automaton
-MEETING = 16  # languages that one string has to be of
+PLACE = "$place"  # the key under which the reader stores a schema's place
+CELLS = 200  # the most groups of names that patterns distinguish
+QUESTIONS = 400  # the most tests for an empty language, each of which builds an automaton
+MEETING = 16  # the most languages that one string must be in
 
 
 class ShapeError(ValueError):
-    """A schema that cannot be worked out: the keyword at fault, and where it stands."""
+    """A schema that cannot be worked out: the keyword and its place."""
 
     def __init__(self, keyword: str, why: str, path: str | None = None) -> None:
         super().__init__(why)
@@ -55,7 +55,7 @@ class Booleans:
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers; `values`: these alone, as they are written."""
+    """Numbers. values: only these, as they are written."""
 
     numbers: Numbers = ALL_NUMBERS
     values: tuple[Fraction, ...] | None = None
@@ -87,7 +87,7 @@ class String:
 
 @dataclass(frozen=True)
 class Array:
-    """first: items by place; rest: every item behind them."""
+    """first: items by index. rest: all items after them."""
 
     first: tuple["Shape", ...]
     rest: "Shape"
@@ -100,7 +100,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Object:
-    """declared: by name, in order. others: undeclared names by language, which exclude each other."""
+    """declared: properties by name, in order. others: undeclared names by language; the languages are disjoint."""
 
     declared: tuple[tuple[str, "Shape"], ...] = ()
     others: tuple[tuple[Language, "Shape"], ...] = ()
@@ -124,12 +124,12 @@ class Named:
 
 @dataclass(frozen=True)
 class AnyValue:
-    """Any JSON."""
+    """Any JSON value."""
 
 
 @dataclass(frozen=True)
 class Union:
-    """Any one of these; none: no value at all."""
+    """Any one of these; empty: no value."""
 
     ways: tuple["Shape", ...]
 
@@ -158,7 +158,7 @@ def union(ways: Iterable[Shape]) -> Shape:
 
 
 class Shapes:
-    """Works out a schema. is_empty: whether a language has no string that can be written."""
+    """Works out a schema. is_empty: whether a language has no string that JSON can express."""
 
     def __init__(self, schema: Mapping[str, Any], is_empty: Callable[[Language], bool]) -> None:
         self._definitions: Mapping[str, Any] = schema["$defs"]
@@ -184,7 +184,7 @@ class Shapes:
         return self._decided[language]
 
     def fits_something(self, shape: Shape) -> bool:
-        """Whether a value fits it, and not only one without end."""
+        """Whether a finite value fits it."""
         return _fits(shape, self.fitting, self.is_empty)
 
     def _fitting(self) -> frozenset[str]:
@@ -222,7 +222,7 @@ class Shapes:
         return found
 
     def unfit_place(self) -> str | None:
-        """Where the innermost schema stands that no value fits."""
+        """The place of the innermost schema that no value fits."""
         unfit = (place for place, shape in self._places if place and not self.fits_something(shape))
         return next(unfit, None)
 
@@ -294,7 +294,7 @@ class Shapes:
         return alt(*found)
 
     def _cells(self, patterns: list[tuple[Language, Shape]]) -> list[tuple[Language, Shape]]:
-        """The names that patterns match, in groups that exclude each other, with what their values have to be."""
+        """The names that patterns match, in disjoint groups, with the schemas of their values."""
         cells: list[tuple[Language, Shape]] = []
         for number, (names, shape) in enumerate(patterns):
             found: list[tuple[Language, Shape]] = []
@@ -347,7 +347,7 @@ class Shapes:
         return one if one == other else NOTHING
 
     def _meet_names(self, one: Named, other: Named, depth: int) -> Shape:
-        """A definition of its own, so that definitions that lead to themselves come to an end."""
+        """The intersection of definitions is a definition too, so that recursive definitions terminate."""
         name = "&".join(sorted((one.name, other.name)))
         if name not in self._begun:
             self._begun.add(name)
@@ -376,7 +376,7 @@ class Shapes:
 
 
 def numbers_of(node: Mapping[str, Any], whole: bool) -> Numbers:
-    """The bounds and the multiple that a schema asks for."""
+    """The bounds and the multiple of a schema."""
     found = Numbers(whole=whole)
     for keyword in ("minimum", "exclusiveMinimum"):
         if keyword in node:
@@ -443,7 +443,7 @@ def _least(one: int | None, other: int | None) -> int | None:
 
 
 def _fits(shape: Shape, fitting: frozenset[str], is_empty: Callable[[Language], bool]) -> bool:
-    """Whether a value fits, when of the definitions these have some."""
+    """Whether a value fits, given the definitions that are known to have one."""
     match shape:
         case AnyValue() | Null():
             return True
@@ -473,7 +473,7 @@ def _fits(shape: Shape, fitting: frozenset[str], is_empty: Callable[[Language], 
 
 
 def _has_more(shape: Object, count: int, fitting: frozenset[str], is_empty: Callable[[Language], bool]) -> bool:
-    """Whether so many more properties than the required ones can come."""
+    """Whether this many properties beyond the required ones are possible."""
     if any(_fits(each, fitting, is_empty) for _, each in shape.others):
         return True
     optional = [each for name, each in shape.declared if name not in shape.required]

@@ -1,22 +1,22 @@
-"""How large a schema may be, found before any of it is read: what is refused here would take long to compile.
+"""Limits on the size of a schema, checked before any of it is read: a larger one would take long to compile.
 
-In: a schema. Out: None, or what of it is too large. It does not know what a keyword means beyond its cost.
+In: a schema. Out: None, or a message about what is too large.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-VALUES = 50_000  # of any kind, one within another
-CHARACTERS = 250_000  # of all names and strings
-# Costs that grow with the square of a list's length, added up over the schema: about what 0.3 s are enough for.
+VALUES = 50_000  # values of any kind, at all depths
+CHARACTERS = 250_000  # characters of all names and strings
+# Costs that grow with the square of a list's length, summed over the schema: about 0.3 s of work.
 SQUARES = {"properties": 1200**2, "patternProperties": 300**2, "allOf": 150**2, "oneOf": 200**2, "anyOf": 1000**2,
            "prefixItems": 1000**2}  # fmt: skip
 ENUM_VALUES = 10_000
 
 
 def excess(schema: Mapping[str, Any], scale: int = 1) -> str | None:
-    """What of the schema is too large, and how large it may be; `scale` times as large for several together."""
+    """The part that is too large, with its limit. scale: factor on all limits, for several schemas together."""
     values = characters = listed = 0
     squares: Counter[str] = Counter()
     stack: list[Any] = [schema]

@@ -1,6 +1,6 @@
-"""Forms of the answer that are no JSON schema: a regular expression, a choice among texts, or a grammar.
+"""Forms of an answer that are not JSON schemas: a regular expression, a choice of texts, or a grammar.
 
-In: a `TextGrammar`. Out: llguidance's grammar of it, or a SchemaError with the reason. Sizes are bounded before any work.
+In: a `TextGrammar`. Out: its llguidance grammar, or a SchemaError. Sizes are checked before any work.
 """
 
 import json
@@ -12,18 +12,18 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.messages import TextGrammar
 
-LONGEST = 1 << 16  # characters
-MOST_CHOICES = 5000
-# What every dialect means by these. Unicode's digits differ from one library's version to the next.
+MAX_LENGTH = 1 << 16  # characters of a form
+MAX_CHOICES = 5000
+# The ASCII meaning, which all dialects share. Unicode's digits differ between library versions.
 ASCII = {"d": "[0-9]", "w": "[0-9A-Za-z_]", "s": r"[\t-\r ]"}
-# Lark's marks for the shape of a tree, which a mask does not have: "?rule:" and "!rule:".
+# Lark's tree-shaping prefixes "?rule:" and "!rule:", which have no meaning for a mask.
 TREE_MARKS = re.compile(r"^[?!]+(?=\w+(?:\.-?\d+)?\s*:)", re.MULTILINE)
 
 
 def text_grammar(form: TextGrammar) -> str:
     """The grammar for llguidance. Raises SchemaError for a form that is too long or cannot be read."""
-    if sum(map(len, form.texts)) > LONGEST:
-        raise SchemaError("", "", f"it has more than {LONGEST} characters", whose(form))
+    if sum(map(len, form.texts)) > MAX_LENGTH:
+        raise SchemaError("", "", f"it has more than {MAX_LENGTH} characters", whose(form))
     try:
         match form.kind:
             case "regex":
@@ -37,7 +37,7 @@ def text_grammar(form: TextGrammar) -> str:
 
 
 def refused(form: TextGrammar, reason: str) -> SchemaError:
-    """Why the form cannot be enforced."""
+    """The error for a form that cannot be enforced."""
     return SchemaError("", "", reason, whose(form))
 
 
@@ -46,7 +46,7 @@ def whose(form: TextGrammar) -> str:
 
 
 def _rust_regex(pattern: str) -> str:
-    """A Python pattern for Rust's regex: the strings that it matches are matched by the given one."""
+    """A Python pattern converted for Rust's regex. It matches no string that the given one does not."""
     out: list[str] = []
     at, in_class, negated = 0, False, False
     while at < len(pattern):
@@ -56,7 +56,7 @@ def _rust_regex(pattern: str) -> str:
             narrow = ASCII.get(pattern[at + 1 : at + 2])
             out.append(narrow if narrow and not negated else pattern[at : at + 2])
         elif in_class:
-            # for Rust these begin a class in the class, or a set operation
+            # in Rust these begin a nested class or a set operation
             out.append(f"\\{character}" if character in "[&~" else character)
             in_class = character != "]"
             negated = negated and in_class
@@ -72,16 +72,16 @@ def _rust_regex(pattern: str) -> str:
 
 
 def _choice(form: TextGrammar) -> str:
-    if not form.texts or len(form.texts) > MOST_CHOICES or not any(form.texts):
-        raise refused(form, f"want 1 to {MOST_CHOICES} texts, not all of them empty")
+    if not form.texts or len(form.texts) > MAX_CHOICES or not any(form.texts):
+        raise refused(form, f"want 1 to {MAX_CHOICES} texts, not all of them empty")
     return f"start: {' | '.join(json.dumps(text, ensure_ascii=False) for text in form.texts)}"
 
 
 def _lark(text: str) -> str:
-    """GBNF and the EBNF of other servers define by "::=", Lark by ":"."""
+    """The text in Lark syntax: GBNF and the EBNF of other servers define rules by "::=", Lark by ":"."""
     if "::=" in text:
         try:
             return gbnf_to_lark(text)
-        except Exception as error:  # its errors have no common base
+        except Exception as error:  # its errors have no common base class
             raise ValueError(f"the GBNF grammar cannot be read: {error}") from error
     return TREE_MARKS.sub("", text)

@@ -1,6 +1,6 @@
-"""The values of a schema's keywords: of the kind that is asked for, and such as a grammar can write exactly.
+"""Checks the values of a schema's keywords: their type, and whether a grammar can write them exactly.
 
-In: any JSON. Out: the value, typed; ValueError with what is wrong with it. It does not know keywords.
+In: any JSON. Out: the typed value, or ValueError.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 UNWRITABLE = re.compile(r"[\0-\x07\x0b\x0e-\x1f\x7f\ud800-\udfff]")
-BOUND = 2**53  # beyond it not all whole numbers are exact in JavaScript
+BOUND = 2**53  # beyond it not all integers are exact in JavaScript
 
 
 def short(value: Any) -> str:
@@ -53,7 +53,7 @@ def as_names(value: Any) -> list[str]:
 
 
 def check_value(value: Any) -> None:
-    """Raises ValueError for a value that cannot be written, or not exactly."""
+    """Raise ValueError for a value that cannot be written, or not exactly."""
     match value:
         case bool():
             return

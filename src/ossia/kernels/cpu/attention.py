@@ -1,14 +1,13 @@
-"""Attention with sinks and sliding windows over the paged cache: one pass, a running softmax.
+"""Attention with sinks and sliding windows over the paged cache, in one pass with a running softmax.
 
-In: rotated queries, the cache's bytes, which blocks are whose. Out: heads' outputs [T, H d].
-It does not know projections' weights or how the cache was written.
+In: rotated queries, the cache's bytes, and each sequence's blocks. Out: the heads' outputs [T, H d].
 
-Keys are taken in chunks of 128 and splits of 1024, counted from the sequence's start: inside a split the softmax runs
-from chunk to chunk, the first from the sink on, and splits are merged in order. So a row's bits depend on its position
-only, not on the rows in its tile, nor on whether its splits were shared out over threads. A masked key weighs exactly
-0, which changes no bit.
+Keys are processed in chunks of 128 and splits of 1024, counted from the start of the sequence. Inside a split the
+softmax runs from chunk to chunk; the first split begins with the sink. Splits are merged in order. So a row's bits
+depend on its position only: not on other rows of its tile, and not on whether threads share its splits. A masked key
+has weight 0 exactly.
 
-Shape legend: see ossia.kernels; J queries of a tile: its rows times the heads that share a key head.
+Shape suffixes: see `ossia.kernels.ops`; J queries of a tile: its rows times the query heads of one key head.
 """
 
 import numpy as np
@@ -19,13 +18,13 @@ from ossia.kernels.cpu.kv_cache import BF16, bf16_bits, rotate_and_store
 from ossia.kernels.cpu.tiles.attention_tiles import CHUNK, NOWHERE, exp, score_keys, soften, weigh_values
 from ossia.kernels.cpu.tiles.gemm_tiles import read_through
 
-SPLIT = 1024  # keys that one thread takes at once
-TILE = 32  # queries, so that their scores and sums stay in the first cache
+SPLIT = 1024  # keys that one thread processes at once
+TILE = 32  # queries of a tile: their scores and sums fit the L1 cache
 
 
 @kernel
 def _one_split(cache, blocks_B, g, queries, lows_J, highs_J, split, scores, tops, weights, sums):
-    """Keys split * SPLIT .. + 1023 for all queries of a tile, from tops = NOWHERE and zeros."""
+    """Process keys split * SPLIT .. + 1023 for all queries of a tile, starting from tops = NOWHERE and zeros."""
     data, kind, groups, d, size = cache
     count = lows_J.size
     first, last = max(lows_J.min(), split * SPLIT), min(highs_J.max(), split * SPLIT + SPLIT - 1)
@@ -50,7 +49,7 @@ def _reset(count, tops, weights, sums):
 
 @kernel
 def _merge(count, wide, tops, weights, sums, more_tops, more_weights, more_sums):
-    """The softmax over what both saw, into the first."""
+    """Merge the second running softmax into the first."""
     for j in range(count):
         top = max(tops[j], more_tops[j])
         mine, other = exp(tops[j] - top), exp(more_tops[j] - top)
@@ -79,7 +78,10 @@ def _tile(
     tops,
     weights,
 ):
-    """A tile's queries, scaled (and rounded as keys are, if to bfloat16), the keys each may see, its sink as its first."""
+    """Load a tile's queries, scaled; find the keys that each may see; start each softmax with its sink.
+
+    Beside a bfloat16 cache the queries are rounded to bfloat16.
+    """
     m, scale = heads // groups, np.float32(1.0 / np.sqrt(d))
     halves, words = queries.view(np.uint16), queries.view(np.uint32)
     for i in range(unit[2]):
@@ -104,16 +106,16 @@ def _tile(
 
 @kernel
 def tile_rows(starts_S1, m):
-    """Rows of a tile: as many as make TILE queries, but no more than any sequence has."""
-    most = 1
+    """Rows of a tile: as many as make TILE queries, but no more than the longest sequence has."""
+    max_queries = 1
     for s in range(starts_S1.size - 1):
-        most = max(most, starts_S1[s + 1] - starts_S1[s])
-    return min(max(1, TILE // m), most)
+        max_queries = max(max_queries, starts_S1[s + 1] - starts_S1[s])
+    return min(max(1, TILE // m), max_queries)
 
 
 @kernel
 def units_of(starts_S1, rows):
-    """[U, 3]: sequence, first row, rows of each tile."""
+    """[U, 3]: sequence, first row and number of rows of each tile."""
     count = 0
     for s in range(starts_S1.size - 1):
         count += -(-(starts_S1[s + 1] - starts_S1[s]) // rows)
@@ -148,13 +150,13 @@ def _finish(kind, out_TD, unit, m, d, g, weights, sums):
 def _attend_tasks(counter, units, rows, qkv, heads, cache, positions_T, blocks_SB, sinks_H, window, out_TD):
     _, kind, groups, d, _ = cache
     m = heads // groups
-    most = -(-rows * m // 16) * 16
+    max_queries = -(-rows * m // 16) * 16
     wide = -(-d // 16) * 16
-    queries = np.zeros(most * d, np.float32)
-    scores = np.zeros(most * CHUNK, np.float32)
-    tops, more_tops = np.empty(most, np.float32), np.empty(most, np.float32)
-    weights, more_weights = np.empty(most * 16, np.float32), np.empty(most * 16, np.float32)
-    sums, more_sums = np.empty(most * wide, np.float32), np.empty(most * wide, np.float32)
+    queries = np.zeros(max_queries * d, np.float32)
+    scores = np.zeros(max_queries * CHUNK, np.float32)
+    tops, more_tops = np.empty(max_queries, np.float32), np.empty(max_queries, np.float32)
+    weights, more_weights = np.empty(max_queries * 16, np.float32), np.empty(max_queries * 16, np.float32)
+    sums, more_sums = np.empty(max_queries * wide, np.float32), np.empty(max_queries * wide, np.float32)
     task = take(counter)
     while task < units.shape[0] * groups:
         unit, g = units[task // groups], task % groups
@@ -182,7 +184,7 @@ def _attend_tasks(counter, units, rows, qkv, heads, cache, positions_T, blocks_S
 
 @kernel
 def attend(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):
-    """Every row over the keys it sees, each tile of rows and key head by one thread."""
+    """Attention of all rows. One thread processes a tile of rows for one key head."""
     rows = tile_rows(starts_S1, heads // cache[2])
     units = units_of(starts_S1, rows)
     counter = np.zeros(1, np.int64)
@@ -198,10 +200,10 @@ def _split_tasks(
 ):  # fmt: skip
     _, kind, groups, d, _ = cache
     m = heads // groups
-    most = -(-rows * m // 16) * 16
-    queries = np.zeros(most * d, np.float32)
-    scores = np.zeros(most * CHUNK, np.float32)
-    tops, weights = np.empty(most, np.float32), np.empty(most * 16, np.float32)
+    max_queries = -(-rows * m // 16) * 16
+    queries = np.zeros(max_queries * d, np.float32)
+    scores = np.zeros(max_queries * CHUNK, np.float32)
+    tops, weights = np.empty(max_queries, np.float32), np.empty(max_queries * 16, np.float32)
     task = take(counter)
     while task < units.shape[0] * groups * splits:
         unit, g, split = units[task // splits // groups], task // splits % groups, task % splits
@@ -223,19 +225,19 @@ def _split_tasks(
 
 
 @kernel
-def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):
-    """As `attend`, for few rows far into their sequences: splits are shared out too, and merged in order at the end."""
+def attend_splits(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, window, out_TD, workers):
+    """`attend` for few rows with long contexts: threads share the splits too, which are merged in order at the end."""
     _, kind, groups, d, _ = cache
     m = heads // groups
     rows = tile_rows(starts_S1, m)
     units = units_of(starts_S1, rows)
-    most = -(-rows * m // 16) * 16
+    max_queries = -(-rows * m // 16) * 16
     wide = -(-d // 16) * 16
     splits = np.int64(positions_T.max()) // SPLIT + 1
     tasks = units.shape[0] * groups
-    all_tops = np.empty((tasks * splits, most), np.float32)
-    all_weights = np.empty((tasks * splits, most * 16), np.float32)
-    all_sums = np.empty((tasks * splits, most * wide), np.float32)
+    all_tops = np.empty((tasks * splits, max_queries), np.float32)
+    all_weights = np.empty((tasks * splits, max_queries * 16), np.float32)
+    all_sums = np.empty((tasks * splits, max_queries * wide), np.float32)
     counter = np.zeros(1, np.int64)
     share(
         workers,
@@ -255,8 +257,9 @@ def attend_apart(qkv, heads, cache, positions_T, starts_S1, blocks_SB, sinks_H, 
         all_weights,
         all_sums,
     )
-    queries = np.zeros(most * d, np.float32)
-    tops, weights, sums = np.empty(most, np.float32), np.empty(most * 16, np.float32), np.empty(most * wide, np.float32)
+    queries = np.zeros(max_queries * d, np.float32)
+    tops, weights = np.empty(max_queries, np.float32), np.empty(max_queries * 16, np.float32)
+    sums = np.empty(max_queries * wide, np.float32)
     for task in range(tasks):
         unit, g = units[task // groups], task % groups
         count = unit[2] * m
@@ -283,21 +286,24 @@ def _place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, 
 
 @entry
 def place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):
-    """Rows rotated and stored by `placers`, then `attend`."""
+    """Rotate and store rows with `placers` threads, then `attend`."""
     _place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers)
 
 
 @entry
-def place_and_attend_apart(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):
-    """Rows rotated and stored by `placers`, then `attend_apart`."""
+def place_and_attend_splits(qkv, heads, cache, rope, places, sinks_H, window, out_TD, placers, workers):
+    """Rotate and store rows with `placers` threads, then `attend_splits`."""
     data, kind, groups, d, size = cache
     rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, placers)
-    attend_apart(qkv, heads, cache, places[0], places[1], places[2], sinks_H, window, out_TD, workers)
+    attend_splits(qkv, heads, cache, places[0], places[1], places[2], sinks_H, window, out_TD, workers)
 
 
 @kernel
-def _read_ahead(data, done):
-    """Bring data near, front to back, until another thread is done. Read, for asking is slower on Zen 4; a digest of it."""
+def _fetch_until(data, done):
+    """Read data front to back into the caches until another thread is done. Returns a digest of it.
+
+    It reads rather than prefetches, because prefetching is slower on Zen 4.
+    """
     at, digest = 0, np.int32(0)
     while at + 4096 <= data.size and peek(done) == 0:
         digest ^= read_through(data, at, 8)
@@ -306,19 +312,34 @@ def _read_ahead(data, done):
 
 
 @kernel
-def _attend_or_read(counter, qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, done, digests):
-    """The first worker attends, the second reads ahead until the first is done."""
+def _attend_or_prefetch(counter, qkv, heads, cache, rope, places, sinks_H, window, out_TD, prefetch, done, digests):
+    """The first worker attends. The second reads weights until the first is done."""
     if take(counter) == 0:
         _place_and_attend(qkv, heads, cache, rope, places, sinks_H, window, out_TD, 1, 1)
         take(done)
     else:
-        digests[0] = _read_ahead(soon, done)
+        digests[0] = _fetch_until(prefetch, done)
 
 
 @entry
-def attend_while_reading(qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon):
-    """`place_and_attend` on one thread, while another fetches the weights `soon` from memory, which would idle."""
+def attend_while_prefetching(qkv, heads, cache, rope, places, sinks_H, window, out_TD, prefetch):
+    """`place_and_attend` on one thread, while a second, otherwise idle thread reads the next weights from memory."""
     counter, done, digests = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int32)
 
-    share(2, _attend_or_read, counter, qkv, heads, cache, rope, places, sinks_H, window, out_TD, soon, done, digests)
+    share(
+        2,
+        _attend_or_prefetch,
+        counter,
+        qkv,
+        heads,
+        cache,
+        rope,
+        places,
+        sinks_H,
+        window,
+        out_TD,
+        prefetch,
+        done,
+        digests,
+    )
     return digests

@@ -1,10 +1,9 @@
-"""Rows of activations times a weight: packed panels with int8 activations, or rows as stored with float32 ones.
+"""Activations times a weight: packed panels with int8 activations, or stored rows with float32 activations.
 
-In: rows [T, D], a weight's arrays. Out: float32 [T, R], biases added.
-It does not know what a layer is or how a weight was packed.
+In: rows [T, D] and a weight's arrays. Out: float32 [T, R], with biases added.
 
-Shape legend: see ossia.kernels. Few rows: a task is a run of panels, read once from memory, in one stream. Many: a task
-is some panels, and rows come in portions that stay in the core's cache while the panels pass over them.
+Shape suffixes: see `ossia.kernels.ops`. With few rows, a task is a run of panels, each read once from memory in one
+stream. With many rows, a task is a few panels, and rows come in portions that stay in the core's cache.
 """
 
 import numpy as np
@@ -15,79 +14,79 @@ from ossia.kernels.cpu.gemm_exact import dots
 from ossia.kernels.cpu.norm import norm_row, rms_norm
 from ossia.kernels.cpu.pack import BLOCK_BYTES, INPUTS, INT8
 from ossia.kernels.cpu.tiles.gemm_tiles import (
-    MOST,
-    RECORD_WORDS,
+    MAX_TILE_ROWS,
+    QUANTIZED_WORDS,
     RUN,
     add_row,
-    ask_line,
-    ask_row,
     part_of,
-    round_row,
+    prefetch_line,
+    prefetch_row,
+    quantize_row,
     tile,
-    tile_again,
+    tile_cached,
     tile_size,
 )
 
-FEW_ROWS = 16  # of a decode step
-PORTION = 96  # rows whose records (346 kB at a width of 2880, 311 for int8) stay in a core's second cache
-GROUP = 4  # panels of a task when rows are many
-_run_tile = tile_again if TARGET.fetches else tile
+FEW_ROWS = 16  # up to this many rows, each panel is read once in one stream
+PORTION = 96  # quantized rows that stay in a core's L2 cache: 346 kB at a width of 2880, 311 kB for int8
+GROUP = 4  # panels of a task with many rows
+_run_tile = tile_cached if TARGET.auto_prefetch else tile
 
 
 @kernel
-def _round(kind, x_TD, t, blocks, records, terms, bias):
-    """Row t of x, as it is, to its records."""
+def _quantize(kind, x_TD, t, blocks, quantized, limbs, bias):
+    """Quantize row t of x."""
     padded = np.zeros(blocks * INPUTS[kind], np.float32)
     for i in range(min(padded.size, x_TD.shape[1])):
         padded[i] = x_TD[t, i]
-    round_row(kind, padded, blocks, records, t, terms, bias)
+    quantize_row(kind, padded, blocks, quantized, t, limbs, bias)
 
 
 @kernel
-def _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias):
-    """Row t of x, normed, to its record."""
+def _norm_and_quantize(kind, x_TD, t, scale_D, eps, blocks, quantized, bias):
+    """Norm row t of x and quantize it."""
     padded = np.zeros(blocks * INPUTS[kind], np.float32)
     norm_row(x_TD, t, scale_D, eps, padded)
-    round_row(kind, padded, blocks, records, t, 1, bias)
+    quantize_row(kind, padded, blocks, quantized, t, 1, bias)
 
 
 @kernel
-def _round_tasks(counter, kind, x_TD, blocks, records, terms, bias):
+def _quantize_tasks(counter, kind, x_TD, blocks, quantized, limbs, bias):
     t = take(counter)
     while t < x_TD.shape[0]:
-        _round(kind, x_TD, t, blocks, records, terms, bias)
+        _quantize(kind, x_TD, t, blocks, quantized, limbs, bias)
         t = take(counter)
 
 
 @kernel
-def to_records(kind, x_TD, blocks, terms, bias, workers):
-    """Rows rounded to int8, as weights of this kind take them."""
-    records = np.empty(x_TD.shape[0] * terms * blocks * RECORD_WORDS[kind], np.int32)
+def quantize_rows(kind, x_TD, blocks, limbs, bias, workers):
+    """Rows quantized to int8 in the layout for weights of this kind."""
+    quantized = np.empty(x_TD.shape[0] * limbs * blocks * QUANTIZED_WORDS[kind], np.int32)
     counter = np.zeros(1, np.int64)
-    share(workers, _round_tasks, counter, kind, x_TD, blocks, records, terms, bias)
-    return records
+    share(workers, _quantize_tasks, counter, kind, x_TD, blocks, quantized, limbs, bias)
+    return quantized
 
 
 @kernel
-def _round_normed_tasks(counter, kind, x_TD, scale_D, eps, blocks, records, bias):
+def _norm_and_quantize_tasks(counter, kind, x_TD, scale_D, eps, blocks, quantized, bias):
     t = take(counter)
     while t < x_TD.shape[0]:
-        _round_normed(kind, x_TD, t, scale_D, eps, blocks, records, bias)
+        _norm_and_quantize(kind, x_TD, t, scale_D, eps, blocks, quantized, bias)
         t = take(counter)
 
 
 @kernel
-def normed_records(kind, x_TD, scale_D, eps, blocks, bias, workers):
-    """Rows normed and rounded to int8, as weights of this kind take them."""
-    records = np.empty(x_TD.shape[0] * blocks * RECORD_WORDS[kind], np.int32)
+def norm_and_quantize_rows(kind, x_TD, scale_D, eps, blocks, bias, workers):
+    """Rows normed and quantized to int8 in the layout for weights of this kind."""
+    quantized = np.empty(x_TD.shape[0] * blocks * QUANTIZED_WORDS[kind], np.int32)
     counter = np.zeros(1, np.int64)
-    share(workers, _round_normed_tasks, counter, kind, x_TD, scale_D, eps, blocks, records, bias)
-    return records
+    share(workers, _norm_and_quantize_tasks, counter, kind, x_TD, scale_D, eps, blocks, quantized, bias)
+    return quantized
 
 
 @kernel
 def even_shares(panels, workers):
-    """Bounds of groups of panels, for many rows; the last ones smaller, so that threads end together."""
+    """Bounds of groups of panels, for many rows. The last groups are smaller, so that threads end together."""
     bounds = np.empty(panels + 1, np.int64)
     bounds[0], groups = 0, 0
     while bounds[groups] < panels:
@@ -99,7 +98,7 @@ def even_shares(panels, workers):
 
 @kernel
 def _add_tile(out, at, size, bias_R, column, columns, y, row):
-    """y[row:row + size, column:column + 32] += sums of so many rows at out[at:], plus bias. y flat, so many columns a row."""
+    """y[row:row + size, column:column + 32] += the sums at out[at:], plus bias. y: flat, `columns` columns."""
     for i in range(size):
         place = (row + i) * columns + column
         if column + 32 <= columns:
@@ -110,17 +109,17 @@ def _add_tile(out, at, size, bias_R, column, columns, y, row):
 
 
 @kernel
-def _ask_share(data, start, size, t, rows, count):
-    """Ask for so many rows' share of `size` bytes: by the last of `count` rows, all of them."""
+def _prefetch_slice(data, start, size, t, rows, count):
+    """Prefetch part of `size` bytes: the slice that belongs to these rows. After the last of `count` rows, all of it."""
     for line in range(t * size // count // 64, (t + rows) * size // count // 64):
-        ask_line(data, start + 64 * line)
+        prefetch_line(data, start + 64 * line)
 
 
 @kernel
-def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R, column, columns, y, out):
-    """y[t, column:column + 32] += the panel times row t, plus bias, for first <= t < last. y: flat, so many columns a row.
+def panel_rows(kind, data, start, blocks, quantized, numbers, first, last, bias_R, column, columns, y, out):
+    """y[t, column:column + 32] += panel times row t, plus bias, for first <= t < last. y: flat, `columns` columns.
 
-    A part of the panel at a time, which stays in the first cache while the rows pass; meanwhile they ask for the part after it.
+    The panel is used in parts that fit the L1 cache while the rows pass. Meanwhile the next part is prefetched.
     """
     count = last - first
     out[: count * 32] = np.float32(0.0)
@@ -132,60 +131,62 @@ def panel_rows(kind, data, start, blocks, records, numbers, first, last, bias_R,
             size, place = tile_size(kind, count - t, 1), first + t
             if is_last:
                 for row in range(place, place + size):
-                    ask_row(y, row * columns + column)
+                    prefetch_row(y, row * columns + column)
             if kind == INT8 and count > FEW_ROWS:
-                _ask_share(data, after, part * BLOCK_BYTES[kind], t, size, count)
-                tile_again(kind, data, start, 0, 1, blocks, skip, taken, records, numbers, place, size, out, 32 * t, 0)
+                _prefetch_slice(data, after, part * BLOCK_BYTES[kind], t, size, count)
+                tile_cached(
+                    kind, data, start, 0, 1, blocks, skip, taken, quantized, numbers, place, size, out, 32 * t, 0
+                )
             else:
-                tile(kind, data, start, 0, 1, blocks, skip, taken, records, numbers, place, size, out, 32 * t, 0)
+                tile(kind, data, start, 0, 1, blocks, skip, taken, quantized, numbers, place, size, out, 32 * t, 0)
             if is_last:
                 _add_tile(out, 32 * t, size, bias_R, column, columns, y, place)
             t += size
 
 
 @kernel
-def _run_rows(kind, data, start, stride, panels, blocks, records, numbers, rows, bias_R, column, columns, y, out):
-    """Some panels times the few rows of one tile, which reads them front to back without a pause."""
+def _run_rows(kind, data, start, stride, panels, blocks, quantized, numbers, rows, bias_R, column, columns, y, out):
+    """Several panels times the few rows of one tile. The panels are read front to back without a pause."""
     apart = 32 * rows
     out[: panels * apart] = np.float32(0.0)
     for p in range(panels):
         for row in range(rows):
-            ask_row(y, row * columns + column + 32 * p)
-    _run_tile(kind, data, start, stride, panels, blocks, 0, blocks, records, numbers, 0, rows, out, 0, apart)
+            prefetch_row(y, row * columns + column + 32 * p)
+    _run_tile(kind, data, start, stride, panels, blocks, 0, blocks, quantized, numbers, 0, rows, out, 0, apart)
     for p in range(panels):
         _add_tile(out, p * apart, rows, bias_R, column + 32 * p, columns, y, 0)
 
 
 @kernel
-def _multiply_tasks(counter, bounds, kind, data, stride, blocks, records, bias_R, y_TR):
+def _multiply_tasks(counter, bounds, kind, data, stride, blocks, quantized, bias_R, y_TR):
     rows, columns, y = y_TR.shape[0], y_TR.shape[1], y_TR.reshape(-1)
     numbers, is_one_tile = np.arange(rows).astype(np.int32), rows > 0 and tile_size(kind, rows, 1) == rows
-    out = np.empty(max(PORTION, RUN * MOST) * 32, np.float32)
+    out = np.empty(max(PORTION, RUN * MAX_TILE_ROWS) * 32, np.float32)
     task = take(counter)
     while task < bounds.size - 1:
         p, end = bounds[task], bounds[task + 1]
         while is_one_tile and p < end:
             run = min(RUN, end - p)
             _run_rows(
-                kind, data, p * stride, stride, run, blocks, records, numbers, rows, bias_R, 32 * p, columns, y, out
+                kind, data, p * stride, stride, run, blocks, quantized, numbers, rows, bias_R, 32 * p, columns, y, out
             )  # fmt: skip
             p += run
         for first in range(0, rows, PORTION):
             last = min(first + PORTION, rows)
             for q in range(p, end):
                 panel_rows(
-                    kind, data, q * stride, blocks, records, numbers, first, last, bias_R, 32 * q, columns, y, out
+                    kind, data, q * stride, blocks, quantized, numbers, first, last, bias_R, 32 * q, columns, y, out
                 )  # fmt: skip
         task = take(counter)
 
 
 @kernel
-def multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers):
+def multiply(kind, data, stride, blocks, quantized, bias_R, y_TR, workers):
     """y[t] += W x[t] + bias."""
     panels = -(-y_TR.shape[1] // 32)
     bounds = shares(panels, workers, 1) if y_TR.shape[0] <= FEW_ROWS else even_shares(panels, workers)
     counter = np.zeros(1, np.int64)
-    share(workers, _multiply_tasks, counter, bounds, kind, data, stride, blocks, records, bias_R, y_TR)
+    share(workers, _multiply_tasks, counter, bounds, kind, data, stride, blocks, quantized, bias_R, y_TR)
 
 
 @kernel
@@ -211,33 +212,33 @@ def _multiply_exact(weight, bias_R, x_TD, y, workers):
 
 @entry
 def multiply_exact(weight, bias_R, x_TD, y, workers):
-    """y[t, r] += bias[r] + x[t] . weight[r]; weight and y flat, x and the weight's rows padded to 16."""
+    """y[t, r] += bias[r] + x[t] . weight[r]. weight and y are flat; x and the weight's rows are padded to 16 columns."""
     _multiply_exact(weight, bias_R, x_TD, y, workers)
 
 
 @entry
-def normed_multiply(x_TD, scale_D, eps, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):
-    """y[t] += W norm(x[t]) + bias. `rounders`: the workers that norm and round."""
-    records = normed_records(kind, x_TD, scale_D, eps, blocks, code_bias, rounders)
-    multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
+def normed_multiply(x_TD, scale_D, eps, quantize_workers, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):
+    """y[t] += W norm(x[t]) + bias. quantize_workers: threads that norm and quantize."""
+    quantized = norm_and_quantize_rows(kind, x_TD, scale_D, eps, blocks, code_bias, quantize_workers)
+    multiply(kind, data, stride, blocks, quantized, bias_R, y_TR, workers)
 
 
 @entry
-def rounded_multiply(x_TD, rounders, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):
+def quantize_and_multiply(x_TD, quantize_workers, kind, data, stride, blocks, code_bias, bias_R, y_TR, workers):
     """y[t] += W x[t] + bias."""
-    records = to_records(kind, x_TD, blocks, 1, code_bias, rounders)
-    multiply(kind, data, stride, blocks, records, bias_R, y_TR, workers)
+    quantized = quantize_rows(kind, x_TD, blocks, 1, code_bias, quantize_workers)
+    multiply(kind, data, stride, blocks, quantized, bias_R, y_TR, workers)
 
 
 @kernel
-def norm_and_multiply(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):
-    """y[t] += W norm(x[t]) + bias, W as stored. The normed rows, `padded` wide."""
-    normed_TD = rms_norm(x_TD, scale_D, eps, padded, rounders)
+def norm_and_multiply(x_TD, scale_D, eps, padded, quantize_workers, weight, bias_R, y_TR, workers):
+    """y[t] += W norm(x[t]) + bias, with W as stored. Returns the normed rows, padded to `padded` columns."""
+    normed_TD = rms_norm(x_TD, scale_D, eps, padded, quantize_workers)
     _multiply_exact(weight, bias_R, normed_TD, y_TR.reshape(-1), workers)
     return normed_TD
 
 
 @entry
-def normed_exact(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers):
-    """`norm_and_multiply`, called from Python."""
-    norm_and_multiply(x_TD, scale_D, eps, padded, rounders, weight, bias_R, y_TR, workers)
+def normed_exact(x_TD, scale_D, eps, padded, quantize_workers, weight, bias_R, y_TR, workers):
+    """`norm_and_multiply` for callers in Python."""
+    norm_and_multiply(x_TD, scale_D, eps, padded, quantize_workers, weight, bias_R, y_TR, workers)

@@ -1,9 +1,9 @@
-"""Float32 sums over weights as stored: dot products with bfloat16 or float32 rows, sums of squares.
+"""Float32 sums over weights as stored: dot products with bfloat16 or float32 rows, and sums of squares.
 
 In: rows of activations and of weights, both padded to whole vectors of 16. Out: float32.
-It does not know panels, layers or threads.
 
-A dot product is taken in one order, whether alone or in a tile of 4 x 4: a row's bits never depend on its neighbours.
+A dot product is always summed in the same order, alone or in a 4 x 4 tile. So a row's bits do not depend on other
+rows.
 """
 
 from typing import Any
@@ -59,7 +59,7 @@ _tile_1x1, _tile_1x4, _tile_4x1, _tile_4x4 = (_make_tile(*shape) for shape in ((
 
 @intrinsic
 def sum_squares(typingctx, x, at, width):
-    """Of x[at:at + width], width a multiple of 16."""
+    """The sum of squares of x[at:at + width]. width: a multiple of 16."""
 
     def body(e: Emit, x: Any, at: Any, width: Any) -> Any:
         source = e.at(x, e.b.mul(at, e.whole(4)))
@@ -73,7 +73,9 @@ def sum_squares(typingctx, x, at, width):
 
 @kernel
 def dots(x, at, count, w, first, rows, width, y, to, step):
-    """y[to + t * step + r] += x[at + t * width:] . w[first + r * width:], for `count` rows of x and `rows` of w; all flat."""
+    """y[to + t * step + r] += x[at + t * width:] . w[first + r * width:], for `count` rows of x and `rows` rows of w;
+    all flat.
+    """
     out = np.empty(16, np.float32)
     t = 0
     while t < count:

@@ -1,12 +1,13 @@
-"""The paged cache of one layer's keys and values, in bfloat16, int8 or float32, and RoPE, which keys and queries pass on the way.
+"""The paged cache of one layer's keys and values in bfloat16, int8 or float32, and RoPE for keys and queries.
 
-In: projections [T, (H+2G)d], places of rows. Out: the cache's bytes, rotated queries.
-It does not know who attends to what.
+In: projections [T, (H+2G)d] and the position and block of each row. Out: the cache's bytes, and rotated queries.
 
-A block holds 16 tokens of G heads. For each head, keys come by lane: d rows of 16 tokens, so that a vector is one lane
-of 16 keys; then values by token, each padded to whole vectors of 16; then, for int8, 16 scales of keys and 16 of values.
-In bfloat16 two numbers make a word, as dot products of pairs take them: two lanes of a key, [d/2][16 tokens][2], and
-a lane of two tokens' values, [8][padded d][2].
+A block holds 16 tokens of G heads. For each head, keys come first, by lane: d rows of 16 tokens, so that one vector is
+one lane of 16 keys. Values follow by token, each padded to whole vectors of 16. int8 adds 16 scales of keys and 16 of
+values.
+
+In bfloat16 two numbers share a 32-bit word, as pairwise dot products need them: two lanes of a key, [d/2][16
+tokens][2]; one lane of two tokens' values, [8][padded d][2].
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ SCALE_BYTES = 4
 
 
 class LayerCache(NamedTuple):
-    """data uint8, flat: blocks of G heads of `head_bytes`; pages are touched when first written."""
+    """data: uint8, flat: blocks of G heads of `head_bytes`. The system maps memory when it is first written."""
 
     data: NDArray[np.uint8]
     kind: int
@@ -39,7 +40,7 @@ def padded(head_dim: int) -> int:
 
 
 def head_bytes(head_dim: int, kind: int) -> int:
-    """Of one head in a block."""
+    """Bytes of one head in one block."""
     elements = BLOCK * (head_dim + padded(head_dim))
     return elements * ELEMENT[kind] + (2 * BLOCK * SCALE_BYTES if kind == INT8 else 0)
 
@@ -53,7 +54,7 @@ def make_cache(shape: AttentionShape, blocks: int, kind: int) -> LayerCache:
 
 
 def discard_blocks(cache: LayerCache, blocks: Sequence[int], size: int) -> None:
-    """Give the memory of these blocks, sorted and of `size` bytes each, back to the system. They may be written again."""
+    """Return the memory of these blocks to the system. blocks: sorted; size: bytes of one. They may be written again."""
     start = end = -1
     for block in blocks:
         if block != end:
@@ -91,7 +92,7 @@ def _keep(typingctx, data, offset, value):
 
 @kernel
 def _rotate(qkv, t, heads, d, position, inverse, concentration):
-    """Rotate the first `heads` heads (queries, then keys) of a row, in place: lane i with lane i + d/2."""
+    """Rotate the first `heads` heads (queries, then keys) of a row in place: lane i with lane i + d/2."""
     half = d // 2
     cos, sin = np.empty(half, np.float32), np.empty(half, np.float32)
     for i in range(half):
@@ -115,7 +116,7 @@ def _int8_scale(row, first, d):
 
 @kernel
 def _store(row, first_key, groups, d, data, kind, block, offset, size):
-    """A row's keys and values to slot `offset` of a block."""
+    """Write a row's keys and values to slot `offset` of a block."""
     wide = -(-d // 16) * 16
     for g in range(groups):
         start = (block * groups + g) * size
@@ -124,8 +125,8 @@ def _store(row, first_key, groups, d, data, kind, block, offset, size):
             to_key, to_value = start + 4 * offset, start + 32 * d + 4 * (offset // 2) * wide + 2 * (offset % 2)
             for i in range(d // 2):
                 low, high = np.uint32(bf16_bits(row[k + 2 * i])), np.uint32(bf16_bits(row[k + 2 * i + 1]))
-                _keep(data, to_key + 64 * i, np.uint32(low | high << np.uint32(16)))  # a shift makes 64 bits
-            for i in range(d):  # two bytes at a time: the other token of a word may be another thread's
+                _keep(data, to_key + 64 * i, np.uint32(low | high << np.uint32(16)))  # Numba's shift gives 64 bits
+            for i in range(d):  # two bytes at a time: another thread may write the word's other token
                 _keep(data, to_value + 4 * i, bf16_bits(row[v + i]))
         elif kind == F32:
             for i in range(d):
@@ -164,7 +165,7 @@ def _place_tasks(counter, together, qkv, heads, groups, d, places, rope, data, k
 
 @kernel
 def rotate_and_store(qkv, heads, groups, d, places, rope, data, kind, size, workers):
-    """Every row's queries and keys rotated in place, its keys and values written to the cache."""
-    together = min(16, max(1, qkv.shape[0] // (4 * workers)))  # rows of one block share cache lines: best by one thread
+    """Rotate every row's queries and keys in place, and write its keys and values to the cache."""
+    together = min(16, max(1, qkv.shape[0] // (4 * workers)))  # rows of one block share cache lines
     counter = np.zeros(1, np.int64)
     share(workers, _place_tasks, counter, together, qkv, heads, groups, d, places, rope, data, kind, size)

@@ -1,10 +1,9 @@
-"""The router's choice and the chosen experts: top-k, softmax over the k, up, SwiGLU, down, weighted sum.
+"""The router's choice, and the experts chosen for each row: top-k, softmax over the k, up, SwiGLU, down, weighted sum.
 
-In: normed rows; expert weights as packed panels, or dense as stored. Out: the experts' sum added to the residual.
-It does not know attention or the checkpoint's names.
+In: normed rows; expert weights as packed panels, or dense as stored. Out: the residual with the experts' sum added.
 
-Shape legend: see ossia.kernels; N = T K pairs of a row and an expert, sorted by expert. A packed expert's gates are the
-first half of its panels, its ups the second, so that a tile's sums meet in SwiGLU without leaving the core.
+Shape suffixes: see `ossia.kernels.ops`; N = T K pairs of a row and an expert, sorted by expert. The first half of a
+packed expert's panel holds gates and the second half their ups, so SwiGLU reads both from one tile of sums.
 """
 
 from typing import Any, NamedTuple
@@ -14,28 +13,30 @@ from numpy.typing import NDArray
 
 from ossia.kernels.cpu.codegen.jit import entry, kernel, share, shares, take
 from ossia.kernels.cpu.codegen.simd import FLOATS, Emit, emitter, intrinsic, wants
-from ossia.kernels.cpu.gemm import FEW_ROWS, PORTION, even_shares, norm_and_multiply, to_records
+from ossia.kernels.cpu.gemm import FEW_ROWS, PORTION, even_shares, norm_and_multiply, quantize_rows
 from ossia.kernels.cpu.gemm_exact import dots
 from ossia.kernels.cpu.pack import MXFP4
 from ossia.kernels.cpu.tiles.gemm_tiles import (
-    MOST,
-    RECORD_WORDS,
+    MAX_TILE_ROWS,
+    QUANTIZED_WORDS,
     RUN,
     add_row,
-    ask_row,
+    limb_rows,
+    prefetch_row,
     put_row,
-    records_of,
-    round_block,
+    quantize_block,
     row_sums,
     run_of,
 )
 from ossia.kernels.ops import SWIGLU_SLOPE
 
-_WORTH_SHARING = 1 << 16  # numbers to add up
+_WORTH_SHARING = 1 << 16  # numbers to add up, from which all threads work
 
 
 class Routing(NamedTuple):
-    """The normed rows (columns beyond D zeros), and the pairs of row and expert: experts_TK ascending in a row."""
+    """The normed rows (columns beyond D are zeros), and the experts of each row with weights. experts_TK ascends in a
+    row.
+    """
 
     x_TD: NDArray[np.float32]
     experts_TK: NDArray[np.int32]
@@ -43,7 +44,7 @@ class Routing(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs sorted by expert: those of expert e are starts[e]:starts[e+1]; `used`: experts that have any, ascending."""
+    """Pairs sorted by expert. Expert e has pairs starts[e]:starts[e+1]. used: experts that have any pairs, ascending."""
 
     rows_N: NDArray[np.int32]
     weights_N: NDArray[np.float32]
@@ -53,7 +54,7 @@ class Pairs(NamedTuple):
 
 @kernel
 def choose(logits_TE, k):
-    """The k best experts of each row, equal scores by lower number, in ascending order; softmax over the k."""
+    """The k best experts of each row in ascending order, with softmax weights over the k. Ties go to the lower number."""
     rows, experts = logits_TE.shape
     best_TK, weights_TK = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
     for t in range(rows):
@@ -80,7 +81,7 @@ def choose(logits_TE, k):
 
 @kernel
 def _sort_pairs(experts_TK, weights_TK, experts):
-    """Counted and dealt, so that an expert's pairs keep the order of their rows."""
+    """Counting sort of the pairs by expert. The pairs of an expert keep the order of their rows."""
     rows, k = experts_TK.shape
     starts = np.zeros(experts + 1, np.int32)
     for t in range(rows):
@@ -105,22 +106,24 @@ def _sort_pairs(experts_TK, weights_TK, experts):
 
 
 @entry
-def routed(x_TD, scale_D, eps, padded, rounders, weight, bias_E, k, workers):
-    """`Routing`'s fields: rows normed, scored by the router, and each one's choice."""
+def routed(x_TD, scale_D, eps, padded, quantize_workers, weight, bias_E, k, workers):
+    """The fields of `Routing`: norm the rows, score them with the router, and choose experts."""
     logits_TE = np.zeros((x_TD.shape[0], bias_E.size), np.float32)
-    normed_TD = norm_and_multiply(x_TD, scale_D, eps, padded, rounders, weight, bias_E, logits_TE, workers)
+    normed_TD = norm_and_multiply(x_TD, scale_D, eps, padded, quantize_workers, weight, bias_E, logits_TE, workers)
     best_TK, weights_TK = choose(logits_TE, k)
     return normed_TD, best_TK, weights_TK
 
 
 def _emit_swiglu(e: Emit, sums: Any, at: Any, bias: Any, bias_at: Any, limit: Any, out: Any, to: Any) -> None:
-    """16 gates at sums[at], their ups behind them, biases likewise -> 16 floats at out[to]."""
+    """SwiGLU of 16 gates at sums[at] and the 16 ups after them, with biases in the same layout. Writes 16 floats to
+    out[to].
+    """
     b = e.b
     source, biases = e.at(sums, b.mul(at, e.whole(4))), e.at(bias, b.mul(bias_at, e.whole(4)))
     high, low = e.splat(limit, FLOATS), e.splat(b.fneg(limit), FLOATS)
-    gate = e.least(b.fadd(e.load(source, FLOATS), e.load(biases, FLOATS)), high)
+    gate = e.minimum(b.fadd(e.load(source, FLOATS), e.load(biases, FLOATS)), high)
     up = b.fadd(e.load(e.at(source, 64), FLOATS), e.load(e.at(biases, 64), FLOATS))
-    up = e.most(e.least(up, high), low)
+    up = e.maximum(e.minimum(up, high), low)
     slowed = e.exp(b.fmul(gate, e.floats(-SWIGLU_SLOPE)))
     swish = b.fdiv(gate, b.fadd(slowed, e.floats(1.0)))
     e.store(b.fmul(swish, b.fadd(up, e.floats(1.0))), e.at(out, b.mul(to, e.whole(4))))
@@ -134,39 +137,41 @@ def swiglu(typingctx, sums, at, bias, bias_at, limit, out, to):
 
 @kernel
 def _up_pairs(
-    data, start, stride, run, blocks, records, numbers, terms, first, last,
+    data, start, stride, run, blocks, quantized, numbers, limbs, first, last,
     bias, bias_at, limit, to_blocks, b, code_bias, out, sums, h,
 ):  # fmt: skip
-    """Of the pairs first..last, `run` times two panels, so 32 features, to block b on of their records for the way down."""
+    """Up and SwiGLU of the pairs first..last for `run` times two panels (32 features each). Writes quantized blocks
+    from b on.
+    """
     count = last - first
-    row_sums(MXFP4, data, start, stride, 2 * run, blocks, records, numbers, first, count, terms, sums)
+    row_sums(MXFP4, data, start, stride, 2 * run, blocks, quantized, numbers, first, count, limbs, sums)
     for r in range(run):
         for i in range(count):
             for half in range(2):
                 panel = 2 * r + half
                 swiglu(sums, 32 * (panel * count + i), bias, bias_at + 32 * panel, limit, h, 16 * half)
-            round_block(MXFP4, h, 0, to_blocks, b + r, out, first + i, terms, code_bias)
+            quantize_block(MXFP4, h, 0, to_blocks, b + r, out, first + i, limbs, code_bias)
 
 
 @kernel
 def _up_tasks(
-    counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, limit, code_bias, out
+    counter, bounds, data, stride, blocks, quantized, numbers, limbs, pairs, bias_EPR, limit, code_bias, out
 ):  # fmt: skip
     _, _, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
     to_blocks = panels // 2
-    sums, h = np.empty(2 * max(PORTION * terms, RUN * MOST) * 32, np.float32), np.empty(32, np.float32)
+    sums, h = np.empty(2 * max(PORTION * limbs, RUN * MAX_TILE_ROWS) * 32, np.float32), np.empty(32, np.float32)
     task = take(counter)
     while task < bounds.size - 1:
         place = bounds[task]
         while place < bounds[task + 1]:
             e, b = used[place // to_blocks], place % to_blocks
             panel = e * panels + 2 * b
-            run = run_of(MXFP4, (starts[e + 1] - starts[e]) * terms, min(bounds[task + 1] - place, to_blocks - b))
+            run = run_of(MXFP4, (starts[e + 1] - starts[e]) * limbs, min(bounds[task + 1] - place, to_blocks - b))
             for first in range(starts[e], starts[e + 1], PORTION):
                 last = min(first + PORTION, starts[e + 1])
                 _up_pairs(
-                    data, panel * stride, stride, run, blocks, records, numbers, terms, first, last,
+                    data, panel * stride, stride, run, blocks, quantized, numbers, limbs, first, last,
                     bias, 32 * panel, limit, to_blocks, b, code_bias, out, sums, h,
                 )  # fmt: skip
             place += run
@@ -174,11 +179,11 @@ def _up_tasks(
 
 
 @kernel
-def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code_bias, workers):
-    """Records of every pair's features. bias_EPR float32 [E, panels, 32], gates before ups in a panel."""
+def up_packed(data, stride, blocks, quantized, limbs, pairs, bias_EPR, limit, code_bias, workers):
+    """The quantized features of all pairs. bias_EPR: float32 [E, panels, 32], gates before ups in a panel."""
     to_blocks = bias_EPR.shape[1] // 2
-    numbers = records_of(pairs[0], terms)
-    out = np.empty(pairs[0].size * terms * to_blocks * RECORD_WORDS[MXFP4], np.int32)
+    numbers = limb_rows(pairs[0], limbs)
+    out = np.empty(pairs[0].size * limbs * to_blocks * QUANTIZED_WORDS[MXFP4], np.int32)
     bounds = shares(pairs[3].size * to_blocks, workers, 1)
     counter = np.zeros(1, np.int64)
     share(
@@ -189,9 +194,9 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
         data,
         stride,
         blocks,
-        records,
+        quantized,
         numbers,
-        terms,
+        limbs,
         pairs,
         bias_EPR,
         limit,
@@ -203,7 +208,7 @@ def up_packed(data, stride, blocks, records, terms, pairs, bias_EPR, limit, code
 
 @kernel
 def _add_parts(counter, parts, rows_N, panels, workers, out, columns):
-    """A worker's even share of the panels: those of every pair added to its row, in the pairs' order."""
+    """Add one worker's share of the panels: each pair's part to its row, in the order of the pairs."""
     worker = take(counter)
     begin, end = panels * worker // workers, panels * (worker + 1) // workers
     for n in range(rows_N.size):
@@ -213,18 +218,18 @@ def _add_parts(counter, parts, rows_N, panels, workers, out, columns):
 
 
 @kernel
-def _down_few_tasks(counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, parts):
+def _down_few_tasks(counter, bounds, data, stride, blocks, quantized, numbers, limbs, pairs, bias_EPR, parts):
     _, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
-    sums = np.empty(max(FEW_ROWS * terms, RUN * MOST) * 32, np.float32)
+    sums = np.empty(max(FEW_ROWS * limbs, RUN * MAX_TILE_ROWS) * 32, np.float32)
     task = take(counter)
     while task < bounds.size - 1:
         place = bounds[task]
         while place < bounds[task + 1]:
             e, p = used[place // panels], place % panels
             first, count, panel = np.int64(starts[e]), np.int64(starts[e + 1] - starts[e]), e * panels + p
-            run = run_of(MXFP4, count * terms, min(bounds[task + 1] - place, panels - p))
-            row_sums(MXFP4, data, panel * stride, stride, run, blocks, records, numbers, first, count, terms, sums)
+            run = run_of(MXFP4, count * limbs, min(bounds[task + 1] - place, panels - p))
+            row_sums(MXFP4, data, panel * stride, stride, run, blocks, quantized, numbers, first, count, limbs, sums)
             for r in range(run):
                 for i in range(count):
                     to = 32 * ((first + i) * panels + p + r)
@@ -234,16 +239,30 @@ def _down_few_tasks(counter, bounds, data, stride, blocks, records, numbers, ter
 
 
 @kernel
-def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):
-    """`down_many` for few rows, with the same bits: each expert's panels in one stream, and its share added at the end."""
+def down_few(data, stride, blocks, quantized, limbs, pairs, bias_EPR, out_TD, workers):
+    """`down_many` for few rows, with the same bits: each expert's panels are read in one stream, and all parts are
+    added last.
+    """
     rows_N, panels = pairs[0], bias_EPR.shape[1]
     columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
-    numbers = np.arange(rows_N.size * terms).astype(np.int32)
+    numbers = np.arange(rows_N.size * limbs).astype(np.int32)
     parts = np.empty(rows_N.size * panels * 32, np.float32)
     bounds = shares(pairs[3].size * panels, workers, 1)
     counter = np.zeros(1, np.int64)
     share(
-        workers, _down_few_tasks, counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, parts
+        workers,
+        _down_few_tasks,
+        counter,
+        bounds,
+        data,
+        stride,
+        blocks,
+        quantized,
+        numbers,
+        limbs,
+        pairs,
+        bias_EPR,
+        parts,
     )
     counter[0], adders = 0, workers if parts.size > _WORTH_SHARING else 1
     share(adders, _add_parts, counter, parts, rows_N, panels, adders, out, columns)
@@ -251,22 +270,22 @@ def down_few(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, work
 
 @kernel
 def _down_pairs(
-    data, start, blocks, records, numbers, terms, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums
+    data, start, blocks, quantized, numbers, limbs, first, last, rows_N, weights_N, bias, bias_at, column, columns, out, sums
 ):  # fmt: skip
     count = last - first
     for n in range(first, last):
-        ask_row(out, rows_N[n] * columns + column)
-    row_sums(MXFP4, data, start, 0, 1, blocks, records, numbers, first, count, terms, sums)
+        prefetch_row(out, rows_N[n] * columns + column)
+    row_sums(MXFP4, data, start, 0, 1, blocks, quantized, numbers, first, count, limbs, sums)
     for i in range(count):
         add_row(sums, 32 * i, bias, bias_at, weights_N[first + i], out, rows_N[first + i] * columns + column)
 
 
 @kernel
-def _down_many_tasks(counter, bounds, data, stride, blocks, records, numbers, terms, pairs, bias_EPR, out_TD):
+def _down_many_tasks(counter, bounds, data, stride, blocks, quantized, numbers, limbs, pairs, bias_EPR, out_TD):
     rows_N, weights_N, starts, used = pairs
     panels, bias = bias_EPR.shape[1], bias_EPR.reshape(-1)
     columns, out = np.int64(out_TD.shape[1]), out_TD.reshape(-1)
-    sums = np.empty(PORTION * terms * 32, np.float32)
+    sums = np.empty(PORTION * limbs * 32, np.float32)
     task = take(counter)
     while task < bounds.size - 1:
         for u in range(used.size):
@@ -276,16 +295,16 @@ def _down_many_tasks(counter, bounds, data, stride, blocks, records, numbers, te
                 for p in range(bounds[task], bounds[task + 1]):
                     panel = e * panels + p
                     _down_pairs(
-                        data, panel * stride, blocks, records, numbers, terms, first, last,
+                        data, panel * stride, blocks, quantized, numbers, limbs, first, last,
                         rows_N, weights_N, bias, 32 * panel, 32 * p, columns, out, sums,
                     )  # fmt: skip
         task = take(counter)
 
 
 @kernel
-def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, workers):
-    """out[row] += weight * (down + bias). A panel's rows are one task's alone, and experts come in ascending order."""
-    numbers = np.arange(pairs[0].size * terms).astype(np.int32)
+def down_many(data, stride, blocks, quantized, limbs, pairs, bias_EPR, out_TD, workers):
+    """out[row] += weight * (down + bias). One task has all rows of a panel, and experts come in ascending order."""
+    numbers = np.arange(pairs[0].size * limbs).astype(np.int32)
     bounds = even_shares(bias_EPR.shape[1], workers)
     counter = np.zeros(1, np.int64)
     share(
@@ -296,9 +315,9 @@ def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, wor
         data,
         stride,
         blocks,
-        records,
+        quantized,
         numbers,
-        terms,
+        limbs,
         pairs,
         bias_EPR,
         out_TD,
@@ -306,15 +325,15 @@ def down_many(data, stride, blocks, records, terms, pairs, bias_EPR, out_TD, wor
 
 
 @entry
-def add_packed(x_TD, experts_TK, weights_TK, terms, code_bias, rounders, up, down, limit, out_TD, workers):
-    """out[t] += the weighted sum of the chosen experts of row t. up, down: (data, stride, blocks, biases in panels)."""
+def add_packed(x_TD, experts_TK, weights_TK, limbs, code_bias, quantize_workers, up, down, limit, out_TD, workers):
+    """out[t] += the weighted sum of the experts of row t. up, down: (data, stride, blocks, biases in panel order)."""
     pairs = _sort_pairs(experts_TK, weights_TK, up[3].shape[0])
-    records = to_records(MXFP4, x_TD, up[2], terms, code_bias, rounders)
-    h = up_packed(up[0], up[1], up[2], records, terms, pairs, up[3], limit, code_bias, workers)
+    quantized = quantize_rows(MXFP4, x_TD, up[2], limbs, code_bias, quantize_workers)
+    h = up_packed(up[0], up[1], up[2], quantized, limbs, pairs, up[3], limit, code_bias, workers)
     if x_TD.shape[0] <= FEW_ROWS:
-        down_few(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
+        down_few(down[0], down[1], down[2], h, limbs, pairs, down[3], out_TD, workers)
     else:
-        down_many(down[0], down[1], down[2], h, terms, pairs, down[3], out_TD, workers)
+        down_many(down[0], down[1], down[2], h, limbs, pairs, down[3], out_TD, workers)
 
 
 @kernel
@@ -365,9 +384,10 @@ def _down_dense(h_NF, pairs, weight, bias_ER, out_TD, workers):
 
 @entry
 def add_dense(x_TD, experts_TK, weights_TK, up, down, limit, h_NF, out_TD, workers):
-    """`add_packed` over dense experts. up, down: (weight, bias [E, R]); weights flat, rows padded to the width of x or h_NF.
+    """`add_packed` for dense experts. up, down: (weight, bias [E, R]); weights flat, rows padded to the width of x or
+    h_NF.
 
-    An expert's gate and up rows alternate. h_NF: zeros, for the pairs' features.
+    Gate and up rows of an expert alternate. h_NF: zeros on entry; receives the pairs' features.
     """
     pairs = _sort_pairs(experts_TK, weights_TK, up[1].shape[0])
     _up_dense(x_TD, pairs, up[0], up[1], limit, h_NF, workers)

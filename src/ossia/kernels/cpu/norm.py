@@ -1,7 +1,6 @@
 """RMSNorm over float32 rows.
 
-In: rows [T, D] and a scale [D]. Out: normed rows, padded with zeros to whole vectors.
-It does not know what follows.
+In: rows [T, D] and a scale [D]. Out: normed rows, zero-padded to whole vectors.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ from ossia.kernels.cpu.gemm_exact import sum_squares
 
 @kernel
 def norm_row(x_TD, t, scale_D, eps, out):
-    """out (flat, as long as D padded to 16, its end zeros) = row t over its root mean square, scaled."""
+    """out = row t divided by its root mean square, times the scale. out: flat, D padded to 16, zeros at the end."""
     width = x_TD.shape[1]
     for i in range(width):
         out[i] = x_TD[t, i]
@@ -31,7 +30,7 @@ def _norm_tasks(counter, x_TD, scale_D, eps, out):
 
 @kernel
 def rms_norm(x_TD, scale_D, eps, padded, workers):
-    """[T, padded], the columns beyond D zeros."""
+    """Normed rows [T, padded]; the columns beyond D are zeros."""
     out = np.zeros((x_TD.shape[0], padded), np.float32)
     counter = np.zeros(1, np.int64)
     share(workers, _norm_tasks, counter, x_TD, scale_D, eps, out)

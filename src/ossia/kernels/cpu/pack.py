@@ -1,13 +1,14 @@
-"""Weights packed for dot products with int8 activations: panels of 32 rows, in MXFP4, int8 or int4.
+"""Weights packed for dot products with int8 activations: panels of 32 rows in MXFP4, int8 or int4.
 
-In: a checkpoint's tensors, mapped or not. Out: `Panels`, made once, each tensor read once.
-It does not know layers, activations or who multiplies.
+In: a checkpoint's tensors, mapped or not. Out: `Panels`. Each tensor is read once.
 
-A panel holds, for each block of inputs, two halves of 16 rows; in a half every row has a lane of 32 bits. MXFP4 and int4,
-blocks of 32: 4 x 64 bytes of nibbles a half, a byte being an even input (low) and the odd one after it, as in the checkpoint.
-int8, blocks of 64: 16 x 64 bytes, four inputs after the other. The block's scales follow: a byte 2^(s - 127) a row for MXFP4,
-else a bfloat16. So a panel is one stream, front to back. Codes are signed, or shifted to unsigned where the machine's dot
-product wants that (`Target.bias`).
+A panel holds, for each block of inputs, two halves of 16 rows. In a half every row has a lane of 32 bits. MXFP4 and
+int4 have blocks of 32 inputs: 4 x 64 bytes of nibbles per half. A byte holds an even input (low) and the next odd one,
+as in the checkpoint. int8 has blocks of 64 inputs: 16 x 64 bytes, four consecutive inputs per lane.
+
+The scales of the block follow: one byte 2^(s - 127) per row for MXFP4, else one bfloat16. So a panel is read front to
+back in one stream. Codes are signed, or shifted to unsigned if the machine's dot product needs that
+(`MachineTarget.bias`).
 """
 
 from typing import Any, NamedTuple
@@ -21,36 +22,36 @@ from numpy.typing import NDArray
 from ossia.kernels.cpu.codegen.aligned import aligned
 from ossia.kernels.cpu.codegen.jit import entry, kernel, physical_cores, share, take
 from ossia.kernels.cpu.codegen.simd import F32, I32, TARGET, intrinsic
-from ossia.kernels.mapped import let_go
+from ossia.kernels.mapped import drop_pages
 from ossia.kernels.ops import HostArray
 from ossia.quant import QBLOCK, Mxfp4, widen
 
-ROWS = 32  # of a panel
+ROWS = 32  # rows of a panel
 HALF = 16
 MXFP4, INT8, INT4 = 0, 1, 2
-INPUTS = (32, 64, 32)  # of a block, under one scale of a row
-PAYLOAD = (512, 2048, 512)  # bytes of a block of a panel
+INPUTS = (32, 64, 32)  # inputs of a block, which share one scale per row
+PAYLOAD = (512, 2048, 512)  # code bytes of one block of a panel
 SCALES = (32, 64, 64)
 BLOCK_BYTES = tuple(payload + scales for payload, scales in zip(PAYLOAD, SCALES))
 
-# twice an E2M1 value
+# twice the E2M1 values
 E2M1_CODES = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
-# int4 is a table too: Lloyd's levels for 32 normal numbers over the one of largest magnitude, whose sign the scale takes
+# int4 uses a table: Lloyd levels for 32 normal numbers divided by the one of largest magnitude, sign included
 INT4_CODES = (-112, -89, -71, -55, -41, -28, -15, -3, 9, 21, 34, 47, 62, 79, 99, 125)
 BIAS = tuple(TARGET.bias(amount) for amount in (12, 128, 128))
 TABLES = tuple(tuple(code + bias for code in codes) for codes, bias in ((E2M1_CODES, BIAS[0]), (INT4_CODES, BIAS[2])))
 
-_EXPONENTS = (67, 187)  # scale bytes kept: below, weights are nothing beside any other; above, no model's
-_INT4_FIT = (0.94, 1.0, 1.06)  # of the largest magnitude, tried as the scale
+_EXPONENTS = (67, 187)  # range of scale bytes: smaller scales become zero, larger ones are refused
+_INT4_FIT = (0.94, 1.0, 1.06)  # scales that are tried, as factors of the largest magnitude
 _NEAREST = np.argmin(np.abs(np.arange(-140, 141)[:, None] - np.array(INT4_CODES)[None]), axis=1).astype(np.uint8)
-_WORTH_WAKING = 1 << 22  # bytes to pack
-_TINY = np.float32(1e-30)  # a scale below it is 0: its inverse would leave float32
+_WORTH_WAKING = 1 << 22  # bytes to pack, from which all threads work
+_TINY = np.float32(1e-30)  # a smaller scale counts as 0: its inverse would overflow float32
 _LEVELS = np.array(INT4_CODES, np.float32)
 _INT8_BIAS = BIAS[INT8]
 
 
 class Panels(NamedTuple):
-    """E matrices of `rows` x `width`: data int8, flat, [E, ceil(rows / 32), stride] bytes."""
+    """E matrices of `rows` x `width`. data: int8, flat, [E, ceil(rows / 32), stride] bytes."""
 
     data: NDArray[np.int8]
     kind: int
@@ -62,14 +63,15 @@ class Panels(NamedTuple):
 
     @property
     def panels(self) -> int:
-        """Of one matrix."""
+        """Panels of one matrix."""
         return -(-self.rows // ROWS)
 
 
 def pack_mxfp4(weight: Mxfp4, paired: bool) -> Panels:
-    """[E, R, K] in MXFP4, bit for bit. `paired`: even rows (gates) become a panel's first half, odd ones its second.
+    """Pack [E, R, K] in MXFP4 without changing bits. paired: even rows (gates) become a panel's first half, odd rows
+    its second.
 
-    Weights under 2^-60 become zeros; ValueError for a scale of 2^61 or more, which no model has.
+    Weights under 2^-60 become zeros. ValueError for a scale of 2^61 or more, which no known model has.
     """
     scales = weight.scales
     if int(scales.max(initial=0)) > _EXPONENTS[1]:
@@ -78,22 +80,22 @@ def pack_mxfp4(weight: Mxfp4, paired: bool) -> Panels:
     panels = _empty(MXFP4, experts, rows, blocks * QBLOCK)
     source = _read_only(weight.blocks).reshape(experts, rows, blocks * 16).view(np.uint32)
     _pack_nibbles(source, _read_only(scales), paired, panels.stride, panels.data, _workers(panels))
-    let_go(weight.blocks)
-    let_go(scales)
+    drop_pages(weight.blocks)
+    drop_pages(scales)
     return panels
 
 
 def pack_dense(weight_RD: HostArray, kind: int) -> Panels:
-    """[R, D], each block of 64 inputs to the nearest int8 (or of 32 to int4's table) under a bfloat16 scale.
+    """Round [R, D] to int8 in blocks of 64 inputs, or to int4 in blocks of 32, each with a bfloat16 scale.
 
-    ValueError when a weight is NaN or infinite.
+    ValueError if a weight is NaN or infinite.
     """
     rows, width = weight_RD.shape
     panels = _empty(kind, 1, rows, width)
     source = weight_RD if weight_RD.dtype == np.uint16 else widen(weight_RD)
     if not _pack_rounded(_read_only(source), kind, panels.blocks, panels.stride, panels.data, _workers(panels)):
         raise ValueError("a weight is NaN or infinite: the checkpoint is damaged")
-    let_go(weight_RD)
+    drop_pages(weight_RD)
     return panels
 
 
@@ -106,7 +108,7 @@ def _empty(kind: int, matrices: int, rows: int, width: int) -> Panels:
 
 
 def _read_only(host: NDArray[Any]) -> NDArray[Any]:
-    """Contiguous. Numba compiles a kernel for each mutability: mapped tensors are read-only, others are made so."""
+    """Contiguous and read-only. Numba compiles a kernel separately for mutable and read-only arrays."""
     view = np.ascontiguousarray(host).view()
     view.flags.writeable = False
     return view
@@ -118,7 +120,9 @@ def _workers(panels: Panels) -> int:
 
 @kernel
 def _block(source_RD, row, b, x):
-    """Block b of a row as float32, as long as x, zeros beyond the matrix; its largest magnitude, infinite where one is NaN."""
+    """Write block b of a row to x as float32, with zeros beyond the matrix. Returns the largest magnitude; infinite
+    for a NaN.
+    """
     rows, width = source_RD.shape
     largest = np.float32(0.0)
     for i in range(x.size):
@@ -155,13 +159,13 @@ def _wide_overload(x):
 
 @kernel
 def _bf16_above(x):
-    """The bits of the least bfloat16 that is not below x, so that no code passes its range."""
+    """The bits of the least bfloat16 that is not below x, so that no code leaves its range."""
     return np.uint16((_bits(x) + np.uint32(0xFFFF)) >> np.uint32(16))
 
 
 @kernel
 def _int4_codes(x, largest, codes, best):
-    """The scale's bits, and the codes in `best`, of the scale that fits the block best."""
+    """Find the scale that fits the block best. Returns its bits; the codes are written to `best`."""
     sign = np.float32(1.0)
     for i in range(32):
         if abs(x[i]) == largest:
@@ -265,7 +269,7 @@ def _rounded_tasks(counter, source_RD, kind, blocks, stride, data, finite):
 
 @entry
 def _pack_rounded(source_RD, kind, blocks, stride, data, workers):
-    """False where a weight is NaN or infinite."""
+    """Pack all panels. False if a weight is NaN or infinite."""
     counter, finite = np.zeros(1, np.int64), np.ones(-(-source_RD.shape[0] // 32), np.bool_)
     share(workers, _rounded_tasks, counter, source_RD, kind, blocks, stride, data, finite)
     return finite.all()

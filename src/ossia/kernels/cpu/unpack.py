@@ -1,7 +1,6 @@
-"""MXFP4 as bfloat16 numbers, for whoever multiplies with plain matrices: a table gives each byte's two at once.
+"""MXFP4 to bfloat16, for kernels that need plain matrices. A table gives both values of a byte at once.
 
-In: blocks and scales as a checkpoint has them. Out: bfloat16 bits, written into an array that is given.
-It does not know rows, experts or what the numbers are for.
+In: blocks and scales as stored in a checkpoint. Out: bfloat16 bits, written into a given array.
 """
 
 from functools import cache
@@ -16,9 +15,9 @@ _WORTH_WAKING = 1 << 14  # blocks
 
 
 def unpack_bf16(packed: Mxfp4, out: NDArray[np.uint16], threads: int) -> None:
-    """Blocks uint8 [..., 16] and scales uint8 [...] into bfloat16 bits, C-contiguous [..., 32] or so reshaped.
+    """Write blocks uint8 [..., 16] and scales uint8 [...] as bfloat16 bits, C-contiguous [..., 32] or a reshape of it.
 
-    Exact, but that above bfloat16's range values are infinite; under scale 255, the format's NaN, they are NaN.
+    Exact, but values above bfloat16's range become infinite. Scale 255, the format's NaN, gives NaN.
     """
     count = packed.scales.size
     workers = threads if threads > 1 and count >= _WORTH_WAKING else 1
@@ -36,7 +35,7 @@ def _pairs() -> NDArray[np.uint32]:
 
 @kernel
 def _look_up_some(counter, pairs, blocks_N16, scales_N, out_N16, workers):
-    """A worker's even share."""
+    """Unpack one worker's even share of the blocks."""
     count, worker = scales_N.size, take(counter)
     for n in range(count * worker // workers, count * (worker + 1) // workers):
         own = pairs[scales_N[n]]

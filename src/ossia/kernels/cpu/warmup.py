@@ -1,10 +1,10 @@
-"""Compile the CPU kernels of a model before it is loaded, in several processes side by side, and say how far it is.
+"""Compiles a model's CPU kernels before the model is loaded, in parallel processes, and reports progress.
 
-In: `Kinds`, what decides which code a model needs. Out: the kernels in the cache folder and in this process.
-It leaves to others what the kinds of a checkpoint are (`ossia.loading`).
+In: `Kinds`, which decide the kernels that a model needs. Out: the kernels in the cache folder and in this process.
+`ossia.loading` finds the kinds of a checkpoint.
 
-Numba compiles under one lock a process, so that threads would not help; processes share their results in the cache folder.
-A step calls a few kernels once, on tensors of the least sizes: Numba compiles for types, whatever the sizes.
+Numba holds one lock per process while it compiles, so threads would not help. Processes share results through the
+cache folder. A step calls a few kernels once, on the smallest tensors: Numba compiles per type, not per size.
 """
 
 import hashlib
@@ -23,23 +23,24 @@ from filelock import FileLock, Timeout
 
 from ossia.kernels.cpu.codegen.jit import cache_folder, compiled_for, physical_cores
 from ossia.kernels.cpu.moe import Routing
-from ossia.kernels.cpu.ops import APART, LARGE, CpuOps, Packed
+from ossia.kernels.cpu.ops import LARGE, SPLIT_CONTEXT, CpuOps, Packed
 from ossia.kernels.cpu.pack import INT8, Panels
 from ossia.kernels.ops import AttentionShape, Batch, Dense, KeyValues, Rope
 from ossia.quant import Mxfp4
 
 Say = Callable[[str], None]
-SAY_SECONDS = 2.0  # between two lines, while something is compiled
-QUIET_SECONDS = 1.0  # what finding everything on disk may take without a word
-_SAVES = 4  # kernels of a step that may fail to be written: each is compiled all the same
+SAY_SECONDS = 2.0  # between two progress lines
+QUIET_SECONDS = 1.0  # before the first line: loading cached kernels is usually faster
+_SAVES = 4  # tries per step: each failed write of a kernel raises after it is compiled
 _SHAPE = AttentionShape(2, 1, 16, 0, Rope(10000.0, 1.0, 4096, 32.0, 1.0))
 
 
 class Kinds(NamedTuple):
-    """stored: the types of a checkpoint's dense weights, and `router` of its router's: "uint16" (bfloat16) or "float32".
+    """What decides a model's kernels.
 
-    experts: "mxfp4", or their type. far: whether contexts are so long that attention is shared out by key. reads_ahead:
-    whether weights are so large that a thread fetches them while another attends.
+    stored: types of the checkpoint's dense weights, "uint16" (bfloat16) or "float32"; router: the type of its router.
+    experts: "mxfp4", or their type. far: whether contexts are long enough to split attention by key. reads_ahead:
+    whether weights are large enough to prefetch them during attention.
     """
 
     dense: Dense
@@ -53,9 +54,10 @@ class Kinds(NamedTuple):
 
 
 def compile_kernels(kinds: Kinds, say: Say) -> None:
-    """Compile all that a model of these kinds needs, or find it on disk. `say` gets a line every two seconds.
+    """Compile all kernels for a model of these kinds, or load them from disk. `say` gets a progress line every two
+    seconds.
 
-    One process at a time compiles for a cache folder; another waits for it and finds the kernels there.
+    Only one process at a time compiles into a cache folder. Others wait for it and load its kernels.
     """
     steps, folder = steps_of(kinds), cache_folder()
     work = _Work(say, len(steps))
@@ -71,13 +73,13 @@ def compile_kernels(kinds: Kinds, say: Say) -> None:
             if not (folder / _complete(kinds)).exists():
                 _side_by_side(kinds, list(steps), work)
             work.run(steps)
-            with suppress(OSError):  # the next start compiles what could not be written
+            with suppress(OSError):  # the next start compiles the missing kernels
                 if not work.unsaved:
                     (folder / _complete(kinds)).touch()
 
 
 def steps_of(kinds: Kinds) -> dict[str, Callable[[], None]]:
-    """By name, the calls that compile; the longest first."""
+    """The compiling calls by name, the longest first."""
     ops = CpuOps(kinds.dense, kinds.kv, kinds.threads)
     steps: dict[str, Callable[[], None]] = {
         "attention": lambda: _attend(ops, 0),
@@ -87,14 +89,14 @@ def steps_of(kinds: Kinds) -> dict[str, Callable[[], None]]:
         steps[f"projections of {stored}"] = lambda stored=stored: _project(ops, stored)
     steps["router"] = lambda: _route(ops, kinds.router)
     if kinds.far:
-        steps["attention far back"] = lambda: _attend(ops, APART)
+        steps["attention far back"] = lambda: _attend(ops, SPLIT_CONTEXT)
     if kinds.reads_ahead:
         steps["attention beside large weights"] = lambda: _attend(ops, 0, large=True)
     return steps
 
 
 class _Work:
-    """Steps under way here and in other processes, and what is said of them."""
+    """The progress of compile steps, here and in other processes, and its report."""
 
     def __init__(self, say: Say, count: int) -> None:
         self._say, self._count, self._started = say, count, time.monotonic()
@@ -107,14 +109,14 @@ class _Work:
                 try:
                     step()
                     break
-                except OSError as error:  # compiled, but not written: a full disk, a folder that was taken away
+                except OSError as error:  # compiled but not written: the disk is full, or the folder is gone
                     self.unsaved = True
                     self._say(f"compiled kernels cannot be kept ({error.strerror}): the next start compiles them again")
             self.done.add(name)
 
     @contextmanager
     def reported(self) -> Iterator[None]:
-        """A line after a second, and then every two, until the block ends."""
+        """Report a line after one second, and then every two seconds, until the block ends."""
         over = Event()
 
         def report() -> None:
@@ -141,7 +143,7 @@ class _Work:
 
 
 def _side_by_side(kinds: Kinds, names: list[str], work: _Work) -> None:
-    """Compile the steps in as many processes as there are cores. What a process leaves out is compiled here, later."""
+    """Compile the steps in one process per core. This process compiles later what another one failed to compile."""
     shares = _shares(names, 1 if getattr(sys, "frozen", False) else physical_cores())
     others = [_start(kinds, share, work) for share in shares[1:]]
     try:
@@ -157,7 +159,7 @@ def _side_by_side(kinds: Kinds, names: list[str], work: _Work) -> None:
 
 
 def _shares(names: list[str], processes: int) -> list[list[str]]:
-    """The long steps apart, the short ones beside each other; those that attend have much in common."""
+    """Divide the steps over processes: long steps apart, and attention steps together, because they share kernels."""
     attending = [name for name in names if name.startswith("attention")]
     others = [name for name in names if not name.startswith("attention")]
     if processes == 1:
@@ -168,12 +170,12 @@ def _shares(names: list[str], processes: int) -> list[list[str]]:
 
 
 def _start(kinds: Kinds, names: list[str], work: _Work) -> tuple[subprocess.Popen[str], Thread]:
-    """A process that compiles these steps, and a thread that reads which are done."""
+    """A process that compiles these steps, and a thread that reads its progress."""
     command = [sys.executable, "-m", "ossia.kernels.cpu.warmup", json.dumps(kinds), json.dumps(names)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def read() -> None:
-        assert process.stdout is not None, "it was asked for"
+        assert process.stdout is not None, "stdout is a pipe"
         for line in process.stdout:
             work.done.add(line.strip())
 
@@ -183,7 +185,7 @@ def _start(kinds: Kinds, names: list[str], work: _Work) -> tuple[subprocess.Pope
 
 
 def _compile_here(kinds: Kinds, names: list[str]) -> None:
-    """What a process beside the first does: each step, and its name when it is done."""
+    """Run in a child process: compile each step, and print its name when it is done."""
     steps = steps_of(kinds)
     for name in names:
         steps[name]()
@@ -192,7 +194,7 @@ def _compile_here(kinds: Kinds, names: list[str]) -> None:
 
 @contextmanager
 def _alone(folder: Path, work: _Work) -> Iterator[None]:
-    """While no other process compiles for this folder. A file system without locks does without."""
+    """Hold the folder's lock. A file system without locks is used without one."""
     lock = FileLock(folder / "compiling.lock")
     while True:
         try:
@@ -210,7 +212,7 @@ def _alone(folder: Path, work: _Work) -> Iterator[None]:
 
 
 def _complete(kinds: Kinds) -> str:
-    """The name of the file that says that all kernels of these kinds are in the folder, for this processor and Numba."""
+    """The name of the marker file: all kernels of these kinds are in the folder, for this processor and Numba."""
     digest = hashlib.sha256(json.dumps([kinds, compiled_for()]).encode()).hexdigest()[:16]
     return f"complete-{digest}"
 
@@ -219,7 +221,7 @@ def _complete(kinds: Kinds) -> str:
 
 
 def _zeros(stored: str, *shape: int) -> Any:
-    """As a checkpoint gives it: read-only."""
+    """Zeros, read-only like a checkpoint's tensors."""
     zeros = np.zeros(shape, stored)
     zeros.flags.writeable = False
     return zeros
@@ -230,15 +232,15 @@ def _rows(width: int) -> Any:
 
 
 def _attend(ops: CpuOps, position: int, large: bool = False) -> None:
-    """One row at this position."""
+    """Attention of one row at this position."""
     heads = _SHAPE.heads + 2 * _SHAPE.kv_heads
     attention = ops.attention(_SHAPE, np.zeros(_SHAPE.heads, np.float32))
     blocks = position // 16 + 1
     number, starts = np.array([position], np.int32), np.array([0, 1], np.int32)
     table = np.arange(blocks, dtype=np.int32)[None]
     batch = Batch(number, number, starts, table, table, number)
-    soon = Packed(Panels(np.zeros(LARGE + 1, np.int8), INT8, 1, 32, 64, 1, 2112), _rows(32)[0]) if large else None
-    ops.attend(_rows(heads * _SHAPE.head_dim), attention, ops.cache([_SHAPE], blocks, 1)[0], batch, soon)
+    prefetch = Packed(Panels(np.zeros(LARGE + 1, np.int8), INT8, 1, 32, 64, 1, 2112), _rows(32)[0]) if large else None
+    ops.attend(_rows(heads * _SHAPE.head_dim), attention, ops.cache([_SHAPE], blocks, 1)[0], batch, prefetch)
 
 
 def _project(ops: CpuOps, stored: str) -> None:

@@ -1,3 +1,4 @@
-"""The op set on a GPU, in Triton. `ops.py` is the op set; `check.py`, which needs neither torch nor Triton, says what a
-machine lacks for it. Nothing is imported here, so that the latter can be asked where the former cannot even be imported.
+"""The op set on an NVIDIA GPU, in Triton. `ops.py` is the op set.
+
+`tools/check.py` reports what a machine lacks. It needs neither torch nor Triton, so this file imports nothing.
 """

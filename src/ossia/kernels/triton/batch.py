@@ -1,12 +1,10 @@
-"""A `Batch` on the device: its rows, the cache places they go to, and the work of attention, in one copy.
+"""Copies a `Batch` to the device in one transfer: its rows, their cache slots, and attention's work items.
 
-In: a host `Batch` and how attention is laid out. Out: a `DeviceBatch`, in memory of its own or in `Buffers` that a CUDA
-graph was captured with.
-It does not know weights, layers or logits.
+In: a host `Batch` and the layout of attention. Out: a `DeviceBatch`, in its own memory or in a graph's `Buffers`.
 
-Everything is int32 and goes over in one asynchronous copy from pinned memory: nothing here waits for the device. Bytes:
-20 a row, 64 an item of work, 4 a cache block that a sequence has, twice. In `Buffers`, rows beyond the batch's own are
-padding: token 0 at position 0 that is written nowhere, sees nothing, and whose heads come out as zeros.
+Everything is int32, copied asynchronously from pinned memory. Bytes: 20 per row, 64 per work item, and 4 per cache
+block, twice. In `Buffers`, extra rows are padding: token 0 at position 0, with no cache slot, no visible keys and zero
+outputs.
 """
 
 from typing import NamedTuple
@@ -19,15 +17,17 @@ from ossia.kernels.ops import BLOCK, AttentionShape, Batch
 from ossia.kernels.triton.kernels.tiles import power_of_two
 from ossia.kernels.triton.work_table import FIELDS, PLACE, ROW, TOKENS, Chunks, Ints, Places, shared_out, whole_tiles
 
-NARROW, MIDDLE, WIDE = 16, 32, 64  # columns of a tile: a token's query heads of one group, token after token
-FEW = 64  # rows of a sequence, to which it is worth sharing out its tiles
-COUNTS = 16  # ints before all others
+NARROW, MIDDLE, WIDE = 16, 32, 64  # columns of a tile: the query heads of one group, token by token
+FEW = 64  # up to this many rows of a sequence, its tiles may be split over programs
+COUNTS = 16  # ints at the start of the buffer
 
 
 class Layout(NamedTuple):
-    """How attention is laid out on a card. programs: what keeps it busy (two a multiprocessor); slots: tokens' sums of one
-    chunk that there is room for, 4 H (d + 2) bytes each. widest: columns of a tile that registers have room for; before 9.0,
-    and with e4m3, not 64.
+    """The layout of attention on a GPU.
+
+    programs: enough to occupy it, two per multiprocessor. slots: partial sums of a token in a chunk that memory is
+    reserved for, 4 H (d + 2) bytes each. widest: columns of a tile that fit the registers; below 64 before compute
+    capability 9.0 and with e4m3.
     """
 
     heads: int
@@ -40,7 +40,7 @@ class Layout(NamedTuple):
 
     @property
     def each(self) -> int:
-        """Columns that one token takes."""
+        """Columns of one token."""
         return power_of_two(self.heads // self.kv_heads)
 
     def tokens(self, columns: int) -> int:
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
 
 class AttentionWork(NamedTuple):
-    """Items of one width of tiles: whole tiles, for sliding layers, and the same shared out, for full ones."""
+    """Work items for one tile width: whole tiles for sliding layers, and split tiles for full-attention layers."""
 
     tokens: int
     whole: Tensor
@@ -60,9 +60,12 @@ class AttentionWork(NamedTuple):
 
 
 class DeviceBatch(NamedTuple):
-    """int32 tensors. full_T, window_T: the cache slot (block * BLOCK + offset) of a row in full and in sliding layers, -1
-    for none. tables: block numbers, where `work` says. Host ints: `rows` with padding; `longest`, rows of one sequence;
-    `host`, the batch it was made of. sums, parts, arrivals: what shared-out attention leaves and counts.
+    """A batch as int32 tensors.
+
+    - full_T, window_T: cache slot (block * BLOCK + offset) of each row in full and sliding layers; -1 for none.
+    - tables: block numbers; `work` holds the offsets.
+    - rows: including padding. longest: rows of the longest sequence. host: the source batch.
+    - sums, parts, arrivals: partial sums of split attention, and counters.
     """
 
     tokens_T: Tensor
@@ -82,7 +85,7 @@ class DeviceBatch(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Memory that stays where it is, for decode batches of up to `rows` rows with tables of `blocks` blocks in all."""
+    """Memory at fixed addresses for decode batches of up to `rows` rows and `blocks` blocks in total."""
 
     ints: Tensor
     sums: Tensor
@@ -93,7 +96,7 @@ class Buffers(NamedTuple):
 
 
 def layout_for(shape: AttentionShape, device: torch.device | str, kv: str = "bf16") -> Layout:
-    """Of a model whose layers all have these heads; ValueError where the kernels don't reach."""
+    """The layout for a model whose layers all have these heads. ValueError if the kernels do not support the shape."""
     d = shape.head_dim
     if d != power_of_two(d) or not 16 <= d <= 256 or shape.heads // shape.kv_heads > MIDDLE:
         raise ValueError(
@@ -110,7 +113,7 @@ def layout_for(shape: AttentionShape, device: torch.device | str, kv: str = "bf1
 
 
 def make_buffers(layout: Layout, device: torch.device | str, rows: int, blocks: int) -> Buffers:
-    """blocks: of all sequences together, those that several share counted for each."""
+    """blocks: of all sequences together. A block that several sequences share counts once for each."""
     ints = torch.zeros(_fixed_ints(layout, rows) + 2 * blocks, dtype=torch.int32, device=device)
     arrivals = torch.zeros((layout.slots + 1) * layout.kv_heads, dtype=torch.int32, device=device)
     return Buffers(ints, *_room(layout, layout.slots, device), arrivals, rows, layout)
@@ -124,9 +127,10 @@ def on_device(
     bucket: int | None = None,
     has_cache: bool = True,
 ) -> DeviceBatch:
-    """The batch on the device. into: for batches of a few rows a sequence (decode), padded to `bucket` rows; every batch of
-    a bucket then has its tensors at the same addresses, and the same grids. Without a cache, a sequence has blocks of its
-    own, numbered from 0.
+    """The batch on the device.
+
+    into: buffers for decode batches, padded to `bucket` rows. All batches of a bucket then use the same addresses and
+    grids. Without a cache, each sequence has temporary blocks numbered from 0.
     """
     places, tables, slots_2T = _placed(batch, has_cache)
     longest = int(places.lengths_S.max(initial=1))
@@ -171,7 +175,7 @@ def on_device(
 
 
 def _placed(batch: Batch, has_cache: bool) -> tuple[Places, Ints, Ints]:
-    """Of the sequences: their places, all block tables end to end, and each row's slots, of full and of sliding layers."""
+    """Positions of the sequences, all block tables concatenated, and each row's slots in full and sliding layers."""
     lengths_S = np.diff(batch.starts_S1).astype(np.int32)
     sequence_T = np.repeat(np.arange(lengths_S.size), lengths_S)
     places_T = batch.positions_T
@@ -193,7 +197,7 @@ def _placed(batch: Batch, has_cache: bool) -> tuple[Places, Ints, Ints]:
 
 
 def _works(places: Places, layout: Layout, longest: int) -> list[tuple[int, Ints, Ints]]:
-    """Tokens a tile, whole items and shared-out ones, of the sequences of few rows and of those of many."""
+    """Tokens per tile, whole items and split items: for sequences with few rows, and for those with many."""
     few = layout.tokens(NARROW)
     columns = layout.widest if longest > FEW else MIDDLE
     many = layout.tokens(columns)
@@ -209,14 +213,14 @@ def _works(places: Places, layout: Layout, longest: int) -> list[tuple[int, Ints
 
 
 def _padded_items(items: Ints, rows: int, bucket: int) -> Ints:
-    """An item more for each row of padding: it sees no key."""
+    """Add one item without keys for each row of padding."""
     padding = np.zeros((bucket - rows, FIELDS), np.int32)
     padding[:, ROW], padding[:, TOKENS], padding[:, PLACE] = np.arange(rows, bucket), 1, -1
     return np.concatenate([items, padding])
 
 
 def _items(layout: Layout, rows: int) -> tuple[int, int]:
-    """Whole and shared-out items that decode batches of so many rows can have."""
+    """The maximum numbers of whole and split items of a decode batch with this many rows."""
     return rows, rows + layout.slots
 
 
@@ -225,7 +229,7 @@ def _fixed_ints(layout: Layout, rows: int) -> int:
 
 
 def _packed(given: tuple[Ints, ...], sizes: tuple[int, ...], tables: Ints) -> Ints:
-    """Each at the start of as many ints as its size; zeros (of slots, -1) behind it."""
+    """Concatenate the arrays, each padded to its size with zeros; slots are padded with -1."""
     out = np.zeros(sum(sizes) + tables.size, np.int32)
     start = 0
     for place, (part, size) in enumerate(zip(given, sizes)):
@@ -238,7 +242,7 @@ def _packed(given: tuple[Ints, ...], sizes: tuple[int, ...], tables: Ints) -> In
 
 
 def _copied(ints: Ints, device: torch.device | str, into: Tensor | None) -> Tensor:
-    """Pinned memory is torch's own to reuse: it does so only once the copy is over."""
+    """Copy to the device. torch reuses the pinned memory only after the copy has finished."""
     host = torch.from_numpy(ints)
     if torch.device(device).type == "cuda":
         host = host.pin_memory()
@@ -259,7 +263,7 @@ def _room(layout: Layout, slots: int, device: torch.device | str) -> tuple[Tenso
 
 
 def _fresh_room(layout: Layout, lists: list[Ints], device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
-    """As much as these items need; widths take turns in it."""
+    """Memory for the partial sums of these items. The tile widths use it one after the other."""
     is_split = any((items[:, 7] > 0).any() for items in lists)
     slots = layout.slots if is_split else 0
     return *_room(layout, slots, device), torch.zeros((slots + 1) * layout.kv_heads, dtype=torch.int32, device=device)

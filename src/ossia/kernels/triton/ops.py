@@ -1,10 +1,10 @@
-"""The op set on a GPU: Triton kernels over torch tensors; torch is memory, streams and graphs, never arithmetic.
+"""The op set on a GPU: Triton kernels over torch tensors. torch provides memory, streams and graphs, but no
+arithmetic.
 
-In: host tensors, streamed to the card, and a `Batch`. Out: tensors on the device; tokens, drawn there.
-It does not know layers, files or who asked.
+In: host tensors, streamed to the GPU, and a `Batch`. Out: tensors on the device, and tokens sampled there.
 
-The residual is float32, what lies between kernels bfloat16. A decoding step's launches are recorded as a graph for its number
-of rows and its reach; nothing here waits for the device but `draw`, `host` and `wait`.
+The residual is float32; values between kernels are bfloat16. A decode step's launches are captured as a CUDA graph per
+number of rows. Only `draw`, `host` and `wait` wait for the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,11 +32,11 @@ from ossia.kernels.triton.kernels.tiles import on_device as tensor_on
 from ossia.kernels.triton.tools.random_weights import CardStream
 from ossia.quant import Mxfp4
 
-INTERPRETED_SLOTS = 8  # programs that a graph's grid has in reserve for long contexts; interpreted, they run one by one
+INTERPRETED_SLOTS = 8  # spare programs of a graph's grid under the interpreter, which runs them one by one
 
 
 class Caches(list[LayerCache]):
-    """The layers' caches, and the graphs that were recorded over them: they end together."""
+    """The layers' caches, with the graphs captured over them. Both are freed together."""
 
     def __init__(self, layers: Sequence[LayerCache], graphs: Graphs | None) -> None:
         super().__init__(layers)
@@ -44,14 +44,14 @@ class Caches(list[LayerCache]):
 
 
 class GraphBatch(NamedTuple):
-    """A batch in a graph's own memory."""
+    """A batch in the buffers of a graph."""
 
     buffers: Buffers
     batch: DeviceBatch
 
 
 class Holder:
-    """Puts decoding batches into buffers. What attention leaves between its programs they share: steps take turns."""
+    """Writes decode batches into graph buffers. All graphs share the buffers for attention's partial sums."""
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self._layout, self._device = layout, device
@@ -67,8 +67,10 @@ class Holder:
 
 
 class TritonOps:
-    """dense: what attention's and the unembedding's weights are kept in. kv: what keys and values are, fp8 in the layers that
-    see everything. record: how a decoding step becomes a graph; CUDA's unless told, none under the interpreter.
+    """dense: type of the attention and unembedding weights. kv: type of keys and values; fp8 applies to full-attention
+    layers.
+
+    record: how a decode step becomes a graph. Default: CUDA graphs; none under the interpreter.
     """
 
     name = "triton"
@@ -80,9 +82,9 @@ class TritonOps:
         self._dense: DenseKind = "int8" if dense == "int8" else "bf16"
         self._kv: Kind = "fp8" if kv == "fp8" else "bf16"
         self._record = record or (None if INTERPRETED.value else CudaRecorder)
-        self.stream = partial(CardStream, device=self.device)  # random weights, made here
+        self.stream = partial(CardStream, device=self.device)  # random weights, generated on the device
 
-    # made once, at load
+    # makers: called once, at load
 
     def vector(self, host: HostArray) -> Tensor:
         return tensor_on(host, self.device, torch.float32)
@@ -94,7 +96,7 @@ class TritonOps:
         return pack_dense(weight_RD, bias_R, self.device, self._dense)
 
     def router(self, weight_ED: HostArray, bias_E: HostArray) -> Router:
-        """Never rounded: a router's choice is all or nothing."""
+        """Never quantized: a small error can change which experts are chosen."""
         return pack_router(weight_ED, bias_E, self.device)
 
     def experts(self, weight_ERD: HostArray | Mxfp4, bias_ER: HostArray, gated: bool) -> Experts:
@@ -113,15 +115,17 @@ class TritonOps:
         return cache_bytes(shapes, self._kv)
 
     def discard(self, cache: Caches, shapes: list[AttentionShape], blocks: Blocks, window_blocks: Blocks) -> None:
-        """Nothing: a card's cache is taken once, at the start."""
+        """Does nothing: the GPU's cache is allocated once, at the start."""
 
     # a pass
 
-    def run(self, page: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape) -> Tensor:
+    def run(
+        self, forward: Callable[[Any], Any], batch: Batch, cache: list[Any] | None, shape: AttentionShape
+    ) -> Tensor:
         graphs = cache.graphs if isinstance(cache, Caches) else None
         if graphs and bucket_of(batch):
-            return graphs.run(lambda held: page(held.batch), batch)
-        return page(on_device(batch, self.device, self._layout(shape), has_cache=cache is not None))
+            return graphs.run(lambda held: forward(held.batch), batch)
+        return forward(on_device(batch, self.device, self._layout(shape), has_cache=cache is not None))
 
     def _layout(self, shape: AttentionShape) -> Layout:
         layout = layout_for(shape, self.device)
@@ -134,7 +138,7 @@ class TritonOps:
         return norm_linear(x_TD, norm_D, eps, weight)
 
     def attend(
-        self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch, soon: Any = None
+        self, qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch, prefetch: Any = None
     ) -> Tensor:
         return attend(qkv, attention, cache, batch)
 
@@ -150,13 +154,15 @@ class TritonOps:
     def unembed(self, x_TD: Tensor, rows_R: Tensor, norm_D: Tensor, eps: float, table: DenseWeight) -> Tensor:
         return unembed(x_TD, rows_R, norm_D, eps, table)
 
-    # what comes of it
+    # results
 
     def host(self, logits_RV: Tensor) -> NDArray[np.float32]:
         return logits_RV.cpu().numpy()
 
     def draw(self, logits_RV: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> list[SampleResult] | None:
-        """One copy to the device (two more with masks and biases), one back, which is waited for."""
+        """Sample tokens: one copy to the device, two more with masks and biases, and one copy back, which is waited
+        for.
+        """
         if [*rows] == [*range(rows[0], rows[0] + len(rows))]:
             chosen_RV = logits_RV[rows[0] : rows[0] + len(rows)]
         else:
@@ -172,7 +178,7 @@ class TritonOps:
             torch.cuda.current_stream().synchronize()
 
     def free_bytes(self) -> int | None:
-        """The driver's free bytes, and those that torch keeps but does not use."""
+        """Bytes that the driver reports free, plus unused bytes in torch's pool."""
         if self.device.type != "cuda":
             return None
         free, _ = torch.cuda.mem_get_info()

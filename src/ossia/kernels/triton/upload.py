@@ -1,7 +1,7 @@
-"""Host tensors to the card, through pinned memory, a piece at a time: the host never holds more of a model than that.
+"""Copies host tensors to the GPU through pinned memory in pieces, so the host never holds much of a model.
 
-In: arrays, mapped from a file or not. Out: tensors on the device, their bits untouched.
-It does not know what is stored, or how it will lie: whoever asked re-lays it on the card.
+In: arrays, mapped from a file or not. Out: tensors on the device with the same bits. The caller changes their layout
+on the device.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels.mapped import let_go
+from ossia.kernels.mapped import drop_pages
 
-SPAN = 1 << 25  # bytes on their way at a time
+SPAN = 1 << 25  # bytes of one piece
 
 
 def upload(host: Any, device: torch.device | str, span: int = SPAN) -> Tensor:
-    """The same numbers on the device; uint16 is bfloat16. A tensor that was made on the device is given back."""
+    """The same numbers on the device; uint16 becomes bfloat16. A tensor that is on the device already is returned
+    unchanged.
+    """
     if isinstance(host, Tensor):
         return host.to(device)
     device = torch.device(device)
@@ -27,17 +29,19 @@ def upload(host: Any, device: torch.device | str, span: int = SPAN) -> Tensor:
     flat, at = out.view(-1).view(torch.uint8) if out.numel() else out.new_empty(0, dtype=torch.uint8), 0
     for piece in _pieces(host, span):
         size = piece.nbytes
-        # torch hands a pinned block out again only after the copy from it is done: two pieces overlap without a word here
+        # torch reuses a pinned block only after its copy has finished, so two pieces can overlap
         staging = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
         np.copyto(staging.numpy().view(piece.dtype).reshape(piece.shape), piece)
         flat[at : at + size].copy_(staging, non_blocking=True)
         at += size
-        let_go(piece)
+        drop_pages(piece)
     return out
 
 
 def _pieces(host: NDArray[Any], span: int) -> Iterator[NDArray[Any]]:
-    """In order, each of at most `span` bytes where an axis can be cut; views, even where the array is turned."""
+    """Consecutive pieces of at most `span` bytes, as views; a single row may exceed it. Works for transposed arrays
+    too.
+    """
     if host.nbytes <= span or host.ndim == 0:
         if host.size:
             yield host

@@ -1,11 +1,10 @@
-"""The table of work for attention: which program takes which rows and keys. Host arrays only.
+"""The work table of attention: which program processes which rows and keys. Host arrays only.
 
-In: of each sequence its rows' places and its block tables. Out: int32 [items, FIELDS].
-It does not know a device, or what is computed.
+In: each sequence's rows and block tables. Out: int32 [items, FIELDS].
 
-Keys are cut in chunks whose edges depend on the position alone: small ones first, so that a short context is shared by
-many programs, larger ones further on, so that a long one leaves few sums to fold. A tile of tokens is one item, or, where
-it has more than a fair share of all chunks, an item a chunk. That changes who computes, never what.
+Keys are cut into chunks at fixed positions. Early chunks are small, so that many programs share a short context. Later
+chunks are larger, so that a long context has few partial sums. A tile of tokens is one item, or one item per chunk if
+it has more than a fair share of all chunks. This changes which program computes, never the result.
 """
 
 from typing import NamedTuple
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
 
-FIELDS = 16  # of an item: one 64-byte line
+FIELDS = 16  # ints of an item: one 64-byte cache line
 ROW, TOKENS, PLACE, LOW, END, SLOT, CHUNK, PIECES, ARRIVAL, FULL, WINDOW = range(11)
 
 
 class Chunks(NamedTuple):
-    """Keys of a chunk: `small` before the key `near`, `middle` before `far`, then `large`. Each divides the next edge."""
+    """Keys per chunk: `small` before key `near`, `middle` before `far`, then `large`. Each size divides the next edge."""
 
     near: int = 4096
     far: int = 32768
@@ -29,13 +28,15 @@ class Chunks(NamedTuple):
     large: int = 2048
 
     def starts(self, keys: int) -> Ints:
-        """First keys of the chunks that so many keys need."""
+        """First keys of the chunks that cover this many keys."""
         each = np.arange(0, min(keys, self.near), self.small), np.arange(self.near, min(keys, self.far), self.middle)
         return np.concatenate([*each, np.arange(self.far, keys, self.large)]).astype(np.int32)
 
 
 class Places(NamedTuple):
-    """Of each sequence: its first row, how many it has, the key that the first one is, and where its block tables start."""
+    """Per sequence: its first row, its number of rows, the position of the first row, and the offset of its block
+    tables.
+    """
 
     rows_S: Ints
     lengths_S: Ints
@@ -45,7 +46,7 @@ class Places(NamedTuple):
 
 
 def whole_tiles(places: Places, tokens: int) -> Ints:
-    """An item for every `tokens` rows of a sequence, those with most keys first."""
+    """One item for every `tokens` rows of a sequence. Items with the most keys come first."""
     counts_S = -(-places.lengths_S // tokens)
     sequence = np.repeat(np.arange(len(counts_S)), counts_S)
     skipped = (np.arange(len(sequence)) - np.repeat(np.cumsum(counts_S) - counts_S, counts_S)) * tokens
@@ -59,7 +60,9 @@ def whole_tiles(places: Places, tokens: int) -> Ints:
 
 
 def shared_out(items: Ints, chunks: Chunks, programs: int, slots: int) -> Ints:
-    """The same tiles, those with more chunks than a fair share of `programs` an item a chunk, while there are slots."""
+    """The same tiles, but a tile with more chunks than a fair share of `programs` becomes one item per chunk, while
+    slots last.
+    """
     if not len(items):
         return items
     starts = chunks.starts(int(items[:, END].max()))

@@ -29,8 +29,8 @@ from ossia.chat import (
 )
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
-from ossia.engine.host_plan import LEAST_CACHE, host_room
-from ossia.engine.plan import room_for_cache
+from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
+from ossia.engine.plan import card_cache_room
 from ossia.engine.request import ContextError, DamagedModelError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import GrammarCache, PrefillError
@@ -426,13 +426,13 @@ def usual_cache(model: Model) -> int:
     """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills. On a
     card, all that is left beside the weights: nobody else should need it.
     """
-    room = room_for_cache(model.config, model.transformer.ops.free_bytes())
+    room = card_cache_room(model.config, model.transformer.ops.free_bytes())
     if room is not None:
         return room
     block = model.transformer.cache_bytes
     whole = blocks_for(model.config.max_context) * (block.full + block.window)
-    left = host_room(model.config)
-    return min(max(whole, min(left // 4, USUAL_CACHE)), max(left, LEAST_CACHE))
+    left = host_cache_room(model.config)
+    return min(max(whole, min(left // 4, USUAL_CACHE)), max(left, MIN_CACHE_BYTES))
 
 
 class _Only:

@@ -6,7 +6,7 @@ It does not know which API asked.
 
 from collections.abc import Sequence
 
-from ossia.chat import TurnOptions, rules_for
+from ossia.chat import TurnOptions, turn_grammar
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message
 from ossia.server.core.service import Service, impossible
@@ -23,7 +23,7 @@ def unenforced(
     Raises ApiError (400) for rules that cannot be. For any thread but the event loop's: it compiles schemas.
     """
     try:
-        dropped = rules_for(service.grammars, messages, how).dropped
+        dropped = turn_grammar(service.grammars, messages, how).dropped
     except ValueError as error:
         raise impossible(error) from error
     names = {"final": form, **{to: tool.name for to, tool in box.called.items()}}

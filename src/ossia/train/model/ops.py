@@ -68,7 +68,7 @@ class TrainingOps(ReferenceOps):
     def linear_add(self, x: Tensor, weight: Linear | FrozenLinear, residual_TD: Tensor) -> Tensor:
         return residual_TD + self._multiply(x, weight)
 
-    def attend(self, qkv: Tensor, attention: Attention, cache: object, batch: Batch, soon: object = None) -> Tensor:
+    def attend(self, qkv: Tensor, attention: Attention, cache: object, batch: Batch, prefetch: object = None) -> Tensor:
         if cache is not None:
             raise ValueError("training runs whole sequences: it has no cache")
         shape = attention.shape

@@ -186,10 +186,10 @@ class GrpoObjective:
         on_cpu = model.device.type == "cpu"
         backend = make_ops("cpu", dense="bf16", kv="f32") if on_cpu else make_ops("triton", dense="bf16")
         # `load_transformer` reads no more of a checkpoint than these have
-        return Engine(load_transformer(cast(Any, tensors), backend), step_tokens=ENGINE_ROWS)
+        return Engine(load_transformer(cast(Any, tensors), backend), max_batched_tokens=ENGINE_ROWS)
 
     def _lessons(self, answer: GradedRollout) -> Iterator[Datum]:
-        spoken = [each for each in answer.rollout.spoken if each.output]
+        spoken = [each for each in answer.rollout.completions if each.output]
         said = [SampledTurn(s.prompt, [t.token for t in s.output], [True] * len(s.output)) for s in spoken]
         logprobs = [token.logprob for each in spoken for token in each.output]
         masks = [mask for each in spoken for mask in each.masks]

@@ -1,7 +1,6 @@
-"""Memory for packed weights and caches, in large pages where the system has them.
+"""Memory for packed weights and caches, in large pages if the system has them.
 
 In: sizes. Out: arrays.
-It does not know what is stored.
 """
 
 import ctypes
@@ -15,12 +14,12 @@ ALIGNMENT = 64
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
-    """`size` bytes of zeros, at a cache line's start; in large pages when there are several of them.
+    """`size` zero bytes, aligned to a cache line; in large pages if there are several of them.
 
-    Small pages cost a quarter of the read bandwidth where memory is fast.
+    Small pages cost a quarter of the read bandwidth on machines with fast memory.
     """
     if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        # private: pages that could be shared with a child are never large
+        # private: shared anonymous pages are never large
         area = mmap.mmap(-1, size + _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         area.madvise(mmap.MADV_HUGEPAGE)
         whole, step = np.frombuffer(area, np.uint8), _LARGE
@@ -31,7 +30,9 @@ def aligned(size: int) -> NDArray[np.uint8]:
 
 
 def discard(area: NDArray[np.uint8]) -> None:
-    """Give the whole pages of part of an `aligned` array back to the system, where it takes them. They read as zeros then."""
+    """Return the whole pages of part of an `aligned` array to the system, if it supports that. They then read as
+    zeros.
+    """
     if not hasattr(mmap, "MADV_DONTNEED"):
         return
     first = -(-area.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,9 +1,8 @@
-"""How the CPU's kernels are compiled, cached on disk, and shared out over threads.
+"""Compiles the CPU kernels, caches them on disk, and distributes their work over threads.
 
-In: functions in Numba's Python. Out: compiled ones, found again at the next start.
-It does not know what they compute.
+In: functions in Numba's Python. Out: compiled functions, loaded from the cache at the next start.
 
-Work is cut into small tasks that threads take from a counter, so that a core that is slowed by a neighbour takes fewer.
+Work is cut into small tasks. Threads take tasks from a counter, so a core that is slowed down takes fewer.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ from ossia.kernels.machine import usable_cores
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-# called from compiled code only: without what Python calls, which takes as long to compile as a small kernel
+# called from compiled code only: no Python wrapper, which takes as long to compile as a small kernel
 _INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _ONE_CALLER = Lock()
 _CPU = Path(__file__).parents[1]
@@ -37,7 +36,7 @@ _POINTER = ir.PointerType(_BYTE)
 
 
 def entry(function: Function) -> Function:
-    """A kernel that Python calls, in any thread: its code, with that of all kernels it calls, is kept on disk."""
+    """A kernel that Python calls, from any thread. Its code, with all kernels it calls, is cached on disk."""
     with _kept() as is_kept:
         compiled = numba.njit(cache=is_kept, **_OPTIONS)(function)
 
@@ -53,9 +52,9 @@ def entry(function: Function) -> Function:
 
 @cache
 def _threads_take_several() -> bool:
-    """Whether Numba's threads can work for several callers at once. Its own `workqueue` ends the process when two call it.
+    """Whether Numba's threading layer accepts several callers at once. The `workqueue` layer aborts the process.
 
-    Asking for the number of threads starts them, and kernels can be linked to them from then on.
+    Reading the number of threads starts them. Kernels can be linked to them from then on.
     """
     numba.get_num_threads()
     return threading_layer() != "workqueue"
@@ -68,9 +67,10 @@ def kernel(function: Function) -> Function:
 
 @numba_intrinsic
 def share(typingctx: Any, workers: Any, task: Any, *given: Any) -> Any:
-    """Call the kernel `task(*given)` once on each of so many workers' threads; for one worker, on the caller's alone.
+    """Call the kernel `task(*given)` once on each of `workers` threads. For one worker, on the caller's thread.
 
-    Numba's own `prange` does the same, but compiles all that a loop calls four times over, and looks for other loops to share.
+    Numba's `prange` does the same, but it compiles the loop body's callees four times, and tries to parallelize other
+    loops.
     """
     kinds = tuple(given)
     signature = task.get_call_type(typingctx, kinds, {})
@@ -92,7 +92,7 @@ def share(typingctx: Any, workers: Any, task: Any, *given: Any) -> Any:
 
 
 def _launch(builder: ir.IRBuilder, called: Any, workers: Any, values: Any) -> None:
-    """Numba's threads call a function that takes the values from memory; MemoryError where a task had no memory."""
+    """Start Numba's threads on a function that reads the values from memory. MemoryError if a task ran out of memory."""
     context, flag = called[0], cgutils.alloca_once_value(builder, ir.Constant(_BYTE, 0))
     held = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [flag, *values]))
     unused = cgutils.alloca_once_value(builder, ir.Constant(_SIZE, 0))
@@ -110,7 +110,9 @@ def _launch(builder: ir.IRBuilder, called: Any, workers: Any, values: Any) -> No
 
 
 def _body(module: ir.Module, called: Any, held: ir.Type) -> ir.Function:
-    """What Numba's threads call: fn(arrays, counts, steps, data), for so many workers as the first count says."""
+    """The function that Numba's threads call: fn(arrays, counts, steps, data). The first count is the number of
+    workers.
+    """
     context, description, signature = called
     pointer = ir.PointerType(_SIZE)
     kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(_POINTER), pointer, pointer, _POINTER])
@@ -128,7 +130,7 @@ def _body(module: ir.Module, called: Any, held: ir.Type) -> ir.Function:
 
 @cache
 def physical_cores() -> int:
-    """Cores this process may run on, each counted once however many threads it offers: the kernels leave no gap to fill."""
+    """Physical cores this process may use. The kernels keep a core busy, so hardware threads do not help."""
     return max(1, min(usable_cores(), numba.get_num_threads()))
 
 
@@ -141,7 +143,7 @@ def _take(typingctx: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
-# the counter's value, which goes up by one: each caller, on whatever thread, gets another number
+# atomic fetch and add of 1: each caller gets a different number
 take: Any = numba_intrinsic(_take)
 
 
@@ -154,14 +156,17 @@ def _peek(typingctx: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
-# the counter's value as other threads left it
+# atomic load of the counter
 peek: Any = numba_intrinsic(_peek)
 
 
 @contextmanager
 def _kept() -> Iterator[bool]:
-    """Numba stamps a compiled function with its own file only; here, with all that it is made of. False: kept nowhere."""
-    config: Any = numba_config  # its settings come from the environment, unseen by type checkers
+    """Compile with the cache folder of these sources. False: there is none, so nothing is cached.
+
+    Numba checks only the function's own file for changes; the folder's name covers all sources.
+    """
+    config: Any = numba_config  # its settings come from the environment; type checkers do not see them
     before, folder = config.CACHE_DIR, cache_folder()
     config.CACHE_DIR = str(folder or before)
     try:
@@ -171,17 +176,19 @@ def _kept() -> Iterator[bool]:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels of these sources are kept; None where no place can be written to."""
+    """The folder with compiled kernels of these sources; None if no folder can be written."""
     return _folder(str(numba_config.CACHE_DIR))  # type: ignore[attr-defined]
 
 
 @cache
 def _folder(given: str) -> Path | None:
-    """NUMBA_CACHE_DIR where it is set, else beside the source, else in the user's cache; in it, a folder by content."""
+    """NUMBA_CACHE_DIR if set, else beside the source, else in the user's cache. Inside it, a folder named by the
+    sources' hash.
+    """
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in _sources())).hexdigest()[:12]
     places = [Path(given)] if given else [_CPU / "__pycache__"]
     if not given:
-        with suppress(RuntimeError):  # a user without a home, as in some containers
+        with suppress(RuntimeError):  # no home directory, as in some containers
             places.append(Path.home() / ".cache" / "ossia")
     for place in places:
         folder = place / f"kernels-{digest}"
@@ -199,7 +206,9 @@ def _sources() -> list[Path]:
 
 
 def compiled_for() -> list[object]:
-    """What Numba compares before it takes a kernel from the folder: its version, the processor, when the sources changed."""
+    """What must be equal for a cached kernel to be used: Numba's version, the processor, the sources' modification
+    times.
+    """
     processor = [numba_config.CPU_NAME or binding.get_host_cpu_name(), numba_config.CPU_FEATURES]  # type: ignore[attr-defined]
     features = sorted(name for name, there in binding.get_host_cpu_features().items() if there)
     return [numba.__version__, *processor, features, [source.stat().st_mtime_ns for source in _sources()]]
@@ -207,9 +216,9 @@ def compiled_for() -> list[object]:
 
 @kernel
 def shares(count, workers, least):
-    """Bounds of pieces of a range, half a thread's even share of what is left at a time, down to `least`.
+    """Bounds of pieces of a range. Each piece is half of a thread's even share of the rest, but at least `least`.
 
-    Long pieces keep a core's reads in one stream, which memory answers fastest; the short ones at the end even things out.
+    Long pieces give each core one long stream of reads, which is fastest. Short pieces at the end balance the threads.
     """
     bounds = np.empty(count + 1, np.int64)
     bounds[0], pieces = 0, 0

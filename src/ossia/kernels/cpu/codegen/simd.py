@@ -1,10 +1,9 @@
-"""Vectors of 64 bytes as LLVM code is emitted: loads, broadcasts, look-ups, int8 dot products, FMA, exp, reductions.
+"""Vectors of 64 bytes as LLVM code: loads, broadcasts, look-ups, int8 dot products, FMA, exp, reductions.
 
-In: an LLVM builder and the target that Numba compiles for. Out: instructions of that target, from one description.
-It does not know weights, layouts or what is computed.
+In: an LLVM builder and the target that Numba compiles for. Out: instructions of that target.
 
-A vector wider than the machine's is split by LLVM; only dot products and look-ups are spelled out for each target.
-Arm's dot product multiplies signed by signed bytes, x86's unsigned by signed: see `MachineTarget.bias`.
+LLVM splits a vector that is wider than the machine's. Only dot products and look-ups are written per target. Arm's dot
+product multiplies signed by signed bytes, x86's unsigned by signed bytes: see `MachineTarget.bias`.
 """
 
 import math
@@ -19,27 +18,27 @@ from numba.extending import intrinsic as numba_intrinsic
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 BYTES, WORDS, FLOATS = ir.VectorType(I8, 64), ir.VectorType(I32, 16), ir.VectorType(F32, 16)
 POINTER = I8.as_pointer()
-LANES = 16  # of 32 bits
+LANES = 16  # lanes of 32 bits
 
-# least greatest relative error over half of log 2 to either side, the first two held at 1: Taylor's err by 2.7 units
+# minimax polynomial of e^x for |x| <= log(2) / 2, the first two coefficients fixed at 1; Taylor's is off by 2.7 ulp
 _EXP = (1.0, 1.0, 0.49999994, 0.16666520, 0.041668393, 0.0083687808, 0.0013814462)
-_EXP2 = (1.0, 0.6931242, 0.24024099, 0.055906434, 0.009582853)  # of 2^x over a half to either side, within 3e-6
-_LOWEST_EXP = -87.0  # exp of anything below rounds to less than float32's smallest normal number
+_EXP2 = (1.0, 0.6931242, 0.24024099, 0.055906434, 0.009582853)  # 2^x for |x| <= 0.5, within 3e-6
+_LOWEST_EXP = -87.0  # exp below this is less than float32's smallest normal number
 _HIGHEST_EXP = 88.0
 
 
 class MachineTarget(NamedTuple):
-    """What the host's dot product looks like. `unsigned`: weight bytes are stored with a bias that makes them unsigned."""
+    """The host's vector features. unsigned: weight bytes are stored with a bias that makes them unsigned."""
 
     name: str
     unsigned: bool
     fused: bool  # has a fused multiply-add
-    pairs: bool = False  # multiplies pairs of bfloat16, two products a lane
-    permutes: bool = False  # looks bytes up in a table of 64 (AVX-512 VBMI)
-    fetches: bool = False  # reads a plain stream faster when nobody asks for its lines ahead
+    pairs: bool = False  # multiplies pairs of bfloat16: two products per lane
+    permutes: bool = False  # looks up bytes in a table of 64 (AVX-512 VBMI)
+    auto_prefetch: bool = False  # reads a plain stream faster without software prefetch
 
     def bias(self, amount: int) -> int:
-        """What is added to a weight's signed code before it is stored."""
+        """The amount that is added to a weight's signed code before it is stored."""
         return amount if self.unsigned else 0
 
 
@@ -47,13 +46,13 @@ _PAIRS = "llvm.x86.avx512bf16.dpbf16ps.512"
 
 
 def _knows_pairs() -> bool:
-    """Whether LLVM takes the dot product of bfloat16 pairs as words, which it turns into its own bfloat vectors."""
+    """Whether this LLVM accepts the bfloat16 pair dot product with words as arguments, and converts them itself."""
     declared = binding.parse_assembly(f"declare <16 x float> @{_PAIRS}(<16 x float>, <16 x i32>, <16 x i32>)")
     return "bfloat" in str(declared)
 
 
 def target_of(arch: str, features: frozenset[str]) -> MachineTarget:
-    """The best of: AVX-512 VNNI, AVX-VNNI, AVX2, Arm dot product, or plain LLVM that any machine can compile."""
+    """The best supported of AVX-512 VNNI, AVX-VNNI, AVX2, Arm dot product, and portable LLVM code."""
     if arch in ("x86_64", "amd64"):
         if {"avx512f", "avx512bw", "avx512vnni"} <= features:
             pairs = "avx512bf16" in features and _knows_pairs()
@@ -67,7 +66,7 @@ def target_of(arch: str, features: frozenset[str]) -> MachineTarget:
 
 
 def host_target() -> MachineTarget:
-    """Of the machine that Numba compiles for, NUMBA_CPU_NAME and NUMBA_CPU_FEATURES respected as Numba itself does."""
+    """The target of the machine that Numba compiles for. NUMBA_CPU_NAME and NUMBA_CPU_FEATURES apply, as in Numba."""
     asked: str | None = getattr(config, "CPU_FEATURES")  # noqa: B009 - Numba sets it at import, unseen by type checkers
     cpu: str | None = getattr(config, "CPU_NAME")  # noqa: B009
     if asked is None:
@@ -75,16 +74,16 @@ def host_target() -> MachineTarget:
     else:
         features = {name[1:] for name in asked.split(",") if name.startswith("+")}
     target = target_of(binding.get_default_triple().split("-")[0], frozenset(features))
-    return target._replace(fetches=(cpu or binding.get_host_cpu_name()) == "znver4")
+    return target._replace(auto_prefetch=(cpu or binding.get_host_cpu_name()) == "znver4")
 
 
 class Emit:
-    """A builder with vectors. Pointers are to bytes; offsets are byte counts, Python's or LLVM's."""
+    """An LLVM builder with vector operations. Pointers are byte pointers; offsets are byte counts, in Python or LLVM."""
 
     def __init__(self, builder: ir.IRBuilder, target: MachineTarget) -> None:
         self.b, self.target = builder, target
 
-    # places
+    # pointers
 
     def whole(self, value: Any) -> Any:
         return ir.Constant(I64, value) if isinstance(value, int) else value
@@ -102,7 +101,7 @@ class Emit:
         stored.align = 1
 
     def prefetch(self, pointer: Any, near: bool = True) -> None:
-        """Ask for a cache line that will be read: into the first cache, or, for later, into the second."""
+        """Prefetch a cache line: into the L1 cache (near), or into L2."""
         name, module = "llvm.prefetch.p0", self.b.module
         kind = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
         function = module.globals.get(name) or ir.Function(module, kind, name)
@@ -110,7 +109,10 @@ class Emit:
 
     @contextmanager
     def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["EmittedLoop"]:
-        """`count` times, at least once, carrying values; `loop.carry(...)` ends the body, `loop.out` is what it left."""
+        """A loop that runs `count` times, at least once, with loop-carried values.
+
+        Call `loop.carry(...)` at the end of the body. `loop.out` holds the final values.
+        """
         b, before = self.b, self.b.block
         body, after = b.append_basic_block("body"), b.append_basic_block("after")
         b.branch(body)
@@ -133,14 +135,15 @@ class Emit:
         b.position_at_end(after)
 
     def _rolled(self) -> ir.MDValue:
-        """Metadata of a loop that LLVM is not to unroll.
+        """Loop metadata that forbids LLVM to unroll.
 
-        Zen 4 fetches ahead for loads it has seen before: with more than 24 of them in a loop it reads at a third of its rate.
+        Zen 4's hardware prefetcher tracks load instructions. With more than 24 of them in a loop, it reads at a third
+        of its rate.
         """
         module = self.b.module
         off = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
         node: Any = ir.values.MDValue(module, (), name=str(len(module.metadata)))
-        node.operands = (node, off)  # a loop's metadata begins with itself, which makes it that loop's alone
+        node.operands = (node, off)  # the self reference makes the metadata distinct per loop
         return node
 
     # constants and broadcasts
@@ -167,14 +170,14 @@ class Emit:
             return self.b.fadd(self.b.fmul(x, y), z)
         return self._call("llvm.fma.v16f32", FLOATS, x, y, z)
 
-    def least(self, x: Any, y: Any) -> Any:
+    def minimum(self, x: Any, y: Any) -> Any:
         return self._call("llvm.minnum.v16f32", FLOATS, x, y)
 
-    def most(self, x: Any, y: Any) -> Any:
+    def maximum(self, x: Any, y: Any) -> Any:
         return self._call("llvm.maxnum.v16f32", FLOATS, x, y)
 
     def larger(self, x: Any, y: Any) -> Any:
-        """The larger, in one instruction where `most` takes three: y where either is not a number."""
+        """The larger of two, in one instruction where `maximum` takes three. Returns y if either is NaN."""
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
     def magnitude(self, x: Any) -> Any:
@@ -185,11 +188,11 @@ class Emit:
         return self._call("llvm.rint.v16f32", FLOATS, x)
 
     def exp(self, x: Any) -> Any:
-        """e^x within 2 units in the last place; exactly 1 at 0; 0 below -87, no overflow above 88."""
+        """e^x within 2 ulp; exactly 1 at 0; 0 below -87; no overflow above 88."""
         b = self.b
-        held = self.most(self.least(x, self.floats(_HIGHEST_EXP)), self.floats(_LOWEST_EXP))
+        held = self.maximum(self.minimum(x, self.floats(_HIGHEST_EXP)), self.floats(_LOWEST_EXP))
         turns = self.nearest(b.fmul(held, self.floats(math.log2(math.e))))
-        rest = self.fma(turns, self.floats(-0.693359375), held)  # log 2 in two parts, so that the rest is exact
+        rest = self.fma(turns, self.floats(-0.693359375), held)  # log 2 in two parts keeps the rest exact
         rest = self.fma(turns, self.floats(2.12194440e-4), rest)
         value = self.floats(_EXP[-1])
         for coefficient in reversed(_EXP[:-1]):
@@ -199,7 +202,7 @@ class Emit:
         return b.select(b.fcmp_ordered("<", x, self.floats(_LOWEST_EXP)), self.floats(0.0), scaled)
 
     def exp_short(self, x: Any) -> Any:
-        """e^x of numbers not above 0 to 18 bits, for weights that are rounded to 8; exactly 1 at 0; 0 below -87."""
+        """e^x for x <= 0 to 18 bits, for attention weights that are rounded to 8 bits. Exactly 1 at 0; 0 below -87."""
         b, whole = (
             self.b,
             self.floats(1.5 * 2.0**23),
@@ -215,7 +218,7 @@ class Emit:
         return b.select(b.fcmp_ordered("<", x, self.floats(_LOWEST_EXP)), self.floats(0.0), scaled)
 
     def reduce(self, x: Any, join: Callable[[Any, Any], Any]) -> Any:
-        """One value of all lanes: halves joined again and again, always in the same order."""
+        """One value of all lanes: halves are joined repeatedly, always in the same order."""
         width = x.type.count
         while width > 1:
             width //= 2
@@ -236,17 +239,19 @@ class Emit:
         return self.b.bitcast(self.b.shl(wide, self.constant(WORDS, 16)), FLOATS)
 
     def unpaired(self, pairs: Any) -> tuple[Any, Any]:
-        """The second and the first of 16 pairs (WORDS), widened."""
+        """The second and the first numbers of 16 bfloat16 pairs (WORDS), as float32."""
         high = self.b.and_(pairs, self.constant(WORDS, -(1 << 16)))
         low = self.b.shl(pairs, self.constant(WORDS, 16))
         return self.b.bitcast(high, FLOATS), self.b.bitcast(low, FLOATS)
 
     def dot2(self, sums: Any, x: Any, y: Any) -> Any:
-        """sums[lane] += two products of pairs (WORDS), where `MachineTarget.pairs`: fused, the second of a pair first."""
+        """sums[lane] += two products of bfloat16 pairs (WORDS); needs `MachineTarget.pairs`. Fused, the pair's second
+        first.
+        """
         return self._call(_PAIRS, FLOATS, sums, x, y)
 
     def to_bf16(self, x: Any) -> Any:
-        """The nearest, ties to even, as <16 x i16>."""
+        """The nearest bfloat16, ties to even, as <16 x i16>."""
         b, bits = self.b, self.b.bitcast(x, WORDS)
         odd = b.and_(b.lshr(bits, self.constant(WORDS, 16)), self.constant(WORDS, 1))
         rounded = b.add(b.add(bits, self.constant(WORDS, 0x7FFF)), odd)
@@ -269,7 +274,7 @@ class Emit:
         return self._plain_dot(sums, weights, values)
 
     def lookup(self, table: Sequence[int], indexes: Any) -> Any:
-        """Bytes of a table of 16 by indexes 0..15 (BYTES)."""
+        """Bytes of a table of 16, by indexes 0..15 (BYTES)."""
         match self.target.name:
             case "avx512vnni":
                 return self._call("llvm.x86.avx512.pshuf.b.512", BYTES, self.constant(BYTES, [*table] * 4), indexes)
@@ -280,15 +285,15 @@ class Emit:
         return self._choose(table, indexes, 8)
 
     def lookup_nibbles(self, table: Sequence[int], packed: Any) -> tuple[Any, Any]:
-        """Bytes of a table of 16 by the low nibbles of 64 bytes, and by the high ones."""
+        """Bytes of a table of 16, by the low nibbles of 64 bytes, and by the high nibbles."""
         shifted = self.b.bitcast(self.b.lshr(self.b.bitcast(packed, WORDS), self.constant(WORDS, 4)), BYTES)
-        if self.target.permutes:  # the table four times over, so that what stands above a nibble need not be cut off
+        if self.target.permutes:  # the table is repeated four times, so the bits above a nibble do not matter
             name, known = "llvm.x86.avx512.permvar.qi.512", self.constant(BYTES, [*table] * 4)
             return self._call(name, BYTES, known, packed), self._call(name, BYTES, known, shifted)
         mask = self.constant(BYTES, 15)
         return self.lookup(table, self.b.and_(packed, mask)), self.lookup(table, self.b.and_(shifted, mask))
 
-    # how each target does it
+    # per target
 
     def _call(self, name: str, result: ir.Type, *args: Any) -> Any:
         module = self.b.module
@@ -318,7 +323,7 @@ class Emit:
         return self._call("llvm.x86.avx512.vpdpbusd.256", sums.type, sums, weights, values)
 
     def _sign_256(self, sums: Any, weights: Any, values: Any) -> Any:
-        """|w| times x with w's sign: two products of at most 127 * 127 fit 16 bits, so nothing saturates."""
+        """|w| times x with w's sign. Two products of at most 127 * 127 fit 16 bits, so nothing saturates."""
         short, flag = ir.VectorType(I16, 16), ir.Constant(ir.IntType(1), 0)
         size = self._call("llvm.abs.v32i8", weights.type, weights, flag)
         signed = self._call("llvm.x86.avx2.psign.b", values.type, values, weights)
@@ -349,7 +354,7 @@ class Emit:
 
 
 class EmittedLoop:
-    """A loop's counter and the values it carries; `carry` says what the next round begins with."""
+    """A loop's counter and carried values. `carry` sets the values of the next iteration."""
 
     def __init__(self, index: Any, carried: list[Any]) -> None:
         self.index, self.carried, self.out = index, carried, list(carried)
@@ -362,12 +367,12 @@ Body = Callable[..., Any]
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
-    """Numba's, without its first parameter in the eyes of type checkers: compiled code does not pass it."""
+    """Numba's `intrinsic`, typed so that callers omit the first parameter, which compiled code does not pass."""
     return numba_intrinsic(function)
 
 
 def arguments(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> list[Any]:
-    """An intrinsic's arguments as `Emit` takes them: arrays as pointers to their first byte, numbers as they are."""
+    """An intrinsic's arguments for `Emit`: arrays as byte pointers, numbers unchanged."""
     out = []
     for kind, value in zip(signature.args, args, strict=True):
         if isinstance(kind, types.Array):
@@ -377,7 +382,9 @@ def arguments(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequenc
 
 
 def emitter(body: Body) -> Callable[..., Any]:
-    """The code generator of an intrinsic whose instructions `body(emit, *arguments)` emits; it gives `body`'s value."""
+    """A code generator for an intrinsic. `body(emit, *arguments)` emits the instructions and returns the result, or
+    None.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
         value = body(Emit(builder, TARGET), *arguments(context, builder, signature, args))
@@ -387,7 +394,7 @@ def emitter(body: Body) -> Callable[..., Any]:
 
 
 def wants(*kinds: Any, gives: Any = types.void) -> Any:
-    """An intrinsic's signature: arrays as they come, whole numbers as int64, the rest as said."""
+    """An intrinsic's signature: arrays as given, integers as int64, other types unchanged."""
     return gives(*[types.int64 if isinstance(kind, types.Integer) else types.unliteral(kind) for kind in kinds])
 
 

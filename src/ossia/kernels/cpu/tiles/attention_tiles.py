@@ -1,9 +1,9 @@
-"""Attention over one chunk of cached keys: scores, their softmax, weighed values, for queries eight at a time.
+"""Attention over one chunk of cached keys, eight queries at a time: scores, softmax, weighted values.
 
-In: scaled queries, the cache's bytes, where a chunk's blocks start. Out: float32 sums, maxima and sums of weights.
-It does not know which chunks there are, sequences or threads.
+In: scaled queries, the cache's bytes, and the offsets of the chunk's blocks. Out: float32 sums, maxima and weight
+sums.
 
-Beside a bfloat16 cache, queries and weights are bfloat16 too: where `Target.pairs` two to a word, elsewhere as float32.
+Beside a bfloat16 cache, queries and weights are bfloat16 too: two per word if `MachineTarget.pairs`, else as float32.
 """
 
 from typing import Any
@@ -16,15 +16,15 @@ from ossia.kernels.cpu.codegen.jit import kernel
 from ossia.kernels.cpu.codegen.simd import FLOATS, I8, I16, I64, LANES, TARGET, WORDS, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.kv_cache import BF16, ELEMENT, F32, INT8
 
-CHUNK = 128  # keys under one maximum
-NOWHERE = -1e30  # a maximum before any key
-AT_ONCE = 8  # queries of an inner loop
-PAIRED = (2, 1, 1)  # numbers of a kind that one step takes
-HELD = (2 if TARGET.pairs else 4, 4, 4)  # bytes of a query's or a weight's number beside a kind's cache
+CHUNK = 128  # keys of a softmax step
+NOWHERE = -1e30  # the maximum before the first key
+AT_ONCE = 8  # queries of one inner loop
+PAIRED = (2, 1, 1)  # numbers that one step takes, per cache kind
+HELD = (2 if TARGET.pairs else 4, 4, 4)  # bytes of one number of a query or weight, per cache kind
 
 
 def _cached(e: Emit, kind: int, place: Any) -> list[Any]:
-    """A step of 16 cached numbers, scales not applied; in bfloat16 of 16 pairs, as one vector of words or as two widened."""
+    """16 cached numbers, or 16 bfloat16 pairs as one vector of words or two of floats. Scales are not applied."""
     if kind == BF16:
         pairs = e.load(place, WORDS)
         return [pairs] if TARGET.pairs else list(e.unpaired(pairs))
@@ -34,14 +34,18 @@ def _cached(e: Emit, kind: int, place: Any) -> list[Any]:
 
 
 def _other(e: Emit, kind: int, place: Any) -> list[Any]:
-    """What a step's numbers are multiplied by, in every lane."""
+    """The factor of one step, in every lane."""
     if kind == BF16 and TARGET.pairs:
         return [e.broadcast(place, WORDS)]
     return [e.broadcast(e.at(place, 4 * i), FLOATS) for i in reversed(range(PAIRED[kind]))]
 
 
 def _more(e: Emit, kind: int, total: Any, cached: list[Any], other: list[Any]) -> Any:
-    """Fused on every target, and of a pair the second first: the same bits, but for numbers under float32's normal ones."""
+    """total plus one step's products. Always fused, and a pair's second number first, so that all targets give equal
+    bits.
+
+    Numbers below float32's normal range may differ.
+    """
     if kind == BF16 and TARGET.pairs:
         return e.dot2(total, other[0], cached[0])
     for x, y in zip(cached, other, strict=True):
@@ -50,7 +54,7 @@ def _more(e: Emit, kind: int, total: Any, cached: list[Any], other: list[Any]) -
 
 
 def _make_score(kind: int) -> Any:
-    """8 queries times the keys of some blocks, two blocks at a time (the last twice, where they are odd)."""
+    """Emit 8 queries times the keys of some blocks, two blocks at a time. An odd last block is computed twice."""
     pair, held = PAIRED[kind], HELD[kind]
 
     def body(
@@ -61,8 +65,8 @@ def _make_score(kind: int) -> Any:
         rows = [e.at(out, b.mul(b.add(to, e.whole(CHUNK * j)), e.whole(4))) for j in range(AT_ONCE)]
         with e.loop(b.udiv(b.add(count, e.whole(1)), e.whole(2))) as two:
             first = b.mul(two.index, e.whole(2))
-            behind = b.add(first, e.whole(1))
-            numbers = [first, b.select(b.icmp_signed("<", behind, count), behind, first)]
+            scales_at = b.add(first, e.whole(1))
+            numbers = [first, b.select(b.icmp_signed("<", scales_at, count), scales_at, first)]
             keys = [e.at(data, e.load(e.at(starts, b.mul(number, e.whole(8))), I64)) for number in numbers]
             with e.loop(b.udiv(d, e.whole(pair)), [e.floats(0.0)] * (2 * AT_ONCE)) as loop:
                 there = b.mul(loop.index, e.whole(LANES * ELEMENT[kind] * pair))
@@ -89,7 +93,7 @@ def _make_score(kind: int) -> Any:
 
 
 def _make_weigh(kind: int, columns: int) -> Any:
-    """`columns` vectors of the values' width for 8 queries: the sums times their factors, and some blocks' weighed values."""
+    """Emit the sums of 8 queries times their factors, plus weighted values of some blocks, for `columns` vectors."""
     pair, held, size = PAIRED[kind], HELD[kind], ELEMENT[kind] * PAIRED[kind]
 
     def body(
@@ -134,7 +138,7 @@ _weigh_bf16_2, _weigh_int8_2, _weigh_f32_2 = (_make_weigh(kind, 2) for kind in (
 
 @intrinsic
 def _hide(typingctx, scores, at, vectors, first, low, high):
-    """Scores of keys `first` on that are outside low..high become minus infinity."""
+    """Set the scores of keys outside low..high to minus infinity. first: the key of the first score."""
 
     def body(e: Emit, scores: Any, at: Any, vectors: Any, first: Any, low: Any, high: Any) -> None:
         b, source = e.b, e.at(scores, e.b.mul(at, e.whole(4)))
@@ -152,7 +156,7 @@ def _hide(typingctx, scores, at, vectors, first, low, high):
 
 @intrinsic
 def _best(typingctx, scores, at, vectors):
-    """The highest of some vectors of scores."""
+    """The highest score of some vectors."""
 
     def body(e: Emit, scores: Any, at: Any, vectors: Any) -> Any:
         source = e.at(scores, e.b.mul(at, e.whole(4)))
@@ -165,7 +169,7 @@ def _best(typingctx, scores, at, vectors):
 
 @intrinsic
 def _raise(typingctx, tops, bests, factors, at):
-    """16 queries' maxima with those of new keys, and the factors on what was summed before."""
+    """Update 16 queries' maxima with those of new keys. Writes the factors for the earlier sums."""
 
     def body(e: Emit, tops: Any, bests: Any, factors: Any, at: Any) -> None:
         place = e.b.mul(at, e.whole(4))
@@ -178,7 +182,9 @@ def _raise(typingctx, tops, bests, factors, at):
 
 
 def _make_softmax(kind: int) -> Any:
-    """Scores become weights, where they stand; for bfloat16 values rounded, and halved in size where pairs are multiplied."""
+    """Emit scores to weights, in place. Beside a bfloat16 cache they are rounded, and packed to pairs if the target
+    has them.
+    """
 
     def body(e: Emit, scores: Any, at: Any, vectors: Any, tops: Any, factors: Any, sums: Any, j: Any) -> None:
         b, source, there = e.b, e.at(scores, e.b.mul(at, e.whole(4))), e.b.mul(j, e.whole(4))
@@ -211,7 +217,7 @@ _softmax_rounded, _softmax_exact = _make_softmax(BF16), _make_softmax(F32)
 
 @intrinsic
 def exp(typingctx, x):
-    """e^x, as weights are computed."""
+    """e^x, computed as for weights."""
 
     def body(e: Emit, x: Any) -> Any:
         return e.b.extract_element(e.exp(e.splat(x, FLOATS)), ir.Constant(WORDS.element, 0))
@@ -234,7 +240,9 @@ def score_keys(kind, q, queries, d, data, starts, count, out):
 
 @kernel
 def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, sums):
-    """Scores of blocks `block` on become weights, those outside a query's bounds 0; factors for what was summed before."""
+    """Scores of the blocks from `block` on become weights, 0 outside a query's bounds. Writes factors for the earlier
+    sums.
+    """
     for j in range(lows_J.size):
         if lows_J[j] > 16 * block or highs_J[j] < 16 * (block + vectors) - 1:
             _hide(scores, j * CHUNK, vectors, 16 * block, lows_J[j], highs_J[j])
@@ -250,10 +258,10 @@ def soften(kind, scores, lows_J, highs_J, block, vectors, tops, bests, factors, 
 
 @kernel
 def _scale_weights(p, queries, d, data, starts, count):
-    """Weights times the scales of their int8 values."""
-    behind = 16 * (d + -(-d // 16) * 16) + 64
+    """Multiply weights by the scales of the int8 values."""
+    scales_at = 16 * (d + -(-d // 16) * 16) + 64
     for v in range(count):
-        factors = data[starts[v] + behind : starts[v] + behind + 64].view(np.float32)
+        factors = data[starts[v] + scales_at : starts[v] + scales_at + 64].view(np.float32)
         for j in range(queries):
             for i in range(16):
                 p[j * CHUNK + 16 * v + i] *= factors[i]
@@ -261,7 +269,7 @@ def _scale_weights(p, queries, d, data, starts, count):
 
 @kernel
 def weigh_values(kind, p, queries, d, data, starts, count, factors, sums):
-    """sums[j] = itself times its factor + the values of the blocks, weighed by query j."""
+    """sums[j] = sums[j] times its factor, plus the values of the blocks weighted by query j."""
     wide = -(-d // 16) * 16
     columns = 32 if wide % 32 == 0 else 16
     if kind == INT8:

@@ -1,7 +1,7 @@
-"""What this machine can do at this moment: bytes read a second, int8 products a second. Ceilings for a benchmark.
+"""Measures the machine's current limits, as ceilings for a benchmark: bytes read and int8 products per second.
 
-In: how many threads. Out: rates, the median of a few short runs.
-It does not know models. Shared machines drift: probe between the runs that are to be compared with it.
+In: the number of threads. Out: rates, each the median of a few short runs. Shared machines drift: probe between the
+runs that are to be compared.
 """
 
 import time
@@ -17,8 +17,8 @@ from ossia.kernels.cpu.codegen.jit import entry, kernel, physical_cores, share, 
 from ossia.kernels.cpu.codegen.simd import BYTES, WORDS, Emit, emitter, intrinsic, wants
 from ossia.kernels.cpu.tiles.gemm_tiles import read_through
 
-_PIECE = 1 << 20  # bytes a thread reads at a time
-_CHAINS = 12  # multiplied side by side, enough to hide an instruction's latency
+_PIECE = 1 << 20  # bytes that a thread reads at a time
+_CHAINS = 12  # independent products, enough to hide an instruction's latency
 _ROUNDS = 200_000
 _RUNS = 5
 
@@ -71,13 +71,13 @@ def _multiply_all(rounds, workers):
 
 
 def read_bandwidth(gib: float = 0.5, threads: int | None = None) -> float:
-    """Bytes a second that all threads together read from memory, in one stream each after another."""
+    """Bytes per second that all threads together read from memory, each thread in one stream."""
     data = _area(int(gib * 1024))
     return data.size / _typical(lambda: _read_all(data, data.size // _PIECE, threads or physical_cores()))
 
 
 def int8_peak(threads: int | None = None) -> float:
-    """Multiply-accumulates a second of int8 dot products that never leave the registers."""
+    """int8 multiply-accumulates per second, with operands in registers."""
     workers = threads or physical_cores()
     return workers * _ROUNDS * _CHAINS * 64 / _typical(lambda: _multiply_all(_ROUNDS, workers))
 

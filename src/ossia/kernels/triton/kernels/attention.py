@@ -1,12 +1,11 @@
-"""Attention of one layer on a GPU: its cache, and the launches of the kernel that fills and reads it.
+"""Attention of one layer on a GPU: its cache, and the launches of the kernels that write and read it.
 
 In: the fused projection [T, (H+2G)d], a layer's cache, a `DeviceBatch`. Out: bfloat16 heads [T, H d].
-It does not know other layers, or how the batch's work was shared out.
 
-Launches: 1 where every sequence has one row (decode): RoPE, the cache write, attention, and the sum over chunks by the
-last program to end. Otherwise 2: the cache write comes first, on its own; 3 with sequences of few and of many rows in one
-batch. Bytes, of a decode row that sees n keys: 4 n G d (bfloat16) or n G (2 d + 2) (e4m3); where keys are shared out by
-chunk, 4 H (d + 2) more for each, written and read again, mostly in the L2 cache.
+Launches: 1 if every sequence has one row (decode): RoPE, the cache write, attention, and the sum over chunks by the
+last program. Otherwise 2: the cache write comes first. 3 if sequences with few and with many rows are in one batch.
+Bytes for a decode row that sees n keys: 4 n G d (bfloat16) or n G (2 d + 2) (e4m3). Each split chunk writes and reads
+4 H (d + 2) more, mostly in the L2 cache.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -29,26 +28,26 @@ from ossia.kernels.triton.work_table import FULL, WINDOW, Chunks
 
 Kind = Literal["bf16", "fp8"]
 LOG2E = 1.4426950408889634
-KEYS = 64  # of a tile: what a warp group's instruction takes as rows
-PAIRS = 32  # rows' groups that one program writes to the cache
-PROGRAMS = 2048  # at most, of one launch; where there is more work they take it by turns
+KEYS = 64  # keys of a tile: the rows of a warp-group instruction
+PAIRS = 32  # pairs of a row and a group that one program writes to the cache
+PROGRAMS = 2048  # the maximum of one launch; with more work, programs loop over items
 
 
 class AttentionTiles(NamedTuple):
-    """ahead: chunks' sums that are on their way at a time, while they are folded; 0 where items are whole tiles."""
+    """ahead: partial sums that are loaded ahead while chunks are combined; 0 if items are whole tiles."""
 
     warps: int
     stages: int
     ahead: int
 
 
-# By columns. A stage is 16 KB of keys and values in bfloat16; four programs of few columns fit on a multiprocessor, with
-# 128 KB and more on their way, where 20 KB cover 0.8 µs of latency at 3.35 TB/s. More columns are short of registers.
+# By columns. A stage is 16 KB of bfloat16 keys and values. Four programs with few columns fit on a multiprocessor, with
+# 128 KB and more in flight; 20 KB would hide 0.8 µs of latency at 3.35 TB/s. More columns are limited by registers.
 _TABLE = {16: AttentionTiles(4, 3, 8), 32: AttentionTiles(4, 3, 2), 64: AttentionTiles(4, 2, 0)}
 
 
 class Attention(NamedTuple):
-    """sinks_H: float32, in units of log 2. inverse: float32 [d / 2], radians a token."""
+    """sinks_H: float32, in units of log 2. inverse: float32 [d / 2], radians per token."""
 
     shape: AttentionShape
     sinks_H: Tensor
@@ -57,7 +56,9 @@ class Attention(NamedTuple):
 
 
 class LayerCache(NamedTuple):
-    """keys, values: [blocks, G, BLOCK, d], bfloat16 or, as uint8, e4m3; then scales: uint8 [blocks, G, BLOCK], exponents."""
+    """keys, values: [blocks, G, BLOCK, d], bfloat16, or e4m3 as uint8; then scales: uint8 [blocks, G, BLOCK],
+    exponents.
+    """
 
     keys: Tensor
     values: Tensor
@@ -74,7 +75,7 @@ def make_attention(shape: AttentionShape, sinks_H: HostArray, device: torch.devi
 def make_cache(
     shapes: list[AttentionShape], blocks: int, window_blocks: int, kv: Kind, device: torch.device | str
 ) -> list[LayerCache]:
-    """One a layer. fp8: of the layers that see everything; a window's keys are few, and stay bfloat16."""
+    """One cache per layer. fp8 applies to full-attention layers only; sliding windows are small and stay bfloat16."""
 
     def cache(shape: AttentionShape) -> LayerCache:
         size = (window_blocks if shape.window else blocks, shape.kv_heads, BLOCK, shape.head_dim)
@@ -87,7 +88,7 @@ def make_cache(
 
 
 def attend(qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: DeviceBatch) -> Tensor:
-    """Without a cache a sequence sees its own rows only: they go through one made for this call."""
+    """Attention of one layer. Without a cache, a temporary one is made for this call."""
     shape = attention.shape
     if cache is None:
         batch = on_device(batch.host, qkv.device, batch.layout, has_cache=False)
@@ -109,7 +110,7 @@ def attend(qkv: Tensor, attention: Attention, cache: LayerCache | None, batch: D
 
 
 def _held(cache: LayerCache, shape: AttentionShape, batch: DeviceBatch) -> tuple[Tensor, ...]:
-    """Rows' slots and the cache's four tensors; those that it does not have are not read."""
+    """The rows' slots and the cache's four tensors. Tensors that it lacks are not read."""
     key_scales = cache.keys if cache.key_scales is None else cache.key_scales
     value_scales = cache.values if cache.value_scales is None else cache.value_scales
     return batch.window_T if shape.window else batch.full_T, cache.keys, cache.values, key_scales, value_scales
@@ -120,12 +121,12 @@ def _launch(
     is_fresh: bool,
 ) -> None:  # fmt: skip
     shape, layout = attention.shape, batch.layout
-    items, count, most = work.split, work.split_count, work.split_items
+    items, count, max_items = work.split, work.split_count, work.split_items
     if shape.window:
-        items, count, most = work.whole, work.whole_count, work.whole_items
+        items, count, max_items = work.whole, work.whole_count, work.whole_items
     slots, *held = _held(cache, shape, batch)
     tiles, chunks = _TABLE[power_of_two(max(16, work.tokens * layout.each))], layout.chunks
-    programs = most * shape.kv_heads
+    programs = max_items * shape.kv_heads
     attend_kernel[(min(PROGRAMS, programs) if tiles.ahead else programs,)](
         qkv, out_TP, *held, attention.sinks_H, attention.inverse, batch.positions_T, slots, batch.tables, items, count,
         batch.sums, batch.parts, batch.arrivals, shape.head_dim**-0.5 * LOG2E, attention.concentration,
@@ -148,8 +149,8 @@ def kind_of(cache: LayerCache) -> int:
 
 
 def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
-    """The kernels of this file as decode and prefill launch them. groups: the card multiplies by warp groups, and widens
-    e4m3 itself; ptx: it is NVIDIA's.
+    """The kernels of this file for decode and prefill. groups: the GPU has warp-group instructions and widens e4m3
+    itself. ptx: it is NVIDIA's.
     """
     each, chunks = power_of_two(sizes.heads // sizes.kv_heads), Chunks()
     common = {
@@ -165,7 +166,7 @@ def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
         yield spec(f"keys and values to the cache, {name}", keep_kernel, common | held | kept, 4, 1)
         for columns, tiles in _TABLE.items():
             if columns == max(_TABLE) and ((ptx and not groups) or kind != BF16):
-                continue  # registers have no room for it: see `Layout.widest`
+                continue  # not enough registers: see `Layout.widest`
             for window in (0, 128) if kind == BF16 else (0,):
                 more = {
                     "EACH": each, "TOKENS": max(1, columns // each), "WINDOW": window, "KIND": kind,

@@ -1,10 +1,9 @@
-"""Drawing tokens from rows of logits, in Triton: a survey by slices, then a row's draw; with cuts, over its candidates.
+"""Sampling kernels: a survey by slices, then each row's sample; with top-k, top-p or min-p, over its candidates.
 
-In: float32 logits [R, V], and of each row what `ossia.kernels.triton.kernels.sample` packed. Out: tokens and log-probabilities.
-It does not know seeds, requests, or what a mask stands for.
+In: float32 logits [R, V], and each row's parameters as packed by `sample.py`. Out: tokens and log-probabilities.
 
-Sums are float64, in an order fixed by the slices: a row's draw depends on nothing beside it. Cuts are found without
-sorting: a threshold among the weights' bits, from the highest down, and of those at the threshold the first by number.
+Sums are float64 in the order of the slices, so a row's result does not depend on other rows. The filters need no sort:
+they search a threshold in the weights' bits, from the highest down. Ties at the threshold go to the lowest token ids.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
@@ -24,7 +23,7 @@ NOT_FINITE: tl.constexpr = tl.constexpr(-2)
 
 @triton.jit
 def allowed(logits, table, masks, biases, row, token, V, WORDS):
-    """The row's logits at `token`, and the same with bias and mask; beyond V -inf. What is not a number is +inf."""
+    """The row's logits at `token`, and the same with bias and mask; -inf beyond V. NaN becomes +inf."""
     inside = token < V
     raw = tl.load(logits + row.to(tl.int64) * V + token, mask=inside, other=float("-inf"))
     raw = tl.where(raw != raw, float("inf"), raw)
@@ -36,34 +35,34 @@ def allowed(logits, table, masks, biases, row, token, V, WORDS):
 
 
 @triton.jit
-def weight(z, most, temperature):
-    return tl.exp(tl.div_rn(z - most, tl.zeros_like(z) + temperature))
+def weight(z, max_z, temperature):
+    return tl.exp(tl.div_rn(z - max_z, tl.zeros_like(z) + temperature))
 
 
 @triton.jit
 def survey_kernel(logits, table, masks, biases, found, V, WORDS, SLICE: tl.constexpr):
-    """Of a slice: maximum and sum of exp of the logits, the same of what is allowed at its temperature, and the first of
-    the highest. A program a slice and row.
+    """Survey one slice of one row: maximum and sum of exp of all logits; the same of the allowed ones at the
+    temperature; the first token of the allowed maximum.
     """
     part, row, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     token = part * SLICE + tl.arange(0, SLICE)
     raw, z = allowed(logits, table, masks, biases, row, token, V, WORDS)
     temperature = tl.maximum(tl.load(table + row * FIELDS).to(tl.float32), GREEDY_BELOW)
-    raw_most, most = tl.max(raw, axis=0), tl.max(z, axis=0)
-    raw_base = tl.where(tl.abs(raw_most) == float("inf"), 0.0, raw_most)
-    base = tl.where(tl.abs(most) == float("inf"), 0.0, most)
-    first = tl.min(tl.where(z == most, token, V), axis=0)
+    raw_max, max_z = tl.max(raw, axis=0), tl.max(z, axis=0)
+    raw_base = tl.where(tl.abs(raw_max) == float("inf"), 0.0, raw_max)
+    base = tl.where(tl.abs(max_z) == float("inf"), 0.0, max_z)
+    first = tl.min(tl.where(z == max_z, token, V), axis=0)
     out = found + (row * parts + part) * SURVEYED
-    tl.store(out, raw_most.to(tl.float64))
+    tl.store(out, raw_max.to(tl.float64))
     tl.store(out + 1, tl.sum(tl.exp(raw - raw_base).to(tl.float64), axis=0))
-    tl.store(out + 2, most.to(tl.float64))
+    tl.store(out + 2, max_z.to(tl.float64))
     tl.store(out + 3, tl.sum(weight(z, base, temperature).to(tl.float64), axis=0))
     tl.store(out + 4, first.to(tl.float64))
 
 
 @triton.jit
 def least_of_highest(bits, count):
-    """The `count`-th highest of bits below 2^30; 0 where there are fewer."""
+    """The `count`-th highest of bits below 2^30; 0 if there are fewer."""
     least = tl.full((), 0, tl.int32)
     for step in range(30):
         trial = least | (1 << (29 - step))
@@ -87,41 +86,43 @@ def settle_kernel(
     SLICE: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """A row's sums; its token, where nothing is cut. rows: [R, 4] float64: the highest allowed logit, the sum of weights,
-    the logarithm of the sum of exp, and a weight below which no cut can keep a token.
+    """Combine a row's slices, and sample its token if no filter is used.
+
+    rows: [R, 4] float64: the highest allowed logit, the sum of weights, the log of the sum of exp, and a weight below
+    which no filter keeps a token.
     """
     row, part = tl.program_id(0), tl.arange(0, PARTS)
     at, inside = found + (row * parts + part) * SURVEYED, part < parts
-    raw_most = tl.load(at, mask=inside, other=float("-inf"))
+    raw_max = tl.load(at, mask=inside, other=float("-inf"))
     raw_sum, part_sum = tl.load(at + 1, mask=inside, other=0.0), tl.load(at + 3, mask=inside, other=0.0)
-    part_most, firsts = tl.load(at + 2, mask=inside, other=float("-inf")), tl.load(at + 4, mask=inside, other=V)
+    part_max, firsts = tl.load(at + 2, mask=inside, other=float("-inf")), tl.load(at + 4, mask=inside, other=V)
     temperature = tl.maximum(tl.load(table + row * FIELDS).to(tl.float32), GREEDY_BELOW)
     top_p, min_p = tl.load(table + row * FIELDS + 1), tl.load(table + row * FIELDS + 2)
-    share, top_k = tl.load(table + row * FIELDS + 3), tl.load(table + row * FIELDS + 4).to(tl.int32)
-    raw_top, most = tl.max(raw_most, axis=0), tl.max(part_most, axis=0)
-    log_sum = raw_top + tl.log(tl.sum(raw_sum * tl.exp(raw_most - raw_top), axis=0))
-    sums = part_sum * tl.exp((part_most - most) / temperature.to(tl.float64))
-    sums = tl.where(part_most == float("-inf"), 0.0, sums)
+    uniform, top_k = tl.load(table + row * FIELDS + 3), tl.load(table + row * FIELDS + 4).to(tl.int32)
+    raw_top, max_z = tl.max(raw_max, axis=0), tl.max(part_max, axis=0)
+    log_sum = raw_top + tl.log(tl.sum(raw_sum * tl.exp(raw_max - raw_top), axis=0))
+    sums = part_sum * tl.exp((part_max - max_z) / temperature.to(tl.float64))
+    sums = tl.where(part_max == float("-inf"), 0.0, sums)
     ends, total = tl.cumsum(sums, axis=0), tl.sum(sums, axis=0)
-    point = tl.minimum(share * total, tl.max(ends, axis=0))
+    point = tl.minimum(uniform * total, tl.max(ends, axis=0))
     chosen = tl.sum((ends < point).to(tl.int32), axis=0)
     before = tl.max(tl.where(part < chosen, ends, 0.0), axis=0)
     token = chosen * SLICE + tl.arange(0, SLICE)
     _, z = allowed(logits, table, masks, biases, row, token, V, WORDS)
-    running = tl.cumsum(weight(z, most.to(tl.float32), temperature).to(tl.float64), axis=0)
+    running = tl.cumsum(weight(z, max_z.to(tl.float32), temperature).to(tl.float64), axis=0)
     inner = tl.minimum(point - before, tl.max(running, axis=0))
     drawn = chosen * SLICE + tl.sum((running < inner).to(tl.int32), axis=0)
-    likeliest = tl.min(tl.where(part_most == most, firsts, V), axis=0).to(tl.int32)
+    likeliest = tl.min(tl.where(part_max == max_z, firsts, V), axis=0).to(tl.int32)
     is_greedy = tl.load(table + row * FIELDS).to(tl.float32) < GREEDY_BELOW
     token = tl.where(is_greedy, likeliest, drawn)
-    token = tl.where(most == float("-inf"), NONE_LEFT, token)
+    token = tl.where(max_z == float("-inf"), NONE_LEFT, token)
     token = tl.where(tl.abs(raw_top) == float("inf"), NOT_FINITE, token)
-    highest = weight(part_most.to(tl.float32), most.to(tl.float32), temperature)
+    highest = weight(part_max.to(tl.float32), max_z.to(tl.float32), temperature)
     least_k = least_of_highest(highest.to(tl.int32, bitcast=True), top_k)
     by_share = tl.where(top_p < 1.0, (1.0 - top_p) * total / V, 0.0).to(tl.float32)
     is_k = (top_k > 0) & (top_k < V)
     floor = tl.where(is_k, least_k.to(tl.float32, bitcast=True), tl.maximum(by_share * 0.999999, min_p.to(tl.float32)))
-    tl.store(rows + row * 4, most)
+    tl.store(rows + row * 4, max_z)
     tl.store(rows + row * 4 + 1, total)
     tl.store(rows + row * 4 + 2, log_sum)
     tl.store(rows + row * 4 + 3, floor.to(tl.float64))
@@ -145,13 +146,13 @@ def collect_kernel(
     PARTS: tl.constexpr,
     WRITES: tl.constexpr,
 ):
-    """A slice's candidates: their count, or (WRITES) their weights and numbers, behind those of the slices before."""
+    """Candidates of a slice: count them, or (WRITES) store their weights and numbers after those of earlier slices."""
     part, row, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     token = part * SLICE + tl.arange(0, SLICE)
     _, z = allowed(logits, table, masks, biases, row, token, V, WORDS)
-    most, floor = tl.load(rows + row * 4).to(tl.float32), tl.load(rows + row * 4 + 3).to(tl.float32)
+    max_z, floor = tl.load(rows + row * 4).to(tl.float32), tl.load(rows + row * 4 + 3).to(tl.float32)
     temperature = tl.maximum(tl.load(table + row * FIELDS).to(tl.float32), GREEDY_BELOW)
-    w = weight(z, most, temperature)
+    w = weight(z, max_z, temperature)
     is_one = (w >= floor) & (z > float("-inf"))
     if WRITES:
         every = tl.arange(0, PARTS)
@@ -165,7 +166,7 @@ def collect_kernel(
 
 @triton.jit
 def at_least(weights, count, bits, BLOCK: tl.constexpr):
-    """How many weights have such bits or higher ones, and their sum; those cut already are -1."""
+    """How many weights have at least these bits, and their sum. Removed weights are -1."""
     lane = tl.arange(0, BLOCK)
     number, total = tl.full((), 0, tl.int32), tl.full((), 0.0, tl.float64)
     for start in range(0, count, BLOCK):
@@ -178,7 +179,7 @@ def at_least(weights, count, bits, BLOCK: tl.constexpr):
 
 @triton.jit
 def cut(weights, count, bits, equals, BLOCK: tl.constexpr):
-    """Weights below `bits` become -1, and of those that are equal all but the first `equals`."""
+    """Set weights below `bits` to -1, and of equal weights all but the first `equals`."""
     lane = tl.arange(0, BLOCK)
     before = tl.full((), 0, tl.int32)
     for start in range(0, count, BLOCK):
@@ -205,8 +206,8 @@ def cut_to_highest(weights, count, top_k, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def cut_to_share(weights, count, wanted, BLOCK: tl.constexpr):
-    """The fewest likeliest that together weigh `wanted`."""
+def cut_to_top_p(weights, count, wanted, BLOCK: tl.constexpr):
+    """Keep the fewest likeliest weights that sum to `wanted`."""
     bits = tl.full((), 0, tl.int32)
     for step in range(30):
         trial = bits | (1 << (29 - step))
@@ -222,10 +223,10 @@ def cut_to_share(weights, count, wanted, BLOCK: tl.constexpr):
 def choose_kernel(
     logits, table, rows, counts, weights, numbers, tokens, logprobs, V, parts, PARTS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """A row whose parameters cut something: its cuts, then the draw over what they leave, in ascending order."""
+    """Apply a row's filters, then sample from the remaining candidates in ascending order."""
     row, every, lane = tl.program_id(0), tl.arange(0, PARTS), tl.arange(0, BLOCK)
     top_p, min_p = tl.load(table + row * FIELDS + 1), tl.load(table + row * FIELDS + 2)
-    share, top_k = tl.load(table + row * FIELDS + 3), tl.load(table + row * FIELDS + 4).to(tl.int32)
+    uniform, top_k = tl.load(table + row * FIELDS + 3), tl.load(table + row * FIELDS + 4).to(tl.int32)
     is_k = (top_k > 0) & (top_k < V)
     is_draw = (tl.load(table + row * FIELDS).to(tl.float32) >= GREEDY_BELOW) & (tl.load(tokens + row) >= 0)
     if is_draw & (is_k | (top_p < 1.0) | (min_p > 0.0)):
@@ -236,7 +237,7 @@ def choose_kernel(
             cut_to_highest(mine, count, top_k, BLOCK)
             _, total = at_least(mine, count, 0, BLOCK)
         if top_p < 1.0:
-            cut_to_share(mine, count, top_p * total, BLOCK)
+            cut_to_top_p(mine, count, top_p * total, BLOCK)
         if min_p > 0.0:
             cut(mine, count, min_p.to(tl.float32).to(tl.int32, bitcast=True), V, BLOCK)
         _, total = at_least(mine, count, 0, BLOCK)
@@ -246,7 +247,7 @@ def choose_kernel(
             w = tl.load(mine + start + lane, mask=start + lane < count, other=0.0)
             w = tl.maximum(w, 0.0)
             running = before + tl.cumsum(w.to(tl.float64), axis=0)
-            reached += tl.sum(((running < share * total) & (start + lane < count)).to(tl.int32), axis=0)
+            reached += tl.sum(((running < uniform * total) & (start + lane < count)).to(tl.int32), axis=0)
             last = tl.maximum(last, tl.max(tl.where(w > 0.0, start + lane, 0), axis=0))
             before += tl.sum(w.to(tl.float64), axis=0)
         token = tl.load(numbers + row.to(tl.int64) * V + tl.minimum(reached, last))

@@ -1,10 +1,10 @@
-"""Keys and values on their way to the paged cache, in Triton: RoPE, and e4m3 with a power of two for each key.
+"""Keys and values to the paged cache: RoPE, and e4m3 with a power-of-two scale per key.
 
-In: rows of the fused projection, and the place in the cache that each goes to. Out: the cache's bytes.
-It does not know who attends to what.
+In: rows of the fused projection and their cache slots. Out: the cache's bytes.
 
-e4m3 (FP8): a key's lanes share the least power of two that brings the largest to 448 or less, and so do a value's; its
-exponent, biased as float32's, is a byte beside. Encoding is integer arithmetic, alike on every card.
+e4m3 (FP8): all lanes of a key share the smallest power of two that brings the largest to 448 or less; a value's lanes
+likewise. The exponent, biased as in float32, is stored as a byte. Encoding uses integer arithmetic, so all GPUs give
+the same bits.
 """
 
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
@@ -16,15 +16,15 @@ from ossia.kernels.ops import BLOCK as _BLOCK
 from ossia.kernels.triton.kernels.tiles import to_bf16
 
 BLOCK: tl.constexpr = tl.constexpr(_BLOCK)
-BF16, FP8, FP8_BY_HAND = 0, 1, 2  # how a cache is kept and read; by hand: before 8.9, and on AMD, no instruction widens
+BF16, FP8, FP8_BY_HAND = 0, 1, 2  # cache kinds; BY_HAND: no widening instruction (before 8.9, and AMD)
 
 
 @triton.jit
 def rotation(position, lane, inverse, concentration):
-    """Cosine and sine of a position's angles, which are rounded to float32 first, as the reference's are.
+    """Cosine and sine of a position's angles, which are first rounded to float32 as in the reference.
 
-    In float64 to within an eighth of a turn, then cephes' polynomials (Moshier), off by 1e-7: the card's own functions need
-    memory of their own for far positions.
+    Reduced in float64 to an eighth of a turn, then cephes' polynomials (Moshier), within 1e-7. The GPU's own functions
+    need local memory for large arguments.
     """
     angle = position.to(tl.float32) * tl.load(inverse + lane)
     turns = tl.floor(angle * 0.6366197723675814 + 0.5)
@@ -40,9 +40,9 @@ def rotation(position, lane, inverse, concentration):
 
 @triton.jit
 def exponent_of(x_low, x_high):
-    """[N, lanes] twice -> [N, 1]: biased exponent of the least power of two p with |x| <= 448 p."""
-    most = tl.maximum(tl.max(tl.abs(x_low), axis=1), tl.max(tl.abs(x_high), axis=1))
-    bits = (most * (1.0 / 448.0)).to(tl.int32, bitcast=True)
+    """[N, lanes] twice -> [N, 1]: the biased exponent of the least power of two p with |x| <= 448 p."""
+    amax = tl.maximum(tl.max(tl.abs(x_low), axis=1), tl.max(tl.abs(x_high), axis=1))
+    bits = (amax * (1.0 / 448.0)).to(tl.int32, bitcast=True)
     return tl.minimum(tl.maximum((bits + 0x7FFFFF) >> 23, 1), 253)[:, None]
 
 
@@ -53,11 +53,11 @@ def power(exponent):
 
 @triton.jit
 def to_e4m3(x):
-    """float32 to the nearest e4m3 code, ties to even; beyond 448 it stays 448."""
+    """float32 to the nearest e4m3 code, ties to even, clamped at 448."""
     bits = x.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     normal = ((size + 0x7FFFF + ((size >> 20) & 1)) >> 20) - (120 << 3)
-    # below 2^-6 codes are 2^-9 apart, as floats are next to 2^14
+    # below 2^-6, codes are 2^-9 apart, like floats near 2^14
     small = (size.to(tl.float32, bitcast=True) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000
     code = tl.minimum(tl.where(size < 0x3C800000, small, normal), 0x7E)
     return (code | ((bits >> 24) & 0x80)).to(tl.uint8)
@@ -65,7 +65,7 @@ def to_e4m3(x):
 
 @triton.jit
 def keep_half(x, data, at, lane, exponent, inside, KIND: tl.constexpr, D: tl.constexpr):
-    """Lanes [N, lanes] of keys or values, to the cache's rows `at` [N, 1]."""
+    """Store lanes [N, lanes] of keys or values to the cache's rows `at` [N, 1]."""
     if KIND == 0:
         tl.store(data + at * D + lane, to_bf16(x), mask=inside)
     else:
@@ -77,9 +77,7 @@ def keep_heads(
     qkv, t, group, position, slot, keys, values, key_scales, value_scales, inverse, concentration,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """Of rows `t` the keys (turned to their positions) and values of `group`, into the cache's slots; all [N, 1]. A slot
-    below 0 is nowhere.
-    """
+    """Store keys (rotated) and values of `group` for rows `t` to their slots; all [N, 1]. Negative slots are skipped."""
     HALF: tl.constexpr = D // 2
     lane, inside = tl.arange(0, HALF)[None, :], slot >= 0
     at = ((slot // BLOCK).to(tl.int64) * GROUPS + group) * BLOCK + slot % BLOCK
@@ -106,7 +104,7 @@ def keep_kernel(
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr, EACH: tl.constexpr,
     N: tl.constexpr,
 ):  # fmt: skip
-    """A program: all groups (EACH, a power of two) of N / EACH rows."""
+    """One program: all groups (EACH, a power of two) of N / EACH rows."""
     pair = tl.arange(0, N)[:, None]
     t, group = tl.program_id(0) * (N // EACH) + pair // EACH, pair % EACH
     inside = (t < ROWS) & (group < GROUPS)
@@ -120,7 +118,7 @@ def keep_kernel(
 
 @triton.jit
 def widened(code, KIND: tl.constexpr):
-    """What the cache holds as tensor instructions take it: bfloat16, or float16 of an e4m3; by hand, 2^-8 of that."""
+    """Cached numbers for tensor instructions: bfloat16, or float16 of e4m3. By hand: 2^-8 times that."""
     if KIND == 0:
         return code
     elif KIND == 1:

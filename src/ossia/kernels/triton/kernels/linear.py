@@ -1,11 +1,11 @@
 """Dense projections: RMSNorm + weight + bias, weight + bias + residual, the embedding, the logits.
 
 In: rows on the device, a packed `Dense`. Out: bfloat16 activations, the float32 residual, or float32 logits.
-It does not know attention, experts, or a checkpoint's names.
 
-Shape legend: see ossia.kernels; P rows of a weight. y^T = W x^T: the weight is the tensor instruction's A operand, rows
-of the batch its B. A row is normed after its product: bfloat16(x * norm) is multiplied, and the sum scaled by the root
-mean square that the same pass has taken; so up to FUSED rows norm and product are one launch, and above that two.
+Shape suffixes: see `ossia.kernels.ops`; P rows of a weight. The product is y^T = W x^T: the weight is the tensor
+instruction's A operand, and rows of the batch are B. The norm is applied after the product: bfloat16(x * norm) is
+multiplied, and the sum is scaled by the root mean square of the same pass. So up to FUSED rows norm and product are
+one launch, else two.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -35,12 +35,12 @@ from ossia.kernels.triton.tools.specs import KernelSpec, Sizes, spec
 from ossia.quant import QBLOCK
 
 Kind = Literal["bf16", "int8"]
-WIDTH = 64  # products of one step; also the lanes in which squares are summed
-FUSED = 16  # rows up to which each program norms for itself: a second launch would take longer
+WIDTH = 64  # inputs of one step; also the lanes of the sum of squares
+FUSED = 16  # up to this many rows, each program computes the norm itself: faster than a second launch
 
 
 class Dense(NamedTuple):
-    """weight [P, D] bfloat16, or int8 with scales bfloat16 [P, D / 32]; rows padded with zeros to 16 bytes; bias float32."""
+    """weight: [P, D] bfloat16, or int8 with scales bfloat16 [P, D / 32]; rows zero-padded to 16 bytes. bias: float32."""
 
     weight: Tensor
     bias: Tensor | None
@@ -48,7 +48,7 @@ class Dense(NamedTuple):
 
 
 class LinearTiles(NamedTuple):
-    """What one program computes: so many rows of the weight by so many of the batch."""
+    """What one program computes: rows of the weight times rows of the batch."""
 
     rows: int
     tokens: int
@@ -56,7 +56,7 @@ class LinearTiles(NamedTuple):
     stages: int
 
 
-# Few rows: one warp a program, so that hundreds of programs share the card evenly, and deep pipelines of 2 KB a stage.
+# Few rows: one warp per program, so that hundreds of programs share the GPU evenly, and deep pipelines of 2 KB per stage.
 # In flight an SM of an H100, at batch 1: 53 KB for 5120 rows (320 programs), 30 KB for 2880 (180); 3.35 TB/s over 132
 # SMs for 0.7 µs of latency are 18 KB.
 _TABLE = (
@@ -71,16 +71,17 @@ _MANY = LinearTiles(128, 128, 8, 4)
 
 
 def tiles(tokens: int, amd: bool) -> LinearTiles:
-    """The table; a tile has no more columns than there are rows (or the power of two above). AMD's cards have a third of
-    the shared memory, and no copies past the registers that more stages would wait for.
+    """The table entry for this many rows. A tile has at most as many columns as rows, rounded up to a power of two.
+
+    AMD GPUs have a third of the shared memory, and no asynchronous copies that more stages could use.
     """
-    found = next((entry for most, entry in _TABLE if tokens <= most), _MANY)
+    found = next((entry for max_tokens, entry in _TABLE if tokens <= max_tokens), _MANY)
     columns = min(found.tokens, max(least_tokens(amd), power_of_two(tokens)))
     return found._replace(tokens=columns, stages=2 if amd else found.stages)
 
 
 def pack_dense(host: HostArray, bias: HostArray | None, device: torch.device | str, kind: Kind = "bf16") -> Dense:
-    """A host weight on the device. int8: blocks of 32 along a row, scale = amax / 127 rounded to bfloat16."""
+    """Copy a host weight to the device. int8: blocks of 32 along a row, scale = amax / 127 rounded to bfloat16."""
     bias_P = None if bias is None else on_device(bias, device, torch.float32)
     if kind == "bf16":
         return Dense(_padded(on_device(host, device), 8), bias_P, None)
@@ -88,7 +89,7 @@ def pack_dense(host: HostArray, bias: HostArray | None, device: torch.device | s
     blocks = wide.view(len(wide), -1, QBLOCK)
     weight = torch.empty(blocks.shape, dtype=torch.int8, device=wide.device)
     scales = torch.empty(blocks.shape[:2], dtype=torch.bfloat16, device=wide.device)
-    for first in range(0, len(wide), 1 << 14):  # float32 of a part at a time
+    for first in range(0, len(wide), 1 << 14):  # limits the memory for float32
         part = blocks[first : first + (1 << 14)].float()
         scale = (part.abs().amax(-1) / 127).to(torch.bfloat16)
         divisor = torch.where(scale > 0, scale, 1).float()[..., None]
@@ -104,7 +105,7 @@ def _padded(weight_PD: Tensor, multiple: int) -> Tensor:
 
 @triton.jit
 def weight_tile(weight, scales, row, k, ROWS, WIDE, PITCH, INT8: tl.constexpr):
-    """bfloat16 [row, k]; zeros beyond the weight. PITCH: a row's numbers, a multiple of 8."""
+    """bfloat16 [row, k]; zeros beyond the weight. PITCH: numbers per row, a multiple of 8."""
     inside = (row[:, None] < ROWS) & (k[None, :] < WIDE)
     at = row[:, None].to(tl.int64) * PITCH + k[None, :]
     if INT8:
@@ -124,12 +125,11 @@ def linear_kernel(
 ):  # fmt: skip
     """out[t, r] (+)= weight[r] . x[t] + bias[r].
 
-    IN "raw": float32 rows, normed here; "scaled": bfloat16(x * norm) with `rstd` beside; "plain": bfloat16 rows as they
-    are. OUT "narrow" or "wide": bfloat16 or float32 is stored; "add": float32
-    rows that the sum is added to. PICKED: row t of x is picked[t].
+    IN "raw": float32 rows, normed here; "scaled": bfloat16(x * norm), with `rstd`; "plain": bfloat16 rows unchanged.
+    OUT "narrow" or "wide": store bfloat16 or float32; "add": add to float32 rows. PICKED: row t of x is picked[t].
     """
     row, token, lane = tl.program_id(0) * R + tl.arange(0, R), tl.program_id(1) * T + tl.arange(0, T), tl.arange(0, K)
-    source = token  # 32 bits hold every place of the activations, but not of the weights and the logits
+    source = token  # 32-bit offsets suffice for activations, but not for weights and logits
     if PICKED:
         source = tl.load(picked + token, mask=token < TOKENS, other=0)
     acc = tl.zeros((R, T), tl.float32)
@@ -160,7 +160,7 @@ def linear_kernel(
 
 @triton.jit(do_not_specialize=["TOKENS"])
 def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.constexpr, T: tl.constexpr, K: tl.constexpr):
-    """bfloat16(x * norm) and 1 / root mean square of rows, to the very bits that `linear_kernel` makes of them."""
+    """bfloat16(x * norm) and 1 / root mean square of rows, with exactly the bits that `linear_kernel` computes."""
     token, lane = tl.program_id(0) * T + tl.arange(0, T), tl.arange(0, K)
     source = token
     if PICKED:
@@ -178,7 +178,7 @@ def scale_kernel(x, norm, picked, out, rstd, TOKENS, WIDE, eps, PICKED: tl.const
 
 @triton.jit
 def embed_kernel(tokens, table, out, WIDE, K: tl.constexpr):
-    """One row's columns, widened."""
+    """Some columns of one row, widened to float32."""
     t, k = tl.program_id(0).to(tl.int64), tl.program_id(1) * K + tl.arange(0, K)
     token = tl.load(tokens + t).to(tl.int64)
     row = tl.load(table + token * WIDE + k, mask=k < WIDE, other=0.0)
@@ -186,14 +186,14 @@ def embed_kernel(tokens, table, out, WIDE, K: tl.constexpr):
 
 
 class Scaled(NamedTuple):
-    """Rows times a norm's scale, bfloat16, not yet divided by their root mean square; `rstd`: what to multiply by."""
+    """Rows times the norm's scale, bfloat16, not yet divided by their root mean square. rstd: the missing factor."""
 
     x_TD: Tensor
     rstd_T: Tensor
 
 
 def scale_rows(x_TD: Tensor, norm_D: Tensor, eps: float, picked: Tensor | None = None) -> Scaled:
-    """One launch; for rows so many that each program had better not do it again."""
+    """One launch. For many rows, where norms in each program would cost more."""
     count, width = len(x_TD) if picked is None else len(picked), x_TD.shape[1]
     out = Scaled(x_TD.new_empty((count, width), dtype=torch.bfloat16), x_TD.new_empty(count))
     grid = (triton.cdiv(count, 4),)
@@ -211,7 +211,7 @@ def norm_linear(x_TD: Tensor, norm_D: Tensor, eps: float, w: Dense) -> Tensor:
 
 
 def unembed(x_TD: Tensor, rows_R: Tensor, norm_D: Tensor, eps: float, w: Dense) -> Tensor:
-    """float32 [R, P]: the logits of the rows that `rows_R` (int32, on the device) picks."""
+    """float32 [R, P]: the logits of the rows `rows_R` (int32, on the device)."""
     return _normed(x_TD, rows_R, norm_D, eps, w, x_TD.new_empty((len(rows_R), len(w.weight))), "wide")
 
 
@@ -223,7 +223,7 @@ def _normed(x_TD: Tensor, picked: Tensor | None, norm_D: Tensor, eps: float, w: 
 
 
 def linear_add(x_TK: Tensor, w: Dense, residual_TD: Tensor) -> Tensor:
-    """residual += W x + bias, in place; x bfloat16, the residual float32. One launch."""
+    """residual += W x + bias, in place. x is bfloat16, the residual float32. One launch."""
     return _launch(x_TK, "plain", w, residual_TD, "add")
 
 
@@ -244,7 +244,7 @@ def _launch(
 
 
 def embed(tokens_T: Tensor, table_VD: Tensor) -> Tensor:
-    """float32 [T, D]: rows of the bfloat16 table; tokens int32 on the device."""
+    """float32 [T, D]: rows of the bfloat16 table. tokens: int32 on the device."""
     count, width = len(tokens_T), table_VD.shape[1]
     out_TD = table_VD.new_empty((count, width), dtype=torch.float32)
     if count:
@@ -253,7 +253,7 @@ def embed(tokens_T: Tensor, table_VD: Tensor) -> Tensor:
 
 
 def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
-    """The kernels of this file as a decode step and a prefill launch them."""
+    """The kernels of this file as launched by a decode step and by a prefill."""
     qkv = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
     whole = {"TOKENS": "i32", "ROWS": "i32:16", "WIDE": "i32:16", "PITCH": "i32:16", "eps": "fp32"}
     for rows in (1, 4, 16, 64, 4096) if ptx else (16, 64, 4096):

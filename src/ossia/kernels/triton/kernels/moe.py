@@ -1,12 +1,11 @@
-"""The chosen experts of each row: up, SwiGLU, down, weighted sum, residual; two launches at decode, three at prefill.
+"""The chosen experts of each row: up, SwiGLU, down, weighted sum, residual. Two launches at decode, three at prefill.
 
 In: a `Routing`, packed experts (MXFP4 as in the checkpoint, or bfloat16), the residual. Out: the residual.
-It does not know how rows were routed or what a layer is.
 
-Shape legend: see ossia.kernels; N = T K sorted pairs; h_NF what lies between up and down, parts_ND what down gives. A
-program has one expert's tile of pairs and some rows of its weights, which it streams once. Parts are added in the order
-of the experts' numbers: up to DECODE rows by the last program to end that computed these columns, above that in a launch
-of its own, by the same sum.
+Shape suffixes: see `ossia.kernels.ops`; N = T K sorted pairs; h_NF the result of up, parts_ND the result of down. A
+program has one expert's tile of pairs and some rows of its weights, which it reads once. Parts are added in the order
+of the experts' numbers: up to DECODE rows by the last program of these columns, else in a launch of its own with the
+same sum.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -29,15 +28,16 @@ from ossia.kernels.triton.kernels.tiles import bits_on_device, dot, has_warp_gro
 from ossia.kernels.triton.tools.specs import KernelSpec, Sizes, spec
 from ossia.quant import Mxfp4, as_mxfp4
 
-WIDTH = 128  # products of one step: four blocks
+WIDTH = 128  # inputs of one step: four blocks
 SLOPE: tl.constexpr = tl.constexpr(SWIGLU_SLOPE)
 
 
 class Experts(NamedTuple):
-    """weight: `Packed`, or bfloat16 [E, tiles * 16, D] in the same order of rows; bias float32 [E, R] as that of the rows.
+    """weight: `Packed`, or bfloat16 [E, tiles * 16, D] in the same row order; bias: float32 [E, R] in the checkpoint's
+    order.
 
-    features: what one expert gives: F of gated ones. counters: int32 zeros, one a tile of columns, left as zeros by each
-    launch; so a layer computes on one stream at a time.
+    features: outputs of one expert; F if gated. counters: int32 zeros, one per tile of columns, which each launch
+    resets. So a layer can compute on one stream at a time only.
     """
 
     weight: Packed | Tensor
@@ -67,16 +67,16 @@ _DOWN_GROUPS = (*_DOWN[:4], (128, LinearTiles(128, 128, 8, 3)))
 
 
 def tiles(tokens: int, gated: bool, groups: bool, amd: bool) -> LinearTiles:
-    """The entry for tiles of so many pairs; `groups`: on a card that multiplies in groups of warps."""
+    """The table entry for tiles of this many pairs. groups: the GPU has warp-group instructions."""
     table = (_UP_GROUPS if groups else _UP) if gated else (_DOWN_GROUPS if groups else _DOWN)
-    found = next(entry for most, entry in table if tokens <= most)
+    found = next(entry for max_tokens, entry in table if tokens <= max_tokens)
     return found._replace(tokens=tokens, stages=2 if amd else found.stages)
 
 
 def pack_experts(weight: Mxfp4 | HostArray, bias_ER: HostArray, gated: bool, device: torch.device | str) -> Experts:
-    """Experts' weights [E, R, D] on the device, an expert at a time. Gated: their rows are gates and ups by turns.
+    """Pack experts' weights [E, R, D] on the device, one expert at a time. Gated: gate and up rows alternate.
 
-    Dense ones that MXFP4 holds exactly, as after a tool has unpacked them, are packed again; others become bfloat16.
+    Dense weights that MXFP4 can hold exactly are packed to MXFP4 again; others become bfloat16.
     """
     bias = on_device(bias_ER, device, torch.float32)
     features = bias.shape[1] // 2 if gated else bias.shape[1]
@@ -101,8 +101,8 @@ def product(
     x, source, held, data, scales, row, ROWS, WIDE, PITCH,
     acc, other, GATED: tl.constexpr, MXFP4: tl.constexpr, PTX: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """acc += rows `row` of a matrix times x[source]; gated: `other` += the tile of rows after it. PITCH: blocks or numbers
-    of a row.
+    """acc += rows `row` of a matrix times x[source]. Gated: `other` += the next tile of rows. PITCH: blocks or numbers
+    per row.
     """
     half, lane = tl.arange(0, K // 2), tl.arange(0, K)
     if MXFP4:
@@ -168,7 +168,7 @@ def down_kernel(
     TOP: tl.constexpr, ADD: tl.constexpr, MXFP4: tl.constexpr, PTX: tl.constexpr,
     R: tl.constexpr, T: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """parts[n, d] = down of pair n, plus bias. ADD: the last program of these columns adds all to the T rows' residual."""
+    """parts[n, d] = down of pair n, plus bias. ADD: the last program of these columns adds all parts to the residual."""
     tile = tl.program_id(1)
     expert = tl.load(expert_I + tile)
     feature, lane = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, T)
@@ -187,7 +187,7 @@ def down_kernel(
         acc = acc * factor + tl.load(bias + expert * ROWS + feature, mask=inside, other=0.0)[:, None]
         tl.store(parts + pair[None, :] * FEATURES + feature[:, None], acc, mask=inside[:, None] & held[None, :])
     if ADD:
-        tl.debug_barrier()  # all of this program's parts are stored before it is counted
+        tl.debug_barrier()  # all parts of this program are stored before it is counted
         if tl.atomic_add(counters + tl.program_id(0), 1, sem="acq_rel") == tl.num_programs(1) - 1:
             tl.store(counters + tl.program_id(0), 0)
             add_parts(parts, place, weights, residual, lane[None, :], feature[:, None], TOKENS, FEATURES, TOP)
@@ -195,7 +195,7 @@ def down_kernel(
 
 @triton.jit
 def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, TOP: tl.constexpr):
-    """residual[row, feature] += the row's parts by their weights, in the experts' order; a sum of its own, then added."""
+    """residual[row, feature] += the weighted sum of the row's parts, in the order of the experts."""
     inside = (row < TOKENS) & (feature < FEATURES)
     at = residual + row * FEATURES + feature
     total = tl.zeros_like(row + feature).to(tl.float32)
@@ -209,7 +209,7 @@ def add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, T
 
 @triton.jit(do_not_specialize=["TOKENS"])
 def add_kernel(parts, place, weights, residual, TOKENS, FEATURES, TOP: tl.constexpr, K: tl.constexpr):
-    """`add_parts` of one row's columns."""
+    """`add_parts` for the columns of one row."""
     row = tl.program_id(0) + tl.zeros((1,), tl.int32)
     feature = tl.program_id(1) * K + tl.arange(0, K)
     add_parts(parts, place, weights, residual, row, feature, TOKENS, FEATURES, TOP)
@@ -250,7 +250,7 @@ def _arrays(experts: Experts) -> tuple[Tensor, Tensor | None, Tensor]:
 
 
 def _sizes(experts: Experts, x: Tensor) -> tuple[int, int, int]:
-    """Rows of a matrix as it lies, the width, and the blocks or numbers of a row."""
+    """Stored rows of a matrix, its width, and the blocks or numbers of a row."""
     pitch = experts.weight.scales.shape[2] if isinstance(experts.weight, Packed) else experts.weight.shape[2]
     return experts.bias_ER.shape[1], x.shape[1], pitch
 
@@ -268,7 +268,7 @@ def _form(experts: Experts, t: LinearTiles) -> dict[str, int | bool]:
 
 
 def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
-    """The kernels of this file for each size of tiles."""
+    """The kernels of this file for each tile size."""
     listed = {"expert_I": "*i32", "first_I": "*i32", "count_I": "*i32"}
     packed = {"data": "*u8", "scales": "*u8", "bias": "*fp32", "MXFP4": True, "PTX": ptx, "K": WIDTH}
     whole = {"TOKENS": "i32", "ROWS": "i32:16", "WIDE": "i32:16", "PITCH": "i32", "FEATURES": "i32:16"}

@@ -1,13 +1,14 @@
-"""MXFP4 weights on a GPU: re-laid once at load, so that nibbles become bfloat16 in registers without a shuffle.
+"""MXFP4 weights on a GPU, rearranged once at load so that nibbles become bfloat16 in registers without a shuffle.
 
 In: a host `Mxfp4`. Out: bytes and scales on the device; in a kernel, tiles of bfloat16.
-It does not know experts' routing or which projection a weight is.
 
-Layout: rows in tiles of 16; of each tile the blocks of 32 in order; of each block 16 bytes a row, so that a step of a
-program is one contiguous piece and a thread's load is 16 bytes. A word of 4 bytes holds elements 4i..4i+3 and
-16+4i..16+4i+3 of its block in four pairs, an element's half of the word first the low then the high one. Pair 0 lies as
-bfloat16 has it: sign at bit 15, E2M1's other three at 8..6, worth 2^-126 of the value (subnormals too); pairs 1 and 2
-are 3 and 6 bits lower; pair 3 has what is left: sign at 14, then 13, 11 and 10. The scale, an exponent, brings 2^126.
+Layout: rows in tiles of 16; per tile the blocks of 32 in order; per block 16 bytes a row. So a program's step is one
+contiguous piece, and a thread loads 16 bytes. A 4-byte word holds elements 4i..4i+3 and 16+4i..16+4i+3 of its block,
+in four pairs of one low and one high half.
+
+Pair 0 has bfloat16's bit positions: sign at bit 15, the other three E2M1 bits at 8..6, worth 2^-126 of the value
+(subnormals too). Pairs 1 and 2 are 3 and 6 bits lower. Pair 3 has the remaining bits: sign at 14, then 13, 11 and 10.
+The scale, an exponent, supplies the factor 2^126.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -24,15 +25,16 @@ from torch import Tensor
 from ossia.kernels.triton.kernels.tiles import INTERPRETED, bits_on_device, is_amd, to_bf16
 from ossia.quant import NAN_SCALE, Mxfp4
 
-TILE = 16  # rows that lie together
-_TOP = 128  # the highest scale byte under which the scale times 2^126 is a finite bfloat16
+TILE = 16  # rows of a tile
+_TOP = 128  # the highest scale byte for which the scale times 2^126 is a finite bfloat16
 _FIELD = 126  # added to a scale byte: the exponent field of 2^(byte - 1)
 
 
 class Packed(NamedTuple):
-    """bytes_: uint8 [E, tiles, D / 32, 16, 16]; scales: uint8 [E, tiles, D / 32, 16], exponent fields of 2^126 scale.
+    """bytes_: uint8 [E, tiles, D / 32, 16, 16]. scales: uint8 [E, tiles, D / 32, 16], exponent fields of 2^126 times
+    the scale.
 
-    `factor`: a power of two that all sums are to be multiplied by; 1 but for a tensor with scales above 2.
+    factor: a power of two that all sums are multiplied by; 1 unless the tensor has scales above 2.
     """
 
     bytes_: Tensor
@@ -41,7 +43,7 @@ class Packed(NamedTuple):
 
 
 def pack_mxfp4(weight: Mxfp4, gated: bool, device: torch.device | str) -> Packed:
-    """An expert at a time, so that little stands on the device twice."""
+    """Pack one expert at a time, to limit the memory used on the device."""
     experts, rows, blocks = weight.scales.shape
     highest = int(weight.scales.max()) if experts else 0
     if highest == NAN_SCALE:
@@ -58,19 +60,19 @@ def pack_mxfp4(weight: Mxfp4, gated: bool, device: torch.device | str) -> Packed
     for e in range(experts):
         codes = in_tiles(bits_on_device(weight.blocks[e], device), gated)
         out.bytes_[e] = _words(codes).transpose(1, 2)
-        # what falls below the least scale is worth less than 2^-127 of the tensor's largest
+        # a value below the smallest scale is less than 2^-127 of the tensor's largest
         scales = in_tiles(bits_on_device(weight.scales[e], device), gated).int() - lowered
         out.scales[e] = (scales.clamp(min=0) + _FIELD).to(torch.uint8).transpose(1, 2)
     return out
 
 
 def row_tiles(rows: int, gated: bool) -> int:
-    """Tiles of 16 rows; gates and ups each fill tiles of their own."""
+    """Tiles of 16 rows. Gates and ups have separate tiles."""
     return 2 * -(-rows // 2 // TILE) if gated else -(-rows // TILE)
 
 
 def in_tiles(rows: Tensor, gated: bool) -> Tensor:
-    """[R, ...] -> [tiles, 16, ...], rows of zeros at the end. Gated: a tile of 16 gates, then one of their ups."""
+    """[R, ...] -> [tiles, 16, ...], with zero rows at the end. Gated: a tile of 16 gates, then one of their ups."""
     rest = rows.shape[1:]
     if gated:
         rows = rows.view(-1, 2, *rest)
@@ -85,15 +87,15 @@ def in_tiles(rows: Tensor, gated: bool) -> Tensor:
 def _words(blocks: Tensor) -> Tensor:
     """uint8 [tiles, 16, D / 32, 16] of nibbles, the low one first, -> the same shape in words of four pairs."""
     codes = torch.stack([blocks & 15, blocks >> 4], dim=-1).to(torch.int32)
-    codes = codes.view(*blocks.shape[:-1], 2, 4, 2, 2)  # half of the block, word, pair of the half, half of the word
+    codes = codes.view(*blocks.shape[:-1], 2, 4, 2, 2)  # block half, word, pair of the half, word half
     placed = (codes & 8) << 12 | (codes & 7) << 6
     last = (codes[..., 1, :, 1, :] & 12) << 11 | (codes[..., 1, :, 1, :] & 3) << 10
     halves = placed[..., 0, :, 0, :] | placed[..., 0, :, 1, :] >> 3 | placed[..., 1, :, 0, :] >> 6 | last
     return halves.to(torch.int16).contiguous().view(torch.uint8).view(blocks.shape)
 
 
-# One word to eight bfloat16 in four registers: $4 the word, $5 twice the exponent field. sm_80 has no product of
-# bfloat16 pairs but the fused one: - 0 is added.
+# One word to eight bfloat16 in four registers: $4 the word, $5 the exponent field twice. sm_80 has no bfloat16x2
+# multiplication except the fused one, so -0 is added.
 UNPACK: tl.constexpr = tl.constexpr("""
 {
     .reg .b32 t, u, z;
@@ -121,8 +123,10 @@ UNPACK: tl.constexpr = tl.constexpr("""
 
 @triton.jit
 def mxfp4_tile(data, scales, row, first, ROWS, BLOCKS, R: tl.constexpr, K: tl.constexpr, PTX: tl.constexpr):
-    """Rows `row` of one matrix, K products from block `first`: bfloat16 [R, K / 2] of the blocks' first halves, and of
-    the second ones. PTX: with NVIDIA's instructions, else with Triton's alone, to the same bits.
+    """Rows `row` of one matrix, K inputs from block `first`: bfloat16 [R, K / 2] of the blocks' first halves, and of
+    the second.
+
+    PTX: use NVIDIA's instructions, else only Triton's; the bits are equal.
     """
     block = first + tl.arange(0, K // 32)
     inside = (row[:, None] < ROWS) & (block[None, :] < BLOCKS)
@@ -167,5 +171,5 @@ def _scaled(bits, scale):
 
 
 def has_ptx() -> bool:
-    """Whether kernels run on an NVIDIA card, and not on another one or under the interpreter."""
+    """Whether kernels run on an NVIDIA GPU, and not on another one or under the interpreter."""
     return not INTERPRETED.value and not is_amd()

@@ -1,14 +1,14 @@
-"""Attention over the paged cache, in Triton: one kernel for decode and prefill, that walks down a table of work.
+"""Attention over the paged cache: one kernel for decode and prefill, which processes a work table.
 
-In: the projection, the cache, the table of `ossia.kernels.triton.work_table`. Out: bfloat16 heads, or parts and their sums.
-It does not know sequences, or how the work was shared out.
+In: the projection, the cache, the table of `ossia.kernels.triton.work_table`. Out: bfloat16 heads, or partial sums.
 
-A tile of 64 keys is the tensor instruction's A operand, the columns (a token's query heads of one group, token after
-token) its B: scores^T = K Q^T, out^T = V^T P^T. So decode and prefill differ in the count of columns alone, and a column's
-sums are taken alike in both. Keys come in chunks whose edges depend on nothing but the position: inside a chunk a
-running softmax, then the chunk is folded into what came before it, the sink first. A chunk's sums may also be left in
-memory by one program each; the last of them folds all, in the same order. What a row does not see leaves its sums as
-they are, bit for bit.
+A tile of 64 keys is the tensor instruction's A operand. The columns (a token's query heads of one group, token by
+token) are B: scores^T = K Q^T, out^T = V^T P^T. So decode and prefill differ only in the number of columns, and a
+column is summed in the same order in both.
+
+Keys come in chunks at fixed positions. Inside a chunk a running softmax is used; then the chunk is combined with the
+earlier ones, the sink first. Chunks may also be left in memory by one program each; the last program combines them in
+the same order. Keys that a row does not see leave its sums unchanged, bit for bit.
 """
 
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
@@ -24,10 +24,10 @@ FIELDS: tl.constexpr = tl.constexpr(_FIELDS)
 
 
 @triton.jit
-def fold(most, total, out, m, l, o):
-    """A chunk's maximum, sum and output, into those of what came before; one without keys changes nothing."""
-    new = tl.maximum(most, m)
-    before, here = tl.exp2(most - new), tl.exp2(m - new)
+def fold(running_max, total, out, m, l, o):
+    """Combine a chunk's maximum, sum and output with the earlier ones. A chunk without keys changes nothing."""
+    new = tl.maximum(running_max, m)
+    before, here = tl.exp2(running_max - new), tl.exp2(m - new)
     return new, tl.fma(total, before, l * here), tl.fma(out, before[None, :], o * here[None, :])
 
 
@@ -37,7 +37,7 @@ def queries(
     HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, TOKENS: tl.constexpr,
     KIND: tl.constexpr,
 ):  # fmt: skip
-    """Q^T [D, TOKENS * EACH] of a group, turned to its positions; columns without a head hold zeros."""
+    """Q^T [D, TOKENS * EACH] of a group, rotated. Columns without a head are zeros."""
     HALF: tl.constexpr = D // 2
     COLUMNS: tl.constexpr = TOKENS * EACH
     lane, token = tl.arange(0, HALF)[:, None], tl.arange(0, TOKENS)[None, :]
@@ -58,13 +58,15 @@ def queries(
 
 @triton.jit
 def walk(
-    q, keys, values, key_scales, value_scales, table, low, end, place, scale, most, total, out, g,
+    q, keys, values, key_scales, value_scales, table, low, end, place, scale, running_max, total, out, g,
     GROUPS: tl.constexpr, D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr,
     KIND: tl.constexpr, NEAR: tl.constexpr, FAR: tl.constexpr, SMALL: tl.constexpr,
     MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Keys low..end: all chunks folded into (most, total, out) but for the last, whose sums come beside."""
+    """Process keys low..end: combine all chunks but the last into (running_max, total, out). Returns the last chunk's
+    sums too.
+    """
     lane, column = tl.arange(0, D)[None, :], place + tl.arange(0, COLUMNS) // EACH
     m, l = tl.full((COLUMNS,), float("-inf"), tl.float32), tl.zeros((COLUMNS,), tl.float32)
     o = tl.zeros((D, COLUMNS), tl.float32)
@@ -97,10 +99,10 @@ def walk(
         after = start + KEYS
         size = tl.where(after <= NEAR, SMALL, tl.where(after <= FAR, MIDDLE, LARGE))
         if (after % size == 0) & (after < end):
-            most, total, out = fold(most, total, out, m, l, o)
+            running_max, total, out = fold(running_max, total, out, m, l, o)
             m, l = tl.full((COLUMNS,), float("-inf"), tl.float32), tl.zeros((COLUMNS,), tl.float32)
             o = tl.zeros((D, COLUMNS), tl.float32)
-    return most, total, out, m, l, o
+    return running_max, total, out, m, l, o
 
 
 @triton.jit
@@ -108,7 +110,7 @@ def leave(
     m, l, o, sums, parts, slot, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr,
     EACH: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """A chunk's sums to memory: float32 [slots, HEADS, 2] and [slots, HEADS, D]; a slot a token."""
+    """Store a chunk's sums: float32 [slots, HEADS, 2] and [slots, HEADS, D]; one slot per token."""
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
     inside = (token < tokens) & (head < HEADS // GROUPS)
@@ -120,10 +122,10 @@ def leave(
 
 @triton.jit
 def gather(
-    most, total, out, sums, parts, slot, pieces, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr,
+    running_max, total, out, sums, parts, slot, pieces, g, tokens, HEADS: tl.constexpr, GROUPS: tl.constexpr,
     D: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """All chunks' sums folded in ascending order, AHEAD of them on their way at a time; past L1, which may be stale."""
+    """Combine all chunks' sums in ascending order, AHEAD of them loaded at a time; not through L1, which may be stale."""
     column = tl.arange(0, COLUMNS)
     token, head = column // EACH, column % EACH
     lane = tl.arange(0, D)[:, None]
@@ -135,8 +137,8 @@ def gather(
             m = tl.load(sums + at * 2, mask=inside, other=float("-inf"), cache_modifier=".cg")
             l = tl.load(sums + at * 2 + 1, mask=inside, other=0.0, cache_modifier=".cg")
             o = tl.load(parts + at[None, :] * D + lane, mask=inside[None, :], other=0.0, cache_modifier=".cg")
-            most, total, out = fold(most, total, out, m, l, o)
-    return most, total, out
+            running_max, total, out = fold(running_max, total, out, m, l, o)
+    return running_max, total, out
 
 
 @triton.jit
@@ -160,12 +162,13 @@ def attend_kernel(
     NEAR: tl.constexpr, FAR: tl.constexpr, SMALL: tl.constexpr,
     MIDDLE: tl.constexpr, LARGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Programs take items (and of each, all groups) by turns. FRESH: whoever has a row's last chunk first writes its keys
-    and values, which no other program reads: every sequence has one row. AHEAD: chunks' sums on their way at a time
-    when they are folded; 0 where no item is a chunk.
+    """Programs loop over items, and over all groups of an item.
+
+    FRESH: every sequence has one row; the program with its last chunk first writes the row's keys and values.
+    AHEAD: partial sums loaded ahead when chunks are combined; 0 if no item is a chunk.
     """
     COLUMNS: tl.constexpr = TOKENS * EACH
-    # whole tiles have a program each: a loop would cost registers that spill
+    # whole tiles have one program each: a loop would need more registers, which spill
     last = tl.load(count) * GROUPS if AHEAD else tl.program_id(0) + 1
     for work in range(tl.program_id(0), last, tl.num_programs(0) if AHEAD else 1):
         item, g = items + (work // GROUPS) * FIELDS, work % GROUPS
@@ -185,21 +188,22 @@ def attend_kernel(
             low = tl.maximum(low, place - WINDOW + 1)
         q = queries(qkv, positions, inverse, concentration, row, tokens, g, HEADS, GROUPS, D, EACH, TOKENS, KIND)
         head = g * (HEADS // GROUPS) + tl.arange(0, COLUMNS) % EACH
-        most = tl.load(sinks + tl.minimum(head, HEADS - 1))
+        running_max = tl.load(sinks + tl.minimum(head, HEADS - 1))
         total, out = tl.full((COLUMNS,), 1.0, tl.float32), tl.zeros((D, COLUMNS), tl.float32)
-        most, total, out, m, l, o = walk(
-            q, keys, values, key_scales, value_scales, tables + table, low, end, place, scale, most, total, out, g,
+        running_max, total, out, m, l, o = walk(
+            q, keys, values, key_scales, value_scales, tables + table, low, end, place, scale, running_max, total, out, g,
             GROUPS, D, EACH, COLUMNS, WINDOW, KIND, NEAR, FAR, SMALL, MIDDLE, LARGE, KEYS, STAGES,
         )  # fmt: skip
         if AHEAD == 0 or pieces == 0:
-            most, total, out = fold(most, total, out, m, l, o)
+            running_max, total, out = fold(running_max, total, out, m, l, o)
             finish(out_TP, out, total, row, tokens, g, HEADS, GROUPS, D, EACH, COLUMNS)
         else:
             leave(m, l, o, sums, parts, slot + chunk * tokens, g, tokens, HEADS, GROUPS, D, EACH, COLUMNS)
             tl.debug_barrier()
             if tl.atomic_add(arrivals + arrival * GROUPS + g, 1, sem="acq_rel") == pieces - 1:
-                most, total, out = gather(
-                    most, total, out, sums, parts, slot, pieces, g, tokens, HEADS, GROUPS, D, EACH, COLUMNS, AHEAD
-                )
+                running_max, total, out = gather(
+                    running_max, total, out, sums, parts, slot, pieces, g, tokens, HEADS, GROUPS, D, EACH, COLUMNS,
+                    AHEAD,
+                )  # fmt: skip
                 finish(out_TP, out, total, row, tokens, g, HEADS, GROUPS, D, EACH, COLUMNS)
                 tl.store(arrivals + arrival * GROUPS + g, 0)

@@ -1,12 +1,10 @@
-"""The router: RMSNorm, logits, top-k, softmax over the k, and which rows each expert has, all without the host.
+"""The router: RMSNorm, logits, top-k, softmax over the k, and the rows of each expert, all without the host.
 
-In: float32 rows, a `Router`. Out: a `Routing`: rows for the experts, their numbers and weights, and the tile table.
-It does not know what an expert computes.
+In: float32 rows, a `Router`. Out: a `Routing`: rows for the experts, expert numbers and weights, and the tile table.
 
-Shape legend: see ossia.kernels; N = T K pairs of a row and an expert, sorted by expert. Up to DECODE rows it is one
-launch, whose last program to end chooses and sorts for all; above that, each group of rows has a last program that
-chooses, and a second launch sorts. A logit is a float32 sum in one order at any number of rows: a router's choice is
-all or nothing.
+Shape suffixes: see `ossia.kernels.ops`; N = T K pairs of a row and an expert, sorted by expert. Up to DECODE rows
+there is one launch, whose last program chooses and sorts for all. With more rows, the last program of each group
+chooses, and a second launch sorts. A logit is a float32 sum in the same order for any number of rows.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -24,15 +22,15 @@ from ossia.kernels.ops import HostArray
 from ossia.kernels.triton.kernels.tiles import is_amd, least_tokens, on_device, power_of_two, to_bf16
 from ossia.kernels.triton.tools.specs import KernelSpec, Sizes, spec
 
-DECODE = 16  # rows up to which an expert's rows are one tile
-_GROUP = 16  # rows of a program above that
-_GROUPS = 4096  # counters a router has: 65,536 rows
+DECODE = 16  # up to this many rows, an expert's rows are one tile
+_GROUP = 16  # rows of a program with more rows
+_GROUPS = 4096  # counters of a router: enough for 65,536 rows
 
 
 class Router(NamedTuple):
-    """weight bfloat16 [E, D]; bias float32 [E]; counters: int32 zeros, left as zeros by each launch.
+    """weight bfloat16 [E, D]; bias float32 [E]; counters: int32 zeros, which each launch resets to zero.
 
-    So a layer routes on one stream at a time.
+    So a layer can route on one stream at a time only.
     """
 
     weight_ED: Tensor
@@ -41,7 +39,7 @@ class Router(NamedTuple):
 
 
 class TileTable(NamedTuple):
-    """Tiles of at most `tokens` sorted pairs of one expert: its number (-1: no tile), the first pair, how many."""
+    """Tiles of at most `tokens` sorted pairs of one expert: its number (-1: unused tile), the first pair, the count."""
 
     expert_I: Tensor
     first_I: Tensor
@@ -50,9 +48,9 @@ class TileTable(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """x_TD: bfloat16(x * norm), to be multiplied by rstd_T after the product. experts_TK int32, ascending in a row.
+    """x_TD: bfloat16(x * norm); the product is multiplied by rstd_T. experts_TK: int32, ascending in a row.
 
-    rows_N: the row of each sorted pair; place_TK: where a row's pairs are among the sorted ones.
+    rows_N: the row of each sorted pair. place_TK: the sorted positions of a row's pairs.
     """
 
     x_TD: Tensor
@@ -70,14 +68,14 @@ def pack_router(weight_ED: HostArray, bias_E: HostArray, device: torch.device | 
 
 
 def pair_tokens(rows: int, k: int, experts: int) -> int:
-    """Columns of an expert's tile: all rows while they are few, later by how many an expert has on the average."""
+    """Columns of an expert's tile: all rows if there are few, else by the average number per expert."""
     if rows <= DECODE:
         return max(least_tokens(is_amd()), power_of_two(rows))
     return min(128, max(16, power_of_two(-(-rows * k // experts))))
 
 
-def most_tiles(rows: int, k: int, experts: int, tokens: int) -> int:
-    """Tiles that can occur: the grid is made for them, and what is left over ends at once."""
+def max_tiles(rows: int, k: int, experts: int, tokens: int) -> int:
+    """The maximum number of tiles, which is the size of the grid. Unused tiles end at once."""
     if rows <= DECODE:
         return min(rows * k, experts)
     return rows * k // tokens + min(rows * k, experts)
@@ -89,7 +87,9 @@ def route_kernel(
     TOKENS, WIDE, EXPERTS, TILES, group, eps,
     TOP: tl.constexpr, ONE: tl.constexpr, T: tl.constexpr, E: tl.constexpr, EACH: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """EACH experts' logits of `group` rows; the last program chooses, of its group or (ONE) of all rows, and then sorts."""
+    """Logits of EACH experts for `group` rows. The last program chooses for its group, or (ONE) for all rows and then
+    sorts.
+    """
     lane, expert = tl.arange(0, K), tl.program_id(0) * EACH + tl.arange(0, EACH)
     scale = tl.load(norm + lane, mask=lane < WIDE, other=0.0)
     inside = (expert[:, None] < EXPERTS) & (lane[None, :] < WIDE)
@@ -107,7 +107,7 @@ def route_kernel(
             tl.store(rstd + t, root)
     number = 0 if ONE else tl.program_id(1)
     waited = tl.num_programs(0) * (tl.num_programs(1) if ONE else 1)
-    tl.debug_barrier()  # all of this program's logits are stored before it is counted
+    tl.debug_barrier()  # all logits of this program are stored before it is counted
     if tl.atomic_add(counters + number, 1, sem="acq_rel") == waited - 1:
         tl.store(counters + number, 0)
         experts_P = _choose(logits, chosen, shares, (0 if ONE else start), TOKENS, EXPERTS, TOP, T, E)
@@ -117,10 +117,10 @@ def route_kernel(
 
 @triton.jit
 def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
-    """The TOP best of each row, equal ones by lower number, in ascending order; softmax over them. [T, K] numbers, E
-    where there is none.
+    """The TOP best experts of each row in ascending order, with softmax weights. Ties go to the lower number. Unused
+    places get E.
 
-    Compared as integers that order as the floats do, a NaN among them, so that the choice is TOP experts whatever came.
+    Logits are compared as integers in the floats' order, NaN included, so that TOP experts are always chosen.
     """
     P: tl.constexpr = triton.next_power_of_2(TOP)
     row, expert, slot = start + tl.arange(0, T), tl.arange(0, E), tl.arange(0, P)
@@ -158,7 +158,7 @@ def _choose(logits, chosen, shares, start, TOKENS, EXPERTS, TOP: tl.constexpr, T
 def _sort_few(
     experts, rows_N, place, expert_I, first_I, count_I, TILES, TOP: tl.constexpr, T: tl.constexpr, E: tl.constexpr
 ):
-    """The tile table of a few rows: each pair is compared with each; an expert's rows are one tile."""
+    """The tile table of a few rows, by comparing all pairs with each other. An expert's rows are one tile."""
     P: tl.constexpr = triton.next_power_of_2(TOP)
     mine = tl.reshape(experts, (T * P,))
     pair = tl.arange(0, T * P)
@@ -182,7 +182,7 @@ def sort_kernel(
     chosen, rows_N, place, expert_I, first_I, count_I, PAIRS, TILES,
     TOP: tl.constexpr, TOKENS: tl.constexpr, E: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """A program an expert: it counts everyone's pairs, then lists its own in the order of the rows, and its tiles."""
+    """One program per expert: it counts all pairs, then lists its own in the order of the rows, and its tiles."""
     mine, expert, lane = tl.program_id(0), tl.arange(0, E), tl.arange(0, N)
     counts = tl.zeros((E,), tl.int32)
     for first in range(0, PAIRS, N):
@@ -216,7 +216,7 @@ def route(x_TD: Tensor, norm_D: Tensor, eps: float, router: Router, k: int) -> R
         raise ValueError(f"{count} rows in one batch: a router takes {_GROUPS * _GROUP}, ask for fewer at a time")
     is_few = count <= DECODE
     tokens = pair_tokens(count, k, experts)
-    made = _empty_routing(x_TD, count, k, most_tiles(count, k, experts, tokens), tokens)
+    made = _empty_routing(x_TD, count, k, max_tiles(count, k, experts, tokens), tokens)
     logits_TE = x_TD.new_empty((count, experts))
     group = 1 if is_few else _GROUP
     each, warps = _each(experts)
@@ -237,14 +237,16 @@ def route(x_TD: Tensor, norm_D: Tensor, eps: float, router: Router, k: int) -> R
 
 
 def _each(experts: int) -> tuple[int, int]:
-    """Experts of a program, and its warps: by their number alone, so that a logit is always the same sum."""
+    """Experts per program, and its warps. Depends on the number of experts only, so that a logit is always the same
+    sum.
+    """
     return (4, 4) if experts <= 64 else (8, 8)
 
 
 def _empty_routing(x_TD: Tensor, count: int, k: int, tiles: int, tokens: int) -> Routing:
     sizes = [tiles] * 3 + [count * k] * 3
-    padded = [-(-size // 4) * 4 for size in sizes]  # each at 16 bytes, or a kernel would be compiled for where it lies
-    numbers = x_TD.new_empty(sum(padded), dtype=torch.int32)  # one piece: nothing here is worth six
+    padded = [-(-size // 4) * 4 for size in sizes]  # aligned to 16 bytes, so that Triton compiles one variant
+    numbers = x_TD.new_empty(sum(padded), dtype=torch.int32)  # one allocation for six arrays
     pieces = [piece[:size] for piece, size in zip(numbers.split(padded), sizes)]
     expert_I, first_I, count_I, chosen, rows_N, place = pieces
     return Routing(

@@ -1,12 +1,11 @@
-"""Sampling on a GPU: rows of logits to tokens and log-probabilities, by the rules of `ossia.engine.sampler`.
+"""Sampling on a GPU: logits to tokens and log-probabilities, by the rules of `ossia.engine.sampler`.
 
-In: float32 logits [R, V] on the device; of each row its parameters, mask and share. Out: int32 tokens, float32 log-
-probabilities, on the device.
-It does not know seeds: the share that a draw inverts comes from the host, so that every backend draws the same.
+In: float32 logits [R, V] on the device; parameters, mask and a uniform number per row. Out: int32 tokens and float32
+log-probabilities on the device. The uniform number comes from the host, so every backend samples the same tokens.
 
-Launches: 2, or 5 where a row cuts. Bytes: the logits once, and a slice of 4 KB a row again; with cuts thrice, and the
-candidates' weights up to 70 times from L1 or L2 (a few thousand, unless the distribution is flat). Nothing waits for the
-device. The likeliest tokens beside the chosen one are left to the host: few ask, and they need the row there anyway.
+Launches: 2, or 5 if a row uses top-k, top-p or min-p. Bytes: the logits once, and a slice of 4 KB per row again. With
+filters: the logits three times, and the candidates' weights up to 70 times from L1 or L2. Nothing waits for the
+device. top_logprobs are computed on the host.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -24,17 +23,17 @@ from ossia.kernels.triton.sampling_table import FIELDS, SURVEYED
 from ossia.kernels.triton.tools.specs import KernelSpec, Sizes, spec
 
 SLICE = 1024
-CANDIDATES = 2048  # weights that a program looks at together
+CANDIDATES = 2048  # weights that a program loads at once
 REFUSED = {
     -1: "the mask and the logit bias leave no token to sample",
     -2: "the model's logits are not finite: its weights are damaged",
-}  # what a token below 0 says
+}  # meaning of negative tokens
 
 
 class SamplingRow(NamedTuple):
-    """How one row is sampled. share: in (0, 1], where the distribution is inverted. mask: a bit a token, little-endian."""
+    """How to sample one row. uniform: in (0, 1], inverts the distribution. mask: one bit per token, little-endian."""
 
-    share: float
+    uniform: float
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -47,7 +46,9 @@ class SamplingRow(NamedTuple):
 
 
 class SamplingRows(NamedTuple):
-    """table: float64 [R, FIELDS]. masks: int32 [M, ceil(V/32)]. biases: float32 [B, V]; M, B: rows that have one, or 1."""
+    """table: float64 [R, FIELDS]. masks: int32 [M, ceil(V/32)]. biases: float32 [B, V]. M, B: rows with one, at least
+    1.
+    """
 
     table: Tensor
     masks: Tensor
@@ -57,10 +58,10 @@ class SamplingRows(NamedTuple):
 
 
 def choices_on_device(choices: Sequence[SamplingRow], vocab: int, device: torch.device | str) -> SamplingRows:
-    """Three copies at most, asynchronous from pinned memory; a mask takes V/8 bytes, a bias 12 a token that it names."""
+    """Copy to the device in at most three asynchronous copies. A mask takes V/8 bytes, a bias 12 per named token."""
     table, masked, biased = np.zeros((len(choices), FIELDS)), [], []
     for row, c in zip(table, choices):
-        row[:7] = c.temperature, c.top_p, c.min_p, c.share, c.top_k, -1, -1
+        row[:7] = c.temperature, c.top_p, c.min_p, c.uniform, c.top_k, -1, -1
         if c.mask is not None:
             row[5] = len(masked)
             masked.append(c.mask)
@@ -82,7 +83,7 @@ def choices_on_device(choices: Sequence[SamplingRow], vocab: int, device: torch.
 
 
 def sample_rows(logits_RV: Tensor, choices: SamplingRows) -> tuple[Tensor, Tensor]:
-    """Of each row the token, or one of REFUSED, and its log-probability under the model's own distribution."""
+    """Each row's token, or one of REFUSED, and its log-probability under the model's unmodified distribution."""
     rows, vocab = logits_RV.shape
     parts, words, device = -(-vocab // SLICE), choices.masks.shape[1], logits_RV.device
     wide = power_of_two(parts)
@@ -114,7 +115,7 @@ def _sent(host: np.ndarray, device: torch.device | str) -> Tensor:
 
 
 def kernel_specs(sizes: Sizes, groups: bool, ptx: bool) -> Iterator[KernelSpec]:
-    """The kernels of this file over a whole vocabulary; alike on every card."""
+    """The kernels of this file over a whole vocabulary. Equal for every GPU."""
     wide = power_of_two(-(-sizes.vocabulary // SLICE))
     given = {
         "logits": "*fp32", "table": "*fp64", "masks": "*i32", "biases": "*fp32", "found": "*fp64", "rows": "*fp64",

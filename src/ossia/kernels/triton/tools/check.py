@@ -1,7 +1,7 @@
-"""What this machine lacks for the GPU backend, in words that name the remedy, and what an older card has to emulate.
+"""Finds what this machine lacks for the GPU backend, with the remedy, and what an older GPU emulates.
 
-In: facts about this machine, gathered here too. Out: a sentence, or none.
-It does not know models or memory: whether a model fits a card is `ossia.engine.plan`'s question.
+In: facts about this machine, collected here too. Out: a sentence, or None. `ossia.engine.plan` decides whether a model
+fits the GPU's memory.
 """
 
 import os
@@ -12,14 +12,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LEAST = (8, 0)  # compute capability: the first with bfloat16 tensor cores and asynchronous copies
+MIN_CAPABILITY = (8, 0)  # compute capability: bfloat16 tensor cores and asynchronous copies
 HOPPER = (9, 0)
 INSTALL = "pip install 'ossia[gpu]'"
 CPU_INSTEAD = "--backend cpu runs the same model without a card"
 
 
 class CardError(ValueError):
-    """This machine cannot run the GPU backend; the message says why, and what to do."""
+    """This machine cannot run the GPU backend. The message says why, and what to do."""
 
 
 class Card(NamedTuple):
@@ -29,10 +29,12 @@ class Card(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """torch, triton: versions, None where they are not installed. cuda, hip: what that torch was built for. cards: those
-    that can be seen. trouble: what the driver said where none can. visible: CUDA_VISIBLE_DEVICES. compiler, headers: of C and
-    of Python, for what Triton builds at its first launch. interpreted: Triton runs its kernels in Python, on CPU tensors,
-    for tests.
+    """Facts about this machine.
+
+    - torch, triton: versions; None if not installed. cuda, hip: what torch was built for.
+    - cards: visible GPUs. trouble: the driver's error if there are none. visible: CUDA_VISIBLE_DEVICES.
+    - compiler, headers: a C compiler and Python's headers, which Triton needs at its first launch.
+    - interpreted: Triton runs kernels in Python on CPU tensors, for tests.
     """
 
     system: str
@@ -49,20 +51,20 @@ class Facts(NamedTuple):
 
 
 def require_card() -> None:
-    """CardError when the GPU backend cannot run here."""
+    """Raise CardError if the GPU backend cannot run here."""
     if said := lacking(facts_of_this_machine()):
         raise CardError(f"backend 'triton' cannot run here: {said}")
 
 
 def lacking(facts: Facts) -> str | None:
-    """What is missing for the GPU backend, and the remedy; None where nothing is."""
+    """What is missing for the GPU backend, with the remedy; None if nothing is."""
     if facts.torch and facts.triton and facts.interpreted:
         return None
     return _lacking_software(facts) or _lacking_card(facts) or _lacking_build(facts)
 
 
 def emulated(card: Card) -> tuple[str, ...]:
-    """What a card does in more steps than the one that the kernels were designed for (compute capability 9.0)."""
+    """What this GPU emulates, compared with compute capability 9.0, which the kernels target."""
     if card.capability >= HOPPER:
         return ()
     said = ["products go through mma.sync: 9.0 has wgmma, which multiplies from shared memory"]
@@ -72,7 +74,7 @@ def emulated(card: Card) -> tuple[str, ...]:
 
 
 def facts_of_this_machine() -> Facts:
-    """Imports torch and Triton where they are there, and asks the driver for its cards."""
+    """Collect the facts. Imports torch and Triton if installed, and asks the driver for its GPUs."""
     torch, triton = _module("torch"), _module("triton")
     facts = Facts(
         sys.platform,
@@ -127,11 +129,11 @@ def _lacking_card(facts: Facts) -> str | None:
             f"not, install NVIDIA's driver; {CPU_INSTEAD}"
         )
     card = facts.cards[0]
-    if card.capability < LEAST:
+    if card.capability < MIN_CAPABILITY:
         return (
             f"{card.name} has compute capability {'.'.join(map(str, card.capability))}, and the kernels need "
-            f"{'.'.join(map(str, LEAST))} (Ampere, 2020) or later: older cards multiply no bfloat16 in their tensor cores and "
-            f"copy nothing asynchronously, so emulating both would be slower than a CPU; {CPU_INSTEAD}"
+            f"{'.'.join(map(str, MIN_CAPABILITY))} (Ampere, 2020) or later: older cards multiply no bfloat16 in their "
+            f"tensor cores and copy nothing asynchronously, so emulating both would be slower than a CPU; {CPU_INSTEAD}"
         )
     return None
 

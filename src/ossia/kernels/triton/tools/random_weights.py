@@ -1,7 +1,6 @@
-"""Random weights made on the card: a model of any size for a measurement, without a byte of it on the host.
+"""Random weights made on the GPU, for measurements with a model of any size and no host memory.
 
-In: a key. Out: what `ossia.model.synthetic.Stream` wants, as tensors on the device.
-It does not know tensors' names or shapes.
+In: a key. Out: tensors on the device, as `ossia.model.synthetic.Stream` needs them.
 """
 
 import math
@@ -14,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_SPAN = 1 << 26  # entries chosen at a time: their places take eight bytes each
+_SPAN = 1 << 26  # entries chosen at a time: their indices take eight bytes each
 
 
 class CardStream:
-    """Torch's generator on the device; a key gives the same bytes on cards of one kind."""
+    """torch's generator on the device. A key gives the same bytes on all GPUs of one kind."""
 
     def __init__(self, key: Sequence[int], device: torch.device | str) -> None:
         seed = blake2b(np.array(key, np.int64).tobytes(), digest_size=7).digest()
@@ -26,7 +25,7 @@ class CardStream:
         self._device = device
 
     def pick(self, table: NDArray[Any], shape: Sequence[int]) -> Tensor:
-        """uint16 entries are bfloat16's bits."""
+        """Random entries of a table. uint16 entries are bfloat16 bits."""
         entries = torch.from_numpy(table.view(np.int16) if table.dtype == np.uint16 else table).to(self._device)
         entries = entries.view(torch.bfloat16) if table.dtype == np.uint16 else entries
         out = torch.empty(math.prod(shape), dtype=entries.dtype, device=self._device)

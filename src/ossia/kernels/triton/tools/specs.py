@@ -1,7 +1,7 @@
-"""What a kernel becomes for a card that is not at hand: registers, spills, shared memory, loads, tensor instructions.
+"""Compiles kernels for a GPU that is not present, and reports registers, spills, shared memory, loads and tensor
+instructions.
 
-In: a `KernelSpec`, as each file of kernels offers them for the model's real shapes, and a target. Out: a `Compiled`.
-It does not know what a kernel computes.
+In: a `KernelSpec`, which each kernel file provides for the model's real shapes, and a target. Out: a `Compiled`.
 """
 
 import re
@@ -21,11 +21,11 @@ TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-SHARED = {"sm_90": 232448, "sm_80": 166912, "gfx942": 65536}  # bytes a program can have
+SHARED = {"sm_90": 232448, "sm_80": 166912, "gfx942": 65536}  # shared memory of a program, in bytes
 
 
 class Sizes(NamedTuple):
-    """A model's, as its kernels are specified for."""
+    """The sizes of a model that its kernels are compiled for."""
 
     hidden: int
     features: int
@@ -44,8 +44,10 @@ SIZES = {
 
 
 class KernelSpec(NamedTuple):
-    """A kernel for one shape. signature: of each argument that is no constant its type: "*bf16", "i32", "fp32"; "i32:16"
-    where it is divisible by 16. Pointers are aligned to 16 bytes, as torch's are.
+    """A kernel for one shape.
+
+    signature: the type of each non-constant argument: "*bf16", "i32", "fp32"; "i32:16" if divisible by 16. Pointers
+    are aligned to 16 bytes, as in torch.
     """
 
     name: str
@@ -57,14 +59,14 @@ class KernelSpec(NamedTuple):
 
 
 def spec(name: str, fn: Any, given: Mapping[str, Any], warps: int, stages: int) -> KernelSpec:
-    """From one table of types and constants, of which the kernel takes those that are its arguments'."""
+    """Build a spec from one table of types and constants. The kernel takes those that match its arguments."""
     types = {key: given[key] for key in fn.arg_names if isinstance(given[key], str) and given[key] in _TYPES}
     constants = {key: given[key] for key in fn.arg_names if key not in types}
     return KernelSpec(name, fn, types, constants, warps, stages)
 
 
 class Compiled(NamedTuple):
-    """`loads_16`: 16-byte loads of global memory, through registers or straight to shared memory."""
+    """loads_16: 16-byte loads of global memory, to registers or to shared memory."""
 
     registers: int
     spilled: int
@@ -74,7 +76,7 @@ class Compiled(NamedTuple):
 
 
 def compiled(spec: KernelSpec, target: str) -> Compiled:
-    """Compiles to machine code and reads it. Not under the interpreter: its kernels are no kernels."""
+    """Compile to machine code and read its facts. Not available under the interpreter."""
     names = spec.fn.arg_names
     signature = {name: spec.signature.get(name, "constexpr").removesuffix(":16") for name in names}
     aligned = [name for name, type_ in spec.signature.items() if type_.startswith("*") or type_.endswith(":16")]

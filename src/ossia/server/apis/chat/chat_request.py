@@ -92,7 +92,7 @@ def _chat_ask(
         allowed=box.allowed,
         response_format=form.enforced,
         thinking_budget=thinks.budget,
-        most_calls=MOST_CALLS if request.parallel_tool_calls is True and not request.functions else 1,
+        max_calls=MOST_CALLS if request.parallel_tool_calls is True and not request.functions else 1,
         prefill=begun.text if begun else None,
     )
     said = [*history.messages, *(begun.thoughts if begun else ())]

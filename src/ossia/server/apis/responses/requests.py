@@ -261,7 +261,7 @@ def _composed(
         allowed=box.allowed,
         response_format=form.enforced,
         thinking_budget=thinks.budget,
-        most_calls=MOST_CALLS if request.parallel_tool_calls is True else 1,
+        max_calls=MOST_CALLS if request.parallel_tool_calls is True else 1,
     )
     warnings += [*not_honoured(request), *template_warnings(request)]
     try:  # in the background nobody would be there to hear of it later
