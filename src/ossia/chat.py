@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
+from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import GrammarCache, TurnGrammar, recipients
 from ossia.harmony.history import without_old_thinking
 from ossia.harmony.messages import (
@@ -78,7 +79,7 @@ class Done:
     finish: FinishReason
     usage: Usage
     stop: str | None = None
-    fault: str | None = None
+    fault: SchemaError | None = None
 
 
 Event: TypeAlias = Start | Delta | End | Logprobs | ToolResult | Done

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ossia.engine.request import Sampled, SamplingParams
+from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import Constraint, GrammarCache
 from ossia.harmony.messages import AnswerForm, Message
 from ossia.harmony.openai_chat import same_json
@@ -98,7 +99,7 @@ class Turn(NamedTuple):
     first_token_seconds: float
     cut: bool
     stop: str | None
-    fault: str | None = None
+    fault: SchemaError | None = None
 
 
 def sample_turn(
@@ -114,7 +115,7 @@ def sample_turn(
     output: list[Sampled] = []
     thinking = 0
     source: TokenSource = yield wanted
-    fault: str | None = None
+    fault: SchemaError | None = None
     while not (spoken.stop or calls.over or (fault := wanted.mask.failure(len(output)))):
         if (sampled := (yield NEXT_TOKEN)) is None:
             break

@@ -20,6 +20,7 @@ from llguidance.tiktoken import lltokenizer_from_encoding
 
 from ossia.harmony.dialect import canonical, object_schema
 from ossia.harmony.enforce import Language, SchemaError, grammar_of, refused, string_terminal, text_grammar
+from ossia.harmony.errors import InputError
 from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace, ToolSpec
 from ossia.tokenizer.tokenizer import Tokenizer
 
@@ -149,7 +150,8 @@ class GrammarCache:
         if not matcher.is_error():
             matcher.compute_bitmask()
         error = matcher.get_error()
-        if matcher.is_stopped() and (not error or error.startswith("NoExtension")):  # no text would come
+        # no text would come; llguidance tells it by its message alone
+        if matcher.is_stopped() and (not error or error.startswith("NoExtension")):
             return NOTHING_FITS
         return reason_of(matcher) if error else matcher
 
@@ -189,9 +191,17 @@ class MessageForm(NamedTuple):
     schema: AnswerForm | None = None  # None: free text
     thought: bool = False
 
+    @property
+    def param(self) -> str:
+        """The field of a request that gives its schema."""
+        return "response_format" if self.name == "final" else "tools"
 
-class PrefillError(ValueError):
+
+class PrefillError(InputError):
     """A prefill that no answer in this turn may begin with."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("messages", message, "invalid_prefill")
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,7 @@ class TurnGrammar:
     - analysis_budget: tokens of analysis in the turn; then only the answer or a call may follow.
     - max_calls: calls in one turn.
 
-    Raises ValueError for an invalid choice or name, and SchemaError for a schema that cannot be enforced.
+    Raises InputError for an invalid choice or name, and SchemaError for a schema that cannot be enforced.
     """
 
     grammars: GrammarCache
@@ -216,7 +226,8 @@ class TurnGrammar:
 
     def __post_init__(self) -> None:
         if self.analysis_budget is not None and self.analysis_budget < 0:
-            raise ValueError(f"analysis_budget {self.analysis_budget}: give 0 tokens or more, or None for no limit")
+            message = f"analysis_budget {self.analysis_budget}: give 0 tokens or more, or None for no limit"
+            raise InputError("thinking_budget", message)
         for form in self.endings:
             if form.schema is not None:
                 try:
@@ -224,7 +235,7 @@ class TurnGrammar:
                 except SchemaError as error:
                     if isinstance(form.schema, TextGrammar):
                         raise
-                    raise error.of(f"the JSON schema of {form.name} cannot be enforced") from error
+                    raise error.of(f"the JSON schema of {form.name} cannot be enforced", form.param) from error
 
     @cached_property
     def dropped(self) -> dict[str, tuple[str, ...]]:
@@ -278,7 +289,8 @@ class TurnGrammar:
                 chosen = tuple(call for to, call in calls.items() if name in (to, to.removeprefix("functions.")))
         if not chosen:
             names = ", ".join(declared) or "none"
-            raise ValueError(f"tool_choice {self.tool_choice!r} fits no declared tool (declared: {names})")
+            message = f"tool_choice {self.tool_choice!r} fits no declared tool (declared: {names})"
+            raise InputError("tool_choice", message)
         return chosen
 
 
@@ -295,7 +307,8 @@ def recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
             found[f"{space.name}.{tool.name}"] = _arguments(tool)
     for name in found:
         if not NAME.fullmatch(name):
-            raise ValueError(f"tool name {name!r} cannot stand in a header: use letters, digits and any of _ - . / :")
+            message = f"tool name {name!r} cannot stand in a header: use letters, digits and any of _ - . / :"
+            raise InputError("tools", message)
     return found
 
 
@@ -327,7 +340,7 @@ class Constraint:
         self._rules, self._grammars, self._room, self._prefill = rules, rules.grammars, room, prefill
         self._analysis_tokens = self._tokens = 0
         self.strayed = False
-        self._fault: tuple[int, str] | None = None
+        self._fault: tuple[int, SchemaError] | None = None
         self._steps = self._turn()
         self._mask = next(self._steps)
 
@@ -343,15 +356,16 @@ class Constraint:
         else:
             self.strayed, self._mask = True, None
 
-    def failure(self, tokens: int) -> str | None:
+    def failure(self, tokens: int) -> SchemaError | None:
         """Why tokens after this many are not constrained any more; None if they are."""
         return self._fault[1] if self._fault and tokens >= self._fault[0] else None
 
     def _fail(self, form: MessageForm, reason: str) -> None:
-        what = f"the JSON schema of {form.name}"
+        what, code = f"the JSON schema of {form.name}", "invalid_json_schema"
         if isinstance(form.schema, TextGrammar):
-            what = f"the answer's {form.schema.kind}"
-        self._fault = self._tokens, f"{what} is too complex to be enforced after {self._tokens} tokens: {reason}"
+            what, code = f"the answer's {form.schema.kind}", "invalid_grammar"
+        whose = f"{what} is too complex to be enforced after {self._tokens} tokens"
+        self._fault = self._tokens, SchemaError("", "", reason, whose, param=form.param, code=code)
         self.strayed = True
 
     def _turn(self) -> Steps[None]:

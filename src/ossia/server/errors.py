@@ -85,10 +85,23 @@ def too_long(tokens: int, context: int, param: str, *, at_least: bool = False) -
     return ApiError(400, message, param=param, code="context_length_exceeded", anthropic=anthropic)
 
 
+def invalid_input(error: InputError) -> ApiError:
+    """The 400 for input that the code below the server rejects."""
+    message, anthropic = str(error), None
+    if (error.param, error.code) == ("response_format", "invalid_json_schema"):
+        anthropic = f"output_config.format.schema: {message}"  # Anthropic's errors have no field for it
+    return ApiError(400, message, param=error.param, code=error.code, anthropic=anthropic)
+
+
 @contextmanager
-def refused_input() -> Iterator[None]:
-    """Input that the readers below the server refuse is a 400."""
+def input_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn InputError into ApiError (400). names: what this API calls the fields that an error may name."""
     try:
         yield
-    except InputError as error:
-        raise bad(error.param, str(error), error.code) from error
+    except (InputError, ApiError) as error:
+        refused = invalid_input(error) if isinstance(error, InputError) else error
+        if names and refused.param:
+            refused.param = names.get(refused.param, refused.param)
+        if refused is error:
+            raise
+        raise refused from error

@@ -23,7 +23,7 @@ TREE_MARKS = re.compile(r"^[?!]+(?=\w+(?:\.-?\d+)?\s*:)", re.MULTILINE)
 def text_grammar(form: TextGrammar) -> str:
     """The grammar for llguidance. Raises SchemaError for a form that is too long or cannot be read."""
     if sum(map(len, form.texts)) > MAX_LENGTH:
-        raise SchemaError("", "", f"it has more than {MAX_LENGTH} characters", whose(form))
+        raise refused(form, f"it has more than {MAX_LENGTH} characters")
     try:
         match form.kind:
             case "regex":
@@ -38,11 +38,8 @@ def text_grammar(form: TextGrammar) -> str:
 
 def refused(form: TextGrammar, reason: str) -> SchemaError:
     """The error for a form that cannot be enforced."""
-    return SchemaError("", "", reason, whose(form))
-
-
-def whose(form: TextGrammar) -> str:
-    return f"the answer's {form.kind} cannot be enforced"
+    whose = f"the answer's {form.kind} cannot be enforced"
+    return SchemaError("", "", reason, whose, param="response_format", code="invalid_grammar")
 
 
 def _rust_regex(pattern: str) -> str:

@@ -20,7 +20,6 @@ from starlette.routing import Route
 from ossia.chat import Usage as Counts
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.messages import TextGrammar
 from ossia.harmony.stops import StopText
 from ossia.harmony.text_mask import TextMask
 from ossia.server.apis.chat.chat_routes import DONE, merged
@@ -254,8 +253,7 @@ class Completing:
         try:
             return TextMask(self.context.service.grammars, self.form.enforced, self.params.stop_tokens)
         except SchemaError as error:
-            code = "invalid_grammar" if isinstance(self.form.enforced, TextGrammar) else "invalid_json_schema"
-            raise bad(self.form.param, str(error), code) from error
+            raise bad(self.form.param, str(error), error.code) from error
 
     async def whole(self) -> CompletionResponse:
         choices = [CompletionChoice(index, "") for index in range(self.choices)]

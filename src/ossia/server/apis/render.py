@@ -25,10 +25,10 @@ from ossia.server.apis.completions import CompletionRequest
 from ossia.server.apis.messages import messages_routes
 from ossia.server.apis.messages.messages_wire import MessagesRequest
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.requests import ResponsesContext, compose, renamed
+from ossia.server.apis.responses.requests import ResponsesContext, compose, field_names
 from ossia.server.core.context import Context
 from ossia.server.core.service import Service
-from ossia.server.errors import ApiError, bad
+from ossia.server.errors import bad, input_errors
 from ossia.server.http.decoding.json_codec import decode
 from ossia.server.http.guard import check_size
 from ossia.server.http.requests import client_of, read, reply
@@ -152,10 +152,8 @@ async def rendered(desk: ResponsesContext, api: str, given: Any, client: str = "
             prompts, warnings = answer.prompts, answer.warnings
         case wire.ResponsesRequest():
             asked = await compose(desk, given, client)
-            try:
+            with input_errors(field_names(asked.form_param)):
                 prompts, warnings = [await context.service.prompt(asked.ask)], asked.warnings
-            except ApiError as error:
-                raise renamed(error, asked.form_param) from None
         case _:
             if isinstance(given, MessagesRequest):
                 asked_chat = await messages_routes.prepared(context, given, client)

@@ -33,7 +33,8 @@ from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
 from ossia.engine.plan import card_cache_room
 from ossia.engine.request import ContextError, DamagedModelError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import GrammarCache, PrefillError
+from ossia.harmony.errors import InputError
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Developer, Message, ToolSpec
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
@@ -41,7 +42,7 @@ from ossia.loading import Model
 from ossia.server.core.admission import AdmissionQueue, FullError, Ticket
 from ossia.server.core.request import AnswerRequest, Opening
 from ossia.server.core.worker import EngineError, StoppedError, TokenEngine, TokenQueue, UnreadError, Worker
-from ossia.server.errors import ApiError, bad, too_long
+from ossia.server.errors import ApiError, bad, invalid_input, too_long
 from ossia.server.http.decoding.token_bound import Shares
 from ossia.server.http.metrics import ServerMetrics
 from ossia.server.settings import Settings
@@ -164,8 +165,8 @@ class Service:
                             yield Opening(run.prompt_usage)
                     case CallTool(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
-                    case Done(fault=str(fault)):
-                        raise impossible(SchemaError("", "", fault))
+                    case Done(fault=SchemaError() as fault):
+                        raise invalid_input(fault)
                     case _:
                         if self.settings.log_prompts:
                             _log_words(step)
@@ -297,8 +298,10 @@ class Service:
 
         try:
             return await asyncio.to_thread(first)
+        except InputError as error:
+            raise invalid_input(error) from error
         except ValueError as error:
-            raise impossible(error) from error
+            raise ApiError(400, str(error), code="invalid_value") from error
 
     async def _begin(
         self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
@@ -474,19 +477,3 @@ def busy(message: str, seconds: int) -> ApiError:
 
 def stopping() -> ApiError:
     return ApiError(503, "the server is stopping", code="stopping", headers={"retry-after": "5"})
-
-
-def impossible(error: ValueError) -> ApiError:
-    """A schema, a choice or a name that the rules refuse; each API says by `param` what it calls the field."""
-    said = str(error)
-    code = "invalid_json_schema" if isinstance(error, SchemaError) else "invalid_value"
-    if isinstance(error, PrefillError):
-        return bad("messages", said, "invalid_prefill")
-    if said.startswith("tool_choice"):
-        return bad("tool_choice", said, code)
-    if said.startswith("the answer's"):
-        return bad("format", said, "invalid_grammar")
-    if said.startswith("the JSON schema of final"):
-        place = f"output_config.format.schema: {said}"  # Anthropic's errors have no field for it
-        return ApiError(400, said, param="format", code=code, anthropic=place)
-    return bad("tools", said, code)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ossia.chat import TurnOptions, turn_grammar
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message
-from ossia.server.core.service import Service, impossible
+from ossia.server.core.service import Service
+from ossia.server.errors import input_errors
 
 HEADER = "x-ossia-warnings"
 LONGEST_HEADER = 1000  # proxies refuse long ones
@@ -22,10 +23,8 @@ def unenforced(
 
     Raises ApiError (400) for rules that cannot be. For any thread but the event loop's: it compiles schemas.
     """
-    try:
+    with input_errors():
         dropped = turn_grammar(service.grammars, messages, how).dropped
-    except ValueError as error:
-        raise impossible(error) from error
     names = {"final": form, **{to: tool.name for to, tool in box.called.items()}}
     return [f"{names[to]}: not enforced: {', '.join(parts)}" for to, parts in dropped.items() if to in names]
 

@@ -24,7 +24,7 @@ from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinkin
 from ossia.server.core.context import Kept, Recall, recalled
 from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
 from ossia.server.core.service import LEAST_MESSAGE, Service
-from ossia.server.errors import ApiError, bad, refused_input
+from ossia.server.errors import ApiError, bad, input_errors
 
 MOST_CALLS = 16  # of one turn, where a request asks for several
 NESTED = re.compile(r"^tools\[(\d+)\](?:\.function(?=\.|$))?")
@@ -46,6 +46,11 @@ class ChatAsk(NamedTuple):
     form_param: str = "response_format"
     hides_reasoning: bool = False
     legacy: bool = False
+
+    @property
+    def field_names(self) -> dict[str, str]:
+        """What this request calls the fields that an error of the service may name."""
+        return {"response_format": self.form_param}
 
     def nth(self, index: int) -> AnswerRequest:
         """The ask for one of several answers: each has a seed of its own."""
@@ -71,7 +76,7 @@ async def chat_ask(
         raise bad("messages", "messages is empty: want one at least")
     service.check_text(sum(map(_length, request.messages)), "messages", LEAST_MESSAGE * len(request.messages))
     earlier = await recalled(recall, _call_ids(request.messages))
-    with named_as_functions(request), refused_input():  # a long history must not hold up the loop
+    with named_as_functions(request), input_errors():  # a long history must not hold up the loop
         return await asyncio.to_thread(_chat_ask, request, service, earlier, client, places)
 
 

@@ -7,8 +7,8 @@ It does not know how requests are read (`chat_input`), nor how answers are made 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
@@ -47,7 +47,7 @@ from ossia.server.core.context import Context, remembered
 from ossia.server.core.events import EventTranslator, Piece, TextDelta, ToolCallDelta, ToolCallStart
 from ossia.server.core.request import Opening
 from ossia.server.core.warnings import header, unenforced
-from ossia.server.errors import ApiError
+from ossia.server.errors import input_errors
 from ossia.server.http.decoding.json_codec import LEAST_LOGPROB, encode
 from ossia.server.http.requests import EventStream, client_of, read, reply_with, sse, while_there
 from ossia.tokenizer.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ async def advised(context: Context, asked: ChatAsk) -> list[str]:
     ask, box = asked.ask, asked.box
     if not box.called and ask.how.response_format is None:
         return [*box.warnings, *asked.warnings]
-    with named_as_here(asked.form_param):
+    with input_errors(asked.field_names):
         return [
             *box.warnings,
             *asked.warnings,
@@ -98,19 +98,8 @@ async def advised(context: Context, asked: ChatAsk) -> list[str]:
 
 async def prompt_of(context: Context, asked: ChatAsk) -> list[int]:
     """The prompt of a request. Raises ApiError as its answer would."""
-    with named_as_here(asked.form_param):
+    with input_errors(asked.field_names):
         return await context.service.prompt(asked.ask)
-
-
-@contextmanager
-def named_as_here(form_param: str) -> Iterator[None]:
-    """Refusals name the form of an answer by the field that gave it."""
-    try:
-        yield
-    except ApiError as error:
-        if error.param == "format":
-            error.param = form_param
-        raise
 
 
 @dataclass(slots=True)
@@ -181,7 +170,7 @@ async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGe
     """One answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
     ask = asked.nth(index)
     speech = EventTranslator(asked.box, has_form=ask.how.response_format is not None)
-    with named_as_here(asked.form_param):
+    with input_errors(asked.field_names):
         async with aclosing(context.service.answer(ask)) as events:
             async for event in events:
                 if isinstance(event, Done) and speech.calls:

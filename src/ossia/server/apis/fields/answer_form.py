@@ -11,7 +11,7 @@ from ossia.harmony.json_answer import json_answer, schema_of
 from ossia.harmony.messages import AnswerForm, ResponseFormat, TextGrammar
 from ossia.harmony.openai_chat import ANY_OBJECT
 from ossia.server.apis.fields.extensions import FormExtensions
-from ossia.server.errors import bad, refused_input
+from ossia.server.errors import bad, input_errors
 
 KINDS = ("json", "json_object", "regex", "choice", "grammar")
 IGNORED = ("disable_fallback", "disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
@@ -25,7 +25,7 @@ class Formed(NamedTuple):
     param: str = "response_format"
 
 
-@refused_input()
+@input_errors()
 def form_of(
     declared: Mapping[str, Any] | None,
     request: FormExtensions,

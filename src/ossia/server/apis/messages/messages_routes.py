@@ -39,7 +39,7 @@ from ossia.server.core.context import Context
 from ossia.server.core.events import Piece, TextDelta, ToolCallDelta, ToolCallStart
 from ossia.server.core.request import Opening
 from ossia.server.core.warnings import header
-from ossia.server.errors import ANTHROPIC, ApiError, bad, refused_input
+from ossia.server.errors import ANTHROPIC, ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import convert, loads
 from ossia.server.http.requests import EventStream, client_of, read, reply, sse, while_there
 
@@ -102,7 +102,7 @@ def _chat(given: CountRequest) -> _Chat:
     """The conversation as a chat's, with its tools and how much to think."""
     _check(given)
     warnings: list[str] = []
-    with refused_input():
+    with input_errors():
         placed = [("system", ChatMessage("system", system))] if (system := _system(given)) else []
         newest = newest_from([turn.role == "assistant" for turn in given.messages])
         for number, turn in enumerate(given.messages):

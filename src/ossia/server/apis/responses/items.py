@@ -27,7 +27,7 @@ from ossia.server.apis.responses.wire import (
     Phase,
     Reference,
 )
-from ossia.server.errors import ApiError, bad, refused_input
+from ossia.server.errors import ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import JsonDict, convert
 
 PREFIXES = {
@@ -98,7 +98,7 @@ class _Reads(NamedTuple):
     refuses: bool
 
     def texts(self, content: str | list[ContentPart] | None, field: str) -> list[str]:
-        with refused_input():
+        with input_errors():
             return texts_of(content, f"{self.at}.{field}", self.warnings, refuses=self.refuses)
 
 
@@ -196,7 +196,7 @@ def messages_of(
             told += _spoken(item, number in preambles)
     if unread and unread[0] > _answered(told):
         raise unread[1]
-    with refused_input():
+    with input_errors():
         paired = pair_results(told)
     at = [getattr(each, "at", "") for each in told]
     if warnings is not None:

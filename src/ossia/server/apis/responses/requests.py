@@ -29,7 +29,7 @@ from ossia.server.apis.responses.items import ConversationEntry, messages_of, ne
 from ossia.server.core.context import Context
 from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
 from ossia.server.core.warnings import unenforced
-from ossia.server.errors import ApiError, bad, refused_input
+from ossia.server.errors import ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import JsonDict, encode
 from ossia.server.state.encrypted_reasoning import ReasoningCipher
 from ossia.server.state.sql import MissingError, TooLargeError
@@ -91,7 +91,7 @@ async def compose(desk: ResponsesContext, request: wire.ResponsesRequest, client
     # a long input must not hold up the loop, nor what is done with it below
     given = await _resolved(desk, await asyncio.to_thread(read_input, request.input, warnings))
     earlier = await _earlier(desk, request)
-    with refused_input():
+    with input_errors():
         return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
 
 
@@ -264,10 +264,8 @@ def _composed(
         max_calls=MOST_CALLS if request.parallel_tool_calls is True else 1,
     )
     warnings += [*not_honoured(request), *template_warnings(request)]
-    try:  # in the background nobody would be there to hear of it later
+    with input_errors(field_names(form_param)):  # checked now: a background response could not report it later
         warnings += unenforced(service, messages, how, box, form.param)
-    except ApiError as error:
-        raise renamed(error, form_param) from error
     response = _response(request, service.name, box, _keeps(desk, request, warnings), _shown_text(text, form))
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
@@ -283,10 +281,9 @@ def _composed(
     )
 
 
-def renamed(error: ApiError, form_param: str) -> ApiError:
-    """With this API's own names of the fields that the service refuses."""
-    error.param = {"messages": "input", "format": form_param}.get(error.param or "", error.param)
-    return error
+def field_names(form_param: str) -> dict[str, str]:
+    """What this API calls the fields that an error of the service may name."""
+    return {"messages": "input", "response_format": form_param}
 
 
 def _keeps(desk: ResponsesContext, request: wire.ResponsesRequest, warnings: list[str]) -> bool:

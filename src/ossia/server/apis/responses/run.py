@@ -13,8 +13,8 @@ from ossia.chat import Done
 from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.events import ResponseBuilder
-from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, renamed
-from ossia.server.errors import ApiError
+from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, field_names
+from ossia.server.errors import ApiError, input_errors
 from ossia.server.http.decoding.json_codec import encode
 from ossia.server.state.store import Item, Made, Store, StoreError
 
@@ -55,7 +55,8 @@ class ResponseRun:
                         yield told
         except ApiError as error:
             if not self._begun:
-                raise renamed(error, self._asked.form_param) from None
+                with input_errors(field_names(self._asked.form_param)):
+                    raise
             yield await self._fail(_code(error.status), error.message)
         except Exception:
             if not self._begun:
