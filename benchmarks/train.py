@@ -27,7 +27,7 @@ from ossia.model.checkpoint import open_checkpoint
 from ossia.synth import synth
 from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.plan import plan
-from ossia.train.recipe import EVERYTHING, Lora
+from ossia.train.recipe import ALL_TARGETS, Lora
 
 RANK, VOCAB = 8, 1024
 
@@ -134,7 +134,7 @@ def main() -> None:
         for _ in range(given.rounds):
             for name, found in runs.items():
                 found.append(run(name, Path(made), given))
-    what = f"{given.experts} experts, LoRA rank {RANK} on {', '.join(EVERYTHING)}"
+    what = f"{given.experts} experts, LoRA rank {RANK} on {', '.join(ALL_TARGETS)}"
     print(f"one layer of the 20b's shape, {what}, {given.tokens} tokens")
     best = {name: max(found, key=lambda each: each["rate"]) for name, found in runs.items()}
     for name, found in best.items():

@@ -21,7 +21,7 @@ from ossia.train.loop.distributed import DistributedContext
 from ossia.train.loop.trainer import StepResult
 from ossia.train.objectives.supervised import NextTokenObjective
 from ossia.train.recipe import Recipe, read_recipe
-from ossia.train.run import _beginning, _work, keep_memory
+from ossia.train.run import _initial_model, _objective, retain_freed_memory
 
 KINDS = {
     "adamw": ("adamw", "f32"),
@@ -71,10 +71,10 @@ class Transformers:
 def variant(recipe: Recipe, kind: str, precision: str, out: Path) -> NextTokenObjective:
     assert recipe.sft is not None, "a recipe with [sft] is measured"
     optimizer = replace(recipe.sft.optimizer, kind=kind)
-    chosen = replace(recipe, sft=replace(recipe.sft, optimizer=optimizer, precision=precision, round_batches=8))
+    chosen = replace(recipe, sft=replace(recipe.sft, optimizer=optimizer, precision=precision, bucket_batches=8))
     alone = DistributedContext()
-    tokenizer, network = _beginning(chosen, out, alone)
-    work = _work("sft", chosen, network, tokenizer, False, Path(), alone)
+    tokenizer, network = _initial_model(chosen, out, alone)
+    work = _objective("sft", chosen, network, tokenizer, False, Path(), alone)
     assert isinstance(work, NextTokenObjective)
     return work
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(KINDS))
     parser.add_argument("--profile", action="store_true", help="print where the first variant's time goes")
     given = parser.parse_args()
-    keep_memory()
+    retain_freed_memory()
     recipe = read_recipe(given.recipe)
     chosen = {name: KINDS[name] for name in KINDS if name in given.only.split(",")}
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def main() -> None:
         for number in range(given.rounds + 1):
             for name, work in works.items():
                 started = time.perf_counter()
-                rows = work.step(number, report=False).rows
+                rows = work.step(number, report=False).tokens
                 if number:  # the first warms up
                     speeds[name].append(rows / (time.perf_counter() - started))
         print(

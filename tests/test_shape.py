@@ -83,6 +83,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"model"},
         {"model/weights"},
         {"recipe"},
+        {"renamed"},
     ],
     "kernels": [{"backends"}, {"cpu", "triton", "reference"}, {"card_memory", "rope"}, {"ops"}, {"mapped", "machine"}],
     "mini": [{"curriculum"}, {"tasks"}, {"parts"}],

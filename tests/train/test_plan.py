@@ -12,7 +12,7 @@ from ossia.model.config import ModelConfig
 from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.model.weights.frozen import block_bytes
 from ossia.train.plan import check, free_bytes, longest, plan
-from ossia.train.recipe import EVERYTHING, Lora
+from ossia.train.recipe import ALL_TARGETS, Lora
 from tests.tiny import TINY, tiny_checkpoint
 from tests.train.peak import Peak
 
@@ -57,7 +57,7 @@ def test_the_plan_is_near_the_measured_peak(tmp_path: Path, config: ModelConfig,
 def test_the_20b_fits_a_card_of_16_gb():
     assert plan(B20, Lora(rank=8), 2048, device="cuda").total < 16e9
     assert plan(B20, Lora(rank=8), 4096, device="cuda").total < 16 * 2**30
-    assert plan(B20, Lora(rank=8, targets=EVERYTHING), 2048, layout="bf16", device="cuda").total > 38 * 2**30
+    assert plan(B20, Lora(rank=8, targets=ALL_TARGETS), 2048, layout="bf16", device="cuda").total > 38 * 2**30
 
 
 def test_the_base_is_the_published_checkpoint_without_its_embedding():

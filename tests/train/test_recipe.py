@@ -30,7 +30,7 @@ window = 16
 max_context = 1024
 initial_context = 64
 rope_factor = 8.0
-[keep]
+[checkpoint]
 log_every = 1
 [vocabulary]
 size = 300
@@ -39,14 +39,14 @@ texts = 30
 generator = "tests.train.worlds:chatter"
 [pretrain]
 steps = 2
-step_tokens = 300
-round_batches = 2
+batch_tokens = 300
+bucket_batches = 2
 [[pretrain.data]]
 generator = "tests.train.worlds:prose"
 [sft]
 steps = 3
-step_tokens = 300
-round_batches = 2
+batch_tokens = 300
+bucket_batches = 2
 [[sft.data]]
 jsonl = "chat.jsonl"
 """
@@ -83,18 +83,19 @@ def test_every_field_is_documented_in_its_class():
     [
         ("seed = 5", "seeds = 5", "unknown keys in the recipe: seeds"),
         ("[sft]", "[sft]\ntypo = 1", r"unknown keys in \[sft\]: typo"),
+        ("[sft]", "[sft]\nmax_sequence_len = 1", "did you mean 'max_seq_len' for 'max_sequence_len'"),
         ("[sft]", "[sft.optimizer]\nratio = 1\n[sft]", r"unknown keys in \[sft.optimizer\]: ratio"),
         ('jsonl = "chat.jsonl"', 'jsonl = "chat.jsonl"\nurl = 1', r"unknown keys in \[sft.data\]: url"),
         ("layers = 1", "layers = 1\ndepth = 1", r"unknown keys in \[model\]: depth"),
         ("steps = 3", 'steps = "3"', r"Expected `int`, got `str` - at `\$.sft.steps`"),
-        ("steps = 3", "steps = 0", r"want at least 1 of: steps"),
+        ("steps = 3", "steps = 0", r"steps must be at least 1"),
         ("steps = 3", "", "steps"),
         ("hidden = 32", "hidden = 33", "must be a multiple of 32"),
-        ('jsonl = "chat.jsonl"', "", "want exactly one of"),
+        ('jsonl = "chat.jsonl"', "", "give exactly one of"),
         ('jsonl = "chat.jsonl"', 'jsonl = "chat.jsonl"\ntext = "a"', "given: jsonl, text"),
-        ("[vocabulary]\nsize = 300\ntexts = 30\n[[vocabulary.data]]", "[[pretrain.data]]", "want either start, or both"),
+        ("[vocabulary]\nsize = 300\ntexts = 30\n[[vocabulary.data]]", "[[pretrain.data]]", "give either start, or both"),
         ("seed = 5", "seed = ", "recipe.toml: "),
-        ("[pretrain]", "[lora]\nsteps = 1\ndata = [{text = 'a'}]\n[pretrain]", "no other stage beside it"),
+        ("[pretrain]", "[lora]\nsteps = 1\ndata = [{text = 'a'}]\n[pretrain]", "give start, and no other stage"),
         ("[pretrain]", "[lora]\nsteps = 1\nr = 8\ndata = [{text = 'a'}]\n[pretrain]", r"unknown keys in \[lora\]: r; known"),
         ("[pretrain]", "[lora]\nsteps = 1\nrank = 0\ndata = [{text = 'a'}]\n[pretrain]", "rank 0 must be at least 1"),
     ],
@@ -126,7 +127,9 @@ def test_a_recipe_trains_stage_by_stage_from_nothing_to_a_model_that_loads(tmp_p
     assert len(read_log(out / "sft" / "log.jsonl")) == 3
 
     start = (
-        'start = "out/model"\n' + TINY[TINY.index("[keep]") : TINY.index("[vocabulary]")] + TINY[TINY.index("[sft]") :]
+        'start = "out/model"\n'
+        + TINY[TINY.index("[checkpoint]") : TINY.index("[vocabulary]")]
+        + TINY[TINY.index("[sft]") :]
     )
     start = start.replace("out/model", str(folder))
     longer = run(written(tmp_path, start.replace("steps = 3", "steps = 1")), tmp_path / "more")
@@ -143,12 +146,12 @@ def test_bad_lines_stop_a_run_or_are_left_out(tmp_path: Path):
     with pytest.raises(ValueError, match=r"chat.jsonl, line 2: .*--skip-bad"):
         run(recipe, tmp_path / "out")
     run(recipe, tmp_path / "out", skip_bad=True)
-    assert read_log(tmp_path / "out" / "sft" / "log.jsonl")[-1]["left_out"] == 1
+    assert read_log(tmp_path / "out" / "sft" / "log.jsonl")[-1]["skipped"] == 1
 
 
 def test_rates_rise_and_fall_by_their_shape():
     def shares(**given: object) -> list[float]:
-        schedule = ScheduleConfig(warmup=10, final=0.1, **given)  # type: ignore[arg-type]
+        schedule = ScheduleConfig(warmup_steps=10, min_lr_ratio=0.1, **given)  # type: ignore[arg-type]
         return [lr_multiplier(schedule, step, 110) for step in range(110)]
 
     for shape in ("constant", "cosine", "linear", "wsd"):
@@ -159,6 +162,6 @@ def test_rates_rise_and_fall_by_their_shape():
         assert all(a >= b for a, b in pairwise(found[10:]))
     assert shares(shape="cosine")[59] == pytest.approx(0.55, abs=0.02)
     assert shares(shape="linear")[59] == pytest.approx(0.55, abs=0.01)
-    held = shares(shape="wsd", decay=0.2)
+    held = shares(shape="wsd", decay_ratio=0.2)
     assert held[86] == 1 > held[89]
     assert held[98] == pytest.approx(0.55, abs=0.01)

@@ -25,21 +25,21 @@ from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tokenizer.tokenizer_json import write_tokenizer_json
 from ossia.train.data.batches import Batches, TrainBatch, pack
 from ossia.train.data.sequences import Conversation, sequences
-from ossia.train.data.vocabulary import learn
+from ossia.train.data.vocabulary import train_vocabulary
 from ossia.train.loop.checkpoint import StateError
 from ossia.train.loop.metrics import read_log
 from ossia.train.loop.trainer import Trainer
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.model.weights.fake_quant import fake_bf16, fake_quantize, mxfp4_values
-from ossia.train.objectives.balance import balance_loss, router_figures
+from ossia.train.objectives.balance import load_balancing_loss, router_metrics
 from ossia.train.objectives.supervised import NextTokenObjective
 from ossia.train.recipe import CheckpointConfig, OptimizerConfig
 from ossia.train.run import export
 from tests.train.worlds import CONFIG, chatter, rounds, settings
 from tests.vocabularies import small
 
-MUON = OptimizerConfig(kind="muon", rate=3e-3, muon_rate=3e-3)
+MUON = OptimizerConfig(kind="muon", lr=3e-3, muon_lr=3e-3)
 
 
 def trainer(folder: Path, steps: int = 6, save_every: int = 2, **given: object) -> Trainer:
@@ -121,17 +121,17 @@ def test_balance_is_one_when_experts_are_used_alike_and_their_number_when_one_is
             network.trained()[f"layers.{i}.router_weight"].zero_()
             network.trained()[f"layers.{i}.router_bias"].copy_(torch.tensor([40.0, 20.0, 0.0, 0.0]))
         network.logits(batch().batch, recording)
-        alone = router_figures(recording.routings)
-        assert alone["balance"] == pytest.approx(2.0)  # half the choices go to the sure one of four
-        assert (alone["busiest"], alone["idle"]) == (2.0, 4.0)
-        assert alone["spread"] < 0.01
+        alone = router_metrics(recording.routings)
+        assert alone["router_aux_loss"] == pytest.approx(2.0)  # half the choices go to the sure one of four
+        assert (alone["max_expert_load"], alone["unused_experts"]) == (2.0, 4.0)
+        assert alone["router_entropy"] < 0.01
         recording.routings.clear()
         TrainableModel.random(CONFIG, 1).logits(batch().batch, recording)
-        assert float(balance_loss(recording.routings)) == pytest.approx(1.0, abs=0.3)
-        assert router_figures(recording.routings)["idle"] == 0
+        assert float(load_balancing_loss(recording.routings)) == pytest.approx(1.0, abs=0.3)
+        assert router_metrics(recording.routings)["unused_experts"] == 0
 
 
-@pytest.mark.parametrize("optimizer", [OptimizerConfig(rate=3e-3), MUON], ids=["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [OptimizerConfig(lr=3e-3), MUON], ids=["adamw", "muon"])
 def test_training_lowers_the_loss(tmp_path: Path, optimizer: OptimizerConfig):
     trainer(tmp_path, steps=30, save_every=100, optimizer=optimizer).run()
     assert np.mean(losses(tmp_path)[-5:]) < 0.7 * losses(tmp_path)[0]
@@ -146,18 +146,20 @@ def test_bfloat16_products_train_alike(tmp_path: Path):
 
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
     """Every target counts alike, whichever batch it is in; only the experts' balance is each batch's own."""
-    one = trainer(tmp_path / "one", steps=2, step_tokens=3000, round_batches=1, balance=0.0)
-    two = trainer(tmp_path / "two", steps=2, step_tokens=1500, round_batches=2, balance=0.0, accumulate=2)
+    one = trainer(tmp_path / "one", steps=2, batch_tokens=3000, bucket_batches=1, router_aux_loss_coef=0.0)
+    two = trainer(
+        tmp_path / "two", steps=2, batch_tokens=1500, bucket_batches=2, router_aux_loss_coef=0.0, accumulate=2
+    )
     one.run()
     two.run()
     np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5)
-    for name, value in one.network.trained().items():
+    for name, value in one.weights.trained().items():
         if name.endswith("out_weight"):
-            torch.testing.assert_close(value, two.network.trained()[name], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(value, two.weights.trained()[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"optimizer": MUON}, {"accumulate": 3, "round_batches": 4}], ids=["adamw", "muon", "across rounds"]
+    "given", [{}, {"optimizer": MUON}, {"accumulate": 3, "bucket_batches": 4}], ids=["adamw", "muon", "across rounds"]
 )
 def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path, given: dict):
     trainer(tmp_path / "whole", **given).run()
@@ -183,7 +185,7 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_passed_over(tmp_path: Pa
 def signalled(patch: pytest.MonkeyPatch, folder: Path, *signals: signal.Signals, pause: float = 0.0) -> Trainer:
     """A run that gets these in its third step, so long apart."""
     run = trainer(folder, steps=1000, save_every=500)
-    step = run.work.step
+    step = run.objective.step
 
     def then_signal(number: int, report: bool):
         done = step(number, report)
@@ -192,7 +194,7 @@ def signalled(patch: pytest.MonkeyPatch, folder: Path, *signals: signal.Signals,
             time.sleep(pause)
         return done
 
-    patch.setattr(run.work, "step", then_signal)
+    patch.setattr(run.objective, "step", then_signal)
     return run
 
 
@@ -215,7 +217,9 @@ def test_a_second_ctrl_c_later_on_interrupts_at_once(tmp_path: Path, monkeypatch
 
 
 def exported(folder: Path, network: TrainableModel) -> Path:
-    write_tokenizer_json(folder / "tokenizer.json", learn(["the assistant says final words"] * 4, small().size))
+    write_tokenizer_json(
+        folder / "tokenizer.json", train_vocabulary(["the assistant says final words"] * 4, small().size)
+    )
     Tokenizer.from_file(folder / "tokenizer.json")
     return export(network, folder / "tokenizer.json", folder / "model")
 
@@ -273,7 +277,9 @@ def test_a_network_taken_from_a_checkpoint_is_it(tmp_path: Path):
 
 def test_a_learnt_vocabulary_has_single_digits_all_bytes_and_its_size():
     rng = random.Random(0)
-    vocabulary = learn([f"the sum of {rng.randint(0, 999)} and {rng.randint(0, 999)} is" for _ in range(200)], 275)
+    vocabulary = train_vocabulary(
+        [f"the sum of {rng.randint(0, 999)} and {rng.randint(0, 999)} is" for _ in range(200)], 275
+    )
     tokenizer = Tokenizer(vocabulary)
     assert tokenizer.size == 275
     assert tokenizer.decode(tokenizer.encode("1234")) == "1234"

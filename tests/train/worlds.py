@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ossia.harmony.messages import Effort, Message, System, assistant, system, user
 from ossia.model.config import ModelConfig, alternating
 from ossia.tools.functions import Tool
-from ossia.train.data.batches import Rounds
+from ossia.train.data.batches import BatchBuckets
 from ossia.train.data.sources import open_stream
 from ossia.train.recipe import DataSource, OptimizerConfig, ScheduleConfig, SupervisedConfig
 from tests.vocabularies import small
@@ -73,20 +73,20 @@ def settings(steps: int = 6, **more: object) -> SupervisedConfig:
     given = {
         "data": (CHATTER,),
         "steps": steps,
-        "step_tokens": 1500,
-        "round_batches": 2,
-        "optimizer": OptimizerConfig(rate=3e-3),
-        "schedule": ScheduleConfig(warmup=2),
+        "batch_tokens": 1500,
+        "bucket_batches": 2,
+        "optimizer": OptimizerConfig(lr=3e-3),
+        "schedule": ScheduleConfig(warmup_steps=2),
         **more,
     }
     return SupervisedConfig(**given)  # type: ignore[arg-type]
 
 
-def rounds(given: SupervisedConfig, seed: int = 3) -> Rounds:
+def rounds(given: SupervisedConfig, seed: int = 3) -> BatchBuckets:
     stream = open_stream(
-        given.data, small(), seed=seed, longest=given.longest, everything=False, skip_bad=False, near=Path()
+        given.data, small(), seed=seed, max_seq_len=given.max_seq_len, everything=False, skip_bad=False, near=Path()
     )
-    return Rounds(stream, seed, given.step_tokens, given.round_batches)
+    return BatchBuckets(stream, seed, given.batch_tokens, given.bucket_batches)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ def train(
 ) -> None:
     """Train a model, or adapters over one, by a recipe; a run that was broken off goes on where it stopped."""
     with training_errors():
-        from ossia.train.run import run, say_plan
+        from ossia.train.run import print_plan, run
 
         import_from_here()
         if plan:
-            say_plan(recipe)
+            print_plan(recipe)
             return
         made = run(recipe, out, skip_bad=skip_bad)
         if os.environ.get("RANK", "0") == "0":  # torchrun's: one speaks for all

@@ -14,7 +14,7 @@ from ossia.kernels.machine import available_memory
 from ossia.model.config import ModelConfig
 from ossia.model.info import model_size, readable
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
-from ossia.train.loop.distributed import beside
+from ossia.train.loop.distributed import local_world_size
 from ossia.train.model.attention import KEPT_SCORES, MOST_SCORES, QUERIES
 from ossia.train.model.chunked_loss import rows_at_a_time
 from ossia.train.model.experts import SWIGLU_ELEMENTS
@@ -122,7 +122,7 @@ def check_rl(config: ModelConfig, lora: Lora, tokens: int, free: int, **how: obj
     said = f"{readable(step)} for a step of {tokens:,} tokens and {readable(merged)} for the merged weights that sample"
     if step + merged > free:
         raise MemoryError(
-            f"[rl.lora] takes {said}, and {readable(free)} are free: name fewer `targets`, or lower step_tokens"
+            f"[rl.lora] takes {said}, and {readable(free)} are free: name fewer `targets`, or lower batch_tokens"
         )
     return f"reinforcement through adapters takes {said}"
 
@@ -133,7 +133,7 @@ def free_bytes(device: str) -> int:
         import torch
 
         return torch.cuda.mem_get_info(torch.device(device))[0]
-    return available_memory() // beside()
+    return available_memory() // local_world_size()
 
 
 def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) -> int:

@@ -67,7 +67,7 @@ FILES: dict[str, Any] = {
 
 def opened(source: DataSource, near: Path, said: list[str] | None = None, **more: Any) -> SequenceStream:
     say = said.append if said is not None else print
-    how: dict[str, Any] = {"seed": 1, "longest": 600, "everything": False, "skip_bad": False, **more}
+    how: dict[str, Any] = {"seed": 1, "max_seq_len": 600, "everything": False, "skip_bad": False, **more}
     return open_stream([source], small(), near=near, say=say, **how)
 
 

@@ -139,11 +139,11 @@ def test_a_sampled_message_is_learnt_token_for_token():
     assert sampling.output == [*ids, small().special["<|return|>"]]
 
 
-@pytest.mark.parametrize("longest", [3, 8, 100])
-def test_text_is_learnt_whole_in_pieces(longest: int):
-    pieces = of_text(small(), "the text, in pieces", longest)
+@pytest.mark.parametrize("max_seq_len", [3, 8, 100])
+def test_text_is_learnt_whole_in_pieces(max_seq_len: int):
+    pieces = of_text(small(), "the text, in pieces", max_seq_len)
     assert "".join(said(piece) for piece in pieces) == "the text, in pieces<|endoftext|>"
-    assert all(len(piece.tokens) == len(piece.targets) <= longest for piece in pieces)
+    assert all(len(piece.tokens) == len(piece.targets) <= max_seq_len for piece in pieces)
 
 
 def test_of_text_in_pieces_only_those_to_be_learnt_and_the_end_are_targets():

@@ -12,7 +12,7 @@ import torch
 from ossia.harmony.messages import Message, assistant, developer, system, user
 from ossia.harmony.render import render
 from ossia.kernels.reference import ReferenceOps
-from ossia.train.data.batches import Rounds, by_length, pack, within
+from ossia.train.data.batches import BatchBuckets, by_length, pack, within
 from ossia.train.data.chat_rows import read_line
 from ossia.train.data.sequences import NONE, Conversation, Sequence, sequences
 from ossia.train.data.sources import DataError, SequenceStream, from_harmony, open_stream
@@ -55,10 +55,10 @@ LINE = {
 
 
 def opened(
-    folder: Path, source: DataSource, *, skip_bad: bool = False, longest: int = 600, everything: bool = False
+    folder: Path, source: DataSource, *, skip_bad: bool = False, max_seq_len: int = 600, everything: bool = False
 ) -> SequenceStream:
     return open_stream(
-        [source], small(), seed=1, longest=longest, everything=everything, skip_bad=skip_bad, near=folder
+        [source], small(), seed=1, max_seq_len=max_seq_len, everything=everything, skip_bad=skip_bad, near=folder
     )
 
 
@@ -116,7 +116,7 @@ def test_lines_without_a_date_have_many():
         (user_and({"content": [{"type": "image_url", "text": "x"}]}), "image_url"),
         (json.dumps({"messages": [*LINE["messages"][:3], LINE["messages"][5]]}), "has no answer"),
         (json.dumps({"messages": [LINE["messages"][3], LINE["messages"][5]]}), "which no message before it calls"),
-        (user_and({"content": "x " * 1000}), "more than longest = 600"),
+        (user_and({"content": "x " * 1000}), "more than max_seq_len = 600"),
     ],
 )
 def test_a_bad_line_is_an_error_with_its_number_and_can_be_left_out(tmp_path: Path, line: str, why: str):
@@ -125,7 +125,7 @@ def test_a_bad_line_is_an_error_with_its_number_and_can_be_left_out(tmp_path: Pa
     with pytest.raises(DataError, match=f"data.jsonl, line 3: .*{why}"):
         opened(tmp_path, source)
     stream = opened(tmp_path, source, skip_bad=True)
-    assert stream.left_out == 1
+    assert stream.skipped == 1
     assert stream.take()
 
 
@@ -167,7 +167,7 @@ def test_sources_are_drawn_by_weight_and_a_position_says_all():
             DataSource(generator="tests.train.worlds:chatter"),
             DataSource(generator="tests.train.worlds:prose", weight=3),
         ]
-        return open_stream(sources, small(), seed=1, longest=600, everything=False, skip_bad=False, near=Path())
+        return open_stream(sources, small(), seed=1, max_seq_len=600, everything=False, skip_bad=False, near=Path())
 
     one, other = stream(), stream()
     for _ in range(100):
@@ -181,13 +181,15 @@ def test_generators_must_exist_and_give_something(tmp_path: Path):
     for name in ("nowhere:f", "tests.train.worlds:nothing", "word"):
         with pytest.raises(ValueError, match="names nothing"):
             opened(tmp_path, DataSource(generator=name))
-    with pytest.raises(DataError, match="nothing to learn"):
-        Rounds(opened(tmp_path, DataSource(generator="tests.train.worlds:chatter"), longest=3), 1, 100, 1).next()
+    with pytest.raises(DataError, match="have no target"):
+        BatchBuckets(
+            opened(tmp_path, DataSource(generator="tests.train.worlds:chatter"), max_seq_len=3), 1, 100, 1
+        ).next()
 
 
 def test_rounds_are_the_same_for_the_same_position_sorted_by_length_and_all_there(tmp_path: Path):
     one, again = (
-        Rounds(opened(tmp_path, DataSource(generator="tests.train.worlds:chatter")), 1, 1500, 3) for _ in range(2)
+        BatchBuckets(opened(tmp_path, DataSource(generator="tests.train.worlds:chatter")), 1, 1500, 3) for _ in range(2)
     )
     first, same = one.next(), again.next()
     assert all(np.array_equal(a.batch.tokens_T, b.batch.tokens_T) for a, b in zip(first, same, strict=True))
@@ -223,7 +225,7 @@ def test_groups_by_length_hold_about_as_many_rows():
     sizes = [sum(len(each.tokens) for each in group) for group in by_length(found, 500)]
     assert sum(sizes) == sum(len(each.tokens) for each in found)
     assert all(450 <= size <= 550 for size in sizes[:-1])
-    assert len(by_length(found, 500, most=2)) == 2
+    assert len(by_length(found, 500, max_groups=2)) == 2
 
 
 def test_no_strict_group_has_more_rows_than_it_may():
@@ -234,7 +236,7 @@ def test_no_strict_group_has_more_rows_than_it_may():
     assert sum(sizes) == sum(len(each.tokens) for each in found)
     assert max(sizes) <= 100
     assert all(size + len(after[0].tokens) > 100 for size, after in zip(sizes, groups[1:]))
-    with pytest.raises(ValueError, match="50 tokens is more than a batch of 49"):
+    with pytest.raises(ValueError, match="50 tokens is longer than a batch of 49"):
         within([Sequence([0] * 50, [])], 49)
 
 

@@ -33,14 +33,14 @@ max_context = 1024
 size = 300
 texts = 50
 data = [{generator = "tests.train.worlds:chatter"}]
-[keep]
+[checkpoint]
 log_every = 1
 save_every = 2
 """
 STAGE = """
 [STAGE]
 steps = 4
-step_tokens = 700
+batch_tokens = 700
 accumulate = 4
 data = [{generator = "tests.train.worlds:chatter"}]
 optimizer = {kind = "muon"}
@@ -55,10 +55,10 @@ def losses(folder: Path, *stages: str) -> list[float]:
 REINFORCED = """
 [rl]
 steps = 2
-prompts = 4
-group = 3
-most_tokens = 16
-optimizer = {rate = 1e-2}
+prompts_per_step = 4
+group_size = 3
+max_tokens = 16
+optimizer = {lr = 1e-2}
 efforts = ["low", "high"]
 tasks = ["tests.train.worlds:LETTERS"]
 """
@@ -75,8 +75,17 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path):
     assert two == pytest.approx(one, abs=2e-4)
     first, other = (read_log(tmp_path / name / "rl" / "log.jsonl") for name in ("one", "two"))
     assert len(first) == len(other) == 2
-    assert first[0]["rows"] == other[0]["rows"] > 0
-    for name in ("reward", "right", "tokens", "right_low", "thinking_high", "loss", "norm", "ratio"):
+    assert first[0]["trained_tokens"] == other[0]["trained_tokens"] > 0
+    for name in (
+        "reward",
+        "accuracy",
+        "output_tokens",
+        "accuracy_low",
+        "reasoning_tokens_high",
+        "loss",
+        "grad_norm",
+        "ratio",
+    ):
         assert other[0][name] == pytest.approx(first[0][name], abs=2e-3), name
     assert (tmp_path / "two" / "model" / "model.safetensors").exists()
 
@@ -94,7 +103,11 @@ def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tm
     ):
         text = text.replace(less, more)
     # A second or so each, so that a step is under way when the signal comes.
-    recipe.write_text(text.replace("step_tokens = 700", "step_tokens = 30000").replace("prompts = 4", "prompts = 100"))
+    recipe.write_text(
+        text.replace("batch_tokens = 700", "batch_tokens = 30000").replace(
+            "prompts_per_step = 4", "prompts_per_step = 100"
+        )
+    )
     deadline = time.monotonic() + 100
     with under_torchrun(2, recipe, tmp_path / "out") as started:
         while not (folder / "log.jsonl").exists() or len(read_log(folder / "log.jsonl")) < 2:
@@ -111,12 +124,12 @@ def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tm
 
 
 def test_prompts_that_cannot_be_shared_evenly_are_refused():
-    given = GrpoConfig(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts=9)
-    with pytest.raises(ValueError, match=r"prompts = 9 cannot be shared evenly.*take a multiple of 2"):
+    given = GrpoConfig(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts_per_step=9)
+    with pytest.raises(ValueError, match=r"prompts_per_step = 9 must be a multiple of the 2 processes"):
         GrpoObjective(TrainableModel.random(CONFIG, 0), small(), [LETTERS], given, 1, DistributedContext(0, 2))
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused():
     given = settings(accumulate=3)
-    with pytest.raises(ValueError, match=r"3 batches cannot be shared by 2 processes: take a multiple"):
+    with pytest.raises(ValueError, match=r"accumulate = 3 must be a multiple of the 2 processes"):
         NextTokenObjective(TrainableModel.random(CONFIG, 0), Batches(rounds(given)), given, DistributedContext(0, 2))

@@ -39,7 +39,7 @@ def test_muons_step_has_adams_size_whatever_the_gradients():
 def test_muon_takes_matrices_inside_layers_alone_and_vectors_have_no_decay():
     network = TrainableModel.random(CONFIG, 0)
     before = {name: value.detach().clone() for name, value in network.trained().items()}
-    optimizers = Optimizers(network.trained(), OptimizerConfig(kind="muon", rate=0.1, muon_rate=0.1, weight_decay=0.5))
+    optimizers = Optimizers(network.trained(), OptimizerConfig(kind="muon", lr=0.1, muon_lr=0.1, weight_decay=0.5))
     for value in network.trained().values():
         value.grad = torch.zeros_like(value)
     optimizers.step(1.0)
@@ -56,7 +56,7 @@ def test_how_sure_the_model_is_may_have_a_rate_of_its_own(direction: float):
     """One factor for all of the final norm's scale: it goes against the sum of what its gradients say of it."""
     named = TrainableModel.random(CONFIG, 0).trained()
     before = {name: value.detach().clone() for name, value in named.items()}
-    optimizers = Optimizers(named, OptimizerConfig(rate=0.0, sharpness_rate=0.3, weight_decay=0.0, clip=1e9))
+    optimizers = Optimizers(named, OptimizerConfig(lr=0.0, logit_scale_lr=0.3, weight_decay=0.0, max_grad_norm=1e9))
     for value in named.values():
         value.grad = torch.full_like(value, direction)
     optimizers.step(0.5)
@@ -66,14 +66,14 @@ def test_how_sure_the_model_is_may_have_a_rate_of_its_own(direction: float):
 
 
 def test_a_rate_of_what_is_not_trained_is_refused():
-    with pytest.raises(ValueError, match="final norm's scale is not among what is trained: leave it out"):
-        Optimizers({"p": torch.nn.Parameter(torch.ones(4))}, OptimizerConfig(sharpness_rate=0.1))
+    with pytest.raises(ValueError, match="final norm is not trained: remove logit_scale_lr"):
+        Optimizers({"p": torch.nn.Parameter(torch.ones(4))}, OptimizerConfig(logit_scale_lr=0.1))
 
 
 def test_gradients_are_clipped_to_the_norm():
     p = torch.nn.Parameter(torch.zeros(4))
     p.grad = torch.full((4,), 10.0)
-    assert float(Optimizers({"p": p}, OptimizerConfig(clip=1.0)).step(1.0)) == pytest.approx(20.0)
+    assert float(Optimizers({"p": p}, OptimizerConfig(max_grad_norm=1.0)).step(1.0)) == pytest.approx(20.0)
 
 
 def test_a_gradient_that_is_no_number_changes_nothing():

@@ -26,7 +26,7 @@ from ossia.train.loop.metrics import read_log
 from ossia.train.loop.trainer import Trainer
 from ossia.train.model.ops import TrainingOps
 from ossia.train.model.trainable import TrainableModel
-from ossia.train.objectives.grpo import GapError, GrpoObjective, _Batch, advantages, reward
+from ossia.train.objectives.grpo import GapError, GrpoBatch, GrpoObjective, advantages, reward
 from ossia.train.peft.format import read_adapter
 from ossia.train.recipe import CheckpointConfig, GrpoConfig, LengthPenalty, Lora, OptimizerConfig, ScheduleConfig
 from ossia.train.run import run
@@ -35,8 +35,8 @@ from tests.vocabularies import small, small_vocabulary
 
 STOPS = frozenset(small().special[name] for name in ("<|return|>", "<|call|>"))
 GIVEN = {
-    "tasks": ("tests.train.worlds:LETTERS",), "steps": 3, "prompts": 4, "group": 4, "most_tokens": 16, "step_tokens": 800,
-    "optimizer": OptimizerConfig(rate=1e-2, weight_decay=0.0), "schedule": ScheduleConfig(shape="constant", warmup=1),
+    "tasks": ("tests.train.worlds:LETTERS",), "steps": 3, "prompts_per_step": 4, "group_size": 4, "max_tokens": 16, "batch_tokens": 800,
+    "optimizer": OptimizerConfig(lr=1e-2, weight_decay=0.0), "schedule": ScheduleConfig(shape="constant", warmup_steps=1),
 }  # fmt: skip
 
 
@@ -70,11 +70,11 @@ def test_many_rollouts_together_are_each_what_converse_gives_alone():
         alone = list(converse(engine, grammars, *ask))
         assert [e.message for e in alone if isinstance(e, End)] == [m for m in rollout.turn if m.role == "assistant"]
         assert alone[-1].finish == rollout.finish
-        assert alone[-1].usage.output_tokens == sum(len(spoken.output) for spoken in rollout.completions)
+        assert alone[-1].usage.output_tokens == sum(len(completion.output) for spoken in rollout.completions)
         assert [type(event) for event in rollout.events] == [type(event) for event in alone]
         for spoken in rollout.completions:
-            assert len(spoken.masks) == len(spoken.output)
-            for token, mask in zip(spoken.output, spoken.masks):
+            assert len(spoken.masks) == len(completion.output)
+            for token, mask in zip(completion.output, spoken.masks):
                 assert mask is None or mask[token.token >> 3] >> (token.token & 7) & 1
     assert any(message.role == "tool" for rollout in together for message in rollout.turn)
 
@@ -92,7 +92,7 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
     messages = [system(), developer(Developer(None, spaces)), user("Hi")]
     (rollout,) = roll_out(engine, grammars, [RolloutRequest(messages, how)])
     assert rollout.finish == "length"
-    assert rollout.usage.output_tokens == sum(len(spoken.output) for spoken in rollout.completions) > 0
+    assert rollout.usage.output_tokens == sum(len(completion.output) for spoken in rollout.completions) > 0
     assert [message.role for message in rollout.turn][-2:] == ["assistant", "tool"]
     with pytest.raises(ContextError):
         roll_out(engine, grammars, [RolloutRequest([user("a " * CONFIG.max_context)], TurnOptions(params))])
@@ -101,12 +101,12 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
 def test_what_is_learnt_is_what_was_sampled_behind_the_prompt_of_inference():
     learner = work()
     for answer in learner.answers(0):
-        (lesson,) = learner._lessons(answer)
-        (spoken,) = answer.rollout.completions
-        rows = [row for row, target in enumerate(lesson.targets) if target != NONE]
-        assert lesson.tokens[: rows[0] + 1] == spoken.prompt
-        assert [lesson.targets[row] for row in rows] == [each.token for each in spoken.output]
-        assert lesson.logprobs == [each.logprob for each in spoken.output]
+        (datum,) = learner._data(answer)
+        (completion,) = answer.rollout.completions
+        rows = [row for row, target in enumerate(datum.targets) if target != NONE]
+        assert datum.tokens[: rows[0] + 1] == completion.prompt
+        assert [datum.targets[row] for row in rows] == [each.token for each in completion.output]
+        assert datum.logprobs == [each.logprob for each in completion.output]
     prompts = {tuple(answer.rollout.completions[0].prompt) for answer in learner.answers(0)}
     example = next(LETTERS.examples("rl/1/0"))
     assert tuple(render(small(), example.prompt("low"), next_role="assistant")) in prompts
@@ -114,12 +114,12 @@ def test_what_is_learnt_is_what_was_sampled_behind_the_prompt_of_inference():
 
 def test_trainer_and_engine_agree_but_for_rounding_and_the_first_update_is_on_policy():
     """Rounded as stored, they differ by the order of sums; unrounded, by a thousand times that."""
-    figures = work().step(0, report=True).numbers
-    assert figures["gap"] < 2e-5
-    assert figures["gap_most"] < 5e-4
-    assert figures["gap_unrounded"] > 50 * figures["gap"]
+    figures = work().step(0, report=True).metrics
+    assert figures["logprob_gap"] < 2e-5
+    assert figures["max_logprob_gap"] < 5e-4
+    assert figures["logprob_gap_unrounded"] > 50 * figures["logprob_gap"]
     assert figures["ratio"] == pytest.approx(1.0, abs=1e-4)
-    assert figures["clipped"] == 0
+    assert figures["clip_fraction"] == 0
 
 
 def test_an_engine_with_other_weights_stops_the_training():
@@ -127,24 +127,24 @@ def test_an_engine_with_other_weights_stops_the_training():
     for value in other._model.parameters():
         value.data += 0.03 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
     learner._engine = other._engine  # type: ignore[method-assign]
-    with pytest.raises(GapError, match="does not hold the weights"):
+    with pytest.raises(GapError, match="trainer and engine differ by"):
         learner.step(0, report=False)
 
 
 def test_later_updates_of_one_round_are_off_policy_and_clipped():
-    figures = work(updates=4, step_tokens=250, prompts=8).step(0, report=True).numbers
-    assert figures["gap"] < 2e-5
-    assert figures["clipped"] > 0
+    figures = work(updates_per_step=4, batch_tokens=250, prompts_per_step=8).step(0, report=True).metrics
+    assert figures["logprob_gap"] < 2e-5
+    assert figures["clip_fraction"] > 0
 
 
 def test_tokens_without_a_choice_have_no_gradient():
     """A mask that leaves one token makes it sure, whatever the network thinks of it."""
     learner = work()
-    lessons = [lesson for answer in learner.answers(0) for lesson in learner._lessons(answer)]
-    lesson = next(each for each in lessons if each.advantage)
-    batch = _Batch([lesson], torch.device("cpu"))
+    data = [datum for answer in learner.answers(0) for datum in learner._data(answer)]
+    datum = next(each for each in data if each.advantage)
+    batch = GrpoBatch([datum], torch.device("cpu"))
     policy = learner._policy(batch, TrainingOps(), "stored")
-    sure = [i for i, mask in enumerate(lesson.masks) if mask is not None and sum(map(int.bit_count, mask)) == 1]
+    sure = [i for i, mask in enumerate(datum.masks) if mask is not None and sum(map(int.bit_count, mask)) == 1]
     assert sure
     assert policy.masked_R[sure].abs().max() < 1e-6
     assert (policy.free_R[sure] < -0.1).all()
@@ -154,8 +154,8 @@ def test_tokens_without_a_choice_have_no_gradient():
 
 def test_the_reward_of_a_toy_task_rises():
     """Less than half of what random weights say is letters; after a dozen small steps nearly all is."""
-    learner = work(steps=12, prompts=8, group=8, most_tokens=12, efforts=("high",))
-    rewards = [learner.step(number, report=True).numbers["reward"] for number in range(12)]
+    learner = work(steps=12, prompts_per_step=8, group_size=8, max_tokens=12, efforts=("high",))
+    rewards = [learner.step(number, report=True).metrics["reward"] for number in range(12)]
     assert np.mean(rewards[:2]) < 0.5
     assert np.mean(rewards[-2:]) > 0.7
 
@@ -169,11 +169,13 @@ class Brief(Letters):
 
 def test_prices_make_low_effort_short_and_leave_high_as_it_was():
     torch.manual_seed(0)
-    given = GrpoConfig(**{**GIVEN, "steps": 14, "prompts": 8, "group": 8, "most_tokens": 24, "efforts": ("low", "high"),
-                          "prices": LengthPenalty(low=0.03, medium=0.0, high=0.0)})  # fmt: skip
+    given = GrpoConfig(**{**GIVEN, "steps": 14, "prompts_per_step": 8, "group_size": 8, "max_tokens": 24, "efforts": ("low", "high"),
+                          "length_penalty": LengthPenalty(low=0.03, medium=0.0, high=0.0)})  # fmt: skip
     learner = GrpoObjective(TrainableModel.random(CONFIG, 0), small(), [Brief()], given, seed=1)
-    figures = [learner.step(number, report=True).numbers for number in range(14)]
-    first, last = (float(np.mean([each["thinking_low"] for each in part])) for part in (figures[:3], figures[-3:]))
+    figures = [learner.step(number, report=True).metrics for number in range(14)]
+    first, last = (
+        float(np.mean([each["reasoning_tokens_low"] for each in part])) for part in (figures[:3], figures[-3:])
+    )
     assert last < 0.5 * first
 
 
@@ -194,18 +196,20 @@ def adapted(tmp_path: Path, **given: object) -> GrpoObjective:
 def test_through_adapters_trainer_and_engine_agree_and_the_base_stays(tmp_path: Path):
     learner = adapted(tmp_path)
     before = {name: value.detach().clone() for name, value in learner._model.named_parameters()}
-    figures = learner.step(0, report=True).numbers
-    assert figures["gap"] < 2e-5
-    assert figures["gap_most"] < 5e-4
+    figures = learner.step(0, report=True).metrics
+    assert figures["logprob_gap"] < 2e-5
+    assert figures["max_logprob_gap"] < 5e-4
     changed = {name for name, value in learner._model.named_parameters() if not torch.equal(value, before[name])}
     assert changed
     assert all(".adapters." in name for name in changed)
 
 
 def test_the_reward_of_a_toy_task_rises_through_adapters(tmp_path: Path):
-    rate = OptimizerConfig(rate=3e-2, weight_decay=0.0)
-    learner = adapted(tmp_path, steps=14, prompts=8, group=8, most_tokens=12, efforts=("high",), optimizer=rate)
-    rewards = [learner.step(number, report=True).numbers["reward"] for number in range(14)]
+    rate = OptimizerConfig(lr=3e-2, weight_decay=0.0)
+    learner = adapted(
+        tmp_path, steps=14, prompts_per_step=8, group_size=8, max_tokens=12, efforts=("high",), optimizer=rate
+    )
+    rewards = [learner.step(number, report=True).metrics["reward"] for number in range(14)]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:2]) + 0.15
 
 
@@ -216,16 +220,16 @@ def test_a_recipe_reinforces_adapters_over_a_checkpoint(tmp_path: Path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"""
 start = "{tmp_path / "model"}"
-[keep]
+[checkpoint]
 log_every = 1
 plot = false
 [rl]
 tasks = ["tests.train.worlds:LETTERS"]
 steps = 2
-prompts = 4
-group = 4
-most_tokens = 12
-step_tokens = 800
+prompts_per_step = 4
+group_size = 4
+max_tokens = 12
+batch_tokens = 800
 [rl.lora]
 rank = 4
 targets = ["self_attn.*", "mlp.experts.*"]
@@ -233,25 +237,25 @@ targets = ["self_attn.*", "mlp.experts.*"]
     made = run(recipe, tmp_path / "out")
     assert made == tmp_path / "out" / "adapter"
     assert read_adapter(made, CONFIG).lora.rank == 4
-    gaps = [row["gap"] for row in read_log(tmp_path / "out" / "rl" / "log.jsonl") if "gap" in row]
+    gaps = [row["logprob_gap"] for row in read_log(tmp_path / "out" / "rl" / "log.jsonl") if "logprob_gap" in row]
     assert gaps
     assert max(gaps) < 2e-5
 
 
-@pytest.mark.parametrize("bad", [{"balance": 0.1}, {"optimizer": OptimizerConfig(kind="muon")}])
+@pytest.mark.parametrize("bad", [{"router_aux_loss_coef": 0.1}, {"optimizer": OptimizerConfig(kind="muon")}])
 def test_what_adapters_cannot_have_is_refused(bad: dict[str, object]):
     with pytest.raises(ValueError, match=r"rl\.lora"):
         GrpoConfig(**{**GIVEN, "lora": Lora(), **bad})  # type: ignore[arg-type]
 
 
 def test_advantages_are_against_the_groups_mean():
-    assert advantages([1, 0, 0, 1], by_deviation=False) == [0.5, -0.5, -0.5, 0.5]
-    assert advantages([1, 0, 0, 1], by_deviation=True) == [1, -1, -1, 1]
-    assert advantages([0.3, 0.3, 0.3], by_deviation=True) == [0, 0, 0]
+    assert advantages([1, 0, 0, 1], scale=False) == [0.5, -0.5, -0.5, 0.5]
+    assert advantages([1, 0, 0, 1], scale=True) == [1, -1, -1, 1]
+    assert advantages([0.3, 0.3, 0.3], scale=True) == [0, 0, 0]
 
 
 def test_thinking_costs_by_effort_and_never_more_than_being_right_is_worth():
-    prices = LengthPenalty(low=0.01, medium=0.002, high=0.0, most=0.4)
+    prices = LengthPenalty(low=0.01, medium=0.002, high=0.0, max_penalty=0.4)
     assert reward(1.0, "low", 10, prices) == pytest.approx(0.9)
     assert reward(1.0, "medium", 10, prices) == pytest.approx(0.98)
     assert reward(1.0, "high", 10_000, prices) == 1.0

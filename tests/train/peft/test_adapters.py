@@ -19,7 +19,7 @@ from ossia.train.model.trainable import PackedTargets, TrainableModel, packed
 from ossia.train.model.weights.lora import KINDS, chosen, report
 from ossia.train.peft.format import AdapterFile, read_adapter, write_adapter
 from ossia.train.peft.merge import merge
-from ossia.train.recipe import EVERYTHING, Lora
+from ossia.train.recipe import ALL_TARGETS, Lora
 from tests.tiny import SHAPES, TINY, tiny_checkpoint
 
 
@@ -53,7 +53,7 @@ def test_a_fresh_adapter_changes_nothing_and_the_logits_are_the_references(tmp_p
     if layout == "original" and list(config.sliding) != [i % 2 == 0 for i in range(config.layers)]:
         pytest.skip("the original layout cannot say this shape")
     path = tiny_checkpoint(tmp_path, config, layout)
-    made = network(path, Lora(targets=EVERYTHING if config.experts > 1 else EVERYTHING[:2]))
+    made = network(path, Lora(targets=ALL_TARGETS if config.experts > 1 else ALL_TARGETS[:2]))
     given = batch(vocab=config.vocab)
     plain = load_transformer(open_checkpoint(path), make_ops("reference")).forward(given.batch)
     torch.testing.assert_close(made.logits(given.batch), plain, rtol=1e-4, atol=1e-4)
@@ -134,7 +134,7 @@ def peft_logits(model, tokens: list[int]) -> torch.Tensor:
 
 
 CHOICES = {
-    "everything": EVERYTHING,
+    "everything": ALL_TARGETS,
     "attention": ("self_attn.*",),
     "router and one of the experts' weights": ("router", "down_proj"),
     "the other of the experts' weights": ("gate_up_proj",),

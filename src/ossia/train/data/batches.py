@@ -1,7 +1,6 @@
-"""Sequences to batches: packed by length, no sequence seeing another, positions restarting in each.
+"""Sequences packed into batches: sorted by length, attention and positions separate for each sequence.
 
-In: a stream of sequences. Out: `TrainBatch`es, a round at a time, the same for the same stream and position.
-It does not know where sequences come from, the network or the optimizer.
+Input: a stream of sequences. Output: `TrainBatch`es, the same for the same stream, position and seed.
 """
 
 import random
@@ -15,11 +14,11 @@ from ossia.kernels.ops import Batch
 from ossia.train.data.sequences import NONE, Sequence
 from ossia.train.data.sources import DataError, SequenceStream
 
-MOST_BARREN = 1000
+MAX_EMPTY = 1000  # conversations in a row without a sequence
 
 
 class HasTokens(Protocol):
-    """What can be packed: a `Sequence`, or one with more beside it."""
+    """What can be packed: tokens, and a target for each."""
 
     @property
     def tokens(self) -> list[int]: ...
@@ -31,16 +30,16 @@ T = TypeVar("T", bound=HasTokens)
 
 
 class TrainBatch(NamedTuple):
-    """Rows to run, and the token that each sampled row must predict."""
+    """Rows to run, and the target token of each sampled row."""
 
     batch: Batch
     targets_R: NDArray[np.int64]
 
 
-class Rounds:
-    """A stream in rounds of `count` batches of about `tokens` rows; sorted by length in a round, batches in any order.
+class BatchBuckets:
+    """A stream in buckets of `count` batches of about `tokens` tokens. Sorted by length inside a bucket, then shuffled.
 
-    strict: no batch has more rows than `tokens`, and a round may have some batches more.
+    strict: no batch has more than `tokens` tokens; a bucket may then have a few more batches.
     """
 
     def __init__(self, stream: SequenceStream, seed: int, tokens: int, count: int, strict: bool = False) -> None:
@@ -49,15 +48,15 @@ class Rounds:
     def next(self) -> list[TrainBatch]:
         rng = random.Random(f"{self._seed}/{self.stream.position}")
         found: list[Sequence] = []
-        total = barren = 0
+        total = empty = 0
         while total < self._tokens * self._count:
             more = self.stream.take()
             found += more
             total += sum(len(each.tokens) for each in more)
-            barren = 0 if more else barren + 1
-            if barren == MOST_BARREN:
+            empty = 0 if more else empty + 1
+            if empty == MAX_EMPTY:
                 raise DataError(
-                    f"{MOST_BARREN} conversations in a row gave nothing to learn: too long, or never the assistant's"
+                    f"{MAX_EMPTY} conversations in a row have no target: they are too long, or have no assistant message"
                 )
         groups = within(found, self._tokens) if self._strict else by_length(found, self._tokens, self._count)
         batches = [pack(group) for group in groups]
@@ -66,53 +65,53 @@ class Rounds:
 
 
 class Batches:
-    """A round's batches one after the other, then the next round's. `position` is all that is needed to go on from here."""
+    """The batches of all buckets, one by one. The state is where the current bucket began, and the index in it."""
 
-    def __init__(self, rounds: Rounds) -> None:
-        self._rounds = rounds
-        self._round: list[TrainBatch] = []
-        self._began, self._place = list(rounds.stream.position), 0
+    def __init__(self, buckets: BatchBuckets) -> None:
+        self._buckets = buckets
+        self._bucket: list[TrainBatch] = []
+        self._began, self._index = list(buckets.stream.position), 0
 
     def next(self) -> TrainBatch:
-        if self._place >= len(self._round):
-            self._began, self._place = list(self._rounds.stream.position), 0
-            self._round = self._rounds.next()
-        self._place += 1
-        return self._round[self._place - 1]
+        if self._index >= len(self._bucket):
+            self._began, self._index = list(self._buckets.stream.position), 0
+            self._bucket = self._buckets.next()
+        self._index += 1
+        return self._bucket[self._index - 1]
 
     @property
-    def left_out(self) -> int:
+    def skipped(self) -> int:
         """Conversations, or lines of files, that were bad or too long."""
-        return self._rounds.stream.left_out
+        return self._buckets.stream.skipped
 
-    def position(self) -> Any:
-        return {"began": self._began, "place": self._place}
+    def state_dict(self) -> Any:
+        return {"began": self._began, "place": self._index}
 
-    def load_state_dict(self, position: Any) -> None:
-        self._rounds.stream.position = list(position["began"])
-        self._began, self._place = list(position["began"]), position["place"]
-        self._round = self._rounds.next() if self._place else []
+    def load_state_dict(self, state: Any) -> None:
+        self._buckets.stream.position = list(state["began"])
+        self._began, self._index = list(state["began"]), state["place"]
+        self._bucket = self._buckets.next() if self._index else []
 
 
-def by_length(found: Several[T], tokens: int, most: int | None = None) -> list[list[T]]:
-    """Groups of about `tokens` rows, each of sequences of like length; at most so many groups."""
+def by_length(found: Several[T], tokens: int, max_groups: int | None = None) -> list[list[T]]:
+    """Groups of about `tokens` tokens, each of sequences of similar length."""
     ordered = sorted(found, key=lambda each: len(each.tokens))
     groups: dict[int, list[T]] = {}
     seen = 0
     for each in ordered:
-        number = seen // tokens if most is None else min(seen // tokens, most - 1)
+        number = seen // tokens if max_groups is None else min(seen // tokens, max_groups - 1)
         groups.setdefault(number, []).append(each)
         seen += len(each.tokens)
     return list(groups.values())
 
 
 def within(found: Several[T], tokens: int) -> list[list[T]]:
-    """Groups of at most `tokens` rows, each of sequences of like length. ValueError for a sequence that has more."""
+    """Groups of at most `tokens` tokens, each of sequences of similar length. ValueError for a longer sequence."""
     groups: list[list[T]] = []
     room = 0
     for each in sorted(found, key=lambda each: len(each.tokens)):
         if len(each.tokens) > tokens:
-            raise ValueError(f"a sequence of {len(each.tokens)} tokens is more than a batch of {tokens}")
+            raise ValueError(f"a sequence of {len(each.tokens)} tokens is longer than a batch of {tokens}")
         if not groups or len(each.tokens) > room:
             groups.append([])
             room = tokens
@@ -122,7 +121,7 @@ def within(found: Several[T], tokens: int) -> list[list[T]]:
 
 
 def pack(group: Several[HasTokens]) -> TrainBatch:
-    """One batch. Rows of a sequence are neighbours; attention ends at its borders, for `starts_S1` names them."""
+    """One batch. A sequence's rows are adjacent; `starts_S1` has its bounds, which attention does not cross."""
     lengths = [len(each.tokens) for each in group]
     tokens = np.fromiter((token for each in group for token in each.tokens), np.int32)
     targets = np.fromiter((token for each in group for token in each.targets), np.int64)

@@ -113,11 +113,11 @@ def _as_history(tokenizer: Tokenizer, output: list[int]) -> list[int]:
     return [*output[:-1], tokenizer.special["<|end|>"]] if ended else output
 
 
-def of_text(tokenizer: Tokenizer, text: str, longest: int) -> list[Sequence]:
-    """Plain text, every token a target, <|endoftext|> behind it; cut into pieces of at most `longest` rows."""
+def of_text(tokenizer: Tokenizer, text: str, max_seq_len: int) -> list[Sequence]:
+    """Plain text, every token a target, <|endoftext|> behind it; cut into pieces of at most `max_seq_len` rows."""
     special = tokenizer.special
     tokens = [special["<|startoftext|>"], *tokenizer.encode(text), special["<|endoftext|>"]]
-    pieces = (tokens[i : i + longest + 1] for i in range(0, len(tokens) - 1, longest))
+    pieces = (tokens[i : i + max_seq_len + 1] for i in range(0, len(tokens) - 1, max_seq_len))
     return [Sequence(piece[:-1], piece[1:]) for piece in pieces]
 
 

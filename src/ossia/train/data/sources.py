@@ -35,9 +35,9 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 
 class Numbered(Protocol):
-    """Sequences by the number of their conversation; `left_out` counts what was bad or too long so far."""
+    """Sequences by the number of their conversation; `skipped` counts what was bad or too long so far."""
 
-    left_out: int
+    skipped: int
 
     def at(self, index: int) -> list[Sequence]: ...
 
@@ -47,12 +47,12 @@ class Generated:
 
     def __init__(self, make: Callable[[random.Random], Any], seed: str, encode: "Encode") -> None:
         self._make, self._seed, self._encode = make, seed, encode
-        self.left_out = 0
+        self.skipped = 0
 
     def at(self, index: int) -> list[Sequence]:
         made = self._encode(self._make(random.Random(f"{self._seed}/{index}")))
-        kept = [each for each in made if len(each.tokens) <= self._encode.longest]
-        self.left_out += len(made) - len(kept)
+        kept = [each for each in made if len(each.tokens) <= self._encode.max_seq_len]
+        self.skipped += len(made) - len(kept)
         return kept
 
 
@@ -60,7 +60,7 @@ class Filed:
     """Items of files, in another order every time all were taken. In memory: 28 bytes an item."""
 
     def __init__(self, files: Several["Items"], encode: "Encode", seed: str) -> None:
-        self._files, self._encode, self._seed, self.left_out = files, encode, seed, 0
+        self._files, self._encode, self._seed, self.skipped = files, encode, seed, 0
         self._file, self._start, self._number = array("I"), array("Q"), array("Q")
         self._epoch, self._order = -1, array("Q")
 
@@ -85,12 +85,12 @@ class Filed:
 class Encode:
     """Whatever a source gives, as sequences: of a conversation, of bare messages, of a text, of one learnt in parts."""
 
-    def __init__(self, tokenizer: Tokenizer, longest: int, everything: bool) -> None:
-        self.tokenizer, self.longest, self._everything = tokenizer, longest, everything
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, everything: bool) -> None:
+        self.tokenizer, self.max_seq_len, self._everything = tokenizer, max_seq_len, everything
 
     def __call__(self, made: Any) -> list[Sequence]:
         if isinstance(made, str):
-            return of_text(self.tokenizer, made, self.longest)
+            return of_text(self.tokenizer, made, self.max_seq_len)
         if isinstance(made, TrainingText):
             return of_pieces(self.tokenizer, made)
         conversation = made if isinstance(made, Conversation) else Conversation(made)
@@ -114,8 +114,8 @@ class SequenceStream:
         return found
 
     @property
-    def left_out(self) -> int:
-        return sum(source.left_out for source in self._sources)
+    def skipped(self) -> int:
+        return sum(source.skipped for source in self._sources)
 
 
 def open_stream(
@@ -123,7 +123,7 @@ def open_stream(
     tokenizer: Tokenizer,
     *,
     seed: int,
-    longest: int,
+    max_seq_len: int,
     everything: bool,
     skip_bad: bool,
     near: Path,
@@ -133,7 +133,7 @@ def open_stream(
 
     say: takes one line for each file of which something is not read.
     """
-    encode = Encode(tokenizer, longest, everything)
+    encode = Encode(tokenizer, max_seq_len, everything)
     opened: list[tuple[Numbered, float]] = []
     for number, source in enumerate(given):
         own = f"{seed}/{number}"
@@ -159,13 +159,13 @@ def _filed(
     for number, items in enumerate(files):
         for row in items.scan():
             try:
-                _check(encode(items.read(row.text, row.number)), encode.longest)
+                _check(encode(items.read(row.text, row.number)), encode.max_seq_len)
             except (ValueError, RecursionError) as error:
                 bad.append(f"{items.path}, {items.unit} {row.number}: {error}")
                 if not skip_bad:
                     good = len(filed) > 0 or _some_good(items, encode, row)
                     raise DataError(bad[0] + (" (--skip-bad leaves such lines out)" if good else "")) from error
-                filed.left_out += 1
+                filed.skipped += 1
                 del bad[MOST_BAD_SHOWN:]
             else:
                 filed.add(number, row.start, row.number)
@@ -181,16 +181,16 @@ def _some_good(items: "Items", encode: Encode, after: Row) -> bool:
     """Whether --skip-bad would leave anything, by the next rows."""
     for row in islice((row for row in items.scan() if row.number > after.number), TRIED_AFTER_BAD):
         with suppress(ValueError, RecursionError):
-            _check(encode(items.read(row.text, row.number)), encode.longest)
+            _check(encode(items.read(row.text, row.number)), encode.max_seq_len)
             return True
     return False
 
 
-def _check(found: list[Sequence], longest: int) -> None:
+def _check(found: list[Sequence], max_seq_len: int) -> None:
     if not found:
         raise ValueError("no assistant message to learn from")
-    if (most := max(len(each.tokens) for each in found)) > longest:
-        raise ValueError(f"{most} tokens are more than longest = {longest}")
+    if (most := max(len(each.tokens) for each in found)) > max_seq_len:
+        raise ValueError(f"{most} tokens are more than max_seq_len = {max_seq_len}")
 
 
 class Items(Protocol):

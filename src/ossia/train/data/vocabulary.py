@@ -1,7 +1,6 @@
-"""A small byte-pair vocabulary learnt from conversations, with harmony's special tokens behind it.
+"""A small byte-pair vocabulary trained on conversations, followed by harmony's special tokens.
 
-In: texts and a size. Out: a `Vocabulary`. Digits stand alone, so that a model sees numbers digit by digit.
-It does not know how conversations are made.
+Input: texts and a size. Output: a `Vocabulary`. Each digit is a token of its own.
 """
 
 import re
@@ -15,8 +14,8 @@ from ossia.tokenizer.tokenizer_json import HARMONY_TOKENS, Vocabulary, byte_symb
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def learn(texts: Iterable[str], size: int) -> Vocabulary:
-    """`size` ids in all: 256 bytes, the merges that serve best, the special tokens."""
+def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
+    """`size` ids: 256 bytes, merges, and the special tokens."""
     model = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Pattern(PATTERN), "isolated")
     model.pre_tokenizer = pre_tokenizers.Sequence(
@@ -28,8 +27,8 @@ def learn(texts: Iterable[str], size: int) -> Vocabulary:
         vocab_size=size - len(HARMONY_TOKENS), initial_alphabet=list(symbols), show_progress=False, min_frequency=2
     )
     model.train_from_iterator(texts, trainer)
-    learnt = sorted(model.get_vocab().items(), key=lambda item: item[1])
-    merged = [token for token, _ in learnt if len(token) > 1]
+    by_id = sorted(model.get_vocab().items(), key=lambda item: item[1])
+    merged = [token for token, _ in by_id if len(token) > 1]
     byte_of = {symbol: byte for byte, symbol in enumerate(symbols)}
     ranks = {bytes([byte]): byte for byte in range(256)}
     for token in merged:

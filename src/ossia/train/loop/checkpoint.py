@@ -1,7 +1,6 @@
-"""A run's state on disk: never half, the last two kept, the newest that is whole taken.
+"""The saved states of a run: written atomically, the last two kept, the newest readable one loaded.
 
-In: a folder and a state made of tensors and plain values. Out: files state-STEP.pt; the state again.
-It does not know what is in a state.
+Input: a folder and a state made of tensors and plain values. Output: files state-STEP.pt; the state again.
 """
 
 import os
@@ -18,18 +17,18 @@ _NAME = re.compile(r"state-(\d+)\.pt")
 
 
 class StateError(ValueError):
-    """A run cannot go on from what is saved."""
+    """The saved states of a run cannot be read."""
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Written beside and renamed: a kill or a power cut leaves the state before or this one."""
+    """Write to a temporary file and rename it: after a crash there is the previous state or this one."""
     write_atomically(folder / f"state-{step:08}.pt", lambda stream: torch.save(state, stream))
     for old in _saved(folder)[:-KEPT]:
         old.unlink()
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest state that can be read; None where there is none. StateError where all are damaged."""
+    """The newest readable state; None if there are none. StateError if all are damaged."""
     damage: list[str] = []
     for path in reversed(_saved(folder)):
         try:
@@ -37,19 +36,19 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             damage.append(f"{path}: {error}")
     if damage:
-        raise StateError("no saved state can be read; remove them to begin anew: " + "; ".join(damage))
+        raise StateError("no saved state can be read; delete them to start over: " + "; ".join(damage))
     return None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """The file holds what it held before, or all that `write` gives it, whatever happens in between."""
+    """Replace a file: after a crash it has its old content or all of the new."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as stream:
         write(stream)
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
-    if os.name == "posix":  # the rename itself is on disk once its folder is
+    if os.name == "posix":  # syncing the folder makes the rename durable
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -58,7 +57,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """In the order of their steps."""
+    """Files of saved states, by step."""
     return sorted((path for path in folder.glob("state-*.pt") if _NAME.fullmatch(path.name)), key=_step_of)
 
 

@@ -1,7 +1,6 @@
-"""What a run reports: a JSON line a report, curves of them, a line on the terminal with the time left.
+"""The log of a stage: a JSON line per report, curves, and a line on the terminal with the time left.
 
-In: numbers by name. Out: log.jsonl, metrics.html, TensorBoard's event files if wanted.
-It does not know what is measured.
+Input: metrics by name. Output: log.jsonl, metrics.html, and TensorBoard event files if the recipe asks for them.
 """
 
 import json
@@ -9,55 +8,56 @@ from pathlib import Path
 from typing import Any
 
 from ossia.train.loop.checkpoint import write_atomically
-from ossia.train.loop.plot import page
+from ossia.train.loop.plot import metrics_page
 from ossia.train.recipe import CheckpointConfig
+from ossia.train.renamed import row_with_new_names
 
 LOG, PLOT = "log.jsonl", "metrics.html"
 
 
 class TrainingLog:
-    """The log of one stage. After a resumption it goes on behind `step`: what a killed run wrote later is dropped."""
+    """The log of one stage. A resumed run continues after `step`; later lines of the interrupted run are dropped."""
 
-    def __init__(self, folder: Path, title: str, keep: CheckpointConfig, step: int) -> None:
-        self._folder, self._title, self._keep = folder, title, keep
-        self._board = _board(folder) if keep.tensorboard else None
+    def __init__(self, folder: Path, title: str, config: CheckpointConfig, step: int) -> None:
+        self._folder, self._title, self._config = folder, title, config
+        self._board = _board(folder) if config.tensorboard else None
         kept = [row for row in read_log(folder / LOG) if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(folder / LOG, lambda stream: stream.write(text.encode()))
 
-    def report(self, step: int, steps: int, seconds_left: float, numbers: dict[str, float]) -> None:
-        row = {"step": step} | {name: float(f"{value:.9g}") for name, value in numbers.items()}
+    def report(self, step: int, steps: int, seconds_left: float, metrics: dict[str, float]) -> None:
+        row = {"step": step} | {name: float(f"{value:.9g}") for name, value in metrics.items()}
         with (self._folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         if self._board:
-            for name, value in numbers.items():
+            for name, value in metrics.items():
                 self._board.add_scalar(f"{self._title}/{name}", value, step)
-        shown = [name for name in ("loss", "reward", "right", "gap", "tokens_a_second") if name in numbers]
-        told = " ".join(f"{name} {numbers[name]:.4g}" for name in shown)
-        print(f"{self._title} {step}/{steps} {told} left {clock(seconds_left)}", flush=True)
+        shown = [name for name in ("loss", "reward", "accuracy", "logprob_gap", "tokens_per_second") if name in metrics]
+        text = " ".join(f"{name} {metrics[name]:.4g}" for name in shown)
+        print(f"{self._title} {step}/{steps} {text} left {clock(seconds_left)}", flush=True)
 
-    def draw(self) -> None:
-        """Write metrics.html anew from the log."""
-        if self._keep.plot:
-            text = page(self._title, read_log(self._folder / LOG))
+    def plot(self) -> None:
+        """Write metrics.html from the whole log."""
+        if self._config.plot:
+            text = metrics_page(self._title, read_log(self._folder / LOG))
             write_atomically(self._folder / PLOT, lambda stream: stream.write(text.encode()))
         if self._board:
             self._board.flush()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The log's rows; a last line that a kill cut short is left out."""
-    rows = []
+    """The rows of a log, with new names of metrics. An incomplete last line of a killed run is skipped."""
+    rows: list[dict[str, Any]] = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
-            rows.append(json.loads(line))
+            rows.append(row_with_new_names(json.loads(line)))
         except ValueError:
             break
     return rows
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, as 1:02:03."""
+    """Hours, minutes and seconds: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 

@@ -1,7 +1,6 @@
-"""How gradients change parameters: AdamW, Muon for the matrices inside layers, and the rate of every step.
+"""Optimizers: AdamW, Muon for the matrices inside layers, and the learning-rate schedule.
 
-In: a network's parameters by name, a recipe's settings. Out: an optimizer whose state can be saved and loaded.
-It does not know losses, data or checkpoints.
+Input: parameters by name, and the recipe's [STAGE.optimizer]. Output: an optimizer whose state can be saved and loaded.
 """
 
 import math
@@ -15,21 +14,22 @@ from torch.distributed.tensor import DTensor
 from ossia.train.loop.distributed import DistributedContext
 from ossia.train.recipe import OptimizerConfig, ScheduleConfig
 
-# Quintic whose iterates bring all singular values near 1. Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
+# Quintic polynomial; its iteration brings all singular values near 1.
+# Source: Jordan et al., Muon, kellerjordan.github.io/posts/muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MUON_MATRICES = ("qkv_weight", "out_weight", "up_weight", "down_weight")
 FINAL_NORM = "norm"
 
 
 class Diverged(ValueError):
-    """Training cannot go on: a gradient is not a number."""
+    """Training cannot continue: a loss or a gradient is not finite."""
 
 
 def lr_multiplier(schedule: ScheduleConfig, step: int, steps: int) -> float:
-    """The share of the peak rate at `step`, counted from 0, of `steps`."""
-    if step < schedule.warmup:
-        return (step + 1) / schedule.warmup
-    done = (step - schedule.warmup) / max(1, steps - schedule.warmup - 1)
+    """The learning rate at `step` (from 0) of `steps`, as a ratio of the peak."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / max(1, steps - schedule.warmup_steps - 1)
     match schedule.shape:
         case "constant":
             return 1.0
@@ -38,13 +38,16 @@ def lr_multiplier(schedule: ScheduleConfig, step: int, steps: int) -> float:
         case "linear":
             left = 1 - done
         case "wsd":
-            falling = max(1, round(schedule.decay * steps))
+            falling = max(1, round(schedule.decay_ratio * steps))
             left = min(1.0, (steps - 1 - step) / falling)
-    return schedule.final + (1 - schedule.final) * left
+    return schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * left
 
 
 class Optimizers:
-    """One or two optimizers as one: both step, both are saved. ValueError for a rate of what is not trained."""
+    """AdamW and, if the recipe says so, Muon, used as one optimizer.
+
+    ValueError for a logit_scale_lr when the final norm is not trained.
+    """
 
     def __init__(
         self, named: Mapping[str, Tensor], given: OptimizerConfig, processes: DistributedContext | None = None
@@ -56,37 +59,37 @@ class Optimizers:
         matrices = [p for p in others.values() if p.ndim >= 2]
         vectors = [p for p in others.values() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": given.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        rates = [given.rate, given.rate]
-        self._sharpness = None
-        if given.sharpness_rate is not None:
-            self._sharpness = Sharpness(named)
-            groups.append({"params": [self._sharpness.log], "weight_decay": 0.0})
-            rates.append(given.sharpness_rate)
-        adam = torch.optim.AdamW(groups, lr=given.rate, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
+        rates = [given.lr, given.lr]
+        self._logit_scale = None
+        if given.logit_scale_lr is not None:
+            self._logit_scale = LogitScale(named)
+            groups.append({"params": [self._logit_scale.log], "weight_decay": 0.0})
+            rates.append(given.logit_scale_lr)
+        adam = torch.optim.AdamW(groups, lr=given.lr, betas=(given.beta1, given.beta2), eps=given.eps, fused=True)
         self._all: list[tuple[torch.optim.Optimizer, list[float]]] = [(adam, rates)]
         if hidden := [p for name, p in named.items() if is_muon(name)]:
-            muon = Muon(hidden, given.muon_rate, given.momentum, given.weight_decay, processes)
-            self._all.append((muon, [given.muon_rate]))
-        self._parameters, self._clip = list(named.values()), given.clip
+            muon = Muon(hidden, given.muon_lr, given.momentum, given.weight_decay, processes)
+            self._all.append((muon, [given.muon_lr]))
+        self._parameters, self._clip = list(named.values()), given.max_grad_norm
 
-    def step(self, share: float) -> Tensor:
-        """Clip, change the parameters, forget the gradients. Gives the gradient's norm before clipping.
+    def step(self, lr_multiplier: float) -> Tensor:
+        """Clip the gradients, step, and clear the gradients. Returns the gradients' norm before clipping.
 
-        Raises Diverged, and changes nothing, where that norm is not finite.
+        Raises Diverged, and changes nothing, if that norm is not finite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
-            raise Diverged("a gradient is not finite: lower the rate, or go on from an earlier state")
-        if self._sharpness:
-            self._sharpness.take_gradient()
+            raise Diverged("a gradient is not finite: lower lr, or resume from an earlier state")
+        if self._logit_scale:
+            self._logit_scale.take_gradient()
         for optimizer, rates in self._all:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * share
+                group["lr"] = rate * lr_multiplier
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if self._sharpness:
-            self._sharpness.put_in()
+        if self._logit_scale:
+            self._logit_scale.apply()
         return norm
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -94,22 +97,22 @@ class Optimizers:
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         if len(states) != len(self._all):
-            raise ValueError("the saved state is of another kind of optimizer than the recipe's")
+            raise ValueError(
+                "the saved state is of another kind of optimizer: use the recipe's old kind, or another folder"
+            )
         for (optimizer, _), state in zip(self._all, states):
             optimizer.load_state_dict(state)
 
 
-class Sharpness:
-    """How sure a model is: one factor of all logits, learnt as its logarithm and put into the final norm's scale after a step.
+class LogitScale:
+    """A scale on all logits. Its logarithm is trained; after each step it is multiplied into the final norm's weight.
 
-    Raises ValueError where that scale is not trained.
+    Raises ValueError if that weight is not trained.
     """
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
         if FINAL_NORM not in named:
-            raise ValueError(
-                "sharpness_rate is set, but the final norm's scale is not among what is trained: leave it out"
-            )
+            raise ValueError("logit_scale_lr is set, but the final norm is not trained: remove logit_scale_lr")
         self._scale_D = named[FINAL_NORM]
         self.log = torch.zeros((), device=self._scale_D.device)
 
@@ -118,16 +121,16 @@ class Sharpness:
             self.log.grad = (self._scale_D.grad * self._scale_D.detach()).sum()
 
     @torch.no_grad()
-    def put_in(self) -> None:
+    def apply(self) -> None:
         self._scale_D.mul_(self.log.exp())
         self.log.zero_()
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose step is made orthogonal, each matrix by itself; of a stack [E, R, C], every slice.
+    """Momentum with an orthogonalised step for each matrix, or for each slice of a stack [E, R, C].
 
-    Every process has the same gradients; each orthogonalises a share of the matrices.
-    The step is scaled to the root mean square that AdamW's has, about 0.2, so that one rate serves both.
+    Every process has the same gradients and orthogonalises a part of the matrices.
+    The step is scaled to AdamW's root mean square, about 0.2, so that one learning rate fits both.
     Source: Jordan et al., Muon (2024); the scale: Liu et al., arXiv:2502.16982, equation 4.
     """
 
@@ -142,13 +145,13 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for group in self.param_groups:
             rate, given = group["lr"], [p for p in group["params"] if p.grad is not None]
-            ahead = [self._ahead(p, group["momentum"]) for p in given]
-            for p, made in zip(given, self._processes.each_made_once(ahead, orthogonal)):
+            updates = [self._nesterov(p, group["momentum"]) for p in given]
+            for p, made in zip(given, self._processes.map_sharded(updates, orthogonal)):
                 p.mul_(1 - rate * group["weight_decay"])
                 p.add_(made, alpha=-rate * 0.2 * max(p.shape[-2:]) ** 0.5)
 
-    def _ahead(self, p: Tensor, momentum: float) -> Tensor:
-        """Nesterov's: the gradient on its way to the momentum that holds it already."""
+    def _nesterov(self, p: Tensor, momentum: float) -> Tensor:
+        """Update the momentum; return the Nesterov step."""
         assert p.grad is not None
         if "momentum" not in self.state[p]:
             self.state[p]["momentum"] = torch.zeros_like(p)
@@ -158,7 +161,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Near the closest matrix with all singular values 1, for one matrix or each of a stack. In bfloat16: near is enough."""
+    """Approximately the closest matrix with all singular values 1; of a stack, for each slice. In bfloat16."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).to(torch.bfloat16, memory_format=torch.contiguous_format)

@@ -1,7 +1,6 @@
-"""Curves of a log as one HTML file: SVG inside, nothing fetched, no script.
+"""Curves of a log as one HTML file: inline SVG, no script, nothing to download.
 
-In: a title and rows of numbers by name, each with its step. Out: HTML text.
-It does not know where rows come from or what they measure.
+Input: a title and rows of numbers by name, each with its step. Output: HTML text.
 """
 
 import math
@@ -22,8 +21,8 @@ path { fill: none }
 SMOOTH = 0.9  # of the running mean drawn over the points
 
 
-def page(title: str, rows: Sequence[dict[str, Any]]) -> str:
-    """A figure for every number that was logged; where one was not logged, its curve goes straight on."""
+def metrics_page(title: str, rows: Sequence[dict[str, Any]]) -> str:
+    """A figure for each metric. Rows without the metric are skipped in its curve."""
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     figures = []
     for name in names:
@@ -76,7 +75,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """A running mean without a bias to its beginning."""
+    """An exponential moving average, corrected for the bias of its start."""
     means, total, weight = [], 0.0, 0.0
     for value in values:
         total, weight = SMOOTH * total + value, SMOOTH * weight + 1

@@ -1,10 +1,10 @@
-"""The loop of every stage: step, report, save, go on where it stopped.
+"""The training loop of every stage: step, log, save a state, resume from it.
 
-In: a network and the `Objective` that changes it. Out: trained parameters, a log, states that are never half.
-It does not know what a step does, what the data means or where recipes come from.
+Input: trained weights and the `Objective` whose steps change them. Output: trained weights, a log, and saved states.
+An objective defines what a step does.
 
-Under torchrun all processes step alike and give their share of a state; the first writes it.
-A run resumed from a state gives the same losses, to the bit on one machine, as one that was never broken off.
+Under torchrun all processes take the same steps. The first process writes logs and states.
+A resumed run gives the same losses as an uninterrupted one, to the bit on one machine.
 """
 
 import signal
@@ -25,25 +25,28 @@ from ossia.train.recipe import CheckpointConfig
 
 
 class StepResult(NamedTuple):
-    """What a step did: rows that were computed, and numbers for the log."""
+    """Tokens that a step trained on, and metrics for the log."""
 
-    rows: int
-    numbers: dict[str, float]
+    tokens: int
+    metrics: dict[str, float]
 
 
 class Objective(Protocol):
-    """A stage's own part. `position` is plain values and tensors; after `go_to` the steps go on as from there."""
+    """What a stage computes in each step.
+
+    state_dict: plain values and tensors from which the next steps follow.
+    """
 
     steps: int
     optimizers: Optimizers
 
     def step(self, number: int, report: bool) -> StepResult: ...
-    def position(self) -> Any: ...
-    def load_state_dict(self, position: Any) -> None: ...
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> None: ...
 
 
 class TrainedWeights(Protocol):
-    """What is trained, as a state holds it."""
+    """The trained weights, saved and loaded."""
 
     @property
     def device(self) -> torch.device: ...
@@ -52,33 +55,33 @@ class TrainedWeights(Protocol):
 
 
 class Trainer:
-    """A stage in its folder, which holds the log, the curves and the last two states.
+    """Runs a stage in its folder, which holds the log, the curves and the last two states.
 
-    beside: called at every save, by the first process, with what `network.state_dict` gave.
+    on_save: called by the first process before each state is saved, with the state dict of the weights.
     """
 
     def __init__(
-        self, title: str, network: TrainedWeights, work: Objective, folder: Path, keep: CheckpointConfig,
-        processes: DistributedContext | None = None, beside: Callable[[Any], None] = lambda _: None,
+        self, title: str, weights: TrainedWeights, objective: Objective, folder: Path, config: CheckpointConfig,
+        processes: DistributedContext | None = None, on_save: Callable[[Any], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self.network, self.work, self.folder, self._keep = network, work, folder, keep
-        self._processes, self._beside = processes or DistributedContext(), beside
-        self.step, self.rows, self.seconds = 0, 0, 0.0
+        self.weights, self.objective, self.folder, self._config = weights, objective, folder, config
+        self._processes, self._on_save = processes or DistributedContext(), on_save
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        if state := load_state(folder, network.device):
-            self._go_on(state)
-        self._processes.wait()  # the log is cut only when all have read the state
-        self._metrics = TrainingLog(folder, title, keep, self.step) if self._processes.leads else None
-        self._reported = (self.rows, self.seconds)
+        if state := load_state(folder, weights.device):
+            self._resume(state)
+        self._processes.barrier()  # the log is cut only after all processes have read the state
+        self._log = TrainingLog(folder, title, config, self.step) if self._processes.is_main else None
+        self._reported = (self.tokens, self.seconds)
 
     def run(self, until: int | None = None) -> None:
-        """Train to the end, or to step `until`. SIGTERM or Ctrl-C: the step is finished and saved, the process ends."""
-        last = min(until or self.work.steps, self.work.steps)
+        """Train to the end, or to step `until`. SIGTERM or Ctrl-C finishes and saves the current step, then exits."""
+        last = min(until or self.objective.steps, self.objective.steps)
         first, stopped = self.step, 0
-        with _noticing_signals() as noticed:
-            while self.step < last and not (stopped := self._processes.most(noticed[0] if noticed else 0)):
-                self._one()
-                if self.step % self._keep.save_every == 0 and self.step < last:
+        with _stop_signals() as received:
+            while self.step < last and not (stopped := self._processes.all_reduce_max(received[0] if received else 0)):
+                self._take_step()
+                if self.step % self._config.save_every == 0 and self.step < last:
                     self.save()
         if self.step > first:
             self.save()
@@ -86,51 +89,51 @@ class Trainer:
             raise SystemExit(128 + stopped)
 
     def save(self) -> None:
-        weights = self.network.state_dict()
+        weights = self.weights.state_dict()
         state = {
             "step": self.step,
-            "rows": self.rows,
+            "rows": self.tokens,
             "seconds": self.seconds,
             "network": weights,
-            "optimizers": self.work.optimizers.state_dict(),
-            "position": self.work.position(),
+            "optimizers": self.objective.optimizers.state_dict(),
+            "position": self.objective.state_dict(),
             "random": torch.get_rng_state(),
         }
-        if self._metrics:
-            self._beside(weights)  # first: once a state is there, what belongs to it is never missing
+        if self._log:
+            self._on_save(weights)  # first, so that a saved state is never without its adapter
             save_state(self.folder, self.step, state)
-            self._metrics.draw()
-        self._processes.wait()
+            self._log.plot()
+        self._processes.barrier()
 
-    def _one(self) -> None:
+    def _take_step(self) -> None:
         started = time.perf_counter()
-        report = (self.step + 1) % self._keep.log_every == 0 or self.step == 0
-        done = self.work.step(self.step, report)
-        self.step, self.rows = self.step + 1, self.rows + done.rows
+        report = (self.step + 1) % self._config.log_every == 0 or self.step == 0
+        done = self.objective.step(self.step, report)
+        self.step, self.tokens = self.step + 1, self.tokens + done.tokens
         self.seconds += time.perf_counter() - started
-        if report and self._metrics:
-            self._report(self._metrics, done.numbers)
+        if report and self._log:
+            self._report(self._log, done.metrics)
 
-    def _report(self, metrics: TrainingLog, numbers: dict[str, float]) -> None:
-        rows, seconds = self.rows - self._reported[0], self.seconds - self._reported[1]
-        self._reported = (self.rows, self.seconds)
-        left = (self.work.steps - self.step) * self.seconds / self.step
-        own = {"rows": self.rows, "seconds": self.seconds, "tokens_a_second": rows / max(seconds, 1e-9)}
-        metrics.report(self.step, self.work.steps, left, numbers | own)
+    def _report(self, log: TrainingLog, metrics: dict[str, float]) -> None:
+        tokens, seconds = self.tokens - self._reported[0], self.seconds - self._reported[1]
+        self._reported = (self.tokens, self.seconds)
+        left = (self.objective.steps - self.step) * self.seconds / self.step
+        own = {"trained_tokens": self.tokens, "seconds": self.seconds, "tokens_per_second": tokens / max(seconds, 1e-9)}
+        log.report(self.step, self.objective.steps, left, metrics | own)
 
-    def _go_on(self, state: dict[str, Any]) -> None:
-        self.work.load_state_dict(state["position"])  # first: it may refuse
-        self.network.load_state_dict(state["network"])
-        self.work.optimizers.load_state_dict(state["optimizers"])
-        self.step, self.rows, self.seconds = state["step"], state["rows"], state["seconds"]
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.objective.load_state_dict(state["position"])  # first: it may raise
+        self.weights.load_state_dict(state["network"])
+        self.objective.optimizers.load_state_dict(state["optimizers"])
+        self.step, self.tokens, self.seconds = state["step"], state["rows"], state["seconds"]
         torch.set_rng_state(state["random"].cpu())
 
 
 @contextmanager
-def _noticing_signals() -> Iterator[list[int]]:
-    """A list that a SIGTERM or SIGINT is added to; a second Ctrl-C interrupts at once.
+def _stop_signals() -> Iterator[list[int]]:
+    """The list of received SIGTERM and SIGINT signals. A second Ctrl-C interrupts at once.
 
-    One Ctrl-C may come twice in a moment: from the terminal, and from torchrun, which passes on what it gets.
+    One Ctrl-C may arrive twice within a second: from the terminal, and forwarded by torchrun.
     """
     stopping: list[int] = []
     since = 0.0

@@ -1,7 +1,6 @@
-"""How evenly the experts are used: a loss that evens them, and figures for the log.
+"""The router's load-balancing loss, and metrics of expert load.
 
-In: the routings of a forward pass. Out: a differentiable loss; numbers by name.
-It does not know networks or optimizers.
+Input: the routings of a forward pass. Output: a differentiable loss; metrics by name.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ from torch import Tensor
 from ossia.kernels.reference import Routing
 
 
-def balance_loss(routings: Sequence[Routing]) -> Tensor:
-    """Mean over layers of experts times the sum of (share of rows, mean probability): 1 when balanced.
+def load_balancing_loss(routings: Sequence[Routing]) -> Tensor:
+    """E times the sum over experts of (fraction of rows) x (mean probability), averaged over layers. 1 when balanced.
 
     Source: Fedus et al., Switch Transformer, arXiv:2101.03961, equation 4.
     """
@@ -25,10 +24,12 @@ def balance_loss(routings: Sequence[Routing]) -> Tensor:
 
 
 @torch.no_grad()
-def router_figures(routings: Sequence[Routing]) -> dict[str, float]:
-    """balance: as the loss. busiest: the most that an expert has of an even share. idle: experts that no row chose.
+def router_metrics(routings: Sequence[Routing]) -> dict[str, float]:
+    """Metrics for the log.
 
-    spread: the mean entropy of a row's probabilities over experts, as a share of the largest possible.
+    router_aux_loss: the load-balancing loss. max_expert_load: rows of the busiest expert, relative to an even load.
+    unused_experts: experts without rows, over all layers. router_entropy: mean entropy of a row's probabilities over
+    experts, relative to the largest possible.
     """
     shares_LE = torch.stack(list(_shares(routings)))
     experts = shares_LE.shape[1]
@@ -38,15 +39,15 @@ def router_figures(routings: Sequence[Routing]) -> dict[str, float]:
         entropies.append(-(logs_TE.exp() * logs_TE).sum(-1).mean())
     most = torch.log(torch.tensor(float(max(experts, 2))))
     return {
-        "balance": float(balance_loss(routings)),
-        "busiest": float(shares_LE.max()) * experts,
-        "idle": float((shares_LE == 0).sum()),
-        "spread": float(torch.stack(entropies).mean() / most),
+        "router_aux_loss": float(load_balancing_loss(routings)),
+        "max_expert_load": float(shares_LE.max()) * experts,
+        "unused_experts": float((shares_LE == 0).sum()),
+        "router_entropy": float(torch.stack(entropies).mean() / most),
     }
 
 
 def _shares(routings: Sequence[Routing]) -> list[Tensor]:
-    """Each expert's share of the choices, by layer."""
+    """For each layer, the fraction of choices of each expert."""
     return [
         torch.bincount(routing.experts_TK.reshape(-1), minlength=routing.logits_TE.shape[1])
         / routing.experts_TK.numel()

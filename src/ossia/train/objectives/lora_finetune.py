@@ -1,10 +1,10 @@
-"""Fine-tuning a real checkpoint with LoRA, on one process or several: what is trained, what fits, and a step of it.
+"""Fine-tuning a checkpoint with LoRA, in one process or several.
 
-In: a checkpoint, batches, a recipe's [lora]. Out: a `Work` for the loop; a run whose adapter lies in a folder, in PEFT's
-format. It does not know what the data means, states or logs.
+Input: a checkpoint, batches, a recipe's [lora]. Output: an `Objective` for the training loop; a folder with the adapter in
+PEFT's format.
 
-Under torchrun the base and the adapters are sharded by FSDP2 and each process takes its share of a step's batches: the
-losses are those of one process.
+Under torchrun FSDP2 shards the base and the adapters. Each process computes a part of a step's batches; the losses are
+those of one process.
 """
 
 import math
@@ -31,14 +31,14 @@ from ossia.train.plan import check, free_bytes, plan
 from ossia.train.recipe import CheckpointConfig, Lora, LoraConfig
 
 
-class Supply(Protocol):
-    """Batches without end, the same ones on every process; after `go_to` they go on as from that position."""
+class BatchSource(Protocol):
+    """Endless batches, the same on every process. skipped: conversations or lines that were bad or too long."""
 
     @property
-    def left_out(self) -> int: ...
+    def skipped(self) -> int: ...
     def next(self) -> Targets: ...
-    def position(self) -> Any: ...
-    def load_state_dict(self, position: Any) -> None: ...
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> None: ...
 
 
 def adapted_model(
@@ -73,11 +73,11 @@ def adapted_model(
 
 
 class WholeOptimizers(Optimizers):
-    """AdamW of sharded parameters, whose state is saved by name and whole, so that any number of processes goes on."""
+    """AdamW of sharded parameters. Its state is saved by name and unsharded, so any number of processes can resume."""
 
-    def __init__(self, model: TrainableModel, given: LoraConfig) -> None:
+    def __init__(self, model: TrainableModel, config: LoraConfig) -> None:
         self._named = model.trained()
-        super().__init__(self._named, given.optimizer)
+        super().__init__(self._named, config.optimizer)
         ((self._adam, _),) = self._all
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -95,80 +95,81 @@ class WholeOptimizers(Optimizers):
 
 
 class LoraObjective:
-    """A `Work`: next-token loss of the targets, by which the adapters alone change."""
+    """Next-token loss of the targets; only the adapters are trained."""
 
     def __init__(
         self,
         model: TrainableModel,
-        batches: Supply,
-        given: LoraConfig,
+        batches: BatchSource,
+        config: LoraConfig,
         seed: int,
         processes: DistributedContext | None = None,
     ) -> None:
         assert model.lora is not None, "the model has adapters"
         self._lora = model.lora
-        self._model, self._batches, self._given, self._seed = model, batches, given, seed
+        self._model, self._batches, self._config, self._seed = model, batches, config, seed
         self._processes = processes or DistributedContext()
-        self.steps = given.steps
-        self.optimizers: Optimizers = WholeOptimizers(model, given)
+        self.steps = config.steps
+        self.optimizers: Optimizers = WholeOptimizers(model, config)
 
     def step(self, number: int, report: bool) -> StepResult:
         rank, count, *_ = self._processes
-        given = [self._batches.next() for _ in range(self._given.accumulate)]
-        targets = sum(len(each.targets_R) for each in given)
+        batches = [self._batches.next() for _ in range(self._config.accumulate)]
+        targets = sum(len(each.targets_R) for each in batches)
         if not targets:
-            raise ValueError(f"step {number + 1}: no token of its batches is a target")
-        # a step's own seed, so that dropout after a resumption is what it would have been
+            raise ValueError(f"step {number + 1}: its batches have no target token")
+        # a seed for each step, so that a resumed run has the same dropout
         torch.manual_seed((self._seed << 32) + number * count + rank)
         self._model.train()
         loss = torch.zeros((), dtype=torch.float64, device=self._processes.device)
-        # FSDP2 averages gradients over processes, so each one's share of the sum counts `count` times;
-        # and every process must run as often as the others
-        for turn in range(0, len(given), count):
-            place = min(turn + rank, len(given) - 1)
-            share = 1.0 if turn + rank < len(given) else 0.0
-            part = self._model(given[place]).sum() * (share / targets)
+        # FSDP2 averages gradients over processes, so each part is multiplied by `count`;
+        # every process must run equally often
+        for first in range(0, len(batches), count):
+            index = min(first + rank, len(batches) - 1)
+            weight = 1.0 if first + rank < len(batches) else 0.0
+            part = self._model(batches[index]).sum() * (weight / targets)
             (part * count).backward()
             loss += part.detach()
-        total = float(self._processes.add(loss))
+        total = float(self._processes.all_reduce(loss))
         if not math.isfinite(total):
             if name := self._model.damaged():
                 raise Diverged(f"step {number + 1}: the loss is {total}: {name} holds a NaN or an infinity")
-            raise Diverged(f"step {number + 1}: the loss is {total}: lower the rate, or take precision f32")
-        share = lr_multiplier(self._given.schedule, number, self.steps)
-        norm = float(self.optimizers.step(share))
-        rows = sum(len(each.batch.tokens_T) for each in given)
-        rate = self._given.optimizer.rate * share
-        return StepResult(rows, {"loss": total, "norm": norm, "rate": rate, "left_out": self._batches.left_out})
+            raise Diverged(f'step {number + 1}: the loss is {total}: lower lr, or set precision = "f32"')
+        multiplier = lr_multiplier(self._config.schedule, number, self.steps)
+        norm = float(self.optimizers.step(multiplier))
+        tokens = sum(len(each.batch.tokens_T) for each in batches)
+        lr = self._config.optimizer.lr * multiplier
+        return StepResult(tokens, {"loss": total, "grad_norm": norm, "lr": lr, "skipped": self._batches.skipped})
 
-    def position(self) -> Any:
-        return {"batches": self._batches.position(), "lora": _plain(self._lora)}
+    def state_dict(self) -> Any:
+        return {"batches": self._batches.state_dict(), "lora": _lora_fields(self._lora)}
 
-    def load_state_dict(self, position: Any) -> None:
-        if position["lora"] != (own := _plain(self._lora)):
-            raise ValueError(f"this run began with {position['lora']}, not {own}: use the same, or another folder")
-        self._batches.load_state_dict(position["batches"])
+    def load_state_dict(self, state: Any) -> None:
+        if state["lora"] != (own := _lora_fields(self._lora)):
+            raise ValueError(f"this run began with {state['lora']}, not {own}: use the same, or another folder")
+        self._batches.load_state_dict(state["batches"])
 
 
 def finetune(
-    checkpoint: Checkpoint, given: LoraConfig, batches: Supply, folder: Path, *, seed: int = 0,
-    keep: CheckpointConfig | None = None,
+    checkpoint: Checkpoint, config: LoraConfig, batches: BatchSource, folder: Path, *, seed: int = 0,
+    checkpointing: CheckpointConfig | None = None,
     processes: DistributedContext | None = None, base: str = "", adapter: AdapterFile | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
-    """Train, or go on, to the end: log and states in folder/lora, the adapter in folder/adapter, which is given back.
+    """Train, or resume, to the end. Returns folder/adapter; log and states are in folder/lora.
 
-    What is trained and what memory it takes is said first. MemoryError, before anything is loaded, where that will not fit.
-    base: the model's name or path, for whoever loads the adapter. adapter: where training begins, in its own shape.
+    Prints first what is trained and the memory it takes. MemoryError, before anything is loaded, if that does not fit.
+    base: the model's name or path, written to the adapter. adapter: the adapter to start from; its rank and targets count.
     """
     processes = processes or DistributedContext()
-    lora, dtype = adapter.lora if adapter else given, PRECISIONS[given.precision]
-    fits(checkpoint.config, lora, given, processes, say, checkpoint.layout)
+    lora, dtype = adapter.lora if adapter else config, PRECISIONS[config.precision]
+    check_memory(checkpoint.config, lora, config, processes, say, checkpoint.layout)
     model = adapted_model(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
     made = folder / "adapter"
     write = adapter_writer(made, model, base)
-    work = LoraObjective(model, batches, given, seed, processes)
-    Trainer("lora", TrainedState(model), work, folder / "lora", keep or CheckpointConfig(), processes, write).run()
+    objective = LoraObjective(model, batches, config, seed, processes)
+    saving = checkpointing or CheckpointConfig()
+    Trainer("lora", TrainedState(model), objective, folder / "lora", saving, processes, write).run()
     return made
 
 
@@ -187,28 +188,28 @@ def adapter_writer(folder: Path, model: TrainableModel, base: str) -> Callable[[
 PRECISIONS = {"bf16": torch.bfloat16, "f32": torch.float32}
 
 
-def fits(
+def check_memory(
     config: ModelConfig,
     lora: Lora,
-    given: LoraConfig,
+    stage: LoraConfig,
     processes: DistributedContext,
     say: Callable[[str], None],
     layout: Layout = "hf",
 ) -> None:
-    """Say what is trained and the memory that a step takes on each device; MemoryError where it is more than is free."""
-    how: dict[str, Any] = {
-        "itemsize": PRECISIONS[given.precision].itemsize,
+    """Print what is trained and the memory of a step on each device. MemoryError if that is more than is free."""
+    options: dict[str, Any] = {
+        "itemsize": PRECISIONS[stage.precision].itemsize,
         "layout": layout,
         "device": processes.device,
-        "processes": processes.size,
+        "processes": processes.world_size,
     }
-    needed = plan(config, lora, given.batch_tokens, **how)
-    if processes.leads:
+    needed = plan(config, lora, stage.batch_tokens, **options)
+    if processes.is_main:
         say(report(chosen(config, lora), lora, config))
-        say(f"memory{' of each process' if processes.size > 1 else ''} on {processes.device}\n{needed}")
-    check(needed, config, lora, free_bytes(processes.device), **how)
+        say(f"memory{' of each process' if processes.world_size > 1 else ''} on {processes.device}\n{needed}")
+    check(needed, config, lora, free_bytes(processes.device), **options)
 
 
-def _plain(lora: Lora) -> dict[str, Any]:
-    """Its own keys, without the stage's."""
+def _lora_fields(lora: Lora) -> dict[str, Any]:
+    """The fields of `Lora`, without those of the stage."""
     return {name: getattr(lora, name) for name in Lora.__dataclass_fields__}

@@ -1,9 +1,10 @@
-"""What a step of reinforcement asks: efforts by turns, tasks by their weights, rarer where answers are all right or all wrong.
+"""The prompts of a GRPO step: efforts round-robin, tasks drawn by weight and by the curriculum.
 
-In: tasks, settings, and of each group whether its grades differed. Out: the questions of a step, the same on every process.
-It does not know answers, rewards or models.
+Input: tasks, settings, and for each answered group whether its grades differed. Output: the prompts of a step, the same
+on every process.
 
-Groups that are all alike teach nothing (Yu et al., DAPO, arXiv:2503.14476, draw on until they have enough of the others).
+A group whose rewards are all equal has no gradient. The curriculum draws such tasks less often. (DAPO, Yu et al.,
+arXiv:2503.14476, samples again instead.)
 """
 
 import random
@@ -18,12 +19,12 @@ from ossia.train.data.graded import GradedExample, GradedTask
 from ossia.train.loop.distributed import DistributedContext
 from ossia.train.recipe import GrpoConfig
 
-MEMORY = 0.9  # what a group leaves of what was known of its kind
+DECAY = 0.9  # of the moving average, for each group
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An example of a task, to be answered at an effort."""
+    """An example of a task, and the effort to answer it with."""
 
     task: GradedTask
     example: GradedExample
@@ -31,51 +32,54 @@ class Prompt:
 
 
 class PromptSampler:
-    """Draws questions. `position` is all that is needed to go on from here."""
+    """Draws the prompts of a step. Its state is a moving average for each pair of task and effort."""
 
     def __init__(
         self, tasks: Sequence[GradedTask], settings: GrpoConfig, seed: int, processes: DistributedContext
     ) -> None:
         self._tasks, self._settings, self._seed, self._processes = tasks, settings, seed, processes
         kinds = product([task.name for task in tasks], settings.efforts)
-        self._places = {kind: place for place, kind in enumerate(kinds)}
-        self.position = [1.0] * len(self._places)  # the share of groups of each kind whose grades differ, of late
+        self._indices = {kind: index for index, kind in enumerate(kinds)}
+        self._varied = [1.0] * len(self._indices)  # moving average: the fraction of groups whose grades differ
 
-    def load_state_dict(self, position: list[float]) -> None:
-        """Raises ValueError where that is a position among other tasks and efforts."""
-        if len(position) != len(self.position):
+    def state_dict(self) -> list[float]:
+        return list(self._varied)
+
+    def load_state_dict(self, state: list[float]) -> None:
+        """Raises ValueError for the state of other tasks or efforts."""
+        if len(state) != len(self._varied):
             raise ValueError(
-                f"the state is of {len(position)} pairs of a task and an effort, the recipe has {len(self.position)}: "
-                "go on with the tasks and efforts it was made with, or start anew in another folder"
+                f"the state has {len(state)} pairs of task and effort, the recipe has {len(self._varied)}: "
+                "resume with the tasks and efforts of the saved run, or start in another folder"
             )
-        self.position = list(position)
+        self._varied = list(state)
 
     def of_step(self, number: int) -> list[Prompt]:
-        """New examples, low efforts first: so each of several processes that take them by turns has as many of each."""
+        """New examples, sorted by effort, so that processes that take every n-th prompt get equally many of each effort."""
         rng = random.Random(f"{self._seed}/{number}/questions")
         sources = {task.name: task.examples(f"rl/{self._seed}/{number}") for task in self._tasks}
         efforts = self._settings.efforts
         found: list[Prompt] = []
-        for i in range(self._settings.prompts):
-            # turns, also with focus: low effort, whose groups differ most, would crowd out the others
+        for i in range(self._settings.prompts_per_step):
+            # round-robin also with a curriculum: else low effort, whose groups differ most, would be drawn mostly
             effort = efforts[i % len(efforts)]
             (task,) = rng.choices(self._tasks, [self._weight(task, effort) for task in self._tasks])
             found.append(Prompt(task, next(sources[task.name]), effort))
         return sorted(found, key=lambda each: efforts.index(each.effort))
 
     def _weight(self, task: GradedTask, effort: Effort) -> float:
-        focus = self._settings.focus
-        return task.weight * (1 - focus + focus * self.position[self._places[task.name, effort]])
+        curriculum = self._settings.curriculum
+        return task.weight * (1 - curriculum + curriculum * self._varied[self._indices[task.name, effort]])
 
-    def note(self, groups: Iterable[tuple[Prompt, bool]]) -> None:
-        """This process's groups, each with whether its grades differed; all processes learn of all."""
-        seen = torch.zeros(2, len(self._places), dtype=torch.float64)
-        for question, differed in groups:
-            place = self._places[question.task.name, question.effort]
-            seen[0, place] += 1
-            seen[1, place] += differed
-        counts, different = self._processes.add(seen).tolist()
-        for place, (count, apart) in enumerate(zip(counts, different)):
+    def update(self, groups: Iterable[tuple[Prompt, bool]]) -> None:
+        """Take this process's groups, each with whether its grades differed. All processes get the sums of all groups."""
+        seen = torch.zeros(2, len(self._indices), dtype=torch.float64)
+        for prompt, differed in groups:
+            index = self._indices[prompt.task.name, prompt.effort]
+            seen[0, index] += 1
+            seen[1, index] += differed
+        counts, different = self._processes.all_reduce(seen).tolist()
+        for index, (count, varied) in enumerate(zip(counts, different)):
             if count:
-                kept = MEMORY**count
-                self.position[place] = kept * self.position[place] + (1 - kept) * apart / count
+                kept = DECAY**count
+                self._varied[index] = kept * self._varied[index] + (1 - kept) * varied / count
