@@ -70,11 +70,11 @@ def test_many_rollouts_together_are_each_what_converse_gives_alone():
         alone = list(converse(engine, grammars, *ask))
         assert [e.message for e in alone if isinstance(e, End)] == [m for m in rollout.turn if m.role == "assistant"]
         assert alone[-1].finish == rollout.finish
-        assert alone[-1].usage.output_tokens == sum(len(completion.output) for spoken in rollout.completions)
+        assert alone[-1].usage.output_tokens == sum(len(completion.output) for completion in rollout.completions)
         assert [type(event) for event in rollout.events] == [type(event) for event in alone]
-        for spoken in rollout.completions:
-            assert len(spoken.masks) == len(completion.output)
-            for token, mask in zip(completion.output, spoken.masks):
+        for completion in rollout.completions:
+            assert len(completion.masks) == len(completion.output)
+            for token, mask in zip(completion.output, completion.masks):
                 assert mask is None or mask[token.token >> 3] >> (token.token & 7) & 1
     assert any(message.role == "tool" for rollout in together for message in rollout.turn)
 
@@ -92,7 +92,7 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
     messages = [system(), developer(Developer(None, spaces)), user("Hi")]
     (rollout,) = roll_out(engine, grammars, [RolloutRequest(messages, how)])
     assert rollout.finish == "length"
-    assert rollout.usage.output_tokens == sum(len(completion.output) for spoken in rollout.completions) > 0
+    assert rollout.usage.output_tokens == sum(len(completion.output) for completion in rollout.completions) > 0
     assert [message.role for message in rollout.turn][-2:] == ["assistant", "tool"]
     with pytest.raises(ContextError):
         roll_out(engine, grammars, [RolloutRequest([user("a " * CONFIG.max_context)], TurnOptions(params))])
