@@ -21,7 +21,7 @@ from server import chat, lags_of, server, stream
 
 PAUSE, GROWTH = 0.5, 100 << 20
 LAG = 0.02
-OPTIONS = ("--max-running", "16", "--answer-seconds", "15", "--prefix-gb", "0.05", "--write-seconds", "10")
+OPTIONS = ("--max-num-seqs", "16", "--request-timeout", "15", "--prefix-cache-gb", "0.05", "--write-timeout", "10")
 AFTER = 30.0  # seconds until memory is read again
 
 

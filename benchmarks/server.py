@@ -245,7 +245,7 @@ def main() -> None:
     alone, tokens = engine_alone(given.repeats)
     with (
         tempfile.TemporaryDirectory() as folder,
-        server("--state", folder, "--prefix-gb", "0.05") as (process, host, port),
+        server("--state", folder, "--prefix-cache-gb", "0.05") as (process, host, port),
     ):
         asyncio.run(measure(given, process, host, port, alone, tokens))
 

@@ -23,8 +23,8 @@ from attacks import ATTACKER, ATTACKS, KEYS, ORDINARY, Answered, Target
 
 from server import server
 
-OPTIONS = ("--max-running", "16", "--max-waiting", "64", "--answer-seconds", "30", "--write-seconds", "10",
-           "--prefix-gb", "0.05", "--state-gb", "0.1")  # fmt: skip
+OPTIONS = ("--max-num-seqs", "16", "--max-queued", "64", "--request-timeout", "30", "--write-timeout", "10",
+           "--prefix-cache-gb", "0.05", "--state-gb", "0.1")  # fmt: skip
 TRIES = 20  # of a request that gets 429 or 503
 FLAT = 100 << 20  # bytes that memory may grow from the second third to the last
 SCHEMA = {

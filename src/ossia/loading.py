@@ -140,7 +140,7 @@ def _check_memory(
     least = PagedCache.cost(
         kernels.cache_bytes(config.shapes), config.window, min(MIN_CONTEXT, config.max_context), CPU_BATCHED_TOKENS
     )
-    less = "" if cache_bytes is None else "--cache-gb"
+    less = "" if cache_bytes is None else "--kv-cache-gb"
     check_host(config, held, least if cache_bytes is None else cache_bytes, memory, less)
 
 

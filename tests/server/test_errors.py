@@ -97,7 +97,7 @@ def test_C3_every_api_says_which_errors_are_final(path: str):
 
 
 def test_C3_a_full_queue_says_when_to_come_back():
-    settings = Settings(max_running=1, max_waiting=0)
+    settings = Settings(max_num_seqs=1, max_queued=0)
     with scripted(FINAL.format("ok"), settings=settings) as served:
         served.service.refuse_when_full()
         served.service._line.running = 1  # one that does not end

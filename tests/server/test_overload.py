@@ -43,7 +43,7 @@ def test_K1_a_place_is_free_when_its_sampling_ends_though_none_of_it_is_read():
         rest = [[event async for event in each] for each in silent]
         assert all(rest), "what was sampled can still be read"
 
-    with_service(work, Settings(max_running=2))
+    with_service(work, Settings(max_num_seqs=2))
 
 
 def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
@@ -57,7 +57,7 @@ def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
         assert await text_of(service, ask(max_tokens=1, temperature=0)) is not None
         await silent.aclose()
 
-    with_service(work, Settings(max_running=1, answer_seconds=1.0))
+    with_service(work, Settings(max_num_seqs=1, request_timeout=1.0))
 
 
 def test_K1_unread_tokens_are_bounded_and_end_the_sampling():
@@ -155,7 +155,7 @@ def test_K2_scoring_waits_in_the_queue_like_an_answer_and_stops_when_its_reader_
         await asyncio.gather(scoring, return_exceptions=True)
         await until(lambda: service._line.running == service._worker.stats().running == 0)
 
-    with_service(work, Settings(max_running=1))
+    with_service(work, Settings(max_num_seqs=1))
 
 
 def test_K2_a_prompt_as_long_as_the_context_is_scored():
@@ -461,7 +461,7 @@ def test_K8_many_greedy_clients_leave_a_place_too():
 
 def test_K8_one_request_of_many_answers_does_not_hold_all_places():
     body = {"prompt": ["a"] * 16, "n": 2, "max_tokens": 4, "temperature": 0}
-    with mini(Settings(max_running=16, max_waiting=16)) as served:
+    with mini(Settings(max_num_seqs=16, max_queued=16)) as served:
         choices = served.complete(**body)["choices"]
         assert len(choices) == 32
         assert served.service.at_once == 14 + 4
@@ -491,14 +491,14 @@ def test_K8_a_few_at_a_time():
 def test_K9_more_answers_than_the_queue_could_ever_hold_are_a_400_that_names_the_limits(
     path: str, body: dict[str, Any], param: str
 ):
-    with scripted(settings=Settings(max_running=4, max_waiting=4)) as served:
+    with scripted(settings=Settings(max_num_seqs=4, max_queued=4)) as served:
         answer = served.client.post(path, json=body)
         assert refusal(answer) == (400, param, "invalid_value")
-        assert "--max-running is 4" in answer.json()["error"]["message"]
-        assert "--max-waiting 4" in answer.json()["error"]["message"]
+        assert "--max-num-seqs is 4" in answer.json()["error"]["message"]
+        assert "--max-queued 4" in answer.json()["error"]["message"]
 
 
 def test_K9_as_many_as_the_queue_holds_are_answered():
     turns = [FINAL.format("ok")] * 8
-    with scripted(*turns, settings=Settings(max_running=4, max_waiting=4)) as served:
+    with scripted(*turns, settings=Settings(max_num_seqs=4, max_queued=4)) as served:
         assert [choice["message"]["content"] for choice in served.chat(n=8)["choices"]] == ["ok"] * 8

@@ -72,7 +72,7 @@ def test_openais_client_speaks_to_it_and_it_leaves_in_good_order(tmp_path: Path)
 
 
 def test_while_it_stops_new_answers_are_refused_with_503():
-    with process("--no-state", "--drain-seconds", str(PATIENCE)) as (server, url):
+    with process("--no-state", "--shutdown-timeout", str(PATIENCE)) as (server, url):
         address = urlsplit(url).netloc
         wait_until_warm(address)
         running, other = (http.client.HTTPConnection(address, timeout=PATIENCE) for _ in range(2))
@@ -159,7 +159,7 @@ def test_who_does_not_read_holds_up_nobody():
 
 
 def test_answers_that_outlast_the_patience_of_a_stop_end_with_a_word():
-    with process("--no-state", "--drain-seconds", "600") as (server, url):
+    with process("--no-state", "--shutdown-timeout", "600") as (server, url):
         running = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
         endless = {**LONG, "logit_bias": {str(stop): -100 for stop in load().stop_tokens}}
         running.request("POST", "/v1/completions", json.dumps({**endless, "n": 8, "stream": True}))

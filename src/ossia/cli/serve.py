@@ -6,10 +6,11 @@ import typer
 
 from ossia.cli.app import app
 from ossia.cli.common import fail, load_model, starting, state_folder
+from ossia.cli.renamed import ServeCommand
 from ossia.server import options
 
 
-@app.command()
+@app.command(cls=ServeCommand)
 def serve(
     model: options.Model = "ossia-mini",
     name: options.Names = None,
@@ -28,16 +29,16 @@ def serve(
     allow_host: options.Hosts = None,
     behind_proxy: options.BehindProxy = False,
     max_body: options.MaxBody = 32,
-    max_bodies: options.MaxBodies = 256,
+    max_total_body: options.MaxTotalBody = 256,
     max_connections: options.MaxConnections = 4096,
     max_per_address: options.MaxPerAddress = None,
-    write_seconds: options.WriteSeconds = 60,
-    max_running: options.MaxRunning = 256,
-    max_waiting: options.MaxWaiting = 512,
-    answer_seconds: options.AnswerSeconds = 3600,
-    drain_seconds: options.DrainSeconds = 30,
-    cache_gb: options.CacheGb = None,
-    prefix_gb: options.PrefixGb = 1,
+    write_timeout: options.WriteTimeout = 60,
+    max_num_seqs: options.MaxNumSeqs = 256,
+    max_queued: options.MaxQueued = 512,
+    request_timeout: options.RequestTimeout = 3600,
+    shutdown_timeout: options.ShutdownTimeout = 30,
+    kv_cache_gb: options.KvCacheGb = None,
+    prefix_cache_gb: options.PrefixCacheGb = 1,
     state: options.State = None,
     state_gb: options.StateGb = 1,
     state_days: options.StateDays = 30,
@@ -45,7 +46,7 @@ def serve(
     quiet: options.Quiet = False,
     log_prompts: options.LogPrompts = False,
 ) -> None:
-    """Serve a model to every OpenAI client and to a browser, on this machine alone unless told otherwise."""
+    """Serve a model over the OpenAI and Anthropic APIs, and a web page. Listens on this machine only by default."""
     with starting():
         from ossia.harmony.opening import OPENING, opening
         from ossia.server.run import serve as run
@@ -55,17 +56,17 @@ def serve(
         settings = Settings(
             names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
             allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()), behind_proxy=behind_proxy,
-            max_body_bytes=int(max_body * 2**20), max_bodies_bytes=int(max(max_bodies, 2 * max_body) * 2**20),
-            max_connections=max_connections, max_connections_per_address=max_per_address,
-            write_seconds=write_seconds, max_running=max_running, max_waiting=max_waiting,
-            answer_seconds=answer_seconds, drain_seconds=drain_seconds,
-            cache_bytes=None if cache_gb is None else int(cache_gb * 2**30), prefix_bytes=int(prefix_gb * 2**30),
-            state=None if no_state else state or state_folder(),
-            state_bytes=int(state_gb * 2**30), state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
+            max_body_bytes=int(max_body * 2**20), max_total_body_bytes=int(max(max_total_body, 2 * max_body) * 2**20),
+            max_connections=max_connections, max_connections_per_address=max_per_address, write_timeout=write_timeout,
+            max_num_seqs=max_num_seqs, max_queued=max_queued, request_timeout=request_timeout,
+            shutdown_timeout=shutdown_timeout, prefix_cache_bytes=int(prefix_cache_gb * 2**30),
+            kv_cache_bytes=None if kv_cache_gb is None else int(kv_cache_gb * 2**30),
+            state=None if no_state else state or state_folder(), state_bytes=int(state_gb * 2**30),
+            state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
             opening=opening(OPENING, identity, knowledge_cutoff, date, under="--"),
         )  # fmt: skip
         kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
-        run(partial(load_model, model, backend, cache_bytes=settings.cache_bytes, **kinds), settings, typer.echo)
+        run(partial(load_model, model, backend, cache_bytes=settings.kv_cache_bytes, **kinds), settings, typer.echo)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -80,7 +80,7 @@ def check_host(config: ModelConfig, held: HostFormat, cache: int, free: int | No
     """What the model needs. Raises ValueError, with the numbers and what would fit, if that exceeds `free`.
 
     free: usable bytes; default: the free memory of the machine and its container. less: an option that lowers the
-    need, such as "--cache-gb", for the message.
+    need, such as "--kv-cache-gb", for the message.
     """
     wanted = needs(config, held, cache)
     limit = available_memory() if free is None else free

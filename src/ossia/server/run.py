@@ -71,7 +71,7 @@ def limits_of(settings: Settings) -> Limits:
     most = raise_file_limit(settings.max_connections)
     own = settings.max_connections_per_address
     of_address = most if settings.behind_proxy else min(most, max(1, most // 2) if own is None else own)
-    return Limits(settings.max_header_bytes, most, of_address, settings.write_seconds)
+    return Limits(settings.max_header_bytes, most, of_address, settings.write_timeout)
 
 
 def context_of(model: Model, settings: Settings) -> Context:
@@ -127,7 +127,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
-        seconds = 0.0 if self._stopping else self._context.settings.drain_seconds
+        seconds = 0.0 if self._stopping else self._context.settings.shutdown_timeout
         self._stopping.append(asyncio.ensure_future(self._drain(seconds)))
 
     async def _drain(self, seconds: float) -> None:

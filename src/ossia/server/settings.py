@@ -1,6 +1,6 @@
-"""What a person decides about a server; the defaults are safe on one's own machine.
+"""Settings of a server. The defaults are safe on a local machine.
 
-In: values, from the command line or a test. Out: the same, checked. It does not know how any of them is carried out.
+Input: values from the command line or a test. Output: the same values, checked.
 """
 
 import ipaddress
@@ -13,12 +13,19 @@ from ossia.harmony.opening import OPENING
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """names: what clients may call the model, besides its own name. log_prompts: write what is said to the log. opening: the
-    first lines of the system message.
+    """What `ossia serve` is started with.
 
-    max_bodies_bytes: of all requests that are being read. max_connections_per_address: None for half of all.
-    write_seconds: in which a client has to read some of its answer. behind_proxy: a proxy on this machine says who asks;
-    else any process here could choose to be anybody.
+    names: names of the model that clients may use, besides its own.
+    behind_proxy: take client addresses from X-Forwarded-For. Only for a trusted proxy on this machine.
+    max_total_body_bytes: of all request bodies that are being read.
+    max_connections_per_address: None for half of max_connections.
+    write_timeout: seconds in which a client must read a part of its answer.
+    max_num_seqs: answers generated at the same time. max_queued: requests that wait for that.
+    queue_timeout, request_timeout, shutdown_timeout: seconds in the queue, for an answer, and for answers at shutdown.
+    kv_cache_bytes: of keys and values. prefix_cache_bytes: the part of it for reusable prompt prefixes.
+    state: folder of stored responses; None stores nothing.
+    log_prompts: write prompts and answers to the log.
+    opening: the first lines of the system message.
     """
 
     names: tuple[str, ...] = ()
@@ -29,18 +36,18 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     behind_proxy: bool = False
     max_body_bytes: int = 32 << 20
-    max_bodies_bytes: int = 256 << 20
+    max_total_body_bytes: int = 256 << 20
     max_header_bytes: int = 64 << 10
     max_connections: int = 4096
     max_connections_per_address: int | None = None
-    write_seconds: float = 60.0
-    max_running: int = 256
-    max_waiting: int = 512
-    queue_seconds: float = 300.0
-    answer_seconds: float = 3600.0
-    drain_seconds: float = 30.0
-    cache_bytes: int | None = None
-    prefix_bytes: int = 1 << 30
+    write_timeout: float = 60.0
+    max_num_seqs: int = 256
+    max_queued: int = 512
+    queue_timeout: float = 300.0
+    request_timeout: float = 3600.0
+    shutdown_timeout: float = 30.0
+    kv_cache_bytes: int | None = None
+    prefix_cache_bytes: int = 1 << 30
     state: Path | None = None
     state_bytes: int = 1 << 30
     state_days: float = 30.0
@@ -51,26 +58,26 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.api_keys and not is_loopback(self.host):
             raise ValueError(
-                f"{self.host} can be reached from other machines: give --api-key, or stay on 127.0.0.1 (the default)"
+                f"{self.host} can be reached from other machines: give --api-key, or use 127.0.0.1 (the default)"
             )
         if any(len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key for key in self.api_keys):
             raise ValueError("an API key needs at least 8 printable ASCII characters and no space")
         limits = {
             "port": 0 <= self.port < 65536,
             "max_body_bytes": self.max_body_bytes >= 1024,
-            "max_bodies_bytes": self.max_bodies_bytes >= 2 * self.max_body_bytes,
+            "max_total_body_bytes": self.max_total_body_bytes >= 2 * self.max_body_bytes,
             "max_header_bytes": self.max_header_bytes >= 1024,
             "max_connections": self.max_connections >= 1,
             "max_connections_per_address": self.max_connections_per_address is None
             or self.max_connections_per_address >= 1,
-            "write_seconds": self.write_seconds > 0,
-            "max_running": self.max_running >= 1,
-            "max_waiting": self.max_waiting >= 0,
-            "queue_seconds": self.queue_seconds > 0,
-            "answer_seconds": self.answer_seconds > 0,
-            "drain_seconds": self.drain_seconds >= 0,
-            "cache_bytes": self.cache_bytes is None or self.cache_bytes > 0,
-            "prefix_bytes": self.prefix_bytes >= 0,
+            "write_timeout": self.write_timeout > 0,
+            "max_num_seqs": self.max_num_seqs >= 1,
+            "max_queued": self.max_queued >= 0,
+            "queue_timeout": self.queue_timeout > 0,
+            "request_timeout": self.request_timeout > 0,
+            "shutdown_timeout": self.shutdown_timeout >= 0,
+            "kv_cache_bytes": self.kv_cache_bytes is None or self.kv_cache_bytes > 0,
+            "prefix_cache_bytes": self.prefix_cache_bytes >= 0,
             "state_bytes": self.state_bytes >= 1 << 20,
             "state_days": self.state_days > 0,
         }

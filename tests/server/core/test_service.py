@@ -111,7 +111,7 @@ def test_a_task_that_is_cancelled_in_the_queue_or_while_it_runs_leaves_nothing()
         await asyncio.gather(*tasks, return_exceptions=True)
         await until(lambda: service._line.running == service._line.waiting == service._worker.stats().running == 0)
 
-    with_service(work, Settings(max_running=2))
+    with_service(work, Settings(max_num_seqs=2))
 
 
 def test_an_answer_is_cut_when_its_time_is_over():
@@ -121,12 +121,12 @@ def test_an_answer_is_cut_when_its_time_is_over():
         assert isinstance(events[-1], Done)
         assert events[-1].finish == "length"
 
-    with_service(work, Settings(answer_seconds=0.2))
+    with_service(work, Settings(request_timeout=0.2))
 
 
 def test_one_that_waits_too_long_is_told_to_come_back():
     with scripted(
-        FINAL.format("ok"), held=True, settings=Settings(max_running=1, queue_seconds=0.05, answer_seconds=0.5)
+        FINAL.format("ok"), held=True, settings=Settings(max_num_seqs=1, queue_timeout=0.05, request_timeout=0.5)
     ) as served:
         answer = served.client.post(
             "/v1/chat/completions", json={"n": 2, "messages": [{"role": "user", "content": "hi"}]}
@@ -311,7 +311,7 @@ def test_a_server_that_is_closed_tells_who_still_waits():
             assert (told.value.status, told.value.code) == (503, "stopping")
         assert service._line.running == service._line.used == 0
 
-    with_service(work, Settings(max_running=1))
+    with_service(work, Settings(max_num_seqs=1))
 
 
 def test_a_bias_outside_the_vocabulary_is_refused_and_harms_no_other():
@@ -347,7 +347,7 @@ def test_a_prompt_too_long_is_refused_before_it_waits():
 
 
 def test_a_response_in_the_background_that_could_not_even_wait_is_refused_at_once():
-    with scripted(FINAL.format("ok"), held=True, settings=Settings(max_running=1, max_waiting=1)) as served:
+    with scripted(FINAL.format("ok"), held=True, settings=Settings(max_num_seqs=1, max_queued=1)) as served:
         answers = [served.client.post("/v1/responses", json={"input": "hi", "background": True}) for _ in range(2)]
         assert [answer.json()["status"] for answer in answers] == ["queued", "queued"]
         while served.service._line.waiting < 1:

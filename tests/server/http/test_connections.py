@@ -107,7 +107,7 @@ def test_K1_a_client_that_reads_nothing_is_disconnected_and_buffers_are_bounded(
                 while not ended:
                     await asyncio.sleep(0.01)
 
-    asyncio.run(serving(Limits(write_seconds=0.2), endless, work))
+    asyncio.run(serving(Limits(write_timeout=0.2), endless, work))
     assert ended == ["http.disconnect"]
     assert sent < 64 << 20
 
@@ -160,7 +160,7 @@ def test_K7_the_limit_of_files_is_raised_and_bounds_the_connections():
 
 
 def test_K1_as_many_silent_readers_as_places_stop_nobody():
-    options = ("--no-state", "--max-running", "4", "--answer-seconds", "3", "--write-seconds", "2")
+    options = ("--no-state", "--max-num-seqs", "4", "--request-timeout", "3", "--write-timeout", "2")
     with process(*options) as (_, url):
         address = url.removeprefix("http://")
         host, port = address.split(":")

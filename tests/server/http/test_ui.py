@@ -453,7 +453,7 @@ def test_a_server_with_keys_is_given_one(enter: Enter):
 
 
 def test_a_busy_server_is_asked_again(enter: Enter):
-    with enter(says("slow " * 400), seconds=0.02, settings={"max_running": 1, "max_waiting": 0}) as (visit, actor):
+    with enter(says("slow " * 400), seconds=0.02, settings={"max_num_seqs": 1, "max_queued": 0}) as (visit, actor):
         body = json.dumps({"input": "Hold the place", "store": False}).encode()
         request = urllib.request.Request(f"{visit.page.url}v1/responses", body, {"content-type": "application/json"})
         other = threading.Thread(target=lambda: urllib.request.urlopen(request).read())

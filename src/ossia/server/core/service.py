@@ -74,7 +74,7 @@ class Service:
         self.metrics = metrics or ServerMetrics()
         self._worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self._worker.cache_tokens)
-        self._line = AdmissionQueue(self._worker.cache_tokens, self.settings.max_running, self.settings.max_waiting)
+        self._line = AdmissionQueue(self._worker.cache_tokens, self.settings.max_num_seqs, self.settings.max_queued)
         tokens = [data for data, _ in model.tokenizer.text_tokens()]
         self.longest_token, self.shares = max(map(len, tokens)), Shares(tokens)
         self._draining = self._closed = False
@@ -82,9 +82,11 @@ class Service:
         self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
 
     def _engine(self) -> Engine:
-        given = self.settings.cache_bytes
+        given = self.settings.kv_cache_bytes
         size = usual_cache(self.model) if given is None else given
-        return Engine(self.model.transformer, cache_bytes=size, prefix_bytes=min(self.settings.prefix_bytes, size))
+        return Engine(
+            self.model.transformer, cache_bytes=size, prefix_bytes=min(self.settings.prefix_cache_bytes, size)
+        )
 
     def start(self) -> None:
         self._worker.start()
@@ -279,15 +281,15 @@ class Service:
 
     def check_choices(self, count: int, param: str = "n") -> None:
         """Raises ApiError 400 for more answers in one request than could ever run and wait."""
-        running, waiting = self.settings.max_running, self.settings.max_waiting
+        running, waiting = self.settings.max_num_seqs, self.settings.max_queued
         if count > running + waiting:
-            limits = f"--max-running is {running}, --max-waiting {waiting}"
+            limits = f"--max-num-seqs is {running}, --max-queued {waiting}"
             raise bad(param, f"the request asks for {count} answers, but {limits}: ask for fewer at a time")
 
     @property
     def at_once(self) -> int:
         """Answers of one request to make at a time: it leaves places in the queue to others."""
-        return self._line.share + self.settings.max_waiting // 4
+        return self._line.share + self.settings.max_queued // 4
 
     async def _open(self, steps: Steps, messages: Sequence[Message]) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
@@ -310,7 +312,7 @@ class Service:
         asked = time.perf_counter()
         need = self._line.need(len(prompt), params.max_tokens, self.context)
         try:
-            place = await self._line.enter(client, need, self.settings.queue_seconds)
+            place = await self._line.enter(client, need, self.settings.queue_timeout)
         except FullError as error:
             raise self._full(error) from error
         except TimeoutError as error:
@@ -322,7 +324,7 @@ class Service:
         run = _Run(TokenQueue(prompt, params, mask), place, self.metrics, asked)
         run.feed.on_end = functools.partial(self._end, run)  # whether or not the client reads
         self.metrics.queued.observe(run.started - asked)
-        run.timer = asyncio.get_running_loop().call_later(self.settings.answer_seconds, self._expire, run)
+        run.timer = asyncio.get_running_loop().call_later(self.settings.request_timeout, self._expire, run)
         self._worker.begin(run.feed)
         return run
 

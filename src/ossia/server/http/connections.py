@@ -28,12 +28,12 @@ LOG_SECONDS = 60.0  # between two messages of one kind
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """most_head: bytes of headers. most, most_of_address: connections. write_seconds: for a client to read some."""
+    """most_head: bytes of headers. most, most_of_address: connections. write_timeout: for a client to read some."""
 
     most_head: int = 64 << 10
     most: int = 4096
     most_of_address: int = 2048
-    write_seconds: float = 60.0
+    write_timeout: float = 60.0
 
 
 class Connections:
@@ -186,13 +186,13 @@ class Limited(HttpToolsProtocol):
             self._late = None
 
     def _later(self, work: Callable[[], None]) -> asyncio.TimerHandle:
-        return self.loop.call_later(self.registry.limits.write_seconds, work)
+        return self.loop.call_later(self.registry.limits.write_timeout, work)
 
     def _give_up(self) -> None:
         """Nothing was read for long, or too little to write more."""
         if self.transport.get_write_buffer_size():
-            seconds = self.registry.limits.write_seconds
-            self.registry.warn("connections were closed: too little was read in --write-seconds %g", seconds)
+            seconds = self.registry.limits.write_timeout
+            self.registry.warn("connections were closed: too little was read in --write-timeout %g", seconds)
             self.transport.abort()
 
 

@@ -89,7 +89,7 @@ def test_C5_a_longer_prompt_reads_the_beginning_and_writes_the_rest(api: str):
 
 @pytest.mark.parametrize("api", APIS)
 def test_C5_a_server_that_keeps_nothing_writes_nothing(api: str):
-    with mini(Settings(prefix_bytes=0)) as served:
+    with mini(Settings(prefix_cache_bytes=0)) as served:
         counts = [ask(served, api, "What is 2 + 2? " * 10) for _ in range(2)]
     assert [(each.cached, each.written) for each in counts] == [(0, 0), (0, 0)]
 
