@@ -156,7 +156,7 @@ def test_M7_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_M7_a_pipe_is_no_model(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="is no file and no folder"):
+    with pytest.raises(ValueError, match="is neither a file nor a folder"):
         find(tmp_path / "pipe")
 
 

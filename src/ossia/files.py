@@ -102,7 +102,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(names) < len(pairs):
         seen: set[str] = set()
         double = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"{shown(double)} is there twice")
+        raise ValueError(f"{shown(double)} occurs twice")
     return names
 
 

@@ -96,7 +96,7 @@ def _folder_of_file(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
     if not path.is_file():
-        raise NotACheckpointError(f"{path} is no file and no folder: give a checkpoint's folder")
+        raise NotACheckpointError(f"{path} is neither a file nor a folder: give a checkpoint's folder")
     name = path.name.lower()
     if is_lfs_pointer(path):
         raise NotACheckpointError(f"{path} is a git-lfs pointer, not the weights: run `git lfs pull` in {path.parent}")

@@ -123,7 +123,7 @@ def tasks_of(path: str) -> list[Any]:
         value = value()
     tasks: list[Any] = [value] if hasattr(value, "grade") else list(value) if isinstance(value, Sequence) else []
     if not tasks or not all(hasattr(each, "grade") and hasattr(each, "examples") for each in tasks):
-        raise ValueError(f"{path!r} names no tasks: want what has `examples` and `grade`")
+        raise ValueError(f"{path!r} names no tasks: tasks have `examples` and `grade`")
     return tasks
 
 

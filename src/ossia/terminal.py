@@ -139,7 +139,7 @@ def command(chat: Chat, line: str) -> str:
 def tools_from(path: Path) -> tuple[Tool, ...]:
     """The public functions of a Python file, as tools. Runs the file."""
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path} to take tools from")
+        raise FileNotFoundError(f"no file {path}: give a Python file that defines tools")
     spec = importlib.util.spec_from_file_location(f"ossia_tools_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file")

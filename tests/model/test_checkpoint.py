@@ -238,7 +238,7 @@ SCALES = "model.layers.3.mlp.experts.down_proj_scales"
     [
         (lambda t: {n: v for n, v in t.items() if n != K}, f"missing tensor '{K}'"),
         (lambda t: {n: v for n, v in t.items() if "experts" not in n}, r"gate_up_proj.*and 19 more"),
-        (with_tensor("lm_head.bias", lambda _: torch.zeros(101)), "'lm_head.bias' is no part of this gpt-oss model"),
+        (with_tensor("lm_head.bias", lambda _: torch.zeros(101)), "'lm_head.bias' is not part of this gpt-oss model"),
         (with_tensor(K, lambda t: t[:-1]), rf"'{K}' has shape \[31, 64\]; config.json asks for \[32, 64\]"),
         (with_tensor(K, lambda t: t.to(torch.uint8)), f"'{K}' has dtype U8; want BF16, F16 or F32"),
         (with_tensor(K, lambda t: t.double()), f"'{K}' has dtype F64; Ossia reads BF16"),
@@ -292,7 +292,7 @@ def edit_entry(name, **fields):
         (lambda path: path.write_bytes(b"<html>" * 100), "not a safetensors file"),
         (lambda path: rewrite_header(path, lambda _: b"{..."), "bad safetensors header"),
         (lambda path: rewrite_header(path, lambda _: b"[1]"), "bad safetensors header: not a JSON object"),
-        (lambda path: rewrite_header(path, lambda h: h.replace(b"v_proj", b"k_proj")), "is there twice"),
+        (lambda path: rewrite_header(path, lambda h: h.replace(b"v_proj", b"k_proj")), "occurs twice"),
         (lambda path: rewrite_header(path, edit_entry(K, shape=[32, 65])), f"'{K}', BF16 .32, 65., takes 4,160 bytes"),
         (lambda path: rewrite_header(path, edit_entry(K, shape=[-32, 64])), f"'{K}' has a bad header entry"),
         (lambda path: rewrite_header(path, edit_entry(K, dtype="F8_E4M3")), f"'{K}' has dtype F8_E4M3"),

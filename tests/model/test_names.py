@@ -108,7 +108,7 @@ def without(name: str):
     ("change", "said"),
     [
         (without("model.layers.2.mlp.experts.3.up_proj.weight"), "missing tensor 'model.layers.2.mlp.experts.3.up_proj.weight'"),
-        (lambda t: t | {"_orig_mod.lm_head.weight": t["lm_head.weight"].clone()}, "the same name but for a wrapper's prefix"),
+        (lambda t: t | {"_orig_mod.lm_head.weight": t["lm_head.weight"].clone()}, "the same name apart from a wrapper's prefix"),
         (lambda t: t | {"model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(2, 64)}, r"merge_and_unload"),
     ],
 )  # fmt: skip

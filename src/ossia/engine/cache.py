@@ -72,11 +72,13 @@ class PagedCache:
         limit = PagedCache.cost(block, window, context, max_batched_tokens) if cache_bytes is None else cache_bytes
         if room is not None and limit > room:
             if cache_bytes is not None:
-                raise ValueError(f"cache_bytes is {limit:,} and {room:,} are free: ask for less, or free some memory")
+                raise ValueError(
+                    f"cache_bytes is {limit:,} and {room:,} bytes are free: lower cache_bytes, or free some memory"
+                )
             limit = room
         least = PagedCache.cost(block, window, 1, max_batched_tokens)
         if limit < least:
-            raise ValueError(f"cache_bytes is {limit}: one block takes {least}")
+            raise ValueError(f"cache_bytes is {limit}: one block takes {least}, so give at least that")
         if block.full:
             blocks = bisect_right(
                 range(limit // block.full + 1),

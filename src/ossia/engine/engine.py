@@ -225,7 +225,9 @@ class Engine:
         if len(prompt) + 1 > context:
             raise ContextError(f"the prompt has {len(prompt)} tokens, the model's context {context}: shorten it")
         if len(prompt) + 1 > cache:
-            raise ContextError(f"the prompt has {len(prompt)} tokens, the engine's cache {cache}: give it a larger one")
+            raise ContextError(
+                f"the prompt has {len(prompt)} tokens, the engine's cache holds {cache}: raise cache_bytes"
+            )
         return self.context
 
     def _raise_if_broken(self) -> None:

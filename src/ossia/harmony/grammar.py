@@ -134,7 +134,7 @@ class GrammarCache:
         if isinstance(matcher, LLMatcher):
             return False
         if matcher != NOTHING_FITS:
-            raise ValueError(f"whether any string fits it cannot be determined: {matcher}")
+            raise ValueError(f"it takes too long to find a string that fits it: {matcher}")
         return True
 
     def _compile_text(self, form: TextGrammar) -> LLMatcher:

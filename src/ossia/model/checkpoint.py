@@ -179,7 +179,7 @@ def _weights_folder(path: Path) -> Path:
     for folder in (path, path / "original"):
         if any(folder.glob("*.safetensors")):
             return folder
-    raise CheckpointError(f"{path}: no *.safetensors here or in original/: this is no checkpoint")
+    raise CheckpointError(f"{path}: no *.safetensors here or in original/: this is not a checkpoint")
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -194,7 +194,7 @@ def _check_tensors(folder: Path, wanted: dict[str, Stored], files: dict[str, Ten
     if missing := [name for name in wanted if name not in files]:
         raise CheckpointError(f"{folder}: missing {_listed(missing)}")
     if extra := sorted(files.keys() - wanted.keys()):
-        raise CheckpointError(f"{files[extra[0]].path}: {_listed(extra)} is no part of this gpt-oss model")
+        raise CheckpointError(f"{files[extra[0]].path}: {_listed(extra)} is not part of this gpt-oss model")
     for name, want in wanted.items():
         entry, where = files[name].entries[name], f"{files[name].path}: tensor {shown(name)}"
         if entry.shape != want.shape:

@@ -245,7 +245,7 @@ def _section(raw: dict[str, Any], key: str) -> dict[str, Any]:
 def _check_keys(raw: dict[str, Any], known: set[str], optional: set[str], keys: dict[str, str]) -> None:
     if unknown := sorted(raw.keys() - known):
         raise ValueError(
-            f"config.json: unknown key {_listed(unknown)}: this is no gpt-oss model as Ossia knows it; "
+            f"config.json: unknown key {_listed(unknown)}: this is not a gpt-oss config.json that Ossia knows; "
             "remove the key if it does not change the computation"
         )
     if missing := sorted(key for name, key in keys.items() if key not in raw and name not in optional):
@@ -372,5 +372,5 @@ def _to_original(config: ModelConfig) -> dict[str, Any]:
     lost = [n for n in ("sliding", "max_context", "norm_eps") if getattr(read_back, n) != getattr(config, n)]
     if lost:
         values = ", ".join(f"{n}={getattr(config, n)!r}" for n in lost)
-        raise ValueError(f"the original layout cannot say {values}: write the Hugging Face layout")
+        raise ValueError(f"the original layout cannot express {values}: write the Hugging Face layout")
     return raw

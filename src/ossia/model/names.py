@@ -67,7 +67,7 @@ def published_names(files: dict[str, TensorFile]) -> dict[str, TensorFile]:
     for file in {id(file): file for file in files.values()}.values():
         entries = {_published(name): entry for name, entry in file.entries.items()}
         if len(entries) < len(file.entries) or not entries.keys().isdisjoint(renamed):
-            raise CheckpointError(f"{file.path}: two of its tensors have the same name but for a wrapper's prefix")
+            raise CheckpointError(f"{file.path}: two of its tensors have the same name apart from a wrapper's prefix")
         renamed |= dict.fromkeys(entries, file._replace(entries=entries))
     return renamed
 

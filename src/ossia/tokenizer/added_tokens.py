@@ -59,7 +59,7 @@ def added_tokens(
     for entry in listed:
         token = _token("added_tokens", entry, entry.get("id") if isinstance(entry, dict) else None)
         if token.content in found:
-            raise ValueError(f"added_tokens: {shown(token.content)} is there twice")
+            raise ValueError(f"added_tokens: {shown(token.content)} occurs twice")
         found[token.content] = token
     ids = _Ids(found, vocab)
     for key, entry in sorted(_decoder(config).items()):

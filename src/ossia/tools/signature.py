@@ -86,7 +86,7 @@ def _fields(function: Callable[..., object]) -> Iterator[_Field]:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise ValueError(
-                f"function {name_of(function)!r} cannot be a tool: parameter {parameter} has no name to call it by"
+                f"function {name_of(function)!r} cannot be a tool: parameter {parameter} cannot be passed by name"
             )
         yield _Field(parameter.name, hints.get(parameter.name, Any), parameter.default)
 

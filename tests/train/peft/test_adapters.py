@@ -51,7 +51,7 @@ def test_a_fresh_adapter_changes_nothing_and_the_logits_are_the_references(tmp_p
     if layout == "original" and config.rope_factor == 1:
         config = replace(config, rope_factor=2.0, max_context=128)
     if layout == "original" and list(config.sliding) != [i % 2 == 0 for i in range(config.layers)]:
-        pytest.skip("the original layout cannot say this shape")
+        pytest.skip("the original layout cannot express this shape")
     path = tiny_checkpoint(tmp_path, config, layout)
     made = network(path, Lora(targets=ALL_TARGETS if config.experts > 1 else ALL_TARGETS[:2]))
     given = batch(vocab=config.vocab)

@@ -118,7 +118,7 @@ def spellings(numbers: Numbers) -> Language:
     if (count is None or count > FEW) and is_near and (parts := _multiples(step)):
         return both(_within(replace(numbers, multiple=None)), *parts)
     if numbers.low is None or count is None or count > LISTED:
-        why = f"are too many to tell: give bounds with {LISTED} of them at most, or a step such as 0.5, 3 or 60"
+        why = f"are too many to list: give bounds with at most {LISTED} of them, or a step such as 0.5, 3 or 60"
         raise ValueError(f"the multiples of {float(step)} {why}")
     found = (numbers.low + number * step for number in range(count))
     return alt(*(value_spellings(value, EMPTY if numbers.whole else FRACTION) for value in found))

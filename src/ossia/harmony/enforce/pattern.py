@@ -97,7 +97,7 @@ def pattern_language(pattern: str) -> Language:
         later = _language(tree, ANYTHING, start=False)
         found = alt(_language(tree, ANYTHING, start=True), seq(ANY_CHARACTER, ANYTHING, later))
     if size(found) > NODES:
-        raise ValueError(f"it has more than {NODES} parts once its look-aheads are spelt out")
+        raise ValueError(f"it has more than {NODES} parts once its look-aheads are expanded")
     if intersections(found) > MEETING:
         raise ValueError(f"more than {MEETING} look-aheads of it must hold at once")
     if (length := shortest(found)) > MAX_SHORTEST:
@@ -153,7 +153,7 @@ def _language(tree: _Tree, rest: Language, start: bool | None) -> Language:
     match tree:
         case _Anchor(start=True):
             if start is None:
-                raise ValueError("^ stands after something that may be empty: a grammar needs it at the beginning")
+                raise ValueError("^ follows a part that may be empty: put it at the beginning of the pattern")
             return rest if start else NEVER
         case _Anchor():
             return EMPTY if is_nullable(rest) else NEVER
@@ -179,7 +179,7 @@ def _sequence(parts: tuple[_Tree, ...], rest: Language, start: bool | None) -> L
     for part, begins in zip(reversed(parts), reversed(starts)):
         rest = _language(part, rest, begins)
         if size(rest) > NODES:
-            raise ValueError(f"it has more than {NODES} parts once its look-aheads are spelt out")
+            raise ValueError(f"it has more than {NODES} parts once its look-aheads are expanded")
     return rest
 
 
@@ -210,7 +210,7 @@ def _repetition(tree: _Repetition, rest: Language, start: bool | None) -> Langua
                 found = seq(ANYTHING, both(_language(body, ANYTHING, False), seq(each, ANYTHING)))
                 return both(repeat(each, tree.low, None), Not(found))
     if tree.high is None or tree.high > UNROLLED:
-        raise ValueError("a look-ahead or an anchor within a repetition cannot be enforced; write out what may come")
+        raise ValueError("a look-ahead or an anchor within a repetition cannot be enforced; write the repetitions out")
     for count in range(tree.high, 0, -1):
         more = _language(tree.body, rest_after := rest, start if count == 1 else None if start else start)
         rest = more if count <= tree.low else alt(rest_after, more)
@@ -266,9 +266,9 @@ class _Parser:
             case "\\":
                 return self._escape(in_class=False)
             case "*" | "+" | "?":
-                raise ValueError(f"nothing stands before the {character} to repeat")
+                raise ValueError(f"there is nothing before {character} to repeat")
             case "{" if COUNTS.match(self.text, self.at - 1):
-                raise ValueError("nothing stands before the { to repeat")
+                raise ValueError("there is nothing before { to repeat")
         return _one(ord(character))
 
     def _group(self) -> _Tree:
@@ -306,7 +306,7 @@ class _Parser:
         if isinstance(atom, _Anchor):
             raise ValueError("an anchor cannot be repeated")
         if high is not None and low > high:
-            raise ValueError(f"a repetition of {low} to {high} times is none")
+            raise ValueError(f"a repetition of {low} to {high} times is impossible")
         if max(low, high or 0) >= 2**31:
             raise ValueError("a repetition is of more than 2^31 times")
         return _Repetition(atom, low, high)
@@ -338,9 +338,9 @@ class _Parser:
         if name == "b" and in_class:
             return _one(8)
         if name in ("b", "B") and name:
-            raise ValueError("word boundaries cannot be enforced; say what may stand there")
+            raise ValueError("word boundaries cannot be enforced; write the allowed characters instead")
         if name.isdigit() and not in_class:
-            raise ValueError("what a group has matched cannot be asked for again in a grammar")
+            raise ValueError("back references cannot be enforced; repeat the group's pattern instead")
         if not name or name.isalnum():
             raise ValueError(f"the escape {text[at - 1 : at + 1]!r} is not ECMAScript's")
         return _one(ord(name))

@@ -131,7 +131,7 @@ class _Reader:
         self.size += 1
         if self.size > SIZE:
             raise SchemaError(
-                "", "#", f"the schema is too large: more than {SIZE} schemas, once its conditions are spelt out"
+                "", "#", f"the schema is too large: more than {SIZE} schemas, once its conditions are expanded"
             )
         if isinstance(schema, bool):
             return schema
@@ -217,13 +217,13 @@ class _Reader:
 
     def multiple(self, place: _Place, keyword: str, value: Any) -> None:
         if not 0 < as_number(value) <= BOUND:
-            raise ValueError(f"it must be above 0 and not beyond 2^53, not {short(value)}")
+            raise ValueError(f"it must be above 0 and at most 2^53, not {short(value)}")
         place.out[keyword] = value
 
     def count(self, place: _Place, keyword: str, value: Any) -> None:
         number = as_number(value)
         if number < 0 or number != int(number):
-            raise ValueError(f"it must be 0 or a whole number above, not {short(value)}")
+            raise ValueError(f"it must be an integer of at least 0, not {short(value)}")
         if keyword == "minProperties":
             # an undeclared key may occur twice, and JSON readers use the last one
             required = place.given.get("required")
@@ -315,7 +315,7 @@ class _Reader:
         if target is None:
             raise ValueError(f"{short(value)} leads to no schema in this one, and none is fetched")
         if keyword == "$dynamicRef" and self.references.dynamic.get(value.partition("#")[2], 0) > 1:
-            raise ValueError("which of several anchors it means depends on the way there")
+            raise ValueError("it matches several anchors, and a grammar cannot choose between them")
         if "$ref" in place.out:
             place.more.append(self._reference(target))
         else:
@@ -324,7 +324,7 @@ class _Reader:
     def inverse(self, place: _Place, keyword: str, value: Any) -> None:
         opposite = negation(value, self.references.followed)
         if opposite is None:
-            raise ValueError("a grammar says what may come, not what may not; say what is allowed instead")
+            raise ValueError("a grammar cannot forbid values in general; state what is allowed instead")
         self._also(place, opposite)
 
     def condition(self, place: _Place, keyword: str, value: Any) -> None:
@@ -332,7 +332,7 @@ class _Reader:
             return
         opposite = negation(value, self.references.followed)
         if opposite is None:
-            raise ValueError("what does not fit its schema cannot be said in a grammar; write anyOf instead")
+            raise ValueError("a grammar cannot express the values that do not fit its schema; write anyOf instead")
         fits = {"allOf": [value, place.given.get("then", True)]}
         self._also(place, {"anyOf": [fits, {"allOf": [opposite, place.given.get("else", True)]}]})
 
@@ -374,7 +374,7 @@ class _Reader:
             place.out["items"] = self._within(place, keyword)
 
     def refused(self, place: _Place, keyword: str, value: Any) -> None:
-        raise ValueError("what it means depends on the way there")
+        raise ValueError("its target depends on the schemas that lead to it, which a grammar cannot follow")
 
 
 READERS: dict[str, Callable[[_Reader, _Place, str, Any], None]] = {

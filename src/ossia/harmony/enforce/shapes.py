@@ -200,7 +200,7 @@ class Shapes:
     def _definition(self, name: str) -> Shape:
         if name not in self.named:
             if name in self._begun:
-                raise ShapeError("$ref", "it leads back to itself beside other keywords")
+                raise ShapeError("$ref", "it refers to itself beside other keywords")
             self._begun.add(name)
             self.named[name] = self._shape(self._definitions[name])
         return self.named[name]
@@ -310,7 +310,7 @@ class Shapes:
                 found.append((new, shape))
             cells = found
             if len(cells) > CELLS:
-                raise ShapeError("patternProperties", f"its patterns tell more than {CELLS} groups of names apart")
+                raise ShapeError("patternProperties", f"its patterns distinguish more than {CELLS} groups of names")
         return cells
 
     # Intersections
@@ -370,7 +370,7 @@ class Shapes:
                 if ours in (ANYTHING, theirs) or theirs == ANYTHING or not self.is_empty(both_names):
                     others.append((both_names, self._meet(shape, their_shape, depth + 1)))
         if len(others) > CELLS:
-            raise ShapeError("patternProperties", f"its patterns tell more than {CELLS} groups of names apart")
+            raise ShapeError("patternProperties", f"its patterns distinguish more than {CELLS} groups of names")
         required = tuple(dict.fromkeys((*one.required, *other.required)))
         return Object(declared, tuple(others), required, max(one.low, other.low), _least(one.high, other.high))
 

@@ -41,7 +41,7 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
 
 def as_list(value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"it must be a list with something in it, not {short(value)}")
+        raise ValueError(f"it must be a non-empty list, not {short(value)}")
     return value
 
 
