@@ -15,7 +15,7 @@ from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import GrammarCache, TurnGrammar, recipients
-from ossia.harmony.history import without_old_thinking
+from ossia.harmony.history import drop_old_analysis
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -149,7 +149,7 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
     answer ends as "length".
     """
     rules = turn_grammar(grammars, messages, how)
-    said, usage, started = list(messages), Usage(), time.perf_counter()
+    history, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {each.recipient: each for each in how.tools}
     declared = recipients(declared_tools(messages))
     for step in range(how.max_steps):
@@ -157,7 +157,7 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
         if how.max_calls > 1:
             params = replace(params, stop_tokens=params.stop_tokens - {grammars.call})
         begun = prefilled(grammars.tokenizer, None if step else how.prefill)
-        prompt = [*render(grammars.tokenizer, without_old_thinking(said), next_role="assistant"), *begun.all]
+        prompt = [*render(grammars.tokenizer, drop_old_analysis(history), next_role="assistant"), *begun.all]
         mask = rules.start(_room(how, context - len(prompt)), begun.text)
         try:
             turn = yield from sample_turn(StartSampling(prompt, params, mask), grammars, how, begun.all)
@@ -166,7 +166,7 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
                 raise
             yield Done("length", usage)
             return
-        said += turn.messages
+        history += turn.messages
         usage = _add(usage, turn, time.perf_counter() - started)
         calls = [message for message in turn.messages if message.recipient in declared]
         if not calls or turn.cut or turn.stop:
@@ -178,7 +178,7 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
         for call in calls:
             result: ToolOutput = yield CallTool(runnable[str(call.recipient)], call.text)
             answer = tool(str(call.recipient), result.text, call.channel or "commentary")
-            said.insert(1 + next(i for i, each in enumerate(said) if each is call), answer)
+            history.insert(1 + next(i for i, each in enumerate(history) if each is call), answer)
             yield ToolResult(answer, result.failed)
     yield Done("steps", usage)
 
@@ -323,16 +323,16 @@ class Chat:
 
     def _stream(self, text: str, run: Callable[[Tool, str], ToolOutput]) -> Generator[Event, None, None]:
         self.history.append(user(text))
-        spoken: list[str] = []
+        pieces: list[str] = []
         finished = False
         try:
             for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how, run):
                 match event:
                     case End(message) | ToolResult(message, _):
                         self.history.append(message)
-                        spoken.clear()
+                        pieces.clear()
                     case Delta(channel="final", text=piece):
-                        spoken.append(piece)
+                        pieces.append(piece)
                     case Done():
                         finished = True
                 yield event
@@ -340,8 +340,8 @@ class Chat:
             self.history.pop()
             raise
         finally:
-            if not finished and spoken:
-                self.history.append(Message("assistant", ("".join(spoken),), channel="final", flaws=("stopped",)))
+            if not finished and pieces:
+                self.history.append(Message("assistant", ("".join(pieces),), channel="final", flaws=("stopped",)))
 
     async def stream_async(self, text: str) -> AsyncIterator[Event]:
         """`stream` for asyncio. The model and plain tools run in a thread, async tools on the caller's event loop.
@@ -418,7 +418,7 @@ def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:
                 # a malformed header can give an answer an undeclared recipient: it still counts as text
                 own = [m for m in messages if m.role == "assistant" and (m.flaws or not m.recipient)]
                 thought = [message.text for message in own if message.channel == "analysis"]
-                said = [message.text for message in own if message.channel != "analysis"]
+                other = [message.text for message in own if message.channel != "analysis"]
                 final = [message.text for message in own if message.channel == "final"]
-                return Answer("".join(final or said), "\n".join(thought), tuple(messages), finish, usage)
+                return Answer("".join(final or other), "\n".join(thought), tuple(messages), finish, usage)
     raise ValueError("the answer was stopped before its end")

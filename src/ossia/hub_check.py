@@ -101,10 +101,10 @@ def _remove(name: str, file: str, path: Path) -> str:
     for place in places:
         with suppress(OSError):
             place.unlink()
-    said = f"{file} of {name} was damaged or altered on the way: its hash is not the hub's"
+    message = f"{file} of {name} was damaged or altered on the way: its hash is not the hub's"
     if os.path.lexists(path):
-        return f"{said}. It cannot be removed here: remove {path.resolve()}, then run the command again"
-    return f"{said}. It has been removed: run the command again"
+        return f"{message}. It cannot be removed here: remove {path.resolve()}, then run the command again"
+    return f"{message}. It has been removed: run the command again"
 
 
 def _stamp(path: Path) -> list[int]:

@@ -18,7 +18,7 @@ _MAY_STOP = (*_STOPS, "<|endoftext|>")
 _PADDING = 4096  # embedding rows without a token up to which there is no warning
 
 
-class Reading(NamedTuple):
+class CheckpointSettings(NamedTuple):
     """The contents of a folder's files. tokenizer: None if there is none."""
 
     tokenizer: Tokenizer | None
@@ -26,7 +26,7 @@ class Reading(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> Reading:
+def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> CheckpointSettings:
     """The tokenizer and stop tokens of a checkpoint with `vocab` embedding rows.
 
     is_original: OpenAI's own layout, which has no tokenizer.json. gpt-oss's tokenizer is used if it fits. Raises
@@ -36,7 +36,7 @@ def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> Rea
     if found is None and is_original and vocab == HARMONY_VOCAB:
         tokenizer = Tokenizer(o200k_harmony(), "o200k_harmony", max_ids=vocab)
     elif found is None:
-        return Reading(None, frozenset(), ())
+        return CheckpointSettings(None, frozenset(), ())
     else:
         tokenizer = Tokenizer.from_file(found, vocab)
         if missing := [name for name in _NEEDED if name not in tokenizer.special]:
@@ -51,7 +51,7 @@ def read_settings(folder: Path, vocab: int, *, is_original: bool = False) -> Rea
             "it may be another model's tokenizer"
         )
     stops, warned = stop_tokens(folder, tokenizer)
-    return Reading(tokenizer, stops, (*warnings, *warned))
+    return CheckpointSettings(tokenizer, stops, (*warnings, *warned))
 
 
 def tokenizer_file(folder: Path) -> Path | None:

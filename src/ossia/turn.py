@@ -109,14 +109,14 @@ def sample_turn(
     tokenizer = grammars.tokenizer
     parser = Parser(tokenizer, role="assistant")
     opened = [event for token in begun for event in parser.feed(token) if isinstance(event, Start)]
-    spoken = _Transcript(parser, how.stop, wanted.params.logprobs is not None, how.prefill if begun else None)
+    transcript = _Transcript(parser, how.stop, wanted.params.logprobs is not None, how.prefill if begun else None)
     calls = _CallLimiter(grammars, how.max_calls)
     started, first = time.perf_counter(), 0.0
     output: list[Sampled] = []
     thinking = 0
     source: TokenSource = yield wanted
     fault: SchemaError | None = None
-    while not (spoken.stop or calls.over or (fault := wanted.mask.failure(len(output)))):
+    while not (transcript.stop or calls.over or (fault := wanted.mask.failure(len(output)))):
         if (sampled := (yield NEXT_TOKEN)) is None:
             break
         first = first or time.perf_counter() - started
@@ -128,13 +128,15 @@ def sample_turn(
         if sampled.finish == "stop" and not tokenizer.is_special(sampled.token):
             sampled = sampled._replace(token=grammars.ret)
         for each in calls.passed(sampled):
-            yield from spoken.feed(each)
-    if not spoken.stop:
-        yield from spoken.keep(parser.finish())
+            yield from transcript.feed(each)
+    if not transcript.stop:
+        yield from transcript.keep(parser.finish())
     ended = output and output[-1].finish == "stop"
-    cut = fault is not None or not (spoken.stop or calls.complete or ended)
+    cut = fault is not None or not (transcript.stop or calls.complete or ended)
     cached, written = source.cached_tokens, source.written_tokens
-    return Turn(spoken.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, spoken.stop, fault)
+    return Turn(
+        transcript.messages, len(wanted.prompt), output, thinking, cached, written, first, cut, transcript.stop, fault
+    )
 
 
 class _CallLimiter:
@@ -183,8 +185,8 @@ class _CallLimiter:
         return fresh[-1].token == self._grammars.call and not self._repeats(fresh)
 
     def _repeats(self, fresh: list[Sampled]) -> bool:
-        said = parse(self._grammars.tokenizer, [each.token for each in (*self._passed, *fresh)])
-        calls = [message for message in said if message.recipient]
+        messages = parse(self._grammars.tokenizer, [each.token for each in (*self._passed, *fresh)])
+        calls = [message for message in messages if message.recipient]
         last = calls[-1] if calls else None
         same = (each for each in calls[:-1] if last and each.recipient == last.recipient)
         self.over = any(same_json(each.text, last.text) for each in same if last)

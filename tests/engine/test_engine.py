@@ -139,7 +139,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work():
     engine.submit([1] * 19, GREEDY)
     with pytest.raises(ContextError, match=r"20 tokens.*context 20"):
         engine.submit([1] * 20, GREEDY)
-    with pytest.raises(ContextError, match=r"50 tokens.*cache 32"):
+    with pytest.raises(ContextError, match=r"50 tokens.*cache holds 32"):
         Engine(FakeModel(), cache_bytes=cache_for(2)).submit([1] * 50, GREEDY)
     assert model.calls == 0
 

@@ -108,5 +108,5 @@ def test_an_engine_takes_what_fits_of_the_context_and_refuses_to_take_more():
     assert Engine(FakeModel()).context == 256
     engine = Engine(on_card(cache_for(6)))
     assert engine.context == 6 * BLOCK
-    with pytest.raises(ValueError, match=r"cache_bytes is 1,400 and 1,200 are free"):
+    with pytest.raises(ValueError, match=r"cache_bytes is 1,400 and 1,200 bytes are free"):
         Engine(on_card(cache_for(6)), cache_bytes=cache_for(7))

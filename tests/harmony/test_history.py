@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ossia.harmony.history import shown_in_prompt, without_old_thinking
+from ossia.harmony.history import drop_old_analysis, prompt_indices
 from ossia.harmony.messages import Message, assistant, tool, user
 from ossia.harmony.render import render
 from tests.server.apis.responses.world import CALL, FINAL, THINK, world
@@ -35,8 +35,8 @@ ANSWER = assistant("ok")
     ],
 )
 def test_thinking_from_before_the_last_answer_is_left_out(messages: list[Message], kept: list[int]):
-    assert shown_in_prompt(messages) == kept
-    shown = without_old_thinking(messages)
+    assert prompt_indices(messages) == kept
+    shown = drop_old_analysis(messages)
     assert render(small(), shown) == render(small(), shown, drop_analysis=False), "OpenAI's renderer drops no more"
 
 

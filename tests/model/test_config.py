@@ -179,7 +179,7 @@ def test_the_original_layout_says_all_of_the_computation(config):
 
 def test_the_original_layout_names_what_it_cannot_say():
     config = dataclasses.replace(ModelConfig.preset("gpt-oss-20b"), norm_eps=1e-6, max_context=4096)
-    with pytest.raises(ValueError, match="cannot say max_context=4096, norm_eps=1e-06"):
+    with pytest.raises(ValueError, match="cannot express max_context=4096, norm_eps=1e-06"):
         config.to_json("original")
 
 

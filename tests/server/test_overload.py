@@ -11,7 +11,7 @@ import pytest
 
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.client_tools import MAX_TOOLS, toolbox
-from ossia.harmony.enforce import SchemaError, enforceable
+from ossia.harmony.enforce import SchemaError, enforceable_schema
 from ossia.harmony.errors import InputError
 from ossia.server.apis.chat.chat_routes import merged, together
 from ossia.server.core.admission import AdmissionQueue, FullError
@@ -339,7 +339,7 @@ def test_K4_tools_whose_names_collide_keep_names_of_their_own():
     {"type": "object", "properties": {f"k{n}": {"type": "string"} for n in range(800)}},
 ])  # fmt: skip
 def test_K4_large_schemas_of_a_usual_size_are_read(value: dict[str, Any]):
-    assert enforceable(value).schema
+    assert enforceable_schema(value).schema
 
 
 @pytest.mark.parametrize("value", [
@@ -352,7 +352,7 @@ def test_K4_large_schemas_of_a_usual_size_are_read(value: dict[str, Any]):
 ])  # fmt: skip
 def test_K4_schemas_that_would_take_long_are_refused_wherever_it_is_that_they_are_large(value: dict[str, Any]):
     with pytest.raises(SchemaError, match="too large"):
-        enforceable(value)
+        enforceable_schema(value)
 
 
 # K5: bodies in flight

@@ -1,6 +1,6 @@
 """Whether a model fits the machine's memory, decided before anything is read: weights, work space, keys and values.
 
-In: a config, the types of its weights and cache, the free bytes. Out: `Needs`, or an error with the numbers and what
+In: a config, the types of its weights and cache, the free bytes. Out: `MemoryNeeds`, or an error with the numbers and what
 would fit. `engine/plan.py` plans a GPU's memory.
 
 Packed weights are private memory. Weights used directly from a mapped file count as much, because every token reads
@@ -25,7 +25,7 @@ _LOGITS = 16  # rows of logits in memory at a time
 _GIB = 1 << 30
 
 
-class Needs(NamedTuple):
+class MemoryNeeds(NamedTuple):
     """Bytes by purpose. loading: needed while weights are packed, before the cache is allocated."""
 
     experts: int
@@ -45,7 +45,7 @@ class Needs(NamedTuple):
 
 
 class HostFormat(NamedTuple):
-    """The types of a model in memory. mxfp4: whether its experts are MXFP4. loading: as in `Needs`."""
+    """The types of a model in memory. mxfp4: whether its experts are MXFP4. loading: as in `MemoryNeeds`."""
 
     backend: Backend = "cpu"
     dense: Dense = "int8"
@@ -54,7 +54,7 @@ class HostFormat(NamedTuple):
     loading: int = 0
 
 
-def needs(config: ModelConfig, held: HostFormat, cache: int) -> Needs:
+def memory_needs(config: ModelConfig, held: HostFormat, cache: int) -> MemoryNeeds:
     """What a model needs with `cache` bytes of keys and values."""
     c = config
     is_reference = held.backend == "reference"
@@ -66,7 +66,7 @@ def needs(config: ModelConfig, held: HostFormat, cache: int) -> Needs:
     others = (attention + c.vocab * c.hidden) * dense_bits / 8 + c.layers * c.experts * c.hidden * 2
     others += c.layers * c.experts * (2 * c.intermediate + c.hidden) * 4  # biases
     others += c.vocab * c.hidden * 4 if is_reference else 0  # the embedding, copied from its file
-    return Needs(int(experts * expert_bits / 8), int(others), held.loading, workspace_bytes(c), cache)
+    return MemoryNeeds(int(experts * expert_bits / 8), int(others), held.loading, workspace_bytes(c), cache)
 
 
 def workspace_bytes(c: ModelConfig) -> int:
@@ -76,13 +76,15 @@ def workspace_bytes(c: ModelConfig) -> int:
     return _FIXED + CPU_BATCHED_TOKENS * row * 4 + c.vocab * (_TOKEN_BYTES + _LOGITS * 4)
 
 
-def check_host(config: ModelConfig, held: HostFormat, cache: int, free: int | None = None, less: str = "") -> Needs:
+def check_host(
+    config: ModelConfig, held: HostFormat, cache: int, free: int | None = None, less: str = ""
+) -> MemoryNeeds:
     """What the model needs. Raises ValueError, with the numbers and what would fit, if that exceeds `free`.
 
     free: usable bytes; default: the free memory of the machine and its container. less: an option that lowers the
     need, such as "--kv-cache-gb", for the message.
     """
-    wanted = needs(config, held, cache)
+    wanted = memory_needs(config, held, cache)
     limit = available_memory() if free is None else free
     if wanted.total > limit:
         where = " in this container" if free is None and is_memory_limited() else ""
@@ -100,7 +102,7 @@ def host_cache_room(config: ModelConfig) -> int:
 
 def _remedy(config: ModelConfig, held: HostFormat, cache: int, limit: int, less: str) -> str:
     def total(changed: HostFormat, keys_and_values: int = cache) -> int:
-        return needs(config, changed, keys_and_values).total
+        return memory_needs(config, changed, keys_and_values).total
 
     ways: list[str] = []
     if held.backend == "reference":

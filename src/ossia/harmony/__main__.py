@@ -132,10 +132,10 @@ def lost(text: str, messages: list[dict[str, str]]) -> list[str]:
     """Words of a completion that are in no message; if there are none, characters that occur more often than in the
     messages.
     """
-    said = FORM.sub(" ", text)
+    remaining = FORM.sub(" ", text)
     kept = " ".join(CONTROL.sub(" ", value) for message in messages for value in message.values())
-    words = [word for word in WORD.findall(said) if word not in kept]
-    return words or list((Counter("".join(said.split())) - Counter(kept)).elements())
+    words = [word for word in WORD.findall(remaining) if word not in kept]
+    return words or list((Counter("".join(remaining.split())) - Counter(kept)).elements())
 
 
 def check(tokenizer: Tokenizer, file: Path) -> Iterator[tuple[str, str | None]]:

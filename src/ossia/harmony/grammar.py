@@ -189,7 +189,7 @@ class MessageForm(NamedTuple):
     headers: Sequence[str]
     stop: int
     schema: AnswerForm | None = None  # None: free text
-    thought: bool = False
+    is_analysis: bool = False
 
     @property
     def param(self) -> str:
@@ -265,7 +265,7 @@ class TurnGrammar:
         """Messages that may occur any number of times: analysis, and a preamble to the user before a call."""
         end = self.grammars.end
         return (
-            MessageForm("analysis", ("<|channel|>analysis<|message|>",), end, thought=True),
+            MessageForm("analysis", ("<|channel|>analysis<|message|>",), end, is_analysis=True),
             MessageForm("preamble", ("<|channel|>commentary<|message|>",), end),
         )
 
@@ -418,7 +418,7 @@ class Constraint:
             token = yield self._grammars.text_masks[form.stop]
             if token == form.stop:
                 return
-            self._analysis_tokens += form.thought
+            self._analysis_tokens += form.is_analysis
             utf8.decode(self._grammars.tokenizer.token_bytes(token))
         while rest := self._grammars.rest_of_character(utf8.getstate()[0]):
             token = yield self._grammars.mask_of(rest)
@@ -458,7 +458,7 @@ class Constraint:
 
     def _is_over(self, form: MessageForm) -> bool:
         """Whether this message must end. Never true for a message that ends the turn."""
-        return self._spent() if form.thought else form.stop == self._grammars.end and self._is_full()
+        return self._spent() if form.is_analysis else form.stop == self._grammars.end and self._is_full()
 
     def _is_full(self) -> bool:
         return self._room is not None and self._tokens >= self._room

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from ossia.harmony.messages import Message
 
 
-def shown_in_prompt(messages: Sequence[Message]) -> list[int]:
+def prompt_indices(messages: Sequence[Message]) -> list[int]:
     """The indices of the messages in the prompt."""
     last_final = max((i for i, message in enumerate(messages) if message.channel == "final"), default=-1)
     return [i for i, message in enumerate(messages) if i > last_final or message.channel != "analysis"]
 
 
-def without_old_thinking(messages: Sequence[Message]) -> list[Message]:
+def drop_old_analysis(messages: Sequence[Message]) -> list[Message]:
     """The messages in the prompt."""
-    return [messages[i] for i in shown_in_prompt(messages)]
+    return [messages[i] for i in prompt_indices(messages)]

@@ -14,7 +14,7 @@ from msgspec.json import encode
 
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.errors import InputError
-from ossia.harmony.history import shown_in_prompt
+from ossia.harmony.history import prompt_indices
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -42,7 +42,7 @@ EFFORTS: dict[str, Effort] = {
 }
 NO_EFFORT = ("", "auto", "default")  # values that leave the effort unset
 # A separate line in a system text, in the form of gpt-oss's own system message: "Reasoning: high".
-TOLD_EFFORT = re.compile(rf"^[^\w\n]*reasoning:[ \t]*({'|'.join(EFFORTS)})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
+EFFORT_LINE = re.compile(rf"^[^\w\n]*reasoning:[ \t]*({'|'.join(EFFORTS)})[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 ANY_OBJECT: JsonObject = {"type": "object"}
 JSON_TYPE = "<|constrain|>json"
 
@@ -132,7 +132,7 @@ def effort_of(value: str | None, param: str = "reasoning_effort") -> Effort | No
 
 def conversation(
     effort: Effort | None,
-    said: Sequence[Message],
+    messages: Sequence[Message],
     tools: Sequence[ToolNamespace] = (),
     formats: Sequence[ResponseFormat] = (),
     *,
@@ -140,22 +140,25 @@ def conversation(
 ) -> tuple[Message, ...]:
     """The system message, one developer message with all leading instructions, then the other messages.
 
-    Texts that an API calls "system" or "developer" are `developer("...")` in `said`: gpt-oss treats both as the
+    Texts that an API calls "system" or "developer" are `developer("...")` in `messages`: gpt-oss treats both as the
     developer's. effort: None takes the last line "Reasoning: ..." of these texts, else medium. opening: the lines of
     the system message.
     """
-    count = next((i for i, message in enumerate(said) if message.role != "developer"), len(said))
-    words = [text for message in said[:count] if (text := _instructions(message)).strip()]
+    count = next((i for i, message in enumerate(messages) if message.role != "developer"), len(messages))
+    words = [text for message in messages[:count] if (text := _instructions(message)).strip()]
     declared = Developer("\n\n".join(words) or None, tuple(tools), tuple(formats))
-    first = [system(replace(opening or System(), effort=effort or _told_effort(said)))]
+    first = [system(replace(opening or System(), effort=effort or _effort_from_texts(messages)))]
     if declared != Developer():
         first.append(developer(declared))
-    return (*first, *said[count:])
+    return (*first, *messages[count:])
 
 
-def _told_effort(said: Sequence[Message]) -> Effort:
+def _effort_from_texts(messages: Sequence[Message]) -> Effort:
     found = [
-        word for message in said if message.role == "developer" for word in TOLD_EFFORT.findall(_instructions(message))
+        word
+        for message in messages
+        if message.role == "developer"
+        for word in EFFORT_LINE.findall(_instructions(message))
     ]
     return EFFORTS[found[-1].lower()] if found else "medium"
 
@@ -204,7 +207,7 @@ def read_history(
     paired = pair_results(entries)
     at = [getattr(entry, "at", "") for entry in entries]
     messages = [message for _, message in paired.messages]
-    shown = range(len(messages)) if old_thinking else shown_in_prompt(messages)
+    shown = range(len(messages)) if old_thinking else prompt_indices(messages)
     return History(
         [messages[i] for i in shown],
         [sources[paired.messages[i][0]] for i in shown],

@@ -56,15 +56,15 @@ def render_training(
 
 
 def _parts(tokenizer: Tokenizer, messages: Sequence[Message], drop_analysis: bool, simplify: bool) -> list[Rendered]:
-    kept = without_old_analysis(messages) if drop_analysis else messages
+    kept = drop_leading_analysis(messages) if drop_analysis else messages
     functions = declares_functions(messages)
     return [render_message(tokenizer, message, functions, simplify) for message in kept]
 
 
-def without_old_analysis(messages: Sequence[Message]) -> list[Message]:
+def drop_leading_analysis(messages: Sequence[Message]) -> list[Message]:
     """The renderer's rule for histories: analysis that led to an answer is dropped."""
-    spoken = [message for message in messages if message.role == "assistant"]
-    if not spoken or spoken[-1].channel != "final":
+    replies = [message for message in messages if message.role == "assistant"]
+    if not replies or replies[-1].channel != "final":
         return list(messages)
     first = next(i for i, message in enumerate(messages) if message.channel == "final")
     return [message for i, message in enumerate(messages) if i >= first or message.channel != "analysis"]
@@ -91,8 +91,8 @@ def render_message(
             + _content(tokenizer, message, functions_declared, simplify)
             + [_end(tokenizer, message)]
         )
-    said = message.role == "assistant"
-    return Rendered(opening + body, [False] * len(opening) + [said] * len(body))
+    is_sampled = message.role == "assistant"
+    return Rendered(opening + body, [False] * len(opening) + [is_sampled] * len(body))
 
 
 def _check(message: Message) -> None:

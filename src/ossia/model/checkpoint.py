@@ -24,15 +24,15 @@ from ossia.model.layouts import (
     UNEMBEDDING,
     Layout,
     LayoutRow,
-    Stored,
+    StoredTensor,
     all_stored,
     shape,
     stored,
 )
-from ossia.model.names import Unfused, published_names, unfused, wanted_tensors
+from ossia.model.names import UnfusedExperts, published_names, unfused, wanted_tensors
 from ossia.model.tensorfile import (
     CheckpointError,
-    Planned,
+    PlannedTensor,
     TensorFile,
     open_folder,
     read_json,
@@ -91,7 +91,7 @@ class Checkpoint:
     layout: Layout
     config: ModelConfig
     files: dict[str, TensorFile]  # by tensor name
-    unfused: Unfused | None = None  # the names of experts that are stored one by one
+    unfused: UnfusedExperts | None = None  # the names of experts that are stored one by one
 
     def embedding(self) -> HostArray:
         return self._read(EMBEDDING)
@@ -119,7 +119,7 @@ class Checkpoint:
         name = stored(self.config, self.layout, UNEMBEDDING)[0].name
         return self.files[name].entries[name].dtype
 
-    def _stacked(self, row: LayoutRow, parts: Sequence[Stored]) -> HostArray:
+    def _stacked(self, row: LayoutRow, parts: Sequence[StoredTensor]) -> HostArray:
         """Separately stored experts as one array. Separate gates and ups become alternate rows."""
         arrays = [self.files[part.name].read(part.name) for part in parts]
         if len({array.dtype for array in arrays}) > 1:
@@ -190,7 +190,7 @@ def read_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path.parent}: {error}") from error
 
 
-def _check_tensors(folder: Path, wanted: dict[str, Stored], files: dict[str, TensorFile]) -> None:
+def _check_tensors(folder: Path, wanted: dict[str, StoredTensor], files: dict[str, TensorFile]) -> None:
     if missing := [name for name in wanted if name not in files]:
         raise CheckpointError(f"{folder}: missing {_listed(missing)}")
     if extra := sorted(files.keys() - wanted.keys()):
@@ -223,7 +223,7 @@ def write_checkpoint(
     raw = config.to_json("original" if layout == "original" else "hf", quantized=layout != "bf16")
     form_dtype = {"dense": "BF16", "turned": "BF16", "blocks": "U8", "scales": "U8"}
     wanted = all_stored(config, layout)
-    plan = [Planned(name, form_dtype[part.form], part.shape) for name, part in wanted.items()]
+    plan = [PlannedTensor(name, form_dtype[part.form], part.shape) for name, part in wanted.items()]
     with staged(folder, sum(tensor.bytes for tensor in plan)) as stage:
         write_tensors(stage, plan, _stream(config, tensors, layout), shard_bytes)
         if layout == "original":

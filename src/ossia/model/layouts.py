@@ -50,7 +50,7 @@ _EXPERTS = ("up_weight", "down_weight")
 _LAYER_PREFIX = {"hf": "model.layers.{}.", "bf16": "model.layers.{}.", "original": "block.{}."}
 
 
-class Stored(NamedTuple):
+class StoredTensor(NamedTuple):
     """A tensor in a file. form: "dense" numbers, MXFP4 "blocks" or "scales", or "turned": a dense tensor [E, in, out]
     where ours is [E, out, in].
     """
@@ -65,29 +65,31 @@ def shape(config: ModelConfig, row: LayoutRow) -> tuple[int, ...]:
     return tuple(_dims(config)[dim] for dim in row.dims)
 
 
-def stored(config: ModelConfig, layout: Layout, row: LayoutRow, layer: int | None = None) -> tuple[Stored, ...]:
+def stored(config: ModelConfig, layout: Layout, row: LayoutRow, layer: int | None = None) -> tuple[StoredTensor, ...]:
     """The tensors that hold `row` of `layer`: several if q, k and v, or blocks and scales, are separate."""
     prefix = "" if layer is None else _LAYER_PREFIX[layout].format(layer)
     names = [prefix + name for name in (row.original if layout == "original" else row.hf).split("|")]
     whole = shape(config, row)
     if len(names) == 3:
         parts = (config.heads * config.head_dim, *2 * (config.kv_heads * config.head_dim,))
-        return tuple(Stored(name, (part, *whole[1:]), "dense") for name, part in zip(names, parts))
+        return tuple(StoredTensor(name, (part, *whole[1:]), "dense") for name, part in zip(names, parts))
     if row.field not in _EXPERTS:
-        return (Stored(names[0], whole, "dense"),)
+        return (StoredTensor(names[0], whole, "dense"),)
     experts, rows, columns = whole
     if layout == "bf16":
-        return (Stored(names[0], (experts, columns, rows), "turned"),)
+        return (StoredTensor(names[0], (experts, columns, rows), "turned"),)
     mark, groups = "." if layout == "original" else "_", columns // QBLOCK
     return (
-        Stored(f"{names[0]}{mark}blocks", (experts, rows, groups, QBLOCK // 2), "blocks"),
-        Stored(f"{names[0]}{mark}scales", (experts, rows, groups), "scales"),
+        StoredTensor(f"{names[0]}{mark}blocks", (experts, rows, groups, QBLOCK // 2), "blocks"),
+        StoredTensor(f"{names[0]}{mark}scales", (experts, rows, groups), "scales"),
     )
 
 
 def all_stored(
-    config: ModelConfig, layout: Layout, instead: Callable[[LayoutRow, int], tuple[Stored, ...]] = lambda row, layer: ()
-) -> dict[str, Stored]:
+    config: ModelConfig,
+    layout: Layout,
+    instead: Callable[[LayoutRow, int], tuple[StoredTensor, ...]] = lambda row, layer: (),
+) -> dict[str, StoredTensor]:
     """All tensors of a checkpoint by name, in the order they are written: embedding, layers, norm, unembedding.
 
     instead: the stored tensors of a layer's row, if they differ from the layout's; empty if not.
@@ -95,7 +97,7 @@ def all_stored(
     rows: list[tuple[LayoutRow, int | None]] = [(EMBEDDING, None)]
     rows += [(row, layer) for layer in range(config.layers) for row in LAYER]
     rows += [(NORM, None), (UNEMBEDDING, None)]
-    wanted: dict[str, Stored] = {}
+    wanted: dict[str, StoredTensor] = {}
     for row, layer in rows:
         own = () if layer is None else instead(row, layer)
         wanted |= {part.name: part for part in own or stored(config, layout, row, layer)}

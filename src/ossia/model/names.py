@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ossia.files import shown
 from ossia.model.config import ModelConfig
-from ossia.model.layouts import LayoutRow, Stored, all_stored
+from ossia.model.layouts import LayoutRow, StoredTensor, all_stored
 from ossia.model.tensorfile import CheckpointError, TensorFile
 
 # name parts added by wrappers: torch.compile, DDP, FSDP, activation checkpointing
@@ -27,13 +27,13 @@ _LORA = re.compile(r"\.lora_[AB]\b|\.base_layer\.")
 _EXPERT_ROWS = {"up_weight": "weight", "up_bias": "bias", "down_weight": "weight", "down_bias": "bias"}
 
 
-class Unfused(NamedTuple):
+class UnfusedExperts(NamedTuple):
     """Names of separately stored experts' tensors, below "model.layers.N.mlp.experts."; {} is the expert's number."""
 
     up: tuple[str, ...]  # one tensor with alternating gate and up rows, or gates and ups separately
     down: str
 
-    def stored(self, config: ModelConfig, row: LayoutRow, layer: int) -> tuple[Stored, ...]:
+    def stored(self, config: ModelConfig, row: LayoutRow, layer: int) -> tuple[StoredTensor, ...]:
         """The tensors that hold `row` of `layer`, expert by expert; none if the row is not an expert's."""
         if row.field not in _EXPERT_ROWS:
             return ()
@@ -43,16 +43,16 @@ class Unfused(NamedTuple):
         kind = _EXPERT_ROWS[row.field]
         shape = (rows, width) if kind == "weight" else (rows,)
         return tuple(
-            Stored(f"model.layers.{layer}.mlp.experts.{name.format(expert)}.{kind}", shape, "dense")
+            StoredTensor(f"model.layers.{layer}.mlp.experts.{name.format(expert)}.{kind}", shape, "dense")
             for expert in range(config.experts)
             for name in names
         )
 
 
 VARIANTS = (
-    Unfused(("gate_up_projs.{}",), "down_projs.{}"),  # unsloth's
-    Unfused(("{}.gate_up_proj",), "{}.down_proj"),
-    Unfused(("{}.gate_proj", "{}.up_proj"), "{}.down_proj"),  # LLM Compressor's
+    UnfusedExperts(("gate_up_projs.{}",), "down_projs.{}"),  # unsloth's
+    UnfusedExperts(("{}.gate_up_proj",), "{}.down_proj"),
+    UnfusedExperts(("{}.gate_proj", "{}.up_proj"), "{}.down_proj"),  # LLM Compressor's
 )
 
 
@@ -72,7 +72,7 @@ def published_names(files: dict[str, TensorFile]) -> dict[str, TensorFile]:
     return renamed
 
 
-def unfused(names: Iterable[str]) -> Unfused | None:
+def unfused(names: Iterable[str]) -> UnfusedExperts | None:
     """The naming of separately stored experts; None if they are fused, as published."""
     held = set(names)
     first = "model.layers.0.mlp.experts.{}.weight"
@@ -80,7 +80,7 @@ def unfused(names: Iterable[str]) -> Unfused | None:
     return VARIANTS[found.index(max(found))] if max(found) else None
 
 
-def wanted_tensors(config: ModelConfig, variant: Unfused, limit: int) -> dict[str, Stored]:
+def wanted_tensors(config: ModelConfig, variant: UnfusedExperts, limit: int) -> dict[str, StoredTensor]:
     """All tensors of a checkpoint with separate experts. Raises CheckpointError if it would need more than `limit`."""
     needed = config.layers * config.experts * 2 * (len(variant.up) + 1)
     if needed > limit:

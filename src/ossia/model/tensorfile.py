@@ -177,7 +177,7 @@ def _open_shards(folder: Path) -> list[TensorFile]:
     return list(opened.values())
 
 
-class Planned(NamedTuple):
+class PlannedTensor(NamedTuple):
     """A tensor that will be written."""
 
     name: str
@@ -190,7 +190,7 @@ class Planned(NamedTuple):
 
 
 def write_tensors(
-    folder: Path, plan: list[Planned], stream: Iterator[tuple[str, NDArray[Any]]], shard_bytes: int
+    folder: Path, plan: list[PlannedTensor], stream: Iterator[tuple[str, NDArray[Any]]], shard_bytes: int
 ) -> None:
     """Write each planned tensor's chunks from the stream, in order, into model.safetensors or shards with an index."""
     shards = _shards(plan, shard_bytes)
@@ -211,7 +211,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_chunks(file: BinaryIO, tensor: Planned, stream: Iterator[tuple[str, NDArray[Any]]]) -> None:
+def _write_chunks(file: BinaryIO, tensor: PlannedTensor, stream: Iterator[tuple[str, NDArray[Any]]]) -> None:
     left = tensor.bytes
     while left:
         name, chunk = next(stream)
@@ -221,8 +221,8 @@ def _write_chunks(file: BinaryIO, tensor: Planned, stream: Iterator[tuple[str, N
         left -= chunk.nbytes
 
 
-def _shards(plan: list[Planned], shard_bytes: int) -> list[list[Planned]]:
-    shards: list[list[Planned]] = [[]]
+def _shards(plan: list[PlannedTensor], shard_bytes: int) -> list[list[PlannedTensor]]:
+    shards: list[list[PlannedTensor]] = [[]]
     room = shard_bytes
     for tensor in plan:
         if tensor.bytes > room and shards[-1]:
@@ -233,7 +233,7 @@ def _shards(plan: list[Planned], shard_bytes: int) -> list[list[Planned]]:
     return shards
 
 
-def _header(tensors: list[Planned]) -> bytes:
+def _header(tensors: list[PlannedTensor]) -> bytes:
     # transformers refuses files without a "format" entry
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

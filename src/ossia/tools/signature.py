@@ -172,7 +172,7 @@ def _read_by_pydantic(fields: list[_Field]) -> Signature:
         try:
             given = model.model_validate_json(text.strip() or "{}")
         except pydantic.ValidationError as error:
-            raise ArgumentsError(_said(error.errors(include_url=False))) from error
+            raise ArgumentsError(_pydantic_errors(error.errors(include_url=False))) from error
         return {name: getattr(given, field) for field, name in names.items()}
 
     return Signature(schema, decode)
@@ -198,13 +198,13 @@ def _pydantic_field(field: _Field) -> Any:
     return (Annotated[(kind, *metas)] if metas else kind), Field(**settings)
 
 
-def _said(errors: list[Any]) -> str:
+def _pydantic_errors(errors: list[Any]) -> str:
     """pydantic's errors, each with its place."""
-    said = [
+    lines = [
         f"{'.'.join(map(str, each['loc']))}: {each['msg']}" if each["loc"] else each["msg"] for each in errors[:ERRORS]
     ]
     more = [f"and {len(errors) - ERRORS} more"] if len(errors) > ERRORS else []
-    return "; ".join([*said, *more])
+    return "; ".join([*lines, *more])
 
 
 def plain(value: object) -> object:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.harmony.enforce import SchemaError, enforceable
+from ossia.harmony.enforce import SchemaError, enforceable_schema
 from ossia.harmony.grammar import GrammarCache
 from tests.vocabularies import small
 
@@ -121,7 +121,7 @@ def test_schemas_are_kept_to(schema: dict[str, Any], good: str, bad: str):
     ],
 )
 def test_what_says_nothing_is_no_obstacle(schema: dict[str, Any]):
-    assert enforceable(schema).dropped == ()
+    assert enforceable_schema(schema).dropped == ()
     assert GRAMMARS.matcher(schema)
 
 

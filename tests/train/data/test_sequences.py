@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.harmony.history import without_old_thinking
+from ossia.harmony.history import drop_old_analysis
 from ossia.harmony.messages import Message, assistant, system, tool, user
 from ossia.harmony.render import render
 from ossia.task import TrainingText
@@ -107,7 +107,7 @@ def test_every_sampling_is_learnt_once_behind_the_prompt_that_inference_would_ha
     for i, message in enumerate(messages):
         if message.role == "assistant" and (message.recipient or message.channel == "final"):
             first = next(k for k in range(i, -1, -1) if messages[k - 1].role != "assistant")
-            prompt = render(small(), without_old_thinking(messages[:first]), next_role="assistant")
+            prompt = render(small(), drop_old_analysis(messages[:first]), next_role="assistant")
             whole = render(small(), messages[first : i + 1], drop_analysis=False)[
                 1 + len(small().encode("assistant")) :
             ]

@@ -6,15 +6,15 @@ In: a JSON schema. Out: the text of a grammar (`grammar_of`).
 from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.enforce.grammar import SchemaGrammar, grammar_of
 from ossia.harmony.enforce.language import Language, string_terminal
-from ossia.harmony.enforce.reader import Enforceable, enforceable, is_lenient, leniently
+from ossia.harmony.enforce.reader import EnforceableSchema, enforceable_schema, is_lenient, leniently
 from ossia.harmony.enforce.text_grammar import refused, text_grammar
 
 __all__ = [
-    "Enforceable",
+    "EnforceableSchema",
     "Language",
     "SchemaError",
     "SchemaGrammar",
-    "enforceable",
+    "enforceable_schema",
     "grammar_of",
     "is_lenient",
     "leniently",

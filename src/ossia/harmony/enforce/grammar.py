@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.enforce.language import Language
 from ossia.harmony.enforce.lark import Lark
-from ossia.harmony.enforce.reader import enforceable, is_lenient
+from ossia.harmony.enforce.reader import enforceable_schema, is_lenient
 from ossia.harmony.enforce.shapes import PLACE, ShapeError, Shapes
 from ossia.harmony.messages import JsonObject
 
@@ -30,8 +30,8 @@ def grammar_of(
     """The grammar of a schema. space: the regular expression allowed between tokens. refusal: why a grammar cannot be
     used, or None.
     """
-    said = enforceable(schema)
-    dropped, current = list(said.dropped), said.schema
+    result = enforceable_schema(schema)
+    dropped, current = list(result.dropped), result.schema
     for _ in range(ROUNDS):
         try:
             return SchemaGrammar(_written(current, space, is_empty, refusal), tuple(dict.fromkeys(dropped)))

@@ -432,9 +432,9 @@ def _class(ranges: Iterable[Range]) -> str:
 
 
 def _with_properties(chars: Chars) -> str:
-    said = "".join(rf"\{'P' if name.startswith('-') else 'p'}{{{name.removeprefix('-')}}}" for name in chars.properties)
+    text = "".join(rf"\{'P' if name.startswith('-') else 'p'}{{{name.removeprefix('-')}}}" for name in chars.properties)
     body = _class(chars.ranges).removeprefix("[").removesuffix("]")
-    return f"[{'^' if chars.negated else ''}{body}{said}]"
+    return f"[{'^' if chars.negated else ''}{body}{text}]"
 
 
 def _character(character: str) -> str:

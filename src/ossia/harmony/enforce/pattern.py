@@ -61,7 +61,7 @@ class _Anchor:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _LookAhead:
     """A look-ahead."""
 
     body: "_Tree"
@@ -85,7 +85,7 @@ class _Repetition:
     high: int | None
 
 
-_Tree: TypeAlias = Chars | _Anchor | _Look | _Sequence | _Choice | _Repetition
+_Tree: TypeAlias = Chars | _Anchor | _LookAhead | _Sequence | _Choice | _Repetition
 
 
 def pattern_language(pattern: str) -> Language:
@@ -112,7 +112,7 @@ def _is_plain(tree: _Tree) -> bool:
     match tree:
         case Chars():
             return True
-        case _Anchor() | _Look():
+        case _Anchor() | _LookAhead():
             return False
         case _Sequence(parts) | _Choice(parts):
             return all(map(_is_plain, parts))
@@ -128,7 +128,7 @@ def _has_anchor(tree: _Tree, start: bool) -> bool:
             return tree.start == start
         case _Sequence(parts) | _Choice(parts):
             return any(_has_anchor(part, start) for part in parts)
-        case _Repetition(body) | _Look(body):
+        case _Repetition(body) | _LookAhead(body):
             return _has_anchor(body, start)
 
 
@@ -142,7 +142,7 @@ def _plain(tree: _Tree) -> Language:
             return alt(*map(_plain, ways))
         case _Repetition(body, low, high):
             return repeat(_plain(body), low, high)
-        case _Anchor() | _Look():
+        case _Anchor() | _LookAhead():
             raise AssertionError("not plain")
 
 
@@ -157,7 +157,7 @@ def _language(tree: _Tree, rest: Language, start: bool | None) -> Language:
             return rest if start else NEVER
         case _Anchor():
             return EMPTY if is_nullable(rest) else NEVER
-        case _Look(body, positive):
+        case _LookAhead(body, positive):
             ahead = _language(body, ANYTHING, start)
             return both(ahead if positive else Not(ahead), rest)
         case _Choice(ways):
@@ -188,7 +188,7 @@ def _widths(tree: _Tree) -> tuple[int, int]:
     match tree:
         case Chars():
             return 1, 1
-        case _Anchor() | _Look():
+        case _Anchor() | _LookAhead():
             return 0, 0
         case _Sequence(parts):
             found = [_widths(part) for part in parts]
@@ -204,7 +204,7 @@ def _widths(tree: _Tree) -> tuple[int, int]:
 def _repetition(tree: _Repetition, rest: Language, start: bool | None) -> Language:
     """A repeated part with look-aheads or anchors: written out if it repeats few times."""
     match tree.body:
-        case _Sequence((_Look(body, False), Chars() as each)) if rest == EMPTY and tree.high is None:
+        case _Sequence((_LookAhead(body, False), Chars() as each)) if rest == EMPTY and tree.high is None:
             if not _has_anchor(body, start=True):
                 # the body begins nowhere in these characters, up to the end
                 found = seq(ANYTHING, both(_language(body, ANYTHING, False), seq(each, ANYTHING)))
@@ -275,7 +275,7 @@ class _Parser:
         if look := next((mark for mark in LOOKS if self.text.startswith(mark, self.at)), None):
             self.at += 2
             body = self._closed()
-            return _Look(body, LOOKS[look])
+            return _LookAhead(body, LOOKS[look])
         if self.text.startswith(("?<=", "?<!"), self.at):
             raise ValueError("look-behind cannot be enforced")
         if name := NAMED_GROUP.match(self.text, self.at):

@@ -47,14 +47,14 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Enforceable:
+class EnforceableSchema:
     """A schema that a grammar can enforce exactly, and what was left out."""
 
     schema: dict[str, Any]
     dropped: tuple[str, ...]
 
 
-def enforceable(schema: JsonObject) -> Enforceable:
+def enforceable_schema(schema: JsonObject) -> EnforceableSchema:
     """The schema as a grammar can enforce it.
 
     "x-guidance": {"lenient": true} in it leaves out what cannot be enforced; {"coerce_one_of": true} reads oneOf as
@@ -67,13 +67,13 @@ def enforceable(schema: JsonObject) -> Enforceable:
 
 def leniently(schema: JsonObject) -> JsonObject:
     """The schema, marked so that parts that cannot be enforced are left out instead of refused."""
-    asked = schema.get("x-guidance", {})
-    return {**schema, "x-guidance": {**asked, "lenient": True}} if isinstance(asked, Mapping) else schema
+    options = schema.get("x-guidance", {})
+    return {**schema, "x-guidance": {**options, "lenient": True}} if isinstance(options, Mapping) else schema
 
 
 def is_lenient(schema: JsonObject) -> bool:
-    asked = schema.get("x-guidance")
-    return isinstance(asked, Mapping) and asked.get("lenient") is True
+    options = schema.get("x-guidance")
+    return isinstance(options, Mapping) and options.get("lenient") is True
 
 
 @dataclass
@@ -90,11 +90,11 @@ class _Place:
 class _Reader:
     def __init__(self, root: JsonObject) -> None:
         self.root = root
-        asked = root.get("x-guidance", {})
-        if not isinstance(asked, Mapping) or not asked.keys() <= {"lenient", "coerce_one_of"}:
+        options = root.get("x-guidance", {})
+        if not isinstance(options, Mapping) or not options.keys() <= {"lenient", "coerce_one_of"}:
             raise SchemaError("x-guidance", "#", 'it may hold "lenient" and "coerce_one_of", and nothing else')
         self.lenient = is_lenient(root)
-        self.coerce_one_of = asked.get("coerce_one_of") is True
+        self.coerce_one_of = options.get("coerce_one_of") is True
         declared = root.get("$schema")
         draft = DRAFTS.fullmatch(declared) if isinstance(declared, str) else None
         if declared is not None and not draft and not self.lenient:
@@ -109,7 +109,7 @@ class _Reader:
         self.size = 0
         self.references = References(root, self.draft)
 
-    def read(self) -> Enforceable:
+    def read(self) -> EnforceableSchema:
         root = self._reference(self.references.found["#"])
         while self.pending or self.choices:
             if self.pending:
@@ -117,7 +117,7 @@ class _Reader:
                 self.definitions[self.names[path]] = self._schema(schema, path, base)
             else:
                 self._choose(*self.choices.pop())
-        return Enforceable({**root, "$defs": self.definitions}, tuple(dict.fromkeys(self.dropped)))
+        return EnforceableSchema({**root, "$defs": self.definitions}, tuple(dict.fromkeys(self.dropped)))
 
     def _reference(self, to: Found) -> dict[str, Any]:
         if to[0] not in self.names:

@@ -18,7 +18,7 @@ from ossia.kernels.triton.kernels.tiles import power_of_two
 from ossia.kernels.triton.work_table import FIELDS, PLACE, ROW, TOKENS, Chunks, Ints, Places, shared_out, whole_tiles
 
 NARROW, MIDDLE, WIDE = 16, 32, 64  # columns of a tile: the query heads of one group, token by token
-FEW = 64  # up to this many rows of a sequence, its tiles may be split over programs
+MAX_SHARED_ROWS = 64  # up to this many rows of a sequence, its tiles may be split over programs
 COUNTS = 16  # ints at the start of the buffer
 
 
@@ -199,7 +199,7 @@ def _placed(batch: Batch, has_cache: bool) -> tuple[Places, Ints, Ints]:
 def _works(places: Places, layout: Layout, longest: int) -> list[tuple[int, Ints, Ints]]:
     """Tokens per tile, whole items and split items: for sequences with few rows, and for those with many."""
     few = layout.tokens(NARROW)
-    columns = layout.widest if longest > FEW else MIDDLE
+    columns = layout.widest if longest > MAX_SHARED_ROWS else MIDDLE
     many = layout.tokens(columns)
     is_many = places.lengths_S > few
     works = []

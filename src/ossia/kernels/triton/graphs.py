@@ -34,22 +34,22 @@ class Bucket(NamedTuple):
     blocks: int
 
 
-class Recorded(NamedTuple):
+class CapturedGraph(NamedTuple):
     held: Any  # the batch in the graph's device buffers
     graph: Graph
 
 
 Record = Callable[[Callable[[], None]], Graph]
 # writes a batch into buffers: into new ones for None, else into the given ones
-Hold = Callable[[Batch, Bucket, Any], Any]
+WriteBatch = Callable[[Batch, Bucket, Any], Any]
 
 
 class Graphs:
     """The graphs over one cache. The steps of an engine run one after the other, so all graphs share their work space."""
 
-    def __init__(self, record: Record, hold: Hold) -> None:
-        self._record, self._hold = record, hold
-        self._graphs: dict[Bucket, Recorded] = {}
+    def __init__(self, record: Record, hold: WriteBatch) -> None:
+        self._record, self._write_batch = record, hold
+        self._graphs: dict[Bucket, CapturedGraph] = {}
         self._logits_RV: Tensor | None = None
 
     @property
@@ -63,13 +63,13 @@ class Graphs:
         if bucket not in self._graphs:
             self._graphs[bucket] = self._recorded(forward, batch, bucket)
         else:
-            self._hold(batch, bucket, self._graphs[bucket].held)
+            self._write_batch(batch, bucket, self._graphs[bucket].held)
         self._graphs[bucket].graph.replay()
         assert self._logits_RV is not None, "the first capture allocates it"
         return self._logits_RV[: len(batch.tokens_T)]
 
-    def _recorded(self, forward: Forward, batch: Batch, bucket: Bucket) -> Recorded:
-        held = self._hold(batch, bucket, None)
+    def _recorded(self, forward: Forward, batch: Batch, bucket: Bucket) -> CapturedGraph:
+        held = self._write_batch(batch, bucket, None)
         if self._logits_RV is None:
             logits_RV = forward(held)  # an ordinary pass, to get the width of the logits
             self._logits_RV = logits_RV.new_empty((MAX_GRAPH_ROWS, logits_RV.shape[1]))
@@ -78,7 +78,7 @@ class Graphs:
         def work() -> None:
             out_RV.copy_(forward(held))
 
-        return Recorded(held, self._record(work))
+        return CapturedGraph(held, self._record(work))
 
 
 def bucket_of(batch: Batch) -> Bucket | None:

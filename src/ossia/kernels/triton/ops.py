@@ -50,7 +50,7 @@ class GraphBatch(NamedTuple):
     batch: DeviceBatch
 
 
-class Holder:
+class BatchWriter:
     """Writes decode batches into graph buffers. All graphs share the buffers for attention's partial sums."""
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
@@ -109,7 +109,7 @@ class TritonOps:
         layers = make_cache(shapes, blocks, window_blocks, self._kv, self.device)
         if not self._record:
             return Caches(layers, None)
-        return Caches(layers, Graphs(self._record(), Holder(self._layout(shapes[0]), self.device)))
+        return Caches(layers, Graphs(self._record(), BatchWriter(self._layout(shapes[0]), self.device)))
 
     def cache_bytes(self, shapes: list[AttentionShape]) -> CacheBytes:
         return cache_bytes(shapes, self._kv)
@@ -170,8 +170,8 @@ class TritonOps:
         choices = choices_on_device([SamplingRow(*draw) for draw in draws], logits_RV.shape[1], self.device)
         tokens, logprobs = sample_rows(chosen_RV, choices)
         both = torch.cat([tokens, logprobs.view(torch.int32)]).cpu().numpy()
-        said = zip(both[: len(rows)].tolist(), both[len(rows) :].view(np.float32).tolist())
-        return [SampleResult(*each) for each in said]
+        results = zip(both[: len(rows)].tolist(), both[len(rows) :].view(np.float32).tolist())
+        return [SampleResult(*each) for each in results]
 
     def wait(self, logits_RV: Tensor) -> None:
         if self.device.type == "cuda":

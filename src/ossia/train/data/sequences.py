@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Several
 from typing import NamedTuple
 
-from ossia.harmony.history import without_old_thinking
+from ossia.harmony.history import drop_old_analysis
 from ossia.harmony.messages import Message
 from ossia.harmony.render import declares_functions, render, render_message
 from ossia.task import TrainingText
@@ -60,7 +60,7 @@ def samplings(tokenizer: Tokenizer, conversation: Conversation) -> Iterator[Samp
             continue
         end = _end(messages, begin)
         output, is_target = _output(tokenizer, conversation, begin, end)
-        before = without_old_thinking(messages[:begin])
+        before = drop_old_analysis(messages[:begin])
         yield SampledTurn(render(tokenizer, before, next_role="assistant"), output, is_target)
         begin = end
 

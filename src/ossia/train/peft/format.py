@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ossia.model.config import ModelConfig
 from ossia.model.tensorfile import (
     CheckpointError,
-    Planned,
+    PlannedTensor,
     open_tensorfile,
     read_json,
     temporary,
@@ -67,7 +67,7 @@ def write_adapter(
     stored = {
         name: np.ascontiguousarray(value, np.float32) for name, value in _stored(config, targets, matrices).items()
     }
-    plan = [Planned(name, "F32", value.shape) for name, value in stored.items()]
+    plan = [PlannedTensor(name, "F32", value.shape) for name, value in stored.items()]
     with temporary(folder) as stage:
         write_tensors(stage, plan, iter(stored.items()), sum(each.bytes for each in plan) + 1)
         write_json(stage / CONFIG, _config(config, lora, targets, base))

@@ -67,12 +67,12 @@ def target_of(arch: str, features: frozenset[str]) -> MachineTarget:
 
 def host_target() -> MachineTarget:
     """The target of the machine that Numba compiles for. NUMBA_CPU_NAME and NUMBA_CPU_FEATURES apply, as in Numba."""
-    asked: str | None = getattr(config, "CPU_FEATURES")  # noqa: B009 - Numba sets it at import, unseen by type checkers
+    features_set: str | None = getattr(config, "CPU_FEATURES")  # noqa: B009 - Numba sets it at import, unseen by type checkers
     cpu: str | None = getattr(config, "CPU_NAME")  # noqa: B009
-    if asked is None:
+    if features_set is None:
         features = {name for name, there in binding.get_host_cpu_features().items() if there}
     else:
-        features = {name[1:] for name in asked.split(",") if name.startswith("+")}
+        features = {name[1:] for name in features_set.split(",") if name.startswith("+")}
     target = target_of(binding.get_default_triple().split("-")[0], frozenset(features))
     return target._replace(auto_prefetch=(cpu or binding.get_host_cpu_name()) == "znver4")
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from ossia.harmony.client_tools import Toolbox
-from ossia.harmony.history import without_old_thinking
+from ossia.harmony.history import drop_old_analysis
 from ossia.harmony.messages import Message, assistant, developer, user
 from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of
 from ossia.harmony.tool_results import Call, Result, pair_results
@@ -201,7 +201,7 @@ def messages_of(
     at = [getattr(each, "at", "") for each in told]
     if warnings is not None:
         warnings += unmatched([at[number] for number in paired.unanswered], [at[number] for number in paired.repeated])
-    return without_old_thinking([message for _, message in paired.messages])
+    return drop_old_analysis([message for _, message in paired.messages])
 
 
 def _answered(said: Sequence[Told]) -> int:
