@@ -1,8 +1,8 @@
-"""A model whose next token hangs on the whole prefix, which it reads back through the block tables it is given.
+"""A fake model whose next token depends on the whole prefix, which it reads back through its block tables.
 
-Every position stores a hash of all tokens up to it, in both caches; that hash goes on from the one before, read in the
-window. So a wrong block of either kind, position, row or order changes every answer after it, and a block that another
-prompt left, even with the same tokens, shows: scheduling bugs cannot hide.
+Every position stores a hash of all tokens up to it, in both caches. The hash continues the previous one, read in the
+window. So a wrong block, position, row or order changes every later answer. So does a block left by another prompt,
+even with the same tokens: scheduling errors cannot stay hidden.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ from ossia.kernels.ops import BLOCK, Batch, CacheBytes, HostOps
 from ossia.model.config import ModelConfig, alternating
 
 VOCAB = 32
-BLOCK_BYTES = 100  # of either kind
+BLOCK_BYTES = 100  # of a block in either pool
 BOTH_KINDS = CacheBytes(BLOCK_BYTES, BLOCK_BYTES)
 WINDOW = 24
-LOOP = {1: 2, 2: 3, 3: 1}  # where a model that repeats itself goes round; from elsewhere to 1
+LOOP = {1: 2, 2: 3, 3: 1}  # the loop of a repetitive model; other tokens lead to 1
 
 
 class FakeOps(HostOps):
@@ -42,18 +42,18 @@ def config(max_context: int = 256, window: int = WINDOW) -> ModelConfig:
 
 
 def cache_for(blocks: int) -> int:
-    """`cache_bytes` of so many full blocks and as many for windows: enough for that many blocks of text."""
+    """`cache_bytes` of this many full-attention blocks and as many window blocks."""
     return 2 * blocks * BLOCK_BYTES
 
 
 def stopped_clock() -> AbstractContextManager[Any]:
-    """Steps take no time: what speculation does then is the same in every run."""
+    """Steps take no time, so speculation behaves the same in every run."""
     return patch("ossia.engine.engine.perf_counter", lambda: 0.0)
 
 
 @dataclass
 class FakeModel:
-    """repeats: how strongly it tends to go round in a loop of three tokens; at 0 every token is a surprise."""
+    """repeats: how strongly it tends to a loop of three tokens; 0: tokens are unpredictable."""
 
     config: ModelConfig = field(default_factory=config)
     ops: Any = field(default_factory=FakeOps)
@@ -121,7 +121,7 @@ class FakeModel:
 
 
 def hashes_of(tokens: Sequence[int], state: int) -> np.ndarray:
-    """A hash of everything up to each token, going on from the hash before the first."""
+    """A hash of everything up to each token, continuing the given state."""
     hashes = []
     for token in tokens:
         state = (state * 6364136223846793005 + token + 1) % 2**64
@@ -130,8 +130,10 @@ def hashes_of(tokens: Sequence[int], state: int) -> np.ndarray:
 
 
 def logits_after(prefix: list[int]) -> np.ndarray:
+    """The expected logits, computed without a cache."""
     return FakeModel().logits_after(prefix)
 
 
 def greedy(prompt: list[int], count: int) -> list[int]:
+    """The answer of the naive loop."""
     return FakeModel().greedy(prompt, count)

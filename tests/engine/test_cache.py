@@ -1,4 +1,4 @@
-"""What is kept of one request for the next: blocks of full attention, snapshots of the window; and what it may take."""
+"""What the cache keeps of one request for the next: full-attention blocks, window snapshots, and the byte limit."""
 
 from itertools import count
 
@@ -21,7 +21,7 @@ SYSTEM = [i * 7 % VOCAB for i in range(60)]
 def ask(
     engine: Engine, model: FakeModel, prompt: list[int], params: SamplingParams = GREEDY
 ) -> tuple[list[int], int, int]:
-    """The answer, how many rows it took, and how many tokens of the prompt the cache held."""
+    """The answer, the number of computed rows, and the number of cached prompt tokens."""
     before = sum(model.rows)
     stream = engine.submit(prompt, params)
     said = [sampled.token for sampled in stream]
@@ -77,7 +77,7 @@ def test_memory_that_is_released_is_that_of_free_blocks_alone(asked: list[tuple[
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=5), st.integers(1, 30))
 def test_C5_written_is_what_an_equal_prompt_finds_next(lengths: list[int], said: int):
-    """What was found and what was written are together what the next equal prompt finds, whatever came before."""
+    """Cached plus written tokens are what the next equal prompt finds, whatever came before."""
     model = FakeModel()
     engine = Engine(model, speculate=False)
     params = SamplingParams(temperature=0, max_tokens=said)
@@ -117,7 +117,7 @@ def test_the_same_prompt_again_computes_its_last_block():
 
 
 def test_when_an_answer_is_left_out_the_prompt_before_it_is_still_there():
-    """The window has long moved on from there: its snapshot has not."""
+    """The window has moved on, but its snapshot is kept."""
     model = FakeModel()
     engine = Engine(model)
     long = SamplingParams(temperature=0, max_tokens=100)
@@ -126,7 +126,7 @@ def test_when_an_answer_is_left_out_the_prompt_before_it_is_still_there():
 
 
 def test_the_third_request_that_shares_a_beginning_finds_it():
-    """The first does not know where others will leave its path; the second leaves a snapshot there."""
+    """The first does not know where others will diverge; the second leaves a snapshot there."""
     model = FakeModel()
     engine = Engine(model)
     cached = [ask(engine, model, [*SYSTEM, *[tail] * 50])[2] for tail in range(4)]
@@ -168,15 +168,17 @@ def test_what_is_kept_stays_within_its_bytes_and_the_oldest_goes_first():
     model = FakeModel()
     engine = Engine(model, prefix_bytes=17 * BLOCK_BYTES)
     first, second, third = ([tail] * 70 for tail in range(3))
-    for prompt in (first, second, first, third):  # each leaves 5 full blocks and 3 of windows
+    for prompt in (first, second, first, third):  # each leaves 5 full-attention and 3 window blocks
         ask(engine, model, prompt)
         assert engine.stats().idle_bytes <= 17 * BLOCK_BYTES
     assert ask(engine, model, first)[2] == 64
     assert ask(engine, model, second)[2] == 0
 
 
-def test_a_preempted_request_goes_on_from_what_it_had_computed():
-    """Where there is no room for what two say, one gives way; what it had computed and nobody took is not computed again."""
+def test_a_preempted_request_resumes_from_its_cached_blocks():
+    """If two requests do not fit, one is preempted. Its cached blocks are not computed again, if no other request took
+    them.
+    """
     rows = {}
     for prefix_bytes in (0, 1 << 30):
         model = FakeModel()
@@ -304,7 +306,7 @@ def test_answers_depend_on_nothing_but_the_prompt(
     rounds: list[list[tuple[list[int], int]]], blocks: int, prefix: int, budget: int, speculate: bool, repeats: float,
     window: int, layers: tuple[int, int], seed: int | None,
 ):  # fmt: skip
-    """Whatever is shared, chunked, preempted, found, guessed, or closed early (after so many tokens): the naive answer."""
+    """Shared, chunked, preempted, cached, drafted, or closed after some tokens: the answer is the naive loop's."""
     model = FakeModel(config(window=window), repeats=repeats, cache_bytes=CacheBytes(*layers))
     params = SamplingParams(temperature=0 if seed is None else 1.0, seed=seed, max_tokens=25)
     naive = Engine(model, prefix_bytes=0, speculate=False)

@@ -1,4 +1,4 @@
-"""Drawing on a device changes no answer: one call a step, masks behind guesses drawn again, errors told apart."""
+"""Sampling on a device changes no answer: one call per step, masks after draft tokens, errors told apart."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=40)
 
 
 class DeviceOps(HostOps):
-    """Draws in one call, as a device does."""
+    """Samples in one call, like a device."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -31,7 +31,7 @@ class DeviceOps(HostOps):
 
 
 def _drawn(logits_V: np.ndarray, draw: Draw) -> SampleResult:
-    """By the plainest arithmetic, from nothing but the draw."""
+    """The simplest implementation of a draw."""
     if not np.isfinite(logits_V.max()):
         return SampleResult(NOT_FINITE, 0.0)
     allowed = logits_V.astype(np.float64)
@@ -52,7 +52,7 @@ def _drawn(logits_V: np.ndarray, draw: Draw) -> SampleResult:
 
 
 class Low:
-    """Now and then only tokens below 16 may come."""
+    """Sometimes allows only tokens below 16."""
 
     def __init__(self, every: int) -> None:
         self.every, self.count, self.masks = every, 0, 0
@@ -94,7 +94,7 @@ def test_the_device_says_what_the_host_says(params: SamplingParams, every: int):
         assert [each.finish for each in theirs] == [each.finish for each in ours]
         np.testing.assert_allclose([each.logprob for each in theirs], [each.logprob for each in ours], atol=1e-5)
     assert ops.copied == 0
-    assert max(ops.calls) >= 3  # all rows of a step at once
+    assert max(ops.calls) >= 3  # all rows of a step in one call
     assert (1 in ops.calls) or not every
 
 

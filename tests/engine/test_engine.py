@@ -1,4 +1,4 @@
-"""The engine's promise: the answer never depends on how it was scheduled; and what becomes of errors and leavers."""
+"""The engine's guarantee: an answer never depends on scheduling. Also errors, and requests that are closed early."""
 
 import asyncio
 import threading
@@ -51,7 +51,7 @@ def test_K2_scores_of_a_prompt_do_not_depend_on_batch_chunks_or_preemption(
 ):
     engine = Engine(FakeModel(), cache_bytes=cache_for(blocks), max_batched_tokens=budget)
     scored = SamplingParams(temperature=0, max_tokens=2, prompt_logprobs=3)
-    for _ in range(2):  # a prompt that the cache holds is scored as well
+    for _ in range(2):  # a cached prompt is scored too
         streams = [engine.submit(prompt, scored if n % 2 == 0 else GREEDY) for n, prompt in enumerate(prompts)]
         assert tokens(streams) == [greedy(prompt, 12 if n % 2 else 2) for n, prompt in enumerate(prompts)]
         for prompt, stream in zip(prompts[::2], streams[::2]):
@@ -69,12 +69,12 @@ def test_K2_a_step_scores_few_rows_and_serves_the_others():
     scored = [engine.submit(list(range(30)) * 4, SamplingParams(max_tokens=1, prompt_logprobs=1)) for _ in range(3)]
     before = engine.stats()
     list(running)
-    assert engine.stats().steps - before.steps == 11  # a token in each step
+    assert engine.stats().steps - before.steps == 11  # one token per step
     assert max(model.rows) <= 1 + 32
     assert [len(list(each)) for each in scored] == [1, 1, 1]
 
 
-def test_K2_a_newcomer_does_not_wait_behind_prompts_that_are_scored():
+def test_K2_a_new_request_does_not_wait_for_prompts_that_are_scored():
     engine = Engine(FakeModel())
     engine._scheduler.score_rows = 32
     asked = SamplingParams(max_tokens=1, prompt_logprobs=1)
@@ -100,7 +100,7 @@ def test_a_step_stays_within_its_budget_and_decoders_go_first():
     second = engine.submit(list(range(30)), GREEDY)
     next(second)
     assert max(model.rows) <= 10
-    assert tokens([list(first)])[0] == greedy([1, 2, 3], 12)[1:]  # it was served a token in every step meanwhile
+    assert tokens([list(first)])[0] == greedy([1, 2, 3], 12)[1:]  # it got a token in every step
     assert engine.stats().steps <= 1 + 12 + 12
 
 
@@ -205,7 +205,7 @@ def test_an_error_in_a_step_reaches_every_stream_and_closes_the_engine_clearly()
     next(first)
     with pytest.raises(MemoryError, match="no memory for this step"):
         list(first)
-    next(second)  # it was sampled in the step that went well
+    next(second)  # it was sampled in the step that succeeded
     with pytest.raises(RuntimeError, match="the engine stopped: no memory"):
         next(second)
     with pytest.raises(RuntimeError, match="the engine stopped"):
@@ -225,7 +225,7 @@ class Interrupting(FakeModel):
         return logits
 
 
-def test_a_stream_closed_while_the_model_computes_frees_at_once_and_disturbs_nobody():
+def test_a_stream_closed_while_the_model_computes_frees_at_once_and_disturbs_no_other():
     held = []
 
     def close_second() -> None:
@@ -267,7 +267,7 @@ def test_an_interrupted_step_is_taken_again():
     assert tokens([[first, *stream]]) == [greedy([1, 2], 12)]
 
 
-def test_an_interrupt_before_the_model_computes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupt_before_the_model_computes_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch):
     engine = Engine(FakeModel())
     stream = engine.submit([1, 2], GREEDY)
 
@@ -357,7 +357,7 @@ def test_what_a_block_held_before_is_never_read():
 
 
 class OnlyEven:
-    """A mask that remembers what it was told."""
+    """A mask that records the accepted tokens."""
 
     def __init__(self) -> None:
         self.accepted: list[int] = []

@@ -1,4 +1,6 @@
-"""The engine over a real network: alone, batched, in chunks or preempted, the answer is the cache-less forward's."""
+"""The engine with a real network: alone, batched, chunked or preempted, the answer is that of a forward without a
+cache.
+"""
 
 from typing import NamedTuple
 
@@ -14,13 +16,13 @@ from ossia.model.transformer import Transformer, load_transformer
 from tests.engine.fake import stopped_clock
 from tests.tiny import TINY, tiny_checkpoint
 
-SIZES = (1, 7, 16, 33, 50)  # beside, at and across the edges of blocks and of the window
+SIZES = (1, 7, 16, 33, 50)  # around the edges of blocks and of the window
 PROMPTS = [np.random.default_rng(size).integers(0, TINY.vocab, size).tolist() for size in SIZES]
 GREEDY = SamplingParams(temperature=0, max_tokens=20, logprobs=3)
 
 
 class Kept(NamedTuple):
-    """A backend, and what it keeps weights, keys and values in."""
+    """A backend with its types of weights and of keys and values."""
 
     backend: Backend
     dense: Dense
@@ -47,7 +49,7 @@ def model(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Transformer:
 
 
 def without_cache(model: Transformer, prompt: list[int], count: int) -> list[int]:
-    """Greedy by running all that was said through the network again for every token."""
+    """Greedy, with all tokens run through the network again for every token."""
     said = list(prompt)
     for _ in range(count):
         size = len(said)
@@ -81,14 +83,14 @@ def test_scheduling_changes_no_answer(
     backend: Backend, model: Transformer, alone: list[list[Sampled]], cache_blocks: int, max_batched_tokens: int
 ):
     engine = Engine(model, cache_bytes=cache_blocks * sum(model.cache_bytes), max_batched_tokens=max_batched_tokens)
-    for _ in range(2):  # the second time from what the first left in the cache
+    for _ in range(2):  # the second time with the first one's prefix in the cache
         assert_same(engine.generate(PROMPTS, GREEDY), alone, backend)
     assert engine.stats().cached_tokens > 0 or cache_blocks < 64
 
 
 @pytest.mark.parametrize("max_batched_tokens", [512, 23])
 def test_speculation_and_what_is_cached_change_no_answer(backend: Backend, model: Transformer, max_batched_tokens: int):
-    """A conversation: every prompt is the one before, its answer, and a few tokens that were said already."""
+    """A conversation: each prompt is the one before, its answer, and a few tokens that occurred already."""
     long = SamplingParams(temperature=0, max_tokens=60, logprobs=3)
     engine, plain = Engine(model, max_batched_tokens=max_batched_tokens), Engine(model, prefix_bytes=0, speculate=False)
     prompt = [*PROMPTS[2], *PROMPTS[2]]

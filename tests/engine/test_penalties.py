@@ -1,4 +1,4 @@
-"""Penalties (A3b): what vLLM and OpenAI define, and the same answer however it was scheduled."""
+"""Penalties (A3b) as vLLM and OpenAI define them, and independent of scheduling."""
 
 from typing import Any
 
@@ -84,12 +84,12 @@ def naive(model: FakeModel, prompt: list[int], params: SamplingParams) -> list[i
 def test_A3b_answers_do_not_depend_on_scheduling(
     prompts: list[list[int]], given: Any, temperature: float, budget: int, blocks: int, repeats: float, on_device: bool
 ):
-    """Batches, chunks, preemption, shared prefixes and guesses; drawn on a device or on the host."""
+    """Batches, chunks, preemption, shared prefixes and draft tokens; sampled on a device or on the host."""
     params = SamplingParams(temperature=temperature, seed=5, max_tokens=12, **given)
     made = {"ops": DeviceOps()} if on_device else {}
     engine = Engine(FakeModel(repeats=repeats, **made), cache_bytes=cache_for(blocks), max_batched_tokens=budget)
     with stopped_clock():
-        for _ in range(2):  # the second time prefixes are in the cache
+        for _ in range(2):  # the second time with prefixes in the cache
             answers = engine.generate(prompts, params)
             model = FakeModel(repeats=repeats)
             assert [[each.token for each in said] for said in answers] == [
@@ -97,7 +97,7 @@ def test_A3b_answers_do_not_depend_on_scheduling(
             ]
 
 
-def test_A3b_guesses_are_checked_with_the_penalties_of_their_place():
+def test_A3b_draft_tokens_are_verified_with_the_penalties_of_their_index():
     params = SamplingParams(temperature=0, max_tokens=150, frequency_penalty=0.1, repetition_penalty=1.05)
     with stopped_clock():
         engine = Engine(FakeModel(repeats=9.0))

@@ -1,4 +1,4 @@
-"""A card's memory before anything is loaded: the published models on usual cards, and refusals with their numbers."""
+"""A GPU's memory plan: the published models on usual GPUs, and refusals with their numbers."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from tests.engine.fake import FakeModel, cache_for
 
 GIB = 1 << 30
 B20, B120 = ModelConfig.preset("gpt-oss-20b"), ModelConfig.preset("gpt-oss-120b")
-CARD_80 = int(78.8 * GIB)  # of an H100's 79.6 GiB, the driver's context taken off
+CARD_80 = int(78.8 * GIB)  # an H100's 79.6 GiB without the driver's context
 CARD_16 = int(15.3 * GIB)
 
 
@@ -84,7 +84,7 @@ def test_a_model_with_a_short_context_needs_no_long_one():
 
 
 class Card(HostOps):
-    """A card with so many bytes free; logits are NumPy's."""
+    """A GPU with this many free bytes; logits are NumPy's."""
 
     def __init__(self, free: int) -> None:
         self.free = free

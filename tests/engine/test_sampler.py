@@ -1,4 +1,4 @@
-"""How one token is chosen: cuts, masks, bias, seeds; and that draws follow the distribution they should."""
+"""Sampling of one token: filters, masks, bias, seeds; and that samples follow the distribution."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def chi_square(found: np.ndarray, expected: np.ndarray) -> float:
-    """Per degree of freedom: about 1 for draws from `expected`."""
+    """Per degree of freedom: about 1 for samples of `expected`."""
     kept = expected > 0
     counts = np.bincount(found, minlength=len(expected))
     assert counts[~kept].sum() == 0
@@ -43,7 +43,7 @@ def test_draws_follow_the_softmax(temperature: float):
 
 
 def test_draws_follow_the_softmax_over_a_large_vocabulary():
-    """Tokens far apart, on both sides of the edges of what is summed at once; the rest is too unlikely to come."""
+    """Likely tokens are far apart, on both sides of the slices' edges; all others are too unlikely to occur."""
     places, weights = [0, 511, 512, 1023, 1025, 4999], np.arange(1, 7)
     logits = np.full(5000, -60, np.float32)
     logits[places] = np.log(weights)
@@ -85,7 +85,7 @@ def test_masked_tokens_are_never_sampled(logits: np.ndarray, allowed: set[int], 
     assert set(found.tolist()) <= allowed
 
 
-def test_a_mask_shorter_than_the_vocabulary_allows_nothing_behind_it():
+def test_a_mask_shorter_than_the_vocabulary_allows_nothing_after_its_end():
     logits = np.zeros(300, np.float32)
     assert draws(logits, SamplingParams(), 200, b"\xff").max() < 8
 

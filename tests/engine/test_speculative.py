@@ -1,4 +1,4 @@
-"""Guessing ahead: what is guessed, when it is tried, and that it changes nothing but the time."""
+"""Speculation: what is drafted, when it is verified, and that it changes only the time."""
 
 from array import array
 from contextlib import suppress
@@ -37,8 +37,8 @@ def naive_draft(text: list[int], most: int) -> tuple[int, tuple[int, ...]] | Non
 
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS, cuts=st.lists(st.integers(1, 20), max_size=20), most=st.integers(1, 9))
-def test_a_guess_goes_on_from_the_latest_of_the_longest_matches(text: list[int], cuts: list[int], most: int):
-    """However many tokens come between two looks."""
+def test_a_draft_continues_the_latest_of_the_longest_matches(text: list[int], cuts: list[int], most: int):
+    """However many tokens come between two lookups."""
     lookup, seen = PromptLookup(), array("i")
     for cut in [*cuts, 60]:
         seen.extend(text[len(seen) : len(seen) + cut])
@@ -81,7 +81,7 @@ def test_surprising_text_is_left_alone():
 
 
 def test_an_answer_ends_where_it_ends_without_it():
-    """In the middle of a guess: by a stop token, by max_tokens, by the context."""
+    """In the middle of a draft: by a stop token, by max_tokens, by the context."""
     for params in (
         SamplingParams(temperature=0, stop_tokens=frozenset([9])),
         *(SamplingParams(temperature=0, max_tokens=most) for most in range(1, 30)),
@@ -94,7 +94,7 @@ def test_an_answer_ends_where_it_ends_without_it():
 
 
 class Alternating:
-    """A mask that forbids every other token in turn, and remembers what it heard."""
+    """A mask that alternately forbids every other token, and records the accepted ones."""
 
     def __init__(self) -> None:
         self.accepted: list[int] = []
@@ -108,7 +108,7 @@ class Alternating:
         self.accepted.append(token)
 
 
-def test_a_mask_hears_of_every_token_once_and_of_no_guess():
+def test_a_mask_accepts_every_token_once_and_no_draft_token():
     params = SamplingParams(temperature=0, max_tokens=100)
     answers = []
     for speculate in (True, False):
@@ -122,7 +122,7 @@ def test_a_mask_hears_of_every_token_once_and_of_no_guess():
     assert answers[0] == answers[1]
 
 
-def test_guesses_keep_to_the_budget_and_push_nobody_out():
+def test_drafts_keep_to_the_budget_and_preempt_no_request():
     model = FakeModel(repeats=20.0)
     with stopped_clock():
         engine = Engine(model, cache_bytes=cache_for(10), max_batched_tokens=6)
@@ -135,7 +135,7 @@ def test_guesses_keep_to_the_budget_and_push_nobody_out():
     assert engine.stats().preemptions == 0
 
 
-def test_many_requests_are_not_guessed_for():
+def test_many_requests_are_not_drafted_for():
     with stopped_clock():
         engine = Engine(FakeModel(repeats=20.0))
         engine.generate([[1, 2, 3, 1]] * (MAX_DRAFTING_REQUESTS + 1), SamplingParams(temperature=0, max_tokens=30))
@@ -143,7 +143,7 @@ def test_many_requests_are_not_guessed_for():
 
 
 class Interrupted(FakeModel):
-    """Ctrl-C comes behind every third forward."""
+    """Ctrl-C comes after every third forward."""
 
     def forward(self, batch: Batch, cache: list[np.ndarray]) -> np.ndarray:
         logits = super().forward(batch, cache)
@@ -152,7 +152,7 @@ class Interrupted(FakeModel):
         return logits
 
 
-def test_an_interrupted_guess_is_made_again():
+def test_an_interrupted_draft_is_made_again():
     model, said, mask = Interrupted(repeats=9.0), [], Alternating()
     with stopped_clock():
         stream = Engine(model).submit([1, 2, 3, 1], SamplingParams(temperature=0, max_tokens=100), mask)
@@ -172,7 +172,7 @@ def measured(slope: float) -> StepTimes:
 
 
 def drafts(holds: float, slope: float, tokens: int) -> list[int]:
-    """How many tokens are tried, step by step, for a text that goes round where so many guesses in ten hold."""
+    """The number of draft tokens, step by step, for a repetitive text with this acceptance rate."""
     speculation, times, sizes = Speculation(), measured(slope), []
     text = array("i", [1, 2, 3, 4, 5] * 4)
     for step in range(tokens):
@@ -196,7 +196,7 @@ def drafts(holds: float, slope: float, tokens: int) -> list[int]:
     ],
 )
 def test_as_many_are_tried_as_pay(holds: float, slope: float, least: int, most: int):
-    """Rows that cost little and guesses that hold make for long ones; with a row as dear as a step there are none."""
+    """Cheap rows and a high acceptance rate give long drafts. With a row as costly as a step there are none."""
     settled = sorted(drafts(holds, slope, MIN_PROBE_INTERVAL)[40:-1])
     assert least <= settled[0]
     assert settled[-1] <= most

@@ -1,4 +1,4 @@
-"""M7: names as other tools write them are read as the published ones: wrappers' prefixes, and experts one by one."""
+"""M7: tensor names of other tools are read as the published ones: wrapper prefixes, and separately stored experts."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_M7_a_wrappers_prefix_is_read(tmp_path: Path, wrapper: str, layout: str)
 
 
 def unfused(gate_up: tuple[str, ...], down: str, router: str = "router"):
-    """Experts as linear modules save them: [out, in]; gate and up rows by turns, or in two modules."""
+    """Experts as linear modules save them: [out, in], with alternating gate and up rows, or in two modules."""
 
     def change(tensors: Tensors) -> Tensors:
         made: Tensors = {}

@@ -1,6 +1,6 @@
-"""The page against an independent oracle: transformers' GptOssForCausalLM on tiny random checkpoints.
+"""The forward function against an independent oracle: transformers' GptOssForCausalLM on tiny random checkpoints.
 
-Sequences run past the window and past the original context, so that sliding attention, sinks and YaRN all bite.
+Sequences exceed the window and the original context, so that sliding attention, sinks and YaRN all matter.
 """
 
 from pathlib import Path

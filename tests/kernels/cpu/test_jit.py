@@ -1,4 +1,6 @@
-"""How kernels are kept on disk and shared out over threads: each worker once, errors told, one caller where threads take one."""
+"""Kernels are cached on disk and distributed over threads: each worker runs once, errors are raised, one caller at a
+time if needed.
+"""
 
 import os
 import subprocess

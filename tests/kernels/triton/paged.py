@@ -1,4 +1,4 @@
-"""Attention's cases and its oracles: batches over scattered blocks, and float64 by hand with the roundings that are meant."""
+"""Attention's test cases and oracles: batches over scattered blocks, and float64 by hand with the intended roundings."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from ossia.quant import from_bf16
 from tests.kernels.cases import ROPE, Numbers
 
 REFERENCE = ReferenceOps()
-STALE = 2**30  # stands in a sliding layer's table where no row sees the block any more: no memory is there
+STALE = 2**30  # entry of a sliding layer's table whose block no row sees any more; there is no such block
 SHORT = Chunks(near=256, far=512, small=64, middle=128, large=256)  # many chunks of every size in few keys
 
 
@@ -22,7 +22,7 @@ def shape_of(heads: int, kv_heads: int, head_dim: int, window: int = 0) -> Atten
 
 
 def batch_of(rows: list[tuple[int, int]], window: int = 0, seed: int = 0) -> Batch:
-    """Sequences of (first position, rows), over blocks dealt at random; windows' blocks that are let go of are stale."""
+    """Sequences of (first position, rows) over random blocks. Released window blocks are stale."""
     counts = [-(-(first + length) // BLOCK) for first, length in rows]
     dealt = np.random.default_rng(seed).permutation(sum(counts)).astype(np.int32)
     tables = np.zeros((2, len(rows), max(counts)), np.int32)
@@ -66,7 +66,9 @@ def ours(
 def reference(
     qkv: torch.Tensor, shape: AttentionShape, sinks: np.ndarray, cache: LayerCache, batch: Batch
 ) -> np.ndarray:
-    """In float32 over the same bfloat16 numbers; a block that nobody sees may be any for us, but not for it."""
+    """In float32 over the same bfloat16 numbers. An unseen block may have any number for us, but not for the
+    reference.
+    """
     (theirs,) = REFERENCE.cache([shape], len(cache.keys), len(cache.keys))
     theirs.keys.copy_(cache.keys.float().transpose(1, 2))
     theirs.values.copy_(cache.values.float().transpose(1, 2))
@@ -75,7 +77,7 @@ def reference(
 
 
 def turned(x: np.ndarray, positions: np.ndarray, shape: AttentionShape) -> np.ndarray:
-    """[T, heads, d] turned to its positions, as float32 does it."""
+    """[T, heads, d] rotated to its positions, in float32."""
     inverse, concentration = frequencies(shape.rope, shape.head_dim)
     angle = positions.astype(np.float32)[:, None, None] * inverse
     cos, sin = (f(angle) * np.float32(concentration) for f in (np.cos, np.sin))
@@ -88,8 +90,8 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 
 def by_hand(qkv: torch.Tensor, shape: AttentionShape, sinks: np.ndarray, batch: Batch, cache: LayerCache) -> np.ndarray:
-    """float64, with queries rounded as the kernel rounds them (float16 where the cache is e4m3, here widened to float32),
-    over what the cache holds after the batch.
+    """float64 over what the cache holds after the batch. Queries are rounded as in the kernel: to float16 if the cache
+    is e4m3.
     """
     heads = qkv.float().numpy().reshape(len(qkv), -1, shape.head_dim)[:, : shape.heads]
     queries, sinks = turned(heads, batch.positions_T, shape), from_bf16(sinks).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Recorded steps: one graph a bucket, new numbers in old buffers, padding that nobody sees. Here a graph is a closure."""
+"""Captured steps: one graph per bucket, new numbers in the same buffers, invisible padding. Here a graph is a closure."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ VOCAB = 7
 
 
 class Closure:
-    """A graph for tests: replaying it calls what was recorded."""
+    """A graph for tests: a replay calls the captured function."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.work = work
@@ -35,7 +35,7 @@ def decoding(rows: int, reach: int = 20, seed: int = 0) -> Batch:
 
 
 class Counting:
-    """A page and its buffers; it counts how often it was really called, and how many rows it saw."""
+    """A forward function with buffers. It counts its calls and their rows."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []

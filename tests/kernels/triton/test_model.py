@@ -1,4 +1,6 @@
-"""The whole model through the engine, under Triton's interpreter: the reference's logits, one answer however it is scheduled."""
+"""The whole model through the engine, under Triton's interpreter: the reference's logits, and answers independent of
+scheduling.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,7 +48,7 @@ class Dense:
 
 
 class Closure:
-    """A graph for tests: replaying it calls what was recorded."""
+    """A graph for tests: a replay calls the captured function."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.replay = work
@@ -85,7 +87,7 @@ def tokens_of(answers: list[list[Sampled]]) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def alone(model: Transformer) -> list[list[Sampled]]:
-    """Each prompt by itself, with nothing kept and nothing guessed."""
+    """Each prompt alone, without prefix cache and speculation."""
     return [Engine(model, prefix_bytes=0, speculate=False).generate([prompt], GREEDY)[0] for prompt in PROMPTS]
 
 
@@ -114,7 +116,7 @@ def test_greedy_tokens_are_the_references_but_for_near_ties(alone: list[list[Sam
 WAYS = {
     "a batch": {"prefix_bytes": 0, "speculate": False},
     "chunks, in graphs": {"max_batched_tokens": 15, "prefix_bytes": 0, "speculate": False},
-    "prefixes and guesses": {},
+    "prefixes and drafts": {},
 }
 
 
@@ -123,7 +125,7 @@ def test_scheduling_changes_no_answer(way: str, model: Transformer, recording: T
     engine = Engine(recording if "graphs" in way else model, **WAYS[way])
     with stopped_clock():
         assert tokens_of(engine.generate(PROMPTS, GREEDY)) == tokens_of(alone)
-        if way == "prefixes and guesses":
+        if way == "prefixes and drafts":
             assert tokens_of(engine.generate(PROMPTS[1:2], GREEDY)) == tokens_of(alone[1:2])
             assert engine.stats().cached_tokens >= BLOCK
             assert engine.stats().drafted_tokens > 0
@@ -132,8 +134,8 @@ def test_scheduling_changes_no_answer(way: str, model: Transformer, recording: T
     assert bool(kept.graphs and kept.graphs.count) == ("graphs" in way)
 
 
-def test_padding_of_a_bucket_harms_nobody(model: Transformer, recording: Transformer):
-    """Three rows in a graph for four: the same bits as without one, in the logits and in what the cache holds."""
+def test_padding_of_a_bucket_changes_no_row(model: Transformer, recording: Transformer):
+    """Three rows in a graph for four: the same bits as without one, in the logits and in the cache."""
     seen = []
     for each in (model, recording):
         cache = each.cache(8, 8)
