@@ -24,7 +24,7 @@ CALL = " to=functions.double<|channel|>commentary <|constrain|>json<|message|>{0
 
 @dataclass
 class Script:
-    """An engine that says what it is told to, and remembers what it was asked."""
+    """A scripted engine: samples the given texts, and records its prompts."""
 
     turns: list[str]
     prompts: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ def test_a_tool_is_run_and_its_answer_given_back():
     assert "type double = (_: {\nx: number,\n}) => any;" in script.prompts[0]
     asked, replied = script.prompts[1].split("<|call|>")
     assert asked.endswith(CALL.format('{"x": 21}').removesuffix("<|call|>"))
-    assert "Hm, call." in asked  # thinking stays while its turn goes on
+    assert "Hm, call." in asked  # analysis stays during its turn
     assert (
         replied == "<|start|>functions.double to=assistant<|channel|>commentary<|message|>42<|end|><|start|>assistant"
     )

@@ -12,7 +12,7 @@ from ossia.engine.penalties import Penalties
 from ossia.engine.request import SamplingParams
 from ossia.engine.sampler import sample
 from tests.engine.fake import VOCAB, FakeModel, cache_for, stopped_clock
-from tests.engine.test_drawing import DeviceOps
+from tests.engine.test_step_sampler import DeviceOps
 
 TOKENS = st.lists(st.integers(0, 49), max_size=300)
 PENALTIES = st.fixed_dictionaries(

@@ -1,4 +1,4 @@
-"""The mask of a turn: whatever is sampled under it is well-formed, calls only what is declared, and thinks no longer than told.
+"""The mask of a turn: whatever is sampled under it is well-formed, calls only what is declared, and keeps to its thinking budget.
 
 A model is played by chance: each token is drawn from those the mask allows, and OpenAI's strict parser reads the turn.
 """

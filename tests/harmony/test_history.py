@@ -27,7 +27,7 @@ ANSWER = assistant("ok")
         ([], []),
         ([ASK, HM], [0, 1]),
         ([ASK, HM, ANSWER, ASK], [0, 2, 3]),
-        ([ASK, HM, LOOK, LOOKED], [0, 1, 2, 3]),  # the turn goes on: its thinking stays
+        ([ASK, HM, LOOK, LOOKED], [0, 1, 2, 3]),  # the turn is not over: its analysis stays
         ([ASK, HM, LOOK, LOOKED, HM, SAY, LOOK, LOOKED], [0, 1, 2, 3, 4, 5, 6, 7]),
         ([ASK, HM, LOOK, LOOKED, HM, ANSWER, ASK], [0, 2, 3, 5, 6]),  # calls and results of old turns stay
         ([ASK, HM, ANSWER, ASK, HM, ANSWER, ASK], [0, 2, 3, 5, 6]),

@@ -1,4 +1,4 @@
-"""What the model is told of a tool's parameters, whatever the form in which the caller declared them (A1)."""
+"""A tool's parameters in the prompt, in any form in which the caller declared them (A1)."""
 
 import json
 import re

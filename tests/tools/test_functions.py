@@ -1,4 +1,4 @@
-"""Python functions as tools: what the model is told, and what a call gives."""
+"""Python functions as tools: their specification, and the results of calls."""
 
 import asyncio
 import functools

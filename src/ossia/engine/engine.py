@@ -14,12 +14,12 @@ from time import perf_counter
 from typing import NamedTuple
 
 from ossia.engine.cache import PagedCache
-from ossia.engine.drawing import LogitRows, SampleRequest
 from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
 from ossia.engine.plan import card_cache_room, default_max_batched_tokens, max_num_seqs
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.engine.runner import RunnableModel, Runner
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS, Chunk, Request, Scheduler
+from ossia.engine.step_sampler import SampleRequest, StepLogits
 
 
 class Stats(NamedTuple):
@@ -192,7 +192,7 @@ class Engine:
             started = perf_counter()
             logits = self._runner.forward(chunks)
             # a device still computes while the masks are made
-            rows = LogitRows(self._runner.model.ops, logits, sample_requests(chunks))
+            rows = StepLogits(self._runner.model.ops, logits, sample_requests(chunks))
             seconds, first = perf_counter() - started, 0
             for chunk in chunks:
                 scores = prompt_scores(chunk, first, rows) if chunk.scores else []
@@ -260,7 +260,7 @@ def sample_requests(chunks: Sequence[Chunk]) -> list[SampleRequest | None]:
     return requests
 
 
-def prompt_scores(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
+def prompt_scores(chunk: Chunk, first: int, rows: StepLogits) -> list[Sampled]:
     """The prompt's tokens after the chunk's rows, with log-probabilities, except those scored before a preemption."""
     request = chunk.request
     known = max(0, len(request.scores) - chunk.first)
@@ -268,7 +268,7 @@ def prompt_scores(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
     return rows.scores(first + known, tokens, request.params.prompt_logprobs or 0) if tokens else []
 
 
-def sample_chunk(chunk: Chunk, first: int, rows: LogitRows) -> list[Sampled]:
+def sample_chunk(chunk: Chunk, first: int, rows: StepLogits) -> list[Sampled]:
     """The chunk's next tokens: one per row, as long as the sampled token equals the draft token.
 
     A mask or bias that allows no token, or fails, ends its own request only.

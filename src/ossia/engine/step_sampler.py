@@ -33,7 +33,7 @@ class SampleRequest(NamedTuple):
         return bool(self.params.logprobs) or self.penalties is not None or self.output_index < self.params.min_tokens
 
 
-class LogitRows:
+class StepLogits:
     """The logits of a step. requests: what is known of each row before sampling; None for rows that are not sampled."""
 
     def __init__(self, ops: Ops, logits_RV: Any, requests: Sequence[SampleRequest | None]) -> None:
