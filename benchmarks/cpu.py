@@ -257,9 +257,9 @@ def _notes(raw: Sequence[Run]) -> list[str]:
     return lines
 
 
-def divergences(args: argparse.Namespace) -> str:
-    """The dense formats against bfloat16 on the same tokens; a smaller number of layers takes random weights."""
-    from ossia.bench.divergence import dense_divergence
+def divergence_table(args: argparse.Namespace) -> str:
+    """The dense formats compared with bfloat16 on the same tokens. With --kl-layers: random weights."""
+    from ossia.bench.divergence import divergences
     from ossia.model.checkpoint import open_checkpoint
     from ossia.model.config import alternating
 
@@ -267,7 +267,9 @@ def divergences(args: argparse.Namespace) -> str:
     source = checkpoint
     if args.kl_layers:
         source = replace(checkpoint.config, layers=args.kl_layers, sliding=alternating(args.kl_layers))
-    found = [asdict(each) for each in dense_divergence(source, args.kl_tokens)]
+    found = [
+        asdict(each) for each in divergences(source, kinds=[("int8", "f32"), ("int4", "f32")], tokens=args.kl_tokens)
+    ]
     rows = [
         f"| {each['dense']} | {each['mean_kl']:.2e} | {each['worst_kl']:.2e} | {100 * each['top1_agreement']:.1f} % |"
         for each in found
@@ -318,7 +320,7 @@ def main() -> None:
         collect(args, raw)
     print(table(raw))
     if args.kl_tokens and not args.table_only:
-        print("\n" + divergences(args))
+        print("\n" + divergence_table(args))
     return None
 
 

@@ -71,6 +71,13 @@ def test_python_blocks_run(page: Path, request: pytest.FixtureRequest):
 
 
 @each_page
+def test_examples_import_the_public_api(page: Path):
+    """`import ossia` or `from ossia import name`, nothing from a module inside."""
+    code = "\n".join(blocks(page, "python"))
+    assert not re.findall(r"^\s*(?:from|import) ossia\..*$", code, re.M)
+
+
+@each_page
 def test_our_commands_have_these_options(page: Path):
     group = typer.main.get_command(app)
     for _, name, *words in commands(scripts(page) + transcripts(page), "ossia"):

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ MAY_USE: dict[str, set[str]] = {
         "server",
     },
     "__main__": {"cli"},
-    "__init__": {"loading", "chat"},
+    "__init__": {*BOTH, "loading", "chat", "turn", "task", "rollout"},
 }
 TEXT_ONLY = ["files.py", "tokenizer", "harmony", "tools", "task.py", "mini"]
 
@@ -224,3 +225,15 @@ def test_importing_ossia_imports_neither_torch_nor_numba():
     code = "import sys, ossia, ossia.harmony, ossia.cli; print([n for n in ('torch', 'numba', 'numpy', 'starlette', 'uvicorn') if n in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    """`ossia.__all__`, the names that are looked up, and the imports that type checkers see are the same."""
+    typed = [node for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text("utf-8")))
+             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ossia.")]  # fmt: skip
+    names = {alias.name: node.module for node in typed for alias in node.names}
+    assert {*names, "__version__"} == {*ossia.__all__}
+    for name, module in names.items():
+        assert getattr(ossia, name) is getattr(import_module(str(module)), name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        ossia.nothing  # noqa: B018

@@ -1,19 +1,106 @@
 """Ossia: run, serve, tune and judge open-weight reasoning models of the gpt-oss family.
 
-`ossia.load` gives a model, `ossia.Chat` a conversation with one. Importing this package imports neither torch nor numba:
-the names below are looked up when they are first used.
+This is the public API: `ossia.load` returns a model, `ossia.Chat` is a conversation with one. Each name is imported when
+it is first used, so `import ossia` imports neither torch nor Numba nor NumPy.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ossia.chat import Chat, converse
+    from ossia.chat import Answer, Chat, Done, ToolResult, Usage, converse, gather
+    from ossia.engine.engine import Engine
+    from ossia.engine.request import ContextError, Sampled, SamplingParams
+    from ossia.harmony.grammar import GrammarCache
+    from ossia.harmony.messages import (
+        Developer,
+        Message,
+        ResponseFormat,
+        System,
+        ToolNamespace,
+        ToolSpec,
+        assistant,
+        developer,
+        system,
+        tool,
+        user,
+    )
+    from ossia.harmony.parse import Delta, End, Parser, Start, parse
+    from ossia.harmony.render import render
     from ossia.loading import Model, load
+    from ossia.rollout import Rollout, RolloutRequest, roll_out
+    from ossia.task import Example, Grade, Task, final_text
+    from ossia.tokenizer.tokenizer import Tokenizer
+    from ossia.tokenizer.tokenizer_json import o200k_harmony
+    from ossia.tools.functions import Tool, function_tool
+    from ossia.turn import TurnOptions
 
-__all__ = ["Chat", "Model", "__version__", "converse", "load"]
+__all__ = [
+    "Answer",
+    "Chat",
+    "ContextError",
+    "Delta",
+    "Developer",
+    "Done",
+    "End",
+    "Engine",
+    "Example",
+    "Grade",
+    "GrammarCache",
+    "Message",
+    "Model",
+    "Parser",
+    "ResponseFormat",
+    "Rollout",
+    "RolloutRequest",
+    "Sampled",
+    "SamplingParams",
+    "Start",
+    "System",
+    "Task",
+    "Tokenizer",
+    "Tool",
+    "ToolNamespace",
+    "ToolResult",
+    "ToolSpec",
+    "TurnOptions",
+    "Usage",
+    "__version__",
+    "assistant",
+    "converse",
+    "developer",
+    "final_text",
+    "function_tool",
+    "gather",
+    "load",
+    "o200k_harmony",
+    "parse",
+    "render",
+    "roll_out",
+    "system",
+    "tool",
+    "user",
+]
 __version__ = "0.1.0"
 
-_HOME = {"Chat": "ossia.chat", "converse": "ossia.chat", "Model": "ossia.loading", "load": "ossia.loading"}
+# module: its public names
+_MODULES = {
+    "ossia.chat": "Answer Chat Done ToolResult Usage converse gather",
+    "ossia.engine.engine": "Engine",
+    "ossia.engine.request": "ContextError Sampled SamplingParams",
+    "ossia.harmony.grammar": "GrammarCache",
+    "ossia.harmony.messages": "Developer Message ResponseFormat System ToolNamespace ToolSpec "
+    "assistant developer system tool user",
+    "ossia.harmony.parse": "Delta End Parser Start parse",
+    "ossia.harmony.render": "render",
+    "ossia.loading": "Model load",
+    "ossia.rollout": "Rollout RolloutRequest roll_out",
+    "ossia.task": "Example Grade Task final_text",
+    "ossia.tokenizer.tokenizer": "Tokenizer",
+    "ossia.tokenizer.tokenizer_json": "o200k_harmony",
+    "ossia.tools.functions": "Tool function_tool",
+    "ossia.turn": "TurnOptions",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
@@ -22,3 +109,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
