@@ -38,8 +38,8 @@ from ossia.engine.plan import CPU_BATCHED_TOKENS
 from ossia.kernels.machine import available_memory
 from ossia.kernels.ops import BLOCK, Batch
 from ossia.model.config import ModelConfig
+from tests.support.checkpoints import TINY, tiny_checkpoint
 from tests.test_cli import ossia
-from tests.tiny import TINY, tiny_checkpoint
 
 B20, B120 = ModelConfig.preset("gpt-oss-20b"), ModelConfig.preset("gpt-oss-120b")
 needs_probe = pytest.mark.skipif(

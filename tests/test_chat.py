@@ -2,65 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ossia.chat import Chat, Done, ToolResult, TurnOptions, converse, gather
-from ossia.engine.request import ContextError, Sampled, SamplingParams
+from ossia.engine.request import ContextError, SamplingParams
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Developer, System, ToolNamespace, ToolSpec, developer, system, user
 from ossia.harmony.parse import Delta, End
 from ossia.tools.functions import function_tool
-from tests.vocabularies import small
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.vocabularies import small
 
 THINK = "<|channel|>analysis<|message|>Hm, {0}.<|end|><|start|>assistant"
 FINAL = "<|channel|>final<|message|>{0}<|return|>"
 CALL = " to=functions.double<|channel|>commentary <|constrain|>json<|message|>{0}<|call|>"
-
-
-@dataclass
-class Script:
-    """A scripted engine: samples the given texts, and records its prompts."""
-
-    turns: list[str]
-    prompts: list[str] = field(default_factory=list)
-    params: list[SamplingParams] = field(default_factory=list)
-    closed: int = 0
-    strayed: int = 0
-    context: int = 4000
-
-    def submit(self, prompt: list[int], params: SamplingParams, mask: Any) -> "Spoken":
-        if len(prompt) > self.context:
-            raise ContextError("too long")
-        self.prompts.append(small().decode(prompt))
-        self.params.append(params)
-        return Spoken(self, small().encode_with_special(self.turns.pop(0)), mask, params)
-
-
-@dataclass
-class Spoken:
-    script: Script
-    tokens: list[int]
-    mask: Any
-    params: SamplingParams
-    cached_tokens: int = 3
-    written_tokens: int = 2
-
-    def __iter__(self) -> Iterator[Sampled]:
-        stops = {small().special["<|return|>"], small().special["<|call|>"]}
-        for number, token in enumerate(self.tokens):
-            self.mask.accept(token)
-            self.script.strayed += self.mask.strayed
-            last = number == len(self.tokens) - 1
-            finish = ("stop" if token in stops else "length") if last else None
-            yield Sampled(token, -0.5, finish=finish)
-
-    def close(self) -> None:
-        self.script.closed += 1
 
 
 def double(x: int) -> int:
@@ -70,13 +28,9 @@ def double(x: int) -> int:
     return 2 * x
 
 
-def chat_with(*turns: str, **settings: Any) -> tuple[Chat, Script]:
-    script = Script(list(turns))
-    config = SimpleNamespace(vocab=small().size)
-    model = SimpleNamespace(
-        name="script", tokenizer=small(), stop_tokens=frozenset([1]), engine=lambda: script, config=config
-    )
-    return Chat(model, **settings), script  # type: ignore[arg-type]
+def chat_with(*turns: str, **settings: Any) -> tuple[Chat, ScriptedEngine]:
+    script = ScriptedEngine(list(turns), cached=3, written=2)
+    return Chat(scripted_model(engine=script), **settings), script
 
 
 def test_an_answer_has_its_text_reasoning_and_counts():
@@ -88,7 +42,7 @@ def test_an_answer_has_its_text_reasoning_and_counts():
     assert answer.usage.output_tokens == len(small().encode_with_special(THINK.format("easy") + FINAL.format("Four.")))
     assert script.strayed == 0
     assert script.closed == 1
-    assert script.params[0].stop_tokens == {1}
+    assert script.params[0].stop_tokens == scripted_model().stop_tokens
 
 
 def test_the_prompt_has_the_date_the_effort_and_no_control_tokens_of_the_users():
@@ -133,7 +87,7 @@ def test_a_declared_tool_without_a_function_ends_the_exchange():
         developer(Developer(None, (ToolNamespace("functions", None, (spec,)),))),
         user("Twice 2?"),
     ]
-    answer = gather(converse(Script([CALL.format('{"x":2}')]), grammars, said, TurnOptions()))  # type: ignore[arg-type]
+    answer = gather(converse(ScriptedEngine([CALL.format('{"x":2}')]), grammars, said, TurnOptions()))  # type: ignore[arg-type]
     assert answer.finish == "tool_calls"
     assert [json.loads(call.text) for call in answer.tool_calls] == [{"x": 2}]
 
@@ -247,7 +201,7 @@ async def slow_double(x: int) -> dict[str, object]:
     return {"twice": 2 * x, "loop": id(asyncio.get_running_loop())}
 
 
-def calls_slow_double(*turns: str) -> tuple[Chat, Script]:
+def calls_slow_double(*turns: str) -> tuple[Chat, ScriptedEngine]:
     return chat_with(*(turn.replace("double", "slow_double") for turn in turns), tools=[slow_double])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ossia.hub import MINI, find
-from tests.fake_hub import serving
+from tests.support.hub import serving
 
 
 def ossia(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

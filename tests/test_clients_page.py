@@ -11,7 +11,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from ossia.server.settings import Settings
-from tests.server.scripted import scripted
+from tests.support.server import scripted
 from tests.test_docs import ADDRESS, ROOT, blocks
 
 PAGES = [ROOT / "docs/clients.md", ROOT / "docs/clients.ja.md"]

@@ -18,7 +18,7 @@ import typer
 
 from ossia.cli import app
 from ossia.loading import load
-from tests.server.live import live
+from tests.support.live import live
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.ja.md", *sorted((ROOT / "docs").rglob("*.md"))]

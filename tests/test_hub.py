@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ossia.hub import MINI, find
-from tests.fake_hub import COMMIT, Hub, serving
-from tests.tiny import tiny_checkpoint
+from tests.support.checkpoints import tiny_checkpoint
+from tests.support.hub import COMMIT, Hub, serving
 
 NAME = "fake/tiny"
 

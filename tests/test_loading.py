@@ -12,7 +12,7 @@ from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
 from ossia.kernels.triton.tools import check
 from ossia.model.checkpoint import CheckpointError
-from tests.tiny import TINY, tiny_checkpoint
+from tests.support.checkpoints import TINY, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")

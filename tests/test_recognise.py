@@ -11,7 +11,7 @@ import pytest
 
 from ossia.hub import find
 from ossia.recognise import hub_name
-from tests.tiny import tiny_checkpoint
+from tests.support.checkpoints import tiny_checkpoint
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13761264768\n"
 

@@ -7,7 +7,7 @@ from ossia.mini.tasks.catalogue import tasks_named
 from ossia.rollout import Rollout, RolloutRequest, roll_out
 from ossia.task import Example
 from tests.evals.expert import Expert
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 
 def examples_of(*names: str) -> list[tuple[Example, TurnOptions]]:

@@ -6,7 +6,7 @@ In: the prompt's text. Out: harmony text. It says in its answers whether its thi
 import json
 import re
 
-from tests.server.actor import call, final, last_tool, last_user, think
+from tests.support.turns import call, final, last_tool, last_user, think
 
 BEFORE_A_CALL = "I had better ask a tool about this (4711)."
 SHELLS = {  # the tools of Codex and Claude Code that run a command, and their arguments
@@ -26,12 +26,12 @@ def part(prompt: str) -> str:
     if "# Response Formats" in prompt:
         return think("They want JSON.") + final(json.dumps({"answer": solve(asked)}))
     if "type json_tool_call = " in prompt:  # litellm asks for JSON by a tool, where it does not know the model
-        return think("They want JSON.") + call("functions.json_tool_call", json.dumps({"answer": solve(asked)}))
+        return think("They want JSON.") + call("json_tool_call", json.dumps({"answer": solve(asked)}))
     if "get_weather" in prompt and re.search("weather|Paris", asked):
-        return think(BEFORE_A_CALL) + call("functions.get_weather", '{"city":"Paris"}')
+        return think(BEFORE_A_CALL) + call("get_weather", '{"city":"Paris"}')
     if command := re.search(r"Run this command: (.*)", asked):
         name = next(each for each in SHELLS if f"type {each} = " in prompt)
-        return think(BEFORE_A_CALL) + call(f"functions.{name}", json.dumps(SHELLS[name](command[1])))
+        return think(BEFORE_A_CALL) + call(name, json.dumps(SHELLS[name](command[1])))
     return think("Adding two numbers is easy.") + final(f"{solve(asked)} it is.")
 
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ import uvicorn
 
 from tests.clients.environments import CLIENTS, HERE, Client, cache_folder, command, prepare
 from tests.clients.recorder import Recorder, complaints
+from tests.support.processes import address_in
+from tests.support.waiting import until
 
 ROOT = HERE.parents[1]
 KEY = "a-key-for-tests"
@@ -108,11 +109,7 @@ def _process(speaker: str) -> Iterator[str]:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         try:
-            assert process.stdout
-            said = process.stdout.readline()
-            if " at " not in said:
-                raise RuntimeError(f"{' '.join(words)} did not start: {said}")
-            yield said.split(" at ")[1].split(",")[0]
+            yield address_in(process)
         finally:
             process.terminate()
             if process.wait(40):
@@ -124,8 +121,7 @@ def _recording(recorder: Recorder) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(recorder.app(), port=0, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    until(lambda: server.started, "the recorder listens")
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     assert httpx.get(f"{url}/health").status_code == 200
     recorder.heard.clear()

@@ -13,8 +13,10 @@ from ossia.server.core.service import Service
 from ossia.server.run import serve
 from ossia.server.settings import Settings
 from tests.clients.part import part
-from tests.server.actor import Actor, stage
-from tests.vocabularies import o200k
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.vocabularies import o200k
+
+NAME, CONTEXT = "gpt-oss-20b", 131072
 
 
 def main() -> None:
@@ -24,8 +26,14 @@ def main() -> None:
     wanted.add_argument("--api-key", action="append", default=[])
     given = wanted.parse_args()
     settings = Settings(names=("gpt-oss:20b",), port=given.port, state=given.state, api_keys=tuple(given.api_key))
-    with patch.object(Service, "_engine", lambda _: Actor(o200k(), part)):
-        serve(lambda: stage(o200k()), replace(settings, log_requests=False), lambda said: print(said, flush=True))
+    with patch.object(
+        Service, "_engine", lambda _: ScriptedEngine(part, o200k(), obeys=True, cache_tokens=CONTEXT, context=CONTEXT)
+    ):
+        serve(
+            lambda: scripted_model(o200k(), NAME, CONTEXT),
+            replace(settings, log_requests=False),
+            lambda said: print(said, flush=True),
+        )
 
 
 if __name__ == "__main__":

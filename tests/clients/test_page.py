@@ -8,7 +8,7 @@ import pytest
 
 from ossia.loading import load
 from tests.clients.environments import Client, cache_folder, prepare
-from tests.server.live import live
+from tests.support.live import live
 from tests.test_docs import ADDRESS, ROOT, blocks
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]

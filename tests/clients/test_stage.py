@@ -6,15 +6,15 @@ import pytest
 
 from ossia.server.core.service import Service
 from tests.clients.part import part
-from tests.server.actor import Actor, stage
-from tests.vocabularies import o200k
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.vocabularies import o200k
 
 
 def test_the_actor_can_be_warmed_up(caplog: pytest.LogCaptureFixture):
-    actor = Actor(o200k(), part)
+    actor = ScriptedEngine(part, o200k(), obeys=True)
 
     async def warmed() -> None:
-        service = Service(stage(o200k()), make_engine=lambda: actor)
+        service = Service(scripted_model(o200k()), make_engine=lambda: actor)
         service.start()
         await service.warm()
         await service.close()

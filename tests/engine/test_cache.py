@@ -11,7 +11,7 @@ from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, SamplingParams
 from ossia.kernels.ops import BLOCK, CacheBytes
-from tests.engine.fake import BLOCK_BYTES, BOTH_KINDS, VOCAB, WINDOW, FakeModel, cache_for, config, stopped_clock
+from tests.support.fake_model import BLOCK_BYTES, BOTH_KINDS, VOCAB, WINDOW, FakeModel, cache_for, config, stopped_clock
 
 SAID = 12
 GREEDY = SamplingParams(temperature=0, max_tokens=SAID)

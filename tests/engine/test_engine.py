@@ -14,7 +14,7 @@ from ossia.engine.request import ContextError, SamplingParams
 from ossia.engine.sampler import score
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS
 from ossia.kernels.ops import Batch
-from tests.engine.fake import VOCAB, FakeModel, cache_for, config, greedy, logits_after
+from tests.support.fake_model import VOCAB, FakeModel, cache_for, config, greedy, logits_after
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 PROMPTS = st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70), min_size=1, max_size=6)

@@ -13,8 +13,8 @@ from ossia.kernels.backends import make_ops
 from ossia.kernels.ops import Backend, Batch, Dense, KeyValues
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.transformer import Transformer, load_transformer
-from tests.engine.fake import stopped_clock
-from tests.tiny import TINY, tiny_checkpoint
+from tests.support.checkpoints import TINY, tiny_checkpoint
+from tests.support.fake_model import stopped_clock
 
 SIZES = (1, 7, 16, 33, 50)  # around the edges of blocks and of the window
 PROMPTS = [np.random.default_rng(size).integers(0, TINY.vocab, size).tolist() for size in SIZES]

@@ -11,8 +11,8 @@ from ossia.engine.engine import Engine
 from ossia.engine.penalties import Penalties
 from ossia.engine.request import SamplingParams
 from ossia.engine.sampler import sample
-from tests.engine.fake import VOCAB, FakeModel, cache_for, stopped_clock
 from tests.engine.test_step_sampler import DeviceOps
+from tests.support.fake_model import VOCAB, FakeModel, cache_for, stopped_clock
 
 TOKENS = st.lists(st.integers(0, 49), max_size=300)
 PENALTIES = st.fixed_dictionaries(

@@ -9,7 +9,7 @@ from ossia.engine.engine import Engine
 from ossia.engine.plan import CardMemoryPlan, card_cache_room, plan_card, weight_bytes, work_bytes
 from ossia.kernels.ops import BLOCK, HostOps
 from ossia.model.config import ModelConfig
-from tests.engine.fake import FakeModel, cache_for
+from tests.support.fake_model import FakeModel, cache_for
 
 GIB = 1 << 30
 B20, B120 = ModelConfig.preset("gpt-oss-20b"), ModelConfig.preset("gpt-oss-120b")

@@ -21,7 +21,7 @@ from ossia.engine.speculative import (
     StepTimes,
 )
 from ossia.kernels.ops import Batch
-from tests.engine.fake import VOCAB, FakeModel, cache_for, config, stopped_clock
+from tests.support.fake_model import VOCAB, FakeModel, cache_for, config, stopped_clock
 
 TEXTS = st.lists(st.integers(0, 3), max_size=60)
 

@@ -9,7 +9,7 @@ from ossia.engine.engine import Engine
 from ossia.engine.request import Sampled, SamplingParams
 from ossia.engine.sampler import sample
 from ossia.kernels.ops import NOT_FINITE, NOTHING_LEFT, Draw, HostOps, SampleResult
-from tests.engine.fake import VOCAB, FakeModel, stopped_clock
+from tests.support.fake_model import VOCAB, FakeModel, stopped_clock
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
 

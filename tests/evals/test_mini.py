@@ -14,17 +14,18 @@ from ossia.evals.mini import Score, cases_of, evaluate
 from ossia.evals.report import as_json, as_table, wilson
 from ossia.mini.tasks.catalogue import TASKS, tasks_named
 from ossia.task import EFFORTS, SPLITS
-from tests.evals.expert import Expert, model
+from tests.evals.expert import Expert
+from tests.support.engine import scripted_model
+from tests.support.vocabularies import small
 from tests.test_cli import ossia
 from tests.test_docs import ROOT, blocks
-from tests.vocabularies import small
 
 
 def expert_scores(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> tuple[list[Score], Any]:
     cases = cases_of(TASKS, EFFORTS, count, seed=7)
     expert = Expert([case.example for case in cases])
     monkeypatch.setattr(mini, "Engine", lambda *_, **__: expert)
-    return evaluate(model(), cases, seed=7), expert
+    return evaluate(scripted_model(name="expert"), cases, seed=7), expert
 
 
 def test_an_expert_has_full_marks_through_the_loop_and_its_tools(monkeypatch: pytest.MonkeyPatch):
@@ -60,7 +61,7 @@ def test_a_model_that_says_nothing_has_no_points(monkeypatch: pytest.MonkeyPatch
             return []
 
     monkeypatch.setattr(mini, "Engine", lambda *_, **__: Silent())
-    scores = evaluate(model(), cases_of(TASKS, ["low"], 1, seed=1), seed=1)
+    scores = evaluate(scripted_model(name="expert"), cases_of(TASKS, ["low"], 1, seed=1), seed=1)
     assert all(score.points == 0 for score in scores)
 
 
@@ -166,7 +167,7 @@ def test_tasks_of_ones_own_are_judged_by_their_modules_name(tmp_path: Path, monk
         (("eval", "maths"), "no eval 'maths': there is mini"),
         (("eval", "maths:TASKS"), "'maths:TASKS' names nothing"),
         (("eval", "ossia.task:EFFORTS"), "'ossia.task:EFFORTS' names no tasks"),
-        (("eval", "tests.train.worlds:LETTERS"), "names what is no ossia.task.Task"),
+        (("eval", "tests.support.training:LETTERS"), "names what is no ossia.task.Task"),
         (("eval", "ossia.mini.tasks.catalogue:TASKS", "--family", "singing"), "no task family 'singing'"),
         (("eval", "mini", "--effort", "huge"), "effort 'huge' is none of low, medium, high"),
         (("eval", "mini", "--family", "singing"), "no task family 'singing'"),

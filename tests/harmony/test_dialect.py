@@ -12,7 +12,7 @@ from ossia.harmony.grammar import GrammarCache, recipients
 from ossia.harmony.messages import ToolNamespace, ToolSpec
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified
-from tests.vocabularies import o200k
+from tests.support.vocabularies import o200k
 
 GRAMMARS = GrammarCache(o200k())
 STRING = {"type": "string"}

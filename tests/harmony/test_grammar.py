@@ -22,8 +22,8 @@ from ossia.harmony.messages import JsonObject, Message, ToolNamespace, ToolSpec
 from ossia.harmony.parse import parse
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tokenizer.tokenizer_json import Vocabulary
-from tests.shared import shared
-from tests.vocabularies import SPECIAL, o200k, small
+from tests.support.data_sets import shared
+from tests.support.vocabularies import SPECIAL, o200k, small
 
 ENCODING = oracle.load_harmony_encoding(oracle.HarmonyEncodingName.HARMONY_GPT_OSS)
 GRAMMARS = {"o200k": GrammarCache(o200k()), "small": GrammarCache(small())}

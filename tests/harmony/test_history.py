@@ -8,10 +8,10 @@ import pytest
 from ossia.harmony.history import drop_old_analysis, prompt_indices
 from ossia.harmony.messages import Message, assistant, tool, user
 from ossia.harmony.render import render
-from tests.server.apis.responses.world import CALL, FINAL, THINK, world
-from tests.server.scripted import function, scripted
+from tests.support.server import function, scripted
+from tests.support.turns import call, final, think
+from tests.support.vocabularies import small
 from tests.test_chat import chat_with
-from tests.vocabularies import small
 
 ASK = user("a")
 HM = assistant("hm", "analysis")
@@ -43,7 +43,7 @@ def test_thinking_from_before_the_last_answer_is_left_out(messages: list[Message
 @pytest.mark.parametrize("turns", [1, 2, 3, 4])
 def test_chat_and_the_apis_show_the_same_history(turns: int):
     """From the third turn on, `Chat` once kept thinking that the server dropped."""
-    said = [THINK.format(f"t{number}") + FINAL.format(f"a{number}") for number in range(turns)]
+    said = [think(f"t{number}") + final(f"a{number}") for number in range(turns)]
     chat, script = chat_with(*said, date="none")
     given: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
@@ -56,18 +56,18 @@ def test_chat_and_the_apis_show_the_same_history(turns: int):
             given.append({"role": "assistant", "content": answer.text, "reasoning": answer.reasoning})
             items.append({"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]})
             items.append({"role": "assistant", "content": answer.text})
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         it.client.post("/v1/chat/completions", json={"messages": given, "ossia": {"date": "none"}})
         assert it.script.prompts[0] == script.prompts[-1]
-    with world(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         it.post(input=items, ossia={"date": "none"})
         assert it.script.prompts[0] == script.prompts[-1]
 
 
 def test_thinking_since_the_last_answer_is_shown_between_calls(tmp_path: Path):
     """Old thinking goes, that of the turn under way stays."""
-    called = THINK.format("look") + CALL.format("f", "{}")
-    with world(THINK.format("old") + FINAL.format("ok"), called, FINAL.format("done"), state=tmp_path) as it:
+    called = think("look") + call("f", "{}")
+    with scripted(think("old") + final("ok"), called, final("done"), state=tmp_path) as it:
         tools = [{"type": "function", **function("f")["function"]}]
         first = it.post(input="x", tools=tools)
         second = it.post(input="y", tools=tools, previous_response_id=first["id"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Event, Parser, Start, parse
 from ossia.harmony.render import render_message
-from tests.vocabularies import o200k, small
+from tests.support.vocabularies import o200k, small
 
 
 def events(text: str) -> list[Event]:

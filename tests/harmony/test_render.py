@@ -19,7 +19,7 @@ from ossia.harmony.messages import (
 )
 from ossia.harmony.parse import parse
 from ossia.harmony.render import developer_text, render, render_message, render_training
-from tests.vocabularies import SPECIAL, o200k, small
+from tests.support.vocabularies import SPECIAL, o200k, small
 
 WEATHER = ToolSpec("get_weather", "Gets the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 FUNCTIONS = ToolNamespace("functions", None, (WEATHER,))

@@ -14,7 +14,7 @@ from ossia.harmony.messages import Developer, ToolNamespace, ToolSpec, developer
 from ossia.harmony.render import render
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import MAX_SCHEMAS, simplified
-from tests.vocabularies import o200k
+from tests.support.vocabularies import o200k
 
 SHAPES = [
     json.loads(line)

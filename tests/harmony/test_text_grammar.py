@@ -9,7 +9,7 @@ from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import Constraint, GrammarCache, PrefillError, TurnGrammar
 from ossia.harmony.messages import TextGrammar, ToolNamespace, ToolSpec
 from ossia.harmony.text_mask import TextMask
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 GRAMMARS = GrammarCache(small())
 FINAL = "<|channel|>final<|message|>"

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ossia.harmony.__main__ import check_parse, check_render, lost, main
-from tests.shared import shared
-from tests.vocabularies import o200k
+from tests.support.data_sets import shared
+from tests.support.vocabularies import o200k
 
 DATA = Path(__file__).parents[1] / "data"
 ENCODING = oracle.load_harmony_encoding(oracle.HarmonyEncodingName.HARMONY_GPT_OSS)

@@ -12,7 +12,7 @@ import pytest
 
 from ossia.kernels import machine
 from ossia.kernels.machine import available_memory, cgroup_cores, cgroup_memory, usable_cores
-from tests.tiny import TINY, tiny_checkpoint
+from tests.support.checkpoints import TINY, tiny_checkpoint
 
 GIB = 1 << 30
 V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"

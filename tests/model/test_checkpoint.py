@@ -19,7 +19,7 @@ from ossia.model.config import ModelConfig, alternating
 from ossia.model.layouts import LAYOUTS, all_stored
 from ossia.model.tensorfile import open_tensorfile
 from ossia.quant import Mxfp4, from_bf16, to_bf16, unpack_mxfp4, widen
-from tests.tiny import SHAPES, TINY, tiny_checkpoint, tiny_tensors
+from tests.support.checkpoints import SHAPES, TINY, tiny_checkpoint, tiny_tensors
 
 QUICK = settings(max_examples=25, deadline=None)
 

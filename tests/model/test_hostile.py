@@ -15,7 +15,7 @@ from ossia.hub import MINI, find
 from ossia.loading import load, outline
 from ossia.model.checkpoint import open_checkpoint
 from ossia.settings_files import read_settings
-from tests.tiny import TINY, tiny_checkpoint
+from tests.support.checkpoints import TINY, tiny_checkpoint
 
 INDEX = "model.safetensors.index.json"
 

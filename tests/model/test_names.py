@@ -11,7 +11,7 @@ import ossia
 from ossia.loading import is_mxfp4
 from ossia.model.checkpoint import CheckpointError, open_checkpoint
 from tests.model.test_checkpoint import assert_same
-from tests.tiny import TINY, tiny_checkpoint, tiny_tensors
+from tests.support.checkpoints import TINY, tiny_checkpoint, tiny_tensors
 
 Tensors = dict[str, torch.Tensor]
 

@@ -9,7 +9,7 @@ from transformers import GptOssForCausalLM
 
 from ossia.model.layouts import LAYER, shape
 from ossia.quant import Mxfp4
-from tests.tiny import SHAPES, TINY, tiny_checkpoint, tiny_tensors
+from tests.support.checkpoints import SHAPES, TINY, tiny_checkpoint, tiny_tensors
 
 
 def arrays(tensors):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ossia.hub import MINI, find
 from ossia.loading import load
-from tests.server.live import live
+from tests.support.live import live
 
 BODIES = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5},

@@ -8,8 +8,8 @@ import pytest
 from ossia.server.errors import ApiError, too_long
 from ossia.server.http.connections import refused_head
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import scripted, user
+from tests.support.server import scripted, user
+from tests.support.turns import final
 
 LONG = "x" * 5000
 # litellm, LangChain, pydantic-ai and others look for these words; some read the numbers
@@ -30,7 +30,7 @@ TOO_LONG: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("path", "body", "param"), TOO_LONG)
 def test_C1_a_prompt_too_long_is_refused_in_openais_words(path: str, body: dict[str, Any], param: str, stream: bool):
-    with scripted(FINAL.format("ok"), FINAL.format("ok")) as served:
+    with scripted(final("ok"), final("ok")) as served:
         answer = served.client.post(path, json={**body, "stream": stream})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", param)
@@ -98,7 +98,7 @@ def test_C3_every_api_says_which_errors_are_final(path: str):
 
 def test_C3_a_full_queue_says_when_to_come_back():
     settings = Settings(max_num_seqs=1, max_queued=0)
-    with scripted(FINAL.format("ok"), settings=settings) as served:
+    with scripted(final("ok"), settings=settings) as served:
         served.service.refuse_when_full()
         served.service._line.running = 1  # one that does not end
         answers = [

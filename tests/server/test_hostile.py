@@ -9,9 +9,10 @@ from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
 from ossia.server.core.service import Service
-from tests.server.apis.responses.world import events_of
-from tests.server.hostile import Hostile, model
-from tests.server.scripted import Served, served, user
+from tests.support.engine import scripted_model
+from tests.support.hostile import HostileEngine
+from tests.support.responses import events_of
+from tests.support.server import Served, served, user
 
 TOOLS = [
     {
@@ -28,8 +29,8 @@ TURNS = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
-    engine = Hostile()
-    service = Service(model(), None, make_engine=lambda: engine)  # type: ignore[arg-type]
+    engine = HostileEngine()
+    service = Service(scripted_model(), None, make_engine=lambda: engine)  # type: ignore[arg-type]
     with served(service) as client:
         yield Served(client, service, engine)
 

@@ -1,7 +1,7 @@
 """No text of a request becomes a control token, whichever field it stands in and whichever API it comes by."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossia.engine.request import SamplingParams, TokenMask
-from tests.server.apis.responses.world import FINAL, Spoken, World, world
-from tests.vocabularies import small
+from tests.support.server import Served, scripted
+from tests.support.turns import final
+from tests.support.vocabularies import small
 
 Body = dict[str, Any]
 PIECES = [*small().special, "<|", "|>", "start", " to=", "functions.f", "\n", "x", "'", '"', "\\", "// ", "}"]
 TEXTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map(lambda pieces: "x" + "".join(pieces))
 
 
-class Always(list[str]):
-    """Turns without end."""
-
-    def pop(self, *_: Any) -> str:
-        return FINAL.format("ok")
-
-
 @pytest.fixture(scope="module")
-def served() -> Iterator[World]:
-    with tempfile.TemporaryDirectory() as folder, world(state=Path(folder), cache_tokens=4000) as w:
-        w.script.turns = Always()
+def served() -> Iterator[Served]:
+    with tempfile.TemporaryDirectory() as folder, scripted(state=Path(folder), cache_tokens=4000) as w:
+        w.script.turns = lambda _: final("ok")
         yield w
 
 
@@ -141,23 +134,16 @@ def message(text: str) -> Body:
     }
 
 
-def controls(served: World, path: str, body: Body) -> list[int]:
+def controls(served: Served, path: str, body: Body) -> list[int]:
     """The control tokens of the prompt that a request becomes."""
-    prompts: list[list[int]] = []
-    submit = type(served.script).submit
-
-    def submitted(prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> Spoken:
-        prompts.append(list(prompt))
-        return submit(served.script, prompt, params, mask)
-
-    served.script.submit = submitted  # type: ignore[method-assign]
+    before = len(served.script.prompt_tokens)
     answer = served.client.post(path, json=body)
     assert answer.status_code == 200, answer.text
-    (prompt,) = prompts
+    (prompt,) = served.script.prompt_tokens[before:]
     return [token for token in prompt if small().is_special(token)]
 
 
-def in_conversation(served: World, text: str) -> list[int]:
+def in_conversation(served: Served, text: str) -> list[int]:
     made = served.client.post("/v1/conversations", json={"items": items(text), "metadata": {"k": text}})
     assert made.status_code == 200, made.text
     return controls(served, "/v1/responses", {"input": text, "conversation": made.json()["id"]})
@@ -165,12 +151,12 @@ def in_conversation(served: World, text: str) -> list[int]:
 
 @settings(max_examples=40, deadline=None)
 @given(text=TEXTS)
-def test_control_tokens_are_the_same_whatever_the_texts_are(served: World, text: str):
+def test_control_tokens_are_the_same_whatever_the_texts_are(served: Served, text: str):
     for path, body in (("/v1/chat/completions", chat), ("/v1/responses", response), ("/v1/messages", message)):
         assert controls(served, path, body(text)) == controls(served, path, body("x"))
     assert in_conversation(served, text) == in_conversation(served, "x")
     assert controls(served, "/v1/completions", {"prompt": text}) == []
 
 
-def test_the_check_sees_what_it_looks_for(served: World):
+def test_the_check_sees_what_it_looks_for(served: Served):
     assert controls(served, "/v1/completions", {"prompt": [small().special["<|start|>"]]})

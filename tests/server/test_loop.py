@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ossia.tokenizer.tokenizer import Tokenizer
-from tests.server.scripted import scripted, user
+from tests.support.server import scripted, user
 
 LONG = "a long text"
 

@@ -13,27 +13,27 @@ from ossia.server.core.context import Context, Recent
 from ossia.server.core.service import Service
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
-from tests.server.apis.responses.world import CALL, FINAL, THINK, Script
-from tests.server.hostile import model
-from tests.server.scripted import function, user
-from tests.vocabularies import small
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.server import function, user
+from tests.support.turns import call, final, think
+from tests.support.vocabularies import small
 
 THOUGHT = "a thought of nobody else's"
-TURNS = (THINK.format(THOUGHT) + CALL.format("weather", '{"city": "Kyoto"}'), FINAL.format("Sunny."))
+TURNS = (think(THOUGHT) + call("weather", '{"city": "Kyoto"}'), final("Sunny."))
 CHAT = {"messages": [user("Weather?")], "tools": [function("weather", {"city": {"type": "string"}})]}
 TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 MESSAGES = {"messages": [user("Weather?")], "tools": [TOOL], "max_tokens": 500}
 
 
 @pytest.fixture
-def script() -> Script:
-    return Script(list(TURNS))
+def script() -> ScriptedEngine:
+    return ScriptedEngine(list(TURNS))
 
 
 @pytest.fixture
-def client(script: Script, tmp_path: Path) -> Iterator[TestClient]:
+def client(script: ScriptedEngine, tmp_path: Path) -> Iterator[TestClient]:
     store = Store(tmp_path, small())
-    service = Service(model(), Settings(state=tmp_path), make_engine=lambda: script)  # type: ignore[arg-type]
+    service = Service(scripted_model(), Settings(state=tmp_path), make_engine=lambda: script)  # type: ignore[arg-type]
     with TestClient(app(Context(service.settings, service, store, store)), base_url="http://localhost") as client:
         yield client
     store.close()
@@ -45,9 +45,9 @@ def written(folder: Path) -> bool:
 
 def chat(client: TestClient, **more: Any) -> None:
     message = client.post("/v1/chat/completions", json={**CHAT, **more}).json()["choices"][0]["message"]
-    call = message["tool_calls"][0]
-    history = [user("Weather?"), {"role": "assistant", "content": None, "tool_calls": [call]}]
-    result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+    called = message["tool_calls"][0]
+    history = [user("Weather?"), {"role": "assistant", "content": None, "tool_calls": [called]}]
+    result = {"role": "tool", "tool_call_id": called["id"], "content": "sunny"}
     client.post("/v1/chat/completions", json={**CHAT, **more, "messages": [*history, result]})
 
 
@@ -63,7 +63,7 @@ def message(client: TestClient, **more: Any) -> None:
     ("more", "kept"), [({}, True), ({"store": True}, True), ({"store": None}, True), ({"store": False}, False)]
 )
 def test_the_thought_comes_back_and_is_written_only_where_it_may_be(
-    ask: Any, more: dict[str, Any], kept: bool, client: TestClient, script: Script, tmp_path: Path
+    ask: Any, more: dict[str, Any], kept: bool, client: TestClient, script: ScriptedEngine, tmp_path: Path
 ):
     ask(client, **more)
     assert THOUGHT in script.prompts[1]
@@ -73,11 +73,11 @@ def test_the_thought_comes_back_and_is_written_only_where_it_may_be(
 def test_the_calls_used_last_stay_within_the_bytes():
     memory = Recent(most_bytes=10_000)
     said = [assistant("x" * 3000)]
-    for call in ("a", "b"):
-        memory.remember(call, said)
+    for called in ("a", "b"):
+        memory.remember(called, said)
     assert memory.recall("a")
     memory.remember("a", said)  # again: counted once
     memory.remember("c", said)
-    assert [bool(memory.recall(call)) for call in "abc"] == [True, False, True]
+    assert [bool(memory.recall(called)) for called in "abc"] == [True, False, True]
     memory.remember("large", [assistant("y" * 20_000)])
     assert not memory.recall("large")

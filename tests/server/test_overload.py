@@ -23,9 +23,10 @@ from ossia.server.http.decoding.bodies import PIECE, SMALL, Bodies, Pieces
 from ossia.server.http.decoding.json_shape import SLICE, check_shape
 from ossia.server.http.decoding.token_bound import Shares, TextBound
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL
-from tests.server.core.test_service import MINI, ask, text_of, until, with_service
-from tests.server.scripted import Served, mini, refusal, scripted, user
+from tests.server.core.test_service import MINI, ask, text_of, with_service
+from tests.support.server import Served, mini, refusal, scripted, user
+from tests.support.turns import final
+from tests.support.waiting import until_async
 
 LIMITS = "context_length_exceeded"
 
@@ -52,8 +53,8 @@ def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
     async def work(service: Service) -> None:
         silent = service.answer(ask("Count.", logit_bias=endless))
         await anext(silent)
-        await until(lambda: service._line.running == 0)
-        await until(lambda: service._worker.stats().running == 0)
+        await until_async(lambda: service._line.running == 0, "the queue is empty")
+        await until_async(lambda: service._worker.stats().running == 0, "nothing runs")
         assert await text_of(service, ask(max_tokens=1, temperature=0)) is not None
         await silent.aclose()
 
@@ -148,12 +149,12 @@ def test_K2_scoring_waits_in_the_queue_like_an_answer_and_stops_when_its_reader_
         running = service.answer(ask(temperature=0))
         await anext(running)
         scoring = asyncio.ensure_future(service.score([5] * 500, 1, "other"))
-        await until(lambda: service._line.waiting == 1)
+        await until_async(lambda: service._line.waiting == 1, "one waits")
         await running.aclose()
-        await until(lambda: service._line.running == 1)
+        await until_async(lambda: service._line.running == 1, "one runs")
         scoring.cancel()
         await asyncio.gather(scoring, return_exceptions=True)
-        await until(lambda: service._line.running == service._worker.stats().running == 0)
+        await until_async(lambda: service._line.running == service._worker.stats().running == 0, "nothing runs")
 
     with_service(work, Settings(max_num_seqs=1))
 
@@ -392,7 +393,7 @@ def test_K5_a_body_is_collected_in_pieces_of_bounded_number_and_size():
 
 def test_K5_a_body_counts_until_its_answer_begins():
     seen: list[int] = []
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         bodies = body_budget(served)
         begin = served.service._begin
 
@@ -499,6 +500,6 @@ def test_K9_more_answers_than_the_queue_could_ever_hold_are_a_400_that_names_the
 
 
 def test_K9_as_many_as_the_queue_holds_are_answered():
-    turns = [FINAL.format("ok")] * 8
+    turns = [final("ok")] * 8
     with scripted(*turns, settings=Settings(max_num_seqs=4, max_queued=4)) as served:
         assert [choice["message"]["content"] for choice in served.chat(n=8)["choices"]] == ["ok"] * 8

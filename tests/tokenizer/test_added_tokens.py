@@ -16,7 +16,7 @@ from ossia.harmony.render import render
 from ossia.settings_files import read_settings
 from ossia.tokenizer.tokenizer import Tokenizer, TokenizerError
 from ossia.tokenizer.tokenizer_json import o200k_harmony, write_tokenizer_json
-from tests.vocabularies import SPECIAL, small_vocabulary
+from tests.support.vocabularies import SPECIAL, small_vocabulary
 
 FIRST = max(small_vocabulary().special.values()) + 1  # the next free id
 

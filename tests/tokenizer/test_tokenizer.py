@@ -13,8 +13,8 @@ from tokenizers import Tokenizer as HuggingFace
 
 from ossia.tokenizer.tokenizer import Tokenizer, TokenizerError
 from ossia.tokenizer.tokenizer_json import Vocabulary, o200k_harmony, write_tokenizer_json
-from tests.shared import shared
-from tests.vocabularies import SPECIAL, o200k, small
+from tests.support.data_sets import shared
+from tests.support.vocabularies import SPECIAL, o200k, small
 
 PUBLISHED = "0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3"
 TEXT = st.text(max_size=60) | st.text("aβ🦊日 \n\r\t0129'-<|>", max_size=60)

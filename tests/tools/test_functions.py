@@ -22,7 +22,7 @@ from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified
 from ossia.tools.background import BackgroundLoop
 from ossia.tools.functions import ToolOutput, function_tool
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 
 def weather(city: Annotated[str, "name of the city"], unit: Literal["c", "f"] = "c", days: int | None = None) -> dict:

@@ -13,7 +13,7 @@ from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.model.weights.frozen import block_bytes
 from ossia.train.plan import check, free_bytes, longest, plan
 from ossia.train.recipe import ALL_TARGETS, Lora
-from tests.tiny import TINY, tiny_checkpoint
+from tests.support.checkpoints import TINY, tiny_checkpoint
 from tests.train.peak import Peak
 
 MEDIUM = replace(

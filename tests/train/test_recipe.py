@@ -36,13 +36,13 @@ log_every = 1
 size = 300
 texts = 30
 [[vocabulary.data]]
-generator = "tests.train.worlds:chatter"
+generator = "tests.support.training:chatter"
 [pretrain]
 steps = 2
 batch_tokens = 300
 bucket_batches = 2
 [[pretrain.data]]
-generator = "tests.train.worlds:prose"
+generator = "tests.support.training:prose"
 [sft]
 steps = 3
 batch_tokens = 300

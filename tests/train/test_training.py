@@ -36,8 +36,8 @@ from ossia.train.objectives.balance import load_balancing_loss, router_metrics
 from ossia.train.objectives.supervised import NextTokenObjective
 from ossia.train.recipe import CheckpointConfig, OptimizerConfig
 from ossia.train.run import export
-from tests.train.worlds import CONFIG, chatter, rounds, settings
-from tests.vocabularies import small
+from tests.support.training import CONFIG, chatter, rounds, settings
+from tests.support.vocabularies import small
 
 MUON = OptimizerConfig(kind="muon", lr=3e-3, muon_lr=3e-3)
 

@@ -7,7 +7,7 @@ from benchmarks.bounds import allows, study
 
 from ossia.harmony.enforce import SchemaError, grammar_of
 from ossia.harmony.grammar import GrammarCache
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 GRAMMARS = GrammarCache(small())
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.enforce.pattern import pattern_language
 from ossia.harmony.grammar import GrammarCache
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 GRAMMARS = GrammarCache(small())
 LETTERS = "ab&-~[]c:lph/é😀_+,.\\\"'@#=<>!%`;^A$|1 \n\t\v\u00a0\ufeff\x85\u0663"

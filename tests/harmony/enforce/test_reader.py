@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ossia.harmony.enforce import SchemaError, enforceable_schema
 from ossia.harmony.grammar import GrammarCache
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 GRAMMARS = GrammarCache(small())
 UNION = {

@@ -4,8 +4,8 @@ import pytest
 from benchmarks.schemas import Counts, Player, groups, small, study
 
 from ossia.harmony.grammar import GrammarCache
-from tests.shared import shared
-from tests.vocabularies import o200k
+from tests.support.data_sets import shared
+from tests.support.vocabularies import o200k
 
 COMPILE = {("draft7", False): 205, ("draft7", True): 44, ("draft2020-12", False): 265, ("draft2020-12", True): 54}
 

@@ -18,8 +18,8 @@ from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
 from ossia.model.transformer import Transformer, load_transformer
 from ossia.quant import to_bf16, unpack_mxfp4
-from tests.engine.fake import stopped_clock
-from tests.tiny import tiny_tensors
+from tests.support.checkpoints import tiny_tensors
+from tests.support.fake_model import stopped_clock
 
 CONFIG = ModelConfig(
     layers=2, hidden=32, intermediate=32, heads=2, kv_heads=1, head_dim=16, experts=3, experts_per_token=2, vocab=40, window=20,

@@ -11,7 +11,7 @@ from ossia.kernels.triton.tools.random_weights import CardStream
 from ossia.kernels.triton.upload import upload
 from ossia.model.synthetic import HostStream, RandomTensors
 from ossia.quant import Mxfp4, to_bf16
-from tests.tiny import TINY
+from tests.support.checkpoints import TINY
 
 
 @pytest.mark.parametrize("span", [1 << 20, 64, 6])

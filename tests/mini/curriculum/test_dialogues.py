@@ -3,7 +3,7 @@
 import random
 import re
 
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 from ossia.mini.curriculum.dialogues import GREETING, dialogue
 from ossia.mini.parts.words import HELD_LOWER

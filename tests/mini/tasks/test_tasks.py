@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example as such_as
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 from ossia.chat import TurnOptions, turn_grammar
 from ossia.harmony.grammar import GrammarCache

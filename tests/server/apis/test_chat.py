@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import CALL, FINAL, SAY, THINK
-from tests.server.scripted import function, mini, refusal, scripted, user
-from tests.vocabularies import small
+from tests.support.server import function, mini, refusal, scripted, user
+from tests.support.turns import call, final, say, think
+from tests.support.vocabularies import small
 
 WEATHER = function("weather", {"city": {"type": "string"}})
-CALLED = CALL.format("weather", '{"city": "Kyoto"}')
+CALLED = call("weather", '{"city": "Kyoto"}')
 
 
 def said(chunks: list[dict[str, Any]], field: str) -> str:
@@ -23,13 +23,13 @@ def finish(chunks: list[dict[str, Any]]) -> list[str]:
 
 
 def test_an_answer_has_content_reasoning_and_exact_counts():
-    with scripted(THINK.format("easy") + FINAL.format("Four."), cached=5, written=7) as served:
+    with scripted(think("easy") + final("Four."), cached=5, written=7) as served:
         answer = served.chat("2 + 2?")
     (choice,) = answer["choices"]
     assert choice["message"]["content"] == "Four."
     assert choice["message"]["reasoning"] == choice["message"]["reasoning_content"] == "easy"
     assert choice["finish_reason"] == "stop"
-    usage, output = answer["usage"], small().encode_with_special(THINK.format("easy") + FINAL.format("Four."))
+    usage, output = answer["usage"], small().encode_with_special(think("easy") + final("Four."))
     assert usage["completion_tokens"] == len(output)
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert usage["prompt_tokens_details"] == {"cached_tokens": 5, "cache_write_tokens": 7}
@@ -37,7 +37,7 @@ def test_an_answer_has_content_reasoning_and_exact_counts():
 
 
 def test_a_stream_has_the_role_first_and_the_same_words():
-    with scripted(THINK.format("easy") + FINAL.format("Four, 四."), cached=5, written=7) as served:
+    with scripted(think("easy") + final("Four, 四."), cached=5, written=7) as served:
         chunks = served.chunks("2 + 2?", stream_options={"include_usage": True})
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert said(chunks, "content") == "Four, 四."
@@ -49,29 +49,29 @@ def test_a_stream_has_the_role_first_and_the_same_words():
 
 
 def test_without_include_usage_no_chunk_has_it():
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         assert all(chunk.get("usage") is None and chunk["choices"] for chunk in served.chunks())
 
 
 def test_a_call_has_its_arguments_as_they_were_said():
-    with scripted(THINK.format("look") + CALLED) as served:
+    with scripted(think("look") + CALLED) as served:
         answer = served.chat("Weather?", tools=[WEATHER])
     (choice,) = answer["choices"]
-    (call,) = choice["message"]["tool_calls"]
+    (called,) = choice["message"]["tool_calls"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] is None
-    assert call["type"] == "function"
-    assert call["function"] == {"name": "weather", "arguments": '{"city": "Kyoto"}'}
+    assert called["type"] == "function"
+    assert called["function"] == {"name": "weather", "arguments": '{"city": "Kyoto"}'}
 
 
 def test_a_streamed_call_has_id_and_name_first_and_then_its_arguments():
-    with scripted(SAY.format("I look.") + CALLED) as served:
+    with scripted(say("I look.") + CALLED) as served:
         chunks = served.chunks("Weather?", tools=[WEATHER])
-    first, *rest = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    first, *rest = [called for chunk in chunks for called in chunk["choices"][0]["delta"].get("tool_calls", [])]
     assert (first["index"], first["type"], first["function"]) == (0, "function", {"name": "weather", "arguments": ""})
     assert first["id"].startswith("call_")
-    assert all(set(call) == {"index", "function"} for call in rest)
-    assert "".join(call["function"]["arguments"] for call in rest) == '{"city": "Kyoto"}'
+    assert all(set(called) == {"index", "function"} for called in rest)
+    assert "".join(called["function"]["arguments"] for called in rest) == '{"city": "Kyoto"}'
     assert said(chunks, "content") == "I look."
     assert finish(chunks) == ["tool_calls"]
 
@@ -82,19 +82,19 @@ def round_trip(call: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
 
 
 def test_thinking_that_a_client_drops_before_a_tool_result_is_restored():
-    with scripted(THINK.format("look it up") + CALLED, FINAL.format("Sunny.")) as served:
-        (call,) = served.message("Weather?", tools=[WEATHER])["tool_calls"]
-        assert served.message(messages=round_trip(call), tools=[WEATHER])["content"] == "Sunny."
+    with scripted(think("look it up") + CALLED, final("Sunny.")) as served:
+        (called,) = served.message("Weather?", tools=[WEATHER])["tool_calls"]
+        assert served.message(messages=round_trip(called), tools=[WEATHER])["content"] == "Sunny."
     opening, again = served.script.prompts
     result = "<|start|>functions.weather to=assistant<|channel|>commentary<|message|>sunny<|end|><|start|>assistant"
-    assert again == opening + THINK.format("look it up") + CALLED + result
+    assert again == opening + think("look it up") + CALLED + result
 
 
 def test_a_call_that_a_client_has_changed_is_taken_as_it_is_now():
-    with scripted(THINK.format("look it up") + CALLED, FINAL.format("Sunny.")) as served:
-        (call,) = served.message("Weather?", tools=[WEATHER])["tool_calls"]
-        call["function"]["arguments"] = '{"city": "Nara"}'
-        served.message(messages=round_trip(call), tools=[WEATHER])
+    with scripted(think("look it up") + CALLED, final("Sunny.")) as served:
+        (called,) = served.message("Weather?", tools=[WEATHER])["tool_calls"]
+        called["function"]["arguments"] = '{"city": "Nara"}'
+        served.message(messages=round_trip(called), tools=[WEATHER])
     assert "look it up" in served.script.prompts[1]
     assert "Nara" in served.script.prompts[1]
     assert "Kyoto" not in served.script.prompts[1]
@@ -102,26 +102,26 @@ def test_a_call_that_a_client_has_changed_is_taken_as_it_is_now():
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_thinking_comes_back_under_either_name(name: str):
-    call = {
+    called = {
         "id": "call_elsewhere",
         "type": "function",
         "function": {"name": "weather", "arguments": '{"city":"Kyoto"}'},
     }
-    with scripted(FINAL.format("Sunny.")) as served:
-        served.message(messages=round_trip(call, **{name: "as I thought"}), tools=[WEATHER])
+    with scripted(final("Sunny.")) as served:
+        served.message(messages=round_trip(called, **{name: "as I thought"}), tools=[WEATHER])
     assert "<|channel|>analysis<|message|>as I thought<|end|>" in served.script.prompts[0]
 
 
 def test_thinking_that_led_to_an_answer_is_not_shown_again():
     history = [user("a"), {"role": "assistant", "content": "b", "reasoning": "old"}] * 2
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         served.message(messages=[*history, user("c")])
     assert "old" not in served.script.prompts[0]
 
 
 def test_what_a_developer_or_system_says_is_one_developer_message():
     messages = [{"role": "system", "content": "Be kind."}, {"role": "developer", "content": "Be brief."}, user("hi")]
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         served.message(messages=messages, reasoning_effort="high", tools=[WEATHER])
     (prompt,) = served.script.prompts
     assert "Reasoning: high" in prompt
@@ -134,14 +134,14 @@ def test_what_a_developer_or_system_says_is_one_developer_message():
     ("given", "effort"), [("none", "low"), ("minimal", "low"), ("xhigh", "high"), (None, "medium")]
 )
 def test_every_effort_of_openai_has_one_of_gpt_oss(given: str | None, effort: str):
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         served.message(reasoning_effort=given)
     assert f"Reasoning: {effort}" in served.script.prompts[0]
 
 
 def test_content_may_be_in_parts_null_or_text_that_looks_like_control():
     parts = [{"type": "text", "text": "<|start|>system"}, {"type": "text", "text": "<|end|>"}]
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         served.message(messages=[user(parts), {"role": "assistant", "content": None}, user("go")], tools=[])
         mask = served.service.tokenizer.encode(served.script.prompts[0])
     assert "<|start|>system\n<|end|>" in served.script.prompts[0]
@@ -150,7 +150,7 @@ def test_content_may_be_in_parts_null_or_text_that_looks_like_control():
 
 @pytest.mark.parametrize("text", ["one stop two", "one stostop two", "one stop", "stop"])
 def test_a_stop_string_ends_the_answer_wherever_tokens_begin(text: str):
-    turn = THINK.format("no stop here") + FINAL.format(text)
+    turn = think("no stop here") + final(text)
     with scripted(turn, turn) as served:
         choice = served.chat(stop="stop")["choices"][0]
         chunks = served.chunks(stop=["stop", "never"])
@@ -162,12 +162,12 @@ def test_a_stop_string_ends_the_answer_wherever_tokens_begin(text: str):
 
 
 def test_text_that_only_began_like_a_stop_string_is_given():
-    with scripted(FINAL.format("one sto")) as served:
+    with scripted(final("one sto")) as served:
         assert served.message(stop="stop")["content"] == "one sto"
 
 
 def test_several_answers_have_seeds_of_their_own():
-    turns = [FINAL.format(word) for word in ("a", "b", "c")]
+    turns = [final(word) for word in ("a", "b", "c")]
     with scripted(*turns, *turns) as served:
         answer = served.chat(n=3, seed=7)
         chunks = served.chunks(n=3)
@@ -181,7 +181,7 @@ def test_several_answers_have_seeds_of_their_own():
 
 
 def test_logprobs_are_of_the_contents_tokens_and_join_to_it():
-    turn = THINK.format("hm") + FINAL.format("Four 四")
+    turn = think("hm") + final("Four 四")
     with scripted(turn, turn) as served:
         whole = served.chat(logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
         chunks = served.chunks(logprobs=True, top_logprobs=2)
@@ -199,7 +199,7 @@ def test_logprobs_are_of_the_contents_tokens_and_join_to_it():
 
 def test_a_form_is_shown_to_the_model_and_preambles_stay_out_of_the_content():
     form = {"type": "json_schema", "json_schema": {"name": "point", "schema": {"type": "object"}, "strict": True}}
-    with scripted(SAY.format("Here it is.") + FINAL.format("{}")) as served:
+    with scripted(say("Here it is.") + final("{}")) as served:
         message = served.message(response_format=form)
     assert message["content"] == "{}"
     assert message["reasoning"] == "Here it is."
@@ -304,7 +304,7 @@ def test_a_schema_that_cannot_be_enforced_is_refused_by_keyword():
     ids=["empty", "cut", "list", "not UTF-8", "deep", "infinite", "huge", "not a number"],
 )
 def test_bodies_that_are_no_request_are_refused_and_the_server_goes_on(body: bytes):
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         status, _, code = refusal(served.client.post("/v1/chat/completions", content=body))
         assert (status, bool(code)) == (400, True)
         assert served.message()["content"] == "ok"
@@ -312,19 +312,19 @@ def test_bodies_that_are_no_request_are_refused_and_the_server_goes_on(body: byt
 
 @pytest.mark.parametrize("seed", [-1, 0, 2**63, 2**64, 10**18])
 def test_any_seed_will_do(seed: int):
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         assert served.message(seed=seed)["content"] == "ok"
 
 
 def test_half_a_surrogate_in_a_text_harms_nobody():
     body = json.dumps({"messages": [user("a \ud800 b")]}).encode()
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         answer = served.client.post("/v1/chat/completions", content=body)
     assert answer.status_code == 200
 
 
 def test_fields_that_are_not_known_are_ignored():
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         more = {
             "store": True,
             "service_tier": "auto",
@@ -337,13 +337,13 @@ def test_fields_that_are_not_known_are_ignored():
 
 def test_a_custom_tool_takes_free_text_and_is_a_function_in_a_stream():
     tool = {"type": "custom", "custom": {"name": "shell", "description": "runs"}}
-    turn = CALL.format("shell", '{"input": "ls -l"}')
+    turn = call("shell", '{"input": "ls -l"}')
     with scripted(turn, turn) as served:
-        (call,) = served.message(tools=[tool])["tool_calls"]
+        (called,) = served.message(tools=[tool])["tool_calls"]
         chunks = served.chunks(tools=[tool])
-    assert call["custom"] == {"name": "shell", "input": "ls -l"}
-    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
-    assert json.loads("".join(call["function"].get("arguments", "") for call in calls)) == {"input": "ls -l"}
+    assert called["custom"] == {"name": "shell", "input": "ls -l"}
+    calls = [called for chunk in chunks for called in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert json.loads("".join(called["function"].get("arguments", "") for called in calls)) == {"input": "ls -l"}
 
 
 def test_a_choice_among_tools_is_kept_to_by_a_real_model():
@@ -362,9 +362,9 @@ def test_a_choice_among_tools_is_kept_to_by_a_real_model():
             )
             calls = message.get("tool_calls")
             assert (calls is None) == (names is None)
-            for call in calls or ():
-                assert call["function"]["name"] in (names or ())
-                assert isinstance(json.loads(call["function"]["arguments"]), dict)
+            for called in calls or ():
+                assert called["function"]["name"] in (names or ())
+                assert isinstance(json.loads(called["function"]["arguments"]), dict)
 
 
 def test_a_real_models_answer_fits_its_schema():

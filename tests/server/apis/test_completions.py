@@ -8,8 +8,8 @@ import pytest
 from openai.types import Completion
 
 from ossia.engine.request import SamplingParams
-from tests.server.scripted import mini, scripted
-from tests.vocabularies import small
+from tests.support.server import mini, scripted
+from tests.support.vocabularies import small
 
 
 def streamed(served: Any, **body: Any) -> list[dict[str, Any]]:

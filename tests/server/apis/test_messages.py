@@ -9,8 +9,8 @@ import pytest
 from ossia.server.apis.openapi import document
 from ossia.server.errors import too_long
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import CALL, FINAL, SAY, THINK
-from tests.server.scripted import Served, mini, refusal, scripted, user
+from tests.support.server import Served, mini, refusal, scripted, user
+from tests.support.turns import call, final, say, think
 
 TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 DOCUMENT = document()
@@ -55,7 +55,7 @@ def blocks_of(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_an_answer_has_blocks_of_thinking_and_text():
-    turn = THINK.format("easy") + FINAL.format("Four.")
+    turn = think("easy") + final("Four.")
     with scripted(turn, turn, cached=4) as served:
         message = ask(served, thinking=ADAPTIVE).json()
         made = events(served, thinking=ADAPTIVE)
@@ -73,13 +73,13 @@ def test_an_answer_has_blocks_of_thinking_and_text():
 
 
 def test_thinking_is_shown_only_when_asked_for():
-    with scripted(THINK.format("easy") + FINAL.format("Four.")) as served:
+    with scripted(think("easy") + final("Four.")) as served:
         assert [block["type"] for block in ask(served).json()["content"]] == ["text"]
 
 
 def test_a_tool_is_used_and_its_result_taken_with_the_thinking_before_it():
-    turn = THINK.format("look") + SAY.format("I look.") + CALL.format("weather", '{"city": "Kyoto"}')
-    with scripted(turn, turn, FINAL.format("Sunny.")) as served:
+    turn = think("look") + say("I look.") + call("weather", '{"city": "Kyoto"}')
+    with scripted(turn, turn, final("Sunny.")) as served:
         made = events(served, tools=[TOOL])
         message = ask(served, tools=[TOOL], tool_choice={"type": "any"}).json()
         result = {
@@ -108,7 +108,7 @@ def test_a_tool_is_used_and_its_result_taken_with_the_thinking_before_it():
 
 
 def test_system_stop_sequences_and_length():
-    with scripted(FINAL.format("one two"), FINAL.format("a long answer")) as served:
+    with scripted(final("one two"), final("a long answer")) as served:
         first = ask(served, system=[{"type": "text", "text": "Be kind."}], stop_sequences=["two"]).json()
         second = ask(served, max_tokens=8).json()
     assert "# Instructions\n\nBe kind." in served.script.prompts[0]
@@ -121,7 +121,7 @@ def test_system_stop_sequences_and_length():
 
 
 def test_tokens_are_counted():
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")]}).json()[
             "input_tokens"
         ]
@@ -191,12 +191,12 @@ def test_C2_threads_are_refused_so_that_the_sdk_sends_the_whole_conversation(pat
 
 
 def test_C2_a_thread_of_null_is_none():
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         assert ask(served, thread=None).status_code == 200
 
 
 def test_C4_thinking_is_signed_before_its_block_ends():
-    with scripted(THINK.format("easy") + FINAL.format("Four.")) as served:
+    with scripted(think("easy") + final("Four.")) as served:
         made = events(served, thinking=ADAPTIVE)
     of_block = [event for event in made if event.get("index") == 0]
     assert of_block[0]["content_block"]["signature"] == ""
@@ -223,7 +223,7 @@ FORM = {"type": "json_schema", "schema": {**ANSWER, "additionalProperties": Fals
 )
 def test_A4_an_output_format_is_enforced_and_told(given: dict[str, Any], stream: bool):
     """The scripted engine minds no mask: that one is there shows in the model's own answers below."""
-    with scripted(FINAL.format('{"answer": 42}')) as served:
+    with scripted(final('{"answer": 42}')) as served:
         made = events(served, **given) if stream else ask(served, **given).json()
         counted = served.client.post("/v1/messages/count_tokens", json={"messages": [user("hi")], **given}).json()
     text = blocks_of(made)[0]["text"] if isinstance(made, list) else made["content"][0]["text"]
@@ -333,7 +333,7 @@ def test_A7_blocks_that_hold_text_are_read(block: dict[str, Any], shown: str):
         {"role": "assistant", "content": [used]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [block]}]},
     ]
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         answer = it.client.post("/v1/messages", json={"max_tokens": 9, "messages": turns})
         assert answer.status_code == 200
         assert "x-ossia-warnings" not in answer.headers
@@ -355,7 +355,7 @@ def test_A7_a_search_result_of_another_form_is_refused(content: Any):
 def test_A7_other_results_in_a_history_are_placeholders():
     failed = {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"type": "web_search_tool_result_error"}}
     turns = [user("x"), {"role": "assistant", "content": [failed, {"type": "text", "text": "Sorry."}]}, user("y")]
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         answer = it.client.post("/v1/messages", json={"max_tokens": 9, "messages": turns})
         assert "web_search_tool_result" in answer.headers["x-ossia-warnings"]
         assert "[web_search_tool_result: not readable by this model]\nSorry.<|end|>" in it.script.prompts[0]

@@ -4,7 +4,7 @@ import pytest
 from openai.types import Model
 
 from ossia.server.settings import Settings
-from tests.server.scripted import scripted
+from tests.support.server import scripted
 
 NAMES = ("gpt-oss-20b", "gpt-oss:20b", "org/gpt-oss-20b")
 CONTEXT = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")

@@ -29,9 +29,10 @@ from ossia.server.core.service import Service
 from ossia.server.http.decoding.token_bound import Shares
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
-from tests.server.hostile import Hostile, model
-from tests.server.scripted import refusal
-from tests.vocabularies import small
+from tests.support.engine import scripted_model
+from tests.support.hostile import HostileEngine
+from tests.support.server import refusal
+from tests.support.vocabularies import small
 
 DOCUMENT = document()
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -47,8 +48,8 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder: Path = tmp_path_factory.mktemp("state")
-    engine, store = Hostile(), Store(folder, small())
-    service = Service(model(), Settings(state=folder), make_engine=lambda: engine)  # type: ignore[arg-type]
+    engine, store = HostileEngine(), Store(folder, small())
+    service = Service(scripted_model(), Settings(state=folder), make_engine=lambda: engine)  # type: ignore[arg-type]
     context = Context(service.settings, service, memory=store, store=store)
     with TestClient(app(context), base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import function, mini, refusal, scripted, user
+from tests.support.server import function, mini, refusal, scripted, user
+from tests.support.turns import final
 
 TOOL = {"name": "look", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
 REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -40,7 +40,7 @@ def ossia_render(body: dict[str, Any], *options: str) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize(("api", "path", "body"), REQUESTS)
 def test_what_is_shown_is_what_the_model_is_given(api: str, path: str, body: dict[str, Any]):
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         shown = it.client.post(f"/v1/render?api={api}", json=body).json()
         assert it.client.post(path, json=body).status_code == 200
     (prompt,) = shown["prompts"]
@@ -50,7 +50,7 @@ def test_what_is_shown_is_what_the_model_is_given(api: str, path: str, body: dic
 
 @pytest.mark.parametrize(("api", "path", "body"), BAD)
 def test_what_would_be_refused_is_refused_alike(api: str, path: str, body: dict[str, Any]):
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         shown, answered = it.client.post(f"/v1/render?api={api}", json=body), it.client.post(path, json=body)
     assert shown.json() == answered.json()
     assert shown.status_code == answered.status_code >= 400
@@ -58,7 +58,7 @@ def test_what_would_be_refused_is_refused_alike(api: str, path: str, body: dict[
 
 def test_warnings_are_shown_as_an_answer_carries_them():
     body = {"messages": [user("x")], "tools": [{"type": "web_search"}]}
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         shown = it.client.post("/v1/render", json=body).json()
         assert (
             "; ".join(shown["warnings"])

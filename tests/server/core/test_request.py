@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import scripted, user
+from tests.support.server import scripted, user
+from tests.support.turns import final
 
 
 def effort_in(path: str, **body: Any) -> str:
     """What the model was told."""
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         answer = served.client.post(path, json=body)
         assert answer.status_code == 200, answer.text
         found = re.findall(r"^Reasoning: (\w+)$", served.script.prompts[0].partition("<|end|>")[0], re.MULTILINE)

@@ -16,8 +16,10 @@ from ossia.server.core.request import AnswerRequest, conversation, sampling
 from ossia.server.core.service import Service, names_of
 from ossia.server.errors import ApiError
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL, Script
-from tests.server.scripted import refusal, scripted
+from tests.support.engine import ScriptedEngine
+from tests.support.server import refusal, scripted
+from tests.support.turns import final
+from tests.support.waiting import until, until_async
 
 MINI = load()
 
@@ -25,12 +27,6 @@ MINI = load()
 def ask(text: str = "What is 17 + 25?", client: str = "", **params: Any) -> AnswerRequest:
     how = TurnOptions(sampling(MINI.stop_tokens, **params))
     return AnswerRequest(conversation("medium", [user(text)]), how, client=client)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 def with_service(work: Callable[[Service], Awaitable[None]], settings: Settings | None = None) -> None:
@@ -76,10 +72,10 @@ def test_K1_a_pause_gives_the_memory_of_past_answers_back_and_the_next_answer_is
         try:
             wanted = ask(temperature=0)
             first = await text_of(service, wanted)
-            await until(lambda: bool(released))
+            await until_async(lambda: bool(released), "memory is given back")
             count = len(released)
             assert await text_of(service, wanted) == first
-            await until(lambda: len(released) > count)
+            await until_async(lambda: len(released) > count, "memory is given back again")
         finally:
             await service.close()
 
@@ -95,7 +91,9 @@ def test_who_leaves_frees_the_cache():
         assert service._worker.stats().running == 4
         for answer in answers:
             await answer.aclose()
-        await until(lambda: service._worker.stats().free_blocks == service._worker.stats().blocks)
+        await until_async(
+            lambda: service._worker.stats().free_blocks == service._worker.stats().blocks, "all blocks are free"
+        )
         assert service._line.running == service._line.used == 0
 
     with_service(work)
@@ -104,12 +102,15 @@ def test_who_leaves_frees_the_cache():
 def test_a_task_that_is_cancelled_in_the_queue_or_while_it_runs_leaves_nothing():
     async def work(service: Service) -> None:
         tasks = [asyncio.ensure_future(text_of(service, ask())) for _ in range(6)]
-        await until(lambda: service._line.running == 2 and service._line.waiting == 4)
+        await until_async(lambda: service._line.running == 2 and service._line.waiting == 4, "two run and four wait")
         for task in tasks[1:]:
             task.cancel()
         assert await tasks[0]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await until(lambda: service._line.running == service._line.waiting == service._worker.stats().running == 0)
+        await until_async(
+            lambda: service._line.running == service._line.waiting == service._worker.stats().running == 0,
+            "nothing runs",
+        )
 
     with_service(work, Settings(max_num_seqs=2))
 
@@ -126,7 +127,7 @@ def test_an_answer_is_cut_when_its_time_is_over():
 
 def test_one_that_waits_too_long_is_told_to_come_back():
     with scripted(
-        FINAL.format("ok"), held=True, settings=Settings(max_num_seqs=1, queue_timeout=0.05, request_timeout=0.5)
+        final("ok"), held=True, settings=Settings(max_num_seqs=1, queue_timeout=0.05, request_timeout=0.5)
     ) as served:
         answer = served.client.post(
             "/v1/chat/completions", json={"n": 2, "messages": [{"role": "user", "content": "hi"}]}
@@ -212,15 +213,15 @@ def test_what_answers_usually_take_is_learned():
 
 
 def test_a_step_that_fails_costs_its_own_answers_and_no_more():
-    broken = Script([FINAL.format("lost")], fail=MemoryError("no memory"))
-    with scripted(engines=[broken, Script([FINAL.format("ok")])]) as served:
+    broken = ScriptedEngine([final("lost")], fail=MemoryError("no memory"))
+    with scripted(engines=[broken, ScriptedEngine([final("ok")])]) as served:
         assert served.refused(messages=[{"role": "user", "content": "hi"}]) == (500, None, "engine_failed")
         assert served.message()["content"] == "ok"
         assert served.client.get("/health").json()["status"] == "ok"
 
 
 def test_a_server_whose_engine_always_fails_says_that_it_is_unhealthy():
-    engines = [Script([FINAL.format("lost")], fail=MemoryError("no memory")) for _ in range(4)]
+    engines = [ScriptedEngine([final("lost")], fail=MemoryError("no memory")) for _ in range(4)]
     with scripted(engines=engines) as served:
         for _ in range(3):
             assert served.refused(messages=[{"role": "user", "content": "hi"}])[0] == 500
@@ -258,17 +259,8 @@ def test_the_memory_of_a_broken_engine_is_free_before_a_fresh_one_is_made():
 
 
 def test_an_engine_that_fails_in_a_stream_says_so_in_the_stream():
-    script = Script([FINAL.format("a long answer")])
-    steps = iter(range(100))
-    advance = script.step
-
-    def step() -> bool:
-        if next(steps) == 12:
-            raise MemoryError("no memory")
-        return advance()
-
-    script.step = step  # type: ignore[method-assign]
-    with scripted(engines=[script, Script([])]) as served:
+    script = ScriptedEngine([final("a long answer")], fail=MemoryError("no memory"), fail_at=12)
+    with scripted(engines=[script, ScriptedEngine([])]) as served:
         body = {"stream": True, "messages": [{"role": "user", "content": "hi"}]}
         text = served.client.post("/v1/chat/completions", json=body).text
     assert '"code":"engine_failed"' in text.rstrip().split("\n\n")[-1]
@@ -277,7 +269,7 @@ def test_an_engine_that_fails_in_a_stream_says_so_in_the_stream():
 def test_a_server_that_stops_finishes_what_it_began_and_refuses_the_rest():
     async def work(service: Service) -> None:
         under_way = asyncio.ensure_future(text_of(service, ask(temperature=0)))
-        await until(lambda: service._line.running == 1)
+        await until_async(lambda: service._line.running == 1, "one runs")
         drained = asyncio.ensure_future(service.drain(20))
         await asyncio.sleep(0)
         with pytest.raises(ApiError) as refused:
@@ -303,7 +295,7 @@ def test_answers_that_take_too_long_do_not_hold_up_the_end():
 def test_a_server_that_is_closed_tells_who_still_waits():
     async def work(service: Service) -> None:
         answers = [asyncio.ensure_future(text_of(service, ask())) for _ in range(3)]
-        await until(lambda: service._line.running == 1 and service._line.waiting == 2)
+        await until_async(lambda: service._line.running == 1 and service._line.waiting == 2, "one runs and two wait")
         await service.close()
         for answer in answers:
             with pytest.raises(ApiError) as told:
@@ -347,11 +339,10 @@ def test_a_prompt_too_long_is_refused_before_it_waits():
 
 
 def test_a_response_in_the_background_that_could_not_even_wait_is_refused_at_once():
-    with scripted(FINAL.format("ok"), held=True, settings=Settings(max_num_seqs=1, max_queued=1)) as served:
+    with scripted(final("ok"), held=True, settings=Settings(max_num_seqs=1, max_queued=1)) as served:
         answers = [served.client.post("/v1/responses", json={"input": "hi", "background": True}) for _ in range(2)]
         assert [answer.json()["status"] for answer in answers] == ["queued", "queued"]
-        while served.service._line.waiting < 1:
-            pass
+        until(lambda: served.service._line.waiting == 1, "the second response waits")
         refused = served.client.post("/v1/responses", json={"input": "hi", "background": True})
     assert refusal(refused) == (429, None, "rate_limit_exceeded")
     assert int(refused.headers["retry-after"]) >= 1

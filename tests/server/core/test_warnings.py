@@ -6,8 +6,8 @@ import pytest
 
 from ossia.server.core.warnings import HEADER, header
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import scripted, user
+from tests.support.server import scripted, user
+from tests.support.turns import final
 
 LOOSE = {"type": "object", "properties": {"t": {"type": "array", "uniqueItems": True}}}
 CHAT = {"type": "function", "function": {"name": "tag_ü\n", "parameters": LOOSE}}
@@ -18,7 +18,7 @@ APIS = [("/v1/chat/completions", CHAT), ("/v1/messages", {"name": "tag_ü\n", "i
 @pytest.mark.parametrize(("path", "tool"), APIS)
 def test_what_is_left_out_is_said_whole_and_streamed(path: str, tool: dict[str, Any], stream: bool):
     body = {"messages": [user("hi")], "max_tokens": 100, "stream": stream, "tools": [{"type": "web_search"}, tool]}
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         answer = served.client.post(path, json=body)
     assert answer.status_code == 200
     told = answer.headers[HEADER]
@@ -30,7 +30,7 @@ def test_what_is_left_out_is_said_whole_and_streamed(path: str, tool: dict[str, 
 @pytest.mark.parametrize("path", [path for path, _ in APIS])
 def test_tools_that_are_all_left_out_are_said_too_and_without_any_there_is_no_header(path: str):
     body = {"messages": [user("hi")], "max_tokens": 100}
-    with scripted(FINAL.format("ok"), FINAL.format("ok")) as served:
+    with scripted(final("ok"), final("ok")) as served:
         assert (
             "'web_search'" in served.client.post(path, json={**body, "tools": [{"type": "web_search"}]}).headers[HEADER]
         )
@@ -45,6 +45,6 @@ def test_the_header_is_short_and_ascii_whatever_it_says():
 
 
 def test_pages_that_may_ask_can_read_it():
-    with scripted(FINAL.format("ok"), settings=Settings(allow_origins=("https://app.example",))) as served:
+    with scripted(final("ok"), settings=Settings(allow_origins=("https://app.example",))) as served:
         answer = served.client.get("/v1/models", headers={"origin": "https://app.example"})
     assert answer.headers["access-control-expose-headers"] == HEADER

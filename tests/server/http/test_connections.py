@@ -19,7 +19,9 @@ from ossia.server.http.connections import Limits, protocol, raise_file_limit
 from ossia.server.http.logs import Forgotten
 from ossia.server.run import limits_of
 from ossia.server.settings import Settings
-from tests.server.test_process import LONG, PATIENCE, metrics_of, process, wait_until_warm
+from tests.server.test_process import LONG, metrics_of, wait_until_warm
+from tests.support.processes import server_process
+from tests.support.waiting import PATIENCE, until, until_async
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -73,8 +75,7 @@ def test_K7_connections_that_are_answered_do_not_give_way():
         busy = [await asyncio.open_connection(*address) for _ in range(3)]
         for _, writer in busy:
             writer.write(REQUEST)
-        while len(asked) < 3:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: len(asked) == 3, "all three have been asked")
         reader, _ = await asyncio.open_connection(*address)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)  # closed: there is no room
@@ -103,9 +104,7 @@ def test_K1_a_client_that_reads_nothing_is_disconnected_and_buffers_are_bounded(
     async def work(address: tuple[str, int]) -> None:
         with closing(socket.create_connection(address)) as silent:
             silent.sendall(REQUEST)
-            async with asyncio.timeout(PATIENCE):
-                while not ended:
-                    await asyncio.sleep(0.01)
+            await until_async(lambda: ended, "the client is disconnected")
 
     asyncio.run(serving(Limits(write_timeout=0.2), endless, work))
     assert ended == ["http.disconnect"]
@@ -159,9 +158,9 @@ def test_K7_the_limit_of_files_is_raised_and_bounds_the_connections():
         assert limits_of(Settings(max_connections=10, max_connections_per_address=3)).most_of_address == 3
 
 
-def test_K1_as_many_silent_readers_as_places_stop_nobody():
+def test_K1_silent_readers_on_every_place_stop_no_other_client():
     options = ("--no-state", "--max-num-seqs", "4", "--request-timeout", "3", "--write-timeout", "2")
-    with process(*options) as (_, url):
+    with server_process(*options) as (_, url):
         address = url.removeprefix("http://")
         host, port = address.split(":")
         wait_until_warm(address)
@@ -183,12 +182,10 @@ def test_K1_as_many_silent_readers_as_places_stop_nobody():
             head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
             raw.sendall(head.encode() + data)
             silent.append(raw)
-        while not metrics_of(address)["ossia_running"]:
-            pass
+        until(lambda: metrics_of(address)["ossia_running"], "an answer is under way")
         other = http.client.HTTPConnection(address, timeout=PATIENCE)
         other.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 3}))
         assert other.getresponse().status == 200
-        while metrics_of(address)["ossia_running"]:  # until all of them have ended or expired
-            pass
+        until(lambda: not metrics_of(address)["ossia_running"], "all have ended or expired")
         for raw in silent:
             raw.close()

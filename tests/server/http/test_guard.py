@@ -10,8 +10,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from ossia.server.core.context import Context
 from ossia.server.run import config_of
 from ossia.server.settings import Settings, is_loopback
-from tests.server.apis.responses.world import FINAL, THINK
-from tests.server.scripted import refusal, scripted
+from tests.support.server import refusal, scripted
+from tests.support.turns import final, think
 
 KEYS = Settings(api_keys=("first-secret", "other-secret"))
 
@@ -108,7 +108,7 @@ def test_only_loopback_is_open_without_a_key():
 def chat_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> str:
     with (
         caplog.at_level(logging.DEBUG),
-        scripted(THINK.format("hidden thought") + FINAL.format("hidden answer"), settings=settings) as served,
+        scripted(think("hidden thought") + final("hidden answer"), settings=settings) as served,
     ):
         body = {"messages": [{"role": "user", "content": "hidden question"}]}
         headers = {"authorization": "Bearer first-secret"}
@@ -130,7 +130,7 @@ def test_words_are_logged_when_asked_for(caplog: pytest.LogCaptureFixture):
 
 
 def test_metrics_count_requests_and_tokens():
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         served.message()
         served.client.get("/v1/nothing")
         text = served.client.get("/metrics").text
@@ -154,7 +154,7 @@ def test_metrics_count_requests_and_tokens():
     ("settings", "client"), [(Settings(), "127.0.0.1"), (Settings(behind_proxy=True), "192.0.2.7")]
 )
 def test_who_asks_is_what_a_proxy_says_only_where_there_is_one(settings: Settings, client: str):
-    with scripted(FINAL.format("ok"), settings=settings) as served:
+    with scripted(final("ok"), settings=settings) as served:
         config = config_of(Context(settings, served.service))
     config.load()
     heard: list[str] = []
@@ -177,7 +177,7 @@ def test_who_asks_is_what_a_proxy_says_only_where_there_is_one(settings: Setting
 
 
 def test_models_have_the_names_they_were_given():
-    with scripted(FINAL.format("ok"), settings=Settings(names=("gpt-oss:20b",))) as served:
+    with scripted(final("ok"), settings=Settings(names=("gpt-oss:20b",))) as served:
         listed = served.client.get("/v1/models").json()
         assert [card["id"] for card in listed["data"]] == ["script", "gpt-oss:20b"]
         assert served.client.get("/v1/models/gpt-oss:20b").json()["object"] == "model"

@@ -14,8 +14,9 @@ from starlette.testclient import TestClient
 
 from ossia.server.http.logs import FORMAT, LONGEST, Forgotten, OneLine, Writer, escaped, write_log
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL, Script
-from tests.server.scripted import scripted
+from tests.support.engine import ScriptedEngine
+from tests.support.server import scripted
+from tests.support.turns import final
 
 KEY, WORDS, ANSWER = "key-of-a-customer", "my secret question", "a secret answer"
 
@@ -58,7 +59,7 @@ def ask_in_every_way(client: TestClient) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_nobodys_words_or_keys_are_in_the_log(fails: bool):
     failure = RuntimeError(f"cannot cope with {WORDS!r}")
-    engines = [Script([FINAL.format(ANSWER)] * 9, fail=failure if fails else None) for _ in range(4)]
+    engines = [ScriptedEngine([final(ANSWER)] * 9, fail=failure if fails else None) for _ in range(4)]
     with scripted(engines=engines, settings=Settings(api_keys=(KEY,))) as served, everything(OneLine()) as log:
         ask_in_every_way(served.client)
     assert "/v1/chat/completions" in log.getvalue()
@@ -71,7 +72,7 @@ def test_what_nobody_foresaw_is_told_by_its_place():
     def broken(*_: object) -> None:
         raise KeyError(WORDS) from ValueError(ANSWER)
 
-    with scripted(FINAL.format(ANSWER)) as served, everything(OneLine()) as log:
+    with scripted(final(ANSWER)) as served, everything(OneLine()) as log:
         with patch("ossia.server.apis.chat.chat_routes.chat_ask", broken):
             answer = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}]})
         assert answer.status_code == 500
@@ -224,7 +225,7 @@ def test_K13_prompts_and_answers_are_lines_of_the_log(path: str):
     words = f"one\n{FORGED}\x1b[2J\u2028{FORGED}"
     body = {"input": words} if path.endswith("responses") else {"messages": [{"role": "user", "content": words}]}
     with (
-        scripted(FINAL.format(words), settings=Settings(log_prompts=True)) as served,
+        scripted(final(words), settings=Settings(log_prompts=True)) as served,
         everything(OneLine(FORMAT, quotes=True)) as log,
     ):
         assert served.client.post(path, json=body).status_code == 200

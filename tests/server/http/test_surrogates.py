@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ossia.server.http.decoding import surrogates
 from ossia.server.http.decoding.json_codec import decode, loads
 from ossia.server.http.decoding.surrogates import as_utf8, check_utf8, without_halves
-from tests.server.apis.responses.world import CALL, FINAL, world
-from tests.server.scripted import function, scripted, user
+from tests.support.server import function, scripted, user
+from tests.support.turns import call, final
 
 CUT = "cut \ud83d"
 # escapes, halves, whole pairs, and what only looks like one of them
@@ -93,7 +93,7 @@ ASKED = [
 @pytest.mark.parametrize(("path", "body"), ASKED)
 @pytest.mark.parametrize("stream", [False, True])
 def test_A8_every_api_reads_them(path: str, body: dict[str, Any], stream: bool):
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         answer = served.client.post(path, content=json.dumps({**body, "stream": stream}))
     assert answer.status_code == 200, answer.text
     assert ("cut \ufffd" in served.script.prompts[0]) is (CUT not in body)
@@ -109,10 +109,10 @@ def test_A8_counting_reads_them():
 
 def test_A8_arguments_of_calls_and_results_of_tools_may_hold_them():
     """Arguments are JSON within JSON: their halves are escaped twice."""
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": json.dumps({"at": CUT})}}
+    called = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": json.dumps({"at": CUT})}}
     history = [
         user("hi"),
-        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "tool_calls": [called]},
         {"role": "tool", "tool_call_id": "c1", "content": CUT},
     ]
     claude = [
@@ -123,7 +123,7 @@ def test_A8_arguments_of_calls_and_results_of_tools_may_hold_them():
         },
         user([{"type": "tool_result", "tool_use_id": "c1", "content": CUT}]),
     ]
-    with scripted(FINAL.format("a"), FINAL.format("b")) as served:
+    with scripted(final("a"), final("b")) as served:
         chat = served.client.post("/v1/chat/completions", content=json.dumps({"messages": history, "tools": [TOOL]}))
         body = json.dumps({"messages": claude, "max_tokens": 50})
         messages = served.client.post("/v1/messages", content=body)
@@ -133,7 +133,7 @@ def test_A8_arguments_of_calls_and_results_of_tools_may_hold_them():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_A8_a_model_that_says_half_a_pair_breaks_no_answer(stream: bool):
-    turn = CALL.format("look", r'{"at": "cut \ud83d"}')
+    turn = call("look", r'{"at": "cut \ud83d"}')
     claude = {"name": "look", "input_schema": {"type": "object"}}
     with scripted(*[turn] * 3) as served:
         post = served.client.post
@@ -151,12 +151,12 @@ def test_A8_a_model_that_says_half_a_pair_breaks_no_answer(stream: bool):
 
 
 def test_A8_stored_items_and_conversations_hold_what_can_be_read_again(tmp_path: Any):
-    with world(FINAL.format("one"), FINAL.format("two"), state=tmp_path) as w:
+    with scripted(final("one"), final("two"), state=tmp_path) as w:
         body = {"input": [{"role": "user", "content": CUT}], "metadata": {"k": CUT}}
         first = w.client.post("/v1/responses", content=json.dumps(body)).json()
         again = w.client.get(f"/v1/responses/{first['id']}").json()
         items = w.client.get(f"/v1/responses/{first['id']}/input_items").json()["data"]
-        second = w.post(input="and?", previous_response_id=first["id"])
+        second = w.respond(input="and?", previous_response_id=first["id"])
         begun = {"items": [{"role": "user", "content": CUT}], "metadata": {"k": CUT}}
         conversation = w.client.post("/v1/conversations", content=json.dumps(begun)).json()
     assert first["metadata"] == again["metadata"] == conversation["metadata"] == {"k": "cut \ufffd"}

@@ -14,9 +14,11 @@ import pytest
 from ossia.loading import load
 from ossia.server.http.web import page as the_page
 from ossia.server.settings import Settings
-from tests.server.actor import Actor, call, final, last_tool, last_user, stage, think
-from tests.server.live import live
-from tests.vocabularies import o200k
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.live import live
+from tests.support.turns import call, final, last_tool, last_user, think
+from tests.support.vocabularies import o200k
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -88,7 +90,12 @@ class Visit:
         )
 
 
-Enter = Callable[..., AbstractContextManager[tuple[Visit, Actor]]]
+Enter = Callable[..., AbstractContextManager[tuple[Visit, ScriptedEngine]]]
+
+
+def actor_for(part: Callable[[str], str], seconds: float = 0.0, context: int = 131072) -> ScriptedEngine:
+    """An engine that says `part` of each prompt, and nothing that the grammar forbids."""
+    return ScriptedEngine(part, o200k(), obeys=True, seconds=seconds, cache_tokens=context, context=context)
 
 
 @pytest.fixture
@@ -96,10 +103,10 @@ def enter(chromium: Any) -> Enter:
     """A page and the actor behind it."""
 
     @contextmanager
-    def enter(part: Callable[[str], str], seconds: float = 0.0, **more: Any) -> Iterator[tuple[Visit, Actor]]:
-        actor = Actor(o200k(), part, seconds, more.pop("context_tokens", 131072))
+    def enter(part: Callable[[str], str], seconds: float = 0.0, **more: Any) -> Iterator[tuple[Visit, ScriptedEngine]]:
+        actor = actor_for(part, seconds, more.pop("context_tokens", 131072))
         settings = Settings(**QUIET, **more.pop("settings", {}))
-        with live(stage(o200k()), actor, settings) as url:
+        with live(scripted_model(o200k(), context=131072), actor, settings) as url:
             visit = Visit(chromium, url, **more)
             yield visit, actor
             visit.context.close()
@@ -122,7 +129,7 @@ def calculates(prompt: str) -> str:
     if said := last_tool(prompt):
         return final(said)
     return think("I calculate it.") + call(
-        "functions.calculator", json.dumps({"expression": last_user(prompt)}, ensure_ascii=False)
+        "calculator", json.dumps({"expression": last_user(prompt)}, ensure_ascii=False)
     )
 
 
@@ -218,7 +225,7 @@ def test_escape_stops_an_answer_which_is_kept_and_can_be_asked_for_again(enter: 
         assert kept.startswith("w0 w1")
         assert "w199" not in kept
         assert "Stopped." in visit.last.inner_text()
-        actor.seconds, actor.part = 0.0, echo
+        actor.seconds, actor.turns = 0.0, echo
         visit.button("Answer again").click()
         visit.last.locator(".answer", has_text="You said Count").wait_for()
         assert visit.page.locator(".turn").count() == 1
@@ -458,13 +465,12 @@ def test_a_busy_server_is_asked_again(enter: Enter):
         request = urllib.request.Request(f"{visit.page.url}v1/responses", body, {"content-type": "application/json"})
         other = threading.Thread(target=lambda: urllib.request.urlopen(request).read())
         other.start()
-        while not actor.prompts:
-            visit.page.wait_for_timeout(10)
+        until(lambda: actor.prompts, "the first request is under way")
         visit.ask("Hello")
         assert "The server is busy" in visit.last.get_by_role("alert").inner_text()
         actor.seconds = 0.0
         other.join()
-        actor.part = echo
+        actor.turns = echo
         visit.button("Try again").click()
         visit.last.locator(".answer", has_text="You said Hello").wait_for()
 
@@ -479,7 +485,7 @@ def test_a_conversation_that_grew_too_long_is_said_to_be(enter: Enter):
 
 
 def test_a_server_that_is_gone_is_named_and_found_again(chromium: Any):
-    with live(stage(o200k()), Actor(o200k(), says("slow " * 400), 0.02)) as url:
+    with live(scripted_model(o200k(), context=131072), actor_for(says("slow " * 400), 0.02)) as url:
         visit = Visit(chromium, url)
         visit.send("Hello")
         visit.last.locator(".answer", has_text="slow").wait_for()
@@ -487,7 +493,7 @@ def test_a_server_that_is_gone_is_named_and_found_again(chromium: Any):
     assert re.search("broke off|went wrong", visit.last.get_by_role("alert").inner_text())
     visit.button("Try again").click()
     visit.page.get_by_text("Is ossia serve still running?").wait_for()
-    with live(stage(o200k()), Actor(o200k(), echo), port=int(url.rsplit(":", 1)[1])):
+    with live(scripted_model(o200k(), context=131072), actor_for(echo), port=int(url.rsplit(":", 1)[1])):
         visit.button("Try again").click()
         visit.last.locator(".answer", has_text="You said Hello").wait_for()
     visit.context.close()

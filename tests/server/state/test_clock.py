@@ -9,7 +9,7 @@ import pytest
 from ossia.server.state import clock
 from ossia.server.state.store import Store
 from tests.server.state.test_store import Made, body, item, keep, run
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 DAY = 86400.0
 START = 1_800_000_000.0

@@ -20,10 +20,10 @@ from ossia.server.state.database import StoreError
 from ossia.server.state.disk import trouble_of
 from ossia.server.state.encrypted_reasoning import key_in
 from ossia.server.state.store import Store
-from tests.server.apis.responses.world import FINAL, world
-from tests.server.scripted import scripted
 from tests.server.state.test_store import SAID, body, item, keep, run
-from tests.vocabularies import small
+from tests.support.server import scripted
+from tests.support.turns import final
+from tests.support.vocabularies import small
 
 FULL = "the disk of state.sqlite is full: free some space"
 
@@ -133,7 +133,7 @@ def test_K11_what_was_kept_is_read_after_a_start_on_a_full_disk(small_disk: Path
 
 def test_K11_the_log_names_the_full_disk_when_no_key_can_be_kept(small_disk: Path, caplog: pytest.LogCaptureFixture):
     fill(small_disk)
-    with caplog.at_level(logging.WARNING, "ossia.server"), scripted(FINAL, settings=Settings(state=small_disk)):
+    with caplog.at_level(logging.WARNING, "ossia.server"), scripted(final("{0}"), settings=Settings(state=small_disk)):
         pass
     assert "its key cannot be kept (the disk of sealing.key is full" in caplog.text
 
@@ -220,12 +220,12 @@ def test_K11_the_message_says_what_the_system_says(
 
 
 def test_K11_health_and_a_metric_show_the_state(tmp_path: Path):
-    with world(FINAL, state=tmp_path) as w:
+    with scripted(final("{0}"), state=tmp_path) as w:
         assert w.client.get("/health").json()["state"] == "ok"
         w.store._database.condition = "full"
         health = w.client.get("/health")
         assert (health.status_code, health.json()["status"], health.json()["state"]) == (200, "ok", "full")
-    with world(FINAL) as w:
+    with scripted(final("{0}")) as w:
         assert w.client.get("/health").json()["state"] == "off"
     context = context_of(load(), Settings(state=tmp_path / "other"))
     assert 'ossia_state{condition="ok"} 1.0' in context.service.metrics.text().decode()

@@ -13,7 +13,7 @@ from ossia.harmony.messages import Message, assistant
 from ossia.server.state.database import StoreError
 from ossia.server.state.sql import MissingError
 from ossia.server.state.store import Item, Made, Store
-from tests.vocabularies import o200k, small
+from tests.support.vocabularies import o200k, small
 
 T = TypeVar("T")
 SAID = Message("assistant", ("4",), channel="final", tokens=(5, 6, 7))

@@ -10,9 +10,9 @@ import pytest
 from ossia.harmony.messages import Developer, Message, System, assistant, developer, tool, user
 from ossia.train.data.chat_rows import read_line, read_row
 from ossia.train.data.sequences import NONE, samplings, sequences
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import scripted
-from tests.vocabularies import small
+from tests.support.server import scripted
+from tests.support.turns import final
+from tests.support.vocabularies import small
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
@@ -290,7 +290,7 @@ def test_A9_M2_the_trainers_prompts_are_the_servers(body: dict[str, Any]):
     row = read_line(json.dumps({**body, "current_date": date.today().isoformat()}), 1)
     prompts = [small().decode(each.prompt) for each in samplings(small(), row)]
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    with scripted(*[FINAL.format("ok")] * len(turns)) as served:
+    with scripted(*[final("ok")] * len(turns)) as served:
         for turn in turns:
             answer = served.client.post("/v1/chat/completions", json={**body, "messages": messages[:turn]})
             assert answer.status_code == 200, answer.text

@@ -11,7 +11,7 @@ import pytest
 from ossia.train.data.row_files import LONGEST_ROW, DataError, Rows, data_files
 from ossia.train.data.sources import Filed, SequenceStream, open_stream
 from ossia.train.recipe import DataSource
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"é {i}"}, {"role": "assistant", "content": f"answer {i}", "tool_calls": None}]} for i in range(5)

@@ -20,7 +20,7 @@ from ossia.train.data.sequences import (
     samplings,
     sequences,
 )
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 
 def said(sequence: Sequence) -> str:

@@ -18,8 +18,8 @@ from ossia.train.data.sequences import NONE, Conversation, Sequence, sequences
 from ossia.train.data.sources import DataError, SequenceStream, from_harmony, open_stream
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.recipe import DataSource
-from tests.train.worlds import CONFIG, chatter
-from tests.vocabularies import small
+from tests.support.training import CONFIG, chatter
+from tests.support.vocabularies import small
 
 WEATHER = {
     "type": "function",
@@ -164,8 +164,8 @@ def test_a_file_is_gone_through_whole_in_another_order_each_time(tmp_path: Path)
 def test_sources_are_drawn_by_weight_and_a_position_says_all():
     def stream() -> SequenceStream:
         sources = [
-            DataSource(generator="tests.train.worlds:chatter"),
-            DataSource(generator="tests.train.worlds:prose", weight=3),
+            DataSource(generator="tests.support.training:chatter"),
+            DataSource(generator="tests.support.training:prose", weight=3),
         ]
         return open_stream(sources, small(), seed=1, max_seq_len=600, everything=False, skip_bad=False, near=Path())
 
@@ -178,18 +178,19 @@ def test_sources_are_drawn_by_weight_and_a_position_says_all():
 
 
 def test_generators_must_exist_and_give_something(tmp_path: Path):
-    for name in ("nowhere:f", "tests.train.worlds:nothing", "word"):
+    for name in ("nowhere:f", "tests.support.training:nothing", "word"):
         with pytest.raises(ValueError, match="names nothing"):
             opened(tmp_path, DataSource(generator=name))
     with pytest.raises(DataError, match="have no target"):
         BatchBuckets(
-            opened(tmp_path, DataSource(generator="tests.train.worlds:chatter"), max_seq_len=3), 1, 100, 1
+            opened(tmp_path, DataSource(generator="tests.support.training:chatter"), max_seq_len=3), 1, 100, 1
         ).next()
 
 
 def test_rounds_are_the_same_for_the_same_position_sorted_by_length_and_all_there(tmp_path: Path):
     one, again = (
-        BatchBuckets(opened(tmp_path, DataSource(generator="tests.train.worlds:chatter")), 1, 1500, 3) for _ in range(2)
+        BatchBuckets(opened(tmp_path, DataSource(generator="tests.support.training:chatter")), 1, 1500, 3)
+        for _ in range(2)
     )
     first, same = one.next(), again.next()
     assert all(np.array_equal(a.batch.tokens_T, b.batch.tokens_T) for a, b in zip(first, same, strict=True))

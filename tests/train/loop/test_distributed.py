@@ -14,8 +14,8 @@ from ossia.train.model.trainable import TrainableModel
 from ossia.train.objectives.grpo import GrpoObjective
 from ossia.train.objectives.supervised import NextTokenObjective
 from ossia.train.recipe import GrpoConfig
-from tests.train.worlds import CONFIG, LETTERS, rounds, settings, torchrun, under_torchrun
-from tests.vocabularies import small
+from tests.support.training import CONFIG, LETTERS, rounds, settings, torchrun, under_torchrun
+from tests.support.vocabularies import small
 
 RECIPE = """
 [model]
@@ -32,7 +32,7 @@ max_context = 1024
 [vocabulary]
 size = 300
 texts = 50
-data = [{generator = "tests.train.worlds:chatter"}]
+data = [{generator = "tests.support.training:chatter"}]
 [checkpoint]
 log_every = 1
 save_every = 2
@@ -42,7 +42,7 @@ STAGE = """
 steps = 4
 batch_tokens = 700
 accumulate = 4
-data = [{generator = "tests.train.worlds:chatter"}]
+data = [{generator = "tests.support.training:chatter"}]
 optimizer = {kind = "muon"}
 schedule = {shape = "constant"}
 """
@@ -60,7 +60,7 @@ group_size = 3
 max_tokens = 16
 optimizer = {lr = 1e-2}
 efforts = ["low", "high"]
-tasks = ["tests.train.worlds:LETTERS"]
+tasks = ["tests.support.training:LETTERS"]
 """
 
 
@@ -124,7 +124,7 @@ def test_ctrl_c_or_a_signal_to_torchrun_alone_saves_the_step_that_was_reached(tm
 
 
 def test_prompts_that_cannot_be_shared_evenly_are_refused():
-    given = GrpoConfig(tasks=("tests.train.worlds:LETTERS",), steps=1, prompts_per_step=9)
+    given = GrpoConfig(tasks=("tests.support.training:LETTERS",), steps=1, prompts_per_step=9)
     with pytest.raises(ValueError, match=r"prompts_per_step = 9 must be a multiple of the 2 processes"):
         GrpoObjective(TrainableModel.random(CONFIG, 0), small(), [LETTERS], given, 1, DistributedContext(0, 2))
 

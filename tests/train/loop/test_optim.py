@@ -8,7 +8,7 @@ import torch
 from ossia.train.loop.optim import Diverged, Muon, Optimizers, orthogonal
 from ossia.train.model.trainable import TrainableModel
 from ossia.train.recipe import OptimizerConfig
-from tests.train.worlds import CONFIG
+from tests.support.training import CONFIG
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 32), (32, 64), (3, 24, 40)])

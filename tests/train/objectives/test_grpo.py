@@ -30,12 +30,12 @@ from ossia.train.objectives.grpo import GapError, GrpoBatch, GrpoObjective, adva
 from ossia.train.peft.format import read_adapter
 from ossia.train.recipe import CheckpointConfig, GrpoConfig, LengthPenalty, Lora, OptimizerConfig, ScheduleConfig
 from ossia.train.run import run
-from tests.train.worlds import CONFIG, LETTERS, Letters
-from tests.vocabularies import small, small_vocabulary
+from tests.support.training import CONFIG, LETTERS, Letters
+from tests.support.vocabularies import small, small_vocabulary
 
 STOPS = frozenset(small().special[name] for name in ("<|return|>", "<|call|>"))
 GIVEN = {
-    "tasks": ("tests.train.worlds:LETTERS",), "steps": 3, "prompts_per_step": 4, "group_size": 4, "max_tokens": 16, "batch_tokens": 800,
+    "tasks": ("tests.support.training:LETTERS",), "steps": 3, "prompts_per_step": 4, "group_size": 4, "max_tokens": 16, "batch_tokens": 800,
     "optimizer": OptimizerConfig(lr=1e-2, weight_decay=0.0), "schedule": ScheduleConfig(shape="constant", warmup_steps=1),
 }  # fmt: skip
 
@@ -224,7 +224,7 @@ start = "{tmp_path / "model"}"
 log_every = 1
 plot = false
 [rl]
-tasks = ["tests.train.worlds:LETTERS"]
+tasks = ["tests.support.training:LETTERS"]
 steps = 2
 prompts_per_step = 4
 group_size = 4
@@ -276,10 +276,10 @@ def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path):
 
 
 def test_tasks_are_named_alone_several_or_by_a_function():
-    assert tasks_of("tests.train.worlds:LETTERS") == [LETTERS]
+    assert tasks_of("tests.support.training:LETTERS") == [LETTERS]
     assert tasks_of("tests.train.objectives.test_grpo:several") == [LETTERS, LETTERS]
     assert tasks_of("tests.train.objectives.test_grpo:SEVERAL") == [LETTERS, LETTERS]
-    for bad in ("tests.train.worlds:CONFIG", "tests.train.worlds:none", "os:path"):
+    for bad in ("tests.support.training:CONFIG", "tests.support.training:none", "os:path"):
         with pytest.raises(ValueError, match="names no"):
             tasks_of(bad)
 

@@ -27,9 +27,9 @@ from ossia.train.peft.format import base_of, read_adapter
 from ossia.train.peft.merge import merge
 from ossia.train.recipe import CheckpointConfig, DataSource, LoraConfig, OptimizerConfig, ScheduleConfig
 from ossia.train.run import run
-from tests.tiny import TINY, tiny_checkpoint
-from tests.train.worlds import CONFIG, torchrun
-from tests.vocabularies import small, small_vocabulary
+from tests.support.checkpoints import TINY, tiny_checkpoint
+from tests.support.training import CONFIG, torchrun
+from tests.support.vocabularies import small, small_vocabulary
 
 
 def batch(number: int) -> PackedTargets:
@@ -236,7 +236,7 @@ bucket_batches = 4
 precision = "f32"
 {more}
 [[lora.data]]
-generator = "tests.train.worlds:chatter"
+generator = "tests.support.training:chatter"
 [lora.optimizer]
 lr = 1e-2
 [lora.schedule]
@@ -335,7 +335,7 @@ def test_a_sequence_that_no_batch_holds_is_bad_data(tmp_path: Path):
     line = {"messages": [{"role": "user", "content": "a" * 400}, {"role": "assistant", "content": "Hello"}]}
     (tmp_path / "chat.jsonl").write_text(json.dumps(line))
     path = recipe_for(model, tmp_path)
-    path.write_text(path.read_text().replace('generator = "tests.train.worlds:chatter"', 'jsonl = "chat.jsonl"'))
+    path.write_text(path.read_text().replace('generator = "tests.support.training:chatter"', 'jsonl = "chat.jsonl"'))
     with pytest.raises(ValueError, match=r"chat.jsonl, line 1: .* more than max_seq_len = 300"):
         run(path, tmp_path / "out")
 
@@ -344,7 +344,7 @@ def test_all_weights_of_a_model_that_does_not_fit_are_not_begun(tmp_path: Path, 
     path = recipe_for(conversant(tmp_path / "model"), tmp_path)
     kept = path.read_text().split("[checkpoint]")[0]
     path.write_text(
-        kept + '[sft]\nsteps = 1\nbatch_tokens = 300\ndata = [{generator = "tests.train.worlds:chatter"}]\n'
+        kept + '[sft]\nsteps = 1\nbatch_tokens = 300\ndata = [{generator = "tests.support.training:chatter"}]\n'
     )
     monkeypatch.setattr("ossia.train.run.free_bytes", lambda _: 1000)
     with pytest.raises(MemoryError, match=r"\[lora\] in place of \[sft\]"):

@@ -20,7 +20,7 @@ from ossia.train.model.weights.lora import KINDS, chosen, report
 from ossia.train.peft.format import AdapterFile, read_adapter, write_adapter
 from ossia.train.peft.merge import merge
 from ossia.train.recipe import ALL_TARGETS, Lora
-from tests.tiny import SHAPES, TINY, tiny_checkpoint
+from tests.support.checkpoints import SHAPES, TINY, tiny_checkpoint
 
 
 def batch(seed: int = 0, lengths: tuple[int, ...] = (40, 1, 25), vocab: int = TINY.vocab) -> PackedTargets:

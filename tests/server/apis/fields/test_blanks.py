@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import FINAL, world
-from tests.server.scripted import Served, function, refusal, scripted, user
+from tests.support.server import Served, function, refusal, scripted, user
+from tests.support.turns import final
 
 CHAT, RESPONSES, COMPLETIONS, MESSAGES = (
     f"/v1/{api}" for api in ("chat/completions", "responses", "completions", "messages")
@@ -46,7 +46,7 @@ BLANK: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("path", "fields"), BLANK, ids=str)
 def test_A16_a_field_left_open_is_read_as_absent(path: str, fields: dict[str, Any]):
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         answer = served.client.post(path, json={**BASE[path], **fields})
         assert answer.status_code == 200, answer.text
         params = served.script.params[0]
@@ -57,7 +57,7 @@ def test_A16_a_field_left_open_is_read_as_absent(path: str, fields: dict[str, An
 
 @pytest.mark.parametrize("word", ["High", "HIGH", " high ", "XHigh"])
 def test_A16_words_for_the_effort_may_be_in_capitals(word: str):
-    with scripted(*[FINAL.format("ok")] * 3) as served:
+    with scripted(*[final("ok")] * 3) as served:
         served.chat(reasoning_effort=word)
         served.client.post(RESPONSES, json={"input": "hi", "reasoning": {"effort": word}})
         served.client.post(MESSAGES, json={**BASE[MESSAGES], "output_config": {"effort": word}})
@@ -68,13 +68,13 @@ def test_A16_words_for_the_effort_may_be_in_capitals(word: str):
     ("given", "shown"), [("", None), ("auto", None), ("High", "high"), (None, None), ("none", "none")]
 )
 def test_A16_a_response_shows_the_effort_as_the_api_spells_it(given: str | None, shown: str | None):
-    with world(FINAL.format("ok")) as w:
-        response = w.post(input="x", reasoning={"effort": given}, max_output_tokens=-1)
+    with scripted(final("ok")) as w:
+        response = w.respond(input="x", reasoning={"effort": given}, max_output_tokens=-1)
     assert (response["reasoning"]["effort"], response["max_output_tokens"]) == (shown, None)
 
 
 def test_A16_minus_one_is_absent_so_the_other_limit_holds():
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         served.chat(max_completion_tokens=-1, max_tokens=77)
     assert served.script.params[0].max_tokens == 77
 
@@ -116,7 +116,7 @@ def test_A16_an_empty_text_that_can_be_one_stays():
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"at": ""})}}
     history = [user(""), {"role": "assistant", "content": "", "tool_calls": [call]}]
     history.append({"role": "tool", "tool_call_id": "c", "content": ""})
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         body = {"messages": history, "tools": [function("f", {"at": {"type": "string", "enum": ["", "a"]}})], "n": ""}
         assert served.client.post(CHAT, json=body).status_code == 200
     assert '{"at": ""}' in served.script.prompts[0]

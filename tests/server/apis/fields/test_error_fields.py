@@ -8,8 +8,8 @@ from ossia.harmony.errors import InputError
 from ossia.harmony.grammar import GrammarCache, TurnGrammar
 from ossia.harmony.messages import TextGrammar, ToolNamespace, ToolSpec
 from ossia.server.errors import ApiError, input_errors
-from tests.server.scripted import scripted, user
-from tests.vocabularies import small
+from tests.support.server import scripted, user
+from tests.support.vocabularies import small
 
 CHAT, RESPONSES, MESSAGES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"
 UNIQUE = {"type": "object", "properties": {"x": {"type": "array", "uniqueItems": True}}, "required": ["x"]}

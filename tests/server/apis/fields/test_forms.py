@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import FINAL, world
-from tests.server.scripted import mini, scripted, user
+from tests.support.server import mini, scripted, user
+from tests.support.turns import final
 
 N = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 GBNF = 'root ::= "n=" [0-9]+'
@@ -102,13 +102,13 @@ def test_A3_a_response_keeps_every_form(form: dict[str, Any], pattern: str):
     ],
 )
 def test_A3_a_form_that_cannot_be_is_refused_by_its_field(body: dict[str, Any], param: str, code: str):
-    with scripted(FINAL.format("a")) as it:
+    with scripted(final("a")) as it:
         assert it.refused(messages=[user("x")], **body) == (400, param, code)
         assert it.refused("/v1/completions", prompt="x", **body) == (400, param, code)
-    with world() as it:
+    with scripted() as it:
         named = param if "response_format" not in body else None
         if named:
-            assert it.refused(input="x", **body) == (400, param, code)
+            assert it.refused("/v1/responses", input="x", **body) == (400, param, code)
 
 
 IGNORED: list[dict[str, Any]] = [
@@ -122,11 +122,11 @@ IGNORED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("body", IGNORED, ids=str)
 def test_A3_what_is_not_honoured_is_named_in_a_warning(body: dict[str, Any]):
     (field,) = body
-    with scripted(FINAL.format("ok"), FINAL.format("ok")) as it:
+    with scripted(final("ok"), final("ok")) as it:
         told = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **body})
         assert field in told.headers["x-ossia-warnings"]
     if field not in ("response_format", "best_of", "echo"):
-        with world(FINAL.format("ok")) as it:
+        with scripted(final("ok")) as it:
             assert field in it.client.post("/v1/responses", json={"input": "x", **body}).headers["x-ossia-warnings"]
     if field not in ("chat_template_kwargs", "best_of", "echo"):
         with scripted("ok") as it:
@@ -140,7 +140,7 @@ def test_A3_what_asks_for_nothing_gets_no_warning():
         "typical_p": 1.0, "format": "", "grammar": "", "guided_choice": [], "structured_outputs": {}, "chat_template_kwargs": {"enable_thinking": True},
         "n_predict": -1, "cache_prompt": True, "priority": 0, "user": "u", "metadata": {"a": "b"}, "something_unheard_of": 1, "response_format": {"type": "text"}, "think": True, "include_reasoning": True,
     }  # fmt: skip
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         told = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **usual})
     assert told.status_code == 200, told.text
     assert "x-ossia-warnings" not in told.headers

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import scripted, user
+from tests.support.server import scripted, user
+from tests.support.turns import final
 
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -66,7 +66,7 @@ def body(api: str, conversation: list[dict[str, Any]]) -> dict[str, Any]:
 
 def sent(api: str, conversation: list[dict[str, Any]]) -> tuple[str, str]:
     """The prompt after the tools, and the warnings."""
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         answer = served.client.post(PATHS[api], json=body(api, conversation))
         assert answer.status_code == 200, answer.text
         prompt = served.script.prompts[0]
@@ -141,7 +141,7 @@ def test_A9_outputs_of_custom_tools_are_put_in_order_too():
         {"type": "custom_tool_call_output", "call_id": "b", "output": "2"},
         {"type": "custom_tool_call_output", "call_id": "a", "output": "1"},
     ]
-    with scripted(FINAL.format("ok")) as served:
+    with scripted(final("ok")) as served:
         assert (
             served.client.post(
                 "/v1/responses", json={"input": items, "tools": [{"type": "custom", "name": "sql"}]}

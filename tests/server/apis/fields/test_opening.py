@@ -11,8 +11,8 @@ from ossia.chat import Chat
 from ossia.harmony.opening import OPENING, opening
 from ossia.harmony.render import render
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import scripted, user
+from tests.support.server import scripted, user
+from tests.support.turns import final
 
 OWN = Settings(opening=opening(OPENING, "You are Otto.", "2025-03", "2026-02-03"))
 FIRST = "<|start|>system<|message|>You are Otto.\nKnowledge cutoff: 2025-03\nCurrent date: 2026-02-03\n\nReasoning: "
@@ -72,7 +72,7 @@ def test_A12_the_template_s_argument_is_read():
     ],
 )
 def test_A12_what_cannot_be_is_named(body: dict[str, Any], param: str):
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         assert it.refused(messages=[user("x")], **body)[:2] == (400, param)
 
 

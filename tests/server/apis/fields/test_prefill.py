@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import FINAL
-from tests.server.scripted import Served, mini, refusal, scripted, user
+from tests.support.server import Served, mini, refusal, scripted, user
+from tests.support.turns import final
 
 BEGUN = {"role": "assistant", "content": "The answer"}
 FORMS: list[dict[str, Any]] = [
@@ -54,7 +54,7 @@ def test_A11_thinking_in_the_prefill_comes_before_it():
 
 
 def test_A11_messages_continues_a_last_message_of_the_assistant():
-    with scripted(" is 42.<|return|>", " is 42.<|return|>", FINAL.format("no")) as it:
+    with scripted(" is 42.<|return|>", " is 42.<|return|>", final("no")) as it:
         answer = messages(it, user("x"), BEGUN).json()
         assert it.script.prompts[0].endswith(END)
         assert [block["text"] for block in answer["content"]] == [" is 42."]
@@ -104,13 +104,13 @@ def test_A11_what_is_no_answer_cannot_be_continued(body: dict[str, Any]):
 
 
 def test_A11_without_the_field_a_new_turn_begins():
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         it.client.post("/v1/chat/completions", json={"messages": [user("x"), BEGUN]})
         assert it.script.prompts[0].endswith("The answer<|end|><|start|>assistant")
 
 
 def test_A11_an_empty_last_message_of_messages_begins_nothing():
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         messages(it, user("x"), {"role": "assistant", "content": ""})
         assert it.script.prompts[0].endswith("<|start|>user<|message|>x<|end|><|start|>assistant")
 
@@ -130,7 +130,7 @@ def test_A11_a_prefill_of_messages_that_ends_in_white_space_is_refused(content: 
 
 
 def test_A11_only_the_last_message_is_held_to_it():
-    with scripted(FINAL.format("ok"), FINAL.format("ok")) as it:
+    with scripted(final("ok"), final("ok")) as it:
         old = {"role": "assistant", "content": "The answer "}
         assert messages(it, user("x"), old, user("y")).status_code == 200
         chat = {"messages": [user("x"), old], "continue_final_message": True}

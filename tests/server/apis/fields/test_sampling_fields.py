@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from ossia.engine.request import SamplingParams
-from tests.server.apis.responses.world import FINAL, THINK, world
-from tests.server.scripted import mini, scripted, user
+from tests.support.server import mini, scripted, user
+from tests.support.turns import final, think
 
 PENALTIES = {"repetition_penalty": 1.2, "frequency_penalty": 0.5, "presence_penalty": -0.5}
 LENGTHS = {"min_tokens": 3, "stop_token_ids": [65]}
@@ -20,13 +20,13 @@ def check(params: SamplingParams) -> None:
 
 def test_A3b_penalties_reach_the_sampler_from_every_api():
     fields = {**PENALTIES, **LENGTHS}
-    with scripted(FINAL.format("ok"), "ok") as it:
+    with scripted(final("ok"), "ok") as it:
         it.chat(**fields)
         it.complete(prompt="x", **fields)
         for params in it.script.params:
             check(params)
-    with world(FINAL.format("ok")) as it:
-        it.post(input="x", **fields)
+    with scripted(final("ok")) as it:
+        it.respond(input="x", **fields)
         check(it.script.params[0])
 
 
@@ -78,6 +78,6 @@ def test_A3_a_stop_token_of_the_request_ends_the_answer_and_is_no_text():
 
 
 def test_a_penalty_of_null_or_nothing_changes_nothing():
-    with scripted(FINAL.format("ok"), THINK.format("x") + FINAL.format("ok")) as it:
+    with scripted(final("ok"), think("x") + final("ok")) as it:
         it.chat(messages=[user("x")], repetition_penalty=None, frequency_penalty=0)
         assert not it.script.params[0].penalizes

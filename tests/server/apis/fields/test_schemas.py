@@ -9,9 +9,9 @@ from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import Constraint, GrammarCache, has
 from ossia.harmony.text_mask import TextMask
 from ossia.server.core.warnings import HEADER
-from tests.server.apis.responses.world import CALL, FINAL
-from tests.server.scripted import Served, scripted, user
-from tests.vocabularies import small
+from tests.support.server import Served, scripted, user
+from tests.support.turns import call, final
+from tests.support.vocabularies import small
 
 UNKEPT = [
     ({"type": "array", "uniqueItems": True}, "uniqueItems at #/properties/x", "[1, 1]", '""'),
@@ -51,7 +51,7 @@ def test_A6b_what_cannot_be_enforced_is_left_out_with_a_warning(
     x: dict[str, Any], words: str, good: str, bad: str, strict: bool | None
 ):
     text = f'{{"x": {good}}}'
-    with scripted(FINAL.format(text), FINAL.format(text), FINAL.format(f'{{"x": {bad}}}')) as served:
+    with scripted(final(text), final(text), final(f'{{"x": {bad}}}')) as served:
         chat = served.client.post("/v1/chat/completions", json=chat_form(holder(x), strict))
         response = served.client.post("/v1/responses", json=responses_form(holder(x), strict))
         served.client.post("/v1/chat/completions", json=chat_form(holder(x), strict))
@@ -74,7 +74,7 @@ def test_A6b_a_strict_schema_is_refused_by_keyword_and_place(x: dict[str, Any], 
 
 def test_A6b_a_required_name_that_is_not_declared_is_enforced_where_it_may_come():
     schema = {"type": "object", "properties": {"x": {}}, "required": ["y"]}
-    with scripted(FINAL.format('{"x": 1, "y": [2]}'), FINAL.format('{"x": 1}')) as served:
+    with scripted(final('{"x": 1, "y": [2]}'), final('{"x": 1}')) as served:
         for _ in range(2):
             answer = served.client.post("/v1/chat/completions", json=chat_form(schema, False))
             assert HEADER not in answer.headers
@@ -82,7 +82,7 @@ def test_A6b_a_required_name_that_is_not_declared_is_enforced_where_it_may_come(
 
 
 def test_A6b_a_required_name_that_may_not_come_is_left_out_or_refused():
-    with scripted(FINAL.format('{"x": 1}')) as served:
+    with scripted(final('{"x": 1}')) as served:
         answer = served.client.post("/v1/chat/completions", json=chat_form(MISSING, False))
         refused = served.client.post("/v1/chat/completions", json=chat_form(MISSING, True))
     assert "response_format: not enforced: required at #: \"'y'\" is not declared" in answer.headers[HEADER]
@@ -100,7 +100,7 @@ FUNCTION = {"type": "function", "function": TOOL}
 
 
 @pytest.mark.parametrize(("extra", "script"), [
-    (chat_form(SCHEMA, True), FINAL.format(TEXT)), ({"messages": [user("hi")], "tools": [FUNCTION]}, CALL.format("f", TEXT))
+    (chat_form(SCHEMA, True), final(TEXT)), ({"messages": [user("hi")], "tools": [FUNCTION]}, call("f", TEXT))
 ])  # fmt: skip
 def test_K10_chat_ends_in_an_error_where_the_grammar_gives_up(extra: dict[str, Any], script: str):
     with scripted(script, script) as served:
@@ -113,7 +113,7 @@ def test_K10_chat_ends_in_an_error_where_the_grammar_gives_up(extra: dict[str, A
 
 
 @pytest.mark.parametrize(("extra", "script"), [
-    (responses_form(SCHEMA, True), FINAL.format(TEXT)), ({"input": "hi", "tools": [{"type": "function", **TOOL}]}, CALL.format("f", TEXT))
+    (responses_form(SCHEMA, True), final(TEXT)), ({"input": "hi", "tools": [{"type": "function", **TOOL}]}, call("f", TEXT))
 ])  # fmt: skip
 def test_K10_a_response_fails_where_the_grammar_gives_up(extra: dict[str, Any], script: str):
     with scripted(script) as served:
@@ -128,7 +128,7 @@ def test_K10_a_response_fails_where_the_grammar_gives_up(extra: dict[str, Any], 
 def test_K10_messages_end_in_an_error_where_the_grammar_gives_up(stream: bool):
     tool = {"name": "f", "input_schema": SCHEMA, "strict": True}
     body = {"messages": [user("hi")], "max_tokens": 500, "tools": [tool], "stream": stream}
-    with scripted(CALL.format("f", TEXT)) as served:
+    with scripted(call("f", TEXT)) as served:
         answer = served.client.post("/v1/messages", json=body)
     assert "too complex to be enforced" in answer.text
     assert '"stop_reason":"' not in answer.text
@@ -154,7 +154,7 @@ def test_K10_the_mask_of_a_completion_fails_where_the_grammar_gives_up():
 @pytest.mark.parametrize("strict", [True, False])
 def test_K10_a_pattern_that_no_answer_can_match_is_refused_or_left_out(pattern: str, strict: bool):
     schema = holder({"type": "string", "pattern": pattern})
-    with scripted(FINAL.format('{"x": "a"}')) as served:
+    with scripted(final('{"x": "a"}')) as served:
         answer = served.client.post("/v1/chat/completions", json=chat_form(schema, strict))
     assert answer.status_code == (400 if strict else 200)
     said = answer.json()["error"]["message"] if strict else answer.headers[HEADER]
@@ -168,7 +168,7 @@ def test_A6_names_of_properties_follow_a_reference():
         "additionalProperties": {"type": "integer"},
         "$defs": {"Color": {"type": "string", "enum": ["red", "green"]}},
     }
-    with scripted(FINAL.format('{"red": 1}'), FINAL.format('{"blue": 1}')) as served:
+    with scripted(final('{"red": 1}'), final('{"blue": 1}')) as served:
         for _ in range(2):
             assert served.client.post("/v1/chat/completions", json=chat_form(schema, True)).status_code == 200
     assert strays(served) == [False, True]

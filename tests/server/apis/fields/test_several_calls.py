@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import CALL, FINAL, THINK, world
-from tests.server.scripted import function, mini, scripted, user
+from tests.support.server import function, mini, scripted, user
+from tests.support.turns import call, final, think
 
 TOOLS = [function("f", {"a": {"type": "string"}}), function("g")]
-TWO = THINK.format("hm") + CALL.format("f", '{"a": "x"}') + "<|start|>assistant" + CALL.format("g", "{}")
+TWO = think("hm") + call("f", '{"a": "x"}') + "<|start|>assistant" + call("g", "{}")
 ENDED = TWO + "<|start|>functions.g to=assistant"
 FLAT = [{"type": "function", **tool["function"]} for tool in TOOLS]
 NAMED = [{"name": tool["function"]["name"], "input_schema": tool["function"]["parameters"]} for tool in TOOLS]
 
 
 def names(message: dict[str, Any]) -> list[str]:
-    return [call["function"]["name"] for call in message["tool_calls"]]
+    return [called["function"]["name"] for called in message["tool_calls"]]
 
 
 @pytest.mark.parametrize("said", [TWO, ENDED])
@@ -27,23 +27,23 @@ def test_A19_a_chat_gives_all_calls_of_the_turn(said: str):
         assert answer["finish_reason"] == "tool_calls"
         assert answer["message"]["content"] is None
         calls = [
-            call
+            called
             for chunk in it.chunks(tools=TOOLS, parallel_tool_calls=True)
             for choice in chunk["choices"]
-            for call in choice["delta"].get("tool_calls", ())
+            for called in choice["delta"].get("tool_calls", ())
         ]
-    assert [(call["index"], call["function"]["name"]) for call in calls if "id" in call] == [(0, "f"), (1, "g")]
+    assert [(called["index"], called["function"]["name"]) for called in calls if "id" in called] == [(0, "f"), (1, "g")]
     arguments = {0: "", 1: ""}
-    for call in calls:
-        arguments[call["index"]] += call["function"].get("arguments", "")
+    for called in calls:
+        arguments[called["index"]] += called["function"].get("arguments", "")
     assert [json.loads(each) for each in arguments.values()] == [{"a": "x"}, {}]
 
 
 def test_A19_responses_and_messages_give_them_too():
-    with world(ENDED, ENDED) as it:
-        items = it.post(input="x", tools=FLAT, parallel_tool_calls=True)["output"]
+    with scripted(ENDED, ENDED) as it:
+        items = it.respond(input="x", tools=FLAT, parallel_tool_calls=True)["output"]
         assert [item.get("name") for item in items] == [None, "f", "g"]
-        it.stream(input="x", tools=FLAT, parallel_tool_calls=True)
+        it.events(input="x", tools=FLAT, parallel_tool_calls=True)
     with scripted(ENDED) as it:
         choice = {"type": "auto", "disable_parallel_tool_use": False}
         body = {"messages": [user("x")], "tools": NAMED, "tool_choice": choice, "max_tokens": 200}
@@ -54,22 +54,22 @@ def test_A19_responses_and_messages_give_them_too():
 
 @pytest.mark.parametrize("given", [None, False])
 def test_A19_one_call_a_turn_unless_the_request_says_otherwise(given: bool | None):
-    one = CALL.format("f", '{"a": "x"}')
+    one = call("f", '{"a": "x"}')
     with scripted(one) as it:
         assert names(it.message(tools=TOOLS, parallel_tool_calls=given)) == ["f"]
         assert it.service.grammars.call in it.script.params[0].stop_tokens
 
 
 def test_A19_a_call_that_repeats_an_earlier_one_ends_the_turn():
-    again = CALL.format("f", '{"a": "x"}') + "<|start|>assistant" + CALL.format("f", '{"a":"x"}')
-    with scripted(again + "<|start|>assistant" + CALL.format("g", "{}")) as it:
+    again = call("f", '{"a": "x"}') + "<|start|>assistant" + call("f", '{"a":"x"}')
+    with scripted(again + "<|start|>assistant" + call("g", "{}")) as it:
         answer = it.chat(tools=TOOLS, parallel_tool_calls=True)["choices"][0]
     assert names(answer["message"]) == ["f"]
     assert answer["finish_reason"] == "tool_calls"
 
 
 def test_A19_the_calls_of_a_turn_are_bounded():
-    many = "<|start|>assistant".join(CALL.format("f", json.dumps({"a": str(number)})) for number in range(30))
+    many = "<|start|>assistant".join(call("f", json.dumps({"a": str(number)})) for number in range(30))
     with scripted(many, cache_tokens=9000) as it:
         assert len(it.message(tools=TOOLS, parallel_tool_calls=True, max_tokens=2000)["tool_calls"]) == 16
 
@@ -96,16 +96,16 @@ def test_A19_a_real_model_ends_its_turn():
         weather = function("get_weather", {"city": {"type": "string"}})
         answer = it.chat("What is the weather in Kyoto?", tools=[weather], parallel_tool_calls=True, temperature=0)
     calls = answer["choices"][0]["message"]["tool_calls"]
-    assert len({call["function"]["arguments"] for call in calls}) == len(calls) >= 1
+    assert len({called["function"]["arguments"] for called in calls}) == len(calls) >= 1
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
 
 
 FUNCTIONS = [tool["function"] for tool in TOOLS]
-ONE = THINK.format("hm") + CALL.format("f", '{"a": "x"}')
+ONE = think("hm") + call("f", '{"a": "x"}')
 
 
 def test_A3b_older_functions_are_called_the_older_way():
-    with scripted(ONE, ONE, FINAL.format("ok")) as it:
+    with scripted(ONE, ONE, final("ok")) as it:
         answer = it.chat(functions=FUNCTIONS)["choices"][0]
         assert answer["message"]["function_call"] == {"name": "f", "arguments": '{"a": "x"}'}
         assert "tool_calls" not in answer["message"]

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.server.apis.responses.world import CALL, FINAL, THINK, world
-from tests.server.scripted import function, mini, scripted, user
+from tests.support.server import function, mini, scripted, user
+from tests.support.turns import call, final, think
 
-THOUGHT = THINK.format("hm") + FINAL.format("ok")
+THOUGHT = think("hm") + final("ok")
 OPENING = "Reasoning: {}\n"
 
 
@@ -23,7 +23,7 @@ OPENING = "Reasoning: {}\n"
     ],
 )
 def test_A3b_an_effort_in_any_field_is_the_models(body: dict[str, Any], effort: str):
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         answer = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **body})
         assert "x-ossia-warnings" not in answer.headers
         assert OPENING.format(effort) in it.script.prompts[0]
@@ -37,11 +37,11 @@ OFF: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("body", OFF, ids=str)
 def test_A3b_no_thinking_is_the_least_effort_and_said(body: dict[str, Any]):
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         answer = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **body})
         assert "low" in answer.headers["x-ossia-warnings"]
         assert OPENING.format("low") in it.script.prompts[0]
-    with world(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         answer = it.client.post("/v1/responses", json={"input": "x", **body})
         assert "low" in answer.headers["x-ossia-warnings"]
         assert OPENING.format("low") in it.script.prompts[0]
@@ -49,12 +49,12 @@ def test_A3b_no_thinking_is_the_least_effort_and_said(body: dict[str, Any]):
 
 @pytest.mark.parametrize("word", ["none", "None"])
 def test_A3b_an_effort_of_none_is_low_and_said(word: str):
-    with scripted(FINAL.format("ok"), FINAL.format("ok")) as it:
+    with scripted(final("ok"), final("ok")) as it:
         for body in ({"reasoning_effort": word}, {"reasoning": {"effort": word}}):
             answer = it.client.post("/v1/chat/completions", json={"messages": [user("x")], **body})
             assert "gpt-oss always thinks" in answer.headers["x-ossia-warnings"]
             assert OPENING.format("low") in it.script.prompts[-1]
-    with world(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         answer = it.client.post("/v1/responses", json={"input": "x", "reasoning": {"effort": word}})
         assert "gpt-oss always thinks" in answer.headers["x-ossia-warnings"]
         assert OPENING.format("low") in it.script.prompts[0]
@@ -62,7 +62,7 @@ def test_A3b_an_effort_of_none_is_low_and_said(word: str):
 
 @pytest.mark.parametrize("output", [{}, {"output_config": {"effort": "high"}}])
 def test_A3b_messages_says_that_thinking_is_not_switched_off(output: dict[str, Any]):
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         body = {"messages": [user("x")], "max_tokens": 9, "thinking": {"type": "disabled"}, **output}
         answer = it.client.post("/v1/messages", json=body)
         assert "thinking: " in answer.headers["x-ossia-warnings"]
@@ -97,7 +97,7 @@ def test_A3b_what_cannot_be_is_named(body: dict[str, Any], param: str):
 
 
 def test_A3b_no_limit_is_no_limit():
-    with scripted(FINAL.format("ok")) as it:
+    with scripted(final("ok")) as it:
         it.chat(thinking_budget=-1)
 
 
@@ -123,11 +123,11 @@ def test_A10_reasoning_is_left_out_and_still_counted(body: dict[str, Any]):
 
 @pytest.mark.parametrize("body", HIDES, ids=str)
 def test_A10_a_response_leaves_reasoning_items_out_and_still_counts_them(body: dict[str, Any]):
-    with world(THOUGHT, THOUGHT) as it:
-        response = it.post(input="x", **body)
+    with scripted(THOUGHT, THOUGHT) as it:
+        response = it.respond(input="x", **body)
         assert [item["type"] for item in response["output"]] == ["message"]
         assert response["usage"]["output_tokens_details"]["reasoning_tokens"] > 0
-        events = it.stream(input="x", **body)
+        events = it.events(input="x", **body)
     assert not [event for event in events if "reasoning" in event["type"]]
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == "ok"
     added = [event["output_index"] for event in events if event["type"] == "response.output_item.added"]
@@ -135,21 +135,21 @@ def test_A10_a_response_leaves_reasoning_items_out_and_still_counts_them(body: d
 
 
 def test_A10_hidden_thinking_before_a_call_is_shown_to_the_model_again(tmp_path: Any):
-    called = THINK.format("look it up") + CALL.format("f", "{}")
-    with world(called, FINAL.format("ok"), state=tmp_path) as it:
+    called = think("look it up") + call("f", "{}")
+    with scripted(called, final("ok"), state=tmp_path) as it:
         tools = [{"type": "function", **function("f")["function"]}]
-        first = it.post(input="x", tools=tools, reasoning={"exclude": True})
-        (call,) = first["output"]
-        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "1"}
-        it.post(previous_response_id=first["id"], input=[output], tools=tools)
+        first = it.respond(input="x", tools=tools, reasoning={"exclude": True})
+        (called,) = first["output"]
+        output = {"type": "function_call_output", "call_id": called["call_id"], "output": "1"}
+        it.respond(previous_response_id=first["id"], input=[output], tools=tools)
         assert "<|channel|>analysis<|message|>look it up<|end|>" in it.script.prompts[1]
 
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_A10_sealed_reasoning_is_given_where_both_are_asked_for(streams: bool):
     """exclude hides the words; include asks for the seal, by which a server without a store has them again."""
-    called = THINK.format("look it up") + CALL.format("f", "{}")
-    with world(called, FINAL.format("ok")) as it:
+    called = think("look it up") + call("f", "{}")
+    with scripted(called, final("ok")) as it:
         tools = [{"type": "function", **function("f")["function"]}]
         body: dict[str, Any] = {
             "input": "x",
@@ -158,18 +158,18 @@ def test_A10_sealed_reasoning_is_given_where_both_are_asked_for(streams: bool):
             "reasoning": {"exclude": True, "summary": "auto"},
             "include": ["reasoning.encrypted_content"],
         }
-        events = it.stream(**body) if streams else []
-        response = events[-1]["response"] if streams else it.post(**body)
+        events = it.events(**body) if streams else []
+        response = events[-1]["response"] if streams else it.respond(**body)
         assert not [event for event in events if "reasoning" in event["type"]]
-        thought, call = response["output"]
+        thought, called = response["output"]
         assert (thought["type"], thought["summary"], thought["content"]) == ("reasoning", [], [])
         assert "look it up" not in str(response)
-        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "1"}
+        output = {"type": "function_call_output", "call_id": called["call_id"], "output": "1"}
         asked = [
             {"role": "user", "content": "x"},
             thought,
-            {**call, "call_id": "other"},
+            {**called, "call_id": "other"},
             {**output, "call_id": "other"},
         ]
-        it.post(input=asked, tools=tools)
+        it.respond(input=asked, tools=tools)
         assert "<|channel|>analysis<|message|>look it up<|end|>" in it.script.prompts[1]

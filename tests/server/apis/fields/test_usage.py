@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import FINAL, THINK
-from tests.server.scripted import Served, mini, scripted, user
+from tests.support.server import Served, mini, scripted, user
+from tests.support.turns import final, think
 
 BLOCK = 16
 APIS = ("chat", "responses", "messages")
@@ -130,7 +130,7 @@ def test_A5_message_start_counts_the_prompt(thinks: bool, tools: list[Any]):
 
 
 def test_A5_message_start_comes_with_the_first_token_even_where_thinking_is_hidden():
-    with scripted(THINK.format("a long thought") + FINAL.format("Four."), cached=32, written=16) as served:
+    with scripted(think("a long thought") + final("Four."), cached=32, written=16) as served:
         body = {"messages": [user("2 + 2?")], "max_tokens": 90, "stream": True}
         events = _events(served.client.post("/v1/messages", json=body).text)
     usage = events[0]["message"]["usage"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,9 @@ from ossia.server.core.context import Context
 from ossia.server.core.service import Service
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
-from tests.server.apis.responses.world import FINAL, THINK, world
+from tests.support.server import scripted
+from tests.support.turns import final, think
+from tests.support.waiting import until
 
 ADD = {
     "type": "function",
@@ -64,10 +65,10 @@ def test_text_streamed_and_not(tmp_path: Path):
         assert (await client.responses.retrieve(made.id)).output_text == made.output_text
         async with client.responses.stream(model="ossia-mini", temperature=0, input="What is 2 + 3?") as stream:
             deltas = [event.delta async for event in stream if event.type == "response.output_text.delta"]
-            final = await stream.get_final_response()
-        assert "".join(deltas) == final.output_text
-        kept = await client.responses.retrieve(final.id)
-        assert kept.output_text == final.output_text
+            ended = await stream.get_final_response()
+        assert "".join(deltas) == ended.output_text
+        kept = await client.responses.retrieve(ended.id)
+        assert kept.output_text == ended.output_text
         assert kept.usage is not None
         assert kept.usage.input_tokens_details.cached_tokens >= 0
         await client.responses.delete(made.id)
@@ -138,8 +139,8 @@ def test_sealed_reasoning_and_conversations(tmp_path: Path):
 
 def test_who_leaves_in_mid_stream_stops_the_answer(tmp_path: Path):
     """Driven as an ASGI server would: the client hangs up after some frames."""
-    long = THINK.format("Hm.") + FINAL.format("word " * 200)
-    with world(long, state=tmp_path) as w:
+    long = think("Hm.") + final("word " * 200)
+    with scripted(long, state=tmp_path) as w:
         sent: list[bytes] = []
         left = asyncio.Event()
 
@@ -179,8 +180,7 @@ def test_who_leaves_in_mid_stream_stops_the_answer(tmp_path: Path):
         assert w.client.portal is not None
         w.client.portal.call(leave)
         assert b"response.completed" not in b"".join(sent)
-        while w.script.live:  # the engine's thread hears of it before its next step
-            time.sleep(0.001)
+        until(lambda: not w.script.requests, "the engine's thread has closed the request")
         own = json.loads(sent[1].split(b"data: ")[1])["response"]["id"]
         kept = w.client.get(f"/v1/responses/{own}").json()
         assert kept["status"] == "cancelled"

@@ -6,7 +6,6 @@ import queue
 import random
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,22 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.apis.responses.world import checked
+from tests.support.processes import server_process
+from tests.support.responses import checked
 
 STREAMS = 8
 LAST = ("response.completed", "response.incomplete")
 UNFINISHED = ("queued", "in_progress")
-
-
-def serve(state: Path) -> tuple[subprocess.Popen[str], str]:
-    """A real server on a port of its own, and where it is."""
-    command = [sys.executable, "-m", "ossia", "serve", "--port", "0", "--state", str(state), "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout
-    for line in process.stdout:
-        if "http://" in line:
-            return process, "http://" + line.split("http://", 1)[1].split()[0].rstrip(",/")
-    raise AssertionError(f"it did not start: {process.wait()}")
 
 
 @dataclass
@@ -74,8 +63,7 @@ def test_ten_times_killed_in_mid_stream(tmp_path: Path):
     finished: dict[str, dict[str, object]] = {}
     failed = 0
     for turn in range(11):
-        process, url = serve(tmp_path)
-        try:
+        with server_process("--state", str(tmp_path), "--quiet") as (process, url):
             for response in begun:
                 kept = checked(httpx.get(f"{url}/v1/responses/{response}", timeout=60).json())
                 assert kept["status"] not in UNFINISHED
@@ -87,9 +75,6 @@ def test_ten_times_killed_in_mid_stream(tmp_path: Path):
             if turn == 10:
                 break
             begun, finished = killed(process, url)
-        finally:
-            process.kill()
-            process.wait()
     assert failed, "no answer was under way when the server was killed: the test tests nothing"
 
 

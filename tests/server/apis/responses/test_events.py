@@ -15,9 +15,8 @@ from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder, condensed
 from ossia.server.http.decoding.json_codec import encode
-from tests.server.apis.responses.fold import fold
-from tests.server.apis.responses.world import EVENT, checked
-from tests.vocabularies import small
+from tests.support.responses import EVENT, checked, fold
+from tests.support.vocabularies import small
 
 BOX = toolbox([{"type": "function", "name": "f"}, {"type": "custom", "name": "c"}])
 

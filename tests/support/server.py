@@ -1,10 +1,13 @@
-"""The whole server around an engine that says what it is told to, and around ossia-mini."""
+"""The whole server in this process: around a scripted engine, or around ossia-mini.
+
+In: turns, settings. Out: a client whose answers are checked by openai's own types.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 from openai.types import Completion
@@ -16,8 +19,10 @@ from ossia.server.app import app
 from ossia.server.core.context import Context, Recent
 from ossia.server.core.service import Service
 from ossia.server.settings import Settings
-from tests.server.apis.responses.world import Script
-from tests.vocabularies import small
+from ossia.server.state.store import Store
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.responses import checked, events_of
+from tests.support.vocabularies import small
 
 URL = "http://localhost"
 
@@ -28,7 +33,8 @@ class Served:
 
     client: TestClient
     service: Service
-    script: Script
+    script: ScriptedEngine
+    store: Store | None = None
 
     def chat(self, content: str = "hi", **body: Any) -> dict[str, Any]:
         """A chat's answer, checked by openai's types."""
@@ -58,6 +64,18 @@ class Served:
         Completion.model_validate(answer.json())
         return answer.json()
 
+    def respond(self, **body: Any) -> dict[str, Any]:
+        """A response, checked by openai's types."""
+        answer = self.client.post("/v1/responses", json=body)
+        assert answer.status_code == 200, answer.text
+        return checked(answer.json())
+
+    def events(self, **body: Any) -> list[dict[str, Any]]:
+        """All events of a response, checked one by one."""
+        answer = self.client.post("/v1/responses", json={**body, "stream": True})
+        assert answer.status_code == 200, answer.text
+        return events_of(answer.text)
+
     def refused(self, path: str = "/v1/chat/completions", **body: Any) -> tuple[int, str | None, str | None]:
         """Status, param and code of a refusal in OpenAI's shape."""
         return refusal(self.client.post(path, json=body))
@@ -84,28 +102,35 @@ def function(name: str, properties: dict[str, Any] | None = None, **more: Any) -
 
 @contextmanager
 def scripted(
-    *turns: str, engines: list[Any] | None = None, settings: Settings | None = None, **script: Any
+    *turns: str,
+    engines: Sequence[ScriptedEngine] = (),
+    settings: Settings | None = None,
+    state: Path | None = None,
+    **script: Any,
 ) -> Iterator[Served]:
-    """engines: what is used one after the other, as each fails."""
-    engine = Script(list(turns), **script)
-    stops = frozenset([small().special["<|return|>"], small().special["<|call|>"]])
-    config = SimpleNamespace(vocab=small().size, max_context=4000)
-    model = SimpleNamespace(name="script", tokenizer=small(), stop_tokens=stops, config=config)
-    left = engines if engines is not None else [engine]
-    service = Service(model, settings, make_engine=lambda: left.pop(0) if engines else engine)  # type: ignore[arg-type]
-    with served(service) as client:
-        yield Served(client, service, engine)
+    """engines: what is used one after the other, as each fails. state: a folder for what is kept."""
+    settings = settings or Settings(state=state, names=("gpt-oss-20b",) if state else ())
+    left = list(engines or [ScriptedEngine(list(turns), **script)])
+    engine = left[0]
+    service = Service(scripted_model(), settings, make_engine=lambda: left.pop(0) if len(left) > 1 else left[0])
+    store = Store(state, small()) if state else None
+    try:
+        with served(service, store) as client:
+            yield Served(client, service, engine, store)
+    finally:
+        if store:
+            store.close()
 
 
 @contextmanager
 def mini(settings: Settings | None = None, model: Model | None = None) -> Iterator[Served]:
     service = Service(model or load(), settings)
     with served(service) as client:
-        yield Served(client, service, Script([]))
+        yield Served(client, service, ScriptedEngine())
 
 
 @contextmanager
-def served(service: Service) -> Iterator[TestClient]:
-    context = Context(service.settings, service, Recent())
+def served(service: Service, store: Store | None = None) -> Iterator[TestClient]:
+    context = Context(service.settings, service, store or Recent(), store)
     with TestClient(app(context), base_url=URL, raise_server_exceptions=False) as client:
         yield client

@@ -1,16 +1,38 @@
-"""What a client makes of a stream: every delta added to its part, every part to its item, every item to the response.
+"""Responses and their streams as a client reads them: checked by openai's own types, and events added up."""
 
-It trusts nothing: an event about an item that is not open, a wrong index, a second `done` fails here.
-"""
-
+import json
 from copy import deepcopy
 from typing import Any
 
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 LAST = ("response.completed", "response.incomplete", "response.failed")
 
 
+def checked(response: dict[str, Any]) -> dict[str, Any]:
+    Response.model_validate(response)
+    return response
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    frames = [frame.split("\n") for frame in text.split("\n\n") if frame and not frame.startswith(":")]
+    events = [json.loads(data.removeprefix("data: ")) for _, data in frames]
+    assert [name.removeprefix("event: ") for name, _ in frames] == [event["type"] for event in events]
+    for event in events:
+        assert EVENT.validate_python(event).type == event["type"]
+        assert EVENT.validate_python(event).to_dict(exclude_unset=False)["type"] == event["type"]
+    first = events[0]["sequence_number"]
+    assert [event["sequence_number"] for event in events] == list(range(first, first + len(events)))
+    return events
+
+
 def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The output that the events add up to."""
+    """The output that the events add up to: every delta added to its part, every part to its item.
+
+    It trusts nothing: an event about an item that is not open, a wrong index, a second `done` fails here.
+    """
     output: list[dict[str, Any]] = []
     open_parts: set[tuple[str, int]] = set()
     for event in deepcopy(events):

@@ -6,13 +6,10 @@ Each piece of text holds a word that stands nowhere else, so that what a client 
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 
-from ossia.engine.request import SamplingParams, TokenMask
 from ossia.harmony.parse import parse
-from tests.server.apis.responses.world import Script, Spoken
-from tests.vocabularies import SPECIAL, small
+from tests.support.engine import ScriptedEngine
+from tests.support.vocabularies import SPECIAL, small
 
 STOPS = frozenset(small().special[name] for name in ("<|return|>", "<|call|>"))
 HEADERS = (
@@ -42,28 +39,24 @@ BODIES = (
 HALVES = (b"\xe6", b"\xf0\x9f", b"\xff", b"\xed\xa0\x80", b"\xc3")
 
 
-@dataclass
-class Hostile(Script):
+class HostileEngine(ScriptedEngine):
     """A turn for each prompt, drawn from `seed`. words: those of the latest turn, each of which must reach the client.
 
     A word that the reference, too, reads as a part of a header (a channel's name, a recipient) is no text.
     """
 
-    turns: list[str] = field(default_factory=list)
-    seed: int = 0
-    words: list[str] = field(default_factory=list)
-    said: str = ""
+    seed = 0
+    words: list[str]
+    latest = ""
 
-    def submit(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> Spoken:
+    def next_turn(self, prompt: Sequence[int]) -> list[int]:
         tokens = turn(random.Random(self.seed))
         ends = [place for place, token in enumerate(tokens) if token in STOPS]
         tokens = tokens[: ends[0] + 1] if ends else tokens
-        self.said = small().decode(tokens)
+        self.latest = small().decode(tokens)
         fields = [(m.channel, m.recipient, m.content_type, m.name) for m in parse(small(), tokens)]
-        self.words = [word for word in re.findall(r"q\d+z", self.said) if word not in str(fields)]
-        spoken = Spoken(self, tokens, bool(tokens) and tokens[-1] in STOPS, mask)
-        self.live.append(spoken)
-        return spoken
+        self.words = [word for word in re.findall(r"q\d+z", self.latest) if word not in str(fields)]
+        return tokens
 
 
 def turn(rng: random.Random) -> list[int]:
@@ -82,8 +75,3 @@ def turn(rng: random.Random) -> list[int]:
                 tokens.append(small().special[rng.choice(SPECIAL)])
         tokens += small().encode_with_special(rng.choice(ENDS))
     return tokens or [small().special["<|return|>"]]
-
-
-def model() -> SimpleNamespace:
-    config = SimpleNamespace(vocab=small().size, max_context=4000)
-    return SimpleNamespace(name="hostile", tokenizer=small(), stop_tokens=STOPS, config=config)

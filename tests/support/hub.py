@@ -28,7 +28,7 @@ class Hub(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Hub
+    server: Hub  # type: ignore[assignment]
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:

@@ -17,13 +17,13 @@ from ossia.tools.functions import Tool
 from ossia.train.data.batches import BatchBuckets
 from ossia.train.data.sources import open_stream
 from ossia.train.recipe import DataSource, OptimizerConfig, ScheduleConfig, SupervisedConfig
-from tests.vocabularies import small
+from tests.support.vocabularies import small
 
 CONFIG = ModelConfig(
     layers=2, hidden=32, intermediate=32, heads=2, kv_heads=1, head_dim=16, experts=4, experts_per_token=2, vocab=small().size,
     window=16, sliding=alternating(2), max_context=1024, initial_context=64, rope_factor=8.0,
 )  # fmt: skip
-CHATTER = DataSource(generator="tests.train.worlds:chatter")
+CHATTER = DataSource(generator="tests.support.training:chatter")
 
 
 def torchrun(count: int, recipe: Path, out: Path) -> str:

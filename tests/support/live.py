@@ -5,7 +5,6 @@ In: a model, and an engine where it is not the model's own. Out: its address. It
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from ossia.server.core.context import Context
 from ossia.server.core.service import Service
 from ossia.server.core.worker import TokenEngine
 from ossia.server.settings import Settings
+from tests.support.waiting import until
 
 
 @contextmanager
@@ -32,9 +32,8 @@ def live(
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive(), "the server listens")
+    assert server.started, "the server did not start"
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
