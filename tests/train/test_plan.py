@@ -11,7 +11,7 @@ from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import ModelConfig
 from ossia.train.model.trainable import TrainableModel, packed
 from ossia.train.model.weights.frozen import block_bytes
-from ossia.train.plan import check, free_bytes, longest, plan
+from ossia.train.plan import check, free_bytes, max_batch_tokens, plan
 from ossia.train.recipe import ALL_TARGETS, Lora
 from tests.support.checkpoints import TINY, tiny_checkpoint
 from tests.train.peak import Peak
@@ -66,7 +66,7 @@ def test_the_base_is_the_published_checkpoint_without_its_embedding():
 
 def test_what_does_not_fit_is_refused_with_what_would():
     lora, free = Lora(rank=8), 16 * 2**30
-    most = longest(B20, lora, free)
+    most = max_batch_tokens(B20, lora, free)
     assert plan(B20, lora, most).total <= free < plan(B20, lora, most + 1).total
     check(plan(B20, lora, most), B20, lora, free)
     with pytest.raises(MemoryError, match=f"up to {most:,} tokens would fit"):
@@ -90,4 +90,4 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
 def test_the_plan_can_be_read():
     said = str(plan(B20, Lora(), 4096))
     assert "4,096 tokens" in said
-    assert "in all" in said
+    assert "total" in said

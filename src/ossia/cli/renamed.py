@@ -4,6 +4,8 @@ Input: a command's arguments. Output: the same arguments with new names, or an e
 This file is the only place of the command line that knows old names.
 """
 
+from typing import Any
+
 import typer
 from typer.core import TyperCommand
 
@@ -22,11 +24,11 @@ SERVE = {
 class ServeCommand(TyperCommand):
     """A command that also takes the old names in `SERVE`."""
 
-    def parse_args(self, ctx: "typer.Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             renamed, said = with_new_options(args, SERVE)
         except ValueError as error:
-            ctx.fail(str(error))
+            raise typer.BadParameter(str(error)) from None
         for line in said:
             typer.secho(f"warning: {line}", fg="yellow", err=True)
         return super().parse_args(ctx, renamed)

@@ -1,11 +1,10 @@
-"""How much memory fine-tuning will take, before it starts; what will not fit is refused with what would.
+"""The memory of training, computed before it starts. What does not fit is refused, with what would fit.
 
-In: a config, a `Lora`, tokens in a batch and the device's free memory. Out: a `TrainingMemoryPlan`: bytes by purpose.
-Raises MemoryError where it does not fit.
-It does not load anything; its constants are checked against measured peaks in the tests.
+Input: a config, a `Lora`, tokens in a batch and the device's free memory. Output: a `TrainingMemoryPlan`: bytes by
+purpose; MemoryError if it does not fit. Loads nothing. Tests compare its constants with measured peaks.
 
-The peak is the base, the adapters with gradient and moments, every block's input, and the larger of one block's backward
-pass and the loss.
+The peak is the base, the adapters with gradients and moments, every block's input, and the larger of one block's
+backward pass and the loss.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ossia.model.config import ModelConfig
 from ossia.model.info import model_size, readable
 from ossia.model.layouts import EMBEDDING, Layout, all_stored, stored
 from ossia.train.loop.distributed import local_world_size
-from ossia.train.model.attention import KEPT_SCORES, MOST_SCORES, QUERIES
+from ossia.train.model.attention import KEPT_SCORES, MAX_SCORES, QUERIES
 from ossia.train.model.chunked_loss import rows_at_a_time
 from ossia.train.model.experts import SWIGLU_ELEMENTS
 from ossia.train.model.weights.frozen import block_bytes
@@ -24,7 +23,7 @@ from ossia.train.recipe import Lora
 
 _TRAINED_BYTES = 16  # float32 value, gradient and AdamW's two moments
 _RESIDUAL_BYTES = 4  # a number of the residual
-# Bytes that a block's backward pass holds at its height, counted from measured peaks
+# Peak bytes of a block's backward pass, from measurements
 _PER_HIDDEN = 40  # of a row: its norms and residuals, in float32
 _SCORE_BYTES, _SWIGLU_BYTES = 21, 24  # of work space, by the element
 _BUSIEST = 2  # rows of the busiest expert, in units of the mean
@@ -32,7 +31,7 @@ _BUSIEST = 2  # rows of the busiest expert, in units of the mean
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemoryPlan:
-    """Bytes on one device at the height of a step; `tokens` of one batch, all of which may be targets."""
+    """Peak bytes of a step on one device. tokens: of one batch; all may be targets."""
 
     tokens: int
     base: int
@@ -48,7 +47,7 @@ class TrainingMemoryPlan:
         parts = (
             ("frozen base", self.base), ("adapters, gradients, AdamW", self.adapters),
             (f"inputs of the blocks, {self.tokens:,} tokens", self.inputs), ("work space of a block or the loss", self.work),
-            ("in all", self.total),
+            ("total", self.total),
         )  # fmt: skip
         return "\n".join(f"  {name:42} {readable(size):>12}" for name, size in parts)
 
@@ -57,7 +56,7 @@ def plan(
     config: ModelConfig, lora: Lora, tokens: int, *, itemsize: int = 2, layout: Layout = "hf", device: str = "cpu",
     processes: int = 1,
 ) -> TrainingMemoryPlan:  # fmt: skip
-    """For batches of `tokens` tokens computed in numbers of `itemsize` bytes, over so many processes."""
+    """The plan for batches of `tokens` tokens. itemsize: bytes of a number in the computation."""
     c = config
     trained = sum(target.parameters(lora.rank) for target in chosen(c, lora))
     base = -(-_base_bytes(c, layout) // processes)
@@ -73,25 +72,25 @@ def plan(
     )
 
 
-def longest(config: ModelConfig, lora: Lora, free: int, **how: object) -> int:
-    """The most tokens of a batch whose plan fits into `free` bytes; 0 when none does."""
+def max_batch_tokens(config: ModelConfig, lora: Lora, free: int, **options: object) -> int:
+    """The most tokens of a batch whose plan fits into `free` bytes; 0 if none fits. options: those of `plan`."""
     low, high = 0, config.max_context
     while low < high:
         middle = (low + high + 1) // 2
-        fits = plan(config, lora, middle, **how).total <= free  # type: ignore[arg-type]
+        fits = plan(config, lora, middle, **options).total <= free  # type: ignore[arg-type]
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 
 
-def check(made: TrainingMemoryPlan, config: ModelConfig, lora: Lora, free: int, **how: object) -> None:
-    """MemoryError, naming the longest batch that would fit, when the plan passes `free`; `how` as `plan` was given."""
+def check(made: TrainingMemoryPlan, config: ModelConfig, lora: Lora, free: int, **options: object) -> None:
+    """MemoryError, with the largest batch that would fit, if the plan exceeds `free`. options: those of `plan`."""
     if made.total <= free:
         return
-    most = longest(config, lora, free, **how)
+    most = max_batch_tokens(config, lora, free, **options)
     remedy = (
         f"batches of up to {most:,} tokens would fit"
         if most
-        else "no batch would: train fewer weights or a lower rank, or take more processes"
+        else "no batch would fit: train fewer targets, use a lower rank, or start more processes"
     )
     raise MemoryError(
         f"fine-tuning with batches of {made.tokens:,} tokens takes {readable(made.total)} and "
@@ -100,35 +99,35 @@ def check(made: TrainingMemoryPlan, config: ModelConfig, lora: Lora, free: int, 
 
 
 def check_whole(config: ModelConfig, free: int) -> str:
-    """What training all weights takes, for a user to read. MemoryError where it is more than `free`."""
+    """A line about the memory of training all weights. MemoryError if it is more than `free`."""
     count = model_size(config).parameters
     needed = count * _TRAINED_BYTES
-    said = f"all {count:,} parameters: {readable(needed)} with gradients and moments, activations not counted"
+    what = f"all {count:,} parameters: {readable(needed)} with gradients and moments, without activations"
     if needed > free:
         raise MemoryError(
-            f"training {said}, and {readable(free)} are free: "
-            "[lora] in place of [sft] trains adapters over the checkpoint as it is stored"
+            f"training {what}, and {readable(free)} are free: "
+            "use [lora] in place of [sft] to train adapters over the checkpoint as stored"
         )
-    return f"training {said}"
+    return f"training {what}"
 
 
-def check_rl(config: ModelConfig, lora: Lora, tokens: int, free: int, **how: object) -> str:
-    """What reinforcement through adapters takes, for a user to read. MemoryError where it is more than `free`.
+def check_rl(config: ModelConfig, lora: Lora, tokens: int, free: int, **options: object) -> str:
+    """A line about the memory of [rl.lora]. MemoryError if it is more than `free`.
 
-    Beside a step's memory stand the engine's weights: four bytes for each number of a weight that has an adapter.
+    The engine's weights are added to a step's memory: four bytes for each number of a weight with an adapter.
     """
     merged = sum(4 * max(1, target.experts) * target.inputs * target.outputs for target in chosen(config, lora))
-    step = plan(config, lora, tokens, **how).total  # type: ignore[arg-type]
-    said = f"{readable(step)} for a step of {tokens:,} tokens and {readable(merged)} for the merged weights that sample"
+    step = plan(config, lora, tokens, **options).total  # type: ignore[arg-type]
+    what = f"{readable(step)} for a step of {tokens:,} tokens and {readable(merged)} for the engine's merged weights"
     if step + merged > free:
         raise MemoryError(
-            f"[rl.lora] takes {said}, and {readable(free)} are free: name fewer `targets`, or lower batch_tokens"
+            f"[rl.lora] takes {what}, and {readable(free)} are free: use fewer targets, or lower batch_tokens"
         )
-    return f"reinforcement through adapters takes {said}"
+    return f"reinforcement learning with adapters takes {what}"
 
 
 def free_bytes(device: str) -> int:
-    """What the device has free now; a machine's memory is shared by the processes on it."""
+    """Free bytes of the device now. Processes on one machine get equal parts of its memory."""
     if device.startswith("cuda"):
         import torch
 
@@ -137,7 +136,7 @@ def free_bytes(device: str) -> int:
 
 
 def _base_bytes(config: ModelConfig, layout: Layout, layers: int | None = None) -> int:
-    """Of all frozen tensors but the embedding, which stays in its file; of a model of so many layers."""
+    """Bytes of all frozen tensors except the embedding, which stays in its file. layers: default the config's."""
     embedding = {part.name for part in stored(config, layout, EMBEDDING)}
     total = per_layer = 0
     for name, part in all_stored(config, layout).items():
@@ -162,7 +161,7 @@ def _block(c: ModelConfig, tokens: int, itemsize: int) -> int:
     experts = itemsize * rows * (4 * c.hidden + 2 * c.intermediate)
     experts += _SWIGLU_BYTES * min(SWIGLU_ELEMENTS, busiest * 2 * c.intermediate)
     attention = itemsize * tokens * 2 * (attended + keyed)
-    tile = max(min(MOST_SCORES, c.heads * min(tokens, QUERIES) * max(seen)), c.heads * max(seen))
+    tile = max(min(MAX_SCORES, c.heads * min(tokens, QUERIES) * max(seen)), c.heads * max(seen))
     attention += _SCORE_BYTES * tile
     return int(held + max(experts, attention))
 

@@ -189,26 +189,26 @@ def test_M3_columns_and_keys_that_are_not_read_are_counted():
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, r"a preference pair \(it has 'rejected'\): preferences are not trained on"),
         ({"chosen": HI, "rejected": HI}, "preference pair"),
-        ({"prompt": "a", "completion": "b", "label": False}, "an answer with a verdict"),
-        ({"text": "words"}, r"columns \('text'\) are of no known form: known are messages .*a source text = \"FILE\""),
+        ({"prompt": "a", "completion": "b", "label": False}, "an answer with a label"),
+        ({"text": "words"}, r"columns \('text'\) are of no known form: known are messages .*use text = \"FILE\""),
         ({"question": "a", "context": "b"}, r"columns \('question', 'context'\) are of no known form: known are messages"),
         ({"messages": HI, "rejected_response": "c"}, "preference pair"),
         ({"input": HI[:1], "preferred_output": HI[1:], "non_preferred_output": HI[1:]}, "preference pair"),
-        ({"messages": HI, "label": True}, "an answer with a verdict"),
+        ({"messages": HI, "label": True}, "an answer with a label"),
         ({"messages": [{"role": "user", "parts": [{"text": "a"}]}, HI[1]]}, r"messages\[0\] has no content"),
         ({"messages": [HI[0], {"role": "assistant", "content": None}]}, r"messages\[1\] has no content"),
-        ({"messages": [HI[0], {"role": "assistant", "content": "<tool_call>{}</tool_call>\n"}]}, "has its call in its text"),
-        ({"messages": [HI[0], {**HI[1], "weight": 0.5}]}, r"messages\[1\].weight is 0.5: want 0 or 1"),
+        ({"messages": [HI[0], {"role": "assistant", "content": "<tool_call>{}</tool_call>\n"}]}, "has a call in its text"),
+        ({"messages": [HI[0], {**HI[1], "weight": 0.5}]}, r"messages\[1\].weight is 0.5: use 0 or 1"),
         ({"messages": None}, "no known form"),
         (3, "must be a JSON object"),
         ({"conversations": [{"from": "narrator", "value": "x"}]}, r"conversations\[0\].from is 'narrator': known are human"),
         ({"messages": [{"role": "king", "content": "x"}]}, r"messages\[0\].role"),
-        ({"messages": ["hi"]}, r"messages\[0\] is no object"),
-        ({"messages": HI, "tools": "weather"}, "tools is a text, but not of JSON"),
-        ({"messages": HI, "tools": [{"name": "f", "parameters": {"city": {"type": "str"}}}]}, "want a JSON schema, with the parameters under"),
+        ({"messages": ["hi"]}, r"messages\[0\] is not an object"),
+        ({"messages": HI, "tools": "weather"}, "tools is a string, but not JSON"),
+        ({"messages": HI, "tools": [{"name": "f", "parameters": {"city": {"type": "str"}}}]}, "use a JSON schema, with the parameters under"),
         ({"messages": HI, "reasoning_effort": "extreme"}, "reasoning_effort 'extreme' is none of"),
         ({"messages": asked(called("c"), tool_call_id="z")}, r"messages\[2\] answers 'z', which no message before it calls"),
-        ({"messages": [*asked(called("c"))[:3], {"role": "tool", "tool_call_id": "c", "content": "x"}, HI[1]]}, "already has its answer"),
+        ({"messages": [*asked(called("c"))[:3], {"role": "tool", "tool_call_id": "c", "content": "x"}, HI[1]]}, "is the second result of one call"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}, HI[1]]}, r"messages\[0\].content\[0\] is of type 'image'"),
     ],
 )  # fmt: skip
@@ -354,5 +354,5 @@ def test_M3_an_answer_that_is_not_to_be_learnt(no: dict[str, Any]):
 
 @pytest.mark.parametrize("line", ['{"messages": [', "{'messages': []}", "<!DOCTYPE html>", '{"a": NaN}'])
 def test_M3_a_line_that_is_no_json_is_named_so(line: str):
-    with pytest.raises(ValueError, match=r"holds no whole JSON value: .*each line must hold one row"):
+    with pytest.raises(ValueError, match=r"is not one JSON value: .*put one row on each line"):
         read_line(line, 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ossia.train.data.row_files import LONGEST_ROW, DataError, Rows, data_files
+from ossia.train.data.row_files import MAX_ROW_BYTES, DataError, Rows, data_files
 from ossia.train.data.sources import Filed, SequenceStream, open_stream
 from ossia.train.recipe import DataSource
 from tests.support.vocabularies import small
@@ -118,13 +118,13 @@ def test_M3_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monke
         ("a.jsonl", '{"messages": []}'.encode("utf-16-le"), "is UTF-16 or UTF-32"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ("a.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-        ("a.csv", b"prompt,completion\na,b\n", r"\.csv files are not read: .*read_csv\(FILE\)\.to_json"),
-        ("a.tsv.gz", gzip.compress(b"prompt\tcompletion\n"), "files are not read: .*sep="),
+        ("a.csv", b"prompt,completion\na,b\n", r"\.csv files are not supported: .*read_csv\(FILE\)\.to_json"),
+        ("a.tsv.gz", gzip.compress(b"prompt\tcompletion\n"), "files are not supported: .*sep="),
         ("a.jsonl", gzip.compress(LINES), "is compressed with gzip: name it .jsonl.gz"),
         ("a.jsonl", b"PAR1....", "is a Parquet file: name it .parquet"),
         ("rows.xlsx", b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
         ("a.jsonl.bz2", b"BZh9", "is compressed with bzip2: unpack it first"),
-        ("a.json", b"[{}][{}]", "something follows the array"),
+        ("a.json", b"[{}][{}]", "there is text after the array"),
         ("a.parquet", b"", "is empty"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ("a.json", b'[{"messages": [}]', "the array is not JSON"),
@@ -169,7 +169,7 @@ def test_M3_a_folder_gives_its_training_split_and_says_what_is_left_out(tmp_path
     (tmp_path / "README.md").write_text("# A data set")
     said: list[str] = []
     assert answers(opened(DataSource(jsonl="."), tmp_path, said), 2) == WANTED[:2]
-    assert said == [f"{tmp_path}: only the training split is read; left out: data/test-00000.jsonl"]
+    assert said == [f"{tmp_path}: only the training split is read; skipped: data/test-00000.jsonl"]
 
 
 def test_M3_a_folder_without_splits_is_read_whole_but_for_its_tests(tmp_path: Path):
@@ -180,7 +180,7 @@ def test_M3_a_folder_without_splits_is_read_whole_but_for_its_tests(tmp_path: Pa
 def test_M3_a_pattern_names_its_files(tmp_path: Path):
     split(tmp_path, {"a/test.jsonl": 0, "b/train.jsonl": 1, "b/c.txt": 2})
     assert answers(opened(DataSource(jsonl="*/t*.jsonl"), tmp_path), 2) == WANTED[:2]
-    with pytest.raises(DataError, match="no such file or folder, and no file of this pattern"):
+    with pytest.raises(DataError, match="no such file or folder, and no file matches this pattern"):
         opened(DataSource(jsonl="c/*.jsonl"), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no file of rows \(.jsonl, "):
@@ -203,7 +203,7 @@ def test_M3_columns_that_are_not_read_are_named_in_one_line(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     said: list[str] = []
     opened(DataSource(jsonl="a.jsonl"), tmp_path, said)
-    assert said == [f"{tmp_path / 'a.jsonl'}: not read: column 'source' (in 5 rows), column 'score' (in 4 rows)"]
+    assert said == [f"{tmp_path / 'a.jsonl'}: ignored: column 'source' (in 5 rows), column 'score' (in 4 rows)"]
 
 
 def test_M3_skip_bad_is_advised_only_where_some_rows_are_good(tmp_path: Path):
@@ -220,7 +220,7 @@ def test_M3_skip_bad_is_advised_only_where_some_rows_are_good(tmp_path: Path):
 
 def test_M3_a_row_that_is_too_long_to_hold_is_refused(tmp_path: Path):
     with (tmp_path / "a.jsonl").open("wb") as file:
-        file.seek(LONGEST_ROW + 10)
+        file.seek(MAX_ROW_BYTES + 10)
         file.write(b"x")
     with pytest.raises(DataError, match="line 1: longer than 64 MiB"):
         list(Rows(tmp_path / "a.jsonl").scan())
@@ -265,5 +265,5 @@ def test_M3_one_row_over_several_lines_is_a_row(tmp_path: Path):
 
 def test_M3_a_folder_of_other_files_is_named_with_what_it_holds(tmp_path: Path):
     (tmp_path / "train.csv").write_text("prompt,completion\n")
-    with pytest.raises(DataError, match=r"no file of rows .*it holds train\.csv"):
+    with pytest.raises(DataError, match=r"no file of rows .*it has train\.csv"):
         data_files(tmp_path, print)

@@ -110,11 +110,11 @@ def test_lines_without_a_date_have_many():
     ("line", "why"),
     [
         ("{", "truncated"),
-        (user_and({"content": "x", "weight": 0.5}), "weight is 0.5: want 0 or 1"),
+        (user_and({"content": "x", "weight": 0.5}), "weight is 0.5: use 0 or 1"),
         (json.dumps({"colour": "red"}), "its columns \\('colour'\\) are of no known form: known are messages"),
         (user_and({"content": "x", "weight": 0}), "no assistant message to learn from"),
         (user_and({"content": [{"type": "image_url", "text": "x"}]}), "image_url"),
-        (json.dumps({"messages": [*LINE["messages"][:3], LINE["messages"][5]]}), "has no answer"),
+        (json.dumps({"messages": [*LINE["messages"][:3], LINE["messages"][5]]}), "has no result"),
         (json.dumps({"messages": [LINE["messages"][3], LINE["messages"][5]]}), "which no message before it calls"),
         (user_and({"content": "x " * 1000}), "more than max_seq_len = 600"),
     ],

@@ -31,7 +31,7 @@ def packed_weight(*shape: int, seed: int = 0) -> tuple[PackedWeight, torch.Tenso
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that everything takes several."""
     monkeypatch.setattr(frozen, "_BLOCK_BYTES", {"cpu": 1024})
-    monkeypatch.setattr(attention_module, "MOST_SCORES", 40)
+    monkeypatch.setattr(attention_module, "MAX_SCORES", 40)
     monkeypatch.setattr(chunked_loss, "LOGITS", 50)
     monkeypatch.setattr(experts_module, "SWIGLU_ELEMENTS", 80)
 
@@ -144,7 +144,7 @@ def attended(qkv: torch.Tensor, sinks: torch.Tensor, lengths: list[int], window:
 
 
 @pytest.mark.parametrize("window", [0, 3])
-@pytest.mark.parametrize("limits", [{}, {"KEPT_SCORES": 0}, {"PADDED_ROWS": 0, "KEPT_SCORES": 0}, {"MOST_SCORES": 40}])
+@pytest.mark.parametrize("limits", [{}, {"KEPT_SCORES": 0}, {"PADDED_ROWS": 0, "KEPT_SCORES": 0}, {"MAX_SCORES": 40}])
 def test_attention_is_the_same_kept_or_computed_again_in_any_tiles_and_packings(
     monkeypatch: pytest.MonkeyPatch, window: int, limits: dict[str, int]
 ):
@@ -178,7 +178,7 @@ def test_query_tiles_cover_the_rows_and_bound_the_scores(length: int, window: in
     assert (tiles[0][0], tiles[-1][1]) == (0, length)
     for begin, end, seen in tiles:
         assert seen == (max(0, begin - window + 1) if window else 0)
-        assert heads * (end - begin) * (end - seen) <= attention_module.MOST_SCORES or end - begin == 1
+        assert heads * (end - begin) * (end - seen) <= attention_module.MAX_SCORES or end - begin == 1
 
 
 def test_chunked_cross_entropy_is_the_plain_one(small_blocks: None):

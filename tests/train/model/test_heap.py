@@ -30,13 +30,13 @@ def test_the_heap_is_emptied_each_time_the_process_has_grown(monkeypatch: pytest
         (2 * heap.GROWTH + 2, 2),
     ):
         size[0] = 100 + grown
-        watched.give_back()
+        watched.trim()
         assert len(library.calls) == calls
 
 
 def test_without_such_a_library_nothing_is_done(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
-    Heap().give_back()
+    Heap().trim()
 
 
 FRAGMENTS = """
@@ -49,7 +49,7 @@ buffers = [np.ones(1 << 13) for _ in range(6000)]  # of 64 KiB: none has pages o
 kept = buffers[::100]
 del buffers
 before = heap._own_bytes()
-watched.give_back()
+watched.trim()
 assert all(each.sum() == each.size for each in kept)
 print(before - heap._own_bytes() >> 20)
 """

@@ -138,7 +138,7 @@ def test_what_is_trained_and_its_memory_are_said_before_it_starts_and_what_will_
     said: list[str] = []
     finetune(checkpoint, given(steps=1), Supply(), tmp_path / "run", say=said.append)
     assert "trained parameters" in said[0]
-    assert "in all" in said[1]
+    assert "total" in said[1]
     with pytest.raises(MemoryError, match="tokens would fit"):
         finetune(checkpoint, given(batch_tokens=10**12), Supply(), tmp_path / "huge", say=said.append)
     assert not (tmp_path / "huge").exists()
@@ -263,7 +263,7 @@ def test_a_recipe_makes_an_adapter_that_merges_into_a_model(tmp_path: Path, caps
     made = run(recipe_for(model, tmp_path), tmp_path / "out")
     assert made == tmp_path / "out" / "adapter"
     said = capsys.readouterr().out
-    assert said.index("trained parameters") < said.index("in all") < said.index("lora 1/6")
+    assert said.index("trained parameters") < said.index("total") < said.index("lora 1/6")
     assert base_of(made) == str(model)
     found = losses(tmp_path / "out" / "lora")
     assert len(found) == 6
@@ -303,7 +303,7 @@ def test_the_command_line_merges_and_says_in_a_line_what_cannot_be(tmp_path: Pat
 
     done = command("merge", tmp_path / "run" / "adapter", tmp_path / "merged", "--layout", "bf16")
     assert done.exit_code == 0, done.output
-    assert "of the update stays" in done.output
+    assert "of the update remains" in done.output
     assert "logits differ by" in done.output
     assert open_checkpoint(tmp_path / "merged").config == CONFIG
     for words, said in (
@@ -325,7 +325,7 @@ def test_a_plan_can_be_asked_for_without_the_models_files(monkeypatch: pytest.Mo
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "93,014,016 trained parameters" in done.output
-    assert re.search(r"in all +14\.\d\d GiB", done.output)
+    assert re.search(r"total +14\.\d\d GiB", done.output)
     monkeypatch.setattr("ossia.train.objectives.lora_finetune.free_bytes", lambda _: 13 * 10**9)
     assert "no batch would" in CliRunner().invoke(app, words).output
 

@@ -1,7 +1,6 @@
-"""What training asks of a task: examples, a grade of any turn, an expert's conversation. `ossia.task` gives such.
+"""The protocol of a task for training: examples, a grade of any turn, an expert's conversation.
 
-In: tasks. Out: the protocol that they keep; a generator of what their experts say.
-It does not know any task, nor what is done with a grade.
+Input: tasks, such as those of `ossia.task`. Output: a generator of their experts' conversations.
 """
 
 import random
@@ -14,14 +13,14 @@ from ossia.tools.functions import Tool
 
 
 class Graded(Protocol):
-    """What a grade must have: from 0 to 1."""
+    """A grade: its score is from 0 to 1."""
 
     @property
     def score(self) -> float: ...
 
 
 class GradedExample(Protocol):
-    """One problem: its prompt at an effort, and the same with an expert's turn behind it."""
+    """One problem: its prompt at an effort, and the prompt followed by an expert's turn."""
 
     @property
     def response_format(self) -> JsonObject | None: ...
@@ -30,7 +29,7 @@ class GradedExample(Protocol):
 
 
 class GradedTask(Protocol):
-    """Examples without end, the same for the same seed; a grade of any turn; tools that are run while it is answered."""
+    """Endless examples, the same for the same seed; a grade of any turn; the tools that an answer may call."""
 
     @property
     def name(self) -> str: ...
@@ -42,7 +41,7 @@ class GradedTask(Protocol):
 
 
 def expert(tasks: Several[GradedTask], efforts: Several[Effort]) -> Callable[[random.Random], list[Message]]:
-    """A generator of conversations: a task by its weight, an example, an effort, and what the expert says."""
+    """A generator of expert conversations. Each draws a task by weight, an example and an effort."""
     weights = [task.weight for task in tasks]
 
     def make(rng: random.Random) -> list[Message]:

@@ -1,7 +1,7 @@
 """Files of rows: JSON lines, JSON arrays, Parquet and Arrow, plain or compressed; single files, folders, patterns, caches.
 
-In: a path. Out: `Rows`, each row as the bytes of its JSON, by a number. Rows stay on the disk: memory holds one row and
-its place. What a row means is read by `chat_rows`.
+Input: a path. Output: `Rows`: the JSON bytes of each row, by number. Rows stay on disk; memory holds one at a time.
+`chat_rows` reads what a row means.
 """
 
 import codecs
@@ -18,12 +18,12 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
-LONGEST_ROW = 64 << 20  # bytes; a longer one is no conversation that fits a context
+MAX_ROW_BYTES = 64 << 20  # a longer row cannot fit a context
 SPOOLED = 8 << 20  # bytes of unpacked rows that stay in memory; more go to a temporary file
 CHUNK = 1 << 20
 TEXTS, TABLES, PACKED = (".jsonl", ".ndjson", ".json"), (".parquet", ".arrow"), (".gz", ".zst")
-WRAPPED = ("data", "rows", "train", "examples")  # keys of one JSON object under which its rows may stand
-# What files of other kinds begin with, or are called; and what helps
+ROW_KEYS = ("data", "rows", "train", "examples")  # keys of a JSON object that may have its rows
+# First bytes and suffixes of other kinds of files, and what to do
 MAGIC = {
     b"PAR1": "is a Parquet file: name it .parquet",
     b"ARROW1": "is an Arrow file: name it .arrow",
@@ -42,11 +42,11 @@ TRAINING, OTHERS = (
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on; the message names the file and the line."""
+    """Invalid training data. The message names the file and the line."""
 
 
 class Row(NamedTuple):
-    """A row's JSON. number: from 1, the line of a file of lines. start: where to read it again."""
+    """A row's JSON. number: counted from 1; the line in a file of lines. start: byte offset to read it again."""
 
     number: int
     start: int
@@ -54,9 +54,9 @@ class Row(NamedTuple):
 
 
 def data_files(path: Path, say: Callable[[str], None]) -> list[Path]:
-    """The files that a path names: a file, a folder's files of rows, or those of a pattern. Raises DataError.
+    """The files of a path: a file, the files of rows in a folder, or those of a glob. Raises DataError.
 
-    Of several splits the training one is taken, and what is left out is said.
+    Of several splits only the training split is used. say: gets a line that lists the other files.
     """
     if path.is_file():
         return [path]
@@ -65,24 +65,24 @@ def data_files(path: Path, say: Callable[[str], None]) -> list[Path]:
         found = [each for each in sorted(folder.rglob("*")) if holds_rows(each) and not _hidden(each, folder)]
         if not found:
             others = sorted(each.name for each in folder.rglob("*") if each.is_file() and not _hidden(each, folder))
-            held = f"; it holds {_some(others)}" if others else ""
+            held = f"; it has {_some(others)}" if others else ""
             raise DataError(f"{path}: no file of rows ({', '.join((*TEXTS, *TABLES))}) in this folder{held}")
     else:
         folder = path.parent
         found = sorted(each for name in glob.glob(str(path), recursive=True) if (each := Path(name)).is_file())
         if not found:
-            raise DataError(f"{path}: cannot be read: there is no such file or folder, and no file of this pattern")
-        return found  # a pattern says itself which files it means
+            raise DataError(f"{path}: cannot be read: no such file or folder, and no file matches this pattern")
+        return found  # a glob names its files itself, so no split is chosen
     names = {each: str(each.relative_to(folder)).lower() for each in found}
     chosen = [each for each in found if TRAINING.search(names[each])]
     chosen = chosen or [each for each in found if not OTHERS.search(names[each])] or found
     if left := [names[each] for each in found if each not in chosen]:
-        say(f"{path}: only the training split is read; left out: {_some(left)}")
+        say(f"{path}: only the training split is read; skipped: {_some(left)}")
     return chosen
 
 
 def _snapshot(folder: Path) -> Path:
-    """Of a data set in the Hugging Face cache (datasets--OWNER--NAME), the files of its main revision."""
+    """The main revision of a data set in the Hugging Face cache (datasets--OWNER--NAME); else the folder itself."""
     if not folder.name.startswith("datasets--") or not (folder / "snapshots").is_dir():
         return folder
     main = folder / "refs" / "main"
@@ -91,12 +91,12 @@ def _snapshot(folder: Path) -> Path:
         return named
     snapshots = sorted(each for each in (folder / "snapshots").iterdir() if each.is_dir())
     if len(snapshots) != 1:
-        raise DataError(f"{folder}: has {len(snapshots)} snapshots and no refs/main: name the snapshot's folder")
+        raise DataError(f"{folder}: has {len(snapshots)} snapshots and no refs/main: give the folder of one snapshot")
     return snapshots[0]
 
 
 def holds_rows(path: Path) -> bool:
-    """Whether a file's name says that it holds rows."""
+    """Whether a file has a name of a file of rows."""
     suffixes = path.suffixes[:-1] if path.suffix in PACKED else path.suffixes
     return path.is_file() and bool(suffixes) and suffixes[-1] in (*TEXTS, *TABLES) and path.name not in NO_ROWS
 
@@ -110,10 +110,9 @@ def _some(names: list[str]) -> str:
 
 
 class Rows:
-    """A file's rows. `scan` goes through all; `at` reads one again. unit: "line" or "row", as errors count them.
+    """A file's rows. `scan` reads all; `at` reads one again. unit: "line" or "row", for errors.
 
-    Files that can't be read from the middle (compressed, Parquet, a JSON array) are unpacked first, to a temporary file
-    when they are large.
+    Files without random access (compressed, Parquet, a JSON array) are unpacked first; large ones to a temporary file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,16 +124,16 @@ class Rows:
             self._file: IO[bytes] = path.open("rb") if rows is None else _spooled(rows)
 
     def scan(self) -> Iterator[Row]:
-        """Raises DataError for a file that is no text of rows. Blank lines are left out."""
+        """All rows but blank lines. Raises DataError for a file that is not text."""
         number, start = 0, 0
         while True:
             self._file.seek(start)
-            line = self._file.readline(LONGEST_ROW + 1)
+            line = self._file.readline(MAX_ROW_BYTES + 1)
             number += 1
             if not line:
                 return
-            if len(line) > LONGEST_ROW:
-                raise DataError(f"{self.path}, {self.unit} {number}: longer than {LONGEST_ROW >> 20} MiB")
+            if len(line) > MAX_ROW_BYTES:
+                raise DataError(f"{self.path}, {self.unit} {number}: longer than {MAX_ROW_BYTES >> 20} MiB")
             text = _cleaned(line, self.path) if number == 1 else line.strip()
             if text:
                 yield Row(number, start, text)
@@ -142,19 +141,19 @@ class Rows:
 
     def at(self, start: int) -> bytes:
         self._file.seek(start)
-        line = self._file.readline(LONGEST_ROW + 1)
+        line = self._file.readline(MAX_ROW_BYTES + 1)
         return (line.removeprefix(codecs.BOM_UTF8) if start == 0 else line).strip()
 
 
 def _cleaned(line: bytes, path: Path) -> bytes:
-    """The first line. Raises DataError for what is no UTF-8 text."""
+    """The first line, without a BOM. Raises DataError for other encodings than UTF-8."""
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line[:4]:
         raise DataError(f"{path}: is UTF-16 or UTF-32: convert it to UTF-8")
     return line.removeprefix(codecs.BOM_UTF8).strip()
 
 
 def _check_kind(path: Path) -> None:
-    """DataError, with what helps, for a file that is of another kind than its name says, or of one that is not read."""
+    """DataError, with a remedy, for a file of an unsupported kind, or of another kind than its name says."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -165,7 +164,7 @@ def _check_kind(path: Path) -> None:
     if reader := TABULAR.get(plain.suffix.lower()):
         remedy = f"pandas.{reader}.to_json('rows.jsonl', orient='records', lines=True, force_ascii=False)"
         raise DataError(
-            f"{path}: {plain.suffix} files are not read: write its rows as JSON lines, for example by {remedy}"
+            f"{path}: {plain.suffix} files are not supported: write the rows as JSON lines, for example by {remedy}"
         )
     if path.suffix not in (*PACKED, *TABLES) and (found := next((m for m in MAGIC if start.startswith(m)), None)):
         raise DataError(f"{path}: {MAGIC[found]}")
@@ -173,7 +172,7 @@ def _check_kind(path: Path) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Whatever reading a file raises, as a DataError."""
+    """Raise errors of reading a file as DataError."""
     try:
         yield
     except DataError:
@@ -187,14 +186,14 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _spooled(rows: Iterator[bytes]) -> IO[bytes]:
-    file = SpooledTemporaryFile(max_size=SPOOLED)  # noqa: SIM115 - open as long as its rows are read
+    file = SpooledTemporaryFile(max_size=SPOOLED)  # noqa: SIM115 - stays open while its rows are read
     for row in rows:
         file.write(row + b"\n")
     return file  # type: ignore[return-value]
 
 
 def _unpacked(path: Path) -> Iterator[bytes] | None:
-    """The rows of a file that can't be read from the middle; None for plain lines."""
+    """The rows of a file without random access; None for plain lines."""
     if path.suffix == ".parquet":
         return _parquet(path)
     if path.suffix == ".arrow":
@@ -210,8 +209,8 @@ def _unpacked(path: Path) -> Iterator[bytes] | None:
 
 
 def _of_object(path: Path) -> Iterator[bytes] | None:
-    """The rows of a file that is one JSON object: those under a key of it, or itself. None for lines."""
-    if path.suffix != ".json" or path.stat().st_size > LONGEST_ROW:
+    """The rows of a file that is one JSON object: those under one of its keys, or itself. None for lines."""
+    if path.suffix != ".json" or path.stat().st_size > MAX_ROW_BYTES:
         return None
     try:
         whole = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
@@ -219,25 +218,25 @@ def _of_object(path: Path) -> Iterator[bytes] | None:
         return None
     if not isinstance(whole, dict):
         return None
-    for key in WRAPPED:
+    for key in ROW_KEYS:
         rows = whole.get(key)
         if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-            # the viewer of Hugging Face gives each row its number beside it
+            # Hugging Face's viewer wraps each row in an object with its number
             return (msgspec.json.encode(row["row"] if "row_idx" in row and "row" in row else row) for row in rows)
     return iter([msgspec.json.encode(whole)])
 
 
 def _of_text(path: Path) -> Iterator[bytes]:
-    """The rows of a text, whether compressed or an array, or both."""
+    """The rows of a text that is compressed, a JSON array, or both."""
     with _opened(path) as file:
         is_array = _is_array(file)
     with _opened(path) as file:
         if is_array:
             yield from _array(file)
             return
-        while line := file.readline(LONGEST_ROW + 1):
-            if len(line) > LONGEST_ROW:
-                raise ValueError(f"a line is longer than {LONGEST_ROW >> 20} MiB")
+        while line := file.readline(MAX_ROW_BYTES + 1):
+            if len(line) > MAX_ROW_BYTES:
+                raise ValueError(f"a line is longer than {MAX_ROW_BYTES >> 20} MiB")
             yield line.rstrip(b"\r\n")
 
 
@@ -254,7 +253,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _is_array(file: IO[bytes]) -> bool:
-    """Whether a text is one JSON array of rows. Lines that are arrays of messages are rows themselves."""
+    """Whether a text is one JSON array of rows. A line that is an array of messages is itself a row."""
     start = file.read(CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
     if not start.startswith(b"["):
         return False
@@ -263,7 +262,7 @@ def _is_array(file: IO[bytes]) -> bool:
         return not first.startswith(b"[")
     try:
         found, _ = json.JSONDecoder().raw_decode(first.decode("utf-8", "ignore"))
-    except ValueError:  # longer than what was read: a message is not
+    except ValueError:  # longer than the chunk: a row, as messages are shorter
         return True
     return not ("role" in found or "from" in found)
 
@@ -278,11 +277,11 @@ def _array(file: IO[bytes]) -> Iterator[bytes]:
         try:
             if text[at : at + 1] == "]":
                 if text[at + 1 :].strip() or file.read(CHUNK).strip():
-                    raise ValueError("something follows the array: want one array of rows")
+                    raise ValueError("there is text after the array: put all rows into one array")
                 return
             value, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            if ended or len(text) - at > LONGEST_ROW:
+            if ended or len(text) - at > MAX_ROW_BYTES:
                 raise ValueError(f"the array is not JSON: {error}") from error
             more = file.read(size)
             ended, size = not more, size * 2
@@ -326,7 +325,7 @@ def _row(row: dict[str, Any]) -> bytes:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A table gives every object all keys that any row's has; null stands for those that this one has not."""
+    """A table fills keys that a row does not have with null; remove them."""
     match value:
         case dict():
             return {key: _without_nulls(each) for key, each in value.items() if each is not None}
@@ -343,6 +342,6 @@ def pieces(path: Path, end: bytes, start: int = 0) -> Iterator[bytes]:
         while more := file.read(CHUNK):
             *whole, held = (held + more).split(end)
             yield from whole
-            if len(held) > LONGEST_ROW:
-                raise DataError(f"{path}: a text of more than {LONGEST_ROW >> 20} MiB without {end.decode()}")
+            if len(held) > MAX_ROW_BYTES:
+                raise DataError(f"{path}: a text of more than {MAX_ROW_BYTES >> 20} MiB without {end.decode()}")
         yield held

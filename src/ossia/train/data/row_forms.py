@@ -1,7 +1,7 @@
-"""The forms that chat data comes in, each as one: messages with tools.
+"""The forms of chat data (OpenAI, ShareGPT, Alpaca and others), converted to messages with tools.
 
-In: a row as JSON. Out: a `ChatRow`, or a ValueError that names the form found and the forms known.
-What the messages mean is read by `chat_rows`.
+Input: a row as JSON. Output: a `ChatRow`, or a ValueError that names the columns found and the known forms.
+`chat_rows` reads the messages.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ SHARED = (
 )
 QUESTIONS, ANSWERS = ("question", "query", "prompt", "input", "problem"), ("answer", "response", "output", "solution")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "analysis")
-LESSER = ("rejected", "rejected_response", "rejected_messages", "non_preferred_output")  # answers that were not chosen
+REJECTED = ("rejected", "rejected_response", "rejected_messages", "non_preferred_output")  # of preference pairs
 SPEAKERS = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "model", "bot", "chatgpt", "ai"), "assistant"),
@@ -44,7 +44,7 @@ SPEAKERS = {
 
 @dataclass(frozen=True, slots=True)
 class ChatRow:
-    """A row as chat messages. tools and response_format may be JSON texts still."""
+    """A row as chat messages. tools and response_format may still be JSON strings."""
 
     messages: list[Any]
     tools: Any = None
@@ -54,7 +54,7 @@ class ChatRow:
 
 
 def as_chat(row: Any, unread: Counter[str]) -> ChatRow:
-    """The row in the form of its columns. unread: counts the columns that are not read. Raises ValueError."""
+    """The row's messages and settings, by the form of its columns. unread: counts ignored columns. Raises ValueError."""
     if isinstance(row, list):
         row = {"messages": row}
     if not isinstance(row, Mapping):
@@ -78,36 +78,36 @@ def as_chat(row: Any, unread: Counter[str]) -> ChatRow:
 
 
 def _refuse_other_kinds(row: Mapping[str, Any]) -> None:
-    """Data that is not meant for next-token training on conversations."""
-    if lesser := next((key for key in LESSER if _has(row, key)), None):
+    """Raises ValueError for data of preference training."""
+    if rejected := next((key for key in REJECTED if _has(row, key)), None):
         raise ValueError(
-            f"a preference pair (it has {lesser!r}): preferences are not trained on; "
+            f"a preference pair (it has {rejected!r}): preferences are not trained on; "
             "keep the chosen answer as the last of 'messages'"
         )
     if isinstance(row.get("label"), bool):
         raise ValueError(
-            "an answer with a verdict (label): preferences are not trained on; keep the good ones without 'label'"
+            "an answer with a label: preferences are not trained on; keep the good answers, without 'label'"
         )
 
 
 def _form(row: Mapping[str, Any]) -> tuple[Sequence[str], list[Any]]:
-    """The columns that the row's form reads, and its messages."""
+    """The columns of the row's form, and its messages."""
     for column in ("messages", "conversations", "conversation"):
         if isinstance(turns := json_value(row.get(column), column), list):
             own = bool(turns) and isinstance(turns[0], Mapping) and "from" in turns[0]
             return (column,), [_shared(turn, f"{column}[{n}]") for n, turn in enumerate(turns)] if own else turns
     if _has(row, "prompt") and (answer := _first(row, ("completion", *ANSWERS))):
-        return ("prompt", answer, *THOUGHTS), _completed(row, answer)
+        return ("prompt", answer, *THOUGHTS), _prompt_completion(row, answer)
     if _has(row, "instruction") and (answer := _first(row, ANSWERS)):
         return ("instruction", "input", "context", answer, "history", *THOUGHTS), _instructed(
             row, "instruction", answer
         )
     if _has(row, "user") and _has(row, "final"):
-        return ("developer", "user", "analysis", "final"), _spoken(row)
+        return ("developer", "user", "analysis", "final"), _by_channel(row)
     if (asked := _first(row, QUESTIONS)) and (answer := _first(row, ANSWERS)):
         return (asked, "context", answer, "history", *THOUGHTS), _instructed(row, asked, answer)
     found = ", ".join(repr(key) for key in list(row)[:10]) or "none"
-    hint = '; rows of plain text are read as documents by a source text = "FILE"' if _has(row, "text") else ""
+    hint = '; for rows of plain text, use text = "FILE" in place of jsonl' if _has(row, "text") else ""
     raise ValueError(f"its columns ({found}) are of no known form: known are {'; '.join(KNOWN)}{hint}")
 
 
@@ -124,7 +124,7 @@ def _role(message: Any) -> Any:
 
 
 def _shared(turn: Any, at: str) -> dict[str, Any]:
-    """A ShareGPT turn as a chat message. A function_call holds JSON: name and arguments, or a list of them."""
+    """A ShareGPT turn as a chat message. The value of a function_call is JSON: name and arguments, or a list of such."""
     speaker = turn.get("from") if isinstance(turn, Mapping) else None
     value = turn.get("value", turn.get("content")) if isinstance(turn, Mapping) else None
     role = SPEAKERS.get(str(speaker).lower())
@@ -141,8 +141,8 @@ def _shared(turn: Any, at: str) -> dict[str, Any]:
     return {**rest, "role": "assistant", "content": None, "tool_calls": made}
 
 
-def _completed(row: Mapping[str, Any], answer: str) -> list[Any]:
-    """Texts, or lists of messages. Only the completion is learnt."""
+def _prompt_completion(row: Mapping[str, Any], answer: str) -> list[Any]:
+    """Prompt and completion: strings or lists of messages. Only the completion is a target."""
     prompt, completion = row["prompt"], row[answer]
     asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     given = completion if isinstance(completion, list) else [_answer(row, answer)]
@@ -150,11 +150,11 @@ def _completed(row: Mapping[str, Any], answer: str) -> list[Any]:
 
 
 def _instructed(row: Mapping[str, Any], question: str, answer: str) -> list[Any]:
-    """A question, with what it is about below it, and its answer."""
+    """A question, followed by its input or context, and the answer."""
     earlier: list[Any] = []
     for number, pair in enumerate(row.get("history") or []):
         if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ValueError(f"history[{number}] is no pair of question and answer")
+            raise ValueError(f"history[{number}] is not a pair of question and answer")
         earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     asked = row[question]
     for key in ("input", "context"):
@@ -164,20 +164,20 @@ def _instructed(row: Mapping[str, Any], question: str, answer: str) -> list[Any]
 
 
 def _answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
-    """The answer in a column, with the thinking in another."""
+    """The answer of one column, with the thinking of another."""
     thought = _first(row, THOUGHTS)
     return {"role": "assistant", "content": row[answer], "thinking": row[thought] if thought else None}
 
 
-def _spoken(row: Mapping[str, Any]) -> list[Any]:
-    """The columns of a single exchange with its thinking."""
+def _by_channel(row: Mapping[str, Any]) -> list[Any]:
+    """One exchange in the columns developer, user, analysis and final."""
     opening = [{"role": "developer", "content": row["developer"]}] if row.get("developer") else []
     answer = {"role": "assistant", "content": row["final"], "thinking": row.get("analysis")}
     return [*opening, {"role": "user", "content": row["user"]}, answer]
 
 
 def json_value(given: Any, at: str) -> Any:
-    """A value that some data sets store as its JSON text; an empty text is none. Raises ValueError."""
+    """Decode a value that some data sets store as a JSON string; "" is None. Raises ValueError."""
     if not isinstance(given, str):
         return given
     if not given.strip():
@@ -185,4 +185,4 @@ def json_value(given: Any, at: str) -> Any:
     try:
         return msgspec.json.decode(given)
     except msgspec.DecodeError as error:
-        raise ValueError(f"{at} is a text, but not of JSON: {error}") from error
+        raise ValueError(f"{at} is a string, but not JSON: {error}") from error

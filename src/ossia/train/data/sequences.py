@@ -1,10 +1,9 @@
-"""Conversations to sequences that teach: what the model would have before it, and what it must say next.
+"""Conversations as training sequences: the tokens of a context, and the target of each.
 
-In: messages, rendered with a tokenizer. Out: `Sequence`s: tokens, and beside each row the token that must follow it.
-It does not know where conversations come from, batches or networks.
+Input: messages, rendered with a tokenizer. Output: `Sequence`s of tokens and targets.
 
-A conversation becomes one sequence as long as each prompt goes on from the one before. Where the format drops earlier
-thinking from a prompt, a new sequence begins, so a model never sees in training what it would not see when it is asked.
+A conversation is one sequence while each prompt extends the previous one. Where the format drops earlier thinking from a
+prompt, a new sequence begins. So training shows a model only contexts that it also gets in inference.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,20 +16,20 @@ from ossia.harmony.render import declares_functions, render, render_message
 from ossia.task import TrainingText
 from ossia.tokenizer.tokenizer import Tokenizer
 
-NONE = -1  # no target: this row's next token is given, not said
+NONE = -1  # no target: the next token is part of the prompt, or masked
 
 
 class Conversation(NamedTuple):
-    """Messages, and the numbers of those assistant messages that are not to be learnt."""
+    """Messages, and the indices of the assistant messages without targets."""
 
     messages: Several[Message]
-    unlearnt: Collection[int] = ()
+    masked: Collection[int] = ()
 
 
 class Sequence(NamedTuple):
-    """Tokens of one context from its start, and for each row its target or NONE.
+    """Tokens of one context from its start, and for each its target or NONE.
 
-    After a final answer the target is <|return|>, which ends a sampling; the next token there is <|end|>, as in a history.
+    After a final answer the target is <|return|>, which ends a completion. The next token is <|end|>, as in a history.
     """
 
     tokens: list[int]
@@ -38,7 +37,7 @@ class Sequence(NamedTuple):
 
 
 class SampledTurn(NamedTuple):
-    """One sampling: the prompt it began from, and what the model said, up to the token that stopped it."""
+    """One completion: its prompt, and the sampled tokens up to the stop token."""
 
     prompt: list[int]
     output: list[int]
@@ -46,12 +45,12 @@ class SampledTurn(NamedTuple):
 
 
 def sequences(tokenizer: Tokenizer, conversation: Conversation) -> list[Sequence]:
-    """As few as hold every sampling behind its own prompt; those without a target are left out."""
+    """The fewest sequences that have each completion after its own prompt; those without a target are omitted."""
     return [each for each in joined(tokenizer, samplings(tokenizer, conversation)) if max(each.targets) != NONE]
 
 
 def samplings(tokenizer: Tokenizer, conversation: Conversation) -> Iterator[SampledTurn]:
-    """Each run of assistant messages up to a call, a final answer or another's word, with its prompt."""
+    """Each run of assistant messages up to a tool call, a final answer or another role, with its prompt."""
     messages = conversation.messages
     begin = 0
     while begin < len(messages):
@@ -75,23 +74,23 @@ def _end(messages: Several[Message], begin: int) -> int:
 
 
 def _output(tokenizer: Tokenizer, conversation: Conversation, begin: int, end: int) -> tuple[list[int], list[bool]]:
-    """What is sampled: all after the prompt's <|start|>assistant, the openings of further messages among it."""
+    """The sampled tokens: all after the prompt's <|start|>assistant, with the headers of further messages."""
     messages, tokens, flags = conversation.messages, list[int](), list[bool]()
     functions = declares_functions(messages)
     for i in range(begin, end):
         message = render_message(tokenizer, messages[i], functions).tokens
         tokens += message
-        flags += [i not in conversation.unlearnt] * len(message)
+        flags += [i not in conversation.masked] * len(message)
     if messages[end - 1].channel == "final" and messages[end - 1].recipient is None:
         tokens[-1] = tokenizer.special["<|return|>"]
     opening = 1 + len(tokenizer.encode("assistant"))
     return tokens[opening:], flags[opening:]
 
 
-def joined(tokenizer: Tokenizer, said: Iterator[SampledTurn]) -> Iterator[Sequence]:
-    """Samplings whose prompt goes on from the sequence before become part of it."""
+def joined(tokenizer: Tokenizer, turns: Iterator[SampledTurn]) -> Iterator[Sequence]:
+    """Sequences of completions. One whose prompt extends the previous sequence is appended to it."""
     now: Sequence | None = None
-    for each in said:
+    for each in turns:
         if now is None or each.prompt[: len(now.tokens)] != now.tokens:
             if now:
                 yield now
@@ -108,33 +107,33 @@ def joined(tokenizer: Tokenizer, said: Iterator[SampledTurn]) -> Iterator[Sequen
 
 
 def _as_history(tokenizer: Tokenizer, output: list[int]) -> list[int]:
-    """<|return|> ends a sampling; from then on the message is shown with <|end|>."""
+    """A completion as later prompts show it: with <|end|> in place of <|return|>."""
     ended = output[-1] == tokenizer.special["<|return|>"]
     return [*output[:-1], tokenizer.special["<|end|>"]] if ended else output
 
 
 def of_text(tokenizer: Tokenizer, text: str, max_seq_len: int) -> list[Sequence]:
-    """Plain text, every token a target, <|endoftext|> behind it; cut into pieces of at most `max_seq_len` rows."""
+    """Plain text and <|endoftext|>, every token a target, in pieces of at most `max_seq_len` tokens."""
     special = tokenizer.special
     tokens = [special["<|startoftext|>"], *tokenizer.encode(text), special["<|endoftext|>"]]
     pieces = (tokens[i : i + max_seq_len + 1] for i in range(0, len(tokens) - 1, max_seq_len))
     return [Sequence(piece[:-1], piece[1:]) for piece in pieces]
 
 
-def of_pieces(tokenizer: Tokenizer, taught: TrainingText) -> list[Sequence]:
-    """As `of_text`, in one sequence, with targets only where a piece is to be learnt, and at the end."""
-    tokens, learnt = [tokenizer.special["<|startoftext|>"]], [False]
-    for text, wanted in taught.pieces:
-        encoded = tokenizer.encode(text)
+def of_pieces(tokenizer: Tokenizer, text: TrainingText) -> list[Sequence]:
+    """As `of_text`, in one sequence. Targets are <|endoftext|> and the tokens of the pieces marked so."""
+    tokens, flags = [tokenizer.special["<|startoftext|>"]], [False]
+    for piece, is_target in text.pieces:
+        encoded = tokenizer.encode(piece)
         tokens += encoded
-        learnt += [wanted] * len(encoded)
+        flags += [is_target] * len(encoded)
     following = [*tokens[1:], tokenizer.special["<|endoftext|>"]]
-    return [Sequence(tokens, [token if wanted else NONE for token, wanted in zip(following, [*learnt[1:], True])])]
+    return [Sequence(tokens, [token if flag else NONE for token, flag in zip(following, [*flags[1:], True])])]
 
 
 def all_targets(sequence: Sequence) -> Sequence:
-    """Every next token is a target, the prompt's too: for pre-training on conversations."""
+    """Make every next token a target, those of prompts too: for pre-training on conversations."""
     following = [*sequence.tokens[1:], NONE]
     return Sequence(
-        sequence.tokens, [told if told != NONE else next_ for told, next_ in zip(sequence.targets, following)]
+        sequence.tokens, [target if target != NONE else next_ for target, next_ in zip(sequence.targets, following)]
     )

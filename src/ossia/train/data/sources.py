@@ -1,8 +1,7 @@
-"""Where sequences come from: generators, rows of chat data, harmony text, plain text; each by number.
+"""Sources of sequences: generators, rows of chat data, harmony text, plain text. Each item has a number.
 
-In: a recipe's sources, a tokenizer and a seed. Out: sources whose item `i` is the same on any machine, and a `SequenceStream`.
-Files are checked whole when the run begins, and read again an item at a time: memory holds the places of the items.
-Batches and networks are elsewhere.
+Input: a recipe's sources, a tokenizer and a seed. Output: a `SequenceStream`; item `i` of a source is the same everywhere.
+Files are checked completely when a run starts, then read item by item. Memory holds the offsets of the items.
 """
 
 import random
@@ -35,7 +34,7 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 
 class Numbered(Protocol):
-    """Sequences by the number of their conversation; `skipped` counts what was bad or too long so far."""
+    """Sequences by the number of their conversation. skipped: conversations that were bad or too long so far."""
 
     skipped: int
 
@@ -43,7 +42,7 @@ class Numbered(Protocol):
 
 
 class Generated:
-    """Conversations or texts made by a function, each from a random source of its own number."""
+    """Conversations or texts from a function, which gets a random.Random seeded by the item's number."""
 
     def __init__(self, make: Callable[[random.Random], Any], seed: str, encode: "Encode") -> None:
         self._make, self._seed, self._encode = make, seed, encode
@@ -57,7 +56,7 @@ class Generated:
 
 
 class Filed:
-    """Items of files, in another order every time all were taken. In memory: 28 bytes an item."""
+    """Items of files, shuffled for each epoch. Takes 28 bytes of memory per item."""
 
     def __init__(self, files: Several["Items"], encode: "Encode", seed: str) -> None:
         self._files, self._encode, self._seed, self.skipped = files, encode, seed, 0
@@ -83,7 +82,7 @@ class Filed:
 
 
 class Encode:
-    """Whatever a source gives, as sequences: of a conversation, of bare messages, of a text, of one learnt in parts."""
+    """Converts a conversation, messages, a text or a `TrainingText` to sequences."""
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int, everything: bool) -> None:
         self.tokenizer, self.max_seq_len, self._everything = tokenizer, max_seq_len, everything
@@ -99,7 +98,7 @@ class Encode:
 
 
 class SequenceStream:
-    """Sequences from several sources by weight. `position` is all that is needed to go on from here."""
+    """Sequences drawn from several sources by weight. position: items taken of each source; enough to resume."""
 
     def __init__(self, sources: Several[tuple[Numbered, float]], seed: str) -> None:
         self._sources, self._seed = [source for source, _ in sources], seed
@@ -129,9 +128,10 @@ def open_stream(
     near: Path,
     say: Callable[[str], None] = print,
 ) -> SequenceStream:
-    """everything: all tokens are targets. near: the folder that relative paths start from. DataError for bad data.
+    """A stream over a recipe's sources. Raises DataError for bad data.
 
-    say: takes one line for each file of which something is not read.
+    everything: all tokens are targets. near: base folder of relative paths. say: gets one line about each file with
+    ignored columns.
     """
     encode = Encode(tokenizer, max_seq_len, everything)
     opened: list[tuple[Numbered, float]] = []
@@ -144,7 +144,7 @@ def open_stream(
 
 
 def maker(source: DataSource) -> Callable[[random.Random], Any] | None:
-    """What makes a conversation or a text of a random source; None for a file."""
+    """The function that generates a conversation or a text; None for a file."""
     if source.tasks is not None:
         return expert(tasks_of(source.tasks), EFFORTS)
     return None if source.generator is None else named(source.generator)
@@ -164,21 +164,21 @@ def _filed(
                 bad.append(f"{items.path}, {items.unit} {row.number}: {error}")
                 if not skip_bad:
                     good = len(filed) > 0 or _some_good(items, encode, row)
-                    raise DataError(bad[0] + (" (--skip-bad leaves such lines out)" if good else "")) from error
+                    raise DataError(bad[0] + (" (--skip-bad skips such lines)" if good else "")) from error
                 filed.skipped += 1
                 del bad[MOST_BAD_SHOWN:]
             else:
                 filed.add(number, row.start, row.number)
         if items.unread:
             shown = [f"{what} (in {count} rows)" for what, count in items.unread.most_common(MOST_UNREAD_SHOWN)]
-            say(f"{items.path}: not read: {', '.join(shown)}")
+            say(f"{items.path}: ignored: {', '.join(shown)}")
     if not len(filed):
         raise DataError(f"{path}: nothing to train on" + "".join(f"\n  {each}" for each in bad))
     return filed
 
 
 def _some_good(items: "Items", encode: Encode, after: Row) -> bool:
-    """Whether --skip-bad would leave anything, by the next rows."""
+    """Whether any of the next rows is good, so that --skip-bad helps."""
     for row in islice((row for row in items.scan() if row.number > after.number), TRIED_AFTER_BAD):
         with suppress(ValueError, RecursionError):
             _check(encode(items.read(row.text, row.number)), encode.max_seq_len)
@@ -190,11 +190,11 @@ def _check(found: list[Sequence], max_seq_len: int) -> None:
     if not found:
         raise ValueError("no assistant message to learn from")
     if (most := max(len(each.tokens) for each in found)) > max_seq_len:
-        raise ValueError(f"{most} tokens are more than max_seq_len = {max_seq_len}")
+        raise ValueError(f"has {most} tokens, more than max_seq_len = {max_seq_len}")
 
 
 class Items(Protocol):
-    """A file's items. read: what an item is. unread: counts what of the items is not read."""
+    """A file's items. unread: counts the columns and keys that are ignored."""
 
     path: Path
     unit: str
@@ -217,7 +217,7 @@ class ChatItems(Rows):
 
 
 class TextItems(Rows):
-    """Rows with a text each."""
+    """Rows with a "text" column."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -228,7 +228,7 @@ class TextItems(Rows):
 
 
 class HarmonyItems:
-    """Harmony texts with <|endoftext|> between them. An item's start is its byte in the file."""
+    """Harmony texts with <|endoftext|> between them. An item's start is its byte offset in the file."""
 
     unit = "line"
 
@@ -265,7 +265,7 @@ class PlainText:
     def at(self, start: int) -> bytes:
         if (size := self.path.stat().st_size) > LONGEST_TEXT:
             limit = f"{LONGEST_TEXT >> 20} MiB"
-            raise DataError(f"{self.path}: {size >> 20} MiB are more than {limit}: give documents as rows with 'text'")
+            raise DataError(f"{self.path} has {size >> 20} MiB, more than {limit}: split it into rows with 'text'")
         return self.path.read_bytes()
 
     def read(self, text: bytes, number: int) -> str:
@@ -285,7 +285,7 @@ class _TextLine(msgspec.Struct, frozen=True):
 
 
 def from_harmony(tokenizer: Tokenizer, text: str) -> Conversation:
-    """A whole conversation from its harmony text. ValueError when it is malformed."""
+    """A conversation from its harmony text. ValueError if it is malformed."""
     parser = Parser(tokenizer, role=None)
     events = [event for token in tokenizer.encode_with_special(text) for event in parser.feed(token)] + parser.finish()
     if parser.flaws:

@@ -1,8 +1,8 @@
-"""Causal attention with sinks over packed sequences, as one step of the gradient.
+"""Causal attention with sinks over packed sequences, as one autograd function.
 
-In: projected rows of a batch, `Packing`s that say where each sequence stands. Out: attended rows.
-Scores exist for one tile of queries at a time. For short sequences the probabilities are kept for the gradient; for long
-ones they are computed again, so memory grows with the length and not with its square.
+Input: projected rows of a batch, `Packing`s with the position of each sequence. Output: attended rows.
+Scores exist for one tile of queries at a time. Probabilities of short sequences are saved for the backward pass; those of
+long ones are recomputed, so memory grows linearly with the length.
 
 Shape legend: T rows, H query heads, G key/value heads, M = H / G, d head width, P = (H + 2G)d, S sequences padded to L
 rows, C queries of a tile, n keys that they see.
@@ -23,15 +23,15 @@ from ossia.train.model.autograd import ComputeConfig
 from ossia.train.model.elementwise import Steps
 
 QUERIES = 64  # of a tile
-LENGTHS = 32  # the padded length is a multiple of this, so that few sizes of product occur
-SCORES = 1 << 18  # of a tile of several sequences: they stay in a processor's cache
-MOST_SCORES = 1 << 23  # of any tile
-KEPT_SCORES = 1 << 24  # of a batch: more are computed again for the gradient
-PADDED_ROWS = 1 << 15  # above this, sequences of unlike length are padded apart
+LENGTHS = 32  # the padded length is a multiple of this, so that few matrix sizes occur
+SCORES = 1 << 18  # of a tile of several sequences, to stay in the CPU's cache
+MAX_SCORES = 1 << 23  # of any tile
+KEPT_SCORES = 1 << 24  # of a batch; more are recomputed in the backward pass
+PADDED_ROWS = 1 << 15  # above this, sequences of different length are padded separately
 
 
 class Packing(NamedTuple):
-    """S sequences padded with zeros to L rows: where each of their T rows stands among the S * L; its angles, [T, 1, d / 2]."""
+    """S sequences padded with zeros to L rows. at_T: index of each row among the S * L. cos, sin: [T, 1, d / 2]."""
 
     sequences: int
     length: int
@@ -41,7 +41,7 @@ class Packing(NamedTuple):
 
 
 class Packings(NamedTuple):
-    """The packings of a batch, and where each row of the batch stands in them joined (None: one packing, in order)."""
+    """The packings of a batch. rows: the batch's rows of each packing; back_T: the inverse (None: one packing, in order)."""
 
     parts: tuple[Packing, ...]
     rows: tuple[Tensor, ...] | None
@@ -49,7 +49,7 @@ class Packings(NamedTuple):
 
 
 def packings(batch: Batch, shape: AttentionShape, device: str) -> Packings:
-    """Sequences padded to a common length; in several parts where one would be mostly padding."""
+    """Sequences padded to a common length, in several packings if one would be mostly padding."""
     lengths_S = np.diff(batch.starts_S1)
     groups = _by_length(lengths_S)
     if len(groups) == 1:
@@ -66,7 +66,7 @@ def packings(batch: Batch, shape: AttentionShape, device: str) -> Packings:
 
 
 def _by_length(lengths_S: NDArray[np.int32]) -> list[NDArray[np.int64]]:
-    """All sequences together, unless padding would be many times the rows; then those of like length together."""
+    """All sequences in one group, or groups of similar length if padding would be several times the rows."""
     padded, total = len(lengths_S) * int(lengths_S.max()), int(lengths_S.sum())
     if padded <= max(PADDED_ROWS, 4 * total):
         return [np.arange(len(lengths_S))]
@@ -145,14 +145,14 @@ class _Attention(torch.autograd.Function):
 def _probabilities(
     q: Tensor, k: Tensor, sinks_H: Tensor, tile: "_Tile", shape: AttentionShape, steps: Steps
 ) -> tuple[Tensor, Tensor]:
-    """Of the keys [.., C * M, n], and of the sink [.., C * M, 1]."""
+    """Probabilities of the keys [.., C * M, n], and of the sink [.., C * M, 1]."""
     sinks = sinks_H.view(shape.kv_heads, -1).repeat(1, tile.size)[..., None]
     scores = torch.matmul(q[tile.queries], k[tile.keys].mT)
     return steps.shares(scores, sinks, _hidden(tile, shape, q.device), shape.head_dim**-0.5)
 
 
 class _Tile(NamedTuple):
-    """Some sequences' queries [begin, begin + size) and the keys [seen, ...) that any of them sees, as indices."""
+    """Queries [begin, begin + size) of some sequences, and the keys [seen, ...) that they attend to, as indices."""
 
     queries: tuple[slice, slice, slice]
     keys: tuple[slice, slice, slice]
@@ -175,19 +175,19 @@ def _tiles(shape: AttentionShape, packing: Packing) -> Iterator[_Tile]:
 
 
 def query_tiles(length: int, window: int, heads: int) -> Iterator[tuple[int, int, int]]:
-    """Queries [begin, end), and the first key that any of them sees; at most `MOST_SCORES` scores, or one query."""
+    """Queries [begin, end), and the first key that they attend to; at most `MAX_SCORES` scores, or one query."""
     begin = 0
     while begin < length:
         seen = max(0, begin + 1 - window) if window else 0
         size = min(QUERIES, length - begin)
-        while size > 1 and heads * size * (begin + size - seen) > MOST_SCORES:
+        while size > 1 and heads * size * (begin + size - seen) > MAX_SCORES:
             size //= 2
         yield begin, begin + size, seen
         begin += size
 
 
 def _hidden(tile: _Tile, shape: AttentionShape, device: torch.device) -> Tensor:
-    """[C * M, keys]: -inf for what a query does not see: the keys behind it, and those that its window has left; else 0."""
+    """[C * M, keys]: the additive mask. -inf for keys after a query and for those outside its window, else 0."""
     query_C = torch.arange(tile.begin, tile.begin + tile.size, device=device)
     distance = query_C[:, None] - torch.arange(tile.seen, tile.begin + tile.size, device=device)
     hidden = (distance < 0) | (distance >= shape.window) if shape.window else distance < 0
@@ -206,7 +206,7 @@ def _heads(qkv_TP: Tensor, shape: AttentionShape, packing: Packing, steps: Steps
 
 
 def _by_group(heads_T: Tensor, shape: AttentionShape, packing: Packing) -> Tensor:
-    """Rows of heads to [S, G, L * M, d]: a group's heads of a row are neighbours."""
+    """Rows of heads to [S, G, L * M, d]; the heads of a group are adjacent."""
     rows_Tw = heads_T.reshape(len(packing.at_T), -1)
     padded = rows_Tw.new_zeros(packing.sequences * packing.length, rows_Tw.shape[1])
     padded.index_copy_(0, packing.at_T, rows_Tw)

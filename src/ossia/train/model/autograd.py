@@ -1,7 +1,7 @@
-"""Projections as single steps of the gradient: RMSNorm, and rows times trained or frozen weights.
+"""RMSNorm and projections over trained or frozen weights, as autograd functions.
 
-In: rows, weights, and a `ComputeConfig`. Out: rows: the numbers of `ReferenceOps`, up to the rounding of the products' type.
-Autograd over the reference's own lines gives the same gradients, but keeps three times as many arrays.
+Input: rows, weights, and a `ComputeConfig`. Output: the rows of `ReferenceOps`, up to the rounding of the compute type.
+Autograd over the reference's code gives the same gradients, but saves three times as many arrays.
 
 Shape legend: T rows, D hidden, R outputs of a weight, C its inputs.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from ossia.train.model.elementwise import EAGER, Steps
 from ossia.train.model.weights.frozen import DenseWeight, input_gradient
 
-# oneDNN compiles a product for each new size, which takes longer than the product: so sizes are rounded up.
+# oneDNN compiles a kernel for each new size, which takes longer than the product. So sizes are rounded up.
 ROWS = 256
 
 
@@ -47,7 +47,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def product(x_TD: Tensor, weight_RD: Tensor, bias_R: Tensor | None, compute: ComputeConfig) -> Tensor:
-    """x @ weight.T + bias, in the type of products. The weight and bias are trained."""
+    """x @ weight.T + bias, in the compute type. Weight and bias are trained."""
     return _Product.apply(x_TD, weight_RD, bias_R, compute)  # type: ignore[no-any-return]
 
 
@@ -74,7 +74,7 @@ def pad_rows(x_TD: Tensor) -> Tensor:
 
 
 def frozen_product(x_TC: Tensor, weight: DenseWeight, bias_R: Tensor) -> Tensor:
-    """x @ weight.T + bias for a frozen [1, R, C] weight. No activation is kept: only x has a gradient."""
+    """x @ weight.T + bias for a frozen [1, R, C] weight. Only x has a gradient, so no activation is saved."""
     return _FrozenProduct.apply(x_TC, weight, bias_R)  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,6 @@
-"""Cross-entropy over a large vocabulary: the logits exist for a few rows at a time, the gradient is exact.
+"""Cross-entropy over a large vocabulary, with logits of a few rows at a time and an exact gradient.
 
-In: the hidden rows that predict, the frozen unembedding, the tokens to predict. Out: each row's loss, differentiable.
-It does not know batches, means or weights of tokens: a caller sums or weighs the rows' losses as it likes.
+Input: hidden rows, the frozen unembedding, the target tokens. Output: each row's loss, differentiable.
 """
 
 from typing import Any
@@ -17,7 +16,7 @@ LOGITS = 1 << 25  # logits that exist at a time
 def row_losses(x_RD: Tensor, unembedding: DenseWeight, targets_R: Tensor) -> Tensor:
     """-log p of each row's target, float32 or wider. `unembedding` is [1, V, D].
 
-    A row's loss depends on that row alone, so its gradient is made with it, up to a factor, and no logits are kept.
+    A row's loss depends only on that row. So its gradient, up to a factor, is computed with it, and no logits are saved.
     """
     return _RowLosses.apply(x_RD, unembedding, targets_R)  # type: ignore[no-any-return]
 
@@ -41,7 +40,7 @@ class _RowLosses(torch.autograd.Function):
             total_N = logits_NV.sub_(top_N).exp_().sum(-1, keepdim=True)
             losses_R[own] = (top_N + total_N.log() - picked_N)[:, 0]
             if slopes_RD is not None:
-                # softmax minus one at the target: the loss's slope in the logits
+                # the loss's gradient in the logits: softmax minus one at the target
                 slope_NV = logits_NV.div_(total_N)
                 slope_NV.scatter_add_(1, targets_R[own, None], slope_NV.new_full((slope_NV.shape[0], 1), -1.0))
                 slopes_RD[own] = _back(slope_NV, unembedding, x_RD.dtype)

@@ -1,9 +1,10 @@
-"""What happens element by element in a step of training, each pass over memory a function of its own.
+"""The element-wise functions of a training step, forward and backward.
 
-In: rows and products. Out: rows, in float32 or in the type of products. Run as they stand, or fused by torch's compiler into
-loops of one pass. It does not know autograd, parameters or layers.
+Input: rows. Output: rows, in float32 or in the compute type. They run eagerly, or fused by torch.compile into one pass
+over memory each.
 
-Shape legend: see ossia.train.functions; besides, C queries of a tile and n keys that they see.
+Shape legend: T rows, D hidden, E experts, K experts a row, F expert width, U = 2F, N rows sorted by expert, n rows of one
+expert, or in attention n keys that C queries of a tile attend to.
 """
 
 from collections.abc import Callable
@@ -36,14 +37,14 @@ def norm_back(grad_TD: Tensor, x_TD: Tensor, scale_D: Tensor, factor_T1: Tensor)
 
 
 def rotate(heads_Tnd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Lane i with lane i + d/2. By the opposite angle it is the gradient's way back, for cos and sin share one factor."""
+    """RoPE: rotate lanes i and i + d/2. With -sin it is also the backward pass, as cos and sin share one factor."""
     a, b = _wide(heads_Tnd).chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(heads_Tnd.dtype)
 
 
 def shares(scores: Tensor, sinks: Tensor, hidden: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax over keys and sink: the keys' shares [..., C, n] and the sink's [..., C, 1]. hidden: -inf, 0 if seen."""
-    wide = _wide(scores) * scale + hidden  # added: the compiler makes no vectors of a choice
+    """Softmax over keys and sink: probabilities [..., C, n] and [..., C, 1]. hidden: the additive mask, 0 or -inf."""
+    wide = _wide(scores) * scale + hidden  # an additive mask, as torch.compile does not vectorise `where` here
     top = torch.maximum(wide.amax(-1, keepdim=True), sinks)
     weights, sink = torch.exp(wide - top), torch.exp(sinks - top)
     total = weights.sum(-1, keepdim=True) + sink
@@ -51,24 +52,24 @@ def shares(scores: Tensor, sinks: Tensor, hidden: Tensor, scale: float) -> tuple
 
 
 def slope(grad: Tensor, along: Tensor, shares: Tensor, scale: float) -> Tensor:
-    """The gradient of the scores, of the gradient of the shares; `along` is what each query's output has of its own."""
+    """The gradient of the scores from that of the probabilities. along: dot of each output with its gradient."""
     return ((_wide(grad) - along) * shares * scale).to(shares.dtype)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """[..., 1]: of the last dimension, in float32."""
+    """[..., 1]: dot product over the last dimension, in float32."""
     return (_wide(a) * _wide(b)).sum(-1, keepdim=True)
 
 
 def swiglu(h_nU: Tensor, limit: float) -> Tensor:
-    """Gates stand before ups."""
+    """SwiGLU of rows with all gates before all ups."""
     gate, up = _wide(h_nU).chunk(2, -1)
     gate = gate.clamp(max=limit)
     return (gate * torch.sigmoid(SWIGLU_SLOPE * gate) * (up.clamp(-limit, limit) + 1)).to(h_nU.dtype)
 
 
 def swiglu_back(h_nU: Tensor, grad_nF: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """The gradient of `h`, and what `swiglu` gave."""
+    """The gradient of `h`, and the result of `swiglu`."""
     given_gate, given_up = _wide(h_nU).chunk(2, -1)
     gate, up, grad = given_gate.clamp(max=limit), given_up.clamp(-limit, limit) + 1, _wide(grad_nF)
     share = torch.sigmoid(SWIGLU_SLOPE * gate)
@@ -86,7 +87,7 @@ def weighed(grad_TD: Tensor, rows_N: Tensor, weight_N: Tensor, dtype: torch.dtyp
 
 
 def combined(y_ND: Tensor, at_TK: Tensor, weights_TK: Tensor) -> Tensor:
-    """Each row's own, weighted and added; one by one, for a sum over K inside would not be fused well."""
+    """The weighted sum of each row's experts. A loop, as a sum over K would not be fused well."""
     total_TD = _wide(y_ND[at_TK[:, 0]]) * weights_TK[:, :1]
     for k in range(1, at_TK.shape[1]):
         total_TD = total_TD + _wide(y_ND[at_TK[:, k]]) * weights_TK[:, k : k + 1]
@@ -94,12 +95,12 @@ def combined(y_ND: Tensor, at_TK: Tensor, weights_TK: Tensor) -> Tensor:
 
 
 def against(y_ND: Tensor, at_TK: Tensor, grad_TD: Tensor) -> Tensor:
-    """[T, K]: the gradient of the weights of `combined`; one k at a time, to hold one copy of the rows."""
+    """[T, K]: the gradient of the weights of `combined`. One k at a time, to hold one copy of the rows."""
     return torch.stack([(_wide(y_ND[at_TK[:, k]]) * grad_TD).sum(-1) for k in range(at_TK.shape[1])], 1)
 
 
 class Steps(NamedTuple):
-    """The functions above, by their names."""
+    """The functions above, eager or compiled."""
 
     norm: Pass
     norm_back: Pass
@@ -121,5 +122,5 @@ EAGER = Steps(
 
 
 def compiled() -> Steps:
-    """Fused by torch.compile: a minute at the first start on a machine, then kept there. Needs a C++ compiler."""
+    """The functions fused by torch.compile: takes a minute once per machine, then cached. Needs a C++ compiler."""
     return Steps(*(torch.compile(each, dynamic=True, fullgraph=True) for each in EAGER))

@@ -1,9 +1,9 @@
-"""The chosen experts of each row as one step of the gradient, over trained or frozen weights.
+"""The experts of each row as one autograd function, over trained or frozen weights.
 
-In: rows, their routing, and the experts' weights: trained matrices, or frozen ones with a low-rank update beside them.
-Out: each row's experts, weighted and added.
+Input: rows, their routing, and the experts' weights: trained, or frozen with low-rank updates. Output: the weighted sum of
+each row's experts.
 
-Inside, gates stand before ups; stored weights and PEFT's adapters have them interleaved.
+Inside this file, gates come before ups. Stored weights and PEFT's adapters have them interleaved.
 
 Shape legend: T rows, D hidden, E experts, K experts a row, F expert width, U = 2F, R outputs, C inputs of a weight,
 N rows sorted by expert, n rows of one expert, r rank.
@@ -21,11 +21,11 @@ from ossia.train.model.autograd import ComputeConfig
 from ossia.train.model.elementwise import Steps
 from ossia.train.model.weights.frozen import Frozen, Update, input_gradient
 
-SWIGLU_ELEMENTS = 1 << 20  # of gates and ups, worked on at a time
+SWIGLU_ELEMENTS = 1 << 20  # gates and ups processed at a time
 
 
 class FrozenExperts(NamedTuple):
-    """A frozen [E, R, C] weight and its bias [E, R]; `update` is None where the experts have no adapters."""
+    """A frozen [E, R, C] weight and its bias [E, R]. update: None if the experts have no adapters."""
 
     weight: Frozen
     bias_ER: Tensor
@@ -33,9 +33,9 @@ class FrozenExperts(NamedTuple):
 
 
 class SortedRows(NamedTuple):
-    """Rows sorted by expert: the row of each, where row t's k-th stands, and how many each expert has.
+    """Rows sorted by expert. rows_N: index of the row; at_TK: position of row t's k-th expert; counts: rows by expert.
 
-    Each expert's are filled up to a multiple of `fill` with the first row; no output is read from these.
+    Each expert's rows are padded with the first row to a multiple of `fill`; outputs of the padding are not used.
     """
 
     rows_N: Tensor
@@ -49,7 +49,7 @@ def sort_rows(experts_TK: Tensor, experts: int, fill: int) -> SortedRows:
     order_N = torch.argsort(flat, stable=True)
     counts_E = torch.bincount(flat, minlength=experts)
     fill_E = -counts_E % fill
-    moved_E = fill_E.cumsum(0) - fill_E  # by what the experts before were filled up
+    moved_E = fill_E.cumsum(0) - fill_E  # by the padding of the experts before
     counts = (counts_E + fill_E).tolist()
     place_N = torch.arange(len(flat), device=flat.device) + moved_E[flat[order_N]]
     at_TK = torch.empty_like(order_N).scatter_(0, order_N, place_N)
@@ -61,7 +61,7 @@ def experts(
     x_TD: Tensor, weights_TK: Tensor, up: Experts | FrozenExperts, down: Experts | FrozenExperts, rows: SortedRows,
     limit: float, compute: ComputeConfig,
 ) -> Tensor:  # fmt: skip
-    """Up, SwiGLU and down of each row's experts, weighted and added: [T, D]."""
+    """[T, D]: up projection, SwiGLU and down projection of each row's experts, and their weighted sum."""
     kinds = (_kind(up, gated=True), _kind(down, gated=False))
     given = (*kinds[0].given, *kinds[1].given)
     return _Experts.apply(x_TD, weights_TK, kinds, rows, limit, compute, *given)  # type: ignore[no-any-return]
@@ -107,9 +107,9 @@ class _Experts(torch.autograd.Function):
 
 
 class _Kind(Protocol):
-    """How one kind of weight is multiplied and gets its gradients. Rows of `gated` weights come out gates first.
+    """Products and gradients of one kind of weight. Outputs of `gated` weights have gates first.
 
-    given: its tensors that autograd sees. prepared: the tensors that are saved for the backward pass.
+    given: the tensors that autograd tracks. prepared: the tensors that are saved for the backward pass.
     """
 
     @property
@@ -217,7 +217,7 @@ def _kind(weight: Experts | FrozenExperts, gated: bool) -> _Kind:
 
 
 def _owned(counts: list[int]) -> list[tuple[int, slice]]:
-    """Each expert that has rows, and where they stand."""
+    """Each expert with rows, and the slice of its rows."""
     ends = [0]
     for count in counts:
         ends.append(ends[-1] + count)
@@ -238,13 +238,13 @@ def _swiglu_back(h_nU: Tensor, grad_nF: Tensor, limit: float, steps: Steps) -> t
 
 
 def _pieces(h_nU: Tensor) -> Iterator[slice]:
-    """Rows in pieces, so that their float32 copies stay small."""
+    """Slices of rows, so that their float32 copies stay small."""
     step = max(1, SWIGLU_ELEMENTS // h_nU.shape[1])
     return (slice(first, first + step) for first in range(0, len(h_nU), step))
 
 
 def _gates_first(rows: Tensor) -> Tensor:
-    """[.., 2F, ...] along dimension 1: interleaved gates and ups, to all gates before all ups."""
+    """[.., 2F, ...]: from interleaved gates and ups to all gates before all ups, along dimension 1."""
     return rows.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
 
 

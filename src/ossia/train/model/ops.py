@@ -1,10 +1,10 @@
 """The ops of training: `ReferenceOps` with cheaper gradients, over trained or frozen weights.
 
-In: a batch's rows and weight objects: `Linear` and `Experts` are trained, `FrozenLinear` and `FrozenExperts` are not but
-may have adapters. Out: rows, and each layer's routing for the balance loss.
+Input: a batch's rows and weight objects. `Linear` and `Experts` are trained; `FrozenLinear` and `FrozenExperts` are not,
+but may have adapters. Output: rows, and each layer's routing for the load-balancing loss.
 
-The residual, softmax and routing are in float32, so that experts are chosen as in inference; matrix products are in the
-compute type. One batch at a time.
+The residual, softmax and routing are in float32, so that the router chooses as in inference. Matrix products are in the
+compute type. Use one object for one batch.
 
 Shape legend: T rows, D hidden, C inputs, R outputs of a weight, E experts, K experts a row, H query heads.
 """
@@ -26,12 +26,12 @@ from ossia.train.model.experts import FrozenExperts, experts, sort_rows
 from ossia.train.model.weights.frozen import DenseWeight
 from ossia.train.model.weights.lora import Adapter
 
-# Rows of an expert are filled up to a multiple: see `autograd.ROWS`. Frozen weights cost more by the row.
+# Rows of an expert are padded to a multiple of this: see `autograd.ROWS`. Frozen weights cost more per row.
 TRAINED_FILL, FROZEN_FILL = 64, 16
 
 
 class FrozenLinear(NamedTuple):
-    """A frozen [1, R, C] weight and its bias; adapters by the rows they update, in order (None: no adapter)."""
+    """A frozen [1, R, C] weight and its bias. parts: number of outputs and their adapter, in order (None: no adapter)."""
 
     weight: DenseWeight
     bias_R: Tensor
@@ -70,7 +70,7 @@ class TrainingOps(ReferenceOps):
 
     def attend(self, qkv: Tensor, attention: Attention, cache: object, batch: Batch, prefetch: object = None) -> Tensor:
         if cache is not None:
-            raise ValueError("training runs whole sequences: it has no cache")
+            raise ValueError("training has no KV cache: pass cache=None")
         shape = attention.shape
         if shape.rope not in self._packings:
             self._packings[shape.rope] = packings(batch, shape, self.device)
@@ -83,7 +83,7 @@ class TrainingOps(ReferenceOps):
         logits_TE = F.linear(normed_TD, *router) if is_trained else router(normed_TD)
         best_TK, experts_TK = torch.topk(logits_TE, k, dim=-1)
         routing = Routing(normed_TD, experts_TK, torch.softmax(best_TK, dim=-1), logits_TE)
-        if is_trained:  # only trained routers are balanced; the others' rows need not be held
+        if is_trained:  # only trained routers have a load-balancing loss
             self.routings.append(routing)
         return routing
 

@@ -1,6 +1,6 @@
-"""What is trained, as a run's state holds it: whole tensors on the CPU by name, however many processes share them.
+"""The trained tensors of a model, as a run's saved state has them: unsharded, on the CPU, by name.
 
-In: a `TrainableModel`. Out: its trained tensors, saved and loaded.
+Input: a `TrainableModel`. Output: its trained tensors, saved and loaded.
 """
 
 import torch
@@ -26,20 +26,21 @@ class TrainedState:
         """Raises ValueError for tensors of another model or other adapters."""
         own = self._model.trained()
         if own.keys() != state.keys():
-            raise ValueError(f"the state is of other weights: {', '.join(sorted(own.keys() ^ state.keys())[:5])}")
+            differing = ", ".join(sorted(own.keys() ^ state.keys())[:5])
+            raise ValueError(f"the state is of other weights ({differing}): resume with the same model and targets")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(like(state[name], parameter))
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor gathered from all processes, on the CPU. Every process must call it."""
+    """The unsharded tensor, on the CPU. Every process must call it."""
     value = value.detach()
     return (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:
-    """On the parameter's device and sharded in the same way; a scalar stays as it is."""
+    """The value on the parameter's device, sharded like it. A scalar is returned as is."""
     if value.ndim == 0:
         return value
     if isinstance(parameter, DTensor):

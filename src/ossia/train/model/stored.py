@@ -1,6 +1,6 @@
-"""A trainable model's weights on the host: as a checkpoint stores them, or for the engine that samples with them.
+"""A trainable model's weights on the host: as a checkpoint stores them, or merged for the engine.
 
-In: a `TrainableModel`. Out: host tensors in the form of `ossia.model.checkpoint.Tensors`.
+Input: a `TrainableModel`. Output: host tensors in the form of `ossia.model.checkpoint.Tensors`.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from ossia.train.model.weights.lora import Adapter
 
 
 class StoredTensors:
-    """A model whose weights are all trained, as a checkpoint holds it: experts in MXFP4, the rest in bfloat16."""
+    """A fully trained model as a checkpoint stores it: experts in MXFP4, the rest in bfloat16."""
 
     def __init__(self, model: TrainableModel) -> None:
         self.config = model.config
@@ -41,9 +41,9 @@ class StoredTensors:
 
 
 class MergedTensors:
-    """A frozen base with its adapters added in float32: what the trainer computes, without rounding.
+    """A frozen base with its adapters added in float32, as the trainer computes it, without rounding.
 
-    A weight that has an adapter takes four bytes a number here, experts too; every other one stays as it is stored.
+    A weight with an adapter takes four bytes per number, also of experts. Other weights stay as stored.
     """
 
     def __init__(self, base: Tensors, model: TrainableModel) -> None:

@@ -1,10 +1,10 @@
-"""One trainable model: all weights trained, or a frozen checkpoint with adapters beside it.
+"""The trainable model: all weights trained, or a frozen checkpoint with adapters.
 
-In: a `ModelConfig` and a seed, or a checkpoint, and perhaps a `Lora`. Out: losses and logits of a batch, differentiable in
-what is trained; the trained tensors by name.
+Input: a `ModelConfig` and a seed, or a checkpoint, and optionally a `Lora`. Output: losses and logits of a batch,
+differentiable in the trained tensors; the trained tensors by name.
 
-The weights of the forward function are made of a block's tensors each time the block runs. With `recompute` a block's
-activations are computed again for its gradient.
+Each block builds the weight objects of the forward function when it runs. With `recompute`, a block's activations are
+recomputed in the backward pass.
 """
 
 import warnings
@@ -40,7 +40,7 @@ EXPERT_WEIGHTS = ("up_weight", "down_weight")
 
 
 class Targets(Protocol):
-    """Rows to run, and the token that each sampled row must predict."""
+    """Rows to run, and the target token of each sampled row."""
 
     @property
     def batch(self) -> Batch: ...
@@ -49,14 +49,14 @@ class Targets(Protocol):
 
 
 class PackedTargets(NamedTuple):
-    """The simplest `Targets`."""
+    """A plain `Targets`."""
 
     batch: Batch
     targets_R: NDArray[np.int64]
 
 
 class Block(nn.Module):
-    """One block. Trained tensors are float32 parameters; frozen ones lie as they are stored, without a gradient."""
+    """One block. Trained tensors are float32 parameters; frozen ones stay as stored, without a gradient."""
 
     def __init__(self, config: ModelConfig, shape: AttentionShape) -> None:
         super().__init__()
@@ -64,13 +64,13 @@ class Block(nn.Module):
         self.adapters = nn.ModuleDict()
 
     def train_all(self, tensors: dict[str, Tensor]) -> Self:
-        """Make every tensor a trained parameter, under the names of `LayerTensors`."""
+        """Make every tensor a trained parameter, named as in `LayerTensors`."""
         for name, value in tensors.items():
             self.register_parameter(name, nn.Parameter(value))
         return self
 
     def freeze(self, tensors: LayerTensors, targets: list[Target], lora: Lora, seed: int, device: str) -> Self:
-        """Take a checkpoint's tensors without a gradient, with fresh adapters for `targets`."""
+        """Use a checkpoint's tensors without a gradient, with new adapters for `targets`."""
         for name, host in zip(LayerTensors._fields, tensors):
             if isinstance(host, Mxfp4):
                 self._freeze(f"{name}_blocks", host.blocks, device)
@@ -140,10 +140,10 @@ class Block(nn.Module):
 
 
 class TrainableModel(nn.Module):
-    """A model whose weights are all trained (`random`, `from_checkpoint`) or frozen with adapters (`with_adapters`).
+    """A model with all weights trained (`random`, `from_checkpoint`), or frozen with adapters (`with_adapters`).
 
-    recompute: a block's activations are computed again for the gradient. compute: what `forward` and `logits` use unless
-    they are given ops. base: the frozen checkpoint, where there is one.
+    recompute: recompute a block's activations in the backward pass. compute: used by `forward` and `logits` without ops.
+    base: the frozen checkpoint, if any.
     """
 
     def __init__(self, config: ModelConfig, lora: Lora | None = None) -> None:
@@ -153,12 +153,12 @@ class TrainableModel(nn.Module):
         self.compute, self.recompute = ComputeConfig(), False
         self.blocks = nn.ModuleList()
         self.base: Tensors | None = None
-        self._embedding: HostArray | None = None  # a frozen one stays in its file: only a batch's rows are read
+        self._embedding: HostArray | None = None  # frozen: stays in its file, only a batch's rows are read
         self._heap: Heap | None = None
 
     @classmethod
     def random(cls, config: ModelConfig, seed: int) -> Self:
-        """All weights trained; projections that add to the residual start small."""
+        """All weights trained, random. Projections that add to the residual start smaller."""
         generator = torch.Generator().manual_seed(seed)
         made = {
             name: torch.ones(shape) if std is None else torch.randn(shape, generator=generator) * std
@@ -168,7 +168,7 @@ class TrainableModel(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, tensors: Tensors, config: ModelConfig) -> Self:
-        """All weights trained, beginning with a checkpoint's, unpacked."""
+        """All weights trained, starting from a checkpoint's."""
         made = {"embedding": _dense(tensors.embedding())}
         for i in range(config.layers):
             made |= {f"layers.{i}.{field}": _dense(value) for field, value in tensors.layer(i)._asdict().items()}
@@ -181,7 +181,7 @@ class TrainableModel(nn.Module):
         dtype: torch.dtype = torch.bfloat16, device: str = "cpu", each: Callable[[nn.Module], None] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:  # fmt: skip
-        """A frozen checkpoint with adapters. `each` gets every block when it is made: to shard it before the next."""
+        """A frozen checkpoint with adapters. each: called with every new block, to shard it before the next is read."""
         model = cls(config, lora)
         model.compute, model.recompute, model._heap = ComputeConfig(dtype), True, Heap()
         model.base, model._embedding = tensors, tensors.embedding()
@@ -210,7 +210,7 @@ class TrainableModel(nn.Module):
         return self.norm.device
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Everything that has a gradient, by name, in an order that never changes."""
+        """All trained parameters by name, in a fixed order."""
         if self.lora is not None:
             return {f"{name}.{part}": getattr(each, part) for name, each in self.adapters().items() for part in "ab"}
         named: dict[str, nn.Parameter] = {"embedding": self.embedding}
@@ -219,12 +219,12 @@ class TrainableModel(nn.Module):
         return named | {"norm": self.norm, "unembedding": self.unembedding}
 
     def adapters(self) -> dict[str, Adapter]:
-        """By the name of the weight that they update."""
+        """Adapters by the name of the weight that they update."""
         blocks: list[Any] = list(self.blocks)
         return {target.name: blocks[target.layer].adapters[target.kind.replace(".", "/")] for target in self.targets}
 
     def damaged(self) -> str | None:
-        """The first frozen tensor that holds a NaN or an infinity; None if all are finite. Reads every frozen weight."""
+        """The first frozen tensor with a NaN or an infinity, or None. Reads every frozen weight."""
         for name, value in self.named_parameters():
             if value.requires_grad:
                 continue
@@ -236,7 +236,7 @@ class TrainableModel(nn.Module):
         return None
 
     def ops(self) -> TrainingOps:
-        """For one forward pass in this model's own types."""
+        """Ops for one forward pass, with this model's compute config."""
         return TrainingOps(str(self.device), self.compute)
 
     def forward(self, given: Targets, ops: TrainingOps | None = None, rounding: Rounding = "mxfp4") -> Tensor:
@@ -282,20 +282,20 @@ class TrainableModel(nn.Module):
             x_TD = frozen_tensor(self._embedding[batch.tokens_T], ops.device).to(ops.dtype)
         for each in self.blocks:
             if self._heap:
-                self._heap.give_back()
+                self._heap.trim()
             x_TD = each(x_TD, batch, ops, rounding, self.recompute)
         return x_TD
 
 
 def rounded(name: str, value: Tensor, rounding: Rounding) -> Tensor:
-    """The value as it will be stored, with a straight-through gradient."""
+    """The value rounded as it will be stored, with a straight-through gradient."""
     if rounding != "none" and name.endswith(EXPERT_WEIGHTS):
         return fake_quantize(value)
     return fake_bf16(value) if rounding == "stored" else value
 
 
 def frozen_tensor(host: HostArray | NDArray[np.uint8], device: str) -> Tensor:
-    """A host array as it is stored; on the CPU without a copy, so that a mapped file stays mapped and cannot be written."""
+    """A host array as stored. On the CPU without a copy, so a mapped file stays mapped; do not write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if host.dtype == np.uint16:
@@ -304,11 +304,11 @@ def frozen_tensor(host: HostArray | NDArray[np.uint8], device: str) -> Tensor:
 
 
 def packed(tokens: list[list[int]], targets: list[list[bool]]) -> PackedTargets:
-    """Sequences in one batch; `targets` marks the tokens to predict. A sequence's first token is never one."""
+    """Sequences in one batch. targets: marks of the tokens to predict; a sequence's first token never is one."""
     for number, (ids, marks) in enumerate(zip(tokens, targets, strict=True)):
         if len(ids) != len(marks) or not ids:
             raise ValueError(
-                f"sequence {number} has {len(ids)} tokens and {len(marks)} marks: want equal, non-zero counts"
+                f"sequence {number} has {len(ids)} tokens and {len(marks)} marks: give equal, non-zero counts"
             )
     flat = np.array([token for ids in tokens for token in ids], np.int32)
     starts = np.cumsum([0, *map(len, tokens)]).astype(np.int32)
@@ -324,7 +324,7 @@ def _dense(value: HostArray | Mxfp4) -> Tensor:
 
 
 def _shapes(c: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], float | None]]:
-    """Name, shape, and the deviation it starts with (None: ones)."""
+    """Name, shape, and standard deviation of the initial values (None: ones)."""
     wide, narrow = c.hidden**-0.5, c.hidden**-0.5 / (2 * c.layers) ** 0.5
     attended, rows = c.heads * c.head_dim, (c.heads + 2 * c.kv_heads) * c.head_dim
     yield "embedding", (c.vocab, c.hidden), 1.0

@@ -1,10 +1,10 @@
-"""Adapters as PEFT stores them: adapter_config.json and adapter_model.safetensors, written and read.
+"""Reads and writes adapters in PEFT's format: adapter_config.json and adapter_model.safetensors.
 
-In: adapters' matrices by weight, or a folder. Out: a folder that PEFT loads, or a `Lora` and its matrices.
-It does not know networks. PEFT reaches experts and router through `target_parameters`; its own package is the tests' oracle.
+Input: adapters' matrices by weight, or a folder. Output: a folder that PEFT loads, or a `Lora` and its matrices.
 
-Layout: PEFT wraps a module once for each of its parameters, so of two on one module the first ("gate_up_proj") lies
-under "base_layer". An expert weight's A is [E r, C]; its B is [R, r E], the expert varying fastest.
+Layout: PEFT addresses experts and router through `target_parameters`. It wraps a module once for each parameter, so the
+first of two ("gate_up_proj") is under "base_layer". An expert weight's A is [E r, C]; its B is [R, r E], the expert
+varying fastest.
 """
 
 import math
@@ -33,7 +33,7 @@ from ossia.train.recipe import Lora
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Keys that change neither the base nor what an adapter computes, or that are read here. Any other key must be off.
+# Keys that are read here, and keys that change nothing. Any other key must be off.
 _READ = {
     "peft_type", "r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "target_parameters",
     "base_model_name_or_path", "rank_pattern", "alpha_pattern",
@@ -43,7 +43,7 @@ _NEUTRAL = {
     "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_ga_config", "megatron_core",
     "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
 }  # fmt: skip
-# Initialisations that leave the base weights as they are. PISSA and others take the first matrices out of the base.
+# Initialisations that do not change the base weights. PISSA and others subtract the first matrices from the base.
 _KEEPS_BASE = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
 _CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
 
@@ -51,7 +51,7 @@ Matrices = dict[str, NDArray[np.float32]]  # "WEIGHT.a" [E, r, C] or [r, C] and 
 
 
 class AdapterFile(NamedTuple):
-    """An adapter as read: its `Lora` names every weight in full."""
+    """An adapter as read. The targets of its `Lora` are full names."""
 
     lora: Lora
     matrices: Matrices
@@ -61,7 +61,7 @@ def write_adapter(
     folder: str | Path, config: ModelConfig, lora: Lora, targets: Sequence[Target], matrices: Mapping[str, NDArray[Any]],
     base: str = "",
 ) -> None:  # fmt: skip
-    """Write or replace an adapter; each file appears whole. `base` is the model's name or path, for whoever loads it."""
+    """Write or replace an adapter, each file atomically. base: the model's name or path, stored in the config."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = {
@@ -78,7 +78,7 @@ def write_adapter(
 
 
 def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
-    """CheckpointError, naming file and tensor or key, for an adapter that is not this model's or that Ossia cannot apply."""
+    """Raises CheckpointError, naming file and tensor or key, for an adapter of another model or an unsupported one."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     settings = _settings(folder / CONFIG, raw)
@@ -98,10 +98,10 @@ def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
             matrices[f"{target.name}.{part}"] = _widened(value, rank, part)
     if left:
         raise CheckpointError(
-            f"{file.path}: tensor {sorted(left)[0]!r} fits no weight of this model that can be adapted"
+            f"{file.path}: tensor {sorted(left)[0]!r} matches no weight of this model that can have an adapter"
         )
     if not named:
-        raise CheckpointError(f"{file.path}: holds no adapter")
+        raise CheckpointError(f"{file.path}: contains no adapter")
     alpha = settings.effective_alpha * rank / settings.rank
     targets = tuple(target.name for target, _ in named)
     lora = Lora(rank=rank, alpha=alpha, dropout=float(raw.get("lora_dropout") or 0.0), targets=targets)
@@ -109,7 +109,7 @@ def read_adapter(folder: str | Path, config: ModelConfig) -> AdapterFile:
 
 
 def base_of(folder: str | Path) -> str:
-    """The name or path of the model that an adapter is for. CheckpointError where it does not say."""
+    """The name or path of an adapter's base model. CheckpointError if the config has none."""
     path = Path(folder) / CONFIG
     base = read_json(path).get("base_model_name_or_path")
     if not base or not isinstance(base, str):
@@ -118,7 +118,7 @@ def base_of(folder: str | Path) -> str:
 
 
 class _Settings(NamedTuple):
-    """Rank and alpha, and those of the weights whose names match a pattern."""
+    """Rank and alpha, with exceptions for weights whose names match a pattern."""
 
     rank: int
     alpha: float
@@ -132,11 +132,11 @@ class _Settings(NamedTuple):
 
     @property
     def effective_alpha(self) -> float:
-        """By which, over the rank, updates are scaled."""
+        """Updates are scaled by this over the rank."""
         return self.alpha * math.sqrt(self.rank) if self.is_rslora else self.alpha
 
     def of(self, target: Target) -> tuple[int, float]:
-        """Rank and scale of one weight, chosen as PEFT does: by the first pattern that its name ends with."""
+        """Rank and scale of one weight, as in PEFT: of the first pattern that matches the end of its name."""
         key = f"{target.name}.weight" if target.kind == ROUTER else target.name
         rank, alpha = _matching(self.rank_pattern, key, self.rank), _matching(self.alpha_pattern, key, self.alpha)
         return rank, alpha / (math.sqrt(rank) if self.is_rslora else rank)
@@ -185,7 +185,7 @@ def _patterns(path: Path, raw: dict[str, Any], key: str, is_valid: Callable[[Any
 
 
 def _check_init(path: Path, init: Any) -> None:
-    """CheckpointError for an initialisation that changed the base weights: the matrices fit only those."""
+    """CheckpointError for an initialisation that changed the base weights, which the adapter needs."""
     name = str(init).lower()
     if name in _KEEPS_BASE:
         return
@@ -224,7 +224,7 @@ def _config(config: ModelConfig, lora: Lora, targets: Sequence[Target], base: st
 
 
 def _listed(config: ModelConfig, targets: Sequence[Target], kinds: tuple[str, ...]) -> list[str]:
-    """A kind by its short name where every layer has it, else layer by layer."""
+    """A kind by its short name if every layer has it, else one name for each layer."""
     names: list[str] = []
     for kind in kinds:
         own = [target.name for target in targets if target.kind == kind]
@@ -256,7 +256,7 @@ def _module(target: Target, nested: bool) -> str:
 
 
 def _read_name(target: Target, held: Mapping[str, Any], raw: dict[str, Any]) -> str | None:
-    """Under which name the file has this target, if it does."""
+    """The file's name of this target, or None."""
     if not target.experts:
         name = _module(target, nested=False)
         return name if f"{name}.lora_A.weight" in held else None
@@ -265,7 +265,7 @@ def _read_name(target: Target, held: Mapping[str, Any], raw: dict[str, Any]) -> 
         return inner if target.kind == EXPERTS[0] else outer
     if f"{outer}.lora_A.weight" not in held:
         return None
-    # one of the two alone (or the second, once the first was taken off): the config says which
+    # one of the two alone (or the second, after the first was removed): the config says which
     named = [str(name) for name in raw.get("target_parameters") or []]
     wanted = target.kind.rpartition(".")[2]
     fits = any(name.rpartition(".")[2] == wanted and target.name.endswith(name) for name in named)
@@ -289,7 +289,7 @@ def _ours(
 
 
 def _widened(value: NDArray[np.float32], rank: int, part: str) -> NDArray[np.float32]:
-    """With zeros up to the largest rank of the adapter: they add nothing, and learn nothing."""
+    """Padded with zeros to the largest rank of the adapter. The padding adds nothing and stays zero."""
     axis = -2 if part == "a" else -1
     if value.shape[axis] == rank:
         return value

@@ -1,10 +1,10 @@
-"""An adapter merged into its base: a checkpoint like the base's, with only what was trained made anew.
+"""Merges an adapter into its base: a checkpoint like the base, in which only the trained weights differ.
 
-In: an open checkpoint and an adapter. Out: a folder that loads without the adapter, and, before it is written, how far its
-logits are from what was trained. How the adapter was trained is not known here.
+Input: an open checkpoint and an adapter. Output: a folder that loads without the adapter, and, before it is written, a
+report of how far its logits are from base and adapter.
 
-MXFP4 rounds: a small update of an expert may vanish in it. The report says how much of it stayed, and a merged model
-that is still the base is refused.
+Rounding to MXFP4 can remove a small update of an expert. The report says how much remains; a merged model that equals the
+base is refused.
 """
 
 import math
@@ -38,7 +38,7 @@ _PROBE_TOKENS = 64
 
 
 class Difference(NamedTuple):
-    """Of logits from those they should be: the largest, and the mean Kullback-Leibler divergence in nats."""
+    """Difference of logits: the largest, and the mean Kullback-Leibler divergence in nats."""
 
     largest: float
     mean_kl: float
@@ -46,11 +46,11 @@ class Difference(NamedTuple):
 
 @dataclass(slots=True)
 class KeptUpdate:
-    """What is stored of one kind of weight.
+    """How much of the updates of one kind of weight remains after rounding.
 
-    weights: those with an update, experts counted one by one; same: of these, those whose stored bytes are the base's.
-    asked: the updates' squared length; got: how far the stored weights moved along them.
-    wanted, lost: squared lengths of the weights before MXFP4, and of what MXFP4 changes in them.
+    weights: number with an update; each expert counts. same: those of them whose stored bytes equal the base's.
+    asked: squared norm of the updates. got: dot product of the updates with the change of the stored weights.
+    wanted, lost: squared norms of the weights before rounding to MXFP4, and of the rounding error.
     """
 
     weights: int = 0
@@ -81,7 +81,7 @@ class MergeReport(NamedTuple):
     def __str__(self) -> str:
         lines = [f"layout {self.layout!r}"]
         for kind, kept in self.kept.items():
-            update = f"{kept.share:7.1%} of the update stays" if kept.weights else "not trained"
+            update = f"{kept.share:7.1%} of the update remains" if kept.weights else "not trained"
             lost = f", {kept.same} of {kept.weights} unchanged by rounding" if kept.same else ""
             rounded = f"; rounding to MXFP4 changes the weights by {kept.rounding:.2%}" if kept.lost else ""
             lines.append(f"  {kind:25} {update}{lost}{rounded}")
@@ -90,9 +90,7 @@ class MergeReport(NamedTuple):
                 f"  {name:6} against base + adapter: logits differ by {each.largest:.4g} at most, mean KL {each.mean_kl:.3g} nats"
             )
         if self.merged.mean_kl >= self.base.mean_kl > 0:
-            lines.append(
-                "  the merged model is no nearer to what was trained than the base: write layout 'bf16' instead"
-            )
+            lines.append("  the merged model is no closer to base + adapter than the base: write layout 'bf16' instead")
         elif any(kept.lost for kept in self.kept.values()):
             lines.append(f"  layout {self.layout!r} rounds experts to MXFP4; layout 'bf16' loses least")
         return "\n".join(lines)
@@ -106,12 +104,11 @@ def merge(
     probe: Batch | None = None,
     say: Callable[[str], None] = print,
 ) -> MergeReport:
-    """Compare the merged model's logits on `probe`, or on random tokens, say the report, then write the checkpoint.
+    """Compare the merged model's logits on `probe`, or on random tokens, print the report, then write the checkpoint.
 
-    layout: by default the base's own. "bf16" loses least; "hf" and "original" round trained or dense experts to MXFP4.
-    Weights without an update keep their bytes where the layout holds them. All of the checkpoint appears at the end, or,
-    on any error, none. ValueError, before anything is written, when the result is the base although the adapter is not
-    nothing.
+    layout: default that of the base. "bf16" loses least; "hf" and "original" round trained or dense experts to MXFP4.
+    Weights without an update keep their bytes if the layout allows it. On an error nothing is written.
+    ValueError if the result equals the base although the adapter is not zero.
     """
     layout, folder = layout or checkpoint.layout, Path(folder)
     kept: dict[str, KeptUpdate] = {}
@@ -121,7 +118,7 @@ def merge(
     folder.mkdir(parents=True, exist_ok=True)
     copied = [folder / name for name in BESIDE if (home / name).exists() and not (folder / name).exists()]
     try:
-        for path in copied:  # first: weights without their tokenizer would be half a model
+        for path in copied:  # first, so that weights are never without their tokenizer
             shutil.copyfile(home / path.name, path)
         write_checkpoint(folder, checkpoint.config, _Merged(checkpoint, adapter, layout, {}), layout)
     except BaseException:
@@ -138,14 +135,14 @@ def _compared(
     moved = any(each.asked for each in kept.values())
     if moved and (torch.equal(merged, base) or all(each.got == 0 for each in kept.values() if each.asked)):
         raise ValueError(
-            "the merged model would still be the base: the updates are smaller than MXFP4's steps; "
-            "write layout 'bf16', or keep the adapter beside the base"
+            "the merged model would equal the base: the updates are smaller than MXFP4's steps; "
+            "write layout 'bf16', or use the adapter without merging"
         )
     return MergeReport(layout, kept, _difference(merged, trained), _difference(base, trained))
 
 
 def _logits(checkpoint: Checkpoint, adapter: AdapterFile, merged: "_Merged", probe: Batch) -> tuple[Tensor, ...]:
-    """Of base with adapter, of the base, and of the merged model. Memory holds one layer at a time."""
+    """Logits of base with adapter, of the base, and of the merged model. Memory holds one layer at a time."""
     config, lora, ops = checkpoint.config, replace(adapter.lora, dropout=0.0), TrainingOps("cpu", ComputeConfig())
     targets = chosen(config, lora)
     states = [frozen_tensor(checkpoint.embedding()[probe.tokens_T], "cpu").float()] * 3
@@ -180,7 +177,7 @@ def _probe(vocab: int) -> Batch:
 
 
 class _Merged:
-    """The merged model's tensors as they are stored, layer by layer, an expert at a time. Adds to `kept`."""
+    """The merged model's tensors as stored, layer by layer, an expert at a time. Adds to `kept`."""
 
     def __init__(
         self, checkpoint: Checkpoint, adapter: AdapterFile, layout: Layout, kept: dict[str, KeptUpdate]
@@ -242,7 +239,7 @@ class _Merged:
     def _experts(
         self, weight: HostArray | Mxfp4, deltas: Mapping[int, NDArray[np.float32]], kind: str
     ) -> HostArray | Mxfp4:
-        """In MXFP4, or dense in the layout that has no other; experts without an update stay as they are, if they can."""
+        """Merged experts: dense for layout "bf16", else in MXFP4. Experts without an update keep their bytes if possible."""
         experts, rows, columns = (weight.scales if isinstance(weight, Mxfp4) else weight).shape
         columns = columns * QBLOCK if isinstance(weight, Mxfp4) else columns
         dense = np.empty((experts, rows, columns), np.uint16) if self._layout == "bf16" else None
@@ -270,7 +267,7 @@ class _Merged:
         return dense if packed is None else packed  # type: ignore[return-value]
 
     def _deltas(self, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Experts whose update is not nothing."""
+        """Experts with a non-zero update."""
         for expert, b in enumerate(self._matrices[f"{name}.b"]):
             if b.any():
                 yield expert, self._delta(name, expert)

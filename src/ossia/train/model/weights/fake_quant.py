@@ -1,7 +1,7 @@
-"""MXFP4 in the loop: the forward pass sees the experts as they will be stored, the gradient passes straight through.
+"""Fake quantisation to MXFP4 and bfloat16, with a straight-through gradient.
 
-In: a float32 weight, blocks of 32 along its last dimension. Out: the values that quantizing and unpacking would give.
-It does not know networks. The rounding is `ossia.quant.quantize_mxfp4`'s, to the bit.
+Input: a float32 weight; MXFP4 has blocks of 32 along the last dimension. Output: the values after quantising and
+unpacking. The rounding is that of `ossia.quant.quantize_mxfp4`, to the bit.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def fake_bf16(weight: Tensor) -> Tensor:
 
 
 def mxfp4_values(weight: Tensor) -> Tensor:
-    """What unpacking the quantized weight gives."""
+    """The values of the weight after quantising to MXFP4."""
     out = torch.empty_like(weight)
     # a matrix at a time stays in the processor's cache; on a GPU one pass over all is quicker
     parts = zip(weight, out) if weight.ndim > 2 and weight.device.type == "cpu" else [(weight, out)]
@@ -38,7 +38,7 @@ def mxfp4_values(weight: Tensor) -> Tensor:
 
 def _round_blocks(given: Tensor, out: Tensor) -> None:
     amax = given.abs().amax(-1, keepdim=True)
-    # E2M1 keeps one bit behind the point: round amax to that before taking its exponent
+    # E2M1 has one bit of mantissa: round amax to that before taking its exponent
     shared = ((amax.view(torch.int32) + (1 << 21)) >> 23) - LARGEST_EXPONENT
     scale = torch.ldexp(torch.ones_like(amax), shared.clamp(0, 252) - 127)
     torch.div(given, scale, out=out)
@@ -53,7 +53,7 @@ def _straight_through(weight: Tensor, rounding: Callable[[Tensor], Tensor]) -> T
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Rounded forward, the gradient as it comes: not weight + (rounded - weight), which is not always `rounded`."""
+    """Rounds forward and passes the gradient on. weight + (rounded - weight) is not always equal to `rounded`."""
 
     @staticmethod
     def forward(ctx: object, weight: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
-"""Frozen weights: MXFP4 stays MXFP4, and only a block of rows is ever unpacked.
+"""Frozen weights: MXFP4 stays packed; only one block of rows is unpacked at a time.
 
-In: stored blocks and scales, or dense values. Out: rows of an expert as numbers, a block at a time.
+Input: stored blocks and scales, or dense values. Output: rows of an expert as numbers, a block at a time.
 
 Shape legend: N rows of one expert, E experts, R outputs, C inputs, r rank.
 """
@@ -16,7 +16,7 @@ from ossia.kernels.cpu.unpack import unpack_bf16
 from ossia.quant import E2M1, QBLOCK, Mxfp4, unpack_mxfp4
 
 _BLOCK_BYTES = {"cpu": 1 << 24}  # unpacked or widened at a time
-_CACHED_BYTES = 1 << 22  # of MXFP4 on a CPU: they are multiplied while its caches hold them
+_CACHED_BYTES = 1 << 22  # of MXFP4 on a CPU, to stay in its cache
 _BLOCK_BYTES_ELSEWHERE = 1 << 26
 _BYTES = np.arange(256)
 _PAIRS = np.ascontiguousarray(E2M1[np.stack([_BYTES & 15, _BYTES >> 4], axis=-1)])  # a byte's two values
@@ -47,7 +47,7 @@ class PackedWeight(NamedTuple):
 
 
 class DenseWeight(NamedTuple):
-    """[E, R, C] as numbers, in a type that may be narrower than the one it is computed in."""
+    """[E, R, C] as numbers, in a type that may be narrower than the compute type."""
 
     values: Tensor
 
@@ -82,7 +82,7 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
         pairs = torch.from_numpy(_PAIRS).to(blocks.device, dtype)
         values = torch.nn.functional.embedding(blocks.reshape(-1).int(), pairs).reshape(-1, QBLOCK)
         return values.mul_(_powers(scales).to(dtype).reshape(-1, 1)).reshape(shape)
-    # not Tensor.numpy(): it would make the storage one that FSDP cannot free
+    # not Tensor.numpy(): FSDP could not free the storage then
     host = Mxfp4(np.from_dlpack(blocks).view(np.uint8), np.from_dlpack(scales).view(np.uint8))
     if dtype != torch.bfloat16:
         return torch.from_numpy(unpack_mxfp4(host)).to(dtype)
@@ -92,7 +92,7 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _powers(scales: Tensor) -> Tensor:
-    """2 ** (scale - 127) in float32: the scale is the exponent's own bits, but for 0, which lies below the normal range."""
+    """2 ** (scale - 127) in float32: the scale has the exponent's bits, except 0, which is a subnormal number."""
     powers = (scales.int() << 23).view(torch.float32)
     return torch.where(scales == 0, 2.0**-127, powers)
 
@@ -103,7 +103,7 @@ def _row_slices(rows: int, row_bytes: int, most: int) -> Iterator[slice]:
 
 
 def input_gradient(grad_NR: Tensor, weight: Frozen, expert: int) -> Tensor:
-    """The gradient of the rows that an expert's weight was multiplied with: parts summed in float32 or wider."""
+    """The gradient of the input rows of an expert's weight. Parts are summed in float32 or wider."""
     total: Tensor | None = None
     for rows, values in weight.row_blocks(expert, grad_NR.dtype):
         part = grad_NR[:, rows] @ values

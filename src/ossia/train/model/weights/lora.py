@@ -1,9 +1,8 @@
-"""Low-rank adapters (LoRA): which weights get one, their parameters, and a report of what is trained.
+"""Low-rank adapters (LoRA): their targets, their parameters, and a report of what is trained.
 
-In: a config and a `Lora` of rank, scale and patterns. Out: the targets by name, and adapters as torch modules.
-It does not know the base weights, files or losses.
+Input: a config and a `Lora`. Output: the targets by name, and adapters as torch modules.
 
-Source: Hu et al., LoRA, arXiv:2106.09685; experts as in PEFT: each has an A and a B of its own, and no dropout.
+Source: Hu et al., LoRA, arXiv:2106.09685. Experts as in PEFT: each has its own A and B, and no dropout.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ KINDS = (*ATTENTION, ROUTER, *EXPERTS)
 
 
 class Target(NamedTuple):
-    """A weight that gets an adapter; `experts` 0 for a plain matrix."""
+    """A weight that gets an adapter. experts: 0 for a plain matrix."""
 
     layer: int
     kind: str
@@ -60,16 +59,16 @@ def candidates(config: ModelConfig) -> list[Target]:
 
 
 def chosen(config: ModelConfig, lora: Lora) -> list[Target]:
-    """The weights that the patterns name. ValueError for a pattern that names none: it would silently train nothing."""
+    """The weights that match the patterns. ValueError for a pattern without a match."""
     every = candidates(config)
     idle = [pattern for pattern in lora.targets if not any(_matches(target.name, pattern) for target in every)]
     if idle:
         raise ValueError(
-            f"LoRA target {', '.join(map(repr, idle))} names no weight of this model: it has {', '.join(KINDS)} in "
+            f"LoRA target {', '.join(map(repr, idle))} matches no weight of this model: it has {', '.join(KINDS)} in "
             f"model.layers.0 to model.layers.{config.layers - 1}; norms, embeddings and sinks have no adapters"
         )
     if config.experts == 1 and any("experts" in pattern for pattern in lora.targets):
-        raise ValueError("LoRA on experts needs at least two experts: PEFT's format cannot say one")
+        raise ValueError("LoRA on experts needs at least two experts: PEFT's format cannot store one")
     return [target for target in every if any(_matches(target.name, pattern) for pattern in lora.targets)]
 
 
@@ -78,13 +77,13 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 class Adapter(nn.Module):
-    """A [E, r, C] and B [E, R, r] (without E for a plain matrix), float32. B starts at zero, so nothing changes at first."""
+    """A [E, r, C] and B [E, R, r] (without E for a plain matrix), float32. B starts at zero."""
 
     def __init__(self, target: Target, lora: Lora, seed: int, device: str = "cpu") -> None:
         super().__init__()
         self.scale, self.dropout = lora.scale, 0.0 if target.experts else lora.dropout
         front = (target.experts,) if target.experts else ()
-        # a seed of its own for each, so that no choice of targets or devices changes another's start
+        # a separate seed for each, so that initial values do not depend on other targets or devices
         digest = hashlib.sha256(f"{seed}/{target.name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
         a = torch.rand((*front, lora.rank, target.inputs), generator=generator)
@@ -95,13 +94,13 @@ class Adapter(nn.Module):
         return Update(self.a, self.b, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What a plain matrix's adapter adds to the product."""
+        """The output of a plain matrix's adapter, to add to the base's product."""
         kept = F.dropout(x, self.dropout, self.training)
         return F.linear(F.linear(kept, self.a.to(x.dtype)), self.b.to(x.dtype)) * self.scale
 
 
 def report(targets: Sequence[Target], lora: Lora, config: ModelConfig) -> str:
-    """What is trained, kind by kind, for a user to read before it starts."""
+    """A text for users: trained parameters by kind of weight."""
     total = sum(target.parameters(lora.rank) for target in targets)
     lines = [f"LoRA rank {lora.rank}, alpha {lora.alpha:g}: {total:,} trained parameters in {len(targets)} weights"]
     for kind in KINDS:
