@@ -388,3 +388,13 @@ def test_logprobs_are_the_models_own_whatever_the_temperature():
     assert answer[0].logprob == pytest.approx(truth[answer[0].token], abs=1e-5)
     assert [token for token, _ in answer[0].top] == np.argsort(-truth)[:3].tolist()
     assert [value for _, value in answer[0].top] == pytest.approx(np.sort(truth)[::-1][:3].tolist(), abs=1e-5)
+
+
+def test_the_old_name_of_max_batched_tokens_still_works_with_a_warning():
+    model = FakeModel()
+    with pytest.warns(FutureWarning, match="max_batched_tokens"):
+        engine = Engine(model, step_tokens=3)
+    stream = engine.submit([1] * 10, SamplingParams(max_tokens=1))
+    engine.step()
+    assert model.rows[-1] == 3
+    stream.close()

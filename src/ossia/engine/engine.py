@@ -7,6 +7,7 @@ steps the engine for all requests.
 import asyncio
 import secrets
 import threading
+import warnings
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMas
 from ossia.engine.runner import RunnableModel, Runner
 from ossia.engine.scheduler import SCORED_LOGITS, SCORED_ROWS, Chunk, Request, Scheduler
 from ossia.engine.step_sampler import SampleRequest, StepLogits
+
+_RENAMED = "step_tokens is now max_batched_tokens; the old name will be an error in the next release"
 
 
 class Stats(NamedTuple):
@@ -52,6 +55,7 @@ class Engine:
       takes as much of it as fits beside the weights.
     - prefix_bytes: the part of the cache that may keep prefixes of earlier prompts; 0 keeps none.
     - speculate: verify draft tokens where that is faster. Does not change any answer.
+    - step_tokens: deprecated name of `max_batched_tokens`.
 
     Any thread may submit, read and close. One thread at a time steps for all; the others wait for their tokens.
     """
@@ -64,7 +68,11 @@ class Engine:
         prefix_bytes: int = 1 << 30,
         max_batched_tokens: int | None = None,
         speculate: bool = True,
+        step_tokens: int | None = None,
     ) -> None:
+        if step_tokens is not None:
+            warnings.warn(_RENAMED, FutureWarning, stacklevel=2)
+            max_batched_tokens = step_tokens if max_batched_tokens is None else max_batched_tokens
         max_batched_tokens = default_max_batched_tokens(model.ops) if max_batched_tokens is None else max_batched_tokens
         if max_batched_tokens < 1 or prefix_bytes < 0:
             raise ValueError("max_batched_tokens must be at least 1 and prefix_bytes at least 0")

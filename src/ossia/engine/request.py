@@ -55,13 +55,12 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     min_tokens: int = 0
+    prompt_logprobs: int | None = None
 
     @property
     def penalizes(self) -> bool:
         """Whether earlier tokens change the logits of later ones."""
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
-
-    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
