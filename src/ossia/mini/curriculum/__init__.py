@@ -1,1 +1,1 @@
-"""Texts and conversations made by code, for ossia-mini's training."""
+"""Generated texts and conversations for ossia-mini's training."""

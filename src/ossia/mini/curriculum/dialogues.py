@@ -1,7 +1,6 @@
-"""Conversations to train on: the tasks' own, several in a row, and small talk.
+"""Training conversations: one task, several tasks in a row, and small talk.
 
-In: a seeded random source. Out: messages, the last of them an assistant's.
-It does not know tokens, what the tasks are about, or how a model is trained.
+Input: a seeded random source. Output: messages, the last one the assistant's.
 """
 
 import random
@@ -25,16 +24,16 @@ TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("こんにちは", "こんにちは。", "はじめまして"), "こんにちは。何を計算しましょうか。"),
     (("あなたは誰ですか？", "あなたはだれ？", "自己紹介してください。"), SAME_IN_JAPANESE),
 )  # fmt: skip
-# What needs no developer's word, so that it can follow anything.
+# Tasks without a developer message, which can follow any other.
 FREE: tuple[Task, ...] = tuple(
     task for group in (arithmetic, stories, order, letters, calendar, units, logic) for task in group.TASKS
 )
 
-EFFORT_WEIGHTS = (1, 2, 2)  # an answer without thinking teaches least
+EFFORT_WEIGHTS = (1, 2, 2)  # answers without thinking are the least useful
 
 
 def dialogue(rng: random.Random) -> list[Message]:
-    """One conversation of a kind drawn by its weight."""
+    """One conversation, its kind drawn by weight."""
     effort: Effort = rng.choices(("low", "medium", "high"), EFFORT_WEIGHTS)[0]
     match rng.choices(("task", "turns", "talk"), (87, 10, 3))[0]:
         case "turns":

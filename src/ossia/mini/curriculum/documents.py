@@ -1,9 +1,8 @@
-"""Worked problems as plain text: what ossia-mini reads before it learns to converse.
+"""Worked problems as plain text, for ossia-mini's pre-training.
 
-In: a random source. Out: a question, the working and the answer, on lines of their own, without any chat format.
-It does not know tokens, batches or who asks.
+Input: a random source. Output: question, working and answer on separate lines, without a chat format.
 
-A conversation of the same problem is twice as long, and of its tokens a third are the assistant's to learn.
+A conversation of the same problem is twice as long, and only a third of its tokens are targets.
 """
 
 import random
@@ -13,11 +12,11 @@ from ossia.mini.curriculum.dialogues import FREE
 from ossia.mini.tasks.catalogue import drawn
 from ossia.task import Example, TrainingText
 
-EFFORT_WEIGHTS = (1, 3, 4)  # an answer without working teaches least
+EFFORT_WEIGHTS = (1, 3, 4)  # answers without working are the least useful
 
 
 def document(rng: random.Random) -> TrainingText:
-    """A training example of a family whose question says all that the answer needs; what follows the question is learnt."""
+    """A worked problem of a task without a developer message. The text after the question is the target."""
     task = drawn(rng, FREE)
     example: Example = task.make(rng, "train")
     effort: Effort = rng.choices(("low", "medium", "high"), EFFORT_WEIGHTS)[0]

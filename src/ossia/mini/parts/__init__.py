@@ -1,1 +1,1 @@
-"""What the task families are made of: words, functions, arithmetic, grades."""
+"""Parts that task families share: words, functions, arithmetic, grades."""

@@ -1,7 +1,6 @@
-"""What families have in common when they make an example: templates of a split, and the messages around a question.
+"""Builds examples for all task families: templates of a split, and the messages around a question.
 
-In: a seeded random source, a split, a question with its answer. Out: an `Example`.
-It does not know any family.
+Input: a seeded random source, a split, a question with its answer. Output: an `Example`.
 """
 
 import json
@@ -35,7 +34,7 @@ INSTRUCTIONS: Templates = {
 }  # fmt: skip
 
 
-# What may stand around a question in training and changes nothing.
+# Phrases around a question in training that do not change it.
 BEFORE = (
     "Hi! ", "Hello. ", "Hey, ", "Question: ", "Next one: ", "One more: ", "A task for you: ", "My homework: ", "Quick question. ",
     "Can you help me? ", "Here is a problem. ", "Another one. ", "I need your help. ", "Now this: ", "So: ", "OK, ", "Listen. ", "Try this: ",
@@ -72,7 +71,7 @@ ASKED = (
 
 
 def pick(rng: random.Random, templates: Templates, split: Split, *, varied: bool = True) -> tuple[str, str]:
-    """A template of the split, and the end of its name. varied: in training it is at times said in other words."""
+    """A template of the split, and the suffix of its name. varied: in training it is sometimes reworded."""
     number = rng.randrange(len(templates[split]))
     chosen = templates[split][number]
     if varied and split == "train" and rng.random() < 0.4:
@@ -81,7 +80,7 @@ def pick(rng: random.Random, templates: Templates, split: Split, *, varied: bool
 
 
 def phrased(rng: random.Random, template: str, held: Sequence[str]) -> str:
-    """The same request put otherwise, or with a word before or behind it; as it is where that would be a held one."""
+    """The request reworded, or with a phrase before or after it; unchanged if it would equal a held-out template."""
     first, _, rest = template.partition(" ")
     draw = rng.random()
     if draw < 0.5 and first in ORDERS and rest and "?" not in template and ":" not in template and ". " not in template:
@@ -97,7 +96,7 @@ def phrased(rng: random.Random, template: str, held: Sequence[str]) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two templates differ in no more than case and marks."""
+    """Whether two templates differ only in case and punctuation."""
     return plain(one) == plain(other)
 
 
@@ -106,7 +105,7 @@ def plain(template: str) -> str:
 
 
 def written(value: object) -> str:
-    """A value as it stands in thinking: text bare, all else as JSON."""
+    """A value as written in thinking: strings without quotes, others as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -115,7 +114,7 @@ def thoughts(low: str, medium: str, high: str) -> dict[Effort, str]:
 
 
 def opening(rng: random.Random) -> Message:
-    """A system message as programs send it, without the effort: mostly dated, now and then under mini's own name."""
+    """A typical system message without the effort: mostly with a date, sometimes with ossia-mini's name."""
     day = date(2024, 1, 1) + timedelta(days=rng.randrange(365 * 7))
     content = System(effort=None, current_date=day.isoformat() if rng.random() < 0.93 else None)
     if rng.random() < 0.12:
@@ -124,7 +123,7 @@ def opening(rng: random.Random) -> Message:
 
 
 def surroundings(rng: random.Random, split: Split) -> list[Message]:
-    """The system message, and at times a developer's who tells or declares something that does not matter."""
+    """The system message, and sometimes a developer message with irrelevant text or functions."""
     draw = rng.random()
     if draw < 0.1:
         return [opening(rng), developer(rng.choice(INSTRUCTIONS[split]))]

@@ -1,7 +1,7 @@
-"""A little of Python, computed without running it: whole numbers, lists of them, and a few functions.
+"""Evaluates a small subset of Python: integers, lists of them, and a few functions.
 
-In: code as a model writes it for its python tool. Out: what it prints, or gives back last.
-It does not know names, files or loops; anything else raises ValueError, and what would grow too large does too.
+Input: code that a model writes for its python tool. Output: what it prints, or the last value.
+ValueError for anything else (names, files, loops), and for results that would grow too large.
 """
 
 import ast
@@ -17,7 +17,7 @@ LONGEST_CODE = 2000
 
 
 def compute(code: str) -> str:
-    """The text that the code gives. Raises ValueError for what is not of this little language."""
+    """The output of the code. Raises ValueError for code outside the subset."""
     if len(code) > LONGEST_CODE:
         raise ValueError("the code is too long")
     try:

@@ -1,7 +1,6 @@
-"""Grades that families share: what of a final answer is read, and what it is compared with.
+"""Grades that task families share: how a final answer is read and compared.
 
-In: an example and a turn. Out: a `Grade`, 1 or 0, with the reason.
-It does not know how examples are made.
+Input: an example and a turn. Output: a `Grade`, 1 or 0, with the reason.
 """
 
 import json
@@ -18,7 +17,7 @@ Grader = Callable[[Example, Sequence[Message]], Grade]
 
 
 def of_text(judge: Callable[[Example, str], Grade]) -> Grader:
-    """A grade of the final answer's text; a turn without one has none."""
+    """A grade function over the final answer's text; a turn without a final answer gets 0."""
 
     def grade(example: Example, turn: Sequence[Message]) -> Grade:
         text = final_text(turn)
@@ -37,38 +36,38 @@ def numbers_in(text: str) -> list[int]:
 
 @of_text
 def last_number(example: Example, text: str) -> Grade:
-    """The last number said is the answer."""
+    """The last number is the answer."""
     return verdict(numbers_in(text)[-1:], [example.answer])
 
 
 @of_text
 def last_numbers(example: Example, text: str) -> Grade:
-    """The answer is a list; the last numbers said are it."""
+    """The answer is a list: the last numbers."""
     return verdict(numbers_in(text)[-len(example.answer) :], example.answer)
 
 
 @of_text
 def all_numbers(example: Example, text: str) -> Grade:
-    """The answer is a list; the numbers said, all of them, are it."""
+    """The answer is a list: all the numbers."""
     return verdict(numbers_in(text), example.answer)
 
 
 @of_text
 def whole_text(example: Example, text: str) -> Grade:
-    """The text is the answer; capitals, quotes and a last full stop do not count."""
+    """The text is the answer; case, quotes and a final full stop are ignored."""
     return verdict(plain(text), plain(example.answer))
 
 
 @of_text
 def one_of(example: Example, text: str) -> Grade:
-    """The answer is (the right word, the wrong ones): of these the text has the right one alone."""
+    """The answer is (the correct word, the wrong ones): the text has only the correct one of them."""
     right, others = example.answer
     said = {word.lower() for word in re.findall(r"[\w']+", text)}
     return verdict([word for word in (right, *others) if word.lower() in said], [right])
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError for anything else, nested too deep as well."""
+    """The value of a JSON text. Raises ValueError for invalid or too deeply nested JSON."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,7 +1,7 @@
-"""Functions made by code: names, parameters, types and enums of every kind, with the words a user asks by.
+"""Generates functions: names, parameters, types and enums, with the words of a user's request.
 
-In: a seeded random source and a split. Out: a `Function`: its declaration, a request, and the arguments that fit it.
-It does not know conversations or grades. No name, parameter, topic or enum is in both splits.
+Input: a seeded random source and a split. Output: a `Function`: its declaration, a request, and the matching arguments.
+No name, parameter, topic or enum is in both splits.
 """
 
 import random
@@ -177,14 +177,14 @@ EXTRAS: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
         "held": (", also with {k}", " including {k}"),
     },
 }
-# How training joins what else is asked for, beside EXTRAS: {w} is any word, so that none is needed to see where a value ends.
+# Phrases of further parameters in training, besides EXTRAS. {w} is any word, so no fixed word marks the end of a value.
 JOINTS = (" {w} ", ", {w} ", ". {w} ", " and {w} ", ", and {w} ", " {w} {x} ", ", {w} {x} ", ", ", " and ", "; ", ". ")
 BODIES = ("{k} {v}", "{v} {k}", "{v} as {k}", "{k}: {v}", "{k} of {v}", "{k} is {v}", "{v} for {k}")
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A declared function with a request that only it fits. `wanted` is what is asked for, as the request says it."""
+    """A declared function, and a request that only it matches. wanted: the topic as the request says it."""
 
     spec: ToolSpec
     wanted: str
@@ -225,7 +225,7 @@ def function(rng: random.Random, split: Split, topic: str, extras: int, verb: st
 
 
 def functions_for(rng: random.Random, split: Split, count: int, extras: int) -> list[Function]:
-    """Of different topics. In training their names often share a verb: the topic alone tells them apart."""
+    """Functions of different topics. In training their names often share a verb, so only the topic distinguishes them."""
     verb, shared = None, 0.0
     if split == "train" and rng.random() < 0.5:
         verb, shared = _verb(rng, split), rng.choice((0.6, 1.0))
@@ -234,7 +234,7 @@ def functions_for(rng: random.Random, split: Split, count: int, extras: int) -> 
 
 
 def topics(rng: random.Random, split: Split, count: int) -> list[str]:
-    """Different topics of the split; in training some are words that nobody knows."""
+    """Different topics of the split; in training some are made-up words."""
     found = rng.sample(TOPICS[split], count)
     for place in range(count):
         if split == "train" and rng.random() < 0.5:
@@ -249,7 +249,7 @@ def _verb(rng: random.Random, split: Split) -> str:
 
 
 def _key(rng: random.Random, words: Words, split: Split) -> str:
-    """A parameter's name; in training most are ones that nobody knows."""
+    """A parameter's name; in training mostly made up."""
     return _own(rng) if split == "train" and rng.random() < 0.6 else some(rng, words, split, made=0)
 
 
@@ -301,7 +301,7 @@ def _extra(rng: random.Random, split: Split, kind: str) -> tuple[str, dict[str, 
 
 
 def _joined(rng: random.Random, kind: str) -> str:
-    """Words that ask for an optional parameter, of JOINTS and BODIES; none that is held back."""
+    """A phrase that asks for an optional parameter, from JOINTS and BODIES; never a held-out one."""
     while True:
         joint = rng.choice(JOINTS).format(w=_joint(rng), x=_joint(rng))
         phrase = joint + ("{k}" if kind == "flag" else rng.choice(BODIES))

@@ -1,9 +1,9 @@
-"""The words that problems are filled with, each list in two parts: for training, and held back. And made-up words.
+"""Words for problems, each list in two splits (training and held out), and made-up words.
 
-In: a seeded random source and a split. Out: words of that split only.
-It does not know problems.
+Input: a seeded random source and a split. Output: words of that split only.
 
-Made-up words, and ordinary ones of no list, stand only in training: a model that has met thousands learns to copy what it has never seen.
+Made-up words, and ordinary words outside the lists, are only in training. Thousands of them teach a model to copy words
+that it has never seen.
 """
 
 import random
@@ -85,7 +85,7 @@ FRAMING = tuple(
     "only also first last next new here some such very well two three four five six seven eight nine ten day week year time unit ours "
     "author student employee player speaker topic city".split()
 )
-# Ordinary words for training alone: between them they hold most of what English words are made of.
+# Ordinary words for training only. Together they have most of the pieces of English words.
 COMMON = tuple(
     "ability absence accident account achieve across action actor address admire advance advice affair afternoon agency agreement airport "
     "alarm allow amazing amount ancient angry answer anything appetite army arrange arrival article artist assistant attention attempt "
@@ -138,7 +138,7 @@ COMMON = tuple(
 LISTS: tuple[Words, ...] = (
     NAMES, THINGS, CONTAINERS, PLACES, ANIMALS, FRUIT, COLORS, METALS, FURNITURE, PLAIN, TOPICS, SECRET_WORDS,
 )  # fmt: skip
-HELD = frozenset(chain.from_iterable(words["held"] for words in LISTS))  # training shows none of them
+HELD = frozenset(chain.from_iterable(words["held"] for words in LISTS))  # never in training
 HELD_LOWER = frozenset(word.lower() for word in HELD)
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -151,12 +151,12 @@ VOWELS = "a e i o u a e i o u ai ea ee oo ou".split()
 NAME_ENDS = (
     "name id number kind type code unit count list value object total key text state date size level group".split()
 )
-ENDINGS = ("", "s", "es", "er", "est")  # what tasks put behind a made-up word
+ENDINGS = ("", "s", "es", "er", "est")  # suffixes that tasks add to a made-up word
 ENDS = " n r s t l m k d p nd st ck ng x".split(" ")
 
 
 def made_up(rng: random.Random, syllables: int = 2) -> str:
-    """A word of no list: syllables, parts of ordinary words, any letters, or, where it may be long, an ordinary word."""
+    """A word outside all lists: syllables, parts of ordinary words, random letters, or a long ordinary word."""
     longer = syllables > 1
     kinds = {
         "syllables": 8,
@@ -184,7 +184,7 @@ def made_up(rng: random.Random, syllables: int = 2) -> str:
 
 
 def _letters(rng: random.Random, count: int) -> str:
-    """Vowels and consonants in no order, some of them twice in a row."""
+    """Random vowels and consonants, some doubled."""
     drawn = rng.choices(
         "etaoinshrdlcumwfgypbvkjxqz", (12, 9, 8, 8, 7, 7, 6, 6, 6, 4, 4, 3, 3, *[2] * 8, *[1] * 5), k=count
     )
@@ -192,14 +192,14 @@ def _letters(rng: random.Random, count: int) -> str:
 
 
 def some(rng: random.Random, words: Words, split: Split, made: float = 0.3) -> str:
-    """A word of the split's list; in training, with the chance `made`, a made-up one in its place."""
+    """A word of the split's list; in training a made-up one with probability `made`."""
     if split == "train" and rng.random() < made:
         return _like(rng, words)
     return rng.choice(words[split])
 
 
 def several(rng: random.Random, words: Words, split: Split, count: int) -> list[str]:
-    """Different words of the split's list; in training none, half or all of them are made-up ones."""
+    """Different words of the split's list; in training none, half or all of them are made up."""
     found = rng.sample(words[split], count)
     rate = rng.choice((0.0, 0.0, 0.5, 1.0)) if split == "train" else 0.0
     for place in range(count):
@@ -211,7 +211,7 @@ def several(rng: random.Random, words: Words, split: Split, count: int) -> list[
 
 
 def _like(rng: random.Random, words: Words) -> str:
-    """A made-up word that begins as the list's do."""
+    """A made-up word with the capitalisation of the list."""
     word = made_up(rng, rng.randint(1, 3))
     return word.capitalize() if words["train"][0][0].isupper() else word
 

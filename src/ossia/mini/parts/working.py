@@ -1,7 +1,6 @@
-"""Arithmetic as a pupil writes it: digit by digit, so that each next mark follows from those before it.
+"""Written arithmetic, digit by digit, so that each token follows from the ones before.
 
-In: two whole numbers and an operator. Out: the answer, and the working at medium or high effort.
-It does not know questions, messages or tokens.
+Input: two whole numbers and an operator. Output: the answer, and the working at medium or high effort.
 """
 
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ class Sum:
 
 
 def working(task: Sum, effort: Effort, checked: bool = True) -> str:
-    """At low effort the bare sum, at medium digit by digit, at high with the places named and a check behind."""
+    """Low effort: only the sum. Medium: digit by digit. High: with named places and a final check."""
     if effort == "low":
         return f"{task}={task.result}."
     steps = f"{task}: {_steps(task, effort)} So {task}={task.result}."
@@ -71,7 +70,7 @@ def _steps(task: Sum, effort: Effort) -> str:
 
 
 def add(a: int, b: int, named: bool) -> str:
-    """Column by column from the ones, with what is carried. A negative number is taken away from the other."""
+    """Column by column from the ones, with carries. A negative number is subtracted from the other."""
     if a < 0:
         return f"{b}-{-a}: {subtract(b, -a, named)}"
     steps, carry = [], 0
@@ -85,7 +84,7 @@ def add(a: int, b: int, named: bool) -> str:
 
 
 def subtract(a: int, b: int, named: bool) -> str:
-    """First which is larger; then column by column, borrowing from the next. The smaller is taken from the larger."""
+    """Find the larger number, then subtract column by column, with borrows."""
     if a < 0:
         return f"both down, {-a}+{b}: {add(-a, b, named)} {-a}+{b}={b - a}, with minus {a - b}."
     compared = compare(a, b)
@@ -108,7 +107,7 @@ def _columns(a: int, b: int, named: bool) -> str:
 
 
 def compare(a: int, b: int) -> str:
-    """Which of two numbers, zero or more, is larger: by their lengths, then from the first digit that differs."""
+    """Compare two non-negative numbers: by length, then by the first digit that differs."""
     x, y = str(a), str(b)
     if len(x) != len(y):
         return f"{len(x)} digits{_relation(len(x), len(y))}{len(y)}"
@@ -125,7 +124,7 @@ def _relation(a: int, b: int) -> str:
 
 
 def multiply(a: int, b: int, named: bool) -> str:
-    """The first number by each digit of the second, from the ones; the parts, with their zeros, are added up."""
+    """The first number times each digit of the second, from the ones; then the sum of the parts."""
     if a < 10 and b < 10:
         return f"from the table {a * b}."
     if a < 10:
@@ -145,7 +144,7 @@ def multiply(a: int, b: int, named: bool) -> str:
 
 
 def _by_digit(a: int, y: int) -> str:
-    """A number times one digit: column by column from the ones, with what is carried; then the whole."""
+    """A number times one digit: column by column from the ones, with carries; then the result."""
     steps, carry = [], 0
     for place in range(len(str(a))):
         product = digit(a, place) * y
@@ -156,7 +155,7 @@ def _by_digit(a: int, y: int) -> str:
 
 
 def divide(a: int, b: int) -> str:
-    """Long division: each digit brought down, how often the divisor goes into it, what is left."""
+    """Long division: bring down each digit, the quotient's digit, the remainder."""
     steps, rest, begun = [], 0, False
     for x in str(a):
         top = rest * 10 + int(x)
@@ -168,7 +167,7 @@ def divide(a: int, b: int) -> str:
 
 
 def check(task: Sum) -> str:
-    """The sum tried another way: backwards, or by its last digit."""
+    """A check: the inverse operation, or the last digit."""
     a, b, c = task.left, task.right, task.answer
     match task.operator:
         case "+" | "-" if min(a, c) < 0:

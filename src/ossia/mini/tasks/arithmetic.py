@@ -1,7 +1,6 @@
-"""Arithmetic families: sums of two numbers, divisions with a rest, chains, brackets, and questions in Japanese.
+"""Arithmetic families: sums of two numbers, division with remainder, chains, brackets, and questions in Japanese.
 
-In: a seeded random source and a split. Out: examples with their working.
-It does not know stories or who asks.
+Input: a seeded random source and a split. Output: examples with their working.
 """
 
 import random
@@ -98,7 +97,7 @@ JAPANESE: dict[Operator, Templates] = {
 
 
 def number(rng: random.Random, digits: int, least: int = 0) -> int:
-    """As many small numbers as large ones: the count of digits is drawn first."""
+    """Draws the number of digits first, so small numbers are as frequent as large ones."""
     length = rng.randint(1, digits)
     return rng.randint(max(least, 0 if length == 1 else 10 ** (length - 1)), 10**length - 1)
 
@@ -122,7 +121,7 @@ def any_sum(rng: random.Random, operator: Operator) -> Sum:
 
 
 def thinking(sums: Sequence[Sum], setup: str = "") -> dict[Effort, str]:
-    """An expert's: nothing at low effort where one sum is all, else the sums; the setup from medium on, a last check."""
+    """An expert's thinking. Low: only the sums, or nothing for a single sum. Medium adds the setup, high a final check."""
     said: dict[Effort, str] = {}
     for effort in EFFORTS:
         steps = " ".join(working(each, effort, checked=each is sums[-1]) for each in sums)
@@ -160,7 +159,7 @@ def _remainder(rng: random.Random, split: Split) -> Example:
 
 
 def _chain(rng: random.Random, split: Split) -> Example:
-    """Additions and subtractions in a row; in the middle the result may fall below zero."""
+    """Several additions and subtractions; intermediate results may be negative."""
     value, sums, text = number(rng, 3), [], ""
     text = str(value)
     for _ in range(rng.choice((2, 2, 3))):
@@ -172,7 +171,7 @@ def _chain(rng: random.Random, split: Split) -> Example:
 
 
 def _brackets(rng: random.Random, split: Split) -> Example:
-    """Two operations whose order brackets, or the rule of products first, decide."""
+    """Two operations, ordered by brackets or by operator precedence."""
     a, b, c = (rng.randint(1, 50) for _ in range(3))
     small = rng.randint(2, 9)
     op: Operator = rng.choice(("+", "-"))

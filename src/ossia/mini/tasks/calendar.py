@@ -1,7 +1,6 @@
 """Dates and clock times: weekdays, months, days between dates, times later and earlier, durations, 12 and 24 hours.
 
-In: a seeded random source and a split. Out: examples whose thinking counts on, with carries at 60, 24 and the month's end.
-It does not know today's date.
+Input: a seeded random source and a split. Output: examples whose thinking counts on, with carries at 60, 24 and the month's end.
 """
 
 import random
@@ -166,12 +165,12 @@ def _days_between(rng: random.Random, split: Split) -> Example:
 
 
 def _worked(a: int, operator: Operator, b: int) -> str:
-    """A sum written out digit by digit, with its result last."""
+    """A sum, digit by digit, ending with the result."""
     return working(Sum(a, operator, b), "medium")
 
 
 def _numbered(rng: random.Random, split: Split, name: str, question: str, answer: int, *said: str) -> Example:
-    """An example whose answer is a number, among those whose answers are dates or times."""
+    """An example whose answer is a number instead of a date or a time."""
     medium, high, reply = said
     return example(rng, split, name, question, answer, thoughts("", medium, high), reply)
 
@@ -247,7 +246,7 @@ def _hours_12_24(rng: random.Random, split: Split) -> Example:
 
 
 def _by_answer(asked: Example, turn: Sequence[Message]) -> Grade:
-    """A number is read as one; a date or a time is the whole text."""
+    """Compare numbers as numbers, dates and times as the whole text."""
     return (last_number if isinstance(asked.answer, int) else whole_text)(asked, turn)
 
 

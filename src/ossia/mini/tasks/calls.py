@@ -1,7 +1,6 @@
-"""Function calling: one function, several to choose from, none that fits, and answers read from a function's result.
+"""Function calling: one function, several functions, no matching function, and answers from a function's result.
 
-In: a seeded random source and a split. Out: examples; a call is right when its function and all arguments are.
-It does not know how functions are made up, or how calls are run.
+Input: a seeded random source and a split. Output: examples. A call is correct if its function and all arguments are.
 """
 
 import json
@@ -29,13 +28,13 @@ NONE_FITS = "None of my functions gives the {t}."
 
 
 def declared(rng: random.Random, split: Split, specs: Sequence[ToolSpec]) -> list[Message]:
-    """A system message, and a developer's with the functions; at times with an instruction that does not matter."""
+    """A system message and a developer message with the functions, sometimes with an irrelevant instruction."""
     told = rng.choice(INSTRUCTIONS[split]) if rng.random() < 0.2 else None
     return [opening(rng), developer(Developer(told, (functions(specs),)))]
 
 
 def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) -> dict[Effort, str]:
-    """The thinking before a call: what is wanted and who gives it, at high effort looked up in a list of all, then every parameter."""
+    """The thinking before a call: the topic and its function, then every parameter. High effort lists all functions first."""
     listed = "; ".join(f"{each.wanted} by {each.spec.name}" for each in offered)
     found = f"{wanted} by {chosen.spec.name if chosen else 'none'}"
     short, long = f"Wanted: {wanted}. {found}", f"Wanted: {wanted}. Offered: {listed}. So {found}"
@@ -45,7 +44,7 @@ def choosing(wanted: str, offered: Sequence[Function], chosen: Function | None) 
 
 
 def said_of_each(chosen: Function) -> str:
-    """A line for every parameter in its order, with what was said of it: so the next name is always the next declared.
+    """A line for every parameter, in declared order, with the value that the request gives.
 
     A name that begins a line has the tokens that it has in the declaration; behind a blank they would be others.
     """
@@ -60,7 +59,7 @@ def call_of(chosen: Function) -> Message:
 
 
 def _offered(rng: random.Random, split: Split, count: int, extras: int) -> tuple[Function, list[Function]]:
-    """The function that fits, and all that are declared, in no order."""
+    """The matching function, and all declared ones in random order."""
     made = functions_for(rng, split, count, extras)
     chosen = made[0]
     rng.shuffle(made)
@@ -80,7 +79,7 @@ def _calling(family: str, least: int, most: int, weight: float) -> Task:
 
 
 def called(example: Example, turn: Sequence[Message]) -> Grade:
-    """One call, of the right function, with exactly the right arguments."""
+    """Graded: one call of the correct function with exactly the correct arguments."""
     calls = calls_of(turn)
     if len(calls) != 1:
         return Grade(0.0, f"{len(calls)} calls, wanted one")
@@ -103,14 +102,14 @@ def _none_fits(rng: random.Random, split: Split) -> Example:
 
 
 def not_called(_: Example, turn: Sequence[Message]) -> Grade:
-    """No call, and something said."""
+    """Graded: no call, and a text."""
     if calls := calls_of(turn):
         return Grade(0.0, f"called {calls[0].recipient}, where none fits")
     return Grade(1.0, "no call") if final_text(turn) else Grade(0.0, "no final answer")
 
 
 def _reading(rng: random.Random, split: Split) -> Example:
-    """The function answers with several fields; one of them is what was asked."""
+    """The function returns several fields; one of them answers the question."""
     chosen, offered = _offered(rng, split, rng.randint(1, 2), 0)
     value = _value(rng, split)
     fields: dict[str, Any] = {chosen.wanted.replace(" ", "_"): value}
@@ -128,7 +127,7 @@ def _reading(rng: random.Random, split: Split) -> Example:
 
 
 def _other_fields(rng: random.Random, split: Split, count: int) -> Sequence[str]:
-    """In training they are at times topics, or nobody knows them: what is wanted is not told by what it is not."""
+    """Names of fields. In training some are topics or made-up words."""
     if split == "train" and rng.random() < 0.6:
         return topics(rng, split, count)
     return several(rng, FIELDS, split, count)
@@ -139,7 +138,7 @@ def _value(rng: random.Random, split: Split) -> str | int:
 
 
 def _read(example: Example, turn: Sequence[Message]) -> Grade:
-    """The right call, and then an answer that ends with what was asked for."""
+    """Graded: the correct call, then an answer that ends with the requested value."""
     grade = called(example, turn)
     if not grade.score:
         return grade
@@ -152,7 +151,7 @@ def _read(example: Example, turn: Sequence[Message]) -> Grade:
 
 
 def _result_tools(example: Example) -> tuple[Tool, ...]:
-    """The function that fits, run: it answers the right arguments, and refuses others."""
+    """The matching function as a tool: returns the result for the correct arguments, and an error for others."""
     name, arguments, result, _ = example.answer
 
     def run(text: str) -> ToolOutput:

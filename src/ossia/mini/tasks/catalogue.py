@@ -1,7 +1,6 @@
-"""All task families, by their names, and a mix of them.
+"""All task families by name, and a weighted draw of them.
 
-In: a name, or a seeded random source. Out: a `Task`.
-It does not know what the tasks are about.
+Input: a name, or a seeded random source. Output: a `Task`.
 """
 
 import random
@@ -27,7 +26,7 @@ TASKS: tuple[Task, ...] = tuple(task for group in GROUPS for task in group.TASKS
 
 
 def tasks_named(names: Sequence[str]) -> tuple[Task, ...]:
-    """The tasks of these names. Raises ValueError for a name that none has."""
+    """The tasks of these names. Raises ValueError for an unknown name."""
     known = {task.name: task for task in TASKS}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"no task family {unknown[0]!r}; there are {', '.join(known)}")
@@ -35,6 +34,6 @@ def tasks_named(names: Sequence[str]) -> tuple[Task, ...]:
 
 
 def drawn(rng: random.Random, tasks: Sequence[Task] = TASKS) -> Task:
-    """A task, by its weight."""
+    """A task drawn by weight."""
     (task,) = rng.choices(tasks, [task.weight for task in tasks])
     return task

@@ -1,7 +1,6 @@
-"""Structured output: the developer sets a JSON schema, and the answer is the question's facts in that form.
+"""Structured output: the answer gives the question's facts as JSON of the developer's schema.
 
-In: a seeded random source and a split. Out: examples; the answer must be JSON, fit the schema and say what was said.
-It does not know how a form is enforced.
+Input: a seeded random source and a split. Output: examples. The answer must be JSON, match the schema and have the question's values.
 """
 
 import json
@@ -17,7 +16,7 @@ from ossia.mini.parts.working import working
 from ossia.mini.tasks.arithmetic import any_sum, number
 from ossia.task import Example, Grade, Split, Task
 
-# What a fact is called in a schema.
+# Keys of facts in a schema.
 KEYS: Mapping[str, Words] = {
     "person": {"train": ("name", "who", "buyer", "user"), "held": ("full_name", "client")},
     "place": {"train": ("city", "place", "location"), "held": ("town", "destination")},
@@ -30,13 +29,13 @@ KEYS: Mapping[str, Words] = {
     "result": {"train": ("answer", "result", "value", "solution"), "held": ("outcome", "total_value")},
     "list": {"train": ("items", "words", "list"), "held": ("entries", "all_of_them")},
 }
-# What a schema says of a key that nobody knows.
+# Descriptions of made-up keys.
 DESCRIBED: Mapping[str, str] = {
     "person": "the person", "place": "the place", "thing": "the things", "count": "how many", "age": "the age", "price": "the price",
     "day": "the day", "urgent": "urgent or not", "list": "all of them",
 }  # fmt: skip
 KINDS = {"count": "integer", "age": "integer", "price": "integer", "result": "integer", "urgent": "boolean"}
-# Sentences with the facts that stand in them.
+# Sentences with their facts.
 SENTENCES: Mapping[str, Mapping[Split, tuple[str, ...]]] = {
     "about": {
         "train": ("{person} is {age} years old and lives in {place}.", "{person}, {age}, from {place}", "I am {person}, {age} years old, and I live in {place}.",
@@ -89,7 +88,7 @@ NAMES_OF_FORMS: Words = {"train": ("answer", "record", "reply", "form"), "held":
 
 
 class _Made(NamedTuple):
-    """A question, the facts that the form wants, by their kinds in the question's order, and the template's name."""
+    """A question, the requested facts by kind in the question's order, and the template's name."""
 
     question: str
     facts: Mapping[str, Any]
@@ -137,7 +136,7 @@ def _extracting(rng: random.Random, split: Split) -> Example:
             for fact, (key, described) in keys.items()
         },
     )
-    # a key that begins a line has the tokens that it has in the schema; behind a blank they would be others
+    # at the start of a line a key has the same tokens as in the schema; after a space it would not
     said = "\n".join(
         f"{key} {f'{described}: ' if described else ''}{written(value)}"
         for (key, described), value in zip(keys.values(), answer.values())
@@ -148,7 +147,7 @@ def _extracting(rng: random.Random, split: Split) -> Example:
 
 
 def _key(rng: random.Random, split: Split, fact: str) -> tuple[str, str]:
-    """A fact's key in a schema and what is said of it: always of one that training did not name, else at times."""
+    """A fact's key and its description; made-up and held-out keys always have one."""
     known = split == "train" and rng.random() < 0.5
     described = DESCRIBED[fact] if not known or rng.random() < 0.2 else ""
     if known or split == "held":
@@ -214,7 +213,7 @@ def _in_form(
 
 @of_text
 def _same_json(asked: Example, text: str) -> Grade:
-    """The answer is JSON, and says exactly what was asked for; the expert's own answer fits the schema."""
+    """Graded: the answer is JSON with exactly the requested values."""
     try:
         given = read_json(text)
     except ValueError:

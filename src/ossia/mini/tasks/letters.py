@@ -1,7 +1,6 @@
 """Letters and lists: spelling, spelling backwards, counting letters, counting and picking items.
 
-In: a seeded random source and a split. Out: examples; the thinking writes a word letter by letter and counts along.
-It does not know numbers beyond counting.
+Input: a seeded random source and a split. Output: examples; the thinking writes a word letter by letter and counts along.
 """
 
 import random
@@ -123,7 +122,7 @@ def _counting_letters(rng: random.Random, split: Split) -> Example:
 
 
 def _marked(text: str, letter: str) -> str:
-    """Every letter, and behind each that is wanted how many there were so far: "b a 1 n a 2"."""
+    """Every letter; each counted one is followed by the count so far: "b a 1 n a 2"."""
     seen, said = 0, []
     for each in text:
         said.append(each)
@@ -161,7 +160,7 @@ def _nth(rng: random.Random, split: Split) -> Example:
 
 @of_text
 def _letter_by_letter(example: Example, text: str) -> Grade:
-    """Backwards, with dashes between the letters or without; forwards, with them."""
+    """Backwards with or without dashes, or forwards with dashes."""
     text = plain(text)
     whole = example.template.startswith("spelling/backwards") and "-" not in text
     return verdict("-".join(text) if whole else text, example.answer)

@@ -1,7 +1,6 @@
-"""Small logic puzzles: orders from comparisons, what follows from all and none, finding by ruling out.
+"""Small logic puzzles: orders from comparisons, syllogisms, elimination.
 
-In: a seeded random source and a split. Out: examples whose thinking puts the facts together one by one.
-It does not know numbers.
+Input: a seeded random source and a split. Output: examples whose thinking combines the facts one by one.
 """
 
 import itertools
@@ -13,11 +12,11 @@ from ossia.mini.parts.grades import one_of
 from ossia.mini.parts.words import COLORS, CONTAINERS, NAMES, PLACES, THINGS, Words, joined, made_up, several
 from ossia.task import Example, Split, Task
 
-# What a sentence that gives an answer is made of, besides the answer.
+# Words of a sentence around its answer.
 SPOKEN = frozenset(
     "a an and answer at be city i in into is it now not of one place she he so that the then there this to under who".split()
 )
-# A comparison, the word for its first, and for its last.
+# A comparison, the superlative for the first, and for the last.
 RELATIONS = {
     "train": (
         ("taller", "tallest", "shortest"), ("older", "oldest", "youngest"), ("faster", "fastest", "slowest"), ("richer", "richest", "poorest"),
@@ -52,13 +51,13 @@ HOW = "Answer yes, no or unknown."
 
 
 def _told(some: Sequence[str], others: Sequence[str], asks: Sequence[str]) -> tuple[str, ...]:
-    """Two facts in either order, and a question, each in several words."""
+    """Two facts in either order, and a question, in varied wording."""
     told = itertools.product(some, others, asks)
     return tuple(f"{a} {b} {ask}" for one, other, ask in told for a, b in ((one, other), (other, one)))
 
 
 def _syllogisms(rules: Sequence[str], known: str, asked: str) -> tuple[str, ...]:
-    """A rule, a fact of the `known`, and whether it is of the `asked`."""
+    """A rule, a fact about `known`, and a question about `asked`."""
     facts = (
         "{w} is one of the {x}.",
         "{w} belongs to the {x}.",
@@ -138,7 +137,7 @@ WHERE: Templates = {
 
 
 def _choices(rng: random.Random, words: Words, split: Split, count: int) -> list[str]:
-    """Different words, none of which an answer may say of another: "The red one." must not choose "the" as well."""
+    """Different words that an answer cannot confuse: "The red one." must not choose "the" as well."""
     found = several(rng, words, split, count)
     while SPOKEN & {word.lower() for word in found}:
         found = several(rng, words, split, count)
@@ -146,7 +145,7 @@ def _choices(rng: random.Random, words: Words, split: Split, count: int) -> list
 
 
 def _ordering(rng: random.Random, split: Split) -> Example:
-    """Neighbours in an order, told in no order."""
+    """Adjacent pairs of an order, shuffled."""
     relation, most, least = _relation(rng, split)
     people = _choices(rng, NAMES, split, rng.choice((3, 3, 4)))
     pairs = list(itertools.pairwise(people))
@@ -183,7 +182,7 @@ def _relation(rng: random.Random, split: Split) -> tuple[str, str, str]:
 
 
 def _following(rng: random.Random, split: Split) -> Example:
-    """Yes, no, or not known: that all a are b says nothing of a b."""
+    """Yes, no, or unknown: all a are b says nothing about any b."""
     kind, templates, answer = rng.choice(
         (("all", ALL, "yes"), ("none", NONE, "no"), ("backwards", BACKWARDS, "unknown"))
     )
@@ -226,7 +225,7 @@ def _ruling_out(rng: random.Random, split: Split) -> Example:
 
 
 def _whereabouts(rng: random.Random, split: Split) -> Example:
-    """Someone moves; the last place counts."""
+    """Someone moves; the last place is the answer."""
     (who, other), places = several(rng, NAMES, split, 2), _choices(rng, PLACES, split, 3)
     template, number_of = pick(rng, WHERE, split)
     question = template.format(w=who, v=other, a=places[0], b=places[1], c=places[2])

@@ -1,7 +1,6 @@
 """Comparing and sorting: whole and decimal numbers, and words.
 
-In: a seeded random source and a split. Out: examples; the thinking compares from the left, a digit or a letter at a time.
-It does not know sums.
+Input: a seeded random source and a split. Output: examples; the thinking compares from the left, a digit or a letter at a time.
 """
 
 import random
@@ -72,7 +71,7 @@ ALPHABET: Templates = {
 
 @of_text
 def _one_number(example: Example, text: str) -> Grade:
-    """Decimals too: the last number written is compared as it is written."""
+    """Compare the last number as written, also decimals."""
     return verdict(plain(text.split()[-1]) if text.split() else "", example.answer)
 
 
@@ -94,7 +93,7 @@ def _comparing(rng: random.Random, split: Split) -> Example:
 
 
 def _pair(rng: random.Random) -> tuple[str, str]:
-    """Two different numbers; many begin alike, and some have a decimal point."""
+    """Two different numbers; many have a common prefix, some a decimal point."""
     while True:
         if rng.random() < 0.3:
             whole = number(rng, 2)
@@ -108,7 +107,7 @@ def _pair(rng: random.Random) -> tuple[str, str]:
 
 
 def _decimal_comparison(a: str, b: str) -> str:
-    """The parts before the point first; then the digits behind it, with zeros to the same length."""
+    """Compare the integer parts, then the decimals padded with zeros to one length."""
     (x, u), (y, v) = a.split("."), b.split(".")
     if x != y:
         return f"{a} and {b}: before the point {compare(int(x), int(y))}."
@@ -139,7 +138,7 @@ def _sorting(rng: random.Random, split: Split) -> Example:
 
 
 def inserted(items: Sequence[Any], ordered: Sequence[Any]) -> str:
-    """One after the other is put in its place: held against those already there until it comes first; then all of them."""
+    """Insertion sort: each item is compared with the sorted ones until its place is found; then the whole list."""
     there, said = [items[0]], [f"{items[0]}."]
     for item in items[1:]:
         before = [each for each in there if ordered.index(each) < ordered.index(item)]
@@ -167,7 +166,7 @@ def _alphabet(rng: random.Random, split: Split) -> Example:
 
 
 def _beginning(word: str, words: Sequence[str]) -> str:
-    """Two first letters, apart, or as many as tell the word from the others."""
+    """The first two letters, or as many as distinguish the word from the others."""
     length = next(n for n in range(2, len(word) + 2) if n >= len(word) or sum(w[:n] == word[:n] for w in words) == 1)
     return "-".join(word[:length])
 

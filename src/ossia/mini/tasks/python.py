@@ -1,7 +1,6 @@
-"""Use of the python tool: what is too large to work out by hand is written as an expression, and its result read.
+"""Use of the python tool: large computations are written as an expression, and the result is read.
 
-In: a seeded random source and a split. Out: examples with the tool's answer computed, never run.
-It does not know a real interpreter.
+Input: a seeded random source and a split. Output: examples. The tool's result is computed without running Python.
 """
 
 import random
@@ -77,7 +76,7 @@ def _large(rng: random.Random) -> int:
 
 
 def _drawn(rng: random.Random) -> tuple[Templates, dict[str, Any], str, str]:
-    """A kind of question: its templates, what fills them, its name, and the expression that answers it."""
+    """A kind of question: its templates, their values, its name, and the expression that answers it."""
     a, b, small = _large(rng), _large(rng), rng.randint(13, 999)
     several = [rng.randint(100, 99999) for _ in range(rng.randint(4, 6))]
     shown = ", ".join(map(str, several))
@@ -126,14 +125,14 @@ def _make(rng: random.Random, split: Split) -> Example:
 
 
 def _grade(asked: Example, turn: Sequence[Message]) -> Grade:
-    """The tool was called, and its result said."""
+    """Graded: the tool was called, and the answer has its result."""
     if not any(call.recipient == "python" for call in calls_of(turn)):
         return Grade(0.0, "no call of python")
     return last_number(asked, turn)
 
 
 def run(code: str) -> ToolOutput:
-    """The tool: the code computed, or an error for the model to read."""
+    """The tool: the result of the code, or an error message for the model."""
     try:
         return ToolOutput(f"{compute(code)}\n")
     except ValueError as error:

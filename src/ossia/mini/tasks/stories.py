@@ -1,7 +1,6 @@
 """Word problems of one and two steps, over many templates and vocabularies.
 
-In: a seeded random source and a split. Out: examples whose thinking says which sum it is, and works it out.
-It does not know how sums are worked out.
+Input: a seeded random source and a split. Output: examples whose thinking names the sum and computes it.
 """
 
 import random
@@ -18,7 +17,7 @@ from ossia.task import Example, Split, Task
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A form of story. {w} and {v} are people, {t} things, {h} what holds them, {a}, {b}, {c} numbers, {r} the result."""
+    """A form of story. {w} and {v} are people, {t} things, {h} containers, {a}, {b}, {c} numbers, {r} the result."""
 
     name: str
     draw: Callable[[random.Random], tuple[int, ...]]

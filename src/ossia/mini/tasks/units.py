@@ -1,7 +1,6 @@
 """Unit conversion: known units both ways, mixed ones, degrees, and units whose rate is given in the question.
 
-In: a seeded random source and a split. Out: examples; powers of ten move zeros, other factors are worked out.
-It does not know dates or clock times.
+Input: a seeded random source and a split. Output: examples. Powers of ten shift zeros; other factors are multiplied out.
 """
 
 import random
@@ -76,7 +75,7 @@ def _known(rng: random.Random, split: Split) -> Example:
 
 
 def _steps(asked: Sum, rule: str) -> Mapping[Effort, str]:
-    """Powers of ten move zeros; the rest is worked out."""
+    """Shift zeros for powers of ten; multiply out other factors."""
     if asked.right not in (10, 100, 1000):
         return thinking([asked], rule)
     zeros = "0" * (len(str(asked.right)) - 1)
@@ -116,7 +115,7 @@ def _degrees(rng: random.Random, split: Split) -> Example:
 
 
 def _given_rate(rng: random.Random, split: Split) -> Example:
-    """A unit that nobody knows, so that the rate must be read."""
+    """A made-up unit, so the rate must be read from the question."""
     large = made_up(rng, 1) if split == "train" else rng.choice(HELD_UNITS)
     small = made_up(rng, 2) + "s" if split == "train" and rng.random() < 0.5 else rng.choice(THINGS[split])
     factor, count = rng.randint(2, 30), rng.randint(2, 30)
