@@ -26,8 +26,8 @@ from ossia.bench.passes import (
     SHORT_PROMPT,
     BenchCase,
     Passes,
-    _table,
     bench_cache_bytes,
+    block_table,
     cases_of,
     check_context,
 )
@@ -144,7 +144,7 @@ def test_too_large_a_model_is_refused_with_the_remedy():
 
 
 def test_tables_go_round_and_never_meet():
-    table, count = _table([100, 30, 30], ring=3)
+    table, count = block_table([100, 30, 30], ring=3)
     assert count == 3 + 2 + 2
     assert table[0].tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert table[1].tolist() == [3, 4, 0, 0, 0, 0, 0]
@@ -189,7 +189,7 @@ def test_a_case_computes_what_it_says_however_often(subject):
         for _ in range(2):
             assert passes.run(case) > 0
             rows = range(case.rows)
-            whole = np.stack([alone(subject.transformer, passes._tokens_SN[row, : case.end]) for row in rows])
+            whole = np.stack([alone(subject.transformer, passes.tokens_SN[row, : case.end]) for row in rows])
             np.testing.assert_allclose(listening.logits, whole, rtol=1e-4, atol=1e-4)
     assert max(len(batch.tokens_T) for batch in listening.batches) == CPU_BATCHED_TOKENS
     assert all(batch.blocks_SB.shape[1] * BLOCK >= batch.positions_T.max() for batch in listening.batches)

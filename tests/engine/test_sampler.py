@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossia.engine.request import SamplingParams
-from ossia.engine.sampler import _kept, sample
+from ossia.engine.sampler import kept_tokens, sample
 
 ROWS = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).standard_normal(300).astype(np.float32) * 3
@@ -106,7 +106,7 @@ def test_a_mask_longer_than_the_vocabulary_allows_nothing_outside():
 def test_top_p_keeps_no_fewer_than_reach_it(logits: np.ndarray, share: float):
     order = np.argsort(-logits, kind="stable")
     size = int(np.searchsorted(np.cumsum(softmax(logits)[order]), share)) + 1
-    kept = _kept(np.exp(logits - logits.max()), SamplingParams(top_p=share))
+    kept = kept_tokens(np.exp(logits - logits.max()), SamplingParams(top_p=share))
     assert kept is not None
     assert abs(len(kept) - size) <= 1, "but for rounding at the edge"
     assert set(kept.tolist()) == set(order[: len(kept)].tolist())
@@ -114,7 +114,7 @@ def test_top_p_keeps_no_fewer_than_reach_it(logits: np.ndarray, share: float):
 
 def test_a_nucleus_wider_than_the_first_look_is_found_whole():
     logits = np.random.default_rng(3).standard_normal(50_000).astype(np.float32) * 0.1
-    kept = _kept(np.exp(logits - logits.max()), SamplingParams(top_p=0.9))
+    kept = kept_tokens(np.exp(logits - logits.max()), SamplingParams(top_p=0.9))
     assert kept is not None
     order = np.argsort(-logits, kind="stable")
     assert abs(len(kept) - int(np.searchsorted(np.cumsum(softmax(logits)[order]), 0.9)) - 1) <= 5

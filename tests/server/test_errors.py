@@ -100,13 +100,13 @@ def test_C3_a_full_queue_says_when_to_come_back():
     settings = Settings(max_num_seqs=1, max_queued=0)
     with scripted(final("ok"), settings=settings) as served:
         served.service.refuse_when_full()
-        served.service._line.running = 1  # one that does not end
+        served.service.queue.running = 1  # one that does not end
         answers = [
             served.client.post(CHAT, json={"messages": [user("hi")]}),
             served.client.post(MESSAGES, json={"messages": [user("hi")], "max_tokens": 9}),
             served.client.post(MESSAGES, json={"messages": [user("hi")], "max_tokens": 9, "stream": True}),
         ]
-        served.service._line.running = 0
+        served.service.queue.running = 0
     for answer in answers:
         assert answer.status_code == 429
         assert answer.headers["x-should-retry"] == "true"

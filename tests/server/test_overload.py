@@ -40,7 +40,7 @@ def test_K1_a_place_is_free_when_its_sampling_ends_though_none_of_it_is_read():
         for each in silent:
             await anext(each)  # and nothing more
         assert await text_of(service, ask(temperature=0))
-        assert (service._line.running, service._line.used) == (0, 0)
+        assert (service.queue.running, service.queue.used) == (0, 0)
         rest = [[event async for event in each] for each in silent]
         assert all(rest), "what was sampled can still be read"
 
@@ -53,8 +53,8 @@ def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
     async def work(service: Service) -> None:
         silent = service.answer(ask("Count.", logit_bias=endless))
         await anext(silent)
-        await until_async(lambda: service._line.running == 0, "the queue is empty")
-        await until_async(lambda: service._worker.stats().running == 0, "nothing runs")
+        await until_async(lambda: service.queue.running == 0, "the queue is empty")
+        await until_async(lambda: service.worker.stats().running == 0, "nothing runs")
         assert await text_of(service, ask(max_tokens=1, temperature=0)) is not None
         await silent.aclose()
 
@@ -122,7 +122,7 @@ def test_K2_equal_prompts_are_scored_once_whatever_n():
         body = {"prompt": ["What is 2?", "What is 2?", "Who?"], "n": 4, "echo": True, "logprobs": 2, "max_tokens": 0}
         choices = choices_of(served, **body)
         tokens = len(served.service.tokenizer.encode("What is 2?")) + len(served.service.tokenizer.encode("Who?"))
-        assert served.service._worker.stats().prompt_tokens == tokens - 2
+        assert served.service.worker.stats().prompt_tokens == tokens - 2
         alone = choices_of(served, prompt="Who?", echo=True, logprobs=2, max_tokens=0)[0]
     assert [choice["text"] for choice in choices] == ["What is 2?"] * 8 + ["Who?"] * 4
     assert choices[0]["logprobs"] == choices[7]["logprobs"]
@@ -149,12 +149,12 @@ def test_K2_scoring_waits_in_the_queue_like_an_answer_and_stops_when_its_reader_
         running = service.answer(ask(temperature=0))
         await anext(running)
         scoring = asyncio.ensure_future(service.score([5] * 500, 1, "other"))
-        await until_async(lambda: service._line.waiting == 1, "one waits")
+        await until_async(lambda: service.queue.waiting == 1, "one waits")
         await running.aclose()
-        await until_async(lambda: service._line.running == 1, "one runs")
+        await until_async(lambda: service.queue.running == 1, "one runs")
         scoring.cancel()
         await asyncio.gather(scoring, return_exceptions=True)
-        await until_async(lambda: service._line.running == service._worker.stats().running == 0, "nothing runs")
+        await until_async(lambda: service.queue.running == service.worker.stats().running == 0, "nothing runs")
 
     with_service(work, Settings(max_num_seqs=1))
 
@@ -175,7 +175,7 @@ def test_K2_more_scores_than_an_answer_may_have_are_refused_before_any_is_made()
         ids = [1000] * 4000
         body = {"prompt": [ids] * 40, "n": 16, "echo": True, "logprobs": 5, "max_tokens": 0}
         assert served.refused("/v1/completions", **body) == (400, "logprobs", "invalid_value")
-        assert served.service._worker.stats().prompt_tokens == 0
+        assert served.service.worker.stats().prompt_tokens == 0
 
 
 # K4 and K6: what is large is refused before it is read
@@ -292,7 +292,7 @@ def test_K6_the_shape_of_json_is_found_in_slices_of_any_size(size: int):
     rng = np.random.default_rng(0)
     for _ in range(300):
         body = bytes(rng.choice(list(b'a"\\[]{},: \n'), rng.integers(1, 80)).tolist())
-        scan = json_shape._Scan()
+        scan = json_shape.Scan()
         for at in range(0, len(body), size):
             scan.read(np.frombuffer(body, np.uint8, min(size, len(body) - at), at))
         if b"\\" in body.replace(b'"', b""):  # outside of strings a backslash is no JSON
@@ -318,7 +318,7 @@ def test_K4_no_text_has_fewer_tokens_than_its_bytes_say():
         text = b"".join(rng.choices(tokens, k=rng.randrange(1, 200))).decode("utf-8", "replace")
         assert shares.least_tokens(text) <= len(encoding.encode_ordinary(text))
         for body in (json.dumps({"a": text}), json.dumps({"a": text}, ensure_ascii=False)):
-            scan = json_shape._Scan(shares)
+            scan = json_shape.Scan(shares)
             for at in range(0, len(body.encode()), 50):
                 scan.read(np.frombuffer(body.encode()[at : at + 50], np.uint8))
             assert scan.tokens <= len(encoding.encode_ordinary(text)) + 2
@@ -373,7 +373,7 @@ def test_K5_a_client_holds_half_of_the_bytes_at_most_and_another_still_finds_roo
         greedy[6].add(SMALL)  # small ones are always read
         for lease in (*greedy, other, other):
             lease.release()
-        assert (bodies.used, dict(bodies._used_by)) == (0, {})
+        assert (bodies.used, dict(bodies.used_by)) == (0, {})
         bodies.close()
 
     asyncio.run(work())
@@ -387,21 +387,21 @@ def test_K5_a_body_is_collected_in_pieces_of_bounded_number_and_size():
         sent += piece
     assert pieces.joined() == bytes(sent)
     assert pieces.size == len(sent)
-    assert len(pieces._whole) <= len(sent) // PIECE
-    assert max(map(len, pieces._whole)) < PIECE + 5000
+    assert len(pieces.whole) <= len(sent) // PIECE
+    assert max(map(len, pieces.whole)) < PIECE + 5000
 
 
 def test_K5_a_body_counts_until_its_answer_begins():
     seen: list[int] = []
     with scripted(final("ok")) as served:
         bodies = body_budget(served)
-        begin = served.service._begin
+        begin = served.service.begin_sampling
 
         async def watched(*args: Any) -> Any:
             seen.append(bodies.used)
             return await begin(*args)
 
-        served.service._begin = watched  # type: ignore[method-assign]
+        served.service.begin_sampling = watched  # type: ignore[method-assign]
         assert served.message(content="hi", metadata={"x": "y" * 200_000})["content"] == "ok"
         assert seen == [pytest.approx(200_000, abs=1000)]
         assert bodies.used == 0
@@ -452,7 +452,7 @@ def test_K8_many_greedy_clients_leave_a_place_too():
             waits += [asyncio.ensure_future(line.enter(str(client), 1, 9)) for _ in range(64)]
             await asyncio.sleep(0)
         assert line.waiting <= 64
-        assert [len(line._clients[str(client)]) for client in range(5)] == [33, 16, 8, 4, 2]
+        assert [len(line.clients[str(client)]) for client in range(5)] == [33, 16, 8, 4, 2]
         for each in waits:
             each.cancel()
         await asyncio.gather(*waits, return_exceptions=True)

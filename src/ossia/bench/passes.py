@@ -106,12 +106,12 @@ class Passes:
         window = max(transformer.config.windows)
         # A ring: what a case writes, or a step that fills up, must not reach round to the window before it.
         reach = window + max(self._step, *(case.tokens for case in cases))
-        self._blocks_SB, blocks = _table(lengths, blocks_for(longest))
-        self._windows_SB, windows = _table(lengths, min(blocks_for(longest), blocks_for(reach) + 1))
+        self._blocks_SB, blocks = block_table(lengths, blocks_for(longest))
+        self._windows_SB, windows = block_table(lengths, min(blocks_for(longest), blocks_for(reach) + 1))
         self._cache: list[Any] = transformer.cache(blocks, windows)
         self._counts = [windows if window else blocks for window in transformer.config.windows]
         rng = np.random.default_rng(seed)
-        self._tokens_SN = rng.integers(0, transformer.config.vocab, (rows, longest), dtype=np.int32)
+        self.tokens_SN = rng.integers(0, transformer.config.vocab, (rows, longest), dtype=np.int32)
         self._filled = [0] * rows
 
     def prepare(self, case: BenchCase) -> None:
@@ -144,13 +144,13 @@ class Passes:
             stop = min(end, start + self._step)
             wanted = [stop - start - 1] if stop == end else []
             positions_T = np.arange(start, stop, dtype=np.int32)
-            self._forward(slice(row, row + 1), self._tokens_SN[row, start:stop], positions_T, [0, stop - start], wanted)
+            self._forward(slice(row, row + 1), self.tokens_SN[row, start:stop], positions_T, [0, stop - start], wanted)
 
     def _decode(self, rows: int, first: int, end: int) -> None:
         starts, wanted = list(range(rows + 1)), list(range(rows))
         for position in range(first, end):
             positions_T = np.full(rows, position, np.int32)
-            self._forward(slice(rows), self._tokens_SN[:rows, position], positions_T, starts, wanted)
+            self._forward(slice(rows), self.tokens_SN[:rows, position], positions_T, starts, wanted)
 
     def _forward(
         self,
@@ -172,7 +172,7 @@ class Passes:
         self._transformer.ops.wait(self._transformer.forward(batch, self._cache))
 
 
-def _table(lengths: Sequence[int], ring: int) -> tuple[NDArray[np.int32], int]:
+def block_table(lengths: Sequence[int], ring: int) -> tuple[NDArray[np.int32], int]:
     """Block tables of sequences that lie one behind the other, each going round in at most `ring` blocks; and how many."""
     table_SB = np.zeros((len(lengths), blocks_for(max(lengths))), np.int32)
     start = 0

@@ -102,7 +102,7 @@ def _without_stops(allowed_V: Row, stops: frozenset[int]) -> Row:
 def _draw(weights_V: Row, params: SamplingParams, seed: int, index: int) -> int:
     """Sample by inverting the cumulative distribution at a uniform random number."""
     uniform = uniform_of(seed, index)
-    tokens = _kept(weights_V, params)
+    tokens = kept_tokens(weights_V, params)
     return _reached(weights_V, uniform) if tokens is None else int(tokens[_reached(weights_V[tokens], uniform)])
 
 
@@ -120,7 +120,7 @@ def _reached(weights: Row, uniform: float) -> int:
     return chosen * SLICE + int(np.searchsorted(running, min(point - before, running[-1])))
 
 
-def _kept(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
+def kept_tokens(weights_V: Row, params: SamplingParams) -> NDArray[np.int64] | None:
     """The ids that the filters keep, ascending; None if nothing is filtered. The likeliest is always kept."""
     tokens: NDArray[np.int64] | None = None
     if 0 < params.top_k < len(weights_V):

@@ -88,13 +88,13 @@ def test_who_leaves_frees_the_cache():
         answers = [service.answer(ask(temperature=0)) for _ in range(4)]
         for answer in answers:
             await anext(answer)
-        assert service._worker.stats().running == 4
+        assert service.worker.stats().running == 4
         for answer in answers:
             await answer.aclose()
         await until_async(
-            lambda: service._worker.stats().free_blocks == service._worker.stats().blocks, "all blocks are free"
+            lambda: service.worker.stats().free_blocks == service.worker.stats().blocks, "all blocks are free"
         )
-        assert service._line.running == service._line.used == 0
+        assert service.queue.running == service.queue.used == 0
 
     with_service(work)
 
@@ -102,13 +102,13 @@ def test_who_leaves_frees_the_cache():
 def test_a_task_that_is_cancelled_in_the_queue_or_while_it_runs_leaves_nothing():
     async def work(service: Service) -> None:
         tasks = [asyncio.ensure_future(text_of(service, ask())) for _ in range(6)]
-        await until_async(lambda: service._line.running == 2 and service._line.waiting == 4, "two run and four wait")
+        await until_async(lambda: service.queue.running == 2 and service.queue.waiting == 4, "two run and four wait")
         for task in tasks[1:]:
             task.cancel()
         assert await tasks[0]
         await asyncio.gather(*tasks, return_exceptions=True)
         await until_async(
-            lambda: service._line.running == service._line.waiting == service._worker.stats().running == 0,
+            lambda: service.queue.running == service.queue.waiting == service.worker.stats().running == 0,
             "nothing runs",
         )
 
@@ -269,7 +269,7 @@ def test_an_engine_that_fails_in_a_stream_says_so_in_the_stream():
 def test_a_server_that_stops_finishes_what_it_began_and_refuses_the_rest():
     async def work(service: Service) -> None:
         under_way = asyncio.ensure_future(text_of(service, ask(temperature=0)))
-        await until_async(lambda: service._line.running == 1, "one runs")
+        await until_async(lambda: service.queue.running == 1, "one runs")
         drained = asyncio.ensure_future(service.drain(20))
         await asyncio.sleep(0)
         with pytest.raises(ApiError) as refused:
@@ -295,13 +295,13 @@ def test_answers_that_take_too_long_do_not_hold_up_the_end():
 def test_a_server_that_is_closed_tells_who_still_waits():
     async def work(service: Service) -> None:
         answers = [asyncio.ensure_future(text_of(service, ask())) for _ in range(3)]
-        await until_async(lambda: service._line.running == 1 and service._line.waiting == 2, "one runs and two wait")
+        await until_async(lambda: service.queue.running == 1 and service.queue.waiting == 2, "one runs and two wait")
         await service.close()
         for answer in answers:
             with pytest.raises(ApiError) as told:
                 await answer
             assert (told.value.status, told.value.code) == (503, "stopping")
-        assert service._line.running == service._line.used == 0
+        assert service.queue.running == service.queue.used == 0
 
     with_service(work, Settings(max_num_seqs=1))
 
@@ -342,7 +342,7 @@ def test_a_response_in_the_background_that_could_not_even_wait_is_refused_at_onc
     with scripted(final("ok"), held=True, settings=Settings(max_num_seqs=1, max_queued=1)) as served:
         answers = [served.client.post("/v1/responses", json={"input": "hi", "background": True}) for _ in range(2)]
         assert [answer.json()["status"] for answer in answers] == ["queued", "queued"]
-        until(lambda: served.service._line.waiting == 1, "the second response waits")
+        until(lambda: served.service.queue.waiting == 1, "the second response waits")
         refused = served.client.post("/v1/responses", json={"input": "hi", "background": True})
     assert refusal(refused) == (429, None, "rate_limit_exceeded")
     assert int(refused.headers["retry-after"]) >= 1

@@ -122,7 +122,7 @@ def test_K12_the_log_says_that_the_clock_jumped(machine: Machine, store: Store, 
 
 
 def test_K16_what_is_completed_changed_or_deleted_is_on_the_disk_before_it_is_said(store: Store):
-    opened = store._database._writes
+    opened = store.database.writes
     assert opened is not None
     log: list[str] = []
     opened.connection.set_trace_callback(log.append)

@@ -112,7 +112,7 @@ def test_K11_a_start_on_a_full_disk_says_so_and_recovers(small_disk: Path, monke
     filler.unlink()
     monkeypatch.setattr(database, "RETRY_SECONDS", 0.0)
     assert store.fault is not None, "the next attempt begins now"
-    store._writer.submit(lambda: None).result()
+    store.writer.submit(lambda: None).result()
     keep(store, "a")
     assert (store.fault, store.condition) == (None, "ok")
     store.close()
@@ -222,7 +222,7 @@ def test_K11_the_message_says_what_the_system_says(
 def test_K11_health_and_a_metric_show_the_state(tmp_path: Path):
     with scripted(final("{0}"), state=tmp_path) as w:
         assert w.client.get("/health").json()["state"] == "ok"
-        w.store._database.condition = "full"
+        w.store.database.condition = "full"
         health = w.client.get("/health")
         assert (health.status_code, health.json()["status"], health.json()["state"]) == (200, "ok", "full")
     with scripted(final("{0}")) as w:

@@ -47,7 +47,7 @@ def keep(store: Store, name: str, text: str = "", previous: str | None = None, *
 
 
 def writes(store: Store) -> sqlite3.Connection:
-    opened = store._database._writes
+    opened = store.database.writes
     assert opened is not None
     return opened.connection
 

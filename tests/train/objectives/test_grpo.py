@@ -52,7 +52,7 @@ def add(a: int, b: int) -> int:
 
 def test_many_rollouts_together_are_each_what_converse_gives_alone():
     """With a tool that the model must call: schema, masks and all."""
-    engine, grammars = work()._engine(), GrammarCache(small(), CONFIG.vocab)
+    engine, grammars = work().engine(), GrammarCache(small(), CONFIG.vocab)
     tool = function_tool(add)
     spaces = (ToolNamespace("functions", None, (tool.spec,)),)
     asks = [
@@ -88,7 +88,7 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
     spaces = (ToolNamespace("functions", None, (tool.spec,)),)
     params = SamplingParams(seed=1, max_tokens=90, stop_tokens=STOPS)
     how = TurnOptions(params, tools=(tool,), tool_choice="required", thinking_budget=5)
-    engine, grammars = work()._engine(), GrammarCache(small(), CONFIG.vocab)
+    engine, grammars = work().engine(), GrammarCache(small(), CONFIG.vocab)
     messages = [system(), developer(Developer(None, spaces)), user("Hi")]
     (rollout,) = roll_out(engine, grammars, [RolloutRequest(messages, how)])
     assert rollout.finish == "length"
@@ -101,7 +101,7 @@ def test_an_answer_that_outgrows_the_context_by_its_tools_ends_there_and_a_promp
 def test_what_is_learnt_is_what_was_sampled_behind_the_prompt_of_inference():
     learner = work()
     for answer in learner.answers(0):
-        (datum,) = learner._data(answer)
+        (datum,) = learner.data(answer)
         (completion,) = answer.rollout.completions
         rows = [row for row, target in enumerate(datum.targets) if target != NONE]
         assert datum.tokens[: rows[0] + 1] == completion.prompt
@@ -124,9 +124,9 @@ def test_trainer_and_engine_agree_but_for_rounding_and_the_first_update_is_on_po
 
 def test_an_engine_with_other_weights_stops_the_training():
     learner, other = work(), work()
-    for value in other._model.parameters():
+    for value in other.model.parameters():
         value.data += 0.03 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
-    learner._engine = other._engine  # type: ignore[method-assign]
+    learner.engine = other.engine  # type: ignore[method-assign]
     with pytest.raises(GapError, match="trainer and engine differ by"):
         learner.step(0, report=False)
 
@@ -140,16 +140,16 @@ def test_later_updates_of_one_round_are_off_policy_and_clipped():
 def test_tokens_without_a_choice_have_no_gradient():
     """A mask that leaves one token makes it sure, whatever the network thinks of it."""
     learner = work()
-    data = [datum for answer in learner.answers(0) for datum in learner._data(answer)]
+    data = [datum for answer in learner.answers(0) for datum in learner.data(answer)]
     datum = next(each for each in data if each.advantage)
     batch = GrpoBatch([datum], torch.device("cpu"))
-    policy = learner._policy(batch, TrainingOps(), "stored")
+    policy = learner.policy(batch, TrainingOps(), "stored")
     sure = [i for i, mask in enumerate(datum.masks) if mask is not None and sum(map(int.bit_count, mask)) == 1]
     assert sure
     assert policy.masked_R[sure].abs().max() < 1e-6
     assert (policy.free_R[sure] < -0.1).all()
     policy.masked_R[sure].sum().backward()
-    assert all(not p.grad.abs().max() > 1e-6 for p in learner._model.parameters() if p.grad is not None)
+    assert all(not p.grad.abs().max() > 1e-6 for p in learner.model.parameters() if p.grad is not None)
 
 
 def test_the_reward_of_a_toy_task_rises():
@@ -195,11 +195,11 @@ def adapted(tmp_path: Path, **given: object) -> GrpoObjective:
 
 def test_through_adapters_trainer_and_engine_agree_and_the_base_stays(tmp_path: Path):
     learner = adapted(tmp_path)
-    before = {name: value.detach().clone() for name, value in learner._model.named_parameters()}
+    before = {name: value.detach().clone() for name, value in learner.model.named_parameters()}
     figures = learner.step(0, report=True).metrics
     assert figures["logprob_gap"] < 2e-5
     assert figures["max_logprob_gap"] < 5e-4
-    changed = {name for name, value in learner._model.named_parameters() if not torch.equal(value, before[name])}
+    changed = {name for name, value in learner.model.named_parameters() if not torch.equal(value, before[name])}
     assert changed
     assert all(".adapters." in name for name in changed)
 
@@ -265,7 +265,7 @@ def test_thinking_costs_by_effort_and_never_more_than_being_right_is_worth():
 def test_a_broken_off_run_goes_on_to_the_bit(tmp_path: Path):
     def run(folder: str, until: int | None = None) -> list[float]:
         learner = work()
-        loop = Trainer("rl", learner._model, learner, tmp_path / folder, CheckpointConfig(save_every=1, log_every=1))
+        loop = Trainer("rl", learner.model, learner, tmp_path / folder, CheckpointConfig(save_every=1, log_every=1))
         loop.run(until)
         return [row["reward"] for row in read_log(tmp_path / folder / "log.jsonl")]
 

@@ -44,7 +44,7 @@ class AdmissionQueue:
         self.room, self.most_running, self.most_waiting = room, most_running, most_waiting
         self.used = self.running = self.waiting = 0
         self.share = most_running - most_running // RESERVE
-        self._clients: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        self.clients: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._running_of: Counter[str] = Counter()
         self._usual_output, self._usual_seconds = 256.0, 1.0
 
@@ -60,7 +60,7 @@ class AdmissionQueue:
             self._let(place)
             return place
         self.refuse_when_full(client, need)
-        self._clients.setdefault(client, deque()).append(place)
+        self.clients.setdefault(client, deque()).append(place)
         self.waiting += 1
         try:
             async with asyncio.timeout(seconds):
@@ -72,7 +72,7 @@ class AdmissionQueue:
 
     def refuse_when_full(self, client: str, need: int) -> None:
         """Raises FullError when this client's answer that needs so much could neither run nor wait."""
-        own, free = len(self._clients.get(client, ())), self.most_waiting - self.waiting
+        own, free = len(self.clients.get(client, ())), self.most_waiting - self.waiting
         if (free <= 0 or own > free) and (self._next() is not None or not self._may_run(client, need)):
             raise FullError(self.seconds_to_wait())
 
@@ -89,7 +89,7 @@ class AdmissionQueue:
 
     def _next(self) -> str | None:
         """The first client that waits and does not run its share."""
-        return next((client for client in self._clients if self._running_of[client] < self.share), None)
+        return next((client for client in self.clients if self._running_of[client] < self.share), None)
 
     def _may_run(self, client: str, need: int) -> bool:
         return self._running_of[client] < self.share and self._fits(need)
@@ -116,12 +116,12 @@ class AdmissionQueue:
         if place.running:  # let in, and gone before it knew
             self._free(place)
             return
-        line = self._clients.get(place.client)
+        line = self.clients.get(place.client)
         if line and place in line:
             line.remove(place)
             self.waiting -= 1
             if not line:
-                del self._clients[place.client]
+                del self.clients[place.client]
         self._admit()
 
     def _admit(self) -> None:
@@ -130,13 +130,13 @@ class AdmissionQueue:
         A client that runs its share already is passed over.
         """
         while (client := self._next()) is not None:
-            line = self._clients[client]
+            line = self.clients[client]
             if not self._fits(line[0].need):
                 return
             place = line.popleft()
-            self._clients.move_to_end(client)
+            self.clients.move_to_end(client)
             if not line:
-                del self._clients[client]
+                del self.clients[client]
             self.waiting -= 1
             self._let(place)
             if not place.let.done():

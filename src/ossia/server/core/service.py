@@ -72,14 +72,14 @@ class Service:
         self.name, self.model, self.tokenizer = self.names[0], model, model.tokenizer
         self.grammars = GrammarCache(model.tokenizer, model.config.vocab)
         self.metrics = metrics or ServerMetrics()
-        self._worker = Worker(make_engine or self._engine)
-        self.context = min(model.config.max_context, self._worker.cache_tokens)
-        self._line = AdmissionQueue(self._worker.cache_tokens, self.settings.max_num_seqs, self.settings.max_queued)
+        self.worker = Worker(make_engine or self._engine)
+        self.context = min(model.config.max_context, self.worker.cache_tokens)
+        self.queue = AdmissionQueue(self.worker.cache_tokens, self.settings.max_num_seqs, self.settings.max_queued)
         tokens = [data for data, _ in model.tokenizer.text_tokens()]
         self.longest_token, self.shares = max(map(len, tokens)), Shares(tokens)
         self._draining = self._closed = False
         self._answers = 0
-        self.metrics.watch(self._worker.stats, lambda: (self._line.waiting, self._line.running))
+        self.metrics.watch(self.worker.stats, lambda: (self.queue.waiting, self.queue.running))
 
     def _engine(self) -> Engine:
         given = self.settings.kv_cache_bytes
@@ -89,12 +89,12 @@ class Service:
         )
 
     def start(self) -> None:
-        self._worker.start()
+        self.worker.start()
 
     @property
     def state(self) -> str:
         """ "ok", "draining", or "unhealthy" when the engine failed again and again."""
-        if not self._worker.healthy:
+        if not self.worker.healthy:
             return "unhealthy"
         return "draining" if self._draining else "ok"
 
@@ -109,7 +109,7 @@ class Service:
     async def close(self) -> None:
         """Answers that are still under way, or wait to be let in, end in 503."""
         self._draining = self._closed = True
-        await asyncio.to_thread(self._worker.close)
+        await asyncio.to_thread(self.worker.close)
 
     def count(self, messages: Sequence[Message], prefill: str | None = None) -> int:
         """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
@@ -158,7 +158,7 @@ class Service:
                         if run:
                             self._end(run)
                         run = None
-                        run = reply = await self._begin(ask.client, *step)
+                        run = reply = await self.begin_sampling(ask.client, *step)
                     case AwaitToken():
                         assert run is not None, "a sampling was begun"
                         reply = await run.next()
@@ -199,7 +199,7 @@ class Service:
         self._answers += 1
         run: _Run | None = None
         try:
-            run = await self._begin(client, list(prompt), params, mask, "prompt")
+            run = await self.begin_sampling(client, list(prompt), params, mask, "prompt")
             while (sampled := await run.next()) is not None:
                 yield sampled
                 if enough():
@@ -219,7 +219,7 @@ class Service:
         lengths = [rows for rows in WARMING if rows * hidden <= WARMING_MOST and rows < context]
         try:
             for length in lengths:
-                await asyncio.wrap_future(self._worker.warm([min(self.model.stop_tokens)] * length))
+                await asyncio.wrap_future(self.worker.warm([min(self.model.stop_tokens)] * length))
         except Exception:
             log.exception("the first step failed")
 
@@ -239,7 +239,7 @@ class Service:
         run: _Run | None = None
         self._answers += 1
         try:
-            run = await self._begin(client, list(tokens[:-1]), params, last, "prompt")
+            run = await self.begin_sampling(client, list(tokens[:-1]), params, last, "prompt")
             end = await run.next()
             if end is None:
                 raise ApiError(503, "the time for scoring the prompt was over", code="too_slow")
@@ -289,7 +289,7 @@ class Service:
     @property
     def at_once(self) -> int:
         """Answers of one request to make at a time: it leaves places in the queue to others."""
-        return self._line.share + self.settings.max_queued // 4
+        return self.queue.share + self.settings.max_queued // 4
 
     async def _open(self, steps: Steps, messages: Sequence[Message]) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
@@ -305,27 +305,27 @@ class Service:
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid_value") from error
 
-    async def _begin(
+    async def begin_sampling(
         self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
     ) -> "_Run":
         self.check_length(prompt, param)
         asked = time.perf_counter()
-        need = self._line.need(len(prompt), params.max_tokens, self.context)
+        need = self.queue.need(len(prompt), params.max_tokens, self.context)
         try:
-            place = await self._line.enter(client, need, self.settings.queue_timeout)
+            place = await self.queue.enter(client, need, self.settings.queue_timeout)
         except FullError as error:
             raise self._full(error) from error
         except TimeoutError as error:
             self.metrics.refused.labels("waited too long").inc()
-            raise busy("the server is too busy: the request waited too long", self._line.seconds_to_wait()) from error
+            raise busy("the server is too busy: the request waited too long", self.queue.seconds_to_wait()) from error
         if self._closed:
-            self._line.leave(place, 0, 0.0)
+            self.queue.leave(place, 0, 0.0)
             raise stopping()
         run = _Run(TokenQueue(prompt, params, mask), place, self.metrics, asked)
         run.feed.on_end = functools.partial(self._end, run)  # whether or not the client reads
         self.metrics.queued.observe(run.started - asked)
         run.timer = asyncio.get_running_loop().call_later(self.settings.request_timeout, self._expire, run)
-        self._worker.begin(run.feed)
+        self.worker.begin(run.feed)
         return run
 
     def _expire(self, run: "_Run") -> None:
@@ -339,14 +339,14 @@ class Service:
         run.ended = True
         if run.timer:
             run.timer.cancel()
-        self._worker.stop(run.feed)
-        self._line.leave(run.place, run.feed.count, time.perf_counter() - run.started)
+        self.worker.stop(run.feed)
+        self.queue.leave(run.place, run.feed.count, time.perf_counter() - run.started)
 
     def refuse_when_full(self, client: str = "") -> None:
         """For what is promised before it runs: ApiError 429 or 503 where an answer would be refused now."""
         self._refuse_when_closed()
         try:
-            self._line.refuse_when_full(client, self._line.need(0, None, self.context))
+            self.queue.refuse_when_full(client, self.queue.need(0, None, self.context))
         except FullError as error:
             raise self._full(error) from error
 

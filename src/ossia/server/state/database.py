@@ -44,7 +44,7 @@ class Database:
         self._reserve = Reserve(folder)
         self._tried, self._is_final, self._is_prepared = 0.0, False, False
         self._lock: sqlite3.Connection | None = None
-        self._writes: _Opened | None = None
+        self.writes: _Opened | None = None
         self._reads: _Opened | None = None
         self._reading = Lock()  # held while the connection that reads is used or exchanged
         self._clock: Clock | None = None
@@ -77,9 +77,9 @@ class Database:
     def _open(self) -> None:
         if self._lock is None:
             self._lock = _lock(self.path.parent / "state.lock")
-        self._writes = _Opened(self.path)
-        _set_up(self._writes.connection)
-        tables = Tables(self._writes.connection)
+        self.writes = _Opened(self.path)
+        _set_up(self.writes.connection)
+        tables = Tables(self.writes.connection)
         try:
             self._prepare(tables)
         except ValueError as error:
@@ -106,7 +106,7 @@ class Database:
     @property
     def is_there(self) -> bool:
         """Whether the open file is the one in the folder."""
-        return self._writes is not None and self._writes.is_there()
+        return self.writes is not None and self.writes.is_there()
 
     def reopen(self) -> None:
         """In the thread that writes: open what was removed or replaced."""
@@ -196,18 +196,18 @@ class Database:
 
     def _writing(self) -> sqlite3.Connection:
         """The open connection. A file that was removed or replaced meanwhile is opened, or made, anew."""
-        if self._writes is not None and self._writes.is_there():
-            return self._writes.connection
-        if self._writes is not None:
+        if self.writes is not None and self.writes.is_there():
+            return self.writes.connection
+        if self.writes is not None:
             log.warning("%s was removed or replaced while the server ran: it is opened anew", self.path.name)
             self._close_both()
             self._drop_log()
             self.open()
         elif self.may_open:
             self.open()
-        if self._writes is None:
+        if self.writes is None:
             raise StoreError(self.fault or f"{self.path.name} cannot be used")
-        return self._writes.connection
+        return self.writes.connection
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -226,11 +226,11 @@ class Database:
 
     def _close_both(self) -> None:
         with self._reading:
-            for opened in (self._reads, self._writes):
+            for opened in (self._reads, self.writes):
                 if opened:
                     with suppress(sqlite3.Error):
                         opened.connection.close()
-            self._reads = self._writes = None
+            self._reads = self.writes = None
 
     def _drop_log(self) -> None:
         """The write-ahead log of a file that is gone: SQLite would read it into another file of this name."""

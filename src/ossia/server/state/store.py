@@ -71,27 +71,27 @@ class Store:
         self, folder: Path, tokenizer: Tokenizer, *, max_bytes: int = 1 << 30, max_seconds: float = 30 * 86400
     ) -> None:
         self._vocabulary = vocabulary_of(tokenizer)
-        self._writer, self._reader = (ThreadPoolExecutor(1, f"store-{name}") for name in ("writer", "reader"))
-        self._database = Database(folder, max_bytes, max_seconds)
-        self._writer.submit(self._database.open).result()
+        self.writer, self._reader = (ThreadPoolExecutor(1, f"store-{name}") for name in ("writer", "reader"))
+        self.database = Database(folder, max_bytes, max_seconds)
+        self.writer.submit(self.database.open).result()
 
     @property
     def fault(self) -> str | None:
         """Why nothing can be kept or read, if so. Where that may pass, the file is tried again in a while."""
-        if self._database.may_open:
-            self._writer.submit(lambda: self._database.open() if self._database.may_open else None)
-        return self._database.fault
+        if self.database.may_open:
+            self.writer.submit(lambda: self.database.open() if self.database.may_open else None)
+        return self.database.fault
 
     @property
     def condition(self) -> Condition:
         """How the last write went."""
-        return self._database.condition
+        return self.database.condition
 
     def close(self) -> None:
         """Wait for what is being written, then let go of the file."""
-        self._writer.shutdown()
+        self.writer.shutdown()
         self._reader.shutdown()
-        self._database.close()
+        self.database.close()
 
     # responses
 
@@ -172,26 +172,26 @@ class Store:
         """
         said = self._said(messages)
         with suppress(StoreError):
-            self._wait(self._writer, lambda: self._database.write(lambda t: t.remember(call_id, None, said)))
+            self._wait(self.writer, lambda: self.database.write(lambda t: t.remember(call_id, None, said)))
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
         """What was remembered with this call; nothing when it is gone or was never here."""
         said: bytes | None = None
         with suppress(StoreError):
-            said = self._wait(self._reader, lambda: self._database.read(lambda t: t.recall(call_id)))
+            said = self._wait(self._reader, lambda: self.database.read(lambda t: t.recall(call_id)))
         return tuple(self._unpack(each) for each in msgspec.msgpack.decode(said, type=list[_Said])) if said else ()
 
     # within
 
     async def _write(self, work: Callable[[Tables], Result], wipe: bool = False, lasts: bool = False) -> Result:
         """In the writer's thread, one after the other. A caller that goes away does not stop its own, nor wait for it."""
-        future = self._submit(self._writer, lambda: self._database.write(work, wipe=wipe, lasts=lasts))
+        future = self._submit(self.writer, lambda: self.database.write(work, wipe=wipe, lasts=lasts))
         return await asyncio.shield(asyncio.wrap_future(future))
 
     async def _read(self, work: Callable[[Tables], Result]) -> Result:
-        if not self._database.is_there:
-            await asyncio.wrap_future(self._submit(self._writer, self._database.reopen))
-        return await asyncio.wrap_future(self._submit(self._reader, lambda: self._database.read(work)))
+        if not self.database.is_there:
+            await asyncio.wrap_future(self._submit(self.writer, self.database.reopen))
+        return await asyncio.wrap_future(self._submit(self._reader, lambda: self.database.read(work)))
 
     def _wait(self, thread: ThreadPoolExecutor, run: Callable[[], Result]) -> Result:
         return self._submit(thread, run).result()

@@ -110,7 +110,7 @@ class GrpoObjective:
             raise ValueError(
                 f"prompts_per_step = {settings.prompts_per_step} must be a multiple of the {size} processes"
             )
-        self._model, self._settings, self._seed = model, settings, seed
+        self.model, self._settings, self._seed = model, settings, seed
         self._prompts = PromptSampler(tasks, settings, seed, self._processes)
         self._grammars = GrammarCache(tokenizer, model.config.vocab)
         self._stops = frozenset(tokenizer.special[name] for name in STOP_TOKENS if name in tokenizer.special)
@@ -123,9 +123,9 @@ class GrpoObjective:
         answers = self.answers(number)
         metrics = self._means(_metrics(answers, self._settings.efforts))
         metrics["rollout_seconds"] = time.perf_counter() - started
-        data = [datum for answer in answers for datum in self._data(answer)]
+        data = [datum for answer in answers for datum in self.data(answer)]
         used = [each for each in data if each.advantage]
-        batches = [GrpoBatch(group, self._model.device) for group in by_length(used, self._settings.batch_tokens)]
+        batches = [GrpoBatch(group, self.model.device) for group in by_length(used, self._settings.batch_tokens)]
         tokens = int(self._processes.all_reduce(torch.tensor(sum(len(each.packed.batch.tokens_T) for each in batches))))
         if tokens:
             random.Random(f"{self._seed}/{number}/order").shuffle(batches)
@@ -151,7 +151,7 @@ class GrpoObjective:
         own = slice(self._processes.rank, None, self._processes.world_size)
         prompts = prompts[own]
         requests = [self._request(prompt, seed) for prompt, group in zip(prompts, seeds[own]) for seed in group]
-        rollouts = roll_out(self._engine(), self._grammars, requests, masks=True)
+        rollouts = roll_out(self.engine(), self._grammars, requests, masks=True)
         answers: list[GradedRollout] = []
         differed: list[bool] = []
         for i, prompt in enumerate(prompts):
@@ -178,16 +178,16 @@ class GrpoObjective:
         )
         return RolloutRequest(example.prompt(prompt.effort), options)
 
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
         """An engine with this step's weights, on the training device. Its prefix cache holds a group's prompt once."""
-        model = self._model
+        model = self.model
         tensors = StoredTensors(model) if model.base is None else MergedTensors(model.base, model)
         on_cpu = model.device.type == "cpu"
         backend = make_ops("cpu", dense="bf16", kv="f32") if on_cpu else make_ops("triton", dense="bf16")
         # `load_transformer` uses only the methods that both have
         return Engine(load_transformer(cast(Any, tensors), backend), max_batched_tokens=ENGINE_BATCHED_TOKENS)
 
-    def _data(self, answer: GradedRollout) -> Iterator[Datum]:
+    def data(self, answer: GradedRollout) -> Iterator[Datum]:
         completions = [each for each in answer.rollout.completions if each.output]
         turns = [SampledTurn(c.prompt, [t.token for t in c.output], [True] * len(c.output)) for c in completions]
         logprobs = [token.logprob for each in completions for token in each.output]
@@ -211,7 +211,7 @@ class GrpoObjective:
         if settings.updates_per_step > 1:
             for batch in batches:
                 with torch.no_grad():
-                    batch.old_R = self._policy(batch, self._ops(), "stored").masked_R
+                    batch.old_R = self.policy(batch, self._ops(), "stored").masked_R
         loss, metrics, norm = torch.zeros(()), dict[str, float](), torch.zeros(())
         parts = list(_parts(batches, min(settings.updates_per_step, self._processes.all_reduce_max(len(batches)))))
         for part in parts:
@@ -227,7 +227,7 @@ class GrpoObjective:
                 loss_part.backward()
                 loss -= objective.detach().cpu() / tokens / len(parts)
                 ratios.append(ratio_R)
-            self._processes.all_reduce_gradients(self._model.trained().values())
+            self._processes.all_reduce_gradients(self.model.trained().values())
             norm = self.optimizers.step(lr_multiplier(settings.schedule, number, self.steps))
         ratio = torch.cat(ratios)
         clipped = ((ratio < 1 - settings.clip_low) | (ratio > 1 + settings.clip_high)).float()
@@ -245,37 +245,37 @@ class GrpoObjective:
         return {name: total / count for name, (total, count) in zip(values_by_name, summed) if count}
 
     def _ops(self) -> TrainingOps:
-        return TrainingOps(str(self._model.device), self._compute)
+        return TrainingOps(str(self.model.device), self._compute)
 
     def _logprob_gap(self, batch: "GrpoBatch", rounding: Rounding) -> tuple[float, float]:
         """Mean and largest difference from the engine's log-probabilities, in float32 as in the engine."""
         with torch.no_grad():
-            policy = self._policy(batch, TrainingOps(str(self._model.device)), rounding)
+            policy = self.policy(batch, TrainingOps(str(self.model.device)), rounding)
         gap_R = (policy.free_R - batch.engine_R).abs()
         return float(gap_R.mean()), float(gap_R.max())
 
     def _objective(self, batch: "GrpoBatch", ops: TrainingOps) -> tuple[Tensor, Tensor]:
         """The sum of the clipped objective over the tokens, and each token's importance ratio."""
         settings = self._settings
-        policy = self._policy(batch, ops, "stored")
+        policy = self.policy(batch, ops, "stored")
         ratio_R = torch.exp(policy.masked_R - (policy.masked_R.detach() if batch.old_R is None else batch.old_R))
         advantages_R = batch.advantages_R
         clipped_R = ratio_R.clamp(1 - settings.clip_low, 1 + settings.clip_high)
         return torch.minimum(ratio_R * advantages_R, clipped_R * advantages_R).sum(), ratio_R.detach()
 
-    def _policy(self, batch: "GrpoBatch", ops: TrainingOps, rounding: Rounding) -> Policy:
+    def policy(self, batch: "GrpoBatch", ops: TrainingOps, rounding: Rounding) -> Policy:
         """With a large vocabulary, logits are computed a few rows at a time, and again for the gradient."""
-        x_RD = self._model.sampled_rows(batch.packed.batch, ops, rounding)
+        x_RD = self.model.sampled_rows(batch.packed.batch, ops, rounding)
         targets_R = torch.from_numpy(batch.packed.targets_R).to(x_RD.device)
 
         def of_rows(x_nD: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-            logits_nV = self._model.unembed(x_nD, ops, rounding)
+            logits_nV = self.model.unembed(x_nD, ops, rounding)
             chosen_n = logits_nV.gather(1, targets_R[rows, None])[:, 0]
             allowed_nV = batch.allowed(logits_nV.shape[1], rows).to(logits_nV.device)
             masked_nV = logits_nV.masked_fill(~allowed_nV, -torch.inf)
             return chosen_n - logits_nV.logsumexp(-1), chosen_n - masked_nV.logsumexp(-1)
 
-        step = rows_at_a_time(self._model.config.vocab)
+        step = rows_at_a_time(self.model.config.vocab)
         if len(x_RD) <= step:
             return Policy(*of_rows(x_RD, slice(None)))
         pieces = [slice(first, first + step) for first in range(0, len(x_RD), step)]

@@ -467,11 +467,11 @@ def test_where_nothing_can_be_kept_the_answer_says_so(tmp_path: Path):
 def test_a_disk_that_fills_up_costs_the_keeping_not_the_answer(tmp_path: Path):
     with scripted(final("a" * 500), final("ok"), state=tmp_path) as w:
         assert w.store is not None
-        w.store._database._writes.connection.execute("PRAGMA max_page_count = 1")
+        w.store.database.writes.connection.execute("PRAGMA max_page_count = 1")
         events = w.events(input="x" * 2000)
         assert "full" in events[-1]["response"]["metadata"]["ossia.warnings"]
         assert events[-1]["response"]["store"] is False
-        w.store._database._writes.connection.execute("PRAGMA max_page_count = 1000000")
+        w.store.database.writes.connection.execute("PRAGMA max_page_count = 1000000")
         response = w.respond(input="x")
         assert w.client.get(f"/v1/responses/{response['id']}").json() == response
 

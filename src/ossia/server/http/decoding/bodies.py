@@ -31,7 +31,7 @@ class Bodies:
     def __init__(self, most_bytes: int, bound: TextBound) -> None:
         self.most_bytes, self.bound = most_bytes, bound
         self.used = 0
-        self._used_by: Counter[str] = Counter()
+        self.used_by: Counter[str] = Counter()
         self._decoder = ThreadPoolExecutor(1, "ossia-decode")  # one at a time: each takes some of the interpreter
         self._trim: asyncio.TimerHandle | None = None
 
@@ -40,17 +40,17 @@ class Bodies:
 
     def take(self, client: str, size: int) -> None:
         """Raises ApiError 429 when there is no room for this client's bytes."""
-        if self._used_by[client] + size > self.most_bytes - self.used - size:
+        if self.used_by[client] + size > self.most_bytes - self.used - size:
             message = f"too many bytes of requests are under way ({self.used >> 20} of {self.most_bytes >> 20} MiB)"
             raise ApiError(429, f"{message}: try again", code="rate_limit_exceeded", headers={"retry-after": "2"})
         self.used += size
-        self._used_by[client] += size
+        self.used_by[client] += size
 
     def give_back(self, client: str, size: int) -> None:
         self.used -= size
-        self._used_by[client] -= size
-        if self._used_by[client] <= 0:
-            del self._used_by[client]
+        self.used_by[client] -= size
+        if self.used_by[client] <= 0:
+            del self.used_by[client]
         if self._trim:
             self._trim.cancel()
         loop = asyncio.get_running_loop()
@@ -75,19 +75,19 @@ class Pieces:
 
     def __init__(self) -> None:
         self.size = 0
-        self._whole: list[bytes] = []
+        self.whole: list[bytes] = []
         self._last = bytearray()
 
     def add(self, piece: bytes) -> None:
         self.size += len(piece)
         self._last += piece
         if len(self._last) >= PIECE:
-            self._whole.append(bytes(self._last))
+            self.whole.append(bytes(self._last))
             self._last = bytearray()
 
     def joined(self) -> bytes:
         """All of it. A large one is for another thread."""
-        return b"".join([*self._whole, bytes(self._last)])
+        return b"".join([*self.whole, bytes(self._last)])
 
 
 class Lease:

@@ -23,7 +23,7 @@ def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None
 
     bound: of the text within strings. Wrong JSON passes: decoding finds what is wrong.
     """
-    scan, at = _Scan(bound.shares if bound else None), 0
+    scan, at = Scan(bound.shares if bound else None), 0
     while at < len(body):
         end = at + SLICE
         byte_N = np.frombuffer(body, np.uint8, min(SLICE, len(body) - at), at)
@@ -49,7 +49,7 @@ def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None
             raise bad(None, f"{message}: shorten it", "context_length_exceeded")
 
 
-class _Scan:
+class Scan:
     """What JSON holds, counted slice by slice. text: bytes within strings. saved: of these, at most, by reading escapes.
 
     tokens: that the text has at least; what is escaped counts nothing.
