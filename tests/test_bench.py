@@ -33,10 +33,11 @@ from ossia.bench.passes import (
 )
 from ossia.bench.probes import Rates
 from ossia.bench.report import as_json, as_text
-from ossia.bench.subject import ModelChoice, check_memory, load_subject
+from ossia.bench.subject import ModelChoice, ResolvedChoice, check_memory, load_subject, resolve
 from ossia.engine.plan import CPU_BATCHED_TOKENS
 from ossia.kernels.machine import available_memory
 from ossia.kernels.ops import BLOCK, Batch
+from ossia.loading import load
 from ossia.model.config import ModelConfig
 from tests.support.checkpoints import TINY, tiny_checkpoint
 from tests.test_cli import ossia
@@ -49,7 +50,7 @@ needs_probe = pytest.mark.skipif(
 
 @pytest.fixture
 def subject(tmp_path: Path):
-    return load_subject(ModelChoice(model=str(tiny_checkpoint(tmp_path / "m"))), lambda config, formats: None)
+    return load_subject(resolve(ModelChoice(model=str(tiny_checkpoint(tmp_path / "m")))))
 
 
 class Steady:
@@ -137,10 +138,10 @@ def test_too_large_a_model_is_refused_with_the_remedy():
     assert cache == cache_bytes(B20, formats_of("cpu"), 512) + 7 * cache_bytes(
         B20, formats_of("cpu"), SHORT_PROMPT + 128
     )
-    twenty = ModelChoice(model="openai/gpt-oss-20b")
-    check_memory(B20, twenty, formats_of("cpu"), cache, available=13 << 30)
+    twenty = ResolvedChoice(ModelChoice(model="openai/gpt-oss-20b"), B20, "cpu", "int8", "bf16")
+    check_memory(twenty, cache, available=13 << 30)
     with pytest.raises(ValueError, match=r"needs 11\.\d GiB .* 8\.0 GiB are free: no setting fits"):
-        check_memory(B20, twenty, formats_of("cpu"), cache, available=8 << 30)
+        check_memory(twenty, cache, available=8 << 30)
 
 
 def test_tables_go_round_and_never_meet():
@@ -227,7 +228,7 @@ def test_a_report_is_whole(subject):
 
 def test_a_short_context_has_no_engine_figures(tmp_path: Path):
     folder = tiny_checkpoint(tmp_path, replace(TINY, max_context=40))
-    subject = load_subject(ModelChoice(model=str(folder)), lambda config, formats: None)
+    subject = load_subject(resolve(ModelChoice(model=str(folder))))
     report = measure(subject, cases_of([8], [], [], [0]), Steady(), threads=1, repeat=1)
     assert report.engine is None
     assert "not measured in the engine" in as_text(report)
@@ -236,16 +237,27 @@ def test_a_short_context_has_no_engine_figures(tmp_path: Path):
 
 def test_random_weights_take_a_shape(tmp_path: Path):
     folder = tiny_checkpoint(tmp_path)
-    seen: list[tuple[ModelConfig, Formats]] = []
-    subject = load_subject(ModelChoice(shape=str(folder), dense="int4"), lambda *given: seen.append(given))
+    subject = load_subject(resolve(ModelChoice(shape=str(folder), dense="int4")))
     assert (subject.source, subject.config) == ("random", TINY)
-    assert seen == [(TINY, Formats(4.5, 4.25))]
+    assert subject.formats == Formats(4.5, 4.25, "f32")
 
 
-def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
-    seen = []
-    load_subject(ModelChoice(model=str(tiny_checkpoint(tmp_path, layout="bf16"))), lambda *given: seen.append(given[1]))
-    assert seen == [Formats(8.25, 16.0)]
+def test_experts_are_counted_as_they_are_once_loaded(tmp_path: Path):
+    """bfloat16 experts that MXFP4 holds exactly are loaded as MXFP4; others stay bfloat16."""
+    choice = ModelChoice(model=str(tiny_checkpoint(tmp_path, layout="bf16")), backend="cpu", dense="int8", kv="bf16")
+    resolved = resolve(choice)
+    assert resolved.formats == Formats(8.25, 4.25)
+    assert replace(resolved, mxfp4=False).formats == Formats(8.25, 16.0)
+
+
+def test_the_bench_measures_the_formats_that_a_chat_runs():
+    """A small model keeps its bits, a large one gets int8 weights; the report names them."""
+    mini = resolve(ModelChoice(model="ossia-mini"))
+    model = load("ossia-mini")
+    assert (mini.backend, mini.dense, mini.kv) == (model.backend.name, "bf16", "f32")
+    assert load_subject(mini).transformer.cache_bytes == model.transformer.cache_bytes
+    large = resolve(ModelChoice(shape="gpt-oss-20b", backend="cpu"))
+    assert (large.dense, large.kv) == ("int8", "bf16")
 
 
 @pytest.mark.parametrize(
@@ -253,8 +265,14 @@ def test_bfloat16_experts_are_counted_as_such(tmp_path: Path):
     [
         ({}, "choose one of -m"),
         ({"model": "m", "shape": "gpt-oss-20b"}, "choose one of -m"),
-        ({"shape": "gpt-oss-20b", "dense": "q4"}, "dense 'q4' is not one of backend 'cpu': it has int8, int4, bf16"),
-        ({"shape": "gpt-oss-20b", "kv": "fp8"}, "kv 'fp8' is not one of backend 'cpu': it has bf16, int8"),
+        (
+            {"shape": "gpt-oss-20b", "backend": "cpu", "dense": "q4"},
+            "dense 'q4' is not one of backend 'cpu': it has int8, int4, bf16",
+        ),
+        (
+            {"shape": "gpt-oss-20b", "backend": "cpu", "kv": "fp8"},
+            "kv 'fp8' is not one of backend 'cpu': it has bf16, int8",
+        ),
     ],
 )
 def test_choices_that_cannot_be(choice, said):
@@ -285,6 +303,7 @@ def test_the_command_prints_one_object():
     )
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
+    assert (value["dense"], value["kv"]) == ("bf16", "f32") or value["backend"] == "triton"
     assert [case["name"] for case in value["cases"]] == ["pp32", "tg4", "tg8", "tg4 x2", "tg8 x2"]
     assert all(case["read_bandwidth"]["median"] > 1e8 for case in value["cases"])
 
@@ -309,7 +328,7 @@ def test_without_a_card_the_bench_says_what_is_missing(monkeypatch: pytest.Monke
         (("-m", "ossia-mini", "--threads", "9999"), "--threads 9999: this machine has"),
         (("-m", "ossia-mini", "--dense", "int4", "--backend", "triton"), "it has bf16, int8"),
         (("-m", "ossia-mini", "--kv", "fp8"), "kv 'fp8' is not one of backend 'cpu'"),
-        (("-m", "ossia-mini", "--backend", "gpu"), "backend 'gpu' is none of cpu, triton, reference"),
+        (("-m", "ossia-mini", "--backend", "gpu"), "backend 'gpu' is none of auto, cpu, triton, reference"),
     ],
 )
 def test_errors_are_one_line_with_the_remedy(arguments: tuple[str, ...], said: str):

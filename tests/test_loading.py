@@ -2,16 +2,22 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import ossia
+from ossia import loading
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
 from ossia.kernels.triton.tools import check
+from ossia.loading import choose_backend
 from ossia.model.checkpoint import CheckpointError
+from ossia.model.config import ModelConfig
 from tests.support.checkpoints import TINY, tiny_checkpoint
 
 
@@ -42,6 +48,48 @@ def test_backends_that_are_not_there_say_what_to_use(tiny: Path, monkeypatch: py
         ossia.load(tiny, backend="triton")
     with pytest.raises(ValueError, match="unknown backend 'tpu'"):
         ossia.load(tiny, backend="tpu")  # type: ignore[arg-type]
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(check, "gpu_count", lambda: 0)
+    model = ossia.load(tiny)
+    assert str(model.backend) == "backend: cpu (no NVIDIA GPU found)"
+    assert str(ossia.load(tiny, backend="cpu").backend) == "backend: cpu"
+
+
+def test_auto_says_why_a_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    """A driver without torch; a torch for the CPU alone; formats that only a CPU has; a model that does not fit."""
+    monkeypatch.setattr(check, "gpu_count", lambda: 1)
+    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    assert choose_backend(TINY).reason.startswith("there is an NVIDIA GPU, but torch and triton not installed: pip ")
+    monkeypatch.setattr(check, "find_spec", lambda name: name)
+    monkeypatch.setattr(check, "facts_of_this_machine", lambda: check.Facts("linux", "2.13.0+cpu", "3.9.0"))
+    assert choose_backend(TINY).reason.startswith("torch 2.13.0+cpu is built for the CPU alone: ")
+    monkeypatch.setattr(loading, "no_gpu_reason", lambda: None)
+    assert choose_backend(TINY, dense="int4").reason == "dense 'int4' is not one of backend 'triton': it has bf16, int8"
+    monkeypatch.setattr(loading, "make_ops", lambda *_, **__: SimpleNamespace(free_bytes=lambda: 1 << 30))
+    chosen = choose_backend(ModelConfig.preset("gpt-oss-20b"))
+    assert chosen.name == "cpu"
+    assert chosen.reason.startswith("this model does not fit the card: it needs ")
+
+
+def test_auto_is_a_gpu_that_can_run_the_model(monkeypatch: pytest.MonkeyPatch):
+    card = check.Card("NVIDIA H100", (9, 0), 80 << 30)
+    facts = check.Facts("linux", "2.13.0", "3.9.0", cuda="13.0", cards=(card,))
+    monkeypatch.setattr(check, "gpu_count", lambda: 1)
+    for module in (check, loading):
+        monkeypatch.setattr(module, "facts_of_this_machine", lambda: facts)
+    monkeypatch.setattr(loading, "make_ops", lambda *_, **__: SimpleNamespace(free_bytes=lambda: 79 << 30))
+    assert str(choose_backend(ModelConfig.preset("gpt-oss-20b"))) == "backend: triton (NVIDIA H100)"
+
+
+def test_the_choice_imports_no_torch_without_a_gpu():
+    code = (
+        "import sys; from ossia.kernels.triton.tools import check; check.gpu_count = lambda: 0; "
+        "from ossia.loading import choose_backend_for; choose_backend_for('ossia-mini'); print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ MAY_USE: dict[str, set[str]] = {
     "train": {*BOTH, "hub", "loading", "chat", "task", "mini", "rollout"},
     "evals": {*BOTH, "loading", "chat", "task", "mini", "rollout"},
     "synth": set(BOTH),
-    "bench": {"engine", "model", "kernels", "hub", "recognise"},
+    "bench": {"engine", "model", "kernels", "hub", "recognise", "loading"},
     "terminal": {*BOTH, "loading", "chat"},
     "server": {*BOTH, "hub", "loading", "chat"},
     "cli": {

@@ -7,7 +7,7 @@ It does not know conversations; `ossia.chat` holds those.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
 from ossia.kernels.backends import kinds_of, make_ops
 from ossia.kernels.ops import Backend, Batch, Dense, KeyValues, Ops
+from ossia.kernels.triton.tools.check import facts_of_this_machine, no_gpu_reason
 from ossia.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from ossia.model.config import ModelConfig
 from ossia.model.tensorfile import read_json
@@ -28,7 +29,17 @@ from ossia.quant import Mxfp4, as_mxfp4
 from ossia.settings_files import read_settings, tokenizer_file
 from ossia.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Model", "Outline", "Progress", "is_mxfp4", "load", "outline", "tokenizer_file"]
+__all__ = [
+    "BackendChoice",
+    "Model",
+    "Outline",
+    "Progress",
+    "choose_backend",
+    "is_mxfp4",
+    "load",
+    "outline",
+    "tokenizer_file",
+]
 
 Progress = Callable[[int, int], None]
 _FAR = 4096  # tokens of a context from which the CPU may share attention out by key
@@ -37,6 +48,19 @@ KV_INT8 = (
     "99th percentile 0.13 (--kv bf16: 0.004, 0.016); use it where memory is short"
 )
 SMALL = 1 << 24  # dense weights that, as bfloat16, stay in a processor's cache
+
+
+class BackendChoice(NamedTuple):
+    """A backend, and why "auto" chose it; an empty reason if the caller chose."""
+
+    name: Backend
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"backend: {self.name} ({self.reason})" if self.reason else f"backend: {self.name}"
+
+
+CPU = BackendChoice("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,7 @@ class Outline:
 class Model:
     """A loaded model. Its tokenizer is None where the checkpoint has none: then it serves logits only. `plan`: of a card's
     memory, where the model is on one. `warnings`: about the checkpoint's files and about what costs accuracy, for a person.
+    `backend`: which backend it runs on, and why.
     """
 
     name: str
@@ -62,6 +87,7 @@ class Model:
     stop_tokens: frozenset[int]
     plan: CardMemoryPlan | None = None
     warnings: tuple[str, ...] = ()
+    backend: BackendChoice = CPU
 
     @property
     def config(self) -> ModelConfig:
@@ -93,7 +119,7 @@ class Model:
 
 def load(
     path_or_name: str | Path = MINI,
-    backend: Backend | None = None,
+    backend: Backend | Literal["auto"] = "auto",
     progress: Progress | None = None,
     *,
     dense: Dense | None = None,
@@ -104,33 +130,70 @@ def load(
 ) -> Model:
     """A model from a folder, a Hugging Face name, or the embedded "ossia-mini".
 
-    backend: "cpu" (the default), "triton" (an NVIDIA GPU), or "reference" (torch, float32, for checking). progress(done,
-    total) is called after each layer. dense: what attention and unembedding weights are kept in, on a CPU "int8", "int4", or
-    "bf16" (as they are), on a GPU "bf16" or "int8". kv: what keys and values are, on a CPU "bf16", "int8" or "f32", on a
-    GPU "bf16" or "fp8". Unless said, the first of each, but on a CPU a model so small that rounding gains nothing keeps its
-    bits and has float32 keys and values. threads: the physical cores that may be used, unless said. memory: bytes that the
-    model may take on the host; what is free on the machine and in its container, unless said. cache_bytes: the keys and
-    values that will be asked for; those of a short context, unless said.
-    Raises FileNotFoundError where nothing is found, ValueError for a checkpoint that is not whole, a backend that this
-    machine cannot run, or, before anything is read, a model that does not fit the memory or its card.
+    - backend: "auto" (an NVIDIA GPU that can run the model, else the CPU; `Model.backend` says why), "cpu", "triton" (an
+      NVIDIA GPU), or "reference" (torch, float32, for checking).
+    - progress(done, total) is called after each layer.
+    - dense: format of attention and unembedding weights. CPU: "int8", "int4" or "bf16" (their bits). GPU: "bf16" or "int8".
+    - kv: format of keys and values. CPU: "bf16", "int8" or "f32". GPU: "bf16" or "fp8".
+      Default of both: the first. A small model on a CPU keeps its bits and has float32 keys and values.
+    - threads: physical cores to use; default: all.
+    - memory: bytes of host memory the model may take; default: what is free on the machine and in its container.
+    - cache_bytes: bytes of keys and values to check for; default: those of a short context.
+
+    Raises FileNotFoundError if nothing is found. Raises ValueError for an incomplete checkpoint, a backend that this
+    machine cannot run, or, before anything is read, a model that does not fit the memory.
     """
-    backend = backend or "cpu"
     folder = find(path_or_name)
     checkpoint = open_checkpoint(folder)
-    if backend == "cpu":
-        dense, kv = _usual(checkpoint.config, dense, kv)
-    kernels = make_ops(backend, dense=dense, kv=kv, workers=threads)
-    free = kernels.free_bytes()
-    kinds = kinds_of(backend, dense, kv)
     is_packed = is_mxfp4(checkpoint)
+    chosen = choose_backend(checkpoint.config, backend, dense, kv, mxfp4=is_packed)
+    kinds = formats_of_model(checkpoint.config, chosen.name, dense, kv)
+    kernels = make_ops(chosen.name, dense=kinds[0], kv=kinds[1], workers=threads)
+    free = kernels.free_bytes()
     plan = None if free is None else plan_card(checkpoint.config, *kinds, free, mxfp4=is_packed)
     if free is None:
-        held = HostFormat(backend, *kinds, is_packed, loading_bytes(checkpoint, is_packed))
+        held = HostFormat(chosen.name, *kinds, is_packed, loading_bytes(checkpoint, is_packed))
         _check_memory(checkpoint.config, kernels, held, memory, cache_bytes)
     read = read_settings(folder, checkpoint.config.vocab, is_original=checkpoint.layout == "original")
     transformer = load_transformer(checkpoint, kernels, progress)
     warnings = (*read.warnings, *((KV_INT8,) if kinds[1] == "int8" else ()))
-    return Model(str(path_or_name), transformer, read.tokenizer, read.stop_tokens, plan, warnings)
+    return Model(str(path_or_name), transformer, read.tokenizer, read.stop_tokens, plan, warnings, chosen)
+
+
+def choose_backend(
+    config: ModelConfig,
+    backend: Backend | Literal["auto"] = "auto",
+    dense: Dense | None = None,
+    kv: KeyValues | None = None,
+    *,
+    mxfp4: bool = True,
+) -> BackendChoice:
+    """The backend that "auto" stands for: an NVIDIA GPU that has these formats and holds the model, else the CPU."""
+    if backend != "auto":
+        return BackendChoice(backend)
+    if reason := no_gpu_reason():
+        return BackendChoice("cpu", reason)
+    try:
+        kinds = kinds_of("triton", dense, kv)
+        free = make_ops("triton", dense=dense, kv=kv).free_bytes()
+        if free is not None:
+            plan_card(config, *kinds, free, mxfp4=mxfp4)
+    except ValueError as error:
+        return BackendChoice("cpu", str(error))
+    return BackendChoice("triton", facts_of_this_machine().cards[0].name)
+
+
+def choose_backend_for(
+    path_or_name: str | Path,
+    backend: Backend | Literal["auto"] = "auto",
+    dense: Dense | None = None,
+    kv: KeyValues | None = None,
+) -> BackendChoice:
+    """`choose_backend` for a checkpoint, before it is loaded."""
+    if backend != "auto":
+        return BackendChoice(backend)
+    checkpoint = open_checkpoint(find(path_or_name))
+    return choose_backend(checkpoint.config, backend, dense, kv, mxfp4=is_mxfp4(checkpoint))
 
 
 def _check_memory(
@@ -175,7 +238,7 @@ def compile_kernels(
 
     checkpoint = open_checkpoint(find(path_or_name))
     config, layer = checkpoint.config, checkpoint.layer(0)
-    dense, kv = kinds_of("cpu", *_usual(config, dense, kv))
+    dense, kv = formats_of_model(config, "cpu", dense, kv)
     stored = {_stored(each) for each in (layer.qkv_weight, layer.out_weight, checkpoint.unembedding())}
     up = layer.up_weight
     experts = "mxfp4" if isinstance(up, Mxfp4) or is_mxfp4(checkpoint) else _stored(up)
@@ -217,9 +280,17 @@ def _stored(weight: NDArray[Any]) -> str:
     return "uint16" if weight.dtype == np.uint16 else "float32"
 
 
-def _usual(config: ModelConfig, dense: Dense | None, kv: KeyValues | None) -> tuple[Dense | None, KeyValues | None]:
-    """What a CPU keeps weights and the cache in, unless said: a small model as they are."""
-    return (dense or "bf16", kv or "f32") if _dense_weights(config) <= SMALL else (dense, kv)
+def formats_of_model(
+    config: ModelConfig, backend: Backend, dense: Dense | None = None, kv: KeyValues | None = None
+) -> tuple[Dense, KeyValues]:
+    """The formats of weights and of the cache, with this model's defaults for None.
+
+    On a CPU a small model keeps its bits and has a float32 cache. Else the backend's defaults. Raises ValueError for a
+    format that the backend lacks.
+    """
+    if backend == "cpu" and _dense_weights(config) <= SMALL:
+        dense, kv = dense or "bf16", kv or "f32"
+    return kinds_of(backend, dense, kv)
 
 
 def _dense_weights(config: ModelConfig) -> int:

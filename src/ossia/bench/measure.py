@@ -84,6 +84,7 @@ class Report:
     model: str
     source: str
     backend: str
+    backend_reason: str  # why "auto" chose it
     dense: str
     kv: str
     threads: int
@@ -118,6 +119,7 @@ def measure(
         model=subject.name,
         source=subject.source,
         backend=subject.backend,
+        backend_reason=subject.reason,
         dense=subject.dense,
         kv=subject.formats.kv,
         threads=threads,

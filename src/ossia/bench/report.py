@@ -28,8 +28,9 @@ def as_text(report: Report) -> str:
     made = "made and packed" if r.source == "random" else "loaded"
     dense = "" if r.backend == "reference" else f"{r.dense} dense weights, "
     where = m.card if r.backend == "triton" else f"{r.threads} threads"
+    why = f" ({r.backend_reason})" if r.backend_reason else ""
     lines = [
-        f"{r.model}{' (random weights)' if r.source == 'random' else ''}: {r.backend}, {dense}{r.kv} cache, {where}",
+        f"{r.model}{' (random weights)' if r.source == 'random' else ''}: {r.backend}{why}, {dense}{r.kv} cache, {where}",
         f"{m.processor}, {m.cores} cores, {_memory(m.memory_bytes)}, {m.system}, Python {m.python}",
         f"{made} in {r.load_seconds:.1f} s; weights {_memory(r.weight_bytes)}; peak RSS {_memory(r.peak_rss_bytes)}",
         f"a decoded token reads {_si(r.bytes_per_token)}B of weights; a prompt token takes {_si(r.macs_per_prompt_token)}MAC",

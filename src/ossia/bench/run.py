@@ -7,12 +7,10 @@ It does not know the command line, or how a report is printed.
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from ossia.bench.counts import Formats
 from ossia.bench.measure import Report, Say, measure
 from ossia.bench.passes import BenchCase, bench_cache_bytes, check_context
 from ossia.bench.probes import CardProbe, ProcessProbe
-from ossia.bench.subject import ModelChoice, check_card, check_memory, kernels_of, load_subject, threads_of
-from ossia.model.config import ModelConfig
+from ossia.bench.subject import ModelChoice, check_card, check_memory, kernels_of, load_subject, resolve, threads_of
 
 
 def run(
@@ -27,18 +25,18 @@ def run(
     """ValueError, before anything is loaded, for a backend that cannot run here, and for cases that the context or the free
     memory cannot hold. memory: bytes that may be used on the host; what is free unless given.
     """
-    kernels = kernels_of(choice)
-
-    def check(config: ModelConfig, formats: Formats) -> None:
-        check_context(config, cases)
-        cache, free = bench_cache_bytes(config, formats, cases), kernels.free_bytes()
-        if free is None:
-            check_memory(config, choice, formats, cache, memory)
-        else:
-            check_card(config, choice, formats, cache, free)
-
-    used = 1 if choice.backend == "triton" else threads_of(choice)
+    resolved = resolve(choice)
+    check_context(resolved.config, cases)
+    kernels = kernels_of(resolved)
+    cache, free = bench_cache_bytes(resolved.config, resolved.formats, cases), kernels.free_bytes()
+    if free is None:
+        check_memory(resolved, cache, memory)
+    else:
+        check_card(resolved, cache, free)
+    on_gpu = resolved.backend == "triton"
+    used = 1 if on_gpu else threads_of(choice)
     with ExitStack() as stack:
-        probe = CardProbe() if choice.backend == "triton" else stack.enter_context(ProcessProbe(used))
-        subject = load_subject(choice, check, lambda done, total: say(f"loading: layer {done} of {total}"), kernels)
+        probe = CardProbe() if on_gpu else stack.enter_context(ProcessProbe(used))
+        progress = lambda done, total: say(f"loading: layer {done} of {total}")  # noqa: E731
+        subject = load_subject(resolved, progress, kernels, memory)
         return measure(subject, cases, probe, threads=used, repeat=repeat, with_engine=with_engine, say=say)

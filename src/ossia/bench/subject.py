@@ -15,10 +15,11 @@ from ossia.bench.counts import Formats, formats_of
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import HostFormat, check_host
-from ossia.engine.plan import RESERVE, default_max_batched_tokens, plan_card, work_bytes
+from ossia.engine.plan import RESERVE, default_max_batched_tokens, plan_card
 from ossia.hub import find
 from ossia.kernels.backends import kinds_of, make_ops
 from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops
+from ossia.loading import choose_backend, formats_of_model, is_mxfp4, load
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import PRESETS, ModelConfig
 from ossia.model.synthetic import RandomTensors
@@ -40,6 +41,7 @@ class Subject:
     formats: Formats
     transformer: Transformer
     load_seconds: float
+    reason: str = ""  # why "auto" chose the backend
 
     @property
     def config(self) -> ModelConfig:
@@ -52,7 +54,7 @@ class ModelChoice:
 
     model: str | None = None
     shape: str | None = None
-    backend: Backend = "cpu"
+    backend: Backend | Literal["auto"] = "auto"
     dense: Dense | None = None
     kv: KeyValues | None = None
     threads: int | None = None
@@ -60,37 +62,58 @@ class ModelChoice:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.shape is None):
             raise ValueError("choose one of -m (a checkpoint) and --shape (random weights)")
-        kinds_of(self.backend, self.dense, self.kv)
+        if self.backend != "auto":
+            kinds_of(self.backend, self.dense, self.kv)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedChoice:
+    """A choice with the backend and the formats that `ossia chat` would run. reason: why "auto" chose the backend."""
+
+    asked: ModelChoice
+    config: ModelConfig
+    backend: Backend
+    dense: Dense
+    kv: KeyValues
+    mxfp4: bool = True
+    reason: str = ""
 
     @property
-    def kinds(self) -> tuple[Dense, KeyValues]:
-        """What was asked for, or the backend's own."""
-        return kinds_of(self.backend, self.dense, self.kv)
+    def formats(self) -> Formats:
+        return formats_of(self.backend, self.dense, self.kv, self.mxfp4)
+
+
+def resolve(choice: ModelChoice) -> ResolvedChoice:
+    """Reads the config only. Raises ValueError for a format that the backend lacks."""
+    if choice.model is not None:
+        checkpoint = open_checkpoint(find(choice.model))
+        config, mxfp4 = checkpoint.config, is_mxfp4(checkpoint)
+    else:
+        assert choice.shape is not None, "ModelChoice has one of the two"
+        config, mxfp4 = config_of(choice.shape), True
+    chosen = choose_backend(config, choice.backend, choice.dense, choice.kv, mxfp4=mxfp4)
+    kinds = formats_of_model(config, chosen.name, choice.dense, choice.kv)
+    return ResolvedChoice(choice, config, chosen.name, *kinds, mxfp4, chosen.reason)
 
 
 def load_subject(
-    choice: ModelChoice,
-    check: Callable[[ModelConfig, Formats], None],
-    progress: Progress | None = None,
-    kernels: Ops | None = None,
+    choice: ResolvedChoice, progress: Progress | None = None, kernels: Ops | None = None, memory: int | None = None
 ) -> Subject:
-    """Load what was chosen. `check` sees its config and formats before anything large is read or made."""
-    kernels = kernels or kernels_of(choice)
+    """Load a checkpoint as `ossia.load` does, or make random weights. memory: as for `ossia.load`."""
     started = time.perf_counter()
-    if choice.model is not None:
-        checkpoint = open_checkpoint(find(choice.model))
-        mxfp4, name = checkpoint.layout != "bf16", choice.model
+    asked = choice.asked
+    if asked.model is not None:
+        transformer = load(
+            asked.model, choice.backend, progress,
+            dense=choice.dense, kv=choice.kv, threads=asked.threads, memory=memory, cache_bytes=0,
+        ).transformer  # fmt: skip
     else:
-        assert choice.shape is not None, "a Choice has one of the two"
-        checkpoint, name = cast(Any, random_tensors(config_of(choice.shape), kernels)), choice.shape
-        mxfp4 = True
-    dense, kv = choice.kinds
-    formats = formats_of(choice.backend, dense, kv, mxfp4)
-    check(checkpoint.config, formats)
-    transformer = load_transformer(checkpoint, kernels, progress)
-    source = "random" if choice.shape else "checkpoint"
+        ops = kernels or kernels_of(choice)
+        transformer = load_transformer(cast(Any, random_tensors(choice.config, ops)), ops, progress)
     seconds = time.perf_counter() - started
-    return Subject(name, source, choice.backend, dense, formats, transformer, seconds)
+    source = "checkpoint" if asked.model else "random"
+    name = asked.model or str(asked.shape)
+    return Subject(name, source, choice.backend, choice.dense, choice.formats, transformer, seconds, choice.reason)
 
 
 def random_tensors(config: ModelConfig, kernels: Ops, seed: int = 0) -> RandomTensors:
@@ -107,23 +130,21 @@ def config_of(shape: str) -> ModelConfig:
     return open_checkpoint(find(shape)).config
 
 
-def check_memory(
-    config: ModelConfig, choice: ModelChoice, formats: Formats, cache: int, available: int | None = None
-) -> None:
+def check_memory(choice: ResolvedChoice, cache: int, available: int | None = None) -> None:
     """ValueError, with the remedy, when weights and `cache` bytes of keys and values will not fit in free memory."""
     # random weights are made layer by layer, and their embedding is in no file
-    table = 2 * config.vocab * config.hidden if choice.shape else 0
-    held = HostFormat(choice.backend, *choice.kinds, mxfp4=formats.expert_bits < 16, loading=table)
-    check_host(config, held, cache + table, available, less="less --depth or --batch")
+    table = 2 * choice.config.vocab * choice.config.hidden if choice.asked.shape else 0
+    held = HostFormat(choice.backend, choice.dense, choice.kv, choice.mxfp4, loading=table)
+    check_host(choice.config, held, cache + table, available, less="less --depth or --batch")
 
 
-def check_card(config: ModelConfig, choice: ModelChoice, formats: Formats, cache: int, free: int) -> None:
+def check_card(choice: ResolvedChoice, cache: int, free: int) -> None:
     """ValueError, with the numbers, when weights, work space and `cache` bytes of keys and values will not fit on the card."""
-    plan = plan_card(config, *choice.kinds, free, mxfp4=formats.expert_bits < 16)
+    plan = plan_card(choice.config, choice.dense, choice.kv, free, mxfp4=choice.mxfp4)
     if cache > plan.cache:
         raise ValueError(
             f"the cases' keys and values take {cache / _GIB:.1f} GiB, and beside {plan.weights / _GIB:.1f} of weights and "
-            f"{(work_bytes(config) + RESERVE) / _GIB:.1f} of work space {plan.cache / _GIB:.1f} are free on the card: "
+            f"{(plan.workspace + RESERVE) / _GIB:.1f} of work space {plan.cache / _GIB:.1f} are free on the card: "
             "choose less --depth or --batch, or --kv fp8"
         )
 
@@ -159,6 +180,6 @@ def repeat_blocks(cache: Any, count: int, filled: int) -> bool:
     return bool(arrays)
 
 
-def kernels_of(choice: ModelChoice) -> Ops:
+def kernels_of(choice: ResolvedChoice) -> Ops:
     """The op set that was chosen."""
-    return make_ops(choice.backend, dense=choice.dense, kv=choice.kv, workers=choice.threads)
+    return make_ops(choice.backend, dense=choice.dense, kv=choice.kv, workers=choice.asked.threads)

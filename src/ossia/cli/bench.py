@@ -20,11 +20,13 @@ def bench(
     batch: Annotated[list[str] | None, typer.Option(help="Sequences that decode together.")] = None,
     depth: Annotated[list[str] | None, typer.Option(help="Tokens in the cache before it begins; 0.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of each.")] = 5,
-    dense: Annotated[str | None, typer.Option(help=f"{DENSE_HELP} Unless said: int8, or bf16 on a card.")] = None,
-    kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} Unless said: bf16.")] = None,
+    dense: Annotated[
+        str | None, typer.Option(help=f"{DENSE_HELP} Default: int8, or bf16 if small or on a GPU.")
+    ] = None,
+    kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} Default: bf16, or f32 if small.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
     memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "cpu",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure speed and memory, beside what this machine can do in the same minutes. Numbers: --depth 0,4096."""

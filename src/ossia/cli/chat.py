@@ -43,7 +43,7 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "cpu",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     dense: DenseOption = None,
     kv: KvOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,

@@ -12,12 +12,13 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Literal
 
     from ossia.kernels.ops import Backend
     from ossia.loading import Model
     from ossia.model.config import ModelConfig
 
-BACKEND_HELP = "cpu, triton (an NVIDIA GPU), or reference (torch, for checking)."
+BACKEND_HELP = "auto (a GPU that can run the model, else cpu), cpu, triton (an NVIDIA GPU), or reference (torch)."
 DENSE_HELP = "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu)."
 KV_HELP = "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton)."
 MEMORY_HELP = "GiB of memory the model may take; what is free on the machine and in its container, unless given."
@@ -44,22 +45,24 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     memory_gb in place of memory: GiB, as the option gives them.
     """
     with starting():
-        from ossia.loading import load
+        from ossia.loading import choose_backend_for, load
 
     if (memory_gb := kinds.pop("memory_gb", None)) is not None:
         kinds["memory"] = int(memory_gb * 2**30)
-    backend = backend_named(backend)
-    if backend == "cpu":
+    chosen = choose_backend_for(name, backend_named(backend), kinds.get("dense"), kinds.get("kv"))
+    if chosen.reason:
+        typer.secho(str(chosen), dim=True, err=True)
+    if chosen.name == "cpu":
         compile_kernels(name, **{key: kinds[key] for key in ("dense", "kv", "threads") if key in kinds})
     if not sys.stderr.isatty() or name == "ossia-mini":
-        model = load(name, backend, **kinds)
+        model = load(name, chosen.name, **kinds)
     else:
         from rich.console import Console
         from rich.progress import Progress
 
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"loading {name}", total=None)
-            model = load(name, backend, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
+            model = load(name, chosen.name, lambda done, total: bar.update(task, completed=done, total=total), **kinds)
     for warning in model.warnings:
         typer.secho(f"warning: {warning}", fg="yellow", err=True)
     if model.plan:
@@ -112,10 +115,10 @@ def compile_kernels(name: str, **kinds: Any) -> None:
         run(name, status.update, **kinds)
 
 
-def backend_named(name: str) -> "Backend":
+def backend_named(name: str) -> "Backend | Literal['auto']":
     """The backend of this name. Raises ValueError for any other word."""
-    if name not in ("cpu", "reference", "triton"):
-        raise ValueError(f"backend {name!r} is none of cpu, triton, reference")
+    if name not in ("auto", "cpu", "reference", "triton"):
+        raise ValueError(f"backend {name!r} is none of auto, cpu, triton, reference")
     return name
 
 

@@ -27,7 +27,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Another seed, other problems; training uses none of them.")] = 1000,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of a completion.")] = 500,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "cpu",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
     memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

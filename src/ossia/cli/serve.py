@@ -14,7 +14,7 @@ from ossia.server import options
 def serve(
     model: options.Model = "ossia-mini",
     name: options.Names = None,
-    backend: options.Backend = "cpu",
+    backend: options.Backend = "auto",
     dense: options.Dense = None,
     kv: options.Kv = None,
     threads: options.Threads = None,

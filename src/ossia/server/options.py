@@ -17,7 +17,12 @@ Model = Annotated[str, _option(_MODEL, "A checkpoint's folder, a Hugging Face na
 Names = Annotated[
     list[str] | None, _option(_MODEL, "Another name of the model for clients (gpt-oss:20b). Repeatable.", "--name")
 ]
-Backend = Annotated[str, _option(_MODEL, "cpu, triton (an NVIDIA GPU), or reference (torch, for checking).")]
+Backend = Annotated[
+    str,
+    _option(
+        _MODEL, "auto (a GPU that can run the model, else cpu), cpu, triton (an NVIDIA GPU), or reference (torch)."
+    ),
+]
 Dense = Annotated[str | None, _option(_MODEL, "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu).")]
 Kv = Annotated[str | None, _option(_MODEL, "Keys and values: bf16; int8 or f32 (cpu); fp8 (triton).")]
 Threads = Annotated[int | None, _option(_MODEL, "Threads of the CPU kernels; default: the physical cores.", min=1)]

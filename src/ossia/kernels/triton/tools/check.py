@@ -8,7 +8,9 @@ import os
 import shutil
 import sys
 import sysconfig
+from ctypes import CDLL, byref, c_int
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +56,28 @@ def require_card() -> None:
     """Raise CardError if the GPU backend cannot run here."""
     if said := lacking(facts_of_this_machine()):
         raise CardError(f"backend 'triton' cannot run here: {said}")
+
+
+def no_gpu_reason() -> str | None:
+    """Why the GPU backend cannot run here; None if it can. Imports torch only if there is an NVIDIA GPU."""
+    if not gpu_count():
+        return "no NVIDIA GPU found"
+    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
+    if missing:
+        return f"there is an NVIDIA GPU, but {' and '.join(missing)} not installed: {INSTALL}"
+    reason = lacking(facts_of_this_machine())
+    return reason and reason.removesuffix(f"; {CPU_INSTEAD}")
+
+
+def gpu_count() -> int:
+    """The NVIDIA GPUs that CUDA's driver reports, without torch. 0 without a driver."""
+    try:
+        driver = CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = c_int()
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(byref(count)) == 0
+    return count.value if works else 0
 
 
 def lacking(facts: Facts) -> str | None:
