@@ -10,11 +10,17 @@ from tests.support.vocabularies import small
 
 
 class Expert(ScriptedEngine):
-    """Knows the examples by their prompts."""
+    """Knows the examples by their prompts. waiting: the requests that were submitted before the first step."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         super().__init__(context=4096)
         self._known = {key: tokens for each in examples for key, tokens in turns_of(each)}
+        self.waiting: int | None = None
+
+    def step(self) -> bool:
+        if self.waiting is None:
+            self.waiting = self.submitted
+        return super().step()
 
     def next_turn(self, prompt: Sequence[int]) -> list[int]:
         return self._known[tuple(prompt)]
