@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,9 @@ def test_M14_a_cache_in_int8_is_warned_of_once_on_stderr(capsys: pytest.CaptureF
         shown = capsys.readouterr()
         assert shown.err.count("warning: --kv int8 costs accuracy") == count
         assert shown.out == ""
+
+
+def test_the_version_is_printed():
+    done = ossia("--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"ossia {version('ossia')}"

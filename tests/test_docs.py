@@ -143,3 +143,12 @@ def outline(page: Path) -> list[str]:
     lines = BLOCK.sub("", page.read_text("utf-8")).splitlines()
     kinds = [re.match(r"#+ |- |\|", line) for line in lines]
     return [kind[0] + "|" * line.replace(r"\|", "").count("|") for kind, line in zip(kinds, lines) if kind]
+
+
+def test_the_file_tree_for_contributors_is_the_real_one():
+    """CONTRIBUTING.md lists every file and folder at the package's top, and nothing that is not there."""
+    listed = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M))
+    assert not [path for path in listed if not (ROOT / path).exists()]
+    package = ROOT / "src" / "ossia"
+    folders = {f"src/ossia/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert folders <= listed

@@ -56,12 +56,12 @@ def matrices(c: ModelConfig) -> Matrices:
 
 
 def expected_experts(c: ModelConfig, rows: int) -> float:
-    """Distinct experts a layer that so many rows choose, when the router favours none."""
+    """Distinct experts of a layer that `rows` rows choose, if the router favours none."""
     return c.experts * (1.0 - (1.0 - c.experts_per_token / c.experts) ** rows)
 
 
 def cache_bytes(c: ModelConfig, formats: Formats, tokens: int) -> int:
-    """Keys and values of one sequence of so many tokens, sliding layers holding their window only."""
+    """Bytes of keys and values of one sequence of `tokens` tokens. Sliding layers hold their window only."""
     return sum(_layer_cache_bytes(shape, formats, tokens) for shape in c.shapes)
 
 

@@ -108,7 +108,7 @@ def measure(
     with_engine: bool = True,
     say: Say = lambda _: None,
 ) -> Report:
-    """Every case, then one request in the engine; `say` is told what is about to run."""
+    """Measure every case, then one request in the engine. `say` gets the name of each before it runs."""
     if repeat < 1:
         raise ValueError("--repeat must be at least 1")
     passes = Passes(subject.transformer, cases)

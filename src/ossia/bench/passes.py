@@ -173,7 +173,7 @@ class Passes:
 
 
 def block_table(lengths: Sequence[int], ring: int) -> tuple[NDArray[np.int32], int]:
-    """Block tables of sequences that lie one behind the other, each going round in at most `ring` blocks; and how many."""
+    """Block tables of sequences stored one after another, each reusing at most `ring` blocks; and the number of blocks."""
     table_SB = np.zeros((len(lengths), blocks_for(max(lengths))), np.int32)
     start = 0
     for row_B, length in zip(table_SB, lengths, strict=True):

@@ -162,7 +162,7 @@ def threads_of(choice: ModelChoice) -> int:
 
 
 def plain_engine(transformer: Transformer, tokens: int) -> Engine:
-    """An engine with a cache for so many tokens that reuses no prefix and guesses no token ahead."""
+    """An engine with a cache for `tokens` tokens, without prefix reuse and speculation."""
     sizes = transformer.cache_bytes
     # the sliding layers' share is small, but for short contexts it is as large as the others'
     step_blocks = default_max_batched_tokens(transformer.ops) // BLOCK

@@ -104,5 +104,5 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """What nobody foresaw: said plainly, explained in the log alone."""
+    """An unexpected error: 500 for the client, the details in the log only."""
     return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"), request.url.path)

@@ -1,7 +1,6 @@
-"""What a client is told when its request cannot be answered.
+"""Errors of the APIs.
 
-In: a status and words. Out: the JSON that OpenAI's clients read, or, under /v1/messages, Anthropic's.
-It does not know HTTP beyond that, nor what went wrong.
+Input: a status and a message. Output: JSON in OpenAI's form, or in Anthropic's under /v1/messages.
 """
 
 from collections.abc import Iterator, Mapping

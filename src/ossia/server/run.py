@@ -1,6 +1,6 @@
-"""The process: load, listen, say where, and leave in good order.
+"""The server process: load the model, listen, print the address, and shut down gracefully.
 
-In: a model and settings. Out: an exit when it is told to stop, after the answers under way. It does not know routes.
+Input: a model and settings. Returns after SIGTERM or Ctrl-C, when the running answers have ended.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ LAST_SECONDS = 2  # for connections to close, after the answers are done or give
 
 
 def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C. `say` is told where. Raises OSError, before the model is loaded, when the address
-    cannot be had.
+    """Serve until SIGTERM or Ctrl-C. `say` gets the address. Raises OSError, before the model is loaded, if the address
+    cannot be used.
     """
     write_log(settings.log_prompts)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -49,7 +49,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
 
 
 def config_of(context: Context) -> uvicorn.Config:
-    """What uvicorn is told. Of its own accord it would believe any process of this machine about who asks."""
+    """Settings of uvicorn. By default it would trust any local process's headers about the client's address."""
     settings = context.settings
     return uvicorn.Config(
         app(context),

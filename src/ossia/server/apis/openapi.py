@@ -269,7 +269,7 @@ def _reason(status: int) -> str:
 
 
 def _shortened(value: Any) -> Any:
-    """Types of one name in several modules are told apart by their module: `chat.Usage`."""
+    """Types of one name in several modules are prefixed with their module: `chat.Usage`."""
     match value:
         case dict():
             return {_short(key): _shortened(each) for key, each in value.items()}

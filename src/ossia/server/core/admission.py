@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
-RESERVE = 8  # one in so many running places is kept for other clients than the one that holds the most
+RESERVE = 8  # one in eight running places is reserved for clients other than the one that has the most
 LEAST_OUTPUT = 64  # tokens that an answer of unknown length is at least thought to need
 MEMORY = 0.05  # weight of the newest answer in what answers usually take
 
@@ -54,7 +54,7 @@ class AdmissionQueue:
         return min(prompt + min(likely, most_output or likely), context)
 
     async def enter(self, client: str, need: int, seconds: float) -> Ticket:
-        """Wait for leave to run. Raises FullError at once, or TimeoutError after so many seconds."""
+        """Wait until the request may run. Raises FullError at once, or TimeoutError after `seconds`."""
         place = Ticket(client, need)
         if self._next() is None and self._may_run(client, need):
             self._let(place)
@@ -77,7 +77,7 @@ class AdmissionQueue:
             raise FullError(self.seconds_to_wait())
 
     def leave(self, place: Ticket, output: int, seconds: float) -> None:
-        """Done, after so many tokens and seconds; the next ones may run."""
+        """The request ended with `output` tokens after `seconds`. Admits the next ones."""
         self._usual_output += MEMORY * (output - self._usual_output)
         self._usual_seconds += MEMORY * (seconds - self._usual_seconds)
         self._free(place)

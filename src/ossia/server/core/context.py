@@ -33,7 +33,7 @@ class Memory(Protocol):
 
 
 class Recent:
-    """A `Memory` of the calls used last, of so many bytes, for as long as the process lives. Nothing of it is on disk."""
+    """A `Memory` of the most recent calls, up to `most_bytes`, in this process only: nothing is written to disk."""
 
     def __init__(self, most_bytes: int = 64 << 20) -> None:
         self._most_bytes, self._bytes = most_bytes, 0

@@ -1,7 +1,6 @@
-"""What every API asks of the service, once its wire types are read: a conversation and how to go on with it.
+"""The request that every API makes of the service: a conversation and the options of the answer.
 
-In: fields that all APIs share, in one form. Out: `AnswerRequest`s, harmony messages, sampling parameters.
-It does not know any API's own shapes, nor how an answer is made.
+Input: fields that all APIs share, in one form. Output: `AnswerRequest`s, harmony messages, sampling parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,10 @@ MOST_STOP_TOKENS = 100  # of a request's own
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """One answer asked for.
+    """A request for one answer.
 
     messages: the whole conversation, system and developer message first. how: with the model's stop tokens; its `tools`
-    are empty where the client runs them. stop: strings that end the final answer. client: who asks, for fairness.
+    are empty if the client runs them. stop: strings that end the final answer. client: identifies the client in the queue.
     """
 
     messages: tuple[Message, ...]

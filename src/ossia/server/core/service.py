@@ -50,7 +50,7 @@ from ossia.server.settings import Settings
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
-LONG_TEXT = 64 << 10  # characters: fewer are tokenized soon, and their exact number is told
+LONG_TEXT = 64 << 10  # characters: shorter texts are tokenized quickly, so errors give their exact token count
 LEAST_MESSAGE = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
 
 
@@ -262,7 +262,7 @@ class Service:
             raise too_long(least, self.context, param, at_least=True)
 
     def check_text(self, characters: int, param: str, tokens: int = 0) -> None:
-        """The same for so many characters and at least so many tokens beside them."""
+        """The same for a text of `characters` characters and at least `tokens` tokens beside it."""
         if (least := tokens + characters // self.longest_token) > self.context:
             raise too_long(least, self.context, param, at_least=True)
 
@@ -428,8 +428,8 @@ def _log_words(event: Event) -> None:
 
 
 def usual_cache(model: Model) -> int:
-    """One whole context, or else a quarter of the free memory, up to `USUAL_CACHE`: on a CPU it is used only as it fills. On a
-    card, all that is left beside the weights: nobody else should need it.
+    """Cache bytes by default. On a CPU: one whole context, or a quarter of the free memory up to `USUAL_CACHE`, if that is
+    more; memory is used only as it fills. On a GPU: all memory that the weights leave.
     """
     room = card_cache_room(model.config, model.transformer.ops.free_bytes())
     if room is not None:

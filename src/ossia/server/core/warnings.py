@@ -1,7 +1,6 @@
-"""What of a request was left out or is not enforced, said without refusing it.
+"""Non-fatal warnings about a request, and the header that carries them.
 
-In: what schemas cannot hold the model to, and warnings in words. Out: words, and the header that carries them.
-It does not know which API asked.
+Input: schemas' unenforced parts, and other warnings. Output: warning texts and a header.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ LONGEST_HEADER = 1000  # proxies refuse long ones
 def unenforced(
     service: Service, messages: Sequence[Message], how: TurnOptions, box: Toolbox, form: str = "response_format"
 ) -> list[str]:
-    """What of the schemas of the answer and of tools will not be enforced. form: the field that gives the answer's.
+    """Parts of the schemas of answer and tools that will not be enforced. form: the field with the answer's schema.
 
     Raises ApiError (400) for rules that cannot be. For any thread but the event loop's: it compiles schemas.
     """

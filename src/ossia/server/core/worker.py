@@ -171,7 +171,7 @@ class Worker:
             self._thread.start()
 
     def close(self) -> None:
-        """End the thread, after the step it is in; whoever still waits is told."""
+        """End the thread after its current step. Requests that still run end in StoppedError."""
         self._closing = True
         self._called.set()
         if self._thread:
@@ -192,7 +192,7 @@ class Worker:
         return done
 
     def warm(self, prompt: Sequence[int]) -> "Future[None]":
-        """Say one token to nobody."""
+        """Generate one token to warm up."""
 
         def say() -> None:
             engine = self._current()
@@ -261,7 +261,7 @@ class Worker:
         return refused
 
     def _failed(self, error: Exception) -> list[StepUpdate]:
-        """The engine is broken: tell everybody, and go on with a fresh one."""
+        """The engine failed: end all running requests with an error, and make a new engine."""
         log.error("the engine failed, %d answers are lost", len(self._live), exc_info=error)
         self._failures += 1
         lost = [
@@ -284,7 +284,7 @@ class Worker:
     def _send(self, news: list[StepUpdate]) -> None:
         if news and self._loop:
             self._heard(sum(len(each.tokens) for each in news))
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            with contextlib.suppress(RuntimeError):  # the event loop is closed: there is no client left
                 self._loop.call_soon_threadsafe(_deliver, news)
 
 

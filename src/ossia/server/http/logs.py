@@ -1,7 +1,6 @@
-"""What the server writes to its log: never what was asked or answered, unless that is wanted, and then escaped.
+"""The server's log. It has no prompts and answers unless --log-prompts is set; then they are escaped.
 
-In: whether it is. Out: a handler's format, and what becomes of failures that nobody waited for.
-It does not know who logs what.
+Output: a log handler, and a handler for exceptions in tasks that are not awaited.
 """
 
 import asyncio
@@ -91,7 +90,7 @@ def _escape(character: str) -> str:
 
 
 class Writer(logging.Handler):
-    """Writes lines from a thread of its own, so that a full pipe or a slow disk behind stderr stops nobody else.
+    """Writes lines in a separate thread, so that a full pipe or a slow disk does not block the server.
 
     write: takes bytes, returns how many it wrote, may block. Lines above UNWRITTEN_BYTES are left out and counted.
     """

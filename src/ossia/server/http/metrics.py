@@ -34,7 +34,7 @@ class ServerMetrics:
         self.lag = Histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", buckets=LAG, **ours)
 
     def watch(self, stats: Callable[[], Stats], line: Callable[[], tuple[int, int]]) -> None:
-        """Read the engine and the queue (waiting, running) whenever somebody asks."""
+        """Read the engine and the queue (waiting, running) at each scrape."""
         self.registry.register(_Engine(stats, line))  # type: ignore[arg-type]
 
     def watch_state(self, condition: Callable[[], Condition]) -> None:

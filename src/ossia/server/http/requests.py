@@ -50,7 +50,7 @@ async def read(request: Request, type: type[T]) -> T:
 
 
 def client_of(request: Request | Scope) -> str:
-    """Who asks, for fairness: the number of the API key, or else the address."""
+    """The client as the queue identifies it: the number of its API key, or else its address."""
     scope = request.scope if isinstance(request, Request) else request
     address = scope.get("client")
     return scope.get("state", {}).get("client") or (address[0] if address else "")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 AGREE_SECONDS = 300.0
 BELIEVED_SECONDS = 86400.0
-LEAST_SECONDS = 1e-3  # between two moments, so that what was stamped before a doubt is told from what was stamped after
+LEAST_SECONDS = 1e-3  # between two moments, so that timestamps before a doubt differ from those after it
 _UPTIME = next((getattr(time, name) for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC") if hasattr(time, name)), None)
 
 

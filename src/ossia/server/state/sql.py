@@ -36,7 +36,7 @@ INTERRUPTED = {"code": "server_error", "message": "The server was stopped before
 
 
 class MissingError(LookupError):
-    """A response that others go on from is not there; its id is the message."""
+    """A response that a request continues does not exist. The message is its id."""
 
 
 class TooLargeError(LookupError):
@@ -117,7 +117,7 @@ class Tables:
         return max((used for used in found if used is not None), default=None)
 
     def move(self, begun: float, seconds: float, now: float) -> None:
-        """What was used at `begun` or later was used so many seconds later; nothing was after now."""
+        """Move times of use from `begun` on by `seconds`, and none beyond now."""
         for table in OWNERS:
             self._c.execute(f"UPDATE {table} SET used = used + ? WHERE used >= ?", (seconds, begun))
             self._c.execute(f"UPDATE {table} SET used = ? WHERE used > ?", (now, now))
@@ -210,7 +210,7 @@ class Tables:
         return chain, [row for owner in reversed(chain) for row in self.items(owner)]
 
     def touch(self, responses: Sequence[str]) -> None:
-        """What an answer goes on from is in use: a conversation is not to lose its beginning."""
+        """Mark the responses that an answer continues as used, so that a conversation keeps its beginning."""
         self._c.executemany("UPDATE responses SET used = ? WHERE id = ?", [(self.now, each) for each in responses])
 
     def delete(self, table: str, owner: str) -> bool:

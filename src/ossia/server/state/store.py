@@ -88,7 +88,7 @@ class Store:
         return self.database.condition
 
     def close(self) -> None:
-        """Wait for what is being written, then let go of the file."""
+        """Wait for pending writes, then close the file."""
         self.writer.shutdown()
         self._reader.shutdown()
         self.database.close()

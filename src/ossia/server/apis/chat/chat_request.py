@@ -32,10 +32,10 @@ MOST_CHOICES = 16
 
 
 class ChatAsk(NamedTuple):
-    """An ask, the tools by which to read its calls, and how many answers are wanted. stores: on a disk, too.
+    """A request for the service, the tools that its calls name, and the number of answers. stores: on disk, too.
 
-    warnings: what of the request was left out. form_param: the field that gives the form of the answer.
-    hides_reasoning: it is left out of the answer. legacy: calls are told as OpenAI's older function_call.
+    warnings: about fields that were left out. form_param: the field that gives the form of the answer.
+    hides_reasoning: the answer has no reasoning. legacy: calls are written as OpenAI's older function_call.
     """
 
     ask: AnswerRequest

@@ -84,7 +84,7 @@ async def prepared(context: Context, given: ChatRequest, client: str) -> ChatAsk
 
 
 async def advised(context: Context, asked: ChatAsk) -> list[str]:
-    """Warnings: what of the request was left out or is not enforced."""
+    """Warnings about fields that were left out or are not enforced."""
     ask, box = asked.ask, asked.box
     if not box.called and ask.how.response_format is None:
         return [*box.warnings, *asked.warnings]
@@ -181,7 +181,7 @@ async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGe
 
 
 async def together(works: list[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
-    """The results of all, so many at a time; when one fails, the others are stopped."""
+    """The results of all, at most `at_once` running at a time. When one fails, the others are stopped."""
     gate = asyncio.Semaphore(at_once)
 
     async def gated(work: Coroutine[Any, Any, T]) -> T:
@@ -200,9 +200,9 @@ async def together(works: list[Coroutine[Any, Any, T]], at_once: int) -> list[T]
 
 
 async def merged(sources: list[AsyncGenerator[T, None]], at_once: int) -> AsyncGenerator[tuple[int, T], None]:
-    """What several sources give, as it comes, each with its source's number; so many of them at a time.
+    """Merge several sources: each item as it comes, with its source's number. At most `at_once` sources run at a time.
 
-    A reader that is slow holds up the sources.
+    A slow reader slows the sources down.
     """
     if len(sources) == 1:
         async with aclosing(sources[0]) as pieces:

@@ -290,7 +290,7 @@ class _Answer:
 
 
 def _opened(piece: Piece, block: Made | None) -> Made | None:
-    """The block that a piece begins; None where it goes on with the one there is."""
+    """The block that a piece begins; None if it continues the current block."""
     match piece:
         case TextDelta("reasoning"):
             return None if isinstance(block, ThinkingMade) else ThinkingMade(signature=SIGNATURE)

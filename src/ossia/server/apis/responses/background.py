@@ -1,6 +1,6 @@
-"""Responses that are made whether or not anyone listens, and what was told of them, for who comes back.
+"""Background responses: they run without a client, and their events can be streamed later.
 
-In: a `ResponseRun`. Out: its events as frames, from any of them on. It does not know HTTP, nor how an answer is made.
+Input: a `ResponseRun`. Output: its events as frames, from any event on.
 """
 
 import asyncio

@@ -33,7 +33,7 @@ class FreeText:
         return self._take(len(self._held)) if self._state == "raw" else ""
 
     def finish(self) -> str:
-        """A well-formed end says nothing; anything else is given as it stands."""
+        """The rest of the text. A well-formed end is dropped; anything else is kept."""
         return "" if self._state == "inside" and CLOSING.fullmatch(self._held) else self._take(len(self._held))
 
     def _begin(self) -> None:

@@ -37,10 +37,10 @@ E = TypeVar("E", bound=wire.StreamEvent)
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How an answer is told. seal: closes reasoning for the client to keep; None where it did not ask for that.
+    """How an answer is written. seal: encrypts reasoning for the client to keep; None if it did not ask for that.
 
-    summary: what a summary of the thinking is made of; None for none. tokenizer: where log-probabilities are asked for.
-    hides_reasoning: the client is given no reasoning. Where it asks for the sealed form, items have that alone.
+    summary: the kind of reasoning summary; None for none. tokenizer: set if log-probabilities are requested.
+    hides_reasoning: no reasoning text for the client. With encrypted reasoning, items have only that.
     """
 
     toolbox: Toolbox
@@ -149,7 +149,7 @@ class ResponseBuilder:
 
 @dataclass(slots=True)
 class _Text:
-    """A message to the user. `item` is the last state that was told."""
+    """A message to the user. `item` is the state that was last sent."""
 
     index: int
     phase: wire.Phase | None

@@ -1,8 +1,7 @@
-"""A request of the Responses API as what is asked of the service, and the response as it stands before the first word.
+"""Turn a request of the Responses API into a request for the service and the response object before the first token.
 
 In: a checked body, and the earlier items that it continues. Out: a `PreparedRequest`.
 Raises ApiError (400, 404) that names the field.
-It does not know how an answer is made, told or kept.
 """
 
 import asyncio
@@ -84,7 +83,7 @@ class ResponsesContext:
 
 
 async def compose(desk: ResponsesContext, request: wire.ResponsesRequest, client: str) -> PreparedRequest:
-    """Look up what the request goes on from, and compose what it asks for."""
+    """Load the earlier items that the request continues, and prepare the request."""
     check(desk, request)
     request.max_output_tokens = limit(request.max_output_tokens)
     warnings: list[str] = []
@@ -96,7 +95,7 @@ async def compose(desk: ResponsesContext, request: wire.ResponsesRequest, client
 
 
 def check(desk: ResponsesContext, request: wire.ResponsesRequest) -> None:
-    """What can be said of a request without its conversation."""
+    """Check what does not need the conversation. Raises ApiError."""
     desk.context.check_model(request.model)
     if request.prompt is not None:
         raise bad("prompt", "prompt templates are kept by OpenAI: send the text itself", "unsupported_parameter")
@@ -147,7 +146,7 @@ def _no_item(entry: ConversationEntry) -> ApiError:
 
 
 def most_bytes(desk: ResponsesContext) -> int:
-    """Of kept items that one request may go on from: what they say could fill the context, and log-probabilities more."""
+    """Most bytes of stored items that one request may continue: texts that could fill the context, and log-probabilities."""
     service = desk.context.service
     return LOGPROB_BYTES + 8 * service.context * service.longest_token
 
@@ -287,7 +286,7 @@ def field_names(form_param: str) -> dict[str, str]:
 
 
 def _keeps(desk: ResponsesContext, request: wire.ResponsesRequest, warnings: list[str]) -> bool:
-    """Whether the response is kept; who did not say otherwise is told where it cannot be."""
+    """Whether the response is stored. A warning is added if it should be and cannot."""
     if request.store is False:
         return False
     fault = desk.store.fault if desk.store else "this server keeps nothing" if request.store else None

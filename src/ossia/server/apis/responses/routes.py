@@ -124,7 +124,7 @@ class Responses:
         return reply(page(items, request.query_params))
 
     async def _made(self, asked: PreparedRequest) -> wire.Response:
-        """The whole response; one that nobody waits for any more is broken off."""
+        """The whole response. It is cancelled when the client disconnects."""
         making = ResponseRun(self.desk, asked)
         try:
             async with aclosing(making.events()) as events:

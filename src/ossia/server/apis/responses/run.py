@@ -23,14 +23,14 @@ BROKEN = "The server failed: its log says why."
 
 
 class ResponseRun:
-    """Makes one response. `events` gives what is told; who stops reading them early calls `break_off`."""
+    """Generates one response. A caller that stops reading `events` early calls `break_off`."""
 
     def __init__(self, desk: ResponsesContext, asked: PreparedRequest) -> None:
         self._desk, self._asked = desk, asked
         self._scribe = ResponseBuilder(asked.response, asked.telling)
         self._store: Store | None = desk.store if asked.keep else None
         self._begun = False
-        self.ended = False  # all is told or about to be
+        self.ended = False  # all events are sent, or about to be
         self.settled = False  # the end is stored, or nothing is to be
 
     @property

@@ -98,7 +98,7 @@ class Lease:
         self._size = self._counted = 0
 
     def add(self, size: int) -> None:
-        """So many bytes more. Raises ApiError 429 when there is no room for them."""
+        """Count `size` more bytes. Raises ApiError 429 if there is no room for them."""
         self._size += size
         if self._size > SMALL:
             self.bodies.take(self._client, self._size - self._counted)
