@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseItemList
 
-from tests.support.responses import checked, events_of, fold
+from tests.support.responses import checked, fold
 from tests.support.server import Served, scripted
 from tests.support.turns import call, final, say, think
 from tests.support.vocabularies import small
@@ -197,6 +197,15 @@ def test_log_probabilities():
         assert len(part["logprobs"][0]["top_logprobs"]) == 2
         assert w.script.params[0].logprobs == 2
         assert fold(events) == events[-1]["response"]["output"]
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
+def test_efforts_and_summaries_of_every_name(effort: str):
+    with scripted(*[think("One. Two.") + final("ok")] * 4) as w:
+        for summary, text in (("auto", "One. Two."), ("concise", "One."), ("detailed", "One. Two."), ("none", None)):
+            response = w.respond(input="x", reasoning={"effort": effort, "summary": summary, "max_tokens": 50})
+            shown = response["output"][0]["summary"]
+            assert shown == ([{"type": "summary_text", "text": text}] if text else [])
 
 
 # refusals
@@ -474,150 +483,6 @@ def test_a_disk_that_fills_up_costs_the_keeping_not_the_answer(tmp_path: Path):
         w.store.database.writes.connection.execute("PRAGMA max_page_count = 1000000")
         response = w.respond(input="x")
         assert w.client.get(f"/v1/responses/{response['id']}").json() == response
-
-
-# in the background
-
-
-def test_in_the_background_an_answer_is_queued_then_made(tmp_path: Path):
-    with scripted(final("ok"), state=tmp_path) as w:
-        w.script.held = True
-        response = w.respond(input="x", background=True)
-        assert (response["status"], response["background"]) == ("queued", True)
-        assert w.client.get(f"/v1/responses/{response['id']}").json()["status"] in ("queued", "in_progress")
-        w.script.held = False
-        done = until(w, response["id"], "completed")
-        assert said_by(done) == ["ok"]
-        assert w.client.post(f"/v1/responses/{response['id']}/cancel").json() == done
-
-
-def test_a_background_stream_is_resumed_where_it_was_left():
-    with scripted(final("a long enough answer")) as w:
-        whole = w.events(input="x", background=True)
-        kinds = [event["type"] for event in whole]
-        assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
-        assert fold(whole) == whole[-1]["response"]["output"]
-        path = f"/v1/responses/{whole[0]['response']['id']}"
-        assert events_of(w.client.get(path, params={"stream": "true"}).text) == whole
-        assert events_of(w.client.get(path, params={"stream": "true", "starting_after": 4}).text) == whole[5:]
-        assert (
-            w.client.get(path, params={"stream": "true", "starting_after": "x"}).json()["error"]["param"]
-            == "starting_after"
-        )
-
-
-def test_a_background_answer_is_cancelled(tmp_path: Path):
-    with scripted(final("never"), state=tmp_path) as w:
-        w.script.held = True
-        response = w.respond(input="x", background=True)
-        cancelled = checked(w.client.post(f"/v1/responses/{response['id']}/cancel").json())
-        assert cancelled["status"] == "cancelled"
-        assert until(w, response["id"], "cancelled") == cancelled
-        told = events_of(w.client.get(f"/v1/responses/{response['id']}", params={"stream": "true"}).text)
-        assert told[-1]["response"]["status"] == "cancelled"
-        assert w.client.post("/v1/responses/resp_none/cancel").status_code == 404
-
-
-def test_only_background_answers_can_be_cancelled_or_resumed(tmp_path: Path):
-    with scripted(final("ok"), state=tmp_path) as w:
-        response = w.respond(input="x")
-        path = f"/v1/responses/{response['id']}"
-        assert w.client.post(f"{path}/cancel").json()["error"]["code"] == "not_cancellable"
-        assert w.client.get(path, params={"stream": "true"}).json()["error"]["code"] == "stream_unavailable"
-
-
-def test_what_goes_on_from_an_answer_waits_for_its_end(tmp_path: Path):
-    with scripted(final("ok"), final("ok"), state=tmp_path) as w:
-        w.script.held = True
-        first = w.respond(input="x", background=True)["id"]
-        assert w.refused("/v1/responses", input="y", previous_response_id=first)[2] == "previous_response_in_progress"
-        w.script.held = False
-        until(w, first, "completed")
-        assert w.respond(input="y", previous_response_id=first)["status"] == "completed"
-
-
-@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
-def test_efforts_and_summaries_of_every_name(effort: str):
-    with scripted(*[think("One. Two.") + final("ok")] * 4) as w:
-        for summary, text in (("auto", "One. Two."), ("concise", "One."), ("detailed", "One. Two."), ("none", None)):
-            response = w.respond(input="x", reasoning={"effort": effort, "summary": summary, "max_tokens": 50})
-            shown = response["output"][0]["summary"]
-            assert shown == ([{"type": "summary_text", "text": text}] if text else [])
-
-
-def test_deleting_a_background_answer_stops_it(tmp_path: Path):
-    with scripted(final("never"), state=tmp_path) as w:
-        w.script.held = True
-        response = w.respond(input="x", background=True)
-        assert w.client.delete(f"/v1/responses/{response['id']}").status_code == 200
-        assert w.client.get(f"/v1/responses/{response['id']}").status_code == 404
-        assert w.script.requests == [] or w.script.closed
-
-
-def test_a_server_that_stops_fails_what_is_under_way(tmp_path: Path):
-    with scripted(final("never"), state=tmp_path) as w:
-        w.script.held = True
-        response = w.respond(input="x", background=True)
-    with scripted(state=tmp_path) as w:
-        kept = checked(w.client.get(f"/v1/responses/{response['id']}").json())
-        assert (kept["status"], kept["error"]["code"]) == ("failed", "server_error")
-
-
-# conversations
-
-
-def test_a_conversation_grows_with_each_response(tmp_path: Path):
-    with scripted(final("Hello."), final("Ann."), final("-"), state=tmp_path) as w:
-        from openai.types.conversations import Conversation, ConversationItemList
-
-        made = w.client.post(
-            "/v1/conversations", json={"metadata": {"a": "b"}, "items": [{"role": "user", "content": "I am Ann."}]}
-        ).json()
-        Conversation.model_validate(made)
-        path = f"/v1/conversations/{made['id']}"
-        first = w.respond(input="Hi.", conversation=made["id"])
-        assert first["conversation"] == {"id": made["id"]}
-        w.respond(input="Who am I?", conversation={"id": made["id"]})
-        assert (
-            "I am Ann.<|end|><|start|>user<|message|>Hi.<|end|><|start|>assistant<|channel|>final<|message|>Hello."
-            in w.script.prompts[1]
-        )
-        page = w.client.get(f"{path}/items", params={"order": "asc"}).json()
-        ConversationItemList.model_validate(page)
-        assert [item["content"][0]["text"] for item in page["data"]] == [
-            "I am Ann.",
-            "Hi.",
-            "Hello.",
-            "Who am I?",
-            "Ann.",
-        ]
-        w.respond(input="Not to be kept.", conversation=made["id"], store=False)
-        assert len(w.client.get(f"{path}/items").json()["data"]) == 5
-        w.client.delete(f"/v1/responses/{first['id']}")
-        assert len(w.client.get(f"{path}/items").json()["data"]) == 5
-
-
-def test_conversations_are_changed_and_deleted(tmp_path: Path):
-    with scripted(state=tmp_path) as w:
-        own = w.client.post("/v1/conversations", json={}).json()["id"]
-        path = f"/v1/conversations/{own}"
-        assert w.client.post(path, json={"metadata": {"x": "y"}}).json()["metadata"] == {"x": "y"}
-        assert w.client.get(path).json()["metadata"] == {"x": "y"}
-        added = w.client.post(f"{path}/items", json={"items": [{"role": "user", "content": "hi"}]}).json()
-        (item,) = added["data"]
-        assert w.client.get(f"{path}/items/{item['id']}").json() == item
-        assert w.client.delete(f"{path}/items/{item['id']}").json()["id"] == own
-        assert w.client.get(f"{path}/items/{item['id']}").status_code == 404
-        assert w.client.delete(path).json() == {"id": own, "object": "conversation.deleted", "deleted": True}
-        for answer in (w.client.get(path), w.client.get(f"{path}/items"), w.client.delete(path)):
-            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "conversation_not_found")
-        assert w.refused("/v1/responses", input="x", conversation=own)[:2] == (404, "conversation")
-        too_many = {"items": [{"role": "user", "content": "x"}] * 21}
-        assert w.client.post("/v1/conversations", json=too_many).json()["error"]["param"] == "items"
-        assert (
-            w.client.post("/v1/conversations", json={"items": [{"role": 1}]}).json()["error"]["param"]
-            == "items[0].role"
-        )
 
 
 # hostile models
