@@ -60,7 +60,7 @@ def test_chat_and_the_apis_show_the_same_history(turns: int):
         it.client.post("/v1/chat/completions", json={"messages": given, "ossia": {"date": "none"}})
         assert it.script.prompts[0] == script.prompts[-1]
     with scripted(final("ok")) as it:
-        it.post(input=items, ossia={"date": "none"})
+        it.respond(input=items, ossia={"date": "none"})
         assert it.script.prompts[0] == script.prompts[-1]
 
 
@@ -69,9 +69,9 @@ def test_thinking_since_the_last_answer_is_shown_between_calls(tmp_path: Path):
     called = think("look") + call("f", "{}")
     with scripted(think("old") + final("ok"), called, final("done"), state=tmp_path) as it:
         tools = [{"type": "function", **function("f")["function"]}]
-        first = it.post(input="x", tools=tools)
-        second = it.post(input="y", tools=tools, previous_response_id=first["id"])
+        first = it.respond(input="x", tools=tools)
+        second = it.respond(input="y", tools=tools, previous_response_id=first["id"])
         output = {"type": "function_call_output", "call_id": second["output"][-1]["call_id"], "output": "1"}
-        it.post(input=[output], tools=tools, previous_response_id=second["id"])
+        it.respond(input=[output], tools=tools, previous_response_id=second["id"])
         assert "old" not in it.script.prompts[2]
         assert "<|channel|>analysis<|message|>look<|end|>" in it.script.prompts[2]
