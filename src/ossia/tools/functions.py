@@ -16,10 +16,14 @@ from ossia.tools.signature import ArgumentsError, description_of, is_async, name
 
 
 class ToolOutput(msgspec.Struct, frozen=True):
-    """The result of a call, as text for the model. failed: the arguments or the function raised an error."""
+    """The result of a call, as text for the model. failed: the arguments or the function raised an error.
+
+    details: the same result as a structure of the tool's own, for surfaces that show it (files, exit codes, pages).
+    """
 
     text: str
     failed: bool = False
+    details: msgspec.Struct | None = None
 
 
 @dataclass(frozen=True, slots=True)
