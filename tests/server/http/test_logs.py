@@ -76,7 +76,7 @@ def test_what_nobody_foresaw_is_told_by_its_place():
         with patch("ossia.server.apis.chat.chat_routes.chat_ask", broken):
             answer = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}]})
         assert answer.status_code == 500
-        with patch("ossia.server.core.events.EventTranslator.tell", broken):
+        with patch("ossia.server.core.events.EventTranslator.translate", broken):
             told = served.client.post(
                 "/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}], "stream": True}
             )

@@ -153,7 +153,7 @@ async def rendered(desk: ResponsesContext, api: str, given: Any, client: str = "
         case wire.ResponsesRequest():
             asked = await compose(desk, given, client)
             with input_errors(field_names(asked.form_param)):
-                prompts, warnings = [await context.service.prompt(asked.ask)], asked.warnings
+                prompts, warnings = [await context.service.prompt(asked.answer)], asked.warnings
         case _:
             if isinstance(given, MessagesRequest):
                 asked_chat = await messages_routes.prepared(context, given, client)

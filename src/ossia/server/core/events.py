@@ -1,12 +1,12 @@
 """An answer's events as an API's client sees them: reasoning, content, and calls, piece by piece.
 
-In: the events of `ossia.chat`. Out: `Piece`s. Joined, they hold every word that the model said: what is in no form known
-is content. It does not know any API's wire types.
+In: the events of `ossia.chat`. Out: `Piece`s, the same for every API. Joined, they hold all text of the model: a
+message of no known form is content. This module does not know any API's wire types.
 """
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from ossia.chat import Done, Event, Logprobs
@@ -14,24 +14,32 @@ from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
+from ossia.server.core.custom_tool_text import FreeText
 from ossia.server.core.request import Opening
-from ossia.server.http.decoding.json_codec import loads
 
-Kind = Literal["reasoning", "content"]
+TextKind = Literal["reasoning", "content"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextStart:
+    """A message without a call begins. channel: None if the message is malformed."""
+
+    kind: TextKind
+    channel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text. scores: of the tokens that it, and nothing before it, is made of, where they were asked for."""
+    """More text. scores: log-probabilities of exactly the tokens that it is made of, if they were requested."""
 
-    kind: Kind
+    kind: TextKind
     text: str
     scores: tuple[Sampled, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A call begins."""
+    """A call of a client's tool begins. index: its number among the answer's calls."""
 
     index: int
     id: str
@@ -40,84 +48,107 @@ class ToolCallStart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of the last call's arguments, or of its input where the tool is a custom one."""
+    """More of the last call's arguments, or of its input if the tool is a custom one."""
 
     index: int
     text: str
 
 
-Piece: TypeAlias = Opening | TextDelta | ToolCallStart | ToolCallDelta | Done
+@dataclass(frozen=True, slots=True)
+class MessageEnd:
+    """The message or call is complete."""
+
+    message: Message
+
+
+JoinedPiece: TypeAlias = Opening | TextDelta | ToolCallStart | ToolCallDelta | Done
+Piece: TypeAlias = JoinedPiece | TextStart | MessageEnd
 
 
 class EventTranslator:
-    """Turns events into pieces. `calls` are those that are whole, with all the messages that led to each.
+    """Turns events into pieces. calls: each complete call by its id, with the messages since the call before it.
 
-    A preamble, a word to the user before a call, is content, but not where the content has a form to keep.
+    reasoning_channels: whose messages are reasoning. A preamble (commentary without a call) is content by default.
     """
 
-    def __init__(self, box: Toolbox, has_form: bool = False) -> None:
-        self.box = box
-        self._thoughts = ("analysis", "commentary") if has_form else ("analysis",)
+    def __init__(self, toolbox: Toolbox, reasoning_channels: Sequence[str] = ("analysis",)) -> None:
         self.calls: dict[str, Sequence[Message]] = {}
-        self._kind: Kind | None = "content"  # of the message under way; None for a call
-        self._tool, self._call_id, self._count = ClientTool(""), "", 0
-        self._spoke: set[Kind] = set()
-        self._begins = False  # nothing of the message under way was given yet
+        self._toolbox = toolbox
+        self._reasoning_channels = reasoning_channels
+        self._kind: TextKind | None = "content"  # of the current message; None for a call
+        self._call_id, self._call_count = "", 0
+        self._free_text: FreeText | None = None  # of a custom tool's call
         self._scores: tuple[Sampled, ...] = ()
-        self._messages: list[Message] = []  # since the last call
+        self._since_call: list[Message] = []
 
-    def tell(self, event: Event | Opening) -> Iterator[Piece]:
+    def translate(self, event: Event | Opening) -> Iterator[Piece]:
         match event:
             case Start():
-                yield from self._start(event)
+                yield self._start(event)
             case Logprobs(tokens=tokens):
                 self._scores += tokens
             case Delta(text=text):
                 yield from self._delta(text)
             case End(message):
-                yield from self._end(message)
+                yield from self.flush()
+                self._end(message)
+                yield MessageEnd(message)
             case Opening() | Done():
                 yield event
 
-    def _start(self, event: Start) -> Iterator[Piece]:
-        tool = self.box.called.get(event.recipient or "")
-        self._begins, self._scores = True, ()
+    def flush(self) -> Iterator[Piece]:
+        """The text that is held back, at the end of a call or where the answer broke off."""
+        held, self._free_text = self._free_text.finish() if self._free_text else "", None
+        if held:
+            yield ToolCallDelta(self._call_count - 1, held)
+
+    def _start(self, start: Start) -> Piece:
+        self._scores = ()
+        is_assistant = start.role == "assistant"
+        tool = self._toolbox.called.get(start.recipient or "") if is_assistant else None
         if tool:
-            self._kind, self._tool = None, tool
+            self._kind, self._free_text = None, FreeText() if tool.custom else None
             self._call_id = f"call_{secrets.token_hex(12)}"
-            yield ToolCallStart(self._count, self._call_id, tool)
-            self._count += 1
-        elif event.recipient is None and event.channel in self._thoughts:
-            self._kind = "reasoning"
-        else:
-            self._kind = "content"
+            self._call_count += 1
+            return ToolCallStart(self._call_count - 1, self._call_id, tool)
+        channel = start.channel if is_assistant and start.recipient is None else None
+        self._kind = "reasoning" if channel in self._reasoning_channels else "content"
+        return TextStart(self._kind, channel)
 
     def _delta(self, text: str) -> Iterator[Piece]:
         scores, self._scores = self._scores, ()
-        if self._kind is None:
-            if not self._tool.custom:
-                yield ToolCallDelta(self._count - 1, text)
-            return
-        if self._begins and self._kind in self._spoke:
-            text = f"\n{text}" if self._kind == "reasoning" else f"\n\n{text}"
-        self._begins = False
-        self._spoke.add(self._kind)
-        yield TextDelta(self._kind, text, scores)
+        if self._kind:
+            yield TextDelta(self._kind, text, scores)
+        elif free := (self._free_text.feed(text) if self._free_text else text):
+            yield ToolCallDelta(self._call_count - 1, free)
 
-    def _end(self, message: Message) -> Iterator[Piece]:
-        self._messages.append(message)
+    def _end(self, message: Message) -> None:
+        self._since_call.append(message)
         if self._kind is None:
-            if self._tool.custom:
-                yield ToolCallDelta(self._count - 1, input_of(message.text))
-            self.calls[self._call_id], self._messages = tuple(self._messages), []
+            self.calls[self._call_id], self._since_call = tuple(self._since_call), []
         self._kind = "content"
 
 
-def input_of(arguments: str) -> str:
-    """A custom tool's input, which the model gives as the argument `input`; what is no such JSON is itself the input."""
-    try:
-        given = loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    value = given.get("input") if isinstance(given, dict) else None
-    return value if isinstance(value, str) else arguments
+class TextJoiner:
+    """For APIs with one text of each kind: the messages of a kind are joined by line breaks."""
+
+    def __init__(self) -> None:
+        self._separator = ""
+        self._has_text: set[TextKind] = set()
+
+    def join(self, piece: Piece) -> JoinedPiece | None:
+        """The piece as part of one text; None for a piece that such an API does not show."""
+        match piece:
+            case TextStart(kind):
+                if kind in self._has_text:
+                    self._separator = "\n" if kind == "reasoning" else "\n\n"
+                return None
+            case MessageEnd():
+                self._separator = ""
+                return None
+            case TextDelta(kind, text):
+                separator, self._separator = self._separator, ""
+                self._has_text.add(kind)
+                return replace(piece, text=separator + text) if separator else piece
+            case _:
+                return piece

@@ -13,7 +13,8 @@ from ossia.harmony.client_tools import toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder, condensed
+from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder
+from ossia.server.apis.responses.output_items import ReasoningForm, condensed
 from ossia.server.http.decoding.json_codec import encode
 from tests.support.responses import EVENT, checked, fold
 from tests.support.vocabularies import small
@@ -25,9 +26,9 @@ def shell(status: wire.Status = "in_progress") -> wire.Response:
     return wire.Response(id="resp_1", created_at=1, status=status, model="m")
 
 
-def told(scribe: ResponseBuilder, events: list[Event]) -> list[dict[str, Any]]:
+def told(builder: ResponseBuilder, events: list[Event]) -> list[dict[str, Any]]:
     """Each event as it is sent, at once: later changes must not reach back."""
-    return [json.loads(encode(each)) for event in events for each in scribe.hear(event)]
+    return [json.loads(encode(each)) for event in events for each in builder.add(event)]
 
 
 def message(
@@ -38,11 +39,11 @@ def message(
     return [Start(role, channel, recipient, None), *deltas, end]
 
 
-def check(events: list[dict[str, Any]], scribe: ResponseBuilder) -> list[dict[str, Any]]:
+def check(events: list[dict[str, Any]], builder: ResponseBuilder) -> list[dict[str, Any]]:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     for event in events:
         assert EVENT.validate_python(event).type == event["type"]
-    response = checked(json.loads(encode(scribe.response)))
+    response = checked(json.loads(encode(builder.response)))
     assert events[-1]["response"] == response
     assert fold(events) == response["output"]
     return response["output"]
@@ -78,15 +79,17 @@ ENDS = st.sampled_from(["stop", "length", "tool_calls", "fail", "cancel"])
 def test_events_add_up_to_the_response_and_no_word_is_lost(
     whole: list[list[Event]], cut: list[Event], cut_at: int, end: Any, summary: Any, sealed: bool
 ):
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX, seal=str.upper if sealed else None, summary=summary))
+    builder = ResponseBuilder(
+        shell(), OutputOptions(BOX, ReasoningForm(encrypt=str.upper if sealed else None, summary=summary))
+    )
     said = [event for each in whole for event in each] + cut[: min(cut_at, len(cut) - 1)]
-    events = [json.loads(encode(event)) for event in scribe.open()] + told(scribe, said)
+    events = [json.loads(encode(event)) for event in builder.open()] + told(builder, said)
     if end in ("fail", "cancel"):
-        last = scribe.fail("server_error", "broke") if end == "fail" else scribe.cancel()
+        last = builder.fail("server_error", "broke") if end == "fail" else builder.cancel()
         events += [json.loads(encode(event)) for event in last]
     else:
-        events += told(scribe, [Done(end, Usage(7, 5, 2, 3))])
-    output = check(events, scribe)
+        events += told(builder, [Done(end, Usage(7, 5, 2, 3))])
+    output = check(events, builder)
     spoken = ["".join(event.text for event in said if isinstance(event, Delta) and event.recipient != "functions.c")]
     kept = [text_of(item) for item in output if item["type"] != "custom_tool_call"]
     strangers = [each for each in said if isinstance(each, Delta) and each.recipient == "functions.c"]
@@ -100,22 +103,22 @@ def test_events_add_up_to_the_response_and_no_word_is_lost(
         "fail": "failed",
         "cancel": "cancelled",
     }
-    assert scribe.response.status == wanted[end]
-    assert len(scribe.made) == len(output)
+    assert builder.response.status == wanted[end]
+    assert len(builder.items) == len(output)
 
 
 @given(st.lists(st.integers(0, small().size - 1), max_size=60))
 @settings(deadline=None)
 def test_any_tokens_at_all_give_valid_events(tokens: list[int]):
-    parser, scribe = Parser(small()), ResponseBuilder(shell(), OutputOptions(BOX))
-    events = [json.loads(encode(event)) for event in scribe.open()]
-    events += told(scribe, [event for token in tokens for event in parser.feed(token)] + parser.finish())
-    events += told(scribe, [Done("length", Usage())])
-    check(events, scribe)
+    parser, builder = Parser(small()), ResponseBuilder(shell(), OutputOptions(BOX))
+    events = [json.loads(encode(event)) for event in builder.open()]
+    events += told(builder, [event for token in tokens for event in parser.feed(token)] + parser.finish())
+    events += told(builder, [Done("length", Usage())])
+    check(events, builder)
 
 
 def test_channels_are_told_apart():
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX))
+    builder = ResponseBuilder(shell(), OutputOptions(BOX))
     said = [
         *message("analysis", None, ["Hm", "."]),
         *message("commentary", None, ["One moment."]),
@@ -124,8 +127,8 @@ def test_channels_are_told_apart():
         *message("commentary", "functions.c", ['{"input": "a', '\\nb"}']),
         *message("odd", "nobody", ["lost?"]),
     ]
-    events = told(scribe, [*said, Done("tool_calls", Usage(10, 6, 2, 4, 5))])
-    thought, preamble, answer, call, custom, odd = scribe.response.output
+    events = told(builder, [*said, Done("tool_calls", Usage(10, 6, 2, 4, 5))])
+    thought, preamble, answer, call, custom, odd = builder.response.output
     assert isinstance(thought, wire.ReasoningItem)
     assert [getattr(each, "phase", None) for each in (preamble, answer)] == ["commentary", "final_answer"]
     assert isinstance(call, wire.FunctionCallItem)
@@ -140,13 +143,13 @@ def test_channels_are_told_apart():
         "!",
         "lost?",
     ]
-    assert scribe.response.usage == wire.ResponseUsage(10, wire.InputDetails(4, 5), 6, wire.OutputDetails(2), 16)
+    assert builder.response.usage == wire.ResponseUsage(10, wire.InputDetails(4, 5), 6, wire.OutputDetails(2), 16)
 
 
 def test_an_answer_cut_by_length_says_so():
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX))
-    told(scribe, message("commentary", "functions.f", ['{"a'], flaws=("unterminated",)))
-    (last,) = told(scribe, [Done("length", Usage())])
+    builder = ResponseBuilder(shell(), OutputOptions(BOX))
+    told(builder, message("commentary", "functions.f", ['{"a'], flaws=("unterminated",)))
+    (last,) = told(builder, [Done("length", Usage())])
     assert last["type"] == "response.incomplete"
     assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
     assert last["response"]["output"][0]["status"] == "incomplete"
@@ -154,8 +157,8 @@ def test_an_answer_cut_by_length_says_so():
 
 @pytest.mark.parametrize(("kind", "text"), [("copied", "One. Two.\n\nThree?"), ("condensed", "One.\nThree?")])
 def test_a_summary_copies_or_condenses_the_thinking(kind: Any, text: str):
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX, summary=kind))
-    events = told(scribe, message("analysis", None, ["One. Two.\n", "\nThree?"]))
+    builder = ResponseBuilder(shell(), OutputOptions(BOX, ReasoningForm(summary=kind)))
+    events = told(builder, message("analysis", None, ["One. Two.\n", "\nThree?"]))
     deltas = [event["delta"] for event in events if event["type"] == "response.reasoning_summary_text.delta"]
     assert "".join(deltas) == text
     assert events[-1]["item"]["summary"] == [{"type": "summary_text", "text": text}]
@@ -167,18 +170,18 @@ def test_condensing_makes_nothing_up(thought: str):
 
 
 def test_sealed_reasoning_stands_beside_the_text():
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX, seal=str.upper))
-    events = told(scribe, message("analysis", None, ["abc"]))
+    builder = ResponseBuilder(shell(), OutputOptions(BOX, ReasoningForm(encrypt=str.upper)))
+    events = told(builder, message("analysis", None, ["abc"]))
     assert "encrypted_content" not in events[0]["item"]
     assert events[-1]["item"]["encrypted_content"] == "ABC"
 
 
 def test_logprobs_stand_at_their_delta_and_part():
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX, tokenizer=small()))
+    builder = ResponseBuilder(shell(), OutputOptions(BOX, tokenizer=small()))
     a = small().encode("a")[0]
     tokens = (Sampled(a, -0.5, ((a, -0.5), (0, float("-inf")))),)
     events = told(
-        scribe, [Start("assistant", "final", None, None), Logprobs("final", None, tokens), Delta("final", None, "a")]
+        builder, [Start("assistant", "final", None, None), Logprobs("final", None, tokens), Delta("final", None, "a")]
     )
     expected = {
         "token": "a",
@@ -190,13 +193,13 @@ def test_logprobs_stand_at_their_delta_and_part():
         ],
     }
     assert events[-1]["logprobs"] == [expected]
-    done = told(scribe, [End(Message("assistant", ("a",), channel="final"))])
+    done = told(builder, [End(Message("assistant", ("a",), channel="final"))])
     assert done[0]["logprobs"] == done[-1]["item"]["content"][0]["logprobs"] == [expected]
 
 
 def test_only_what_was_sampled_in_form_is_kept_as_sampled():
-    scribe = ResponseBuilder(shell(), OutputOptions(BOX))
+    builder = ResponseBuilder(shell(), OutputOptions(BOX))
     good = Message("assistant", ("x",), channel="final", tokens=(1, 2))
     for said in (good, Message("assistant", ("y",), channel="final", flaws=("odd",))):
-        told(scribe, [Start("assistant", "final", None, None), Delta("final", None, said.text), End(said)])
-    assert [item.said for item in scribe.made] == [good, None]
+        told(builder, [Start("assistant", "final", None, None), Delta("final", None, said.text), End(said)])
+    assert [item.said for item in builder.items] == [good, None]

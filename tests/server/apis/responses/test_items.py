@@ -205,17 +205,17 @@ SAID = st.one_of(
 def test_messages_to_items_to_messages(spoken: list[Message], final: str | None, kept: bool):
     """What the model said comes back to it the same, be it kept here or given back by a client."""
     spoken = [*spoken, assistant(final)] if final else spoken
-    scribe = ResponseBuilder(wire.Response(id="r", created_at=0, status="in_progress", model="m"), OutputOptions(BOX))
+    builder = ResponseBuilder(wire.Response(id="r", created_at=0, status="in_progress", model="m"), OutputOptions(BOX))
     for message in spoken:
-        scribe.hear(Start("assistant", message.channel, message.recipient, message.content_type))
-        scribe.hear(Delta(message.channel, message.recipient, message.text))
-        scribe.hear(End(message))
-    scribe.hear(Done("stop", Usage()))
-    entries = [entry_of(item, "x") for item in scribe.made]
+        builder.add(Start("assistant", message.channel, message.recipient, message.content_type))
+        builder.add(Delta(message.channel, message.recipient, message.text))
+        builder.add(End(message))
+    builder.add(Done("stop", Usage()))
+    entries = [entry_of(item, "x") for item in builder.items]
     assert all(entry.item["status"] == "completed" for entry in entries)
     if not kept:
         entries = read_input([entry.item for entry in entries], [])
-        assert [entry.item["id"] for entry in entries] == [item.id for item in scribe.made]
+        assert [entry.item["id"] for entry in entries] == [item.id for item in builder.items]
     expected = [message for message in spoken if not (final and message.channel == "analysis")]
     if not kept:  # a client that gives back a call without arguments means an empty object
         expected = [

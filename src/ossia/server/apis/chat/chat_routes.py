@@ -44,7 +44,7 @@ from ossia.server.apis.chat.chat_wire import (
     TopLogprob,
 )
 from ossia.server.core.context import Context, remembered
-from ossia.server.core.events import EventTranslator, Piece, TextDelta, ToolCallDelta, ToolCallStart
+from ossia.server.core.events import EventTranslator, JoinedPiece, TextDelta, TextJoiner, ToolCallDelta, ToolCallStart
 from ossia.server.core.request import Opening
 from ossia.server.core.warnings import header, unenforced
 from ossia.server.errors import input_errors
@@ -166,17 +166,22 @@ def plain(box: Toolbox) -> Toolbox:
     return replace(box, called={to: replace(tool, custom=False) for to, tool in box.called.items()})
 
 
-async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGenerator[Piece, None]:
-    """One answer in pieces. The thinking before its calls is kept before a client hears of the end: it may answer at once."""
+async def pieces_of(context: Context, asked: ChatAsk, index: int = 0) -> AsyncGenerator[JoinedPiece, None]:
+    """One answer in pieces, the texts of each kind joined. The reasoning before its calls is stored before its end is sent:
+    a client may reply at once.
+    """
     ask = asked.nth(index)
-    speech = EventTranslator(asked.box, has_form=ask.how.response_format is not None)
+    # a preamble would break the form of the content
+    reasoning = ("analysis",) if ask.how.response_format is None else ("analysis", "commentary")
+    translator, joiner = EventTranslator(asked.box, reasoning), TextJoiner()
     with input_errors(asked.field_names):
         async with aclosing(context.service.answer(ask)) as events:
             async for event in events:
-                if isinstance(event, Done) and speech.calls:
-                    await remembered(context.memory if asked.stores else context.passing, speech.calls)
-                for piece in speech.tell(event):
-                    if not (asked.hides_reasoning and isinstance(piece, TextDelta) and piece.kind == "reasoning"):
+                if isinstance(event, Done) and translator.calls:
+                    await remembered(context.memory if asked.stores else context.passing, translator.calls)
+                for piece in map(joiner.join, translator.translate(event)):
+                    hidden = asked.hides_reasoning and isinstance(piece, TextDelta) and piece.kind == "reasoning"
+                    if piece is not None and not hidden:
                         yield piece
 
 
@@ -248,7 +253,7 @@ class _Fold:
         self._scores: list[TokenLogprob] | None = None
         self.done: Done | None = None
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: JoinedPiece) -> None:
         match piece:
             case TextDelta(kind, text):
                 self._texts[kind].append(text)
@@ -300,7 +305,7 @@ def _delta(piece: TextDelta | ToolCallStart | ToolCallDelta, legacy: bool) -> Ch
             return ChatDelta(tool_calls=[CallDelta(index, function=FunctionDelta(arguments=text))])
 
 
-def _logprobs(tokenizer: Tokenizer, piece: Piece) -> ChatLogprobs | None:
+def _logprobs(tokenizer: Tokenizer, piece: JoinedPiece) -> ChatLogprobs | None:
     """OpenAI gives those of the content only."""
     if not isinstance(piece, TextDelta) or piece.kind != "content" or not piece.scores:
         return None

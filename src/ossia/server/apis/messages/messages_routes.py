@@ -36,7 +36,7 @@ from ossia.server.apis.messages.messages_wire import (
     ToolUseMade,
 )
 from ossia.server.core.context import Context
-from ossia.server.core.events import Piece, TextDelta, ToolCallDelta, ToolCallStart
+from ossia.server.core.events import JoinedPiece, TextDelta, ToolCallDelta, ToolCallStart
 from ossia.server.core.request import Opening
 from ossia.server.core.warnings import header
 from ossia.server.errors import ANTHROPIC, ApiError, bad, input_errors
@@ -279,7 +279,7 @@ class _Answer:
                     yield _event("message_delta", delta=ended, usage=_usage(piece.usage))
         yield _event("message_stop")
 
-    async def _pieces(self) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self) -> AsyncGenerator[JoinedPiece, None]:
         async with aclosing(pieces_of(self.context, self.asked)) as pieces:
             async for piece in pieces:
                 if self.shows_thinking or not (isinstance(piece, TextDelta) and piece.kind == "reasoning"):
@@ -289,7 +289,7 @@ class _Answer:
         return MessagesResponse(self.id, self.model, blocks, usage)
 
 
-def _opened(piece: Piece, block: Made | None) -> Made | None:
+def _opened(piece: JoinedPiece, block: Made | None) -> Made | None:
     """The block that a piece begins; None if it continues the current block."""
     match piece:
         case TextDelta("reasoning"):
@@ -301,7 +301,7 @@ def _opened(piece: Piece, block: Made | None) -> Made | None:
     return None
 
 
-def _deltas(piece: Piece) -> Iterator[dict[str, str]]:
+def _deltas(piece: JoinedPiece) -> Iterator[dict[str, str]]:
     match piece:
         case TextDelta("reasoning", text):
             yield {"type": "thinking_delta", "thinking": text}

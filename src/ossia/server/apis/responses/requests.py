@@ -23,8 +23,9 @@ from ossia.server.apis.fields.answer_form import Formed, form_of
 from ossia.server.apis.fields.extensions import not_honoured, repetition
 from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import LONGEST_WARNING, WARNINGS, OutputOptions, Summary
+from ossia.server.apis.responses.events import LONGEST_WARNING, WARNINGS, OutputOptions
 from ossia.server.apis.responses.items import ConversationEntry, messages_of, new_id, read_input, shorten
+from ossia.server.apis.responses.output_items import ReasoningForm, Summary
 from ossia.server.core.context import Context
 from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
 from ossia.server.core.warnings import unenforced
@@ -46,10 +47,10 @@ ANSWER_SHARE = 8  # of the context, kept free for the answer where items are dro
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """What to do and how to tell it. given: the request's own items, as they are kept. keep: whether to keep anything."""
+    """What to generate and how to write it. given: the request's own items, as they are stored. keep: store the response."""
 
-    ask: AnswerRequest
-    telling: OutputOptions
+    answer: AnswerRequest
+    output: OutputOptions
     response: wire.Response
     given: tuple[Item, ...]
     conversation: str | None
@@ -270,7 +271,7 @@ def _composed(
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
     return PreparedRequest(
         AnswerRequest(tuple(messages), how, stops(request.stop), client),
-        _telling(desk, request, box, thinks.hidden),
+        _output(desk, request, box, thinks.hidden),
         response,
         tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
         conversation_of(request),
@@ -337,17 +338,14 @@ def _params(context: Context, request: wire.ResponsesRequest, warnings: list[str
     return replace(params, min_tokens=2**31) if request.ignore_eos else params
 
 
-def _telling(
+def _output(
     desk: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool
 ) -> OutputOptions:
     service, include, reasoning = desk.context.service, request.include or (), request.reasoning or wire.Reasoning()
-    return OutputOptions(
-        box,
-        (lambda text: desk.seal.seal(text, service.name)) if SEALED in include else None,
-        SUMMARIES.get(reasoning.summary or reasoning.generate_summary),
-        service.tokenizer if LOGPROBS in include or request.top_logprobs else None,
-        hides_reasoning,
-    )
+    encrypt = (lambda text: desk.seal.seal(text, service.name)) if SEALED in include else None
+    summary = SUMMARIES.get(reasoning.summary or reasoning.generate_summary)
+    scored = LOGPROBS in include or request.top_logprobs
+    return OutputOptions(box, ReasoningForm(encrypt, summary, hides_reasoning), service.tokenizer if scored else None)
 
 
 def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, keep: bool, text: JsonDict) -> wire.Response:

@@ -73,7 +73,7 @@ class Responses:
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.ResponsesRequest)
         asked = await while_there(request, compose(self.desk, body, client_of(request)))
-        count = asyncio.to_thread(self.desk.context.service.count, asked.ask.messages)
+        count = asyncio.to_thread(self.desk.context.service.count, asked.answer.messages)
         tokens = await while_there(request, count)
         return reply({"object": "response.input_tokens", "input_tokens": tokens})
 

@@ -1,7 +1,6 @@
-"""The free text in `{"input": "…"}`, as it comes: a custom tool's argument before its JSON is whole.
+"""The free text in `{"input": "…"}`, piece by piece: a custom tool's argument before its JSON is complete.
 
-In: pieces of JSON text. Out: pieces of the text in it. What is no such JSON is given as it is: nothing is lost.
-It does not know tools, events or where the pieces come from.
+In: pieces of JSON text. Out: pieces of the text in it. Text that is no such JSON is passed on unchanged.
 """
 
 import json
