@@ -35,7 +35,7 @@ class ReasoningCipher:
         return PREFIX + base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, sealed: str, model: str) -> str:
-        """The text again. Raises SealError for anything that `seal` did not make for this model with this key."""
+        """The text again. Raises DecryptionError for anything that `seal` did not make for this model with this key."""
         try:
             if not sealed.startswith(PREFIX):
                 raise ValueError

@@ -16,6 +16,7 @@ from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder
 from ossia.server.apis.responses.items import ConversationEntry, messages_of, read_input, shorten
 from ossia.server.apis.responses.requests import entry_of
 from ossia.server.errors import ApiError
+from ossia.server.state.encrypted_reasoning import DecryptionError
 
 BOX = toolbox(
     [
@@ -27,7 +28,7 @@ BOX = toolbox(
 
 
 def no_seal(_: str) -> str:
-    raise ValueError("not sealed here")
+    raise DecryptionError("not sealed here")
 
 
 def said(*items: dict[str, Any] | str, box: Toolbox = BOX, **how: Any) -> list[Message]:

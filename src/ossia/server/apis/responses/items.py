@@ -29,6 +29,7 @@ from ossia.server.apis.responses.wire import (
 )
 from ossia.server.errors import ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import JsonDict, convert
+from ossia.server.state.encrypted_reasoning import DecryptionError
 
 PREFIXES = {
     "message": "msg",
@@ -165,7 +166,7 @@ def messages_of(
     """The conversation that the items are. Raises ApiError (400) for an answer to a call that is not among them, and for
     sealed thinking that is needed and cannot be had.
 
-    unseal opens reasoning that only we can read; it raises ValueError for what was not sealed here. recall finds the
+    unseal opens reasoning that only we can read; it raises DecryptionError for what was not encrypted here. recall finds the
     thinking before a call, for clients that give back the call alone. Thinking that led to an answer is left out.
     """
     told: list[Told] = []
@@ -189,7 +190,7 @@ def messages_of(
         elif kind == "reasoning":
             try:
                 told += _thought(item, unseal)
-            except ValueError as error:
+            except DecryptionError as error:
                 place = f"{entry.at}.encrypted_content"
                 unread = len(told), bad(place, str(error), "invalid_encrypted_content")
         else:
@@ -248,12 +249,12 @@ def _spoken(item: JsonDict, preamble: bool) -> list[Message]:
 def _thought(item: JsonDict, unseal: Callable[[str], str]) -> list[Message]:
     """The sealed thought, or what came beside it where the seal cannot be opened: many clients give both back.
 
-    A summary is no thought: it stands for one only where nothing is sealed. Raises ValueError where nothing is left.
+    A summary is no thought: it stands for one only where nothing is sealed. Raises DecryptionError where nothing is left.
     """
     sealed, content = item.get("encrypted_content"), "\n".join(part["text"] for part in item.get("content", ()))
     try:
         text = unseal(sealed) if sealed else content or "\n".join(part["text"] for part in item["summary"])
-    except ValueError:
+    except DecryptionError:
         if not content:
             raise
         text = content
