@@ -9,10 +9,11 @@ import pytest
 
 from ossia.chat import Delta, Done, TurnOptions
 from ossia.engine.engine import Engine
+from ossia.engine.request import SamplingParams
 from ossia.harmony.messages import user
 from ossia.loading import load
 from ossia.server.core.admission import AdmissionQueue, FullError, Ticket
-from ossia.server.core.request import AnswerRequest, conversation, sampling
+from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.service import Service, names_of
 from ossia.server.errors import ApiError
 from ossia.server.settings import Settings
@@ -25,7 +26,7 @@ MINI = load()
 
 
 def ask(text: str = "What is 17 + 25?", client: str = "", **params: Any) -> AnswerRequest:
-    how = TurnOptions(sampling(MINI.stop_tokens, **params))
+    how = TurnOptions(SamplingParams(stop_tokens=MINI.stop_tokens, **params))
     return AnswerRequest(conversation("medium", [user(text)]), how, client=client)
 
 
@@ -118,7 +119,7 @@ def test_a_task_that_is_cancelled_in_the_queue_or_while_it_runs_leaves_nothing()
 def test_an_answer_is_cut_when_its_time_is_over():
     async def work(service: Service) -> None:
         await text_of(service, ask(max_tokens=1))  # the kernels are ready
-        events = [event async for event in service.answer(ask("Count.", logit_bias={"1016": -100.0}))]
+        events = [event async for event in service.answer(ask("Count.", logit_bias={1016: -100.0}))]
         assert isinstance(events[-1], Done)
         assert events[-1].finish == "length"
 
@@ -309,7 +310,7 @@ def test_a_server_that_is_closed_tells_who_still_waits():
 def test_a_bias_outside_the_vocabulary_is_refused_and_harms_no_other():
     async def work(service: Service) -> None:
         with pytest.raises(ApiError) as refused:
-            await text_of(service, ask(logit_bias={"999999": 1.0}))
+            await text_of(service, ask(logit_bias={999999: 1.0}))
         assert refused.value.status == 400
         assert await text_of(service, ask(temperature=0))
 

@@ -25,9 +25,9 @@ from ossia.harmony.text_mask import TextMask
 from ossia.server.apis.chat.chat_routes import DONE, merged
 from ossia.server.apis.chat.chat_wire import Cached, ChatUsage, ReasoningOptions, StreamOptions
 from ossia.server.apis.fields.answer_form import Formed, form_of
-from ossia.server.apis.fields.extensions import FormExtensions, not_honoured, repetition
+from ossia.server.apis.fields.extensions import FormExtensions, not_honoured
+from ossia.server.apis.fields.sampling import sampling_params, stop_strings
 from ossia.server.core.context import Context
-from ossia.server.core.request import sampling, stops
 from ossia.server.core.service import Service
 from ossia.server.core.warnings import header
 from ossia.server.errors import bad
@@ -48,16 +48,7 @@ class CompletionRequest(FormExtensions):
     echo: bool | None = None
     n: int | None = None
     best_of: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    seed: int | None = None
     max_tokens: int | None = None
-    stop: str | list[str] | None = None
-    logit_bias: dict[str, float] | None = None
     logprobs: int | None = None
     suffix: str | None = None
     response_format: dict[str, Any] | None = None
@@ -194,23 +185,14 @@ def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: lis
         raise bad("best_of", "best_of chooses among whole answers, so it cannot be streamed", "unsupported_parameter")
     if asked.max_tokens == 0 and not asked.echo:
         raise bad("max_tokens", "max_tokens 0 needs echo")
-    stops(asked.stop)
-    return sampling(
+    stop_strings(asked.stop)
+    return sampling_params(
+        asked,
         frozenset() if asked.ignore_eos else stop_tokens,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        min_p=asked.min_p,
-        seed=asked.seed,
+        warnings,
         max_tokens=DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens or 1,
-        logit_bias=asked.logit_bias,
         logprobs=asked.logprobs,
         logprobs_param="logprobs",
-        repetition_penalty=repetition(asked, warnings),
-        frequency_penalty=asked.frequency_penalty,
-        presence_penalty=asked.presence_penalty,
-        min_tokens=asked.min_tokens,
-        stop_token_ids=asked.stop_token_ids,
     )
 
 
@@ -308,7 +290,7 @@ class Completing:
         number = index // self.sampled
         prompt = self.prompts[number]
         scored = self.asked.logprobs is not None
-        writer = _Writer(self.context.service.tokenizer, index, stops(self.asked.stop), scored)
+        writer = _Writer(self.context.service.tokenizer, index, stop_strings(self.asked.stop), scored)
         if self.asked.echo:
             echo = await self._echo(prompt)
             writer.begin_at(echo.end)

@@ -19,10 +19,11 @@ from ossia.harmony.openai_chat import ChatMessage, read_history, text_of
 from ossia.harmony.opening import opening as lines
 from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.fields.answer_form import form_of
-from ossia.server.apis.fields.extensions import OssiaFields, not_honoured, repetition
+from ossia.server.apis.fields.extensions import OssiaFields, not_honoured
+from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.core.context import Kept, Recall, recalled
-from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
+from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.service import LEAST_MESSAGE, Service
 from ossia.server.errors import ApiError, bad, input_errors
 
@@ -104,7 +105,7 @@ def _chat_ask(
     messages = conversation(thinks.effort, said, box.spaces, form.shown, opening_of(service.settings.opening, request))
     warnings += [*not_honoured(request, echo=request.echo, best_of=request.best_of not in (None, 0, 1, request.n))]
     return ChatAsk(
-        AnswerRequest(messages, how, stops(request.stop), client),
+        AnswerRequest(messages, how, stop_strings(request.stop), client),
         box,
         _choices(request.n),
         request.store is not False,
@@ -118,25 +119,14 @@ def _chat_ask(
 def _params(request: ChatRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
     newer, older = limit(request.max_completion_tokens), limit(request.max_tokens)
     field = "max_tokens" if newer is None else "max_completion_tokens"
-    params = sampling(
+    return sampling_params(
+        request,
         stop_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        seed=request.seed,
+        warnings,
         max_tokens=older if newer is None else newer,
         max_tokens_param=field,
-        logit_bias=request.logit_bias,
         logprobs=_logprobs(request),
-        repetition_penalty=repetition(request, warnings),
-        frequency_penalty=request.frequency_penalty,
-        presence_penalty=request.presence_penalty,
-        min_tokens=request.min_tokens,
-        stop_token_ids=request.stop_token_ids,
     )
-    # with ignore_eos the end of the turn is not sampled where anything else may come
-    return replace(params, min_tokens=2**31) if request.ignore_eos else params
 
 
 def _thinks(request: ChatRequest, warnings: list[str]) -> Thinks:

@@ -28,24 +28,15 @@ class ThinkingOptions(Struct):
 
 
 class ChatRequest(ThinkingExtensions):
-    """reasoning, top_k and min_p are not OpenAI's, nor what is in the bases; the rest is."""
+    """OpenAI's fields, `reasoning` of OpenRouter, and the fields of the base classes."""
 
     messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    seed: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    stop: str | list[str] | None = None
-    logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     reasoning_effort: str | None = None

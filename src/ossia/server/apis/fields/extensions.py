@@ -121,9 +121,18 @@ class NotHonoured(Struct, kw_only=True):
     xtc_threshold: Any = None
 
 
-class SamplingExtensions(NotHonoured, kw_only=True):
-    """Sampling beyond OpenAI's, by vLLM's names; repeat_penalty is llama.cpp's name of repetition_penalty."""
+class SamplingFields(NotHonoured, kw_only=True):
+    """OpenAI's sampling fields, and more by vLLM's names. repeat_penalty: llama.cpp's name of repetition_penalty."""
 
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    logit_bias: dict[str, float] | None = None
     repetition_penalty: float | None = None
     repeat_penalty: float | None = None
     min_tokens: int | None = None
@@ -131,7 +140,7 @@ class SamplingExtensions(NotHonoured, kw_only=True):
     ignore_eos: bool | None = None
 
 
-class FormExtensions(SamplingExtensions, kw_only=True):
+class FormExtensions(SamplingFields, kw_only=True):
     """Forms of the answer: guided_* and structured_outputs are vLLM's, regex and ebnf SGLang's, json_schema and grammar
     llama.cpp's (TGI's grammar is an object), format Ollama's.
     """
@@ -215,11 +224,3 @@ def not_honoured(request: NotHonoured, **more: object) -> list[str]:
         return []
     others = f" and {len(named) - LONGEST_LIST} more" if len(named) > LONGEST_LIST else ""
     return [f"not supported, so without effect: {', '.join(named[:LONGEST_LIST])}{others}"]
-
-
-def repetition(request: SamplingExtensions, warnings: list[str]) -> float | None:
-    """The repetition penalty, under either name."""
-    if request.repetition_penalty is None and request.repeat_penalty not in (None, 1.0):
-        warnings.append("repeat_penalty: applied as repetition_penalty, to all tokens of prompt and output")
-        return request.repeat_penalty
-    return request.repetition_penalty

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -20,14 +20,15 @@ from ossia.harmony.messages import Message, developer
 from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.apis.chat.chat_request import MOST_CALLS, opening_of
 from ossia.server.apis.fields.answer_form import Formed, form_of
-from ossia.server.apis.fields.extensions import not_honoured, repetition
+from ossia.server.apis.fields.extensions import not_honoured
+from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.events import LONGEST_WARNING, WARNINGS, OutputOptions
 from ossia.server.apis.responses.items import ConversationEntry, messages_of, new_id, read_input, shorten
 from ossia.server.apis.responses.output_items import ReasoningForm, Summary
 from ossia.server.core.context import Context
-from ossia.server.core.request import AnswerRequest, conversation, limit, sampling, stops
+from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.warnings import unenforced
 from ossia.server.errors import ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import JsonDict, encode
@@ -270,7 +271,7 @@ def _composed(
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
     return PreparedRequest(
-        AnswerRequest(tuple(messages), how, stops(request.stop), client),
+        AnswerRequest(tuple(messages), how, stop_strings(request.stop), client),
         _output(desk, request, box, thinks.hidden),
         response,
         tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
@@ -318,24 +319,14 @@ def _thinks(request: wire.ResponsesRequest, warnings: list[str]) -> Thinks:
 
 def _params(context: Context, request: wire.ResponsesRequest, warnings: list[str]) -> SamplingParams:
     scored = LOGPROBS in (request.include or ()) or request.top_logprobs
-    params = sampling(
+    return sampling_params(
+        request,
         context.service.model.stop_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        seed=request.seed,
+        warnings,
         max_tokens=request.max_output_tokens,
         max_tokens_param="max_output_tokens",
         logprobs=request.top_logprobs or 0 if scored else None,
-        logit_bias=request.logit_bias,
-        repetition_penalty=repetition(request, warnings),
-        frequency_penalty=request.frequency_penalty,
-        presence_penalty=request.presence_penalty,
-        min_tokens=request.min_tokens,
-        stop_token_ids=request.stop_token_ids,
     )
-    return replace(params, min_tokens=2**31) if request.ignore_eos else params
 
 
 def _output(
