@@ -19,8 +19,9 @@ BOTH = [*LEFT, *RIGHT]
 # The architecture: what each part may use, besides itself. Lazy and type-only imports count too.
 MAY_USE: dict[str, set[str]] = {
     "files": set(),
+    "progress": set(),
     "quant": set(),
-    "kernels": {"quant"},
+    "kernels": {"progress", "quant"},
     "model": {"files", "kernels", "quant"},
     "engine": {"model", "kernels", "quant"},
     "tokenizer": {"files"},
@@ -44,6 +45,7 @@ MAY_USE: dict[str, set[str]] = {
     "server": {*BOTH, "hub", "loading", "chat"},
     "cli": {
         *BOTH,
+        "progress",
         "hub",
         "recognise",
         "loading",

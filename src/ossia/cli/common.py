@@ -5,13 +5,15 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from ossia.progress import reported
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from typing import Literal
 
     from ossia.kernels.ops import Backend
@@ -80,24 +82,13 @@ def state_folder() -> Path:
         ) from error
 
 
-@contextmanager
-def starting() -> "Iterator[None]":
-    """While libraries are imported: a line on stderr after a second and then every two. A first start compiles them."""
-    over, began = Event(), time.monotonic()
-
-    def report() -> None:
-        seconds = 1.0
-        while not over.wait(seconds):
-            typer.echo(f"starting: loading libraries ({time.monotonic() - began:.0f} s)", err=True)
-            seconds = 2.0
-
-    thread = Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def starting() -> "AbstractContextManager[None]":
+    """Report on stderr while libraries are imported: the first start compiles them."""
+    began = time.monotonic()
+    return reported(
+        lambda: f"starting: loading libraries ({time.monotonic() - began:.0f} s)",
+        lambda line: typer.echo(line, err=True),
+    )
 
 
 def compile_kernels(name: str, **kinds: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ossia import progress
 from ossia.kernels.cpu import warmup
 from ossia.kernels.cpu.warmup import Kinds
 
@@ -83,8 +84,8 @@ def test_C6_a_kernel_that_cannot_be_written_is_compiled_all_the_same():
 
 
 def test_C6_something_is_said_while_a_step_lasts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(warmup, "QUIET_SECONDS", 0.01)
-    monkeypatch.setattr(warmup, "SAY_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "NEXT_SECONDS", 0.01)
     said: list[str] = []
     work = warmup._Work(said.append, 5)
     with work.reported():

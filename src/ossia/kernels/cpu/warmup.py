@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +26,10 @@ from ossia.kernels.cpu.moe import Routing
 from ossia.kernels.cpu.ops import LARGE, SPLIT_CONTEXT, CpuOps, Packed
 from ossia.kernels.cpu.pack import INT8, Panels
 from ossia.kernels.ops import AttentionShape, Batch, Dense, KeyValues, Rope
+from ossia.progress import reported
 from ossia.quant import Mxfp4
 
 Say = Callable[[str], None]
-SAY_SECONDS = 2.0  # between two progress lines
-QUIET_SECONDS = 1.0  # before the first line: loading cached kernels is usually faster
 _SAVES = 4  # tries per step: each failed write of a kernel raises after it is compiled
 _SHAPE = AttentionShape(2, 1, 16, 0, Rope(10000.0, 1.0, 4096, 32.0, 1.0))
 
@@ -114,24 +113,8 @@ class _Work:
                     self._say(f"compiled kernels cannot be kept ({error.strerror}): the next start compiles them again")
             self.done.add(name)
 
-    @contextmanager
-    def reported(self) -> Iterator[None]:
-        """Report a line after one second, and then every two seconds, until the block ends."""
-        over = Event()
-
-        def report() -> None:
-            seconds = QUIET_SECONDS
-            while not over.wait(seconds):
-                self._say(self._line())
-                seconds = SAY_SECONDS
-
-        thread = Thread(target=report, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def reported(self) -> AbstractContextManager[None]:
+        return reported(self._line, self._say)
 
     def _line(self) -> str:
         seconds = time.monotonic() - self._started
