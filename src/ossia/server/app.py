@@ -36,7 +36,7 @@ log = logging.getLogger("ossia.server")
 def app(context: Context) -> Starlette:
     """The whole server. Its lifespan starts the service and ends it."""
     settings, kept, service = context.settings, responses(context), context.service
-    bodies = Bodies(settings.max_total_body_bytes, TextBound(service.shares, service.context))
+    bodies = Bodies(settings.max_total_body_bytes, TextBound(service.limits.shares, service.context))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -59,7 +59,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 def test_every_route_is_in_the_document():
     context: Any = SimpleNamespace(
         settings=Settings(),
-        service=SimpleNamespace(metrics=None, context=1, longest_token=1, shares=Shares([b"a"])),
+        service=SimpleNamespace(metrics=None, context=1, limits=SimpleNamespace(shares=Shares([b"a"]))),
         memory=None,
         store=None,
         names=(),

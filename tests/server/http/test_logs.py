@@ -166,7 +166,7 @@ def test_a_line_that_cannot_be_written_is_counted():
     assert written.decode().splitlines() == ["1 lines were left out: what reads the log is too slow", "\\ud800"]
 
 
-FORGED = "2026-01-01 00:00:00,000 INFO said (final): forged"
+FORGED = "2026-01-01 00:00:00,000 INFO answer (final): forged"
 HOSTILE = {
     "a newline": "\n",
     "a carriage return": "\r",
@@ -197,7 +197,7 @@ def is_one_plain_line(text: str) -> bool:
 def test_K13_what_a_client_sent_stays_in_its_line(hostile: str):
     words = f"one{hostile}{FORGED}"
     with everything(OneLine(FORMAT, quotes=True)) as log:
-        logging.getLogger("ossia.server").info("asked: %s", words)
+        logging.getLogger("ossia.server").info("prompt: %s", words)
     assert is_one_plain_line(log.getvalue().removesuffix("\n"))
     assert FORGED in log.getvalue()
 
@@ -230,8 +230,8 @@ def test_K13_prompts_and_answers_are_lines_of_the_log(path: str):
     ):
         assert served.client.post(path, json=body).status_code == 200
     lines = log.getvalue().splitlines()
-    assert any(" asked: one" in line for line in lines)
-    assert any(" said (final): one" in line for line in lines)
+    assert any(" prompt: one" in line for line in lines)
+    assert any(" answer (final): one" in line for line in lines)
     assert not any(line.startswith("2026-01-01") for line in lines)
     assert "\x1b" not in log.getvalue()
 
@@ -239,11 +239,11 @@ def test_K13_prompts_and_answers_are_lines_of_the_log(path: str):
 @pytest.mark.parametrize("filler", ["x", "\x1b", "ラ"])
 def test_K13_a_long_text_is_logged_by_its_beginning_and_end(filler: str):
     with everything(OneLine(FORMAT, quotes=True)) as log:
-        logging.getLogger("ossia.server").info("asked: %s", "first" + filler * 5_000_000 + "last")
+        logging.getLogger("ossia.server").info("prompt: %s", "first" + filler * 5_000_000 + "last")
     line = log.getvalue().removesuffix("\n")
-    assert "asked: first" in line
+    assert "prompt: first" in line
     assert line.endswith("last")
-    assert f"{5_000_000 + 9 + len('2026-01-01 00:00:00,000 INFO asked: ') - LONGEST} characters left out" in line
+    assert f"{5_000_000 + 9 + len('2026-01-01 00:00:00,000 INFO prompt: ') - LONGEST} characters left out" in line
     assert len(line) <= 8 * LONGEST
     try:
         raise ValueError("first" + filler * 5_000_000 + "last")

@@ -108,9 +108,9 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
     service.check_choices(len(texts) * answer.sampled)
     for text in texts:  # before any is tokenized
         if isinstance(text, list):
-            service.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
+            service.limits.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
         elif isinstance(text, str):
-            service.check_text(len(text), "prompt")
+            service.limits.check_text(len(text), "prompt")
     answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service) for text in texts])
     if given.echo and given.logprobs is not None:
         scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * answer.sampled
@@ -140,7 +140,7 @@ def _texts(given: Any) -> list[Any]:
 def _ids(text: Any, service: Service) -> list[int]:
     tokenizer = service.tokenizer
     if isinstance(text, str):
-        service.check_bytes([text], "prompt")
+        service.limits.check_bytes([text], "prompt")
     ids = tokenizer.encode(text) if isinstance(text, str) else text
     if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < tokenizer.size for each in ids):
         raise bad("prompt", f"prompt must be a text, or token ids from 0 to {tokenizer.size - 1}")

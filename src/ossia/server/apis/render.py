@@ -148,7 +148,7 @@ async def rendered(desk: ResponsesContext, api: str, given: Any, client: str = "
         case CompletionRequest():
             answer = await completions.prepared(context, given, client)
             for ids in answer.prompts:
-                context.service.check_length(ids, "prompt")
+                context.service.limits.check_length(ids, "prompt")
             prompts, warnings = answer.prompts, answer.warnings
         case wire.ResponsesRequest():
             asked = await compose(desk, given, client)
@@ -176,9 +176,9 @@ async def tokenized(context: Context, given: TokenizeRequest, client: str = "") 
             tokens = tokens[: -1 - len(service.tokenizer.encode("assistant"))]
     else:
         context.check_model(given.model)
-        service.check_text(len(given.prompt), "prompt")
+        service.limits.check_text(len(given.prompt), "prompt")
         tokens = await asyncio.to_thread(_encoded, service, given.prompt)
-        service.check_length(tokens, "prompt")
+        service.limits.check_length(tokens, "prompt")
     names = await asyncio.to_thread(_names, context, tokens) if given.return_token_strs else None
     return Tokenized(len(tokens), service.context, tokens, names)
 
@@ -186,12 +186,12 @@ async def tokenized(context: Context, given: TokenizeRequest, client: str = "") 
 async def detokenized(context: Context, given: DetokenizeRequest) -> Detokenized:
     """The text of ids; special tokens by their names."""
     context.check_model(given.model)
-    context.service.check_length(given.tokens, "tokens")
+    context.service.limits.check_length(given.tokens, "tokens")
     return Detokenized(await asyncio.to_thread(_text, context, given.tokens))
 
 
 def _encoded(service: Service, text: str) -> list[int]:
-    service.check_bytes([text], "prompt")
+    service.limits.check_bytes([text], "prompt")
     return service.tokenizer.encode(text)
 
 

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 from ossia.chat import Done, Event, Logprobs
 from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import ClientTool, Toolbox
+from ossia.harmony.custom_tool_text import FreeText
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
-from ossia.server.core.custom_tool_text import FreeText
 from ossia.server.core.request import Opening
 
 TextKind = Literal["reasoning", "content"]
@@ -104,14 +104,13 @@ class EventTranslator:
 
     def _start(self, start: Start) -> Piece:
         self._scores = ()
-        is_assistant = start.role == "assistant"
-        tool = self._toolbox.called.get(start.recipient or "") if is_assistant else None
-        if tool:
+        if tool := self._toolbox.called.get(start.recipient or ""):
             self._kind, self._free_text = None, FreeText() if tool.custom else None
             self._call_id = f"call_{secrets.token_hex(12)}"
             self._call_count += 1
             return ToolCallStart(self._call_count - 1, self._call_id, tool)
-        channel = start.channel if is_assistant and start.recipient is None else None
+        is_plain = start.role == "assistant" and start.recipient is None
+        channel = start.channel if is_plain else None
         self._kind = "reasoning" if channel in self._reasoning_channels else "content"
         return TextStart(self._kind, channel)
 

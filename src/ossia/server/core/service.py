@@ -9,8 +9,9 @@ import functools
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ossia.chat import (
@@ -31,27 +32,26 @@ from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
 from ossia.engine.plan import card_cache_room
-from ossia.engine.request import ContextError, DamagedModelError, Sampled, SamplingParams, TokenMask
+from ossia.engine.request import Sampled, SamplingParams, TokenMask
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.errors import InputError
 from ossia.harmony.grammar import GrammarCache
-from ossia.harmony.messages import Developer, Message, ToolSpec
+from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
 from ossia.loading import Model
-from ossia.server.core.admission import AdmissionQueue, FullError, Ticket
+from ossia.server.core.admission import AdmissionQueue, FullError
+from ossia.server.core.limits import LengthLimits
 from ossia.server.core.request import AnswerRequest, Opening
-from ossia.server.core.worker import EngineError, StoppedError, TokenEngine, TokenQueue, UnreadError, Worker
+from ossia.server.core.sampling import Sampling, busy, stopping
+from ossia.server.core.worker import TokenEngine, TokenQueue, Worker
 from ossia.server.errors import ApiError, bad, invalid_input, too_long
-from ossia.server.http.decoding.token_bound import Shares
 from ossia.server.http.metrics import ServerMetrics
 from ossia.server.settings import Settings
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
-LONG_TEXT = 64 << 10  # characters: shorter texts are tokenized quickly, so errors give their exact token count
-LEAST_MESSAGE = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
 
 
 class Service:
@@ -75,8 +75,7 @@ class Service:
         self.worker = Worker(make_engine or self._engine)
         self.context = min(model.config.max_context, self.worker.cache_tokens)
         self.queue = AdmissionQueue(self.worker.cache_tokens, self.settings.max_num_seqs, self.settings.max_queued)
-        tokens = [data for data, _ in model.tokenizer.text_tokens()]
-        self.longest_token, self.shares = max(map(len, tokens)), Shares(tokens)
+        self.limits = LengthLimits(model.tokenizer, self.context)
         self._draining = self._closed = False
         self._answers = 0
         self.metrics.watch(self.worker.stats, lambda: (self.queue.waiting, self.queue.running))
@@ -113,75 +112,55 @@ class Service:
 
     def count(self, messages: Sequence[Message], prefill: str | None = None) -> int:
         """Tokens of the prompt that these messages make. For any thread but the event loop's: it may take seconds."""
-        self.check_tokens(messages)
+        self.limits.check_tokens(messages)
         prompt = render(self.tokenizer, messages, next_role="assistant")
         return len(prompt) + len(prefilled(self.tokenizer, prefill).all)
 
-    async def prompt(self, ask: AnswerRequest) -> list[int]:
+    async def prompt(self, request: AnswerRequest) -> list[int]:
         """The prompt that `answer` would begin with. Raises ApiError as it does, before any sampling."""
         self._refuse_when_closed()
-        steps = self._steps(ask)
-        first = await self._open(steps, ask.messages)
+        steps = self._steps(request)
+        first = await self._open(steps, request.messages)
         steps.close()
         assert isinstance(first, StartSampling), "an exchange begins with a sampling"
-        self.check_length(first.prompt, "messages")
+        self.limits.check_length(first.prompt, "messages")
         return first.prompt
 
-    def check_length(self, prompt: Sequence[int], param: str) -> None:
-        """Raises ApiError (400) for a prompt that leaves no room for an answer."""
-        if len(prompt) + 1 > self.context:
-            raise too_long(len(prompt), self.context, param)
+    def _steps(self, request: AnswerRequest) -> Steps:
+        self.limits.check_messages(request.messages)
+        how = replace(request.how, stop=request.stop or request.how.stop)
+        return run_turn(self.grammars, request.messages, how, self.context)
 
-    def _steps(self, ask: AnswerRequest) -> Steps:
-        self.check_messages(ask.messages)
-        how = replace(ask.how, stop=ask.stop or ask.how.stop)
-        return run_turn(self.grammars, ask.messages, how, self.context)
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event | Opening, None]:
+        """The events of one answer, `Opening` first. Closing it stops the sampling and frees its cache before the next step.
 
-    async def answer(self, ask: AnswerRequest) -> AsyncGenerator[Event | Opening, None]:
-        """The events of one answer, `Opening` first. Closing it stops the sampling, and its cache is free before the next step.
-
-        Raises ApiError before its first event: 400 for a prompt too long, a schema or a choice that cannot be; 429 when
-        too many wait; 503 while the server stops. In the middle, ApiError 500 when the engine fails, 503 when it is closed.
+        Raises ApiError before its first event: 400 for a prompt that is too long, or a schema or choice that is invalid;
+        429 if too many requests wait; 503 while the server stops. Later: 500 if the engine fails, 503 if it is closed.
         """
-        self._refuse_when_closed()
-        steps = self._steps(ask)
-        run: _Run | None = None
-        began = False
-        self._answers += 1
-        if self.settings.log_prompts:
-            log.info("asked: %s", "".join(message.text for message in ask.messages[-1:]))
-        try:
-            step, reply = await self._open(steps, ask.messages), None
+        with self._admitted(request.client) as current:
+            steps = self._steps(request)
+            if self.settings.log_prompts:
+                log.info("prompt: %s", "".join(message.text for message in request.messages[-1:]))
+            step, reply, began = await self._open(steps, request.messages), None, False
             while step is not None:
                 match step:
                     case StartSampling():
-                        if run:
-                            self._end(run)
-                        run = None
-                        run = reply = await self.begin_sampling(ask.client, *step)
+                        reply = await current.begin(*step)
                     case AwaitToken():
-                        assert run is not None, "a sampling was begun"
-                        reply = await run.next()
+                        reply = await current.sampling.next()
                         if not began:
                             began = True
-                            yield Opening(run.prompt_usage)
+                            yield Opening(current.sampling.prompt_usage)
                     case CallTool(tool, text):
                         reply = await asyncio.to_thread(tool.call, text)
                     case Done(fault=SchemaError() as fault):
                         raise invalid_input(fault)
                     case _:
                         if self.settings.log_prompts:
-                            _log_words(step)
+                            _log_message(step)
                         yield step
                         reply = None
                 step = advance(steps, reply)
-        except (GeneratorExit, asyncio.CancelledError):
-            self.metrics.cancelled.inc()
-            raise
-        finally:
-            self._answers -= 1
-            if run:
-                self._end(run)
 
     async def continuation(
         self,
@@ -191,27 +170,17 @@ class Service:
         enough: Callable[[], bool] = lambda: False,
         mask: TokenMask | None = None,
     ) -> AsyncGenerator[Sampled | Usage, None]:
-        """What the model says after these very tokens, as the mask has it, and at the end what it took; otherwise as `answer`.
+        """The tokens that the model samples after exactly these, and at the end the usage; otherwise like `answer`.
 
-        enough: whether the reader wants no more. Who closes it instead has left.
+        enough: whether the reader has all that it needs. Closing the generator instead counts as cancelled.
         """
-        self._refuse_when_closed()
-        self._answers += 1
-        run: _Run | None = None
-        try:
-            run = await self.begin_sampling(client, list(prompt), params, mask, "prompt")
-            while (sampled := await run.next()) is not None:
+        with self._admitted(client) as current:
+            sampling = await current.begin(list(prompt), params, mask, "prompt")
+            while (sampled := await sampling.next()) is not None:
                 yield sampled
                 if enough():
                     break
-            yield replace(run.prompt_usage, output_tokens=run.tokens)
-        except (GeneratorExit, asyncio.CancelledError):
-            self.metrics.cancelled.inc()
-            raise
-        finally:
-            self._answers -= 1
-            if run:
-                self._end(run)
+            yield replace(sampling.prompt_usage, output_tokens=sampling.tokens)
 
     async def warm(self) -> None:
         """Compile the kernels before anybody waits for them: each is made for few rows, for more, for many."""
@@ -235,49 +204,12 @@ class Service:
         if len(tokens) == 1:
             return [first]
         params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=top, prompt_logprobs=top)
-        last = _Only(tokens[-1])
-        run: _Run | None = None
-        self._answers += 1
-        try:
-            run = await self.begin_sampling(client, list(tokens[:-1]), params, last, "prompt")
-            end = await run.next()
+        with self._admitted(client) as current:
+            sampling = await current.begin(list(tokens[:-1]), params, _OneTokenMask(tokens[-1]), "prompt")
+            end = await sampling.next()
             if end is None:
                 raise ApiError(503, "the time for scoring the prompt was over", code="too_slow")
-            return [first, *run.feed.scores, end]
-        except asyncio.CancelledError:
-            self.metrics.cancelled.inc()
-            raise
-        finally:
-            self._answers -= 1
-            if run:
-                self._end(run)
-
-    def least_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens that these messages have at least, by their lengths alone."""
-        return LEAST_MESSAGE * len(messages) + sum(map(_length, messages)) // self.longest_token
-
-    def check_messages(self, messages: Sequence[Message], param: str = "messages") -> None:
-        """Refuse what cannot fit the context before it is tokenized. Raises ApiError 400."""
-        if (least := self.least_tokens(messages)) > self.context:
-            raise too_long(least, self.context, param, at_least=True)
-
-    def check_text(self, characters: int, param: str, tokens: int = 0) -> None:
-        """The same for a text of `characters` characters and at least `tokens` tokens beside it."""
-        if (least := tokens + characters // self.longest_token) > self.context:
-            raise too_long(least, self.context, param, at_least=True)
-
-    def check_tokens(self, messages: Sequence[Message], param: str = "messages") -> None:
-        """As `check_messages`, by each byte of long texts. For any thread but the event loop's."""
-        texts = [part for message in messages for part in message.content if isinstance(part, str)]
-        self.check_bytes(texts, param, LEAST_MESSAGE * len(messages))
-
-    def check_bytes(self, texts: Sequence[str], param: str, tokens: int = 0) -> None:
-        """As `check_text`, by each byte of long texts. For any thread but the event loop's."""
-        if sum(map(len, texts)) <= LONG_TEXT:
-            return
-        least = tokens + sum(map(self.shares.least_tokens, texts))
-        if least > self.context:
-            raise too_long(least, self.context, param, at_least=True)
+            return [first, *sampling.queue.scores, end]
 
     def check_choices(self, count: int, param: str = "n") -> None:
         """Raises ApiError 400 for more answers in one request than could ever run and wait."""
@@ -295,7 +227,7 @@ class Service:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
 
         def first() -> Step | None:
-            self.check_tokens(messages)
+            self.limits.check_tokens(messages)
             return advance(steps, None)
 
         try:
@@ -305,42 +237,56 @@ class Service:
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid_value") from error
 
+    @contextmanager
+    def _admitted(self, client: str) -> Iterator["_CurrentSampling"]:
+        """Count a request while it is answered. Its last sampling ends with it. Raises ApiError if the server is closed."""
+        self._refuse_when_closed()
+        current = _CurrentSampling(self, client)
+        self._answers += 1
+        try:
+            yield current
+        except (GeneratorExit, asyncio.CancelledError):
+            self.metrics.cancelled.inc()
+            raise
+        finally:
+            self._answers -= 1
+            current.end()
+
     async def begin_sampling(
         self, client: str, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
-    ) -> "_Run":
-        self.check_length(prompt, param)
-        asked = time.perf_counter()
+    ) -> Sampling:
+        """Wait for a place in the queue and start. Raises ApiError: 400 too long, 429 too many wait, 503 stopping."""
+        self.limits.check_length(prompt, param)
+        requested_at = time.perf_counter()
         need = self.queue.need(len(prompt), params.max_tokens, self.context)
         try:
-            place = await self.queue.enter(client, need, self.settings.queue_timeout)
+            ticket = await self.queue.enter(client, need, self.settings.queue_timeout)
         except FullError as error:
             raise self._full(error) from error
         except TimeoutError as error:
             self.metrics.refused.labels("waited too long").inc()
             raise busy("the server is too busy: the request waited too long", self.queue.seconds_to_wait()) from error
         if self._closed:
-            self.queue.leave(place, 0, 0.0)
+            self.queue.leave(ticket, 0, 0.0)
             raise stopping()
-        run = _Run(TokenQueue(prompt, params, mask), place, self.metrics, asked)
-        run.feed.on_end = functools.partial(self._end, run)  # whether or not the client reads
-        self.metrics.queued.observe(run.started - asked)
-        run.timer = asyncio.get_running_loop().call_later(self.settings.request_timeout, self._expire, run)
-        self.worker.begin(run.feed)
-        return run
+        sampling = Sampling(TokenQueue(prompt, params, mask), ticket, self.metrics, requested_at)
+        sampling.queue.on_end = functools.partial(self.end_sampling, sampling)  # whether or not the client reads
+        self.metrics.queued.observe(sampling.started_at - requested_at)
+        # out of time, an answer ends like one that ran out of tokens
+        timeout = self.settings.request_timeout
+        sampling.timer = asyncio.get_running_loop().call_later(timeout, sampling.queue.cut)
+        self.worker.begin(sampling.queue)
+        return sampling
 
-    def _expire(self, run: "_Run") -> None:
-        """The time is over: the answer ends as one does that ran out of tokens."""
-        run.feed.cut()
-
-    def _end(self, run: "_Run") -> None:
-        """Its place is free for the next. Harmless when it has ended."""
-        if run.ended:
+    def end_sampling(self, sampling: Sampling) -> None:
+        """Free its place for the next. Safe to call twice."""
+        if sampling.ended:
             return
-        run.ended = True
-        if run.timer:
-            run.timer.cancel()
-        self.worker.stop(run.feed)
-        self.queue.leave(run.place, run.feed.count, time.perf_counter() - run.started)
+        sampling.ended = True
+        if sampling.timer:
+            sampling.timer.cancel()
+        self.worker.stop(sampling.queue)
+        self.queue.leave(sampling.ticket, sampling.queue.count, time.perf_counter() - sampling.started_at)
 
     def refuse_when_full(self, client: str = "") -> None:
         """For what is promised before it runs: ApiError 429 or 503 where an answer would be refused now."""
@@ -361,57 +307,29 @@ class Service:
             raise stopping()
 
 
-@dataclass(eq=False, slots=True)
-class _Run:
-    """One sampling that was let in."""
+class _CurrentSampling:
+    """The samplings of one request, one after another: the next begins when the one before has ended."""
 
-    feed: TokenQueue
-    place: Ticket
-    metrics: ServerMetrics
-    asked: float
-    started: float = field(default_factory=time.perf_counter)
-    timer: asyncio.TimerHandle | None = None
-    tokens: int = 0
-    last: float = 0.0
-    ended: bool = False
+    def __init__(self, service: Service, client: str) -> None:
+        self._service, self._client = service, client
+        self._sampling: Sampling | None = None
 
     @property
-    def cached_tokens(self) -> int:
-        return self.feed.cached_tokens
+    def sampling(self) -> Sampling:
+        assert self._sampling is not None, "a sampling was begun"
+        return self._sampling
 
-    @property
-    def written_tokens(self) -> int:
-        return self.feed.written_tokens
+    async def begin(
+        self, prompt: list[int], params: SamplingParams, mask: TokenMask | None, param: str = "messages"
+    ) -> Sampling:
+        self.end()
+        self._sampling = await self._service.begin_sampling(self._client, prompt, params, mask, param)
+        return self._sampling
 
-    @property
-    def prompt_usage(self) -> Usage:
-        """What the prompt took; known from the first token on."""
-        cached, written = self.cached_tokens, self.written_tokens
-        return Usage(len(self.feed.prompt), cached_tokens=cached, written_tokens=written)
-
-    async def next(self) -> Sampled | None:
-        try:
-            sampled = await self.feed.next()
-        except ContextError as error:
-            raise bad("messages", str(error), "context_length_exceeded") from error
-        except StoppedError as error:
-            raise stopping() from error
-        except UnreadError as error:
-            raise ApiError(408, f"the answer was not read: {error}", code="too_slow") from error
-        except EngineError as error:
-            raise ApiError(500, str(error), code="engine_failed") from error
-        except DamagedModelError as error:
-            raise ApiError(500, str(error), code="model_damaged", retry=False) from error
-        except ValueError as error:  # a bias outside the vocabulary, a mask that leaves nothing
-            raise ApiError(400, str(error), code="invalid_value") from error
-        now = time.perf_counter()
-        if sampled is not None:
-            if self.tokens:
-                self.metrics.between.observe(now - self.last)
-            else:
-                self.metrics.first_token.observe(now - self.asked)
-            self.tokens, self.last = self.tokens + 1, now
-        return sampled
+    def end(self) -> None:
+        if self._sampling:
+            self._service.end_sampling(self._sampling)
+        self._sampling = None
 
 
 def names_of(model: str) -> tuple[str, ...]:
@@ -422,9 +340,9 @@ def names_of(model: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((own, short, tag)))
 
 
-def _log_words(event: Event) -> None:
+def _log_message(event: Event) -> None:
     if isinstance(event, End | ToolResult):
-        log.info("said (%s): %s", event.message.recipient or event.message.channel, event.message.text)
+        log.info("answer (%s): %s", event.message.recipient or event.message.channel, event.message.text)
 
 
 def usual_cache(model: Model) -> int:
@@ -440,7 +358,7 @@ def usual_cache(model: Model) -> int:
     return min(max(whole, min(left // 4, USUAL_CACHE)), max(left, MIN_CACHE_BYTES))
 
 
-class _Only:
+class _OneTokenMask:
     """A mask that leaves one token: its log-probability is the model's own all the same."""
 
     def __init__(self, token: int) -> None:
@@ -451,31 +369,3 @@ class _Only:
 
     def accept(self, token: int) -> None:
         pass
-
-
-def _length(message: Message) -> int:
-    """Characters that a message is rendered from, at least."""
-    length = 0
-    for part in message.content:
-        match part:
-            case str():
-                length += len(part)
-            case Developer(instructions, spaces, formats):
-                length += len(instructions or "") + sum(len(form.description or "") for form in formats)
-                length += sum(map(_length_of_tool, (tool for space in spaces for tool in space.tools)))
-            case _:
-                pass
-    return length
-
-
-def _length_of_tool(tool: ToolSpec) -> int:
-    """Of its name and description, and of "type NAME = () => any;" around them."""
-    return len(tool.name) + len(tool.description or "") + 18
-
-
-def busy(message: str, seconds: int) -> ApiError:
-    return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
-
-
-def stopping() -> ApiError:
-    return ApiError(503, "the server is stopping", code="stopping", headers={"retry-after": "5"})

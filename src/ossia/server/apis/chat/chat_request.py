@@ -23,8 +23,9 @@ from ossia.server.apis.fields.extensions import OssiaFields, not_honoured
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
 from ossia.server.core.context import Kept, Recall, recalled
+from ossia.server.core.limits import LEAST_MESSAGE
 from ossia.server.core.request import AnswerRequest, conversation
-from ossia.server.core.service import LEAST_MESSAGE, Service
+from ossia.server.core.service import Service
 from ossia.server.errors import ApiError, bad, input_errors
 
 MOST_CALLS = 16  # of one turn, where a request asks for several
@@ -75,7 +76,7 @@ async def chat_ask(
     """
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
-    service.check_text(sum(map(_length, request.messages)), "messages", LEAST_MESSAGE * len(request.messages))
+    service.limits.check_text(sum(map(_length, request.messages)), "messages", LEAST_MESSAGE * len(request.messages))
     earlier = await recalled(recall, _call_ids(request.messages))
     with named_as_functions(request), input_errors():  # a long history must not hold up the loop
         return await asyncio.to_thread(_chat_ask, request, service, earlier, client, places)

@@ -108,7 +108,7 @@ def check(desk: ResponsesContext, request: wire.ResponsesRequest) -> None:
     if request.max_tool_calls is not None and request.max_tool_calls < 1:
         raise bad("max_tool_calls", "max_tool_calls must be at least 1")
     check_metadata(request.metadata or {})
-    desk.context.service.check_text(len(request.instructions or ""), "instructions")
+    desk.context.service.limits.check_text(len(request.instructions or ""), "instructions")
     if isinstance(request.input, list) and len(request.input) > MOST_ITEMS:
         raise bad("input", f"input has {len(request.input)} items: want {MOST_ITEMS} at most")
 
@@ -150,7 +150,7 @@ def _no_item(entry: ConversationEntry) -> ApiError:
 def most_bytes(desk: ResponsesContext) -> int:
     """Most bytes of stored items that one request may continue: texts that could fill the context, and log-probabilities."""
     service = desk.context.service
-    return LOGPROB_BYTES + 8 * service.context * service.longest_token
+    return LOGPROB_BYTES + 8 * service.context * service.limits.longest_token
 
 
 def _too_large(desk: ResponsesContext, param: str) -> ApiError:
@@ -246,8 +246,8 @@ def _composed(
     if request.instructions:
         said.insert(0, developer(request.instructions))
     if request.truncation == "auto":  # by their lengths at first: the tokens of long ones take long to count
-        said = shorten(said, lambda some: service.least_tokens(some) <= service.context)
-    service.check_messages(said, "input")
+        said = shorten(said, lambda some: service.limits.least_tokens(some) <= service.context)
+    service.limits.check_messages(said, "input")
     text = request.text or wire.Text()
     form = form_of(text.format, request, warnings, param="text.format", shows_object=False)
     form_param = FORM if form.param == "text.format" else form.param

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ossia.server.core.custom_tool_text import FreeText
+from ossia.harmony.custom_tool_text import FreeText
 
 SPACES = st.text(" \n\t\r", max_size=3)
 
