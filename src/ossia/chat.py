@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ossia.engine.engine import Engine
 from ossia.engine.request import ContextError, Sampled, SamplingParams
+from ossia.harmony.calls import declared_tools
 from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import GrammarCache, TurnGrammar, recipients
+from ossia.harmony.grammar import GrammarCache, TurnGrammar
 from ossia.harmony.history import drop_old_analysis
 from ossia.harmony.messages import (
     Developer,
@@ -22,7 +23,6 @@ from ossia.harmony.messages import (
     JsonObject,
     Message,
     ResponseFormat,
-    System,
     ToolNamespace,
     developer,
     system,
@@ -151,7 +151,7 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
     rules = turn_grammar(grammars, messages, how)
     history, usage, started = list(messages), Usage(), time.perf_counter()
     runnable = {each.recipient: each for each in how.tools}
-    declared = recipients(declared_tools(messages))
+    declared = declared_tools(messages).channels
     for step in range(how.max_steps):
         params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
         if how.max_calls > 1:
@@ -160,7 +160,7 @@ def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptio
         prompt = [*render(grammars.tokenizer, drop_old_analysis(history), next_role="assistant"), *begun.all]
         mask = rules.start(_room(how, context - len(prompt)), begun.text)
         try:
-            turn = yield from sample_turn(StartSampling(prompt, params, mask), grammars, how, begun.all)
+            turn = yield from sample_turn(StartSampling(prompt, params, mask), grammars, how, begun.all, declared)
         except ContextError:
             if not step:
                 raise
@@ -206,17 +206,13 @@ def _room(how: TurnOptions, left: int) -> int | None:
     return max(0, left - max(MIN_CALL_TOKENS, min(left // 4, MAX_CALL_TOKENS)))
 
 
-def declared_tools(messages: Sequence[Message]) -> tuple[ToolNamespace, ...]:
-    """The tools that system and developer messages declare."""
-    contents = [part for message in messages for part in message.content]
-    return tuple(space for part in contents if isinstance(part, System | Developer) for space in part.tools)
-
-
 def turn_grammar(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions) -> TurnGrammar:
     """The grammar that keeps the answer well-formed: only tools that the messages declare can be called."""
+    declared = declared_tools(messages)
     return TurnGrammar(
         grammars,
-        tools=_allowed(declared_tools(messages), how.allowed),
+        tools=_allowed(declared.developer, how.allowed),
+        system_tools=_allowed(declared.system, how.allowed),
         tool_choice=how.tool_choice,
         response_format=how.response_format,
         analysis_budget=how.thinking_budget,

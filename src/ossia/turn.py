@@ -5,7 +5,7 @@ without input or output: the caller starts the sampling and sends the tokens. `c
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -103,11 +103,17 @@ class Turn(NamedTuple):
 
 
 def sample_turn(
-    wanted: StartSampling, grammars: GrammarCache, how: TurnOptions, begun: Sequence[int]
+    wanted: StartSampling,
+    grammars: GrammarCache,
+    how: TurnOptions,
+    begun: Sequence[int],
+    channels: Mapping[str, str],
 ) -> Generator[TurnEvent | StartSampling | AwaitToken, Any, Turn]:
-    """Sample one completion. begun: the tokens of the unfinished message at the end of the prompt."""
+    """Sample one completion. begun: the tokens of the unfinished message at the end of the prompt. channels: of the
+    declared recipients.
+    """
     tokenizer = grammars.tokenizer
-    parser = Parser(tokenizer, role="assistant")
+    parser = Parser(tokenizer, role="assistant", channels=channels)
     opened = [event for token in begun for event in parser.feed(token) if isinstance(event, Start)]
     transcript = _Transcript(parser, how.stop, wanted.params.logprobs is not None, how.prefill if begun else None)
     calls = _CallLimiter(grammars, how.max_calls)

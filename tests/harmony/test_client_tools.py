@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ossia.harmony.calls import recipients
 from ossia.harmony.client_tools import ClientTool, toolbox
 from ossia.harmony.errors import InputError
-from ossia.harmony.grammar import recipients
 
 PLAIN = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 

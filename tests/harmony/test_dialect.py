@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from ossia.harmony.calls import recipients
 from ossia.harmony.client_tools import toolbox
 from ossia.harmony.dialect import canonical, object_schema
 from ossia.harmony.errors import InputError
-from ossia.harmony.grammar import GrammarCache, recipients
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import ToolNamespace, ToolSpec
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified

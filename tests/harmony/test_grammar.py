@@ -44,8 +44,7 @@ OPEN = {"type": "object", "properties": {"id": {"$ref": "#/$defs/Id"}}, "$defs":
         "required": ["id"], "additionalProperties": False}  # fmt: skip
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 FUNCTIONS = ToolNamespace("functions", None, (ToolSpec("get_weather", "w", WEATHER), ToolSpec("get", "t")))
-TOOLS = (
-    FUNCTIONS,
+BUILT_IN = (
     ToolNamespace("python", "Runs code."),
     ToolNamespace("browser", None, (ToolSpec("open", "o", OPEN),)),
 )
@@ -162,7 +161,7 @@ def fits(value: Any, schema: Any, root: Any = None) -> bool:
 def test_every_turn_is_thoughts_and_preambles_then_an_answer_or_a_declared_call(
     name: str, seed: int, budget: int | None
 ):
-    said = walk(TurnGrammar(GRAMMARS[name], TOOLS, analysis_budget=budget), seed)
+    said = walk(TurnGrammar(GRAMMARS[name], (FUNCTIONS,), BUILT_IN, analysis_budget=budget), seed)
     *before, last = read(GRAMMARS[name].tokenizer, said)
     assert all(m.channel in ("analysis", "commentary") and m.recipient is None for m in before)
     if last.recipient is None:
@@ -179,7 +178,9 @@ def test_every_turn_is_thoughts_and_preambles_then_an_answer_or_a_declared_call(
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS)
 def test_every_answer_under_a_response_format_fits_it(name: str, seed: int):
-    rules = TurnGrammar(GRAMMARS[name], TOOLS, tool_choice="none", response_format=ANSWER, analysis_budget=10)
+    rules = TurnGrammar(
+        GRAMMARS[name], (FUNCTIONS,), BUILT_IN, tool_choice="none", response_format=ANSWER, analysis_budget=10
+    )
     last = read(GRAMMARS[name].tokenizer, walk(rules, seed))[-1]
     assert last.channel == "final"
     assert fits(json.loads(last.text), ANSWER)
@@ -199,7 +200,7 @@ def test_every_answer_under_a_response_format_fits_it(name: str, seed: int):
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
 def test_a_turn_ends_as_the_tool_choice_says(name: str, seed: int, choice: str, recipients: set[str | None]):
-    said = walk(TurnGrammar(GRAMMARS[name], TOOLS, tool_choice=choice), seed)
+    said = walk(TurnGrammar(GRAMMARS[name], (FUNCTIONS,), BUILT_IN, tool_choice=choice), seed)
     assert read(GRAMMARS[name].tokenizer, said)[-1].recipient in recipients
 
 
@@ -304,7 +305,7 @@ TRAINED = [
     "<|channel|>analysis to=python code<|message|>print(1)\n<|call|>",
     " to=python<|channel|>analysis<|message|>print('<|call|>')<|call|>",
     ' to=browser.open<|channel|>analysis code<|message|>{"id": 3}<|call|>',
-    '<|channel|>analysis to=browser.open <|constrain|>json<|message|>{"id": 3}<|call|>',
+    '<|channel|>analysis to=browser.open<|message|>{"id": 3}<|call|>',
 ]
 
 
@@ -315,7 +316,7 @@ def test_every_form_a_model_was_trained_on_is_allowed(name: str, text: str):
     quoted = tokenizer.encode("<|call|>')")  # in python's code the name of a token is text
     before, inside, after = text.partition("<|call|>')")
     tokens = tokenizer.encode_with_special(before) + (quoted if inside else []) + tokenizer.encode_with_special(after)
-    assert feed(TurnGrammar(GRAMMARS[name], TOOLS).start(), tokens).mask() is None
+    assert feed(TurnGrammar(GRAMMARS[name], (FUNCTIONS,), BUILT_IN).start(), tokens).mask() is None
     assert read(tokenizer, tokens)
 
 
@@ -329,7 +330,7 @@ def test_headers_may_be_cut_into_tokens_in_any_way(seed: int, text: str):
         for token in tokenizer.encode_with_special(header)
         for piece in ([token] if tokenizer.is_special(token) or rng.random() < 0.5 else split(tokenizer, token, rng))
     ]
-    feed(TurnGrammar(GRAMMARS["o200k"], TOOLS).start(), tokens)
+    feed(TurnGrammar(GRAMMARS["o200k"], (FUNCTIONS,), BUILT_IN).start(), tokens)
 
 
 def split(tokenizer: Tokenizer, token: int, rng: random.Random) -> list[int]:
@@ -367,7 +368,7 @@ def split(tokenizer: Tokenizer, token: int, rng: random.Random) -> list[int]:
     ],
 )
 def test_what_is_malformed_is_banned_and_if_it_comes_all_the_same_the_turn_has_strayed(said: str, banned: str):
-    turn = feed(TurnGrammar(GRAMMARS["o200k"], TOOLS).start(), o200k().encode_with_special(said))
+    turn = feed(TurnGrammar(GRAMMARS["o200k"], (FUNCTIONS,), BUILT_IN).start(), o200k().encode_with_special(said))
     token = o200k().encode_with_special(banned)[0]
     assert token not in allowed(turn)
     turn.accept(token)
@@ -382,7 +383,7 @@ def test_what_is_malformed_is_banned_and_if_it_comes_all_the_same_the_turn_has_s
     )
 )
 def test_nothing_that_is_accepted_raises(tokens: list[int]):
-    turn = TurnGrammar(GRAMMARS["small"], TOOLS, analysis_budget=3).start()
+    turn = TurnGrammar(GRAMMARS["small"], (FUNCTIONS,), BUILT_IN, analysis_budget=3).start()
     for token in tokens:
         turn.accept(token)
         assert turn.mask() is None or allowed(turn)
@@ -400,7 +401,9 @@ def test_free_text_has_one_mask_that_is_made_once(name: str):
     assert set(allowed(turn)) == set(range(g.tokenizer.size)) - special | {g.ret}
     feed(turn, g.tokenizer.encode("Any text, 日本 too."))
     assert turn.mask() is mask
-    again = feed(TurnGrammar(g, TOOLS).start(), g.tokenizer.encode_with_special("<|channel|>final<|message|>"))
+    again = feed(
+        TurnGrammar(g, (FUNCTIONS,), BUILT_IN).start(), g.tokenizer.encode_with_special("<|channel|>final<|message|>")
+    )
     assert again.mask() is mask
 
 
@@ -453,7 +456,7 @@ def test_a_spent_budget_closes_the_thinking_token_by_token_and_opens_the_answer(
 @given(seed=SEEDS, budget=st.integers(0, 12))
 def test_the_budget_counts_the_thoughts_of_a_whole_turn(name: str, seed: int, budget: int):
     g = GRAMMARS[name]
-    messages = read(g.tokenizer, walk(TurnGrammar(g, TOOLS, analysis_budget=budget), seed, stops=0.3))
+    messages = read(g.tokenizer, walk(TurnGrammar(g, (FUNCTIONS,), BUILT_IN, analysis_budget=budget), seed, stops=0.3))
     thoughts = [m.tokens or () for m in messages if m.channel == "analysis" and m.recipient is None]
     texts = [tokens[tokens.index(g.tokenizer.special["<|message|>"]) + 1 : -1] for tokens in thoughts]
     assert sum(map(len, texts)) <= budget + 3
@@ -471,7 +474,7 @@ def test_the_budget_counts_the_thoughts_of_a_whole_turn(name: str, seed: int, bu
 )
 def test_when_only_one_thing_may_follow_its_header_is_forced(name: str, choice: str, header: str):
     tokenizer = GRAMMARS[name].tokenizer
-    turn = TurnGrammar(GRAMMARS[name], TOOLS, tool_choice=choice, analysis_budget=0).start()
+    turn = TurnGrammar(GRAMMARS[name], (FUNCTIONS,), BUILT_IN, tool_choice=choice, analysis_budget=0).start()
     for token in tokenizer.encode_with_special(header):
         assert allowed(turn) == [token]
         turn.accept(token)
@@ -498,7 +501,7 @@ def test_preambles_and_answers_are_not_counted():
 @pytest.mark.parametrize("channel", ["analysis", "commentary"])
 def test_what_is_being_said_as_the_room_ends_is_closed_and_the_call_forced(name: str, channel: str):
     g = GRAMMARS[name]
-    turn = TurnGrammar(g, TOOLS, tool_choice="get").start(6)
+    turn = TurnGrammar(g, (FUNCTIONS,), BUILT_IN, tool_choice="get").start(6)
     feed(turn, g.tokenizer.encode_with_special(f"<|channel|>{channel}<|message|>"))
     x = g.tokenizer.encode("x")
     while allowed(turn) != [g.end]:
@@ -511,7 +514,7 @@ def test_what_is_being_said_as_the_room_ends_is_closed_and_the_call_forced(name:
 
 def test_a_spent_budget_leaves_the_calls_open_but_no_more_thoughts():
     g = GRAMMARS["o200k"]
-    turn = TurnGrammar(g, TOOLS, analysis_budget=1).start()
+    turn = TurnGrammar(g, (FUNCTIONS,), BUILT_IN, analysis_budget=1).start()
     feed(turn, o200k().encode_with_special("<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"))
     assert o200k().encode(" to")[0] in allowed(turn)
     feed(turn, o200k().encode_with_special("<|channel|>commentary"))
@@ -641,7 +644,7 @@ def test_a_choice_of_an_undeclared_tool_is_refused(choice: str):
         ValueError,
         match=r"fits no declared tool \(declared: functions\.get_weather, functions\.get, python, browser\.open\)",
     ):
-        TurnGrammar(GRAMMARS["small"], TOOLS, tool_choice=choice)
+        TurnGrammar(GRAMMARS["small"], (FUNCTIONS,), BUILT_IN, tool_choice=choice)
 
 
 def test_a_call_cannot_be_required_where_nothing_is_declared():

@@ -16,7 +16,8 @@ import msgspec
 import pydantic
 import pytest
 
-from ossia.harmony.grammar import GrammarCache, recipients
+from ossia.harmony.calls import recipients
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import ToolNamespace
 from ossia.harmony.schema import typescript
 from ossia.harmony.simplify import simplified

@@ -18,16 +18,13 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.tiktoken import lltokenizer_from_encoding
 
-from ossia.harmony.dialect import canonical, object_schema
+from ossia.harmony.calls import call_headers, recipients
+from ossia.harmony.dialect import canonical
 from ossia.harmony.enforce import Language, SchemaError, grammar_of, refused, string_terminal, text_grammar
 from ossia.harmony.errors import InputError
-from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace, ToolSpec
+from ossia.harmony.messages import AnswerForm, JsonObject, TextGrammar, ToolNamespace
 from ossia.tokenizer.tokenizer import Tokenizer
 
-BUILT_IN = frozenset({"browser", "python"})  # the model was trained to call these on the analysis channel
-NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
-JSON_TYPES = (" <|constrain|>json", "<|constrain|>json", " json", "")
-NAME = re.compile(r"[\w./:-]*\w")
 CONTROL = re.compile(r"<\|\w+\|>")
 FIRST_PART = re.compile("[\0-\xff]+|.")  # the text of a spelling up to a control token, or that token
 # Between JSON tokens: enough for pretty-printing, but limits endless white space.
@@ -208,8 +205,10 @@ class PrefillError(InputError):
 class TurnGrammar:
     """The allowed form of a turn: analysis and preambles, then a final answer or a call.
 
-    - tools: all tools that may be called. Arguments always fit their schema.
-    - tool_choice: "auto", "none", "required", or a tool's name ("f", "functions.f", "python").
+    - tools: the tools of the developer message that may be called. Arguments always fit their schema.
+    - system_tools: those of the system message; they are called on the analysis channel.
+    - tool_choice: "auto", "none", "required", a tool's name ("f", "functions.f", "browser.search", "python"), or a
+      namespace ("browser").
     - response_format: the JSON schema or grammar of the final answer.
     - analysis_budget: tokens of analysis in the turn; then only the answer or a call may follow.
     - max_calls: calls in one turn.
@@ -219,6 +218,7 @@ class TurnGrammar:
 
     grammars: GrammarCache
     tools: Sequence[ToolNamespace] = ()
+    system_tools: Sequence[ToolNamespace] = ()
     tool_choice: str = "auto"
     response_format: AnswerForm | None = None
     analysis_budget: int | None = None
@@ -275,11 +275,7 @@ class TurnGrammar:
         final = MessageForm("final", ("<|channel|>final<|message|>",), self.grammars.ret, self.response_format)
         if self.tool_choice == "none":
             return (final,)
-        declared = recipients(self.tools)
-        calls = {
-            to: MessageForm(to, _call_headers(to, schema), self.grammars.call, schema)
-            for to, schema in declared.items()
-        }
+        calls = {form.name: form for in_system in (False, True) for form in self._call_forms(in_system)}
         match self.tool_choice:
             case "auto":
                 return (final, *calls.values())
@@ -287,46 +283,19 @@ class TurnGrammar:
                 chosen = tuple(calls.values())
             case name:
                 chosen = tuple(call for to, call in calls.items() if name in (to, to.removeprefix("functions.")))
+                spaces = {space.name for space in self.system_tools}
+                if not chosen and name in spaces:
+                    chosen = tuple(call for to, call in calls.items() if to.startswith(f"{name}."))
         if not chosen:
-            names = ", ".join(declared) or "none"
+            names = ", ".join(calls) or "none"
             message = f"tool_choice {self.tool_choice!r} fits no declared tool (declared: {names})"
             raise InputError("tool_choice", message)
         return chosen
 
-
-def recipients(spaces: Iterable[ToolNamespace]) -> dict[str, JsonObject | None]:
-    """Each recipient with the schema of its arguments. A namespace without tools is called itself, with free text.
-
-    The last of two declarations of a name is used.
-    """
-    found: dict[str, JsonObject | None] = {}
-    for space in spaces:
-        if not space.tools and space.name != "functions":
-            found[space.name] = None
-        for tool in space.tools:
-            found[f"{space.name}.{tool.name}"] = _arguments(tool)
-    for name in found:
-        if not NAME.fullmatch(name):
-            message = f"tool name {name!r} cannot stand in a header: use letters, digits and any of _ - . / :"
-            raise InputError("tools", message)
-    return found
-
-
-def _arguments(tool: ToolSpec) -> JsonObject:
-    if tool.parameters is None:
-        return NO_ARGUMENTS
-    if tool.strict:
-        return object_schema(tool.parameters)
-    return {**tool.parameters, "type": "object", "nullable": False, "x-guidance": {"lenient": True}}
-
-
-def _call_headers(recipient: str, schema: JsonObject | None) -> list[str]:
-    built_in = recipient.partition(".")[0] in BUILT_IN
-    channel = f"<|channel|>{'analysis' if built_in else 'commentary'}"
-    code = (" code",) if built_in or schema is None else ()
-    types = (*code, "") if schema is None else (*code, *JSON_TYPES)
-    places = (f"{channel} to={recipient}", f" to={recipient}{channel}")
-    return [f"{place}{kind}<|message|>" for place in places for kind in types]
+    def _call_forms(self, in_system: bool) -> Iterator[MessageForm]:
+        spaces = self.system_tools if in_system else self.tools
+        for to, schema in recipients(spaces, in_system).items():
+            yield MessageForm(to, call_headers(to, schema is not None, in_system), self.grammars.call, schema)
 
 
 class Constraint:

@@ -6,10 +6,12 @@ Where OpenAI's strict parser succeeds, the messages are the same. Where it raise
 result.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ossia.harmony.header import Header, HeaderError, read_header, salvage
+from ossia.harmony.calls import corrected
+from ossia.harmony.header import Header, HeaderError, doubled_channel, read_header, salvage
 from ossia.harmony.messages import Message, Role
 from ossia.tokenizer.tokenizer import TextStream, Tokenizer
 
@@ -49,11 +51,14 @@ class Parser:
     """Feed ids and collect events. Call `finish` at the end of the stream. flaws: everything that was malformed.
 
     role: the author of the message that the ids continue, if the prompt ended in its opening. None: ids begin with
-    <|start|>.
+    <|start|>. channels: the declared recipients with the channels of their calls (`DeclaredTools.channels`). They
+    help to recover malformed headers, and slips such as `functions.browser.search` become the declared name.
     """
 
-    def __init__(self, tokenizer: Tokenizer, role: Role | None = "assistant") -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: Tokenizer, role: Role | None = "assistant", channels: Mapping[str, str] | None = None
+    ) -> None:
+        self._tokenizer, self._channels = tokenizer, channels or {}
         self._start, self._message = tokenizer.special["<|start|>"], tokenizer.special["<|message|>"]
         self._stops = {tokenizer.special[name] for name in STOPS}
         self._role: Role | None = role
@@ -122,6 +127,7 @@ class Parser:
         events = self._read_header()
         if any("<|" in (field or "") for field in (self._header.recipient, self._header.name)):
             self._flaw("control tokens in a header")
+        self._correct_recipient()
         self._ids.append(token)
         self._state = "content"
         return [*events, Start(self._header.role, *self._header[2:])]
@@ -134,19 +140,36 @@ class Parser:
             self._flaw("a header that is not UTF-8")
         if not self._refused:
             try:
-                self._header = read_header(text, self._role)
+                self._header = self._header_of(text, self._role)
                 return []
             except HeaderError as error:
                 self._refused = True
                 self._flaw(str(error))
         return self._recover()
 
+    def _header_of(self, text: str, role: Role | None) -> Header:
+        if (found := doubled_channel(text, role, self._channels)) is None:
+            return read_header(text, role)
+        self._flaw("a second <|channel|> in a header")
+        return found
+
+    def _correct_recipient(self) -> None:
+        """Replace a recipient that is not declared by the tool that it means, with a flaw."""
+        to = self._header.recipient
+        if not to or self._header.role != "assistant":
+            return
+        if to not in self._channels and (name := corrected(to, self._channels)):
+            self._flaw(f"the recipient {to!r} is not declared; read as {name!r}")
+            self._header = self._header._replace(recipient=name)
+        elif self._channels.get(to) == "analysis" and self._header.channel == "commentary":
+            self._flaw(f"{to} is called on the analysis channel, not on commentary")
+
     def _recover(self) -> list[Event]:
         """Earlier pieces of a header become separate messages. The last piece is the header of this message."""
         *earlier, (text, role) = self._pieces()
         events = [event for piece, piece_role in earlier for event in self._saved(piece, piece_role)]
         try:
-            self._header, left = read_header(text, role), ""
+            self._header, left = self._header_of(text, role), ""
         except HeaderError as error:
             self._flaw(str(error))
             self._header, left = salvage(text, role)

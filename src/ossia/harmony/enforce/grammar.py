@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ossia.harmony.enforce.errors import SchemaError
 from ossia.harmony.enforce.language import Language
 from ossia.harmony.enforce.lark import Lark
-from ossia.harmony.enforce.reader import enforceable_schema, is_lenient
+from ossia.harmony.enforce.reader import enforceable_schema, is_any_order, is_lenient
 from ossia.harmony.enforce.shapes import PLACE, ShapeError, Shapes
 from ossia.harmony.messages import JsonObject
 
@@ -34,7 +34,8 @@ def grammar_of(
     dropped, current = list(result.dropped), result.schema
     for _ in range(ROUNDS):
         try:
-            return SchemaGrammar(_written(current, space, is_empty, refusal), tuple(dict.fromkeys(dropped)))
+            text = _written(current, space, is_any_order(schema), is_empty, refusal)
+            return SchemaGrammar(text, tuple(dict.fromkeys(dropped)))
         except SchemaError as error:
             if not is_lenient(schema):
                 raise
@@ -44,13 +45,17 @@ def grammar_of(
 
 
 def _written(
-    schema: Mapping[str, Any], space: str, is_empty: Callable[[Language], bool], refusal: Callable[[str], str | None]
+    schema: Mapping[str, Any],
+    space: str,
+    any_order: bool,
+    is_empty: Callable[[Language], bool],
+    refusal: Callable[[str], str | None],
 ) -> str:
     try:
         shapes = Shapes(schema, is_empty)
         if not shapes.fits_something(shapes.root):
             raise ShapeError("", "no value fits it", shapes.unfit_place())
-        text = Lark(shapes, space).text()
+        text = Lark(shapes, space, any_order).text()
     except ShapeError as error:
         raise SchemaError(error.keyword, error.path or "#", str(error)) from error
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Writes shapes as one llguidance grammar, in Lark syntax.
 
 In: `Shapes`. Out: the text of a grammar for exactly the JSON whose values fit. Properties come in their declared
-order, undeclared ones last.
+order, undeclared ones last, unless any order is allowed.
 """
 
 import json
@@ -27,14 +27,15 @@ from ossia.harmony.enforce.shapes import (
 )
 
 RULES = 100_000
+MOST_EXACT = 6  # the most properties in any order that are each allowed once: 2 ** 6 rules
 COUNTED = 1_000  # the most items or properties that are counted one by one
 
 
 class Lark:
-    """Writes one grammar. space: the regular expression allowed between tokens."""
+    """Writes one grammar. space: the regular expression allowed between tokens. any_order: of an object's properties."""
 
-    def __init__(self, shapes: Shapes, space: str) -> None:
-        self._shapes, self._space = shapes, space
+    def __init__(self, shapes: Shapes, space: str, any_order: bool = False) -> None:
+        self._shapes, self._space, self._any_order = shapes, space, any_order
         self._terminals: dict[str, str] = {}  # names by expression
         self._rules: dict[str, str] = {}  # names by body
         self._definitions: dict[str, str] = {}  # bodies by rule
@@ -188,7 +189,39 @@ class Lark:
             free = both(names, taken)
             if (node := self._node(each)) is not None and not self._shapes.is_empty(free):
                 others.append(f'{self._key(free)} ":" {node}')
+        counts = shape.low > sum(required for _, required in fields) or shape.high is not None
+        if self._any_order and not counts:
+            return self._rule(f'"{{" {self._unordered(fields, others)} "}}"')
         return self._rule(f'"{{" {self._fields(fields, others, shape.low, shape.high)} "}}"')
+
+    def _unordered(self, fields: Sequence[tuple[str, bool]], others: Sequence[str]) -> str:
+        """The body of a rule: the fields in any order, and other properties between them.
+
+        Up to MOST_EXACT fields, each comes at most once and the required ones must come: one rule for each set of
+        missing fields. Beyond that, repeated and missing fields are allowed, and the tool must check them.
+        """
+        other = self._choice([self._rule(each) for each in others]) if others else None
+        if len(fields) > MOST_EXACT:
+            items = [self._rule(field) for field, _ in fields] + ([other] if other else [])
+            item = self._choice(items)
+            return self._rule(f'{item} ("," {item})*' if _is_needed(fields) else f'({item} ("," {item})*)?')
+        rests: dict[frozenset[int], str] = {}
+
+        def rest(missing: frozenset[int]) -> str:
+            """What may follow a property while these fields are missing."""
+            if missing not in rests:
+                ways = [f'"," {fields[at][0]} {rest(missing - {at})}' for at in sorted(missing)]
+                if not any(fields[at][1] for at in missing):
+                    ways.append('""')
+                more = f'("," {other})* ' if other else ""
+                rests[missing] = self._rule(f"{more}({' | '.join(ways)})")
+            return rests[missing]
+
+        whole = frozenset(range(len(fields)))
+        ways = [f"{fields[at][0]} {rest(whole - {at})}" for at in sorted(whole)]
+        ways += [f"{other} {rest(whole)}"] if other else []
+        ways += [] if _is_needed(fields) else ['""']
+        return self._rule(" | ".join(ways))
 
     def _key(self, names: Language) -> str:
         return self._terminal(string_terminal(names))
@@ -234,6 +267,11 @@ class Lark:
         again = _repeated(f'"," {item}', max(0, least - 1), None if more is None else more - 1)
         several = f"{item} {again}"
         return self._rule(several if least else f"({several})?")
+
+
+def _is_needed(fields: Sequence[tuple[str, bool]]) -> bool:
+    """Whether at least one field is required."""
+    return any(required for _, required in fields)
 
 
 def _repeated(item: str, low: int, high: int | None) -> str:

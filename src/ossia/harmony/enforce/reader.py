@@ -39,6 +39,7 @@ Node: TypeAlias = dict[str, Any] | bool
 SIZE = 10_000  # the most schemas that are read: a oneOf or an if is expanded several times
 DRAFTS = re.compile(r"https?://json-schema\.org/(?:draft-0?|draft/)?([4-7]|2019|2020)?(?:-09|-12)?/?schema#?")
 IN_PLACE = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies")
+OPTIONS = frozenset(("lenient", "coerce_one_of", "any_order"))  # of "x-guidance"
 PAIRS = (
     ("string", "minLength", "maxLength", "length"),
     ("array", "minItems", "maxItems", "number of items"),
@@ -57,8 +58,8 @@ class EnforceableSchema:
 def enforceable_schema(schema: JsonObject) -> EnforceableSchema:
     """The schema as a grammar can enforce it.
 
-    "x-guidance": {"lenient": true} in it leaves out what cannot be enforced; {"coerce_one_of": true} reads oneOf as
-    anyOf.
+    "x-guidance" in it may hold {"lenient": true}, which leaves out what cannot be enforced; {"coerce_one_of": true},
+    which reads oneOf as anyOf; {"any_order": true}, see `is_any_order`.
     """
     if too_large := excess(schema):
         raise SchemaError("", "#", f"the schema is too large: {too_large}")
@@ -69,6 +70,12 @@ def leniently(schema: JsonObject) -> JsonObject:
     """The schema, marked so that parts that cannot be enforced are left out instead of refused."""
     options = schema.get("x-guidance", {})
     return {**schema, "x-guidance": {**options, "lenient": True}} if isinstance(options, Mapping) else schema
+
+
+def is_any_order(schema: JsonObject) -> bool:
+    """Whether properties may come in any order, instead of their declared order."""
+    options = schema.get("x-guidance")
+    return isinstance(options, Mapping) and options.get("any_order") is True
 
 
 def is_lenient(schema: JsonObject) -> bool:
@@ -91,8 +98,8 @@ class _Reader:
     def __init__(self, root: JsonObject) -> None:
         self.root = root
         options = root.get("x-guidance", {})
-        if not isinstance(options, Mapping) or not options.keys() <= {"lenient", "coerce_one_of"}:
-            raise SchemaError("x-guidance", "#", 'it may hold "lenient" and "coerce_one_of", and nothing else')
+        if not isinstance(options, Mapping) or not options.keys() <= OPTIONS:
+            raise SchemaError("x-guidance", "#", 'it may hold "lenient", "coerce_one_of" and "any_order" only')
         self.lenient = is_lenient(root)
         self.coerce_one_of = options.get("coerce_one_of") is True
         declared = root.get("$schema")
