@@ -95,7 +95,7 @@ def test_a_declared_tool_without_a_function_ends_the_exchange():
 def test_endless_calls_end_with_steps():
     chat, script = chat_with(*[CALL.format('{"x": 1}')] * 20, tools=[double])
     assert chat.ask("go").finish == "steps"
-    assert len(script.prompts) == chat.how.max_steps
+    assert len(script.prompts) == chat.how.steps
 
 
 def test_an_answer_cut_by_length_says_so_and_calls_nothing():

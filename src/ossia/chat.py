@@ -1,22 +1,16 @@
-"""The conversation loop: sample, parse, run tools, repeat; and `Chat`, which keeps the history.
+"""A conversation that keeps its history (`Chat`), and answers as one value (`Answer`).
 
-In: messages, tools, and `TurnOptions`. Out: a stream of events that ends with `Done`.
+In: what the user says, and tools. Out: the events of the loop in `loop.py`, whose names this module offers too.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, closing
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from ossia.engine.engine import Engine
-from ossia.engine.request import ContextError, Sampled, SamplingParams
-from ossia.harmony.calls import declared_tools
-from ossia.harmony.enforce import SchemaError
-from ossia.harmony.grammar import GrammarCache, TurnGrammar
-from ossia.harmony.history import drop_old_analysis
+from ossia.engine.request import ContextError, SamplingParams
+from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import (
     Developer,
     Effort,
@@ -31,217 +25,41 @@ from ossia.harmony.messages import (
 )
 from ossia.harmony.opening import OPENING, dated, opening
 from ossia.harmony.parse import Delta, End, Start
-from ossia.harmony.render import render
 from ossia.loading import Model, load
-from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.loop import (
+    CallTool,
+    Done,
+    Event,
+    FinishReason,
+    Step,
+    Steps,
+    ToolResult,
+    ToolStarted,
+    Usage,
+    advance,
+    converse,
+    prefilled,
+    run_turn,
+    tool_runner,
+    turn_grammar,
+)
 from ossia.tools.background import BackgroundLoop
-from ossia.tools.functions import Tool, ToolOutput, function_tool
-from ossia.turn import FINAL, AwaitToken, Logprobs, StartSampling, Turn, TurnOptions, sample_turn
+from ossia.tools.functions import Tool, function_tool
+from ossia.tools.runner import Ran, RunningCall, ToolProgressed, is_plain
+from ossia.tools.session import ToolSession
+from ossia.tools.toolset import ToolSet
+from ossia.turn import AwaitToken, Logprobs, StartSampling, TurnOptions
 
-FinishReason = Literal["stop", "length", "tool_calls", "steps"]
+AnyTool: TypeAlias = Tool | ToolSession | Callable[..., object]
 
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """A tool ran: its message to the model, and whether it failed."""
-
-    message: Message
-    failed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens and seconds of one answer, over all its completions.
-
-    cached_tokens: prompt tokens found in the cache. written_tokens: prompt tokens computed and kept for later
-    requests. first_token_seconds: the time to the first token of the first completion.
-    """
-
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cached_tokens: int = 0
-    written_tokens: int = 0
-    seconds: float = 0.0
-    first_token_seconds: float = 0.0
+__all__ = [
+    "Answer", "AwaitToken", "CallTool", "Chat", "Delta", "Done", "End", "Event", "FinishReason", "Logprobs", "Start",
+    "StartSampling", "Step", "Steps", "ToolProgressed", "ToolResult", "ToolStarted", "TurnOptions", "Usage", "advance",
+    "converse", "gather", "prefilled", "run_turn", "turn_grammar",
+]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The end of an answer.
-
-    - finish: "stop" after a final answer; "length" when tokens or context ran out; "tool_calls" when a call is for a
-      tool that is not run here; "steps" after max_steps completions.
-    - stop: the stop string that ended the answer, if any.
-    - fault: why the answer was cut ("length"), if its form could not be enforced any further.
-    """
-
-    finish: FinishReason
-    usage: Usage
-    stop: str | None = None
-    fault: SchemaError | None = None
-
-
-Event: TypeAlias = Start | Delta | End | Logprobs | ToolResult | Done
-
-
-class CallTool(NamedTuple):
-    """Request to run a tool. Reply with its `ToolOutput`."""
-
-    tool: Tool
-    text: str
-
-
-Step: TypeAlias = Event | StartSampling | AwaitToken | CallTool
-Steps: TypeAlias = Generator[Step, Any, None]
-MIN_CALL_TOKENS, MAX_CALL_TOKENS = 64, 1024  # tokens reserved for a required call
-
-
-def run_tool(called: Tool, text: str) -> ToolOutput:
-    """Run a tool in this thread. An async tool runs on an event loop in another thread."""
-    return called.call(text)
-
-
-def converse(
-    engine: Engine,
-    grammars: GrammarCache,
-    messages: Sequence[Message],
-    how: TurnOptions,
-    run: Callable[[Tool, str], ToolOutput] = run_tool,
-) -> Iterator[Event]:
-    """Answer a conversation. Closing the iterator stops sampling and frees the cache at once.
-
-    Calls of the tools in `how` are run, and their results go back to the model. A call of any other declared tool ends
-    the answer with "tool_calls". A message to an undeclared recipient is malformed and counts as text. Raises
-    ContextError, before any work, for a prompt that does not fit.
-    """
-    steps, reply = run_turn(grammars, messages, how, engine.context), None
-    with ExitStack() as open_stream:
-        tokens: Iterator[Sampled] = iter(())
-        while (step := advance(steps, reply)) is not None:
-            reply = None
-            match step:
-                case StartSampling(prompt, params, mask):
-                    open_stream.close()
-                    reply = open_stream.enter_context(closing(engine.submit(prompt, params, mask)))
-                    tokens = iter(reply)
-                case AwaitToken():
-                    reply = next(tokens, None)
-                case CallTool(called, text):
-                    reply = run(called, text)
-                case _:
-                    yield step
-
-
-def advance(steps: Steps, reply: object) -> Step | None:
-    """The next step of the loop; None at its end."""
-    try:
-        return steps.send(reply)
-    except StopIteration:
-        return None
-
-
-def run_turn(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions, context: int) -> Steps:
-    """The loop itself, without input or output. It yields events, which need no reply, and requests, which do.
-
-    context: the maximum tokens of a prompt with its answer. The caller sends the replies, so the same loop works in a
-    plain `for` and on an event loop. If a ContextError is thrown in because tool results made a prompt too long, the
-    answer ends as "length".
-    """
-    rules = turn_grammar(grammars, messages, how)
-    history, usage, started = list(messages), Usage(), time.perf_counter()
-    runnable = {each.recipient: each for each in how.tools}
-    declared = declared_tools(messages).channels
-    for step in range(how.max_steps):
-        params = how.params if how.params.seed is None else replace(how.params, seed=how.params.seed + step)
-        if how.max_calls > 1:
-            params = replace(params, stop_tokens=params.stop_tokens - {grammars.call})
-        begun = prefilled(grammars.tokenizer, None if step else how.prefill)
-        prompt = [*render(grammars.tokenizer, drop_old_analysis(history), next_role="assistant"), *begun.all]
-        mask = rules.start(_room(how, context - len(prompt)), begun.text)
-        try:
-            turn = yield from sample_turn(StartSampling(prompt, params, mask), grammars, how, begun.all, declared)
-        except ContextError:
-            if not step:
-                raise
-            yield Done("length", usage)
-            return
-        history += turn.messages
-        usage = _add(usage, turn, time.perf_counter() - started)
-        calls = [message for message in turn.messages if message.recipient in declared]
-        if not calls or turn.cut or turn.stop:
-            yield Done("length" if turn.cut else "stop", usage, turn.stop, turn.fault)
-            return
-        if any(call.recipient not in runnable for call in calls):
-            yield Done("tool_calls", usage)
-            return
-        for call in calls:
-            result: ToolOutput = yield CallTool(runnable[str(call.recipient)], call.text)
-            answer = tool(str(call.recipient), result.text, call.channel or "commentary")
-            history.insert(1 + next(i for i, each in enumerate(history) if each is call), answer)
-            yield ToolResult(answer, result.failed)
-    yield Done("steps", usage)
-
-
-class Prefilled(NamedTuple):
-    """The tokens of a message that is begun: all of them, and those of its text; None if there is no prefill."""
-
-    all: list[int]
-    text: list[int] | None
-
-
-def prefilled(tokenizer: Tokenizer, prefill: str | None) -> Prefilled:
-    """The tokens of a begun final answer, at the end of a prompt."""
-    if prefill is None:
-        return Prefilled([], None)
-    text = tokenizer.encode(prefill)
-    return Prefilled([*tokenizer.encode_with_special(FINAL), *text], text)
-
-
-def _room(how: TurnOptions, left: int) -> int | None:
-    """Tokens that may come before a required call; None if none is required."""
-    if how.tool_choice in ("auto", "none"):
-        return None
-    left = min(left, how.params.max_tokens or left)
-    return max(0, left - max(MIN_CALL_TOKENS, min(left // 4, MAX_CALL_TOKENS)))
-
-
-def turn_grammar(grammars: GrammarCache, messages: Sequence[Message], how: TurnOptions) -> TurnGrammar:
-    """The grammar that keeps the answer well-formed: only tools that the messages declare can be called."""
-    declared = declared_tools(messages)
-    return TurnGrammar(
-        grammars,
-        tools=_allowed(declared.developer, how.allowed),
-        system_tools=_allowed(declared.system, how.allowed),
-        tool_choice=how.tool_choice,
-        response_format=how.response_format,
-        analysis_budget=how.thinking_budget,
-        max_calls=how.max_calls,
-    )
-
-
-def _allowed(spaces: Sequence[ToolNamespace], allowed: frozenset[str] | None) -> Sequence[ToolNamespace]:
-    """The declared tools that may be called."""
-    if allowed is None:
-        return spaces
-    kept = [
-        replace(space, tools=tuple(each for each in space.tools if f"{space.name}.{each.name}" in allowed))
-        for space in spaces
-    ]
-    # a namespace without tools is itself called
-    return [new for new, old in zip(kept, spaces) if new.tools or (not old.tools and old.name in allowed)]
-
-
-def _add(usage: Usage, turn: Turn, seconds: float) -> Usage:
-    return Usage(
-        usage.prompt_tokens + turn.prompt_tokens,
-        usage.output_tokens + len(turn.output),
-        usage.reasoning_tokens + turn.reasoning_tokens,
-        usage.cached_tokens + turn.cached_tokens,
-        usage.written_tokens + turn.written_tokens,
-        seconds,
-        usage.first_token_seconds or turn.first_token_seconds,
-    )
+STOPPED_CALL = "The call was stopped before it ended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +81,13 @@ class Chat:
     """A conversation with a model that keeps its history.
 
     - model: a `Model`, or an argument for `ossia.load`.
-    - tools: Python functions, or `Tool`s.
+    - tools: Python functions, `Tool`s, and built-in tools (`ToolSession`s), which are opened at the first answer.
     - instructions: the developer message. response_format: a JSON schema for the final answer.
     - identity, knowledge_cutoff (YYYY-MM) and date (YYYY-MM-DD or "today"): lines of the system message; "none" omits
       one.
     - other settings: see `TurnOptions`.
+
+    `close` it, or use it in a `with` block, if it has built-in tools: their processes run until then.
     """
 
     def __init__(
@@ -276,11 +96,12 @@ class Chat:
         *,
         instructions: str | None = None,
         effort: Effort = "medium",
-        tools: Sequence[Tool | Callable[..., object]] = (),
+        tools: Sequence[AnyTool] = (),
         response_format: JsonObject | None = None,
         thinking_budget: int | None = None,
         params: SamplingParams | None = None,
         tool_choice: str = "auto",
+        max_tool_calls: int | None = None,
         identity: str | None = None,
         knowledge_cutoff: str | None = None,
         date: str | None = None,
@@ -300,31 +121,58 @@ class Chat:
             tool_choice=tool_choice,
             response_format=response_format,
             thinking_budget=thinking_budget,
+            max_tool_calls=max_tool_calls,
         )
         self._loop = BackgroundLoop()
+        self._closer: weakref.finalize | None = None
         self.use_tools(tools)
         self.history: list[Message] = []
 
-    def use_tools(self, tools: Sequence[Tool | Callable[..., object]]) -> None:
-        """Offer exactly these tools from the next answer on."""
-        made = tuple(each if isinstance(each, Tool) else function_tool(each, self._loop) for each in tools)
-        self.how = replace(self.how, tools=made)
+    def use_tools(self, tools: Sequence[AnyTool]) -> None:
+        """Offer exactly these tools from the next answer on. Built-in tools that were offered before are closed."""
+        self.close()
+        sessions = tuple(each for each in tools if not isinstance(each, Tool) and not callable(each))
+        functions = [each for each in tools if isinstance(each, Tool) or callable(each)]
+        made = tuple(each if isinstance(each, Tool) else function_tool(each, self._loop) for each in functions)
+        self.how = replace(self.how, tools=made, toolset=ToolSet(sessions) if sessions else None)
+
+    def close(self) -> None:
+        """End the processes and connections of built-in tools. Safe to call twice."""
+        if self._closer:
+            self._closer()
+            self._closer = None
+
+    def __enter__(self) -> "Chat":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open_tools(self) -> ToolSet | None:
+        """The open tool set. Raises ToolUnavailableError if a tool cannot start."""
+        if self.how.toolset and self._closer is None:
+            self._loop.run(self.how.toolset.open())
+            # after the loop has started, so that at exit it runs before the loop is stopped
+            self._closer = weakref.finalize(self, _close, self._loop, self.how.toolset)
+        return self.how.toolset
 
     def stream(self, text: str) -> Generator[Event, None, None]:
         """Send `text` and stream the answer's events. If closed early, the text so far stays in the history.
 
-        Raises ContextError, and drops `text`, if the conversation does not fit the context.
+        Raises ContextError, and drops `text`, if the conversation does not fit the context. Raises ToolUnavailableError
+        if a built-in tool cannot start or broke.
         """
-        return self._stream(text, run_tool)
+        return self._stream(text, tool_runner(self._loop))
 
-    def _stream(self, text: str, run: Callable[[Tool, str], ToolOutput]) -> Generator[Event, None, None]:
+    def _stream(self, text: str, run: Callable[[CallTool], Generator[Ran, None, None]]) -> Generator[Event, None, None]:
+        self._open_tools()
         self.history.append(user(text))
         pieces: list[str] = []
         finished = False
         try:
             for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how, run):
                 match event:
-                    case End(message) | ToolResult(message, _):
+                    case End(message) | ToolResult(message):
                         self.history.append(message)
                         pieces.clear()
                     case Delta(channel="final", text=piece):
@@ -334,17 +182,27 @@ class Chat:
                 yield event
         except ContextError:
             self.history.pop()
+            finished = True
             raise
         finally:
-            if not finished and pieces:
-                self.history.append(Message("assistant", ("".join(pieces),), channel="final", flaws=("stopped",)))
+            if not finished:
+                self._keep_stopped("".join(pieces))
+
+    def _keep_stopped(self, text: str) -> None:
+        """Complete the history of an answer that was stopped: its text so far, or a result for its call."""
+        last = self.history[-1] if self.history else None
+        if text:
+            self.history.append(Message("assistant", (text,), channel="final", flaws=("stopped",)))
+        elif last and last.role == "assistant" and last.recipient:
+            self.history.append(tool(last.recipient, STOPPED_CALL, last.channel or "commentary"))
 
     async def stream_async(self, text: str) -> AsyncIterator[Event]:
-        """`stream` for asyncio. The model and plain tools run in a thread, async tools on the caller's event loop.
+        """`stream` for asyncio. The model and plain tools run in a thread, async tools on the caller's event loop,
+        built-in tools on an event loop of their own.
 
         Leaving the loop early, or cancelling the task, stops the answer and cancels an async tool.
         """
-        runner = _AsyncToolRunner(asyncio.get_running_loop())
+        runner = _AsyncToolRunner(asyncio.get_running_loop(), self._loop)
         events = self._stream(text, runner.run)
         step: asyncio.Future[Event | None] | None = None
         try:
@@ -368,51 +226,59 @@ class Chat:
 
     def preamble(self) -> list[Message]:
         """The system message with the date, and a developer message if there is anything to declare."""
+        toolset = self._open_tools()
         specs = tuple(each.spec for each in self.how.tools)
         declared = Developer(
             self.instructions,
             (ToolNamespace("functions", None, specs),) if specs else (),
             (ResponseFormat("answer", self.response_format),) if self.response_format else (),
         )
-        first = system(replace(dated(self.opening), effort=self.effort))
+        built_in = toolset.system_namespaces if toolset else ()
+        first = system(replace(dated(self.opening), effort=self.effort, tools=built_in))
         return [first] if declared == Developer() else [first, developer(declared)]
 
 
 class _AsyncToolRunner:
-    """Runs async tools on an event loop, for a thread that waits for their results."""
+    """Runs tools for a thread that waits for their results: async functions on the caller's event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._running: Future[ToolOutput] | None = None
+    def __init__(self, callers: asyncio.AbstractEventLoop, own: BackgroundLoop) -> None:
+        self._callers, self._own = callers, own
+        self._running: RunningCall | None = None
 
-    def run(self, called: Tool, text: str) -> ToolOutput:
-        if called.call_async is None:
-            return called.call(text)
-        self._running = asyncio.run_coroutine_threadsafe(_result_of(called.call_async(text)), self._loop)
+    def run(self, call: CallTool) -> Generator[Ran, None, None]:
+        if is_plain(call):
+            yield from tool_runner(self._own)(call)
+            return
+        self._running = RunningCall(call, self._own.started() if isinstance(call.tool, ToolSet) else self._callers)
         try:
-            return self._running.result()
-        except CancelledError:
-            return ToolOutput(f"error: {called.spec.name} was cancelled", failed=True)
+            yield from self._running.events()
+        finally:
+            self._running.cancel()
 
     def cancel(self) -> None:
         if self._running:
-            self._running.cancel()
+            self._running.stop()
 
 
-async def _result_of(result: Awaitable[ToolOutput]) -> ToolOutput:
-    return await result
+def _close(loop: BackgroundLoop, toolset: ToolSet) -> None:
+    loop.run(toolset.close())
 
 
 def gather(events: Iterator[Event] | Sequence[Event]) -> Answer:
     """Combine an answer's events into an `Answer`."""
     messages: list[Message] = []
+    answered: list[Message] = []
     for event in events:
         match event:
-            case End(message) | ToolResult(message, _):
+            case End(message):
                 messages.append(message)
+            case ToolResult(message, call=call):
+                messages.append(message)
+                answered += [call] if call else []
             case Done(finish, usage):
                 # a malformed header can give an answer an undeclared recipient: it still counts as text
                 own = [m for m in messages if m.role == "assistant" and (m.flaws or not m.recipient)]
+                own = [m for m in own if not any(m is call for call in answered)]
                 thought = [message.text for message in own if message.channel == "analysis"]
                 other = [message.text for message in own if message.channel != "analysis"]
                 final = [message.text for message in own if message.channel == "final"]

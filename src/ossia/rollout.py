@@ -28,6 +28,8 @@ from ossia.engine.request import ContextError, Sampled, TokenMask
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
+from ossia.tools.background import BackgroundLoop
+from ossia.tools.runner import ToolProgressed, run_on
 
 
 class RolloutRequest(NamedTuple):
@@ -81,7 +83,8 @@ def roll_out(
     masks: keep the masks: one byte per eight vocabulary entries for every token. An answer that outgrows the context
     through tool results ends as "length". Raises ContextError for a prompt that does not fit.
     """
-    episodes = [_Episode(engine, grammars, request, masks) for request in requests]
+    loop = BackgroundLoop()
+    episodes = [_Episode(engine, grammars, request, masks, loop) for request in requests]
     active = list(episodes)
     while active:
         active = [episode for episode in active if episode.advance()]
@@ -109,8 +112,10 @@ class _Recorder:
 class _Episode:
     """One answer in progress."""
 
-    def __init__(self, engine: Engine, grammars: GrammarCache, request: RolloutRequest, masks: bool) -> None:
-        self._engine, self._masks = engine, masks
+    def __init__(
+        self, engine: Engine, grammars: GrammarCache, request: RolloutRequest, masks: bool, loop: BackgroundLoop
+    ) -> None:
+        self._engine, self._masks, self._loop = engine, masks, loop
         self._steps = run_turn(grammars, request.messages, request.how, engine.context)
         self._step = advance(self._steps, None)
         self._stream: Stream | None = None
@@ -129,8 +134,9 @@ class _Episode:
                     if not self._has_token():
                         return True
                     reply = self._next()
-                case CallTool(tool, text):
-                    reply = tool.call(text)
+                case CallTool():
+                    *progress, reply = run_on(self._step, self._loop.started)
+                    self.rollout.events += [each for each in progress if isinstance(each, ToolProgressed)]
                 case event:
                     self.rollout.events.append(event)
             self._step = advance(self._steps, reply)

@@ -17,7 +17,9 @@ from ossia.harmony.openai_chat import same_json
 from ossia.harmony.parse import Delta, End, Parser, Start, parse
 from ossia.harmony.stops import StopText
 from ossia.tools.functions import Tool
+from ossia.tools.toolset import ToolSet
 
+STEPS, TOOLSET_STEPS = 16, 100  # completions of an answer; a hard question takes dozens of built-in calls
 FINAL = "<|channel|>final<|message|>"
 
 
@@ -38,12 +40,17 @@ class TurnOptions:
     """How to answer: sampling, tools, the form of the final answer, the thinking budget.
 
     - thinking_budget: analysis tokens per completion; then the answer begins.
-    - tool_choice: "auto", "none", "required", or a function's name. Before a required call, text is closed while a
-      quarter of the tokens is left (64 to 1024).
+    - tools: functions to run. toolset: built-in tools to run; it must be open, and its namespaces declared.
+    - tool_choice: "auto", "none", "required", or the name of a tool or of a built-in namespace. A required call is
+      required once. Before it, text is closed while a quarter of the tokens is left (64 to 1024).
+    - max_tool_calls: calls of the tool set. The next one is answered "tool call limit reached", and then its tools
+      cannot be called.
+    - tool_seconds: time limit of a call. Plain functions have none. tool_tokens: maximum tokens of a result; longer
+      ones are cut in the middle.
     - allowed: recipients that may be called ("functions.f"); None for all declared tools.
     - stop: strings that end the final answer; they are not part of it.
     - response_format: a JSON schema or grammar for the final answer.
-    - max_steps: completions, with tools run between them.
+    - max_steps: completions, with tools run between them. None: 16, or 100 with a tool set.
     - max_calls: calls in one completion. Default 1: the model was trained to end its turn at a call.
     - prefill: the beginning of the final answer. Events hold only the continuation.
     """
@@ -55,9 +62,19 @@ class TurnOptions:
     response_format: AnswerForm | None = None
     thinking_budget: int | None = None
     stop: tuple[str, ...] = ()
-    max_steps: int = 16
+    max_steps: int | None = None
     max_calls: int = 1
     prefill: str | None = None
+    toolset: ToolSet | None = None
+    max_tool_calls: int | None = None
+    tool_seconds: float | None = 600.0
+    tool_tokens: int = 16_384
+
+    @property
+    def steps(self) -> int:
+        if self.max_steps is not None:
+            return self.max_steps
+        return STEPS if self.toolset is None else TOOLSET_STEPS
 
 
 class StartSampling(NamedTuple):

@@ -27,14 +27,15 @@ class BackgroundLoop:
         """Wait for the coroutine's result. Safe in any thread, also in one with a running event loop."""
         if threading.current_thread() is self._thread:  # would deadlock
             return BackgroundLoop().run(coroutine)
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.started())
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def started(self) -> asyncio.AbstractEventLoop:
+        """The event loop itself, in its running thread."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -48,6 +48,9 @@ from ossia.server.core.worker import TokenEngine, TokenQueue, Worker
 from ossia.server.errors import ApiError, bad, invalid_input, too_long
 from ossia.server.http.metrics import ServerMetrics
 from ossia.server.settings import Settings
+from ossia.tools.functions import ToolOutput
+from ossia.tools.runner import Ran, run_async
+from ossia.tools.session import ToolUnavailableError
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
@@ -151,8 +154,13 @@ class Service:
                         if not began:
                             began = True
                             yield Opening(current.sampling.prompt_usage)
-                    case CallTool(tool, text):
-                        reply = await asyncio.to_thread(tool.call, text)
+                    case CallTool():
+                        async with aclosing(_run_tool(step)) as running:
+                            async for each in running:
+                                if isinstance(each, ToolOutput):
+                                    reply = each
+                                else:
+                                    yield each
                     case Done(fault=SchemaError() as fault):
                         raise invalid_input(fault)
                     case _:
@@ -160,7 +168,9 @@ class Service:
                             _log_message(step)
                         yield step
                         reply = None
-                step = advance(steps, reply)
+                # after a call, results and the next prompt are tokenized
+                heavy = isinstance(step, CallTool | ToolResult)
+                step = await asyncio.to_thread(advance, steps, reply) if heavy else advance(steps, reply)
 
     async def continuation(
         self,
@@ -369,3 +379,13 @@ class _OneTokenMask:
 
     def accept(self, token: int) -> None:
         pass
+
+
+async def _run_tool(call: CallTool) -> AsyncGenerator[Ran, None]:
+    """Run a call. A tool that broke is an error of the server, not a result for the model."""
+    try:
+        async with aclosing(run_async(call)) as running:
+            async for each in running:
+                yield each
+    except ToolUnavailableError as error:
+        raise ApiError(503, str(error), code="tool_unavailable") from error

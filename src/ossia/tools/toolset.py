@@ -1,0 +1,92 @@
+"""The built-in tools of one conversation: several `ToolSession`s, opened together and called by recipient.
+
+In: sessions. Out: the namespaces to declare, and the results of calls. A session's state lasts until `close`, which the
+owner of the conversation calls.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from ossia.harmony.messages import ToolNamespace
+from ossia.tools.functions import ToolOutput
+from ossia.tools.session import Report, ToolSession, ToolUnavailableError, ignore
+
+log = logging.getLogger("ossia.tools")
+
+
+class ToolSet:
+    """The sessions of a conversation. Use it on one event loop only.
+
+    sessions: declared in the system message, so they are called on the analysis channel. developer: declared in the
+    developer message, such as the MCP servers of a request. The declarations are known after `open`.
+    """
+
+    def __init__(self, sessions: Sequence[ToolSession] = (), developer: Sequence[ToolSession] = ()) -> None:
+        self.sessions, self.developer = tuple(sessions), tuple(developer)
+        self._called: dict[str, tuple[ToolSession, str]] = {}
+        self._opening = asyncio.Lock()
+        self._is_open = False
+
+    @property
+    def system_namespaces(self) -> tuple[ToolNamespace, ...]:
+        """The namespaces for the system message."""
+        return tuple(session.namespace for session in self.sessions)
+
+    @property
+    def developer_namespaces(self) -> tuple[ToolNamespace, ...]:
+        """The namespaces for the developer message."""
+        return tuple(session.namespace for session in self.developer)
+
+    @property
+    def recipients(self) -> frozenset[str]:
+        """The recipients that `run` answers: "browser.search", "python"."""
+        return frozenset(self._called)
+
+    async def open(self) -> None:
+        """Open all sessions, once. Raises ToolUnavailableError if one cannot start; then all are closed."""
+        async with self._opening:
+            if self._is_open:
+                return
+            every = (*self.sessions, *self.developer)
+            results = await asyncio.gather(*(session.open() for session in every), return_exceptions=True)
+            if failed := [result for result in results if isinstance(result, BaseException)]:
+                await self._close_all()
+                raise failed[0]
+            self._called = {
+                recipient: (session, name) for session in every for recipient, name in _names(session.namespace)
+            }
+            self._is_open = True
+
+    async def run(self, recipient: str, text: str, report: Report = ignore) -> ToolOutput:
+        """Run one call. Raises ToolUnavailableError if the tool itself broke, whatever its error was."""
+        await self.open()
+        session, name = self._called[recipient]
+        try:
+            return await session.run(name, text, report)
+        except ToolUnavailableError:
+            raise
+        except Exception as error:
+            log.exception("the tool %s failed", recipient)
+            raise ToolUnavailableError(f"the tool {recipient} failed: {type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Close all sessions. Safe to call twice. A session that cannot be closed is logged."""
+        async with self._opening:
+            await self._close_all()
+
+    async def _close_all(self) -> None:
+        every = (*self.sessions, *self.developer)
+        self._called, self._is_open = {}, False
+        for session, result in zip(
+            every, await asyncio.gather(*(each.close() for each in every), return_exceptions=True), strict=True
+        ):
+            if isinstance(result, BaseException):
+                log.error("%s could not be closed: %r", type(session).__name__, result)
+
+
+def _names(space: ToolNamespace) -> list[tuple[str, str]]:
+    """Each recipient of a namespace with the tool's name in it; "" for a namespace that is called itself."""
+    if not space.tools:
+        return [(space.name, "")]
+    return [(f"{space.name}.{tool.name}", tool.name) for tool in space.tools]
