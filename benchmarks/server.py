@@ -24,11 +24,12 @@ from urllib.parse import urlsplit
 import psutil
 
 from ossia.chat import TurnOptions, turn_grammar
+from ossia.engine.request import SamplingParams
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import user
 from ossia.harmony.render import render
 from ossia.loading import load
-from ossia.server.core.request import conversation, sampling
+from ossia.server.core.request import conversation
 
 QUESTION = "What is 4821 + 999?"
 LEAVERS = 0.05
@@ -120,7 +121,7 @@ def engine_alone(repeats: int) -> tuple[Cost, int]:
     model = load()
     assert model.tokenizer is not None
     engine, grammars = model.engine(), GrammarCache(model.tokenizer, model.config.vocab)
-    how = TurnOptions(sampling(model.stop_tokens, temperature=0.0))
+    how = TurnOptions(SamplingParams(stop_tokens=model.stop_tokens, temperature=0.0))
     messages = conversation("medium", [user(QUESTION)])
     prompt, rules = render(model.tokenizer, messages, "assistant"), turn_grammar(grammars, messages, how)
 

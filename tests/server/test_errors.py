@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ossia.server.errors import ApiError, too_long
-from ossia.server.http.connections import refused_head
+from ossia.server.http.connections import error_bytes
 from ossia.server.settings import Settings
 from tests.support.server import scripted, user
 from tests.support.turns import final
@@ -63,7 +63,7 @@ def test_C1_a_prompt_that_was_not_counted_to_its_end_has_the_same_words(param: s
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422, 431, 501])
 def test_C3_final_errors_say_that_a_retry_is_of_no_use(status: int):
     assert ApiError(status, "no").headers["x-should-retry"] == "false"
-    assert b"x-should-retry: false" in refused_head(status, "no", "code")
+    assert b"x-should-retry: false" in error_bytes(status, "no", "code")
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])

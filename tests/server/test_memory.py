@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from ossia.harmony.messages import assistant
 from ossia.server.app import app
-from ossia.server.core.context import Context, Recent
+from ossia.server.core.context import Context, RecentCalls
 from ossia.server.core.service import Service
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
@@ -71,13 +71,13 @@ def test_the_thought_comes_back_and_is_written_only_where_it_may_be(
 
 
 def test_the_calls_used_last_stay_within_the_bytes():
-    memory = Recent(most_bytes=10_000)
-    said = [assistant("x" * 3000)]
+    memory = RecentCalls(max_bytes=10_000)
+    messages = [assistant("x" * 3000)]
     for called in ("a", "b"):
-        memory.remember(called, said)
+        memory.remember(called, messages)
     assert memory.recall("a")
-    memory.remember("a", said)  # again: counted once
-    memory.remember("c", said)
+    memory.remember("a", messages)  # again: counted once
+    memory.remember("c", messages)
     assert [bool(memory.recall(called)) for called in "abc"] == [True, False, True]
     memory.remember("large", [assistant("y" * 20_000)])
     assert not memory.recall("large")

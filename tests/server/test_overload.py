@@ -13,7 +13,7 @@ from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.client_tools import MAX_TOOLS, toolbox
 from ossia.harmony.enforce import SchemaError, enforceable_schema
 from ossia.harmony.errors import InputError
-from ossia.server.apis.chat.chat_routes import merged
+from ossia.server.apis.fields.choices import merge_limited
 from ossia.server.core.service import Service
 from ossia.server.core.worker import UNREAD_BYTES, StepUpdate, TokenQueue, UnreadError
 from ossia.server.errors import ApiError
@@ -47,7 +47,7 @@ def test_K1_a_place_is_free_when_its_sampling_ends_though_none_of_it_is_read():
 
 
 def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
-    endless = {str(stop): -100.0 for stop in MINI.stop_tokens}
+    endless = dict.fromkeys(MINI.stop_tokens, -100.0)
 
     async def work(service: Service) -> None:
         silent = service.answer(ask("Count.", logit_bias=endless))
@@ -63,26 +63,26 @@ def test_K1_a_place_is_free_when_its_time_is_over_though_none_of_it_is_read():
 def test_K1_unread_tokens_are_bounded_and_end_the_sampling():
     async def work() -> None:
         ended: list[bool] = []
-        feed = TokenQueue([1], SamplingParams(), None)
-        feed.on_end = lambda: ended.append(True)
+        queue = TokenQueue([1], SamplingParams(), None)
+        queue.on_end = lambda: ended.append(True)
         token = Sampled(1, -1.0, tuple((n, -1.0) for n in range(20)))
         while not ended:
-            feed.deliver(StepUpdate(feed, [token] * 100, 0, False))
-        assert feed.count * 20 * 100 < 2 * UNREAD_BYTES
-        assert not feed._tokens
+            queue.deliver(StepUpdate(queue, [token] * 100, 0, False))
+        assert queue.count * 20 * 100 < 2 * UNREAD_BYTES
+        assert not queue._tokens
         with pytest.raises(UnreadError):
-            await feed.next()
+            await queue.next()
 
     asyncio.run(work())
 
 
 def test_K1_a_reader_that_keeps_up_is_never_cut():
     async def work() -> None:
-        feed = TokenQueue([1], SamplingParams(), None)
+        queue = TokenQueue([1], SamplingParams(), None)
         token = Sampled(1, -1.0, tuple((n, -1.0) for n in range(20)))
         for _ in range(UNREAD_BYTES // 1000):
-            feed.deliver(StepUpdate(feed, [token], 0, False))
-            assert await feed.next() == token
+            queue.deliver(StepUpdate(queue, [token], 0, False))
+            assert await queue.next() == token
 
     asyncio.run(work())
 
@@ -96,7 +96,7 @@ def test_K1_several_choices_wait_for_a_slow_reader():
             yield piece
 
     async def work() -> None:
-        pieces = merged([source(0), source(1)], 2)
+        pieces = merge_limited([source(0), source(1)], 2)
         await anext(pieces)
         for _ in range(50):
             await asyncio.sleep(0)

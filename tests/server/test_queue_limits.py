@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ossia.server.apis.chat.chat_routes import together
+from ossia.server.apis.fields.choices import gather_limited
 from ossia.server.core.admission import AdmissionQueue, FullError
 from ossia.server.settings import Settings
 from tests.support.server import mini, refusal, scripted, user
@@ -61,7 +61,7 @@ def test_K8_one_request_of_many_answers_does_not_hold_all_places():
     with mini(Settings(max_num_seqs=16, max_queued=16)) as served:
         choices = served.complete(**body)["choices"]
         assert len(choices) == 32
-        assert served.service.at_once == 14 + 4
+        assert served.service.parallel_choices == 14 + 4
         assert len({choice["text"] for choice in choices}) == 1
 
 
@@ -76,7 +76,7 @@ def test_K8_a_few_at_a_time():
         now -= 1
         return number
 
-    assert asyncio.run(together([one(number) for number in range(20)], 3)) == list(range(20))
+    assert asyncio.run(gather_limited([one(number) for number in range(20)], 3)) == list(range(20))
     assert most == 3
 
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from ossia.loading import Model, load
 from ossia.server.app import app
-from ossia.server.core.context import Context, Recent
+from ossia.server.core.context import Context, RecentCalls
 from ossia.server.core.service import Service
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
@@ -131,6 +131,6 @@ def mini(settings: Settings | None = None, model: Model | None = None) -> Iterat
 
 @contextmanager
 def served(service: Service, store: Store | None = None) -> Iterator[TestClient]:
-    context = Context(service.settings, service, store or Recent(), store)
+    context = Context(service.settings, service, store or RecentCalls(), store)
     with TestClient(app(context), base_url=URL, raise_server_exceptions=False) as client:
         yield client

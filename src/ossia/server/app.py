@@ -35,7 +35,7 @@ log = logging.getLogger("ossia.server")
 
 def app(context: Context) -> Starlette:
     """The whole server. Its lifespan starts the service and ends it."""
-    settings, kept, service = context.settings, responses(context), context.service
+    settings, responses_api, service = context.settings, responses(context), context.service
     bodies = Bodies(settings.max_total_body_bytes, TextBound(service.limits.shares, service.context))
 
     @asynccontextmanager
@@ -46,7 +46,7 @@ def app(context: Context) -> Starlette:
             yield
         finally:
             lag.cancel()
-            await kept.close()
+            await responses_api.close()
             await context.service.close()
             bodies.close()
 
@@ -56,7 +56,7 @@ def app(context: Context) -> Starlette:
         allowed["expose_headers"] = [HEADER]
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
     made = Starlette(
-        routes=[*routes(context), *render.routes(kept.desk), *kept.routes(), *web_chat()],
+        routes=[*routes(context), *render.routes(responses_api.context), *responses_api.routes(), *web_chat()],
         middleware=middleware,
         lifespan=lifespan,
         exception_handlers={

@@ -15,10 +15,10 @@ import uvicorn
 
 from ossia.loading import Model
 from ossia.server.app import app
-from ossia.server.core.context import Context, Recent
+from ossia.server.core.context import Context, RecentCalls
 from ossia.server.core.service import Service
 from ossia.server.http.connections import Limits, protocol, raise_file_limit
-from ossia.server.http.logs import Forgotten, write_log
+from ossia.server.http.logs import UnawaitedErrors, write_log
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
 
@@ -78,7 +78,7 @@ def context_of(model: Model, settings: Settings) -> Context:
     """The service, and the store where there is a folder for it."""
     service = Service(model, settings)
     if settings.state is None:
-        return Context(settings, service, Recent())
+        return Context(settings, service, RecentCalls())
     seconds = settings.state_days * 86400
     store = Store(settings.state, service.tokenizer, max_bytes=settings.state_bytes, max_seconds=seconds)
     service.metrics.watch_state(lambda: store.condition)
@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(Forgotten())
+        self._loop.set_exception_handler(UnawaitedErrors())
         await super().startup(sockets)
         if self.started:
             gc.collect()

@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from ossia.server.http.connections import Limits, protocol, raise_file_limit
-from ossia.server.http.logs import Forgotten
+from ossia.server.http.logs import UnawaitedErrors
 from ossia.server.run import limits_of
 from ossia.server.settings import Settings
 from tests.server.test_process import LONG, metrics_of, wait_until_warm
@@ -132,7 +132,7 @@ def test_each_write_is_sent_at_once_whatever_made_the_listener():
 
 def test_K7_failures_of_one_kind_are_logged_once_in_a_while(caplog: pytest.LogCaptureFixture):
     async def work() -> None:
-        handler = Forgotten()
+        handler = UnawaitedErrors()
         for _ in range(1000):
             handler(asyncio.get_running_loop(), {"message": "socket.accept() out of system resource"})
         handler(asyncio.get_running_loop(), {"message": "another"})

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from starlette.testclient import TestClient
 
-from ossia.server.http.logs import FORMAT, LONGEST, Forgotten, OneLine, Writer, escaped, write_log
+from ossia.server.http.logs import FORMAT, LONGEST, OneLine, UnawaitedErrors, Writer, escaped, write_log
 from ossia.server.settings import Settings
 from tests.support.engine import ScriptedEngine
 from tests.support.server import scripted
@@ -73,7 +73,7 @@ def test_what_nobody_foresaw_is_told_by_its_place():
         raise KeyError(WORDS) from ValueError(ANSWER)
 
     with scripted(final(ANSWER)) as served, everything(OneLine()) as log:
-        with patch("ossia.server.apis.chat.chat_routes.chat_ask", broken):
+        with patch("ossia.server.apis.chat.chat_routes.prepare_chat", broken):
             answer = served.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": WORDS}]})
         assert answer.status_code == 500
         with patch("ossia.server.core.events.EventTranslator.translate", broken):
@@ -99,7 +99,7 @@ def test_tracebacks_say_where_and_what_the_system_says():
 
 def test_a_failure_that_nobody_waits_for_is_logged_without_its_words():
     async def lose() -> None:
-        asyncio.get_running_loop().set_exception_handler(Forgotten())
+        asyncio.get_running_loop().set_exception_handler(UnawaitedErrors())
 
         async def fail() -> None:
             raise ValueError(WORDS)

@@ -8,7 +8,7 @@ import pytest
 
 from ossia.server.state import clock
 from ossia.server.state.store import Store
-from tests.server.state.test_store import Made, body, item, keep, run
+from tests.server.state.test_store import ResponseResult, body, item, keep, run
 from tests.support.vocabularies import small
 
 DAY = 86400.0
@@ -134,7 +134,7 @@ def test_K16_what_is_completed_changed_or_deleted_is_on_the_disk_before_it_is_sa
         return [line for line in log[:commit] if line.startswith("PRAGMA synchronous")][-1].split()[-1]
 
     assert level(store.begin("a", "in_progress", b"{}", None, [])) == "NORMAL"
-    assert level(store.finish("a", "completed", b"{}", Made([item("x")]))) == "FULL"
+    assert level(store.finish("a", "completed", b"{}", ResponseResult([item("x")]))) == "FULL"
     assert level(store.create_conversation("conv", b"{}", [])) == "FULL"
     assert level(store.add_items("conv", [item("y")])) == "FULL"
     assert level(store.update_conversation("conv", b"{}")) == "FULL"

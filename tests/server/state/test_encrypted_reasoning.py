@@ -15,33 +15,33 @@ SEAL = ReasoningCipher(bytes(KEY_BYTES))
 
 @given(st.text(), st.text(max_size=20))
 def test_what_was_sealed_opens_again(text: str, model: str):
-    sealed = SEAL.seal(text, model)
-    assert sealed.isascii()
-    assert SEAL.open(sealed, model) == text
-    assert SEAL.seal(text, model) != sealed
+    encrypted = SEAL.encrypt(text, model)
+    assert encrypted.isascii()
+    assert SEAL.decrypt(encrypted, model) == text
+    assert SEAL.encrypt(text, model) != encrypted
 
 
 @given(st.integers(min_value=0), st.sampled_from("ABCxyz019-_=~é"))
 def test_a_changed_character_is_noticed(place: int, character: str):
-    sealed = SEAL.seal("what I thought", "m")
-    place %= len(sealed) - 2  # the very last one may hold spare bits
-    changed = sealed[:place] + character + sealed[place + 1 :]
-    if changed != sealed:
+    encrypted = SEAL.encrypt("what I thought", "m")
+    place %= len(encrypted) - 2  # the very last one may hold spare bits
+    changed = encrypted[:place] + character + encrypted[place + 1 :]
+    if changed != encrypted:
         with pytest.raises(DecryptionError, match="leave the item out"):
-            SEAL.open(changed, "m")
+            SEAL.decrypt(changed, "m")
 
 
 @pytest.mark.parametrize("foreign", ["", "gAAAAABo", "ossia1.", "ossia1.AAAA", "ossia1.é", "ossia1." + "A" * 999])
 def test_what_others_made_is_refused(foreign: str):
     with pytest.raises(DecryptionError):
-        SEAL.open(foreign, "m")
+        SEAL.decrypt(foreign, "m")
 
 
 def test_another_key_or_model_does_not_open_it():
     with pytest.raises(DecryptionError):
-        SEAL.open(SEAL.seal("x", "20b"), "120b")
+        SEAL.decrypt(SEAL.encrypt("x", "20b"), "120b")
     with pytest.raises(DecryptionError):
-        SEAL.open(ReasoningCipher(bytes([1]) * KEY_BYTES).seal("x", "m"), "m")
+        SEAL.decrypt(ReasoningCipher(bytes([1]) * KEY_BYTES).encrypt("x", "m"), "m")
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path):

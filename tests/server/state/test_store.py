@@ -12,7 +12,7 @@ import pytest
 from ossia.harmony.messages import Message, assistant
 from ossia.server.state.database import StoreError
 from ossia.server.state.sql import MissingError
-from ossia.server.state.store import Item, Made, Store
+from ossia.server.state.store import Item, ResponseResult, Store
 from tests.support.vocabularies import o200k, small
 
 T = TypeVar("T")
@@ -37,13 +37,17 @@ def body(status: str, **more: Any) -> bytes:
     return msgspec.json.encode({"status": status, **more})
 
 
-def item(name: str, text: str = "", said: Message | None = None) -> Item:
-    return Item(name, msgspec.json.encode({"id": name, "text": text}), said)
+def item(name: str, text: str = "", message: Message | None = None) -> Item:
+    return Item(name, msgspec.json.encode({"id": name, "text": text}), message)
 
 
 def keep(store: Store, name: str, text: str = "", previous: str | None = None, **made: Any) -> None:
     run(store.begin(name, "in_progress", body("in_progress"), previous, [item(f"{name}-in", text)]))
-    run(store.finish(name, "completed", body("completed", id=name), Made([item(f"{name}-out", text, SAID)], **made)))
+    run(
+        store.finish(
+            name, "completed", body("completed", id=name), ResponseResult([item(f"{name}-out", text, SAID)], **made)
+        )
+    )
 
 
 def writes(store: Store) -> sqlite3.Connection:
@@ -56,7 +60,7 @@ def test_a_response_with_its_items(store: Store):
     keep(store, "a")
     assert run(store.response("a")) == body("completed", id="a")
     assert run(store.input_items("a")) == [item("a-in")]
-    assert run(store.item("a-out")) == item("a-out", said=SAID)
+    assert run(store.item("a-out")) == item("a-out", message=SAID)
     assert run(store.response("b")) is None
     assert run(store.input_items("b")) is None
     assert run(store.item("b")) is None
@@ -77,11 +81,11 @@ def test_everything_is_there_when_opened_again(tmp_path: Path):
     keep(first, "a", calls={"call": [assistant("so", "analysis"), SAID]})
     first.close()
     again = Store(tmp_path, small())
-    assert run(again.history("a"))[1].said == SAID
+    assert run(again.history("a"))[1].message == SAID
     assert again.recall("call") == (assistant("so", "analysis"), SAID)
     again.close()
     other_vocabulary = Store(tmp_path, o200k())
-    assert run(other_vocabulary.history("a"))[1].said == assistant("4")
+    assert run(other_vocabulary.history("a"))[1].message == assistant("4")
     other_vocabulary.close()
 
 
@@ -117,7 +121,7 @@ def test_one_that_was_deleted_while_it_was_made_stays_deleted(store: Store):
     run(store.begin("a", "in_progress", body("in_progress"), None, []))
     run(store.delete("a"))
     run(store.update("a", "in_progress", b"{}"))
-    run(store.finish("a", "completed", b"{}", Made([item("x")], {"call": [SAID]})))
+    run(store.finish("a", "completed", b"{}", ResponseResult([item("x")], {"call": [SAID]})))
     assert run(store.response("a")) is None
     assert run(store.item("x")) is None
     assert store.recall("call") == ()
@@ -126,14 +130,14 @@ def test_one_that_was_deleted_while_it_was_made_stays_deleted(store: Store):
 def test_conversations(store: Store):
     run(store.create_conversation("conv", b"{}", [item("1")]))
     run(store.add_items("conv", [item("2"), item("3")]))
-    keep(store, "a", into="conv", given=[item("4")])
+    keep(store, "a", conversation="conv", given=[item("4")])
     assert [each.id for each in run(store.conversation_items("conv"))] == ["1", "2", "3", "4", "a-out"]
     assert run(store.delete_item("conv", "2"))
     assert not run(store.delete_item("conv", "2"))
     run(store.update_conversation("conv", b'{"a":1}'))
     assert run(store.conversation("conv")) == b'{"a":1}'
     run(store.delete_conversation("conv"))
-    keep(store, "b", into="conv")
+    keep(store, "b", conversation="conv")
     assert run(store.conversation_items("conv")) == []
 
 
@@ -248,7 +252,7 @@ def test_many_write_and_read_at_once(store: Store):
     async def one(number: int) -> bytes | None:
         name = f"r{number}"
         await store.begin(name, "in_progress", body("in_progress"), None, [item(name)])
-        await store.finish(name, "completed", body("completed", id=name), Made([]))
+        await store.finish(name, "completed", body("completed", id=name), ResponseResult([]))
         return await store.response(name)
 
     async def all_of_them() -> list[bytes | None]:
@@ -263,7 +267,7 @@ def test_what_a_cancelled_writer_began_is_written_before_all_that_is_written_lat
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        await store.finish("a", "completed", b"[]", Made([]))
+        await store.finish("a", "completed", b"[]", ResponseResult([]))
         return task.cancelled()
 
     assert asyncio.run(hasty())

@@ -1,7 +1,7 @@
-"""/v1/completions: what comes after a text or its tokens, without roles, channels or any form.
+"""/v1/completions: continues a text or token ids, without roles and channels.
 
 In: prompts. Out: OpenAI's JSON, or server-sent events that end in [DONE].
-It does not know harmony: a prompt's text is text, control tokens can be given as token ids only.
+A prompt's text cannot contain control tokens; token ids can.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from ossia.engine.request import Sampled, SamplingParams
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.stops import StopText
 from ossia.harmony.text_mask import TextMask
-from ossia.server.apis.chat.chat_routes import DONE, merged
-from ossia.server.apis.chat.chat_wire import Cached, ChatUsage, ReasoningOptions, StreamOptions
-from ossia.server.apis.fields.answer_form import Formed, form_of
+from ossia.server.apis.chat.chat_wire import ChatUsage, CompletionTokensDetails, PromptTokensDetails
+from ossia.server.apis.fields.answer_form import RequestedForm, form_of
+from ossia.server.apis.fields.choices import DONE, StreamOptions, merge_limited, send_choices
 from ossia.server.apis.fields.extensions import FormExtensions, not_honoured
 from ossia.server.apis.fields.sampling import sampling_params, stop_strings
 from ossia.server.core.context import Context
 from ossia.server.core.service import Service
 from ossia.server.core.warnings import header
 from ossia.server.errors import bad
-from ossia.server.http.decoding.json_codec import LEAST_LOGPROB, encode
-from ossia.server.http.requests import EventStream, client_of, read, reply_with, sse, while_there
+from ossia.server.http.decoding.json_codec import MIN_LOGPROB, encode
+from ossia.server.http.requests import client_of, read, sse, until_disconnect
 from ossia.tokenizer.tokenizer import TextStream, Tokenizer
 
-MOST_PROMPTS, MOST_CHOICES = 64, 16
-MOST_SCORES = 8_000_000  # log-probabilities in one answer: tokens, each with its likeliest, of all choices
+MAX_PROMPTS, MAX_CHOICES = 64, 16
+MAX_SCORES = 8_000_000  # log-probabilities in one answer: tokens, each with its likeliest, of all choices
 DEFAULT_TOKENS = 16  # OpenAI's own
 
 
@@ -88,24 +88,20 @@ def routes(context: Context) -> list[Route]:
 
 async def _complete(context: Context, request: Request) -> Response:
     given = await read(request, CompletionRequest)
-    answer = await while_there(request, prepared(context, given, client_of(request)))
-    headers = header(answer.warnings)
-    if given.stream:
-        wants_usage = bool(given.stream_options and given.stream_options.include_usage)
-        return EventStream(answer.frames(wants_usage), headers=headers)
-    return await reply_with("choices", await while_there(request, answer.whole()), headers)
+    answer = await until_disconnect(request, prepare(context, given, client_of(request)))
+    return await send_choices(request, given, answer, header(answer.warnings))
 
 
-async def prepared(context: Context, given: CompletionRequest, client: str) -> "Completing":
-    """A request as what is answered. Raises ApiError for what it cannot be."""
+async def prepare(context: Context, given: CompletionRequest, client: str) -> "CompletionRun":
+    """Check a request and tokenize its prompts. Raises ApiError."""
     model, service = context.check_model(given.model), context.service
     warnings: list[str] = []
     params = _params(given, service.model.stop_tokens, warnings)
     form = form_of(given.response_format, given, warnings)
     warnings += not_honoured(given, skip_special_tokens=False)
-    answer = Completing(context, given, [], params, form, client, model, warnings)
+    answer = CompletionRun(context, given, [], params, form, client, model, warnings)
     texts = _texts(given.prompt)
-    service.check_choices(len(texts) * answer.sampled)
+    service.check_choices(len(texts) * answer.samples)
     for text in texts:  # before any is tokenized
         if isinstance(text, list):
             service.limits.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
@@ -113,9 +109,9 @@ async def prepared(context: Context, given: CompletionRequest, client: str) -> "
             service.limits.check_text(len(text), "prompt")
     answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service) for text in texts])
     if given.echo and given.logprobs is not None:
-        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * answer.sampled
-        if scores > MOST_SCORES:
-            raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MOST_SCORES} at most in one answer")
+        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * answer.samples
+        if scores > MAX_SCORES:
+            raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MAX_SCORES} at most in one answer")
     if form.enforced is not None:
         await asyncio.to_thread(answer.mask)
     return answer
@@ -132,8 +128,8 @@ def _texts(given: Any) -> list[Any]:
             texts = list(several)
         case _:
             raise bad("prompt", "prompt must be a text or token ids, or several of either, and not empty")
-    if len(texts) > MOST_PROMPTS:
-        raise bad("prompt", f"prompt has {len(texts)} texts: want {MOST_PROMPTS} at most")
+    if len(texts) > MAX_PROMPTS:
+        raise bad("prompt", f"prompt has {len(texts)} texts: want {MAX_PROMPTS} at most")
     return texts
 
 
@@ -145,20 +141,20 @@ def _ids(text: Any, service: Service) -> list[int]:
     if not isinstance(ids, list) or not all(type(each) is int and 0 <= each < tokenizer.size for each in ids):
         raise bad("prompt", f"prompt must be a text, or token ids from 0 to {tokenizer.size - 1}")
     if not ids:
-        raise bad("prompt", "prompt is empty: there is nothing to go on from")
+        raise bad("prompt", "prompt is empty: there is nothing to continue")
     return ids
 
 
 class _Echo(NamedTuple):
-    """A prompt as it is echoed; `end`: where the text after it begins."""
+    """An echoed prompt. end: the offset of the text after it."""
 
     text: str
     logprobs: CompletionLogprobs | None
     end: int
 
 
-class _Scores:
-    """Log-probabilities of a choice, encoded as they come: a long echo has many."""
+class _LogprobsEncoder:
+    """Log-probabilities of a choice, encoded piece by piece: a long echo has many."""
 
     def __init__(self) -> None:
         self._parts: list[list[bytes]] = [[] for _ in CompletionLogprobs.__struct_fields__]
@@ -173,41 +169,41 @@ class _Scores:
         return CompletionLogprobs(*lists)
 
 
-def _params(asked: CompletionRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
-    """How to sample. Raises ApiError for what cannot be."""
-    if asked.suffix:
+def _params(request: CompletionRequest, stop_tokens: frozenset[int], warnings: list[str]) -> SamplingParams:
+    """The sampling parameters. Raises ApiError that names an invalid field."""
+    if request.suffix:
         raise bad("suffix", "suffix is not supported: leave it out", "unsupported_parameter")
-    if asked.n is not None and not 1 <= asked.n <= MOST_CHOICES:
-        raise bad("n", f"n is {asked.n}: want 1 to {MOST_CHOICES}")
-    if asked.best_of not in (None, 0, 1) and not (asked.n or 1) <= asked.best_of <= MOST_CHOICES:
-        raise bad("best_of", f"best_of is {asked.best_of}: want n to {MOST_CHOICES}")
-    if (asked.best_of or 1) > (asked.n or 1) and asked.stream:
+    if request.n is not None and not 1 <= request.n <= MAX_CHOICES:
+        raise bad("n", f"n is {request.n}: want 1 to {MAX_CHOICES}")
+    if request.best_of not in (None, 0, 1) and not (request.n or 1) <= request.best_of <= MAX_CHOICES:
+        raise bad("best_of", f"best_of is {request.best_of}: want n to {MAX_CHOICES}")
+    if (request.best_of or 1) > (request.n or 1) and request.stream:
         raise bad("best_of", "best_of chooses among whole answers, so it cannot be streamed", "unsupported_parameter")
-    if asked.max_tokens == 0 and not asked.echo:
+    if request.max_tokens == 0 and not request.echo:
         raise bad("max_tokens", "max_tokens 0 needs echo")
-    stop_strings(asked.stop)
+    stop_strings(request.stop)
     return sampling_params(
-        asked,
-        frozenset() if asked.ignore_eos else stop_tokens,
+        request,
+        frozenset() if request.ignore_eos else stop_tokens,
         warnings,
-        max_tokens=DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens or 1,
-        logprobs=asked.logprobs,
+        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens or 1,
+        logprobs=request.logprobs,
         logprobs_param="logprobs",
     )
 
 
 @dataclass(slots=True)
-class Completing:
+class CompletionRun:
     """All choices of one request: `n` for each prompt, in the prompts' order.
 
-    Of `best_of` samples, those with the highest log-probability per token are given; all are counted.
+    Of `best_of` samples, the `n` with the highest log-probability per token are returned. Usage counts all of them.
     """
 
     context: Context
-    asked: CompletionRequest
+    request: CompletionRequest
     prompts: list[list[int]]
     params: SamplingParams
-    form: Formed
+    form: RequestedForm
     client: str
     model: str
     warnings: list[str]
@@ -215,21 +211,21 @@ class Completing:
     created: int = field(default_factory=lambda: int(time.time()))
     counts: dict[int, list[Counts]] = field(default_factory=dict)  # of the choices of each prompt
     scores: dict[int, list[float]] = field(default_factory=dict)  # log-probabilities of the tokens of each sample
-    made: int = 0
+    output_tokens: int = 0
     echoes: dict[tuple[int, ...], _Echo] = field(default_factory=dict)  # by prompt: equal ones are scored once
     locks: dict[tuple[int, ...], asyncio.Lock] = field(default_factory=dict)
 
     @property
-    def sampled(self) -> int:
+    def samples(self) -> int:
         """Samples of each prompt."""
-        return max(self.asked.n or 1, self.asked.best_of or 1)
+        return max(self.request.n or 1, self.request.best_of or 1)
 
     @property
     def choices(self) -> int:
-        return len(self.prompts) * self.sampled
+        return len(self.prompts) * self.samples
 
     def mask(self) -> TextMask | None:
-        """The mask of one choice. Raises ApiError for a form that cannot be enforced. For any thread but the loop's."""
+        """The mask of one choice. Raises ApiError if the form cannot be enforced. Not for the event loop's thread."""
         if self.form.enforced is None:
             return None
         try:
@@ -241,7 +237,7 @@ class Completing:
         choices = [CompletionChoice(index, "") for index in range(self.choices)]
         texts: list[list[str]] = [[] for _ in choices]
         only: dict[int, CompletionLogprobs] = {}  # an echo's are shared by the choices of a prompt
-        scores: dict[int, _Scores] = {}
+        scores: dict[int, _LogprobsEncoder] = {}
         async with aclosing(self._all()) as pieces:
             async for index, piece in pieces:
                 texts[index].append(piece.text)
@@ -250,7 +246,7 @@ class Completing:
                     only[index] = piece.logprobs
                 elif piece.logprobs:
                     if index in only:
-                        scores[index] = _Scores()
+                        scores[index] = _LogprobsEncoder()
                         scores[index].add(only.pop(index))
                     scores[index].add(piece.logprobs)
         for choice, parts in zip(choices, texts):
@@ -260,12 +256,12 @@ class Completing:
         return CompletionResponse(self.id, self.created, self.model, self._best(choices), usage=self._usage())
 
     def _best(self, choices: list[CompletionChoice]) -> list[CompletionChoice]:
-        if self.sampled == (self.asked.n or 1):
+        if self.samples == (self.request.n or 1):
             return choices
         kept: list[CompletionChoice] = []
-        for first in range(0, len(choices), self.sampled):
-            several = sorted(choices[first : first + self.sampled], key=lambda each: -self._mean(each.index))
-            kept += several[: self.asked.n or 1]
+        for first in range(0, len(choices), self.samples):
+            several = sorted(choices[first : first + self.samples], key=lambda each: -self._mean(each.index))
+            kept += several[: self.request.n or 1]
         for number, choice in enumerate(kept):
             choice.index = number
         return kept
@@ -275,7 +271,9 @@ class Completing:
         return sum(scores) / max(len(scores), 1)
 
     def _all(self) -> AsyncGenerator[tuple[int, CompletionChoice], None]:
-        return merged([self._pieces(index) for index in range(self.choices)], self.context.service.at_once)
+        return merge_limited(
+            [self._pieces(index) for index in range(self.choices)], self.context.service.parallel_choices
+        )
 
     async def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._all()) as pieces:
@@ -286,39 +284,39 @@ class Completing:
         yield DONE
 
     async def _pieces(self, index: int) -> AsyncGenerator[CompletionChoice, None]:
-        """The choice in pieces: what is echoed, then text as it comes, and at last how it ended."""
-        number = index // self.sampled
+        """The choice in pieces: the echo, the text, and at last the finish reason."""
+        number = index // self.samples
         prompt = self.prompts[number]
-        scored = self.asked.logprobs is not None
-        writer = _Writer(self.context.service.tokenizer, index, stop_strings(self.asked.stop), scored)
-        if self.asked.echo:
+        scored = self.request.logprobs is not None
+        writer = _TextWriter(self.context.service.tokenizer, index, stop_strings(self.request.stop), scored)
+        if self.request.echo:
             echo = await self._echo(prompt)
             writer.begin_at(echo.end)
             yield CompletionChoice(index, echo.text, echo.logprobs)
-        if self.asked.max_tokens == 0:
+        if self.request.max_tokens == 0:
             yield CompletionChoice(index, "", finish_reason="length")
             return
         params = self.params
         if params.seed is not None:
-            params = replace(params, seed=params.seed + 1_000_003 * (index % self.sampled))
+            params = replace(params, seed=params.seed + 1_000_003 * (index % self.samples))
         mask = await asyncio.to_thread(self.mask) if self.form.enforced is not None else None
         service = self.context.service
-        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished, mask)) as told:
-            async for each in told:
+        async with aclosing(service.continuation(prompt, params, self.client, lambda: writer.finished, mask)) as tokens:
+            async for each in tokens:
                 if isinstance(each, Counts):
                     self.counts.setdefault(number, []).append(each)
                     continue
-                self.made += 1
-                if self.sampled > (self.asked.n or 1):
+                self.output_tokens += 1
+                if self.samples > (self.request.n or 1):
                     self.scores.setdefault(index, []).append(each.logprob)
                 if piece := writer.write(each):
                     yield piece
         if not writer.finished:
-            yield writer.cut()
+            yield writer.end()
 
     async def _echo(self, prompt: list[int]) -> _Echo:
-        """The same for all choices of a prompt: it is scored once."""
-        key, top = tuple(prompt), self.asked.logprobs
+        """The echo of a prompt. It is scored once for all choices."""
+        key, top = tuple(prompt), self.request.logprobs
         async with self.locks.setdefault(key, asyncio.Lock()):
             if key not in self.echoes:
                 scores = None if top is None else await self.context.service.score(prompt, top, self.client)
@@ -329,10 +327,16 @@ class Completing:
         prompt = sum(len(each) for each in self.prompts)
         cached = sum(min(each.cached_tokens for each in counts) for counts in self.counts.values())
         written = sum(max(each.written_tokens for each in counts) for counts in self.counts.values())
-        return ChatUsage(prompt, self.made, prompt + self.made, Cached(cached, written), ReasoningOptions(0))
+        return ChatUsage(
+            prompt,
+            self.output_tokens,
+            prompt + self.output_tokens,
+            PromptTokensDetails(cached, written),
+            CompletionTokensDetails(0),
+        )
 
 
-class _Writer:
+class _TextWriter:
     """The text of one choice, token by token; `finished` once it has ended."""
 
     def __init__(self, tokenizer: Tokenizer, index: int, stop: Sequence[str], scored: bool) -> None:
@@ -341,7 +345,7 @@ class _Writer:
         self.finished = False
 
     def write(self, sampled: Sampled) -> CompletionChoice | None:
-        """What this token brings; a token that ends the model's turn has no text."""
+        """The text that this token completes. A token that ends the turn has no text."""
         ends = sampled.finish == "stop"
         text = "" if ends else self._text.feed(sampled.token)
         logprobs = self._logprobs([sampled]) if self._scored and not ends else None
@@ -352,17 +356,17 @@ class _Writer:
             shown += self._stop.flush()
         return CompletionChoice(self._index, shown, logprobs, finish) if shown or logprobs or finish else None
 
-    def cut(self) -> CompletionChoice:
-        """The time was over."""
+    def end(self) -> CompletionChoice:
+        """The last piece of a choice that ran out of time."""
         self.finished = True
         return CompletionChoice(self._index, self._stop.feed(self._text.flush()) + self._stop.flush(), None, "length")
 
     def begin_at(self, offset: int) -> None:
-        """Where its text begins, after an echo."""
+        """Set the offset of the text after an echo."""
         self._offset = offset
 
     def scored(self, scores: Sequence[Sampled]) -> tuple[CompletionLogprobs, int]:
-        """The log-probabilities of a prompt, whose first token has none, and where its text ends."""
+        """The log-probabilities of a prompt and the offset of its end. The first token has none."""
         logprobs = self._logprobs(scores)
         logprobs.token_logprobs[0] = logprobs.top_logprobs[0] = None
         return logprobs, self._offset
@@ -372,8 +376,8 @@ class _Writer:
         for each in tokens:
             text = self._name(each.token)
             found.tokens.append(text)
-            found.token_logprobs.append(max(each.logprob, LEAST_LOGPROB))
-            found.top_logprobs.append({self._name(token): max(value, LEAST_LOGPROB) for token, value in each.top})
+            found.token_logprobs.append(max(each.logprob, MIN_LOGPROB))
+            found.top_logprobs.append({self._name(token): max(value, MIN_LOGPROB) for token, value in each.top})
             found.text_offset.append(self._offset)
             self._offset += len(text)
         return found
@@ -386,7 +390,7 @@ def _echo_of(tokenizer: Tokenizer, prompt: list[int], scores: Sequence[Sampled] 
     text = tokenizer.decode(prompt)
     if scores is None:
         return _Echo(text, None, len(text))
-    logprobs, end = _Writer(tokenizer, 0, (), scored=True).scored(scores)
-    encoded = _Scores()
+    logprobs, end = _TextWriter(tokenizer, 0, (), scored=True).scored(scores)
+    encoded = _LogprobsEncoder()
     encoded.add(logprobs)
     return _Echo(text, encoded.whole(), end)

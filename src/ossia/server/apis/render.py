@@ -25,7 +25,7 @@ from ossia.server.apis.completions import CompletionRequest
 from ossia.server.apis.messages import messages_routes
 from ossia.server.apis.messages.messages_wire import MessagesRequest
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.requests import ResponsesContext, compose, field_names
+from ossia.server.apis.responses.requests import ResponsesContext, field_names, prepare
 from ossia.server.core.context import Context
 from ossia.server.core.service import Service
 from ossia.server.errors import bad, input_errors
@@ -85,18 +85,18 @@ class Detokenized(Struct):
     prompt: str
 
 
-def routes(desk: ResponsesContext) -> list[Route]:
+def routes(responses_context: ResponsesContext) -> list[Route]:
     async def render(request: Request) -> Response:
         api = request.query_params.get("api", "chat")
         given = await read(request, body_type(api))
-        return reply(await rendered(desk, api, given, client_of(request)))
+        return reply(await rendered(responses_context, api, given, client_of(request)))
 
     async def tokenize(request: Request) -> Response:
         given = await read(request, TokenizeRequest)
-        return reply(await tokenized(desk.context, given, client_of(request)))
+        return reply(await tokenized(responses_context.server, given, client_of(request)))
 
     async def detokenize(request: Request) -> Response:
-        return reply(await detokenized(desk.context, await read(request, DetokenizeRequest)))
+        return reply(await detokenized(responses_context.server, await read(request, DetokenizeRequest)))
 
     return [
         Route("/v1/render", render, methods=["POST"]),
@@ -110,8 +110,8 @@ async def render_body(model: Outline, api: str, body: bytes, settings: Settings)
     check_size(len(body), settings.max_body_bytes)
     # the service reads requests here and never runs a model, so it takes one without weights
     service = Service(cast(Model, model), settings, make_engine=lambda: NoEngine(model.config.max_context))
-    desk = ResponsesContext(Context(settings, service), ReasoningCipher(secrets.token_bytes(KEY_BYTES)))
-    return await rendered(desk, api, decode(body, body_type(api)))
+    responses_context = ResponsesContext(Context(settings, service), ReasoningCipher(secrets.token_bytes(KEY_BYTES)))
+    return await rendered(responses_context, api, decode(body, body_type(api)))
 
 
 class NoEngine:
@@ -140,27 +140,27 @@ def body_type(api: str) -> Any:
     return BODIES[api]
 
 
-async def rendered(desk: ResponsesContext, api: str, given: Any, client: str = "") -> RenderedRequest:
+async def rendered(responses_context: ResponsesContext, api: str, given: Any, client: str = "") -> RenderedRequest:
     """The prompts of a request, which is of the API's `body_type`. Raises ApiError as the API itself would."""
-    context = desk.context
+    context = responses_context.server
     warnings: Sequence[str] = ()
     match given:
         case CompletionRequest():
-            answer = await completions.prepared(context, given, client)
+            answer = await completions.prepare(context, given, client)
             for ids in answer.prompts:
                 context.service.limits.check_length(ids, "prompt")
             prompts, warnings = answer.prompts, answer.warnings
         case wire.ResponsesRequest():
-            asked = await compose(desk, given, client)
-            with input_errors(field_names(asked.form_param)):
-                prompts, warnings = [await context.service.prompt(asked.answer)], asked.warnings
+            prepared = await prepare(responses_context, given, client)
+            with input_errors(field_names(prepared.form_param)):
+                prompts, warnings = [await context.service.prompt(prepared.answer)], prepared.warnings
         case _:
             if isinstance(given, MessagesRequest):
-                asked_chat = await messages_routes.prepared(context, given, client)
+                prepared_chat = await messages_routes.prepare(context, given, client)
             else:
-                asked_chat = await chat_routes.prepared(context, given, client)
-            warnings = await chat_routes.advised(context, asked_chat)
-            prompts = [await chat_routes.prompt_of(context, asked_chat)]
+                prepared_chat = await chat_routes.prepare(context, given, client)
+            warnings = await chat_routes.warnings_of(context, prepared_chat)
+            prompts = [await chat_routes.prompt_of(context, prepared_chat)]
     shown = await asyncio.to_thread(lambda: [_shown(context, ids) for ids in prompts])
     return RenderedRequest(api, context.service.name, context.service.context, shown, list(warnings))
 
@@ -171,7 +171,7 @@ async def tokenized(context: Context, given: TokenizeRequest, client: str = "") 
     if given.prompt is not None and given.messages:
         raise bad("prompt", "give either prompt or messages, not both")
     if given.prompt is None:
-        tokens = await chat_routes.prompt_of(context, await chat_routes.prepared(context, given, client))
+        tokens = await chat_routes.prompt_of(context, await chat_routes.prepare(context, given, client))
         if given.add_generation_prompt is False:
             tokens = tokens[: -1 - len(service.tokenizer.encode("assistant"))]
     else:

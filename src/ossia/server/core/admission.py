@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
 RESERVE = 8  # one in eight running places is reserved for clients other than the one that has the most
-LEAST_OUTPUT = 64  # tokens that an answer of unknown length is at least thought to need
+MIN_OUTPUT_TOKENS = 64  # tokens that an answer of unknown length is at least thought to need
 MEMORY = 0.05  # weight of the newest answer in what answers usually take
 
 
@@ -50,7 +50,7 @@ class AdmissionQueue:
 
     def need(self, prompt: int, most_output: int | None, context: int) -> int:
         """Tokens of the cache that an answer is likely to hold."""
-        likely = max(LEAST_OUTPUT, round(2 * self._usual_output))
+        likely = max(MIN_OUTPUT_TOKENS, round(2 * self._usual_output))
         return min(prompt + min(likely, most_output or likely), context)
 
     async def enter(self, client: str, need: int, seconds: float) -> Ticket:

@@ -18,7 +18,7 @@ from ossia.server.errors import ApiError
 from ossia.server.settings import Settings
 
 log = logging.getLogger("ossia.server")
-Kept: TypeAlias = Mapping[str, Sequence[Message]]  # by the call that they led to
+CallHistory: TypeAlias = Mapping[str, Sequence[Message]]  # by the call that they led to
 Recall: TypeAlias = Callable[[str], tuple[Message, ...]]
 
 
@@ -32,11 +32,11 @@ class Memory(Protocol):
     def recall(self, call_id: str) -> tuple[Message, ...]: ...
 
 
-class Recent:
-    """A `Memory` of the most recent calls, up to `most_bytes`, in this process only: nothing is written to disk."""
+class RecentCalls:
+    """A `Memory` of the most recent calls, up to `max_bytes`, in this process only: nothing is written to disk."""
 
-    def __init__(self, most_bytes: int = 64 << 20) -> None:
-        self._most_bytes, self._bytes = most_bytes, 0
+    def __init__(self, max_bytes: int = 64 << 20) -> None:
+        self._most_bytes, self._bytes = max_bytes, 0
         self._calls: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
         self._lock = Lock()
 
@@ -59,7 +59,7 @@ def _size(messages: Sequence[Message]) -> int:
     return sum(500 + sys.getsizeof(each.text) + 40 * len(each.tokens or ()) for each in messages)
 
 
-async def recalled(recall: Recall, call_ids: Sequence[str]) -> Kept:
+async def recall_calls(recall: Recall, call_ids: Sequence[str]) -> CallHistory:
     """What is remembered of these calls. A memory that fails is one that remembers nothing."""
     if not call_ids:
         return {}
@@ -70,7 +70,7 @@ async def recalled(recall: Recall, call_ids: Sequence[str]) -> Kept:
         return {}
 
 
-async def remembered(memory: Memory, calls: Kept) -> None:
+async def remember_calls(memory: Memory, calls: CallHistory) -> None:
     """Keep these. A memory that fails costs later answers some quality, and this one nothing."""
     try:
         for call, messages in calls.items():
@@ -88,9 +88,9 @@ class Context:
 
     settings: Settings
     service: Service
-    memory: Memory = field(default_factory=Recent)
+    memory: Memory = field(default_factory=RecentCalls)
     store: Any = None
-    passing: Recent = field(default_factory=Recent)
+    passing: RecentCalls = field(default_factory=RecentCalls)
 
     @property
     def names(self) -> tuple[str, ...]:

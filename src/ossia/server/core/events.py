@@ -15,7 +15,7 @@ from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.custom_tool_text import FreeText
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
-from ossia.server.core.request import Opening
+from ossia.server.core.request import AnswerStart
 
 TextKind = Literal["reasoning", "content"]
 
@@ -61,7 +61,7 @@ class MessageEnd:
     message: Message
 
 
-JoinedPiece: TypeAlias = Opening | TextDelta | ToolCallStart | ToolCallDelta | Done
+JoinedPiece: TypeAlias = AnswerStart | TextDelta | ToolCallStart | ToolCallDelta | Done
 Piece: TypeAlias = JoinedPiece | TextStart | MessageEnd
 
 
@@ -81,7 +81,7 @@ class EventTranslator:
         self._scores: tuple[Sampled, ...] = ()
         self._since_call: list[Message] = []
 
-    def translate(self, event: Event | Opening) -> Iterator[Piece]:
+    def translate(self, event: Event | AnswerStart) -> Iterator[Piece]:
         match event:
             case Start():
                 yield self._start(event)
@@ -93,7 +93,7 @@ class EventTranslator:
                 yield from self.flush()
                 self._end(message)
                 yield MessageEnd(message)
-            case Opening() | Done():
+            case AnswerStart() | Done():
                 yield event
 
     def flush(self) -> Iterator[Piece]:

@@ -11,7 +11,7 @@ from ossia.server.http.decoding.token_bound import Shares
 from ossia.tokenizer.tokenizer import Tokenizer
 
 LONG_TEXT = 64 << 10  # characters: shorter texts are tokenized quickly, so errors give their exact token count
-LEAST_MESSAGE = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
+MIN_MESSAGE_TOKENS = 4  # tokens: <|start|>, a role, <|message|>, <|end|>
 
 
 class LengthLimits:
@@ -28,7 +28,7 @@ class LengthLimits:
 
     def least_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens that these messages have at least, by their lengths alone."""
-        return LEAST_MESSAGE * len(messages) + sum(map(_length, messages)) // self.longest_token
+        return MIN_MESSAGE_TOKENS * len(messages) + sum(map(_length, messages)) // self.longest_token
 
     def check_messages(self, messages: Sequence[Message], param: str = "messages") -> None:
         """Refuse what cannot fit the context before it is tokenized. Raises ApiError 400."""
@@ -43,7 +43,7 @@ class LengthLimits:
     def check_tokens(self, messages: Sequence[Message], param: str = "messages") -> None:
         """As `check_messages`, by each byte of long texts. For any thread but the event loop's."""
         texts = [part for message in messages for part in message.content if isinstance(part, str)]
-        self.check_bytes(texts, param, LEAST_MESSAGE * len(messages))
+        self.check_bytes(texts, param, MIN_MESSAGE_TOKENS * len(messages))
 
     def check_bytes(self, texts: Sequence[str], param: str, tokens: int = 0) -> None:
         """As `check_text`, by each byte of long texts. For any thread but the event loop's."""

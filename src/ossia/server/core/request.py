@@ -16,18 +16,18 @@ from ossia.harmony.opening import OPENING, dated
 class AnswerRequest:
     """A request for one answer.
 
-    messages: the whole conversation, system and developer message first. how: with the model's stop tokens; its `tools`
+    messages: the whole conversation, system and developer message first. options: with the model's stop tokens; its `tools`
     are empty if the client runs them. stop: strings that end the final answer. client: identifies the client in the queue.
     """
 
     messages: tuple[Message, ...]
-    how: TurnOptions
+    options: TurnOptions
     stop: tuple[str, ...] = ()
     client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class AnswerStart:
     """An answer's first token was sampled; its events follow. usage: of the prompt alone."""
 
     usage: Usage
@@ -35,10 +35,10 @@ class Opening:
 
 def conversation(
     effort: Effort | None,
-    said: Sequence[Message],
+    messages: Sequence[Message],
     tools: Sequence[ToolNamespace] = (),
     formats: Sequence[ResponseFormat] = (),
     opening: System = OPENING,
 ) -> tuple[Message, ...]:
     """`openai_chat.conversation`, its system message dated."""
-    return openai_chat.conversation(effort, said, tools, formats, opening=dated(opening))
+    return openai_chat.conversation(effort, messages, tools, formats, opening=dated(opening))

@@ -42,7 +42,7 @@ from ossia.harmony.render import render
 from ossia.loading import Model
 from ossia.server.core.admission import AdmissionQueue, FullError
 from ossia.server.core.limits import LengthLimits
-from ossia.server.core.request import AnswerRequest, Opening
+from ossia.server.core.request import AnswerRequest, AnswerStart
 from ossia.server.core.sampling import Sampling, busy, stopping
 from ossia.server.core.worker import TokenEngine, TokenQueue, Worker
 from ossia.server.errors import ApiError, bad, invalid_input, too_long
@@ -131,11 +131,11 @@ class Service:
 
     def _steps(self, request: AnswerRequest) -> Steps:
         self.limits.check_messages(request.messages)
-        how = replace(request.how, stop=request.stop or request.how.stop)
-        return run_turn(self.grammars, request.messages, how, self.context)
+        options = replace(request.options, stop=request.stop or request.options.stop)
+        return run_turn(self.grammars, request.messages, options, self.context)
 
-    async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event | Opening, None]:
-        """The events of one answer, `Opening` first. Closing it stops the sampling and frees its cache before the next step.
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event | AnswerStart, None]:
+        """The events of one answer, `AnswerStart` first. Closing it stops the sampling and frees its cache before the next step.
 
         Raises ApiError before its first event: 400 for a prompt that is too long, or a schema or choice that is invalid;
         429 if too many requests wait; 503 while the server stops. Later: 500 if the engine fails, 503 if it is closed.
@@ -153,7 +153,7 @@ class Service:
                         reply = await current.sampling.next()
                         if not began:
                             began = True
-                            yield Opening(current.sampling.prompt_usage)
+                            yield AnswerStart(current.sampling.prompt_usage)
                     case CallTool():
                         async with aclosing(_run_tool(step)) as running:
                             async for each in running:
@@ -229,7 +229,7 @@ class Service:
             raise bad(param, f"the request asks for {count} answers, but {limits}: ask for fewer at a time")
 
     @property
-    def at_once(self) -> int:
+    def parallel_choices(self) -> int:
         """Answers of one request to make at a time: it leaves places in the queue to others."""
         return self.queue.share + self.settings.max_queued // 4
 

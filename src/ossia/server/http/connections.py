@@ -109,7 +109,7 @@ def raise_file_limit(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - OTHER_FILES))
 
 
-class Limited(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, with limits on what it otherwise keeps without end: connections, a head that never ends or never
     comes, answers that are not read; and with its refusals in OpenAI's shape.
     """
@@ -174,7 +174,7 @@ class Limited(HttpToolsProtocol):
         self._stalled = _cancelled(self._stalled)
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(refused_head(400, "this is no HTTP request that can be read", "invalid_http"))
+        self.transport.write(error_bytes(400, "this is no HTTP request that can be read", "invalid_http"))
         self.transport.close()
 
     def _hurry(self) -> None:
@@ -204,9 +204,9 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
 def protocol(limits: Limits) -> type[HttpToolsProtocol]:
     """The protocol of one server, whose connections are counted together."""
 
-    class Own(Limited):
+    class Own(LimitedProtocol):
         registry = Connections(limits)
-        too_large = refused_head(431, f"the headers are larger than {limits.most_head} bytes", "too_large")
+        too_large = error_bytes(431, f"the headers are larger than {limits.most_head} bytes", "too_large")
 
     return Own
 
@@ -224,7 +224,7 @@ def address_of(transport: Any) -> str:
     return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
 
-def refused_head(status: int, message: str, code: str) -> bytes:
+def error_bytes(status: int, message: str, code: str) -> bytes:
     """An answer to what never became a request, after which the connection ends."""
     error = ApiError(status, message, code=code)
     body = encode(error.body())

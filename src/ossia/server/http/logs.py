@@ -154,7 +154,7 @@ def write_log(log_prompts: bool) -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a client that has left
 
 
-class Forgotten:
+class UnawaitedErrors:
     """An event loop's handler of failures in tasks that are not awaited; asyncio's own words would quote the task.
 
     Of one kind it logs the first in a while: a failing accept() may come thousands of times a second.

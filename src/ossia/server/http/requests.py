@@ -46,7 +46,7 @@ async def read(request: Request, type: type[T]) -> T:
     except TimeoutError as error:
         message = f"the body did not come: it may take {BODY_SECONDS:.0f} s, and pause for {STALL_SECONDS:.0f} s"
         raise ApiError(408, message, code="too_slow") from error
-    return await while_there(request, lease.bodies.value(body, type))
+    return await until_disconnect(request, lease.bodies.value(body, type))
 
 
 def client_of(request: Request | Scope) -> str:
@@ -112,7 +112,7 @@ def sse(value: object, event: str | None = None) -> bytes:
     return b"%bdata: %b\n\n" % (name, encode(value))
 
 
-async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do the work, but stop it when the client goes. Raises ClientDisconnect then."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
     try:

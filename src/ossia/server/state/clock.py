@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 AGREE_SECONDS = 300.0
 BELIEVED_SECONDS = 86400.0
-LEAST_SECONDS = 1e-3  # between two moments, so that timestamps before a doubt differ from those after it
+MIN_TICK = 1e-3  # between two moments, so that timestamps before a doubt differ from those after it
 _UPTIME = next((getattr(time, name) for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC") if hasattr(time, name)), None)
 
 
-class Kept(NamedTuple):
+class ClockState(NamedTuple):
     """now: of this clock. doubted: the system's time when it was first off; begun: this clock's at that moment."""
 
     now: float
@@ -33,12 +33,12 @@ class Move(NamedTuple):
 class Clock:
     """kept: of an earlier process; else `newest`, the time of the newest thing that ages; else the system's time."""
 
-    def __init__(self, kept: Kept | None, newest: float | None) -> None:
-        self._kept = kept or Kept(time.time() if newest is None else newest)
+    def __init__(self, kept: ClockState | None, newest: float | None) -> None:
+        self._kept = kept or ClockState(time.time() if newest is None else newest)
         self._read_at = _uptime()
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> ClockState:
         return self._kept
 
     @property
@@ -49,18 +49,18 @@ class Clock:
     def tick(self) -> Move | None:
         """Go on to this moment. A `Move` where the system's clock is believed from now on."""
         uptime, system = _uptime(), time.time()
-        now = self._kept.now + max(LEAST_SECONDS, uptime - self._read_at)
+        now = self._kept.now + max(MIN_TICK, uptime - self._read_at)
         self._read_at = uptime
         _, doubted, begun = self._kept
         if abs(system - now) <= AGREE_SECONDS:
-            self._kept = Kept(max(now, system))
+            self._kept = ClockState(max(now, system))
         elif doubted is None or begun is None or system < doubted:
-            self._kept = Kept(now, system, now)
+            self._kept = ClockState(now, system, now)
         elif system - doubted >= BELIEVED_SECONDS:
-            self._kept = Kept(system)
+            self._kept = ClockState(system)
             return Move(begun, system - now)
         else:
-            self._kept = Kept(now, doubted, begun)
+            self._kept = ClockState(now, doubted, begun)
         return None
 
 

@@ -118,14 +118,14 @@ class Database:
         if self._lock:
             self._lock.close()
 
-    def write(self, work: Callable[[Tables], Result], *, wipe: bool = False, lasts: bool = False) -> Result:
+    def write(self, work: Callable[[Tables], Result], *, wipe: bool = False, durable: bool = False) -> Result:
         """The work as one transaction. wipe: it deletes, so it is tried with less room, too, and no copy stays in the log.
 
-        lasts: it is on the disk when this returns, even should the power fail; else the last moments may be lost.
+        durable: it is on the disk when this returns, even should the power fail; else the last moments may be lost.
         """
         with self._explained():
             connection = self._writing()
-            connection.execute(f"PRAGMA synchronous = {'FULL' if lasts or wipe else 'NORMAL'}")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable or wipe else 'NORMAL'}")
             try:
                 result = self._committed(connection, work)
             except sqlite3.OperationalError as error:

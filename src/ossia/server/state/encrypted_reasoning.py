@@ -28,18 +28,18 @@ class ReasoningCipher:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def seal(self, text: str, model: str) -> str:
+    def encrypt(self, text: str, model: str) -> str:
         nonce = secrets.token_bytes(NONCE_BYTES)
         # a lone surrogate is no UTF-8 but can be said by a client
-        sealed = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), model.encode())
-        return PREFIX + base64.urlsafe_b64encode(nonce + sealed).decode()
+        encrypted = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), model.encode())
+        return PREFIX + base64.urlsafe_b64encode(nonce + encrypted).decode()
 
-    def open(self, sealed: str, model: str) -> str:
-        """The text again. Raises DecryptionError for anything that `seal` did not make for this model with this key."""
+    def decrypt(self, encrypted: str, model: str) -> str:
+        """The text again. Raises DecryptionError for anything that `encrypt` did not make for this model with this key."""
         try:
-            if not sealed.startswith(PREFIX):
+            if not encrypted.startswith(PREFIX):
                 raise ValueError
-            data = base64.b64decode(sealed.removeprefix(PREFIX).encode("ascii"), altchars=b"-_", validate=True)
+            data = base64.b64decode(encrypted.removeprefix(PREFIX).encode("ascii"), altchars=b"-_", validate=True)
             text = self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], model.encode())
         except (ValueError, binascii.Error, InvalidTag) as error:
             raise DecryptionError(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ossia.server.state.clock import Kept
+from ossia.server.state.clock import ClockState
 
 VERSION = 1  # of the tables
 SCHEMA = """
@@ -28,7 +28,7 @@ CREATE INDEX conversations_by_use ON conversations (used);
 CREATE INDEX calls_by_use ON calls (used);
 """
 UNFINISHED = ("queued", "in_progress")
-LEAST_BYTES = 1024  # that a response counts for, however little it holds: a chain may have many
+MIN_BYTES = 1024  # that a response counts for, however little it holds: a chain may have many
 BATCH = 8  # rows that make room at a time
 # what may be forgotten, and which of it: a response that is being made stays
 OWNERS = {"responses": f"status NOT IN {UNFINISHED}", "conversations": "true", "calls": "true"}
@@ -48,7 +48,7 @@ class StoredRow(NamedTuple):
 
     id: str
     body: bytes
-    said: bytes | None
+    message: bytes | None
 
 
 @contextmanager
@@ -86,11 +86,11 @@ class Tables:
             marked = {**msgspec.json.decode(body), "status": "failed", "error": INTERRUPTED}
             self.update(response, "failed", msgspec.json.encode(marked))
 
-    def prune(self, before: float, most_bytes: int) -> None:
+    def prune(self, before: float, max_bytes: int) -> None:
         """Forget what was last used before then, and of the rest the longest unused, until it fits."""
         for table in OWNERS:
             self._drop(table, "used < ? LIMIT ?", (before, BATCH))
-        while self._bytes() > most_bytes:
+        while self._bytes() > max_bytes:
             oldest = [(used, table) for table in OWNERS if (used := self._oldest(table)) is not None]
             if not oldest:
                 return
@@ -101,14 +101,14 @@ class Tables:
         """Whether the tables are there."""
         return self._pragma("user_version") == VERSION
 
-    def clock(self) -> Kept | None:
+    def clock(self) -> ClockState | None:
         """What was kept of the clock."""
         if not self._c.execute("SELECT 1 FROM sqlite_master WHERE name = 'clock'").fetchone():
             return None
         row = self._c.execute("SELECT now, doubted, begun FROM clock").fetchone()
-        return Kept(*row) if row else None
+        return ClockState(*row) if row else None
 
-    def keep_clock(self, kept: Kept) -> None:
+    def keep_clock(self, kept: ClockState) -> None:
         self._c.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)", kept)
 
     def newest(self) -> float | None:
@@ -147,15 +147,15 @@ class Tables:
         body: bytes,
         output: Sequence[StoredRow],
         given: Sequence[StoredRow],
-        into: str | None,
+        conversation: str | None,
         calls: Mapping[str, bytes],
     ) -> None:
         if self.update(response, status, body):
             self._add(response, output, output=True)
-            for call_id, said in calls.items():
-                self.remember(call_id, response, said)
-        if into is not None:
-            self.append(into, [*given, *output])
+            for call_id, message in calls.items():
+                self.remember(call_id, response, message)
+        if conversation is not None:
+            self.append(conversation, [*given, *output])
 
     def _add(self, owner: str, rows: Sequence[StoredRow], output: bool) -> None:
         first = self._c.execute("SELECT coalesce(max(place) + 1, 0) FROM items WHERE owner = ?", (owner,)).fetchone()[0]
@@ -172,8 +172,8 @@ class Tables:
         found = self.body("responses", response) is not None
         return self._rows("owner = ? AND NOT output ORDER BY place", response) if found else None
 
-    def items(self, owner: str, most_bytes: int | None = None) -> list[StoredRow]:
-        if most_bytes is not None and self._size(owner) > most_bytes:
+    def items(self, owner: str, max_bytes: int | None = None) -> list[StoredRow]:
+        if max_bytes is not None and self._size(owner) > max_bytes:
             raise TooLargeError
         return self._rows("owner = ? ORDER BY place", owner)
 
@@ -195,7 +195,7 @@ class Tables:
         found = {item: self._c.execute(query, (item,)).fetchone() for item in items}
         return {item: row[0] for item, row in found.items() if row}
 
-    def history(self, response: str, most_bytes: int | None = None) -> tuple[list[str], list[StoredRow]]:
+    def history(self, response: str, max_bytes: int | None = None) -> tuple[list[str], list[StoredRow]]:
         chain: list[str] = []
         size = 0
         at: str | None = response
@@ -204,7 +204,7 @@ class Tables:
             if row is None:
                 raise MissingError(at)
             chain.append(at)
-            if most_bytes is not None and (size := size + LEAST_BYTES + self._size(at)) > most_bytes:
+            if max_bytes is not None and (size := size + MIN_BYTES + self._size(at)) > max_bytes:
                 raise TooLargeError
             at = row[0]
         return chain, [row for owner in reversed(chain) for row in self.items(owner)]
@@ -239,8 +239,8 @@ class Tables:
     def delete_item(self, owner: str, item: str) -> bool:
         return bool(self._c.execute("DELETE FROM items WHERE owner = ? AND id = ?", (owner, item)).rowcount)
 
-    def remember(self, call_id: str, owner: str | None, said: bytes) -> None:
-        self._c.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?)", (call_id, self.now, owner, said))
+    def remember(self, call_id: str, owner: str | None, message: bytes) -> None:
+        self._c.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?)", (call_id, self.now, owner, message))
 
     def recall(self, call_id: str) -> bytes | None:
         row = self._c.execute("SELECT said FROM calls WHERE id = ?", (call_id,)).fetchone()

@@ -32,23 +32,23 @@ class Item(NamedTuple):
 
     id: str
     body: bytes
-    said: Message | None = None
+    message: Message | None = None
     call_id: str | None = None
 
 
-class Made(NamedTuple):
+class ResponseResult(NamedTuple):
     """What came of a response. calls: by call_id, the thinking before a call, and the call.
 
-    into: the conversation to which its output is added, after the items that were `given`.
+    conversation: the conversation to which its output is added, after the items that were `given`.
     """
 
     output: Sequence[Item]
     calls: Mapping[str, Sequence[Message]] = {}
-    into: str | None = None
+    conversation: str | None = None
     given: Sequence[Item] = ()
 
 
-class _Said(msgspec.Struct, array_like=True):
+class _StoredMessage(msgspec.Struct, array_like=True):
     """A message at rest. Its ids mean something to one vocabulary only."""
 
     vocabulary: str
@@ -103,11 +103,13 @@ class Store:
         """A response that has changed but goes on. One that was deleted stays deleted."""
         await self._write(lambda t: t.update(response, status, body))
 
-    async def finish(self, response: str, status: str, body: bytes, made: "Made") -> None:
+    async def finish(self, response: str, status: str, body: bytes, made: "ResponseResult") -> None:
         """A response is over: its output is kept, and added to its conversation. One that was deleted stays deleted."""
-        calls = {call_id: self._said(messages) for call_id, messages in made.calls.items()}
+        calls = {call_id: self._encoded(messages) for call_id, messages in made.calls.items()}
         output, given = self._rows(made.output), self._rows(made.given)
-        await self._write(lambda t: t.finish(response, status, body, output, given, made.into, calls), lasts=True)
+        await self._write(
+            lambda t: t.finish(response, status, body, output, given, made.conversation, calls), durable=True
+        )
 
     async def response(self, response: str) -> bytes | None:
         return await self._read(lambda t: t.body("responses", response))
@@ -121,11 +123,11 @@ class Store:
         rows = await self._read(lambda t: t.given(response))
         return None if rows is None else self._items(rows)
 
-    async def history(self, response: str, most_bytes: int | None = None) -> list[Item]:
+    async def history(self, response: str, max_bytes: int | None = None) -> list[Item]:
         """All items up to the end of a response, its predecessors' first. Raises MissingError for one that is gone,
-        TooLargeError for more bytes than `most_bytes`.
+        TooLargeError for more bytes than `max_bytes`.
         """
-        chain, rows = await self._read(lambda t: t.history(response, most_bytes))
+        chain, rows = await self._read(lambda t: t.history(response, max_bytes))
         with suppress(StoreError):  # a full disk is no reason not to read
             await self._write(lambda t: t.touch(chain))
         return self._items(rows)
@@ -142,23 +144,23 @@ class Store:
     # conversations
 
     async def create_conversation(self, conversation: str, body: bytes, items: Sequence[Item]) -> None:
-        await self._write(lambda t: t.create(conversation, body, self._rows(items)), lasts=True)
+        await self._write(lambda t: t.create(conversation, body, self._rows(items)), durable=True)
 
     async def conversation(self, conversation: str) -> bytes | None:
         return await self._read(lambda t: t.body("conversations", conversation))
 
     async def update_conversation(self, conversation: str, body: bytes) -> None:
-        await self._write(lambda t: t.change(conversation, body), lasts=True)
+        await self._write(lambda t: t.change(conversation, body), durable=True)
 
     async def delete_conversation(self, conversation: str) -> bool:
         return await self._write(lambda t: t.delete("conversations", conversation), wipe=True)
 
-    async def conversation_items(self, conversation: str, most_bytes: int | None = None) -> list[Item]:
-        """Raises TooLargeError for more bytes than `most_bytes`."""
-        return self._items(await self._read(lambda t: t.items(conversation, most_bytes)))
+    async def conversation_items(self, conversation: str, max_bytes: int | None = None) -> list[Item]:
+        """Raises TooLargeError for more bytes than `max_bytes`."""
+        return self._items(await self._read(lambda t: t.items(conversation, max_bytes)))
 
     async def add_items(self, conversation: str, items: Sequence[Item]) -> None:
-        await self._write(lambda t: t.append(conversation, self._rows(items)), lasts=True)
+        await self._write(lambda t: t.append(conversation, self._rows(items)), durable=True)
 
     async def delete_item(self, conversation: str, item: str) -> bool:
         return await self._write(lambda t: t.delete_item(conversation, item), wipe=True)
@@ -170,22 +172,26 @@ class Store:
 
         What cannot be kept is forgotten: an answer is not to fail for it.
         """
-        said = self._said(messages)
+        message = self._encoded(messages)
         with suppress(StoreError):
-            self._wait(self.writer, lambda: self.database.write(lambda t: t.remember(call_id, None, said)))
+            self._wait(self.writer, lambda: self.database.write(lambda t: t.remember(call_id, None, message)))
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
         """What was remembered with this call; nothing when it is gone or was never here."""
-        said: bytes | None = None
+        message: bytes | None = None
         with suppress(StoreError):
-            said = self._wait(self._reader, lambda: self.database.read(lambda t: t.recall(call_id)))
-        return tuple(self._unpack(each) for each in msgspec.msgpack.decode(said, type=list[_Said])) if said else ()
+            message = self._wait(self._reader, lambda: self.database.read(lambda t: t.recall(call_id)))
+        return (
+            tuple(self._unpack(each) for each in msgspec.msgpack.decode(message, type=list[_StoredMessage]))
+            if message
+            else ()
+        )
 
     # within
 
-    async def _write(self, work: Callable[[Tables], Result], wipe: bool = False, lasts: bool = False) -> Result:
+    async def _write(self, work: Callable[[Tables], Result], wipe: bool = False, durable: bool = False) -> Result:
         """In the writer's thread, one after the other. A caller that goes away does not stop its own, nor wait for it."""
-        future = self._submit(self.writer, lambda: self.database.write(work, wipe=wipe, lasts=lasts))
+        future = self._submit(self.writer, lambda: self.database.write(work, wipe=wipe, durable=durable))
         return await asyncio.shield(asyncio.wrap_future(future))
 
     async def _read(self, work: Callable[[Tables], Result]) -> Result:
@@ -201,22 +207,30 @@ class Store:
             raise StoreError(fault)
         return thread.submit(run)
 
-    def _said(self, messages: Sequence[Message]) -> bytes:
+    def _encoded(self, messages: Sequence[Message]) -> bytes:
         return msgspec.msgpack.encode([self._pack(each) for each in messages])
 
-    def _pack(self, m: Message) -> _Said:
-        return _Said(self._vocabulary, m.role, m.text, m.name, m.channel, m.recipient, m.content_type, m.tokens)
+    def _pack(self, m: Message) -> _StoredMessage:
+        return _StoredMessage(
+            self._vocabulary, m.role, m.text, m.name, m.channel, m.recipient, m.content_type, m.tokens
+        )
 
-    def _unpack(self, s: _Said) -> Message:
+    def _unpack(self, s: _StoredMessage) -> Message:
         tokens = s.tokens if s.vocabulary == self._vocabulary else None
         return Message(s.role, (s.text,), s.name, s.channel, s.recipient, s.content_type, tokens)
 
     def _rows(self, items: Sequence[Item]) -> "list[StoredRow]":
-        return [StoredRow(i.id, i.body, msgspec.msgpack.encode(self._pack(i.said)) if i.said else None) for i in items]
+        return [
+            StoredRow(i.id, i.body, msgspec.msgpack.encode(self._pack(i.message)) if i.message else None) for i in items
+        ]
 
     def _items(self, rows: "Sequence[StoredRow]") -> list[Item]:
         return [
-            Item(row.id, row.body, self._unpack(msgspec.msgpack.decode(row.said, type=_Said)) if row.said else None)
+            Item(
+                row.id,
+                row.body,
+                self._unpack(msgspec.msgpack.decode(row.message, type=_StoredMessage)) if row.message else None,
+            )
             for row in rows
         ]
 

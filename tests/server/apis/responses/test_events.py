@@ -202,4 +202,4 @@ def test_only_what_was_sampled_in_form_is_kept_as_sampled():
     good = Message("assistant", ("x",), channel="final", tokens=(1, 2))
     for said in (good, Message("assistant", ("y",), channel="final", flaws=("odd",))):
         told(builder, [Start("assistant", "final", None, None), Delta("final", None, said.text), End(said)])
-    assert [item.said for item in builder.items] == [good, None]
+    assert [item.message for item in builder.items] == [good, None]

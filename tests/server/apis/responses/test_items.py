@@ -13,7 +13,7 @@ from ossia.harmony.messages import Message, assistant, developer, tool, user
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder
-from ossia.server.apis.responses.items import ConversationEntry, messages_of, read_input, shorten
+from ossia.server.apis.responses.items import ConversationEntry, messages_of, read_input, truncate
 from ossia.server.apis.responses.requests import entry_of
 from ossia.server.errors import ApiError
 from ossia.server.state.encrypted_reasoning import DecryptionError
@@ -235,7 +235,7 @@ def test_shortening_drops_the_oldest_and_no_more_than_needed(kinds: list[str], r
     }
     head = [Message("system", ("s",)), developer("d")]
     rest = [make[kind](n) for n, kind in enumerate(kinds)]
-    short = shorten([*head, *rest], lambda messages: len(messages) <= room)
+    short = truncate([*head, *rest], lambda messages: len(messages) <= room)
     kept = short[2:]
     assert short[:2] == head
     assert kept == rest[len(rest) - len(kept) :]

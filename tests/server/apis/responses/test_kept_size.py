@@ -74,7 +74,7 @@ def test_K3_a_large_conversation_is_refused_by_its_size(tmp_path: Path):
 
 def test_K3_a_long_chain_of_responses_is_refused_by_its_size(tmp_path: Path):
     turns = [final("ok")] * 60
-    with scripted(*turns, state=tmp_path) as w, patch.object(requests, "most_bytes", return_value=40_000):
+    with scripted(*turns, state=tmp_path) as w, patch.object(requests, "max_stored_bytes", return_value=40_000):
         text, last, made = "word " * 400, None, 0
         while made < 60:
             answer = w.client.post(

@@ -1,7 +1,6 @@
-"""A chat request to an `AnswerRequest`: its messages as harmony's, its tools and form, and how to sample.
+"""Converts a chat request to an `AnswerRequest`: harmony messages, tools, answer format, sampling parameters.
 
-In: wire types, and the memory of earlier calls. Out: an `AnswerRequest`, or an `ApiError` that names the field.
-It does not know how an answer is made or told.
+In: wire types, and the memory of earlier calls. Out: a `PreparedChat`, or an `ApiError` that names the field.
 """
 
 import asyncio
@@ -21,29 +20,30 @@ from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.fields.answer_form import form_of
 from ossia.server.apis.fields.extensions import OssiaFields, not_honoured
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
-from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
-from ossia.server.core.context import Kept, Recall, recalled
-from ossia.server.core.limits import LEAST_MESSAGE
+from ossia.server.apis.fields.thinking import Thinking, template_warnings, thinking_of
+from ossia.server.core.context import CallHistory, Recall, recall_calls
+from ossia.server.core.limits import MIN_MESSAGE_TOKENS
 from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.service import Service
 from ossia.server.errors import ApiError, bad, input_errors
 
-MOST_CALLS = 16  # of one turn, where a request asks for several
+MAX_CALLS = 16  # of one turn, with parallel_tool_calls
 NESTED = re.compile(r"^tools\[(\d+)\](?:\.function(?=\.|$))?")
-MOST_CHOICES = 16
+MAX_CHOICES = 16
 
 
-class ChatAsk(NamedTuple):
-    """A request for the service, the tools that its calls name, and the number of answers. stores: on disk, too.
+class PreparedChat(NamedTuple):
+    """A chat request, ready for the service.
 
-    warnings: about fields that were left out. form_param: the field that gives the form of the answer.
+    choices: the number of answers. store: whether the reasoning before its calls may be written to disk.
+    warnings: about ignored fields. form_param: the field that sets the answer's format.
     hides_reasoning: the answer has no reasoning. legacy: calls are written as OpenAI's older function_call.
     """
 
-    ask: AnswerRequest
-    box: Toolbox
+    answer: AnswerRequest
+    toolbox: Toolbox
     choices: int
-    stores: bool
+    store: bool
     warnings: tuple[str, ...] = ()
     form_param: str = "response_format"
     hides_reasoning: bool = False
@@ -51,68 +51,76 @@ class ChatAsk(NamedTuple):
 
     @property
     def field_names(self) -> dict[str, str]:
-        """What this request calls the fields that an error of the service may name."""
+        """The names of this API for fields that an error of the service may name."""
         return {"response_format": self.form_param}
 
-    def nth(self, index: int) -> AnswerRequest:
-        """The ask for one of several answers: each has a seed of its own."""
-        params = self.ask.how.params
+    def choice(self, index: int) -> AnswerRequest:
+        """The request for one of several answers. Each has its own seed."""
+        params = self.answer.options.params
         if not index or params.seed is None:
-            return self.ask
-        how = replace(self.ask.how, params=replace(params, seed=params.seed + 1_000_003 * index))
-        return replace(self.ask, how=how)
+            return self.answer
+        options = replace(self.answer.options, params=replace(params, seed=params.seed + 1_000_003 * index))
+        return replace(self.answer, options=options)
 
 
-async def chat_ask(
+async def prepare_chat(
     request: ChatRequest,
     service: Service,
     recall: Recall,
     client: str,
     places: Sequence[str] | None = None,
-) -> ChatAsk:
-    """Read a request. Everything that it can be refused for, but its schemas, is found here.
+) -> PreparedChat:
+    """Check a request and convert it for the service. Raises ApiError for anything invalid except schemas.
 
-    places: where each message stands in the client's request, if not at messages[i].
+    places: the path of each message in the client's request, if not messages[i].
     """
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
-    service.limits.check_text(sum(map(_length, request.messages)), "messages", LEAST_MESSAGE * len(request.messages))
-    earlier = await recalled(recall, _call_ids(request.messages))
-    with named_as_functions(request), input_errors():  # a long history must not hold up the loop
-        return await asyncio.to_thread(_chat_ask, request, service, earlier, client, places)
+    service.limits.check_text(
+        sum(map(_length, request.messages)), "messages", MIN_MESSAGE_TOKENS * len(request.messages)
+    )
+    earlier = await recall_calls(recall, _call_ids(request.messages))
+    with function_errors(request), input_errors():  # in a thread: a long history would block the event loop
+        return await asyncio.to_thread(_prepare_chat, request, service, earlier, client, places)
 
 
-def _chat_ask(
-    request: ChatRequest, service: Service, earlier: Kept, client: str, places: Sequence[str] | None
-) -> ChatAsk:
+def _prepare_chat(
+    request: ChatRequest, service: Service, earlier: CallHistory, client: str, places: Sequence[str] | None
+) -> PreparedChat:
     warnings: list[str] = []
     tools, choice = tools_of(request)
     box = toolbox(tools, choice if tools else None)
     form = form_of(request.response_format, request, warnings)
-    begun = prefill_of(request, places, warnings)
-    told = request.messages[:-1] if begun else request.messages
-    history = read_history(told, box, earlier, places=places)
-    thinks = _thinks(request, warnings)
-    how = TurnOptions(
+    prefill = prefill_of(request, places, warnings)
+    given = request.messages[:-1] if prefill else request.messages
+    history = read_history(given, box, earlier, places=places)
+    thinking = _thinking(request, warnings)
+    options = TurnOptions(
         params=_params(request, service.model.stop_tokens, warnings),
         tool_choice=box.choice,
         allowed=box.allowed,
         response_format=form.enforced,
-        thinking_budget=thinks.budget,
-        max_calls=MOST_CALLS if request.parallel_tool_calls is True and not request.functions else 1,
-        prefill=begun.text if begun else None,
+        thinking_budget=thinking.budget,
+        max_calls=MAX_CALLS if request.parallel_tool_calls is True and not request.functions else 1,
+        prefill=prefill.text if prefill else None,
     )
-    said = [*history.messages, *(begun.thoughts if begun else ())]
-    messages = conversation(thinks.effort, said, box.spaces, form.shown, opening_of(service.settings.opening, request))
+    opening = opening_of(service.settings.opening, request)
+    turns = [*history.messages, *(prefill.reasoning if prefill else ())]
+    messages = conversation(thinking.effort, turns, box.spaces, form.shown, opening)
     warnings += [*not_honoured(request, echo=request.echo, best_of=request.best_of not in (None, 0, 1, request.n))]
-    return ChatAsk(
-        AnswerRequest(messages, how, stop_strings(request.stop), client),
+    return PreparedChat(
+        AnswerRequest(messages, options, stop_strings(request.stop), client),
         box,
         _choices(request.n),
         request.store is not False,
-        (*warnings, *template_warnings(request), *history.warnings, *unmatched(history.unanswered, history.repeated)),
+        (
+            *warnings,
+            *template_warnings(request),
+            *history.warnings,
+            *unmatched_warnings(history.unanswered, history.repeated),
+        ),
         form.param,
-        thinks.hidden,
+        thinking.hidden,
         bool(request.functions),
     )
 
@@ -130,7 +138,7 @@ def _params(request: ChatRequest, stop_tokens: frozenset[int], warnings: list[st
     )
 
 
-def _thinks(request: ChatRequest, warnings: list[str]) -> Thinks:
+def _thinking(request: ChatRequest, warnings: list[str]) -> Thinking:
     own = request.reasoning or ThinkingOptions()
     return thinking_of(
         request,
@@ -142,15 +150,15 @@ def _thinks(request: ChatRequest, warnings: list[str]) -> Thinks:
     )
 
 
-class Begun(NamedTuple):
-    """An answer to continue: the thinking before it, and its text."""
+class Prefill(NamedTuple):
+    """An answer to continue: the reasoning before it, and its text."""
 
-    thoughts: list[Message]
+    reasoning: list[Message]
     text: str
 
 
-def prefill_of(request: ChatRequest, places: Sequence[str] | None, warnings: list[str]) -> Begun | None:
-    """The last message, where the request asks to continue it. Raises ApiError where it is no answer."""
+def prefill_of(request: ChatRequest, places: Sequence[str] | None, warnings: list[str]) -> Prefill | None:
+    """The last message, if the request continues it. Raises ApiError if it is not an answer."""
     last = request.messages[-1]
     if not (request.continue_final_message or last.prefix):
         if request.add_generation_prompt is False:
@@ -161,11 +169,11 @@ def prefill_of(request: ChatRequest, places: Sequence[str] | None, warnings: lis
         field = "prefix" if last.prefix else "continue_final_message"
         raise bad(at, f"{at} cannot be continued: {field} wants a last message of the assistant, without calls")
     text = text_of(last.content, f"{at}.content", warnings, refuses=False)
-    return Begun([assistant(last.thought, "analysis")] if last.thought else [], text)
+    return Prefill([assistant(last.thought, "analysis")] if last.thought else [], text)
 
 
 def tools_of(request: ChatRequest) -> tuple[list[dict[str, Any]] | None, Any]:
-    """The tools and the choice among them; OpenAI's older functions and function_call are read as these."""
+    """The tools and the tool choice, also from OpenAI's older functions and function_call."""
     if not request.functions:
         return request.tools, request.tool_choice
     if request.tools:
@@ -177,8 +185,8 @@ def tools_of(request: ChatRequest) -> tuple[list[dict[str, Any]] | None, Any]:
 
 
 @contextmanager
-def named_as_functions(request: ChatRequest) -> Iterator[None]:
-    """Refusals name the older fields where the request has these."""
+def function_errors(request: ChatRequest) -> Iterator[None]:
+    """Errors name the older fields if the request uses them."""
     try:
         yield
     except ApiError as error:
@@ -188,7 +196,7 @@ def named_as_functions(request: ChatRequest) -> Iterator[None]:
 
 
 def opening_of(opening: System, request: Any) -> System:
-    """The server's first lines, as the request changes them: by `ossia`, or the template's model_identity."""
+    """The system message's first lines, with the request's changes: `ossia`, or the template's model_identity."""
     kwargs = getattr(request, "chat_template_kwargs", None) or {}
     if (identity := kwargs.get("model_identity")) is not None:
         if not isinstance(identity, str):
@@ -198,7 +206,7 @@ def opening_of(opening: System, request: Any) -> System:
     return lines(opening, own.identity, own.knowledge_cutoff, own.date, under="ossia.")
 
 
-def unmatched(unanswered: Sequence[str], repeated: Sequence[str]) -> list[str]:
+def unmatched_warnings(unanswered: Sequence[str], repeated: Sequence[str]) -> list[str]:
     """Warnings for calls without a result, and for further results of a call."""
     return [
         *(f"{at}: this call has no result" for at in unanswered),
@@ -207,7 +215,7 @@ def unmatched(unanswered: Sequence[str], repeated: Sequence[str]) -> list[str]:
 
 
 def _length(message: ChatMessage) -> int:
-    """Characters of a message's content, without what may be left out of the prompt."""
+    """Characters of a message's content. Reasoning and calls are not counted: they may be dropped from the prompt."""
     if isinstance(message.content, list):
         return sum(len(part if isinstance(part, str) else part.text or "") for part in message.content)
     return len(message.content or "")
@@ -220,8 +228,8 @@ def _call_ids(messages: Sequence[ChatMessage]) -> list[str]:
 
 
 def _choices(given: int | None) -> int:
-    if given is not None and not 1 <= given <= MOST_CHOICES:
-        raise bad("n", f"n is {given}: want 1 to {MOST_CHOICES}")
+    if given is not None and not 1 <= given <= MAX_CHOICES:
+        raise bad("n", f"n is {given}: want 1 to {MAX_CHOICES}")
     return given or 1
 
 

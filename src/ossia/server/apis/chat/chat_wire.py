@@ -1,7 +1,6 @@
-"""The wire of /v1/chat/completions: what a request may hold, and what an answer is made of.
+"""The wire types of /v1/chat/completions: requests and answers.
 
-In and out: types that msgspec reads and writes. Null and absent mean the same; fields that are not here are ignored.
-It does not know harmony.
+msgspec reads and writes them. Null and absent mean the same. Unknown fields are ignored.
 """
 
 from typing import Any, Literal
@@ -9,13 +8,10 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from ossia.harmony.openai_chat import ChatMessage
+from ossia.server.apis.fields.choices import StreamOptions
 from ossia.server.apis.fields.extensions import OssiaFields, ThinkingExtensions
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
-
-
-class StreamOptions(Struct):
-    include_usage: bool | None = None
 
 
 class ThinkingOptions(Struct):
@@ -55,14 +51,14 @@ class ChatRequest(ThinkingExtensions):
     ossia: OssiaFields | None = None
 
 
-class Cached(Struct):
+class PromptTokensDetails(Struct):
     """Of the prompt: read from the cache, and computed and kept there for later requests."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
-class ReasoningOptions(Struct):
+class CompletionTokensDetails(Struct):
     reasoning_tokens: int
 
 
@@ -70,8 +66,8 @@ class ChatUsage(Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: Cached
-    completion_tokens_details: ReasoningOptions
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class TopLogprob(Struct):
@@ -131,21 +127,21 @@ class ChatChunk(Struct):
     usage: ChatUsage | UnsetType = UNSET
 
 
-class FunctionMade(Struct):
+class OutputFunction(Struct):
     name: str
     arguments: str
 
 
-class CustomMade(Struct):
+class OutputCustom(Struct):
     name: str
     input: str
 
 
-class CallMade(Struct, omit_defaults=True):
+class OutputToolCall(Struct, omit_defaults=True):
     id: str
     type: Literal["function", "custom"]
-    function: FunctionMade | None = None
-    custom: CustomMade | None = None
+    function: OutputFunction | None = None
+    custom: OutputCustom | None = None
 
 
 class AssistantMessage(Struct):
@@ -154,8 +150,8 @@ class AssistantMessage(Struct):
     refusal: None = None
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[CallMade] | UnsetType = UNSET
-    function_call: FunctionMade | UnsetType = UNSET
+    tool_calls: list[OutputToolCall] | UnsetType = UNSET
+    function_call: OutputFunction | UnsetType = UNSET
 
 
 class ChatChoice(Struct):

@@ -17,7 +17,7 @@ KINDS = ("json", "json_object", "regex", "choice", "grammar")
 IGNORED = ("disable_fallback", "disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 
 
-class Formed(NamedTuple):
+class RequestedForm(NamedTuple):
     """enforced: None leaves the answer free. shown: stands in the prompt. param: the field that says so."""
 
     enforced: AnswerForm | None = None
@@ -33,7 +33,7 @@ def form_of(
     *,
     param: str = "response_format",
     shows_object: bool = True,
-) -> Formed:
+) -> RequestedForm:
     """The form of a request. declared: its response_format, or text.format. shows_object: whether `json_object` is shown.
 
     Raises ApiError (400) for two forms, or for one that cannot be read.
@@ -44,15 +44,15 @@ def form_of(
     if len(different) > 1:
         names = " and ".join(each.param for each in different)
         raise bad(different[1].param, f"{names} give different forms of the answer: give one")
-    return different[0] if different else Formed(param=param)
+    return different[0] if different else RequestedForm(param=param)
 
 
-def _is_less(one: Formed, others: list[Formed]) -> bool:
+def _is_less(one: RequestedForm, others: list[RequestedForm]) -> bool:
     """Whether it says no more than that the answer is an object, and another says which."""
     return one.enforced == ANY_OBJECT and any(isinstance(each.enforced, Mapping) and each != one for each in others)
 
 
-def _is_same(one: Formed, other: Formed) -> bool:
+def _is_same(one: RequestedForm, other: RequestedForm) -> bool:
     """Whether both give the same form, be it strict or not."""
     plain = [
         {**each.enforced, "x-guidance": None} if isinstance(each.enforced, Mapping) else each.enforced
@@ -61,14 +61,16 @@ def _is_same(one: Formed, other: Formed) -> bool:
     return plain[0] == plain[1]
 
 
-def _declared(given: Mapping[str, Any] | None, param: str, warnings: list[str], shows_object: bool) -> list[Formed]:
+def _declared(
+    given: Mapping[str, Any] | None, param: str, warnings: list[str], shows_object: bool
+) -> list[RequestedForm]:
     if given is None:
         return []
     match kind := given.get("type", "text"):
         case "text":
             return []
         case "json_object" | "json" | "json_schema":
-            return [Formed(*json_answer({**given, "type": kind}, param, shows_object=shows_object), param)]
+            return [RequestedForm(*json_answer({**given, "type": kind}, param, shows_object=shows_object), param)]
         case "regex":
             return [_text("regex", given, ("regex", "pattern", "value"), param)]
         case "choice":
@@ -89,35 +91,35 @@ def _listed() -> str:
     return "regex, choice, grammar"
 
 
-def _text(kind: Any, given: Mapping[str, Any], keys: tuple[str, ...], param: str) -> Formed:
+def _text(kind: Any, given: Mapping[str, Any], keys: tuple[str, ...], param: str) -> RequestedForm:
     key = next((key for key in keys if given.get(key) is not None), None)
     if key is None:
         raise bad(f"{param}.{keys[0]}", f"{param} has no {keys[0]}", "missing_required_parameter")
     return _grammar(kind, given[key], f"{param}.{key}")
 
 
-def _grammar(kind: Any, value: Any, at: str) -> Formed:
+def _grammar(kind: Any, value: Any, at: str) -> RequestedForm:
     if kind == "choice":
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise bad(at, f"{at} must be a list of texts", "invalid_type")
-        return Formed(TextGrammar("choice", tuple(value)), (), at)
+        return RequestedForm(TextGrammar("choice", tuple(value)), (), at)
     if not isinstance(value, str):
         raise bad(at, f"{at} must be a string", "invalid_type")
-    return Formed(TextGrammar(kind, (value,)), (), at)
+    return RequestedForm(TextGrammar(kind, (value,)), (), at)
 
 
-def _json(value: Any, at: str) -> Formed:
+def _json(value: Any, at: str) -> RequestedForm:
     schema = schema_of(value, at)
-    return Formed(schema, (ResponseFormat("answer", schema),), at)
+    return RequestedForm(schema, (ResponseFormat("answer", schema),), at)
 
 
-def _extensions(request: FormExtensions, warnings: list[str]) -> list[Formed]:
-    found: list[Formed] = []
+def _extensions(request: FormExtensions, warnings: list[str]) -> list[RequestedForm]:
+    found: list[RequestedForm] = []
     for name in ("guided_json", "json_schema"):
         if (value := getattr(request, name)) not in (None, ""):
             found.append(_json(value, name))
     if request.guided_json_object:
-        found.append(Formed(ANY_OBJECT, (ResponseFormat("json_object", ANY_OBJECT),), "guided_json_object"))
+        found.append(RequestedForm(ANY_OBJECT, (ResponseFormat("json_object", ANY_OBJECT),), "guided_json_object"))
     texts = {
         "guided_regex": "regex",
         "regex": "regex",
@@ -135,15 +137,15 @@ def _extensions(request: FormExtensions, warnings: list[str]) -> list[Formed]:
     if isinstance(request.format, dict) and request.format:
         found.append(_json(request.format, "format"))
     elif request.format == "json":
-        found.append(Formed(ANY_OBJECT, (ResponseFormat("json_object", ANY_OBJECT),), "format"))
+        found.append(RequestedForm(ANY_OBJECT, (ResponseFormat("json_object", ANY_OBJECT),), "format"))
     elif request.format:
         raise bad("format", f"format is {str(request.format)[:40]!r}: want 'json' or a JSON schema")
     return [*found, *_structured(request.structured_outputs or {}, warnings)]
 
 
-def _structured(given: Mapping[str, Any], warnings: list[str]) -> list[Formed]:
+def _structured(given: Mapping[str, Any], warnings: list[str]) -> list[RequestedForm]:
     """vLLM's structured_outputs: one of several kinds under one name."""
-    found: list[Formed] = []
+    found: list[RequestedForm] = []
     for name, value in given.items():
         at = f"structured_outputs.{name}"
         if value in (None, "", False) or name in IGNORED:
@@ -152,7 +154,7 @@ def _structured(given: Mapping[str, Any], warnings: list[str]) -> list[Formed]:
             case "json":
                 found.append(_json(value, at))
             case "json_object":
-                found.append(Formed(ANY_OBJECT, (ResponseFormat("json_object", ANY_OBJECT),), at))
+                found.append(RequestedForm(ANY_OBJECT, (ResponseFormat("json_object", ANY_OBJECT),), at))
             case "regex" | "choice" | "grammar":
                 found.append(_grammar(name, value, at))
             case _:

@@ -213,7 +213,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
     "typical_p": (1.0,),
     "xtc_threshold": (0.1,),
 }
-LONGEST_LIST = 8  # fields named in a warning
+MAX_LISTED = 8  # fields named in a warning
 
 
 def not_honoured(request: NotHonoured, **more: object) -> list[str]:
@@ -222,5 +222,5 @@ def not_honoured(request: NotHonoured, **more: object) -> list[str]:
     named = [name for name, value in given.items() if value and value not in USUAL.get(name, ())]
     if not named:
         return []
-    others = f" and {len(named) - LONGEST_LIST} more" if len(named) > LONGEST_LIST else ""
-    return [f"not supported, so without effect: {', '.join(named[:LONGEST_LIST])}{others}"]
+    others = f" and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else ""
+    return [f"not supported, so without effect: {', '.join(named[:MAX_LISTED])}{others}"]

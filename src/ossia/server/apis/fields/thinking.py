@@ -15,7 +15,7 @@ SHOWN = ("", "parsed", "auto", "deepseek", "deepseek-legacy")  # values of reaso
 LEAST = "gpt-oss always thinks, so its least effort is used: low"
 
 
-class Thinks(NamedTuple):
+class Thinking(NamedTuple):
     """effort: None leaves it to the system text. budget: tokens. hidden: the reasoning is left out of the answer."""
 
     effort: Effort | None
@@ -31,7 +31,7 @@ def thinking_of(
     budgets: Mapping[str, int | None],
     enabled: bool | None = None,
     exclude: bool | None = None,
-) -> Thinks:
+) -> Thinking:
     """efforts and budgets: the API's own fields by their names; the first that is given counts. enabled and exclude: of
     its `reasoning`. Raises ApiError (400), or InputError, that names a field that cannot be.
     """
@@ -50,7 +50,7 @@ def thinking_of(
             warnings.append(f"{off}: {LEAST}")
         else:
             warnings.append(f"{off}: without effect beside an effort")
-    return Thinks(effort, _budget(request, kwargs, budgets), _hidden(request, exclude, warnings))
+    return Thinking(effort, _budget(request, kwargs, budgets), _hidden(request, exclude, warnings))
 
 
 def _word(value: Any, name: str) -> str | None:

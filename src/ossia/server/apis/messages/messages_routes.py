@@ -18,8 +18,8 @@ from starlette.routing import Route
 from ossia.chat import Done
 from ossia.chat import Usage as Counts
 from ossia.harmony.openai_chat import ChatMessage, FunctionCall, ToolCall, newest_from, unreadable
-from ossia.server.apis.chat.chat_request import ChatAsk, chat_ask
-from ossia.server.apis.chat.chat_routes import advised, pieces_of
+from ossia.server.apis.chat.chat_request import PreparedChat, prepare_chat
+from ossia.server.apis.chat.chat_routes import answer_pieces, warnings_of
 from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.messages.messages_wire import (
     ContentBlock,
@@ -31,17 +31,17 @@ from ossia.server.apis.messages.messages_wire import (
     MessagesTurn,
     MessagesUsage,
     StopReason,
-    TextMade,
-    ThinkingMade,
-    ToolUseMade,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
 )
 from ossia.server.core.context import Context
 from ossia.server.core.events import JoinedPiece, TextDelta, ToolCallDelta, ToolCallStart
-from ossia.server.core.request import Opening
+from ossia.server.core.request import AnswerStart
 from ossia.server.core.warnings import header
 from ossia.server.errors import ANTHROPIC, ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import convert, loads
-from ossia.server.http.requests import EventStream, client_of, read, reply, sse, while_there
+from ossia.server.http.requests import EventStream, client_of, read, reply, sse, until_disconnect
 
 SIGNATURE = "ossia"  # of thinking: clients want one back with it; here it stands for nothing
 
@@ -52,7 +52,7 @@ def routes(context: Context) -> list[Route]:
 
     async def count(request: Request) -> Response:
         given = await read(request, CountRequest)
-        return reply({"input_tokens": await while_there(request, _count(context, given))})
+        return reply({"input_tokens": await until_disconnect(request, _count(context, given))})
 
     return [
         Route("/v1/messages", create, methods=["POST"]),
@@ -63,31 +63,31 @@ def routes(context: Context) -> list[Route]:
 async def _count(context: Context, given: CountRequest) -> int:
     context.check_model(given.model)
     chat = await asyncio.to_thread(_chat, given)
-    asked = await chat_ask(chat.request, context.service, context.recall, "", chat.places)
-    return await asyncio.to_thread(context.service.count, asked.ask.messages, asked.ask.how.prefill)
+    prepared = await prepare_chat(chat.request, context.service, context.recall, "", chat.places)
+    return await asyncio.to_thread(context.service.count, prepared.answer.messages, prepared.answer.options.prefill)
 
 
 async def _create(context: Context, request: Request) -> Response:
     given = await read(request, MessagesRequest)
     model = context.check_model(given.model)
-    asked = await while_there(request, prepared(context, given, client_of(request)))
+    prepared = await until_disconnect(request, prepare(context, given, client_of(request)))
     shows = given.thinking is not None and given.thinking.type != "disabled"
-    answer = _Answer(context, asked, model, shows)
-    headers = header(await while_there(request, advised(context, asked)))
+    answer = _Answer(context, prepared, model, shows)
+    headers = header(await until_disconnect(request, warnings_of(context, prepared)))
     if given.stream:
         return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
-    return reply(await while_there(request, answer.whole()), headers=headers)
+    return reply(await until_disconnect(request, answer.whole()), headers=headers)
 
 
-async def prepared(context: Context, given: MessagesRequest, client: str) -> ChatAsk:
+async def prepare(context: Context, given: MessagesRequest, client: str) -> PreparedChat:
     """A request as what is asked of the service. Raises ApiError for what it cannot be."""
     context.check_model(given.model)
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
     chat = await asyncio.to_thread(_chat, given)
     sampled = _sampled(given, chat.request)
-    asked = await chat_ask(sampled, context.service, context.recall, client, chat.places)
-    return asked._replace(warnings=(*chat.warnings, *asked.warnings))
+    prepared = await prepare_chat(sampled, context.service, context.recall, client, chat.places)
+    return prepared._replace(warnings=(*chat.warnings, *prepared.warnings))
 
 
 class _Chat(NamedTuple):
@@ -227,7 +227,7 @@ def _call(block: ContentBlock, at: str) -> ToolCall:
 @dataclass(slots=True)
 class _Answer:
     context: Context
-    asked: ChatAsk
+    prepared: PreparedChat
     model: str
     shows_thinking: bool
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
@@ -240,17 +240,17 @@ class _Answer:
             if opened := _opened(piece, blocks[-1] if blocks else None):
                 blocks.append(opened)
             match piece, blocks[-1] if blocks else None:
-                case TextDelta(text=text), TextMade() as block:
+                case TextDelta(text=text), TextBlock() as block:
                     block.text += text
-                case TextDelta(text=text), ThinkingMade() as block:
+                case TextDelta(text=text), ThinkingBlock() as block:
                     block.thinking += text
-                case ToolCallDelta(text=text), ToolUseMade() as block:
+                case ToolCallDelta(text=text), ToolUseBlock() as block:
                     arguments.setdefault(block.id, []).append(text)
                 case Done() as done, _:
                     message.stop_reason, message.stop_sequence = _reason(done), done.stop
                     message.usage = _usage(done.usage)
         for block in blocks:
-            if isinstance(block, ToolUseMade):
+            if isinstance(block, ToolUseBlock):
                 block.input = _object("".join(arguments.get(block.id, ())))
         return message
 
@@ -258,19 +258,19 @@ class _Answer:
         index, block = 0, None
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Opening):
+                if isinstance(piece, AnswerStart):
                     yield _event("message_start", message=self._message([], _usage(piece.usage)))
                     continue
                 opened = _opened(piece, block)
                 if block and (opened or isinstance(piece, Done)):
-                    if isinstance(block, ThinkingMade):  # a client keeps the block only if it is signed
+                    if isinstance(block, ThinkingBlock):  # a client keeps the block only if it is signed
                         signed = {"type": "signature_delta", "signature": SIGNATURE}
                         yield _event("content_block_delta", index=index, delta=signed)
                     yield _event("content_block_stop", index=index)
                     index += 1
                 if opened:
                     block = opened
-                    shown = ThinkingMade() if isinstance(block, ThinkingMade) else block
+                    shown = ThinkingBlock() if isinstance(block, ThinkingBlock) else block
                     yield _event("content_block_start", index=index, content_block=shown)
                 for delta in _deltas(piece):
                     yield _event("content_block_delta", index=index, delta=delta)
@@ -280,7 +280,7 @@ class _Answer:
         yield _event("message_stop")
 
     async def _pieces(self) -> AsyncGenerator[JoinedPiece, None]:
-        async with aclosing(pieces_of(self.context, self.asked)) as pieces:
+        async with aclosing(answer_pieces(self.context, self.prepared)) as pieces:
             async for piece in pieces:
                 if self.shows_thinking or not (isinstance(piece, TextDelta) and piece.kind == "reasoning"):
                     yield piece
@@ -293,11 +293,11 @@ def _opened(piece: JoinedPiece, block: Made | None) -> Made | None:
     """The block that a piece begins; None if it continues the current block."""
     match piece:
         case TextDelta("reasoning"):
-            return None if isinstance(block, ThinkingMade) else ThinkingMade(signature=SIGNATURE)
+            return None if isinstance(block, ThinkingBlock) else ThinkingBlock(signature=SIGNATURE)
         case TextDelta("content"):
-            return None if isinstance(block, TextMade) else TextMade()
+            return None if isinstance(block, TextBlock) else TextBlock()
         case ToolCallStart(id=call, tool=tool):
-            return ToolUseMade(call, tool.name, {})
+            return ToolUseBlock(call, tool.name, {})
     return None
 
 

@@ -94,24 +94,24 @@ class MessagesUsage(Struct):
     output_tokens_details: MessagesOutputDetails = field(default_factory=MessagesOutputDetails)
 
 
-class TextMade(Struct, tag="text"):
+class TextBlock(Struct, tag="text"):
     text: str = ""
 
 
-class ThinkingMade(Struct, tag="thinking"):
+class ThinkingBlock(Struct, tag="thinking"):
     """signature: clients want one back with the thinking; here it stands for nothing."""
 
     thinking: str = ""
     signature: str = ""
 
 
-class ToolUseMade(Struct, tag="tool_use"):
+class ToolUseBlock(Struct, tag="tool_use"):
     id: str
     name: str
     input: Any
 
 
-Made = TextMade | ThinkingMade | ToolUseMade
+Made = TextBlock | ThinkingBlock | ToolUseBlock
 
 
 class MessagesResponse(Struct, tag="message"):

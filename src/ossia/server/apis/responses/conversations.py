@@ -16,20 +16,20 @@ from starlette.routing import BaseRoute, Route
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import new_id, read_input
 from ossia.server.apis.responses.paging import Page, page
-from ossia.server.apis.responses.requests import ResponsesContext, check_metadata, guarded, no_conversation
+from ossia.server.apis.responses.requests import ResponsesContext, check_metadata, no_conversation, store_result
 from ossia.server.errors import ApiError, bad
 from ossia.server.http.decoding.json_codec import JsonDict, encode
 from ossia.server.http.requests import read, reply
 from ossia.server.state.sql import TooLargeError
 from ossia.server.state.store import Item
 
-MOST_ITEMS = 20  # at a time
-MOST_LISTED_BYTES = 64 << 20
+MAX_ITEMS = 20  # at a time
+MAX_LISTED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
-    desk: ResponsesContext
+    context: ResponsesContext
 
     def routes(self) -> list[BaseRoute]:
         one = "/v1/conversations/{conversation}"
@@ -49,7 +49,7 @@ class Conversations:
         check_metadata(given.metadata or {})
         items = await asyncio.to_thread(_items, given.items or [])
         made = wire.ConversationObject(new_id("conv"), int(time.time()), given.metadata or {})
-        await guarded(self.desk.kept().create_conversation(made.id, encode(made), items))
+        await store_result(self.context.require_store().create_conversation(made.id, encode(made), items))
         return reply(made)
 
     async def get(self, request: Request) -> Response:
@@ -60,12 +60,12 @@ class Conversations:
         check_metadata(given.metadata or {})
         found = await self._found(request)
         found.metadata = given.metadata or {}
-        await guarded(self.desk.kept().update_conversation(found.id, encode(found)))
+        await store_result(self.context.require_store().update_conversation(found.id, encode(found)))
         return reply(found)
 
     async def delete(self, request: Request) -> Response:
         own = request.path_params["conversation"]
-        if not await guarded(self.desk.kept(no_conversation(own)).delete_conversation(own)):
+        if not await store_result(self.context.require_store(no_conversation(own)).delete_conversation(own)):
             raise no_conversation(own)
         return reply({"id": own, "object": "conversation.deleted", "deleted": True})
 
@@ -76,7 +76,7 @@ class Conversations:
         given = await read(request, wire.NewItems)
         found = await self._found(request)
         items = await asyncio.to_thread(_items, given.items)
-        await guarded(self.desk.kept().add_items(found.id, items))
+        await store_result(self.context.require_store().add_items(found.id, items))
         shown = [msgspec.Raw(item.body) for item in items]
         return reply(Page(shown, items[0].id if items else "", items[-1].id if items else "", has_more=False))
 
@@ -89,13 +89,13 @@ class Conversations:
 
     async def delete_item(self, request: Request) -> Response:
         found, wanted = await self._found(request), request.path_params["item"]
-        if not await guarded(self.desk.kept().delete_item(found.id, wanted)):
+        if not await store_result(self.context.require_store().delete_item(found.id, wanted)):
             raise _no_item(wanted)
         return reply(found)
 
     async def _found(self, request: Request) -> wire.ConversationObject:
         own = request.path_params["conversation"]
-        body = await guarded(self.desk.kept(no_conversation(own)).conversation(own))
+        body = await store_result(self.context.require_store(no_conversation(own)).conversation(own))
         if body is None:
             raise no_conversation(own)
         return msgspec.json.decode(body, type=wire.ConversationObject)
@@ -103,15 +103,15 @@ class Conversations:
     async def _all_items(self, request: Request) -> Sequence[Item]:
         found = await self._found(request)
         try:
-            return await guarded(self.desk.kept().conversation_items(found.id, MOST_LISTED_BYTES))
+            return await store_result(self.context.require_store().conversation_items(found.id, MAX_LISTED_BYTES))
         except TooLargeError:
-            message = f"the conversation has more than {MOST_LISTED_BYTES} bytes of items, too many to list"
+            message = f"the conversation has more than {MAX_LISTED_BYTES} bytes of items, too many to list"
             raise bad(None, message, "too_large") from None
 
 
 def _items(given: Sequence[JsonDict]) -> list[Item]:
-    if len(given) > MOST_ITEMS:
-        raise bad("items", f"{len(given)} items: want {MOST_ITEMS} at a time at most")
+    if len(given) > MAX_ITEMS:
+        raise bad("items", f"{len(given)} items: want {MAX_ITEMS} at a time at most")
     warnings: list[str] = []
     entries = read_input(given, warnings, at="items")
     if warnings:

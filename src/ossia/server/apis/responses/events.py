@@ -35,13 +35,13 @@ from ossia.server.core.events import (
     ToolCallDelta,
     ToolCallStart,
 )
-from ossia.server.core.request import Opening
-from ossia.server.http.decoding.json_codec import LEAST_LOGPROB, encode
+from ossia.server.core.request import AnswerStart
+from ossia.server.http.decoding.json_codec import MIN_LOGPROB, encode
 from ossia.server.state.store import Item
 from ossia.tokenizer.tokenizer import Tokenizer
 
 WARNINGS = "ossia.warnings"  # the key in a response's metadata
-LONGEST_WARNING = 512
+MAX_WARNING = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class ResponseBuilder:
         self.response = replace(self.response, status="in_progress")
         return self._numbered([wire.InProgress(response=self.response)])
 
-    def add(self, event: Event | Opening) -> list[wire.StreamEvent]:
+    def add(self, event: Event | AnswerStart) -> list[wire.StreamEvent]:
         return self._numbered([made for piece in self._translator.translate(event) for made in self._written(piece)])
 
     def fail(self, code: str, message: str) -> list[wire.StreamEvent]:
@@ -95,7 +95,7 @@ class ResponseBuilder:
 
     def warn(self, warning: str) -> None:
         """Also in the events already returned, which hold this response."""
-        self.response.metadata[WARNINGS] = warning[:LONGEST_WARNING]
+        self.response.metadata[WARNINGS] = warning[:MAX_WARNING]
         self.response.store = False
 
     def _written(self, piece: Piece) -> Sequence[wire.StreamEvent]:
@@ -175,4 +175,4 @@ def _logprob(tokenizer: Tokenizer, sampled: Sampled) -> wire.Logprob:
 
 def _scored(tokenizer: Tokenizer, token: int, logprob: float) -> wire.ResponseTopLogprob:
     data = tokenizer.token_bytes(token)
-    return wire.ResponseTopLogprob(data.decode("utf-8", "replace"), list(data), max(logprob, LEAST_LOGPROB))
+    return wire.ResponseTopLogprob(data.decode("utf-8", "replace"), list(data), max(logprob, MIN_LOGPROB))

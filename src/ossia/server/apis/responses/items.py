@@ -1,7 +1,7 @@
-"""Items to harmony messages, in both directions the ids and contents kept: what a conversation is made of.
+"""Converts items of the Responses API to harmony messages.
 
-In: a request's input, or items of earlier responses with the messages they were. Out: harmony messages.
-It does not know where items are kept, nor how an answer is streamed.
+In: a request's input, or items of earlier responses with their sampled messages. Out: harmony messages.
+Items are stored in `state`, and streamed in `events`.
 """
 
 import json
@@ -15,8 +15,8 @@ from ossia.harmony.history import drop_old_analysis
 from ossia.harmony.messages import Message, assistant, developer, user
 from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of
 from ossia.harmony.tool_results import Call, Result, pair_results
-from ossia.harmony.tool_results import Entry as Told
-from ossia.server.apis.chat.chat_request import unmatched
+from ossia.harmony.tool_results import Entry as HistoryEntry
+from ossia.server.apis.chat.chat_request import unmatched_warnings
 from ossia.server.apis.responses.wire import (
     ContentPart,
     GivenCall,
@@ -46,10 +46,10 @@ T = TypeVar("T")
 
 
 class ConversationEntry(NamedTuple):
-    """An item in its normal form and, where the model said it, the message that it was. `at`: its place in a request."""
+    """An item in its normal form. message: as the model sampled it, if it did. at: its path in the request."""
 
     item: JsonDict
-    said: Message | None = None
+    message: Message | None = None
     at: str = "input"
 
 
@@ -60,13 +60,15 @@ def new_id(prefix: str) -> str:
 def read_input(
     given: str | Sequence[JsonDict] | None, warnings: list[str], at: str = "input"
 ) -> list[ConversationEntry]:
-    """A request's items in normal form: typed, with ids, contents as parts. Raises ApiError (400) that names the field.
+    """A request's items in normal form: with type and id, and contents as parts. Raises ApiError that names the field.
 
-    Items of a type that is not known are left out with a warning.
+    Items of unknown types are ignored with a warning.
     """
     if given is None or isinstance(given, str):
         return [
-            ConversationEntry(_message({"role": "user", "content": given or ""}, _Reads(at, warnings, refuses=True)))
+            ConversationEntry(
+                _message({"role": "user", "content": given or ""}, _ContentReader(at, warnings, refuses=True))
+            )
         ]
     entries: list[ConversationEntry] = []
     kinds = [_kind(item) for item in given]
@@ -76,8 +78,8 @@ def read_input(
         if not isinstance(kind, str):
             raise bad(f"{place}.type", "an item needs a type, such as 'message'")
         if kind in PREFIXES:
-            reads = _Reads(place, warnings, refuses=number >= newest)
-            entries.append(ConversationEntry(_normal(kind, item, reads), at=place))
+            reader = _ContentReader(place, warnings, refuses=number >= newest)
+            entries.append(ConversationEntry(_normal(kind, item, reader), at=place))
         else:
             warnings.append(f"{place}: items of type {kind!r} are not known to this server; it was left out")
     return entries
@@ -91,8 +93,8 @@ def _is_assistants(kind: object, item: JsonDict) -> bool:
     return kind in CALLS or (kind == "message" and item.get("role") == "assistant")
 
 
-class _Reads(NamedTuple):
-    """How an item's content is read. at: its place. refuses: a part that is no text is refused, not replaced."""
+class _ContentReader(NamedTuple):
+    """Reads an item's content. at: its path. refuses: raise for a part that is not text, instead of a placeholder."""
 
     at: str
     warnings: list[str]
@@ -103,17 +105,17 @@ class _Reads(NamedTuple):
             return texts_of(content, f"{self.at}.{field}", self.warnings, refuses=self.refuses)
 
 
-def _normal(kind: str, item: JsonDict, reads: _Reads) -> JsonDict:
-    at = reads.at
+def _normal(kind: str, item: JsonDict, reader: _ContentReader) -> JsonDict:
+    at = reader.at
     head = {"id": str(item.get("id") or new_id(PREFIXES[kind])), "type": kind}
     match kind:
         case "message":
-            return _message(item, reads)
+            return _message(item, reader)
         case "reasoning":
             given = convert(item, GivenReasoning, at)
             kept = {"encrypted_content": given.encrypted_content} if given.encrypted_content else {}
-            content = [{"type": "reasoning_text", "text": text} for text in reads.texts(given.content, "content")]
-            summary = [{"type": "summary_text", "text": text} for text in reads.texts(given.summary, "summary")]
+            content = [{"type": "reasoning_text", "text": text} for text in reader.texts(given.content, "content")]
+            summary = [{"type": "summary_text", "text": text} for text in reader.texts(given.summary, "summary")]
             return {**head, "status": "completed", "summary": summary, "content": content, **kept}
         case "function_call":
             call = convert(item, GivenCall, at)
@@ -129,17 +131,17 @@ def _normal(kind: str, item: JsonDict, reads: _Reads) -> JsonDict:
             return {"id": convert(item, Reference, at).id, "type": kind}
         case _:
             output = convert(item, GivenOutput, at)
-            text = "\n".join(reads._replace(refuses=False).texts(output.output, "output"))
+            text = "\n".join(reader._replace(refuses=False).texts(output.output, "output"))
             return {**head, "status": "completed", "call_id": output.call_id or "", "output": text}
 
 
-def _message(item: JsonDict, reads: _Reads) -> JsonDict:
-    given = convert(item, GivenMessage, reads.at)
-    said = given.role == "assistant"
-    more = {"annotations": [], "logprobs": []} if said else {}
-    kind = "output_text" if said else "input_text"
-    content = [{"type": kind, "text": text, **more} for text in reads.texts(given.content, "content")]
-    phase = {"phase": given.phase} if said and given.phase in ("commentary", "final_answer") else {}
+def _message(item: JsonDict, reader: _ContentReader) -> JsonDict:
+    given = convert(item, GivenMessage, reader.at)
+    is_answer = given.role == "assistant"
+    more = {"annotations": [], "logprobs": []} if is_answer else {}
+    kind = "output_text" if is_answer else "input_text"
+    content = [{"type": kind, "text": text, **more} for text in reader.texts(given.content, "content")]
+    phase = {"phase": given.phase} if is_answer and given.phase in ("commentary", "final_answer") else {}
     return {
         "id": given.id or new_id("msg"),
         "type": "message",
@@ -151,7 +153,7 @@ def _message(item: JsonDict, reads: _Reads) -> JsonDict:
 
 
 def phase_of(channel: str | None, recipient: str | None) -> Phase | None:
-    """What a message on this channel is to a client, where it is well-formed."""
+    """The phase of a message on this channel; None for a malformed message."""
     phases: dict[str | None, Phase] = {"final": "final_answer", "commentary": "commentary"}
     return phases.get(channel) if recipient is None else None
 
@@ -159,68 +161,68 @@ def phase_of(channel: str | None, recipient: str | None) -> Phase | None:
 def messages_of(
     entries: Iterable[ConversationEntry],
     toolbox: Toolbox,
-    unseal: Callable[[str], str],
+    decrypt: Callable[[str], str],
     recall: Callable[[str], Sequence[Message]] = lambda _: (),
     warnings: list[str] | None = None,
 ) -> list[Message]:
-    """The conversation that the items are. Raises ApiError (400) for an answer to a call that is not among them, and for
-    sealed thinking that is needed and cannot be had.
+    """The items as a conversation, without reasoning that led to an answer.
 
-    unseal opens reasoning that only we can read; it raises DecryptionError for what was not encrypted here. recall finds the
-    thinking before a call, for clients that give back the call alone. Thinking that led to an answer is left out.
+    decrypt: of reasoning that this server encrypted; raises DecryptionError for any other. recall: the messages before a
+    call, for clients that send back only the call. Raises ApiError (400) for a result without its call, and for encrypted
+    reasoning that is needed and cannot be decrypted.
     """
-    told: list[Told] = []
-    unread: tuple[int, ApiError] | None = None  # the last thought that cannot be had, and where it would stand
+    history: list[HistoryEntry] = []
+    unreadable: tuple[int, ApiError] | None = None  # the last reasoning that cannot be decrypted: its index and error
     entries = list(entries)
     preambles = _preambles(entries)
     for number, entry in enumerate(entries):
         item, kind = entry.item, entry.item["type"]
         if kind in CALLS:
-            call = entry.said or _call(item, toolbox)
-            known = bool(entry.said) and _has_thought(told)  # a stored one may have hidden its thinking
-            remembered = () if known or not item["call_id"] else _same(recall(item["call_id"]), call)
-            *before, made = (remembered[-1:] if _has_thought(told) else remembered) or [call]
-            if told and any(_same_preamble(told[-1], each) for each in before):
-                told.pop()
-            told += [*before, Call(made, item["call_id"], entry.at)]
+            call = entry.message or _call(item, toolbox)
+            known = bool(entry.message) and _has_reasoning(history)  # a stored call may have hidden reasoning
+            remembered = () if known or not item["call_id"] else _unchanged(recall(item["call_id"]), call)
+            *before, sampled = (remembered[-1:] if _has_reasoning(history) else remembered) or [call]
+            if history and any(_same_preamble(history[-1], each) for each in before):
+                history.pop()
+            history += [*before, Call(sampled, item["call_id"], entry.at)]
         elif kind in ("function_call_output", "custom_tool_call_output"):
-            told.append(Result(item["output"], item["call_id"], entry.at, field="call_id"))
-        elif entry.said:
-            told.append(entry.said)
+            history.append(Result(item["output"], item["call_id"], entry.at, field="call_id"))
+        elif entry.message:
+            history.append(entry.message)
         elif kind == "reasoning":
             try:
-                told += _thought(item, unseal)
+                history += _reasoning(item, decrypt)
             except DecryptionError as error:
                 place = f"{entry.at}.encrypted_content"
-                unread = len(told), bad(place, str(error), "invalid_encrypted_content")
+                unreadable = len(history), bad(place, str(error), "invalid_encrypted_content")
         else:
-            told += _spoken(item, number in preambles)
-    if unread and unread[0] > _answered(told):
-        raise unread[1]
+            history += _messages_of_item(item, number in preambles)
+    if unreadable and unreadable[0] > _last_answer(history):
+        raise unreadable[1]
     with input_errors():
-        paired = pair_results(told)
-    at = [getattr(each, "at", "") for each in told]
+        paired = pair_results(history)
+    at = [getattr(each, "at", "") for each in history]
     if warnings is not None:
-        warnings += unmatched([at[number] for number in paired.unanswered], [at[number] for number in paired.repeated])
+        warnings += unmatched_warnings(
+            [at[number] for number in paired.unanswered], [at[number] for number in paired.repeated]
+        )
     return drop_old_analysis([message for _, message in paired.messages])
 
 
-def _answered(said: Sequence[Told]) -> int:
-    """Where the last answer stands; -1 where there is none."""
-    finals = (
-        i for i in range(len(said) - 1, -1, -1) if isinstance(each := said[i], Message) and each.channel == "final"
-    )
-    return next(finals, -1)
+def _last_answer(history: Sequence[HistoryEntry]) -> int:
+    """The index of the last answer; -1 if there is none."""
+    finals = (i for i, each in enumerate(history) if isinstance(each, Message) and each.channel == "final")
+    return max(finals, default=-1)
 
 
-def _same_preamble(one: Told, other: Message) -> bool:
+def _same_preamble(one: HistoryEntry, other: Message) -> bool:
     if not isinstance(one, Message) or other.recipient:
         return False
     return one.channel == other.channel == "commentary" and one.text == other.text
 
 
 def _preambles(entries: Sequence[ConversationEntry]) -> set[int]:
-    """The assistant's messages without a phase that a call follows in the same turn: words before the call, no answer."""
+    """Indices of preambles: messages of the assistant, without a phase, that a call of the same turn follows."""
     found: set[int] = set()
     calls = False
     for number in range(len(entries) - 1, -1, -1):
@@ -234,10 +236,10 @@ def _preambles(entries: Sequence[ConversationEntry]) -> set[int]:
     return found
 
 
-def _spoken(item: JsonDict, preamble: bool) -> list[Message]:
+def _messages_of_item(item: JsonDict, preamble: bool) -> list[Message]:
     texts = [part["text"] for part in item["content"]]
     match item["role"]:
-        case "assistant":  # one without words, as some clients send beside a call, says nothing
+        case "assistant":  # an empty one, which some clients send beside a call, is dropped
             channel = "commentary" if preamble or item.get("phase") == "commentary" else "final"
             return [assistant(text, channel)] if (text := "\n".join(texts)) else []
         case "user":
@@ -246,14 +248,14 @@ def _spoken(item: JsonDict, preamble: bool) -> list[Message]:
             return [developer("\n".join(texts))]
 
 
-def _thought(item: JsonDict, unseal: Callable[[str], str]) -> list[Message]:
-    """The sealed thought, or what came beside it where the seal cannot be opened: many clients give both back.
+def _reasoning(item: JsonDict, decrypt: Callable[[str], str]) -> list[Message]:
+    """The reasoning of an item, from its encrypted form if possible, else from its content: many clients send both.
 
-    A summary is no thought: it stands for one only where nothing is sealed. Raises DecryptionError where nothing is left.
+    The summary is used only if both are missing. Raises DecryptionError if the encrypted form is all there is.
     """
-    sealed, content = item.get("encrypted_content"), "\n".join(part["text"] for part in item.get("content", ()))
+    encrypted, content = item.get("encrypted_content"), "\n".join(part["text"] for part in item.get("content", ()))
     try:
-        text = unseal(sealed) if sealed else content or "\n".join(part["text"] for part in item["summary"])
+        text = decrypt(encrypted) if encrypted else content or "\n".join(part["text"] for part in item["summary"])
     except DecryptionError:
         if not content:
             raise
@@ -267,14 +269,14 @@ def _call(item: JsonDict, toolbox: Toolbox) -> Message:
     return assistant(text, "commentary", toolbox.recipient(item["name"], item.get("namespace")), JSON_TYPE)
 
 
-def _same(remembered: Sequence[Message], call: Message) -> list[Message]:
-    """What was remembered, if it is this very call: a client may have changed its arguments."""
+def _unchanged(remembered: Sequence[Message], call: Message) -> list[Message]:
+    """The remembered messages, unless the client changed the call's arguments."""
     return list(remembered) if remembered and same_json(remembered[-1].text, call.text) else []
 
 
-def _has_thought(said: Sequence[Told]) -> bool:
-    """Whether the assistant has thought since others last spoke."""
-    for each in reversed(said):
+def _has_reasoning(history: Sequence[HistoryEntry]) -> bool:
+    """Whether the assistant's current turn has reasoning."""
+    for each in reversed(history):
         if isinstance(each, Message) and each.role == "assistant" and each.channel == "analysis":
             return True
         if not isinstance(each, Call) and not (isinstance(each, Message) and each.role == "assistant"):
@@ -282,26 +284,26 @@ def _has_thought(said: Sequence[Told]) -> bool:
     return False
 
 
-def shorten(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> list[Message]:
-    """Drop the oldest items until the rest fits: never the first system and developer message, nor the last item.
+def truncate(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> list[Message]:
+    """Drop the oldest items until the rest fits. The leading system and developer messages and the last item stay.
 
-    An answer of a tool goes with its call. Where nothing more can be dropped, the rest is given, too long as it is.
+    A tool's result is dropped with its call. The rest may still be too long.
     """
     head = list(takewhile(lambda message: message.role in ("system", "developer"), messages))
     rest = list(messages[len(head) :])
     least, most = 0, max(len(rest) - 1, 0)
-    while least < most:  # the fewest that must go
+    while least < most:  # search for the smallest number to drop
         middle = (least + most) // 2
-        if fits(head + _after(rest, middle)):
+        if fits(head + _without_oldest(rest, middle)):
             most = middle
         else:
             least = middle + 1
-    return head + _after(rest, least)
+    return head + _without_oldest(rest, least)
 
 
-def _after(messages: Sequence[Message], count: int) -> list[Message]:
-    gone = {message.recipient for message in messages[:count] if message.role == "assistant"}
+def _without_oldest(messages: Sequence[Message], count: int) -> list[Message]:
+    dropped_calls = {message.recipient for message in messages[:count] if message.role == "assistant"}
     kept = list(messages[count:])
-    while kept and kept[0].role == "tool" and kept[0].name in gone and len(kept) > 1:
+    while kept and kept[0].role == "tool" and kept[0].name in dropped_calls and len(kept) > 1:
         kept.pop(0)
     return kept

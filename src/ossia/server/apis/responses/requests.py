@@ -1,7 +1,7 @@
-"""Turn a request of the Responses API into a request for the service and the response object before the first token.
+"""Converts a request of the Responses API to a request for the service, and to the response object before the first token.
 
-In: a checked body, and the earlier items that it continues. Out: a `PreparedRequest`.
-Raises ApiError (400, 404) that names the field.
+In: a body of the wire type, and stored items that it continues. Out: a `PreparedRequest`, or an `ApiError` that names the
+field.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from ossia.engine.request import SamplingParams
 from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, developer
 from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
-from ossia.server.apis.chat.chat_request import MOST_CALLS, opening_of
-from ossia.server.apis.fields.answer_form import Formed, form_of
+from ossia.server.apis.chat.chat_request import MAX_CALLS, opening_of
+from ossia.server.apis.fields.answer_form import RequestedForm, form_of
 from ossia.server.apis.fields.extensions import not_honoured
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
-from ossia.server.apis.fields.thinking import Thinks, template_warnings, thinking_of
+from ossia.server.apis.fields.thinking import Thinking, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import LONGEST_WARNING, WARNINGS, OutputOptions
-from ossia.server.apis.responses.items import ConversationEntry, messages_of, new_id, read_input, shorten
+from ossia.server.apis.responses.events import MAX_WARNING, WARNINGS, OutputOptions
+from ossia.server.apis.responses.items import ConversationEntry, messages_of, new_id, read_input, truncate
 from ossia.server.apis.responses.output_items import ReasoningForm, Summary
 from ossia.server.core.context import Context
 from ossia.server.core.request import AnswerRequest, conversation
@@ -38,43 +38,46 @@ from ossia.server.state.store import Item, Store, StoreError
 
 SUMMARIES: dict[str | None, Summary] = {"auto": "copied", "detailed": "copied", "concise": "condensed"}
 FORM = "text.format.schema"
-LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
+LOGPROBS, ENCRYPTED_REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 T = TypeVar("T")
 REFERENCE = "item_reference"
-MOST_ITEMS = 10_000  # of one request
-LOGPROB_BYTES = 32 << 20  # of kept items, beside what they say
-ANSWER_SHARE = 8  # of the context, kept free for the answer where items are dropped to fit it
+MAX_ITEMS = 10_000  # of one request
+LOGPROB_BYTES = 32 << 20  # of log-probabilities in stored items
+ANSWER_SHARE = 8  # with truncation, an eighth of the context stays free for the answer
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """What to generate and how to write it. given: the request's own items, as they are stored. keep: store the response."""
+    """What to generate, and how to write it.
+
+    input_items: of this request, as they are stored. store: whether the response is stored.
+    """
 
     answer: AnswerRequest
     output: OutputOptions
     response: wire.Response
-    given: tuple[Item, ...]
+    input_items: tuple[Item, ...]
     conversation: str | None
-    keep: bool
+    store: bool
     warnings: tuple[str, ...] = ()
     form_param: str = FORM
 
 
 @dataclass(frozen=True, slots=True)
 class ResponsesContext:
-    """What reading a request needs."""
+    """The server, and the key for reasoning that clients keep."""
 
-    context: Context
-    seal: ReasoningCipher
+    server: Context
+    cipher: ReasoningCipher
 
     @property
     def store(self) -> Store | None:
-        return self.context.store
+        return self.server.store
 
-    def kept(self, absent: ApiError | None = None) -> Store:
-        """The store. absent: the error of a lookup that finds nothing, raised where the server keeps nothing at all.
+    def require_store(self, absent: ApiError | None = None) -> Store:
+        """The store. absent: the error to raise if the server has no store, for lookups.
 
-        Raises ApiError (503) where there is no store to write to, or a broken one. A retry does not help.
+        Raises ApiError (503) without a store, or with a broken one. A retry does not help.
         """
         if self.store is None and absent:
             raise absent
@@ -84,21 +87,21 @@ class ResponsesContext:
         return self.store
 
 
-async def compose(desk: ResponsesContext, request: wire.ResponsesRequest, client: str) -> PreparedRequest:
+async def prepare(context: ResponsesContext, request: wire.ResponsesRequest, client: str) -> PreparedRequest:
     """Load the earlier items that the request continues, and prepare the request."""
-    check(desk, request)
+    check(context, request)
     request.max_output_tokens = limit(request.max_output_tokens)
     warnings: list[str] = []
-    # a long input must not hold up the loop, nor what is done with it below
-    given = await _resolved(desk, await asyncio.to_thread(read_input, request.input, warnings))
-    earlier = await _earlier(desk, request)
+    # in threads: a long input would block the event loop
+    input_items = await _resolved(context, await asyncio.to_thread(read_input, request.input, warnings))
+    earlier = await _earlier(context, request)
     with input_errors():
-        return await asyncio.to_thread(_composed, desk, request, client, earlier, given, warnings)
+        return await asyncio.to_thread(_prepared, context, request, client, earlier, input_items, warnings)
 
 
-def check(desk: ResponsesContext, request: wire.ResponsesRequest) -> None:
-    """Check what does not need the conversation. Raises ApiError."""
-    desk.context.check_model(request.model)
+def check(context: ResponsesContext, request: wire.ResponsesRequest) -> None:
+    """Check the fields that do not depend on the conversation. Raises ApiError."""
+    context.server.check_model(request.model)
     if request.prompt is not None:
         raise bad("prompt", "prompt templates are kept by OpenAI: send the text itself", "unsupported_parameter")
     if request.previous_response_id and request.conversation:
@@ -108,9 +111,9 @@ def check(desk: ResponsesContext, request: wire.ResponsesRequest) -> None:
     if request.max_tool_calls is not None and request.max_tool_calls < 1:
         raise bad("max_tool_calls", "max_tool_calls must be at least 1")
     check_metadata(request.metadata or {})
-    desk.context.service.limits.check_text(len(request.instructions or ""), "instructions")
-    if isinstance(request.input, list) and len(request.input) > MOST_ITEMS:
-        raise bad("input", f"input has {len(request.input)} items: want {MOST_ITEMS} at most")
+    context.server.service.limits.check_text(len(request.instructions or ""), "instructions")
+    if isinstance(request.input, list) and len(request.input) > MAX_ITEMS:
+        raise bad("input", f"input has {len(request.input)} items: want {MAX_ITEMS} at most")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
@@ -118,17 +121,17 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         raise bad("metadata", "metadata takes 16 pairs, keys of 64 characters and values of 512 at most")
 
 
-async def _resolved(desk: ResponsesContext, entries: list[ConversationEntry]) -> list[ConversationEntry]:
-    """The items themselves, where a request only names them. Each is read once, and only if all together are small."""
+async def _resolved(context: ResponsesContext, entries: list[ConversationEntry]) -> list[ConversationEntry]:
+    """Replace references by the stored items. Each is read once, and only if their total size is allowed."""
     named = Counter(entry.item["id"] for entry in entries if entry.item["type"] == REFERENCE)
     if not named:
         return entries
     first = next(entry for entry in entries if entry.item["type"] == REFERENCE)
-    store = desk.kept(_no_item(first))
-    sizes = await guarded(store.item_sizes(list(named)))
-    if sum(sizes.get(item, 0) * count for item, count in named.items()) > most_bytes(desk):
-        raise _too_large(desk, "input")
-    found = {item: await guarded(store.item(item)) for item in sizes}
+    store = context.require_store(_no_item(first))
+    sizes = await store_result(store.item_sizes(list(named)))
+    if sum(sizes.get(item, 0) * count for item, count in named.items()) > max_stored_bytes(context):
+        raise _too_large(context, "input")
+    found = {item: await store_result(store.item(item)) for item in sizes}
     items = await asyncio.to_thread(lambda: {name: entry_of(item, "") for name, item in found.items() if item})
     resolved: list[ConversationEntry] = []
     for entry in entries:
@@ -147,31 +150,29 @@ def _no_item(entry: ConversationEntry) -> ApiError:
     return ApiError(404, message, param=f"{entry.at}.id", code="item_not_found")
 
 
-def most_bytes(desk: ResponsesContext) -> int:
-    """Most bytes of stored items that one request may continue: texts that could fill the context, and log-probabilities."""
-    service = desk.context.service
+def max_stored_bytes(context: ResponsesContext) -> int:
+    """Maximum bytes of stored items for one request: texts that could fill the context, and log-probabilities."""
+    service = context.server.service
     return LOGPROB_BYTES + 8 * service.context * service.limits.longest_token
 
 
-def _too_large(desk: ResponsesContext, param: str) -> ApiError:
-    context = desk.context.service.context
-    size = f"the kept items are larger than {most_bytes(desk)} bytes"
-    message = (
-        f"This model's maximum context length is {context} tokens. However, {size}. Please begin anew, with fewer."
-    )
+def _too_large(context: ResponsesContext, param: str) -> ApiError:
+    limit = context.server.service.context
+    size = f"the kept items are larger than {max_stored_bytes(context)} bytes"
+    message = f"This model's maximum context length is {limit} tokens. However, {size}. Please begin anew, with fewer."
     return bad(param, message, "context_length_exceeded")
 
 
-async def _earlier(desk: ResponsesContext, request: wire.ResponsesRequest) -> list[Item]:
+async def _earlier(context: ResponsesContext, request: wire.ResponsesRequest) -> list[Item]:
     if previous := request.previous_response_id:
-        desk.kept(_no_previous(previous))
-        if await _under_way(desk, previous):
+        context.require_store(_no_previous(previous))
+        if await _is_in_progress(context, previous):
             message = f"the response {previous!r} is not finished yet: wait for it, or cancel it"
             raise bad("previous_response_id", message, "previous_response_in_progress")
         try:
-            return await guarded(desk.kept().history(previous, most_bytes(desk)))
+            return await store_result(context.require_store().history(previous, max_stored_bytes(context)))
         except TooLargeError:
-            raise _too_large(desk, "previous_response_id") from None
+            raise _too_large(context, "previous_response_id") from None
         except MissingError as error:
             gone = str(error)
             raise _no_previous(
@@ -179,12 +180,12 @@ async def _earlier(desk: ResponsesContext, request: wire.ResponsesRequest) -> li
             ) from error
     if own := conversation_of(request):
         absent = no_conversation(own, "conversation")
-        if await guarded(desk.kept(absent).conversation(own)) is None:
+        if await store_result(context.require_store(absent).conversation(own)) is None:
             raise absent
         try:
-            return await guarded(desk.kept().conversation_items(own, most_bytes(desk)))
+            return await store_result(context.require_store().conversation_items(own, max_stored_bytes(context)))
         except TooLargeError:
-            raise _too_large(desk, "conversation") from None
+            raise _too_large(context, "conversation") from None
     return []
 
 
@@ -198,8 +199,8 @@ def no_conversation(conversation: str, param: str | None = None) -> ApiError:
     return ApiError(404, message, param=param, code="conversation_not_found")
 
 
-async def _under_way(desk: ResponsesContext, response: str) -> bool:
-    body = await guarded(desk.kept().response(response))
+async def _is_in_progress(context: ResponsesContext, response: str) -> bool:
+    body = await store_result(context.require_store().response(response))
     return body is not None and msgspec.json.decode(body, type=_State).status in ("queued", "in_progress")
 
 
@@ -213,68 +214,68 @@ def conversation_of(request: wire.ResponsesRequest) -> str | None:
 
 
 def entry_of(item: Item, at: str) -> ConversationEntry:
-    return ConversationEntry(msgspec.json.decode(item.body), item.said, at)
+    return ConversationEntry(msgspec.json.decode(item.body), item.message, at)
 
 
-async def guarded(work: Awaitable[T]) -> T:
-    """What the store gives; that it cannot is 503, not a crash."""
+async def store_result(work: Awaitable[T]) -> T:
+    """The result of a store operation. Raises ApiError (503) if it fails."""
     try:
         return await work
     except StoreError as error:
         raise ApiError(503, str(error), code="store_unavailable") from error
 
 
-def _composed(
-    desk: ResponsesContext,
+def _prepared(
+    context: ResponsesContext,
     request: wire.ResponsesRequest,
     client: str,
     earlier: Sequence[Item],
-    given: Sequence[ConversationEntry],
+    input_items: Sequence[ConversationEntry],
     warnings: list[str],
 ) -> PreparedRequest:
-    service = desk.context.service
+    service = context.server.service
     box = toolbox(request.tools, request.tool_choice)
     warnings += box.warnings
     before = [entry_of(item, "input") for item in earlier]
-    said = messages_of(
-        [*before, *given],
+    turns = messages_of(
+        [*before, *input_items],
         box,
-        lambda sealed: desk.seal.open(sealed, service.name),
-        desk.context.recall,
+        lambda encrypted: context.cipher.decrypt(encrypted, service.name),
+        context.server.recall,
         warnings,
     )
     if request.instructions:
-        said.insert(0, developer(request.instructions))
-    if request.truncation == "auto":  # by their lengths at first: the tokens of long ones take long to count
-        said = shorten(said, lambda some: service.limits.least_tokens(some) <= service.context)
-    service.limits.check_messages(said, "input")
+        turns.insert(0, developer(request.instructions))
+    if request.truncation == "auto":  # first by text lengths: counting the tokens of long texts is slow
+        turns = truncate(turns, lambda some: service.limits.least_tokens(some) <= service.context)
+    service.limits.check_messages(turns, "input")
     text = request.text or wire.Text()
     form = form_of(text.format, request, warnings, param="text.format", shows_object=False)
     form_param = FORM if form.param == "text.format" else form.param
-    thinks = _thinks(request, warnings)
+    thinking = _thinking(request, warnings)
     opening = opening_of(service.settings.opening, request)
-    messages = conversation(thinks.effort, said, box.spaces, form.shown, opening)
+    messages = conversation(thinking.effort, turns, box.spaces, form.shown, opening)
     if request.truncation == "auto":
-        messages = _fitting(desk.context, messages, request.max_output_tokens)
-    how = TurnOptions(
-        params=_params(desk.context, request, warnings),
+        messages = _fitting(context.server, messages, request.max_output_tokens)
+    options = TurnOptions(
+        params=_params(context.server, request, warnings),
         tool_choice=box.choice,
         allowed=box.allowed,
         response_format=form.enforced,
-        thinking_budget=thinks.budget,
-        max_calls=MOST_CALLS if request.parallel_tool_calls is True else 1,
+        thinking_budget=thinking.budget,
+        max_calls=MAX_CALLS if request.parallel_tool_calls is True else 1,
     )
     warnings += [*not_honoured(request), *template_warnings(request)]
-    with input_errors(field_names(form_param)):  # checked now: a background response could not report it later
-        warnings += unenforced(service, messages, how, box, form.param)
-    response = _response(request, service.name, box, _keeps(desk, request, warnings), _shown_text(text, form))
+    with input_errors(field_names(form_param)):  # now: a background response cannot report it later
+        warnings += unenforced(service, messages, options, box, form.param)
+    response = _response(request, service.name, box, _is_stored(context, request, warnings), _shown_text(text, form))
     if warnings:
-        response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:LONGEST_WARNING]}
+        response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:MAX_WARNING]}
     return PreparedRequest(
-        AnswerRequest(tuple(messages), how, stop_strings(request.stop), client),
-        _output(desk, request, box, thinks.hidden),
+        AnswerRequest(tuple(messages), options, stop_strings(request.stop), client),
+        _output(context, request, box, thinking.hidden),
         response,
-        tuple(Item(entry.item["id"], encode(entry.item), entry.said) for entry in given),
+        tuple(Item(entry.item["id"], encode(entry.item), entry.message) for entry in input_items),
         conversation_of(request),
         response.store,
         tuple(warnings),
@@ -283,29 +284,29 @@ def _composed(
 
 
 def field_names(form_param: str) -> dict[str, str]:
-    """What this API calls the fields that an error of the service may name."""
+    """The names of this API for fields that an error of the service may name."""
     return {"messages": "input", "response_format": form_param}
 
 
-def _keeps(desk: ResponsesContext, request: wire.ResponsesRequest, warnings: list[str]) -> bool:
-    """Whether the response is stored. A warning is added if it should be and cannot."""
+def _is_stored(context: ResponsesContext, request: wire.ResponsesRequest, warnings: list[str]) -> bool:
+    """Whether the response is stored. Adds a warning if it cannot be."""
     if request.store is False:
         return False
-    fault = desk.store.fault if desk.store else "this server keeps nothing" if request.store else None
+    fault = context.store.fault if context.store else "this server keeps nothing" if request.store else None
     if fault:
         warnings.append(f"not kept: {fault}")
-    return desk.store is not None and not desk.store.fault
+    return context.store is not None and not context.store.fault
 
 
-def _fitting(context: Context, messages: Sequence[Message], most: int | None) -> Sequence[Message]:
-    count, whole = context.service.count, context.service.context
+def _fitting(server: Context, messages: Sequence[Message], most: int | None) -> Sequence[Message]:
+    count, whole = server.service.count, server.service.context
     if count(messages) < whole:
         return messages
     room = min(most or whole, whole // ANSWER_SHARE)
-    return shorten(messages, lambda some: count(some) + room <= whole)
+    return truncate(messages, lambda some: count(some) + room <= whole)
 
 
-def _thinks(request: wire.ResponsesRequest, warnings: list[str]) -> Thinks:
+def _thinking(request: wire.ResponsesRequest, warnings: list[str]) -> Thinking:
     own = request.reasoning or wire.Reasoning()
     return thinking_of(
         request,
@@ -317,11 +318,11 @@ def _thinks(request: wire.ResponsesRequest, warnings: list[str]) -> Thinks:
     )
 
 
-def _params(context: Context, request: wire.ResponsesRequest, warnings: list[str]) -> SamplingParams:
+def _params(server: Context, request: wire.ResponsesRequest, warnings: list[str]) -> SamplingParams:
     scored = LOGPROBS in (request.include or ()) or request.top_logprobs
     return sampling_params(
         request,
-        context.service.model.stop_tokens,
+        server.service.model.stop_tokens,
         warnings,
         max_tokens=request.max_output_tokens,
         max_tokens_param="max_output_tokens",
@@ -330,16 +331,16 @@ def _params(context: Context, request: wire.ResponsesRequest, warnings: list[str
 
 
 def _output(
-    desk: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool
+    context: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool
 ) -> OutputOptions:
-    service, include, reasoning = desk.context.service, request.include or (), request.reasoning or wire.Reasoning()
-    encrypt = (lambda text: desk.seal.seal(text, service.name)) if SEALED in include else None
+    service, include, reasoning = context.server.service, request.include or (), request.reasoning or wire.Reasoning()
+    encrypt = (lambda text: context.cipher.encrypt(text, service.name)) if ENCRYPTED_REASONING in include else None
     summary = SUMMARIES.get(reasoning.summary or reasoning.generate_summary)
     scored = LOGPROBS in include or request.top_logprobs
     return OutputOptions(box, ReasoningForm(encrypt, summary, hides_reasoning), service.tokenizer if scored else None)
 
 
-def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, keep: bool, text: JsonDict) -> wire.Response:
+def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, store: bool, text: JsonDict) -> wire.Response:
     reasoning = request.reasoning or wire.Reasoning()
     own, summary = conversation_of(request), reasoning.summary or reasoning.generate_summary
     return wire.Response(
@@ -358,7 +359,7 @@ def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, keep: bo
         prompt_cache_key=request.prompt_cache_key,
         reasoning=wire.ReasoningShown(_shown_effort(reasoning.effort), summary if summary != "none" else None),
         safety_identifier=request.safety_identifier,
-        store=keep,
+        store=store,
         temperature=1.0 if request.temperature is None else request.temperature,
         text=text,
         tool_choice=_shown_choice(box),
@@ -371,29 +372,29 @@ def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, keep: bo
 
 
 def _shown_effort(given: str | None) -> str | None:
-    """The word for the effort in the API's own spelling; None where the client left it open."""
+    """The effort in the API's spelling; None if unset."""
     return (given or "").strip().lower() if effort_of(given) else None
 
 
-def _shown_text(text: wire.Text, form: Formed) -> JsonDict:
-    """A form that OpenAI's types do not have is shown as text."""
+def _shown_text(text: wire.Text, form: RequestedForm) -> JsonDict:
+    """The format as the response shows it. One that OpenAI's types lack is shown as text."""
     given, shown = text.format or {}, form.shown[0] if form.shown else None
-    told: JsonDict = {"type": "text"}
+    shown_format: JsonDict = {"type": "text"}
     if isinstance(form.enforced, Mapping) and (shown is None or form.enforced == ANY_OBJECT != given.get("schema")):
-        told = {"type": "json_object"}
+        shown_format = {"type": "json_object"}
     elif isinstance(form.enforced, Mapping) and shown:
-        told = {
+        shown_format = {
             "type": "json_schema",
             "name": shown.name,
             "schema": form.enforced,
             "strict": given.get("strict") is True,
         }
-        told |= {"description": shown.description} if shown.description else {}
-    return {"format": told, "verbosity": text.verbosity or "medium"}
+        shown_format |= {"description": shown.description} if shown.description else {}
+    return {"format": shown_format, "verbosity": text.verbosity or "medium"}
 
 
 def _shown_tool(tool: JsonDict) -> JsonDict | None:
-    """A tool as it was offered to the model, in the API's form; None for one that was left out."""
+    """A tool in the API's form; None for an ignored one."""
     kind = tool.get("type")
     nested = tool.get(str(kind))
     inner: JsonDict = nested if isinstance(nested, dict) else tool

@@ -19,12 +19,12 @@ from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.background import Jobs, frame
 from ossia.server.apis.responses.conversations import Conversations
 from ossia.server.apis.responses.paging import page
-from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, compose, guarded
+from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, prepare, store_result
 from ossia.server.apis.responses.run import ResponseRun
 from ossia.server.core.context import Context
 from ossia.server.core.warnings import header
 from ossia.server.errors import ApiError, bad
-from ossia.server.http.requests import EventStream, client_of, read, reply, while_there
+from ossia.server.http.requests import EventStream, client_of, read, reply, until_disconnect
 from ossia.server.state.disk import trouble_of
 from ossia.server.state.encrypted_reasoning import KEY_BYTES, ReasoningCipher, key_in
 
@@ -35,7 +35,7 @@ log = logging.getLogger("ossia.server")
 class Responses:
     """One server's part of the API. `close` it when the server stops: what is under way in the background is failed."""
 
-    desk: ResponsesContext
+    context: ResponsesContext
     jobs: Jobs = field(default_factory=Jobs)
 
     def routes(self) -> list[BaseRoute]:
@@ -48,7 +48,7 @@ class Responses:
             Route(one, self.delete, methods=["DELETE"]),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
             Route(f"{one}/input_items", self.input_items, methods=["GET"]),
-            *Conversations(self.desk).routes(),
+            *Conversations(self.context).routes(),
         ]
 
     async def close(self) -> None:
@@ -56,25 +56,25 @@ class Responses:
 
     async def create(self, request: Request) -> Response:
         body = await read(request, wire.ResponsesRequest)
-        asked = await while_there(request, compose(self.desk, body, client_of(request)))
-        headers = header(asked.warnings)
+        prepared = await until_disconnect(request, prepare(self.context, body, client_of(request)))
+        headers = header(prepared.warnings)
         if body.background:
-            self.desk.context.service.refuse_when_full(client_of(request))
-            job = self.jobs.start(ResponseRun(self.desk, asked))
+            self.context.server.service.refuse_when_full(client_of(request))
+            job = self.jobs.start(ResponseRun(self.context, prepared))
             await job.begun()
             return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
         if body.stream:
-            return EventStream(self._frames(asked), headers=headers)
-        response = await while_there(request, self._made(asked))
+            return EventStream(self._frames(prepared), headers=headers)
+        response = await until_disconnect(request, self._made(prepared))
         if response.error:
             raise ApiError(500, response.error.message, code=response.error.code)
         return reply(response, headers=headers)
 
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.ResponsesRequest)
-        asked = await while_there(request, compose(self.desk, body, client_of(request)))
-        count = asyncio.to_thread(self.desk.context.service.count, asked.answer.messages)
-        tokens = await while_there(request, count)
+        prepared = await until_disconnect(request, prepare(self.context, body, client_of(request)))
+        count = asyncio.to_thread(self.context.server.service.count, prepared.answer.messages)
+        tokens = await until_disconnect(request, count)
         return reply({"object": "response.input_tokens", "input_tokens": tokens})
 
     async def compact(self, request: Request) -> Response:
@@ -100,7 +100,7 @@ class Responses:
     async def delete(self, request: Request) -> Response:
         own = request.path_params["response"]
         was_made = await self.jobs.remove(own)
-        was_kept = self.desk.store is not None and await guarded(self.desk.kept().delete(own))
+        was_kept = self.context.store is not None and await store_result(self.context.require_store().delete(own))
         if not (was_made or was_kept):
             raise _missing(own)
         return reply({"id": own, "object": "response", "deleted": True})
@@ -118,34 +118,34 @@ class Responses:
 
     async def input_items(self, request: Request) -> Response:
         own = request.path_params["response"]
-        items = await guarded(self.desk.kept(_missing(own)).input_items(own))
+        items = await store_result(self.context.require_store(_missing(own)).input_items(own))
         if items is None:
             raise _missing(own)
         return reply(page(items, request.query_params))
 
-    async def _made(self, asked: PreparedRequest) -> wire.Response:
+    async def _made(self, prepared: PreparedRequest) -> wire.Response:
         """The whole response. It is cancelled when the client disconnects."""
-        making = ResponseRun(self.desk, asked)
+        run = ResponseRun(self.context, prepared)
         try:
-            async with aclosing(making.events()) as events:
+            async with aclosing(run.events()) as events:
                 async for _ in events:
                     pass
         finally:
-            await making.break_off()
-        return making.response
+            await run.break_off()
+        return run.response
 
-    async def _frames(self, asked: PreparedRequest) -> AsyncGenerator[bytes, None]:
-        making = ResponseRun(self.desk, asked)
+    async def _frames(self, prepared: PreparedRequest) -> AsyncGenerator[bytes, None]:
+        run = ResponseRun(self.context, prepared)
         try:
-            async with aclosing(making.events()) as events:
-                async for told in events:
-                    for event in told:
+            async with aclosing(run.events()) as events:
+                async for batch in events:
+                    for event in batch:
                         yield frame(event)
         finally:
-            await making.break_off()
+            await run.break_off()
 
     async def _body(self, response: str) -> bytes:
-        body = await guarded(self.desk.kept().response(response)) if self.desk.store else None
+        body = await store_result(self.context.require_store().response(response)) if self.context.store else None
         if body is None:
             raise _missing(response)
         return body

@@ -15,7 +15,7 @@ from ossia.server.apis.responses.events import ResponseBuilder
 from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, field_names
 from ossia.server.errors import ApiError, input_errors
 from ossia.server.http.decoding.json_codec import encode
-from ossia.server.state.store import Made, Store, StoreError
+from ossia.server.state.store import ResponseResult, Store, StoreError
 
 log = logging.getLogger("ossia.server")
 BROKEN = "The server failed: its log says why."
@@ -27,7 +27,7 @@ class ResponseRun:
     def __init__(self, context: ResponsesContext, request: PreparedRequest) -> None:
         self._context, self._request = context, request
         self._builder = ResponseBuilder(request.response, request.output)
-        self._store: Store | None = context.store if request.keep else None
+        self._store: Store | None = context.store if request.store else None
         self._begun = False
         self.ended = False  # all events are sent, or about to be
         self.settled = False  # the end is stored, or nothing is to be
@@ -41,7 +41,7 @@ class ResponseRun:
         if self.response.status == "queued":
             yield await self._begin()
         try:
-            async with aclosing(self._context.context.service.answer(self._request.answer)) as answer:
+            async with aclosing(self._context.server.service.answer(self._request.answer)) as answer:
                 async for event in answer:
                     if self.response.status == "queued":
                         yield await self._unqueue()
@@ -76,7 +76,7 @@ class ResponseRun:
     async def _begin(self) -> list[wire.StreamEvent]:
         """The response exists from now on."""
         self._begun = True
-        r, given = self.response, self._request.given
+        r, given = self.response, self._request.input_items
         await self._write(lambda store: store.begin(r.id, r.status, encode(r), r.previous_response_id, given))
         return self._builder.open()
 
@@ -93,8 +93,8 @@ class ResponseRun:
     async def _end(self) -> None:
         self.ended = True
         r, conversation = self.response, self._request.conversation
-        given = self._request.given if conversation else ()
-        made = Made(self._builder.items, self._builder.calls, conversation, given)
+        given = self._request.input_items if conversation else ()
+        made = ResponseResult(self._builder.items, self._builder.calls, conversation, given)
         await self._write(lambda store: store.finish(r.id, r.status, encode(r), made))
         self.settled = True
 

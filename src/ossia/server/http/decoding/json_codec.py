@@ -20,11 +20,11 @@ JsonDict = dict[str, Any]
 # msgspec ends what it says with where it was: "… - at `$.messages[0].role`"
 PLACE = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
 STEPS = re.compile(r"\.(\w+)|\[(\d+)\]")
-MOST_BLANKS = 20  # fields of a request that are mended
+MAX_BLANKS = 20  # fields of a request that are mended
 MISSING = re.compile(r"missing required field `([^`]+)`")
 SMALL = 4 << 10  # bytes that cannot hold too much, but may nest too deep
 
-LEAST_LOGPROB = -9999.0  # JSON has no infinity
+MIN_LOGPROB = -9999.0  # JSON has no infinity
 encode = msgspec.json.Encoder().encode
 
 
@@ -70,7 +70,7 @@ def _without_blanks(value: Any, type: type[T], error: msgspec.ValidationError) -
 
     Raises `error` where another value is wrong.
     """
-    for _ in range(MOST_BLANKS):
+    for _ in range(MAX_BLANKS):
         holder, key = _holder(value, str(error))
         if holder is None or holder[key] != "":
             break

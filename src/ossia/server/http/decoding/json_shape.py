@@ -11,11 +11,11 @@ from ossia.server.http.decoding.token_bound import Shares, TextBound
 
 DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
 SLICE = 256 << 10  # bytes that are scanned in one go
-MOST_CONTAINERS = 100_000  # arrays and objects
-MOST_ESCAPES = 500_000
-MOST_MEMBERS = 50_000  # names in objects
-MOST_VALUES = 250_000  # commas: about as many as there are values
-MOST_OTHER = 4 << 20  # bytes outside of strings: numbers, brackets, white space
+MAX_CONTAINERS = 100_000  # arrays and objects
+MAX_ESCAPES = 500_000
+MAX_MEMBERS = 50_000  # names in objects
+MAX_VALUES = 250_000  # commas: about as many as there are values
+MAX_OTHER = 4 << 20  # bytes outside of strings: numbers, brackets, white space
 
 
 def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None:
@@ -34,16 +34,16 @@ def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None
         at = end
         if scan.deepest > DEEPEST:
             raise bad(None, f"the JSON is nested deeper than {DEEPEST} levels", "invalid_json")
-        if scan.containers > MOST_CONTAINERS:
-            raise bad(None, f"the JSON has more than {MOST_CONTAINERS} arrays and objects", "too_large")
-        if scan.members > MOST_MEMBERS:
-            raise bad(None, f"the JSON has more than {MOST_MEMBERS} members of objects", "too_large")
-        if scan.read_bytes - scan.text > MOST_OTHER:
-            raise bad(None, f"the JSON has more than {MOST_OTHER} bytes outside of strings", "too_large")
-        if scan.values > MOST_VALUES:
-            raise bad(None, f"the JSON has more than {MOST_VALUES} values", "too_large")
-        if scan.escapes > MOST_ESCAPES:
-            raise bad(None, f"the JSON has more than {MOST_ESCAPES} escapes: send UTF-8", "too_large")
+        if scan.containers > MAX_CONTAINERS:
+            raise bad(None, f"the JSON has more than {MAX_CONTAINERS} arrays and objects", "too_large")
+        if scan.members > MAX_MEMBERS:
+            raise bad(None, f"the JSON has more than {MAX_MEMBERS} members of objects", "too_large")
+        if scan.read_bytes - scan.text > MAX_OTHER:
+            raise bad(None, f"the JSON has more than {MAX_OTHER} bytes outside of strings", "too_large")
+        if scan.values > MAX_VALUES:
+            raise bad(None, f"the JSON has more than {MAX_VALUES} values", "too_large")
+        if scan.escapes > MAX_ESCAPES:
+            raise bad(None, f"the JSON has more than {MAX_ESCAPES} escapes: send UTF-8", "too_large")
         if bound and scan.text - scan.saved > bound.least_bytes and scan.tokens > bound.most_tokens:
             message = f"the text of the request has more than {bound.most_tokens} tokens, this model's context"
             raise bad(None, f"{message}: shorten it", "context_length_exceeded")

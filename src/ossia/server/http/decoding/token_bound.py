@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 PIECE = 64 << 10  # characters that are looked at in one go: other threads run in between
-LEAST_BYTES = 4 << 20  # of text that any request may have: not all of it need be the prompt's
+MIN_BYTES = 4 << 20  # of text that any request may have: not all of it need be the prompt's
 HEX = b"0123456789abcdefABCDEF"
 
 
@@ -43,4 +43,4 @@ class TextBound:
 
     shares: Shares
     most_tokens: int
-    least_bytes: int = LEAST_BYTES
+    least_bytes: int = MIN_BYTES
