@@ -53,7 +53,7 @@ from ossia.turn import AwaitToken, Logprobs, StartSampling, TurnOptions
 AnyTool: TypeAlias = Tool | ToolSession | Callable[..., object]
 
 __all__ = [
-    "Answer", "AwaitToken", "CallTool", "Chat", "Delta", "Done", "End", "Event", "FinishReason", "Logprobs", "Start",
+    "Answer", "AnyTool", "AwaitToken", "CallTool", "Chat", "Delta", "Done", "End", "Event", "FinishReason", "Logprobs", "Start",
     "StartSampling", "Step", "Steps", "ToolProgressed", "ToolResult", "ToolStarted", "TurnOptions", "Usage", "advance",
     "converse", "gather", "prefilled", "run_turn", "turn_grammar",
 ]  # fmt: skip

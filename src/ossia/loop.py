@@ -111,12 +111,18 @@ def converse(
     run = run or tool_runner(BackgroundLoop())
     with ExitStack() as open_stream:
         tokens: Iterator[Sampled] = iter(())
-        while (step := advance(steps, reply)) is not None:
+        step = advance(steps, None)
+        while step is not None:
             reply = None
             match step:
                 case StartSampling(prompt, params, mask):
                     open_stream.close()
-                    reply = open_stream.enter_context(closing(engine.submit(prompt, params, mask)))
+                    try:
+                        sampling = engine.submit(prompt, params, mask)
+                    except ContextError as error:
+                        step = steps.throw(error)  # the loop decides whether the answer can end here
+                        continue
+                    reply = open_stream.enter_context(closing(sampling))
                     tokens = iter(reply)
                 case AwaitToken():
                     reply = next(tokens, None)
@@ -129,6 +135,7 @@ def converse(
                                 yield each
                 case _:
                     yield step
+            step = advance(steps, reply)
 
 
 def tool_runner(loop: BackgroundLoop) -> Callable[[CallTool], Generator[Ran, None, None]]:

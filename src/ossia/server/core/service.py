@@ -32,7 +32,7 @@ from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
 from ossia.engine.plan import card_cache_room
-from ossia.engine.request import Sampled, SamplingParams, TokenMask
+from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.errors import InputError
 from ossia.harmony.grammar import GrammarCache
@@ -147,6 +147,9 @@ class Service:
             step, reply, began = await self._open(steps, request.messages), None, False
             while step is not None:
                 match step:
+                    case StartSampling(prompt) if began and len(prompt) >= self.context:
+                        step = steps.throw(ContextError("the results of tools fill the context"))
+                        continue
                     case StartSampling():
                         reply = await current.begin(*step)
                     case AwaitToken():
