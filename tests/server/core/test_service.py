@@ -139,40 +139,40 @@ def test_one_that_waits_too_long_is_told_to_come_back():
 
 def test_a_full_queue_refuses_at_once():
     async def work() -> None:
-        line = AdmissionQueue(1000, 1, 1)
-        first = await line.enter("a", 10, 9)
-        waits = asyncio.ensure_future(line.enter("b", 10, 9))
+        queue = AdmissionQueue(1000, 1, 1)
+        first = await queue.enter("a", 10, 9)
+        waits = asyncio.ensure_future(queue.enter("b", 10, 9))
         await asyncio.sleep(0)
         with pytest.raises(FullError) as refused:
-            await line.enter("c", 10, 9)
+            await queue.enter("c", 10, 9)
         assert refused.value.seconds >= 1
-        line.leave(first, 5, 1.0)
+        queue.leave(first, 5, 1.0)
         assert (await waits).running
 
     asyncio.run(work())
 
 
-def order_of(line: AdmissionQueue, wanted: list[tuple[str, int]]) -> list[str]:
+def order_of(queue: AdmissionQueue, wanted: list[tuple[str, int]]) -> list[str]:
     """The order in which these clients are let in, one at a time."""
 
     async def work() -> list[str]:
         order: list[str] = []
-        first = await line.enter("first", 1, 9)
+        first = await queue.enter("first", 1, 9)
 
-        async def enter(client: str, need: int) -> Ticket:
-            place = await line.enter(client, need, 9)
+        async def enter(client: str, tokens: int) -> Ticket:
+            place = await queue.enter(client, tokens, 9)
             order.append(client)
             return place
 
         tasks = []
-        for client, need in wanted:
-            tasks.append(asyncio.ensure_future(enter(client, need)))
+        for client, tokens in wanted:
+            tasks.append(asyncio.ensure_future(enter(client, tokens)))
             await asyncio.sleep(0)
-        line.leave(first, 1, 1.0)
+        queue.leave(first, 1, 1.0)
         while len(order) < len(wanted):
             await asyncio.sleep(0)
             for task in [task for task in tasks if task.done()]:
-                line.leave(task.result(), 1, 1.0)
+                queue.leave(task.result(), 1, 1.0)
                 tasks.remove(task)
         return order
 
@@ -190,27 +190,27 @@ def test_a_large_one_is_not_passed_by_for_ever():
 
 def test_room_in_the_cache_decides_who_runs():
     async def work() -> None:
-        line = AdmissionQueue(100, 10, 10)
-        a, _ = await line.enter("a", 60, 9), await line.enter("a", 30, 9)
-        waits = asyncio.ensure_future(line.enter("a", 20, 9))
+        queue = AdmissionQueue(100, 10, 10)
+        a, _ = await queue.enter("a", 60, 9), await queue.enter("a", 30, 9)
+        waits = asyncio.ensure_future(queue.enter("a", 20, 9))
         await asyncio.sleep(0.01)
-        assert (line.running, line.waiting, line.used) == (2, 1, 90)
-        line.leave(a, 60, 1.0)
+        assert (queue.running, queue.waiting, queue.used) == (2, 1, 90)
+        queue.leave(a, 60, 1.0)
         await waits
-        assert (line.running, line.waiting, line.used) == (2, 0, 50)
+        assert (queue.running, queue.waiting, queue.used) == (2, 0, 50)
 
     asyncio.run(work())
 
 
 def test_what_answers_usually_take_is_learned():
-    line = AdmissionQueue(10_000, 10, 10)
-    before = line.need(100, None, 4000)
+    queue = AdmissionQueue(10_000, 10, 10)
+    before = queue.tokens_needed(100, None, 4000)
     for _ in range(200):
-        line.running, line.used = 1, 1
-        line.leave(Ticket("a", 1, let=None), 1000, 1.0)  # type: ignore[arg-type]
-    assert before < line.need(100, None, 4000) == pytest.approx(2100, rel=0.01)
-    assert line.need(100, 50, 4000) == 150
-    assert line.need(3999, None, 4000) == 4000
+        queue.running, queue.used = 1, 1
+        queue.leave(Ticket("a", 1, admitted=None), 1000, 1.0)  # type: ignore[arg-type]
+    assert before < queue.tokens_needed(100, None, 4000) == pytest.approx(2100, rel=0.01)
+    assert queue.tokens_needed(100, 50, 4000) == 150
+    assert queue.tokens_needed(3999, None, 4000) == 4000
 
 
 def test_a_step_that_fails_costs_its_own_answers_and_no_more():

@@ -234,7 +234,7 @@ class Service:
     @property
     def parallel_choices(self) -> int:
         """Answers of one request to make at a time: it leaves places in the queue to others."""
-        return self.queue.share + self.settings.max_queued // 4
+        return self.queue.max_per_client + self.settings.max_queued // 4
 
     async def _open(self, steps: Steps, messages: Sequence[Message]) -> Step | None:
         """The first step: rendering a long prompt or compiling a schema must not hold up the loop."""
@@ -271,9 +271,9 @@ class Service:
         """Wait for a place in the queue and start. Raises ApiError: 400 too long, 429 too many wait, 503 stopping."""
         self.limits.check_length(prompt, param)
         requested_at = time.perf_counter()
-        need = self.queue.need(len(prompt), params.max_tokens, self.context)
+        tokens = self.queue.tokens_needed(len(prompt), params.max_tokens, self.context)
         try:
-            ticket = await self.queue.enter(client, need, self.settings.queue_timeout)
+            ticket = await self.queue.enter(client, tokens, self.settings.queue_timeout)
         except FullError as error:
             raise self._full(error) from error
         except TimeoutError as error:
@@ -287,7 +287,7 @@ class Service:
         self.metrics.queued.observe(sampling.started_at - requested_at)
         # out of time, an answer ends like one that ran out of tokens
         timeout = self.settings.request_timeout
-        sampling.timer = asyncio.get_running_loop().call_later(timeout, sampling.queue.cut)
+        sampling.timer = asyncio.get_running_loop().call_later(timeout, sampling.queue.end)
         self.worker.begin(sampling.queue)
         return sampling
 
@@ -305,7 +305,7 @@ class Service:
         """For what is promised before it runs: ApiError 429 or 503 where an answer would be refused now."""
         self._refuse_when_closed()
         try:
-            self.queue.refuse_when_full(client, self.queue.need(0, None, self.context))
+            self.queue.refuse_when_full(client, self.queue.tokens_needed(0, None, self.context))
         except FullError as error:
             raise self._full(error) from error
 

@@ -1,7 +1,6 @@
-"""The thread that steps the engine while anyone waits, and the hand-over of its tokens to the event loop.
+"""The thread that steps the engine, and passes its tokens to the event loop.
 
-In: samplings to begin and to stop. Out: `TokenQueue`s that fill with tokens, all of a step's in one call into the loop.
-It does not know who asked, why, or what the tokens say.
+In: samplings to begin and to stop. Out: tokens in `TokenQueue`s. All tokens of a step reach the loop in one call.
 """
 
 import asyncio
@@ -20,11 +19,11 @@ from ossia.engine.request import Sampled, SamplingParams, TokenMask
 
 T = TypeVar("T")
 log = logging.getLogger("ossia.server")
-RELEASE_SECONDS = 5.0  # without a request, before the engine gives memory back
-IDLE_SECONDS = 0.02  # between looks at an engine that has requests, but nothing to do for them
-UNREAD_BYTES = 8 << 20  # of one sampling's tokens that its reader has not taken
+RELEASE_SECONDS = 5.0  # without requests, before the engine releases memory
+IDLE_SECONDS = 0.02  # between polls of an engine that has requests but no work
+UNREAD_BYTES = 8 << 20  # of one sampling's tokens that its reader has not read
 TOKEN_BYTES, LIKELY_BYTES = 150, 120  # of a token in memory, and of each likely token beside it
-FAILURES = 3  # steps in a row that may fail, each with a fresh engine, before the server calls itself unhealthy
+FAILURES = 3  # failed steps in a row, each with a new engine, after which the server is unhealthy
 
 
 class TokenStream(Protocol):
@@ -43,7 +42,7 @@ class TokenStream(Protocol):
 
 
 class TokenEngine(Protocol):
-    """What the server needs of an engine: `ossia.engine.engine.Engine` is one. One thread alone calls it."""
+    """The part of `ossia.engine.engine.Engine` that the server uses. Only one thread calls it."""
 
     @property
     def cache_tokens(self) -> int: ...
@@ -54,7 +53,7 @@ class TokenEngine(Protocol):
 
 
 class EngineError(RuntimeError):
-    """The engine failed in the middle of an answer: that answer is lost, the server may go on."""
+    """The engine failed during an answer. The answer is lost; the server may continue."""
 
 
 class StoppedError(EngineError):
@@ -62,14 +61,14 @@ class StoppedError(EngineError):
 
 
 class UnreadError(EngineError):
-    """The reader left more tokens unread than are kept."""
+    """The reader was too slow: more tokens were unread than are kept."""
 
 
 class TokenQueue:
-    """One sampling as the event loop sees it: tokens as they come, its end, or what ended it.
+    """The tokens of one sampling, for the event loop.
 
-    `on_end` is called in the loop's thread when the sampling is over, whether or not its tokens are read. `count`: tokens
-    sampled so far. `scores`: of the prompt, where its parameters ask for them.
+    on_end: called in the loop's thread when the sampling has ended, whether or not its tokens are read. count: tokens
+    sampled so far. scores: log-probabilities of the prompt, if requested.
     """
 
     def __init__(self, prompt: Sequence[int], params: SamplingParams, mask: TokenMask | None) -> None:
@@ -85,7 +84,7 @@ class TokenQueue:
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self) -> Sampled | None:
-        """The next token, None at the end. Raises what ended it, when that was a failure."""
+        """The next token; None at the end. Raises the error that ended the sampling."""
         while not self._tokens:
             if self._error:
                 raise self._error
@@ -100,15 +99,15 @@ class TokenQueue:
         self._unread -= _bytes_of(token)
         return token
 
-    def deliver(self, news: "StepUpdate") -> None:
+    def deliver(self, update: "StepUpdate") -> None:
         """Called in the loop's thread."""
         if not self._ended:
-            self._tokens.extend(news.tokens)
-            self.count += len(news.tokens)
-            self._unread += sum(map(_bytes_of, news.tokens))
-            self.cached_tokens, self.written_tokens = news.cached_tokens, news.written_tokens
-            self._error = news.error
-            self._ended = news.ended
+            self._tokens.extend(update.tokens)
+            self.count += len(update.tokens)
+            self._unread += sum(map(_bytes_of, update.tokens))
+            self.cached_tokens, self.written_tokens = update.cached_tokens, update.written_tokens
+            self._error = update.error
+            self._ended = update.ended
             if self._unread > UNREAD_BYTES and not self._ended:
                 self._tokens.clear()
                 self._ended, self._error = True, UnreadError(f"more than {UNREAD_BYTES >> 20} MiB were left unread")
@@ -116,8 +115,8 @@ class TokenQueue:
         if self._ended:
             self.on_end()
 
-    def cut(self) -> None:
-        """No more tokens are wanted: what was read so far is all."""
+    def end(self) -> None:
+        """End early: unread tokens are dropped."""
         self._tokens.clear()
         self._ended = True
         self._wake()
@@ -129,9 +128,9 @@ class TokenQueue:
 
 
 class StepUpdate(NamedTuple):
-    """What a step brought for one feed."""
+    """The result of a step for one sampling."""
 
-    feed: TokenQueue
+    queue: TokenQueue
     tokens: list[Sampled]
     cached_tokens: int
     ended: bool
@@ -140,17 +139,17 @@ class StepUpdate(NamedTuple):
 
 
 class Worker:
-    """Owns the engine. A step that fails ends the answers under way; the next ones get a fresh engine."""
+    """Owns the engine. A failed step ends the running answers. Later ones get a new engine."""
 
-    def __init__(self, make_engine: Callable[[], TokenEngine], heard: Callable[[int], None] = lambda _: None) -> None:
-        self._make_engine, self._heard = make_engine, heard
-        self._engine: TokenEngine | None = (engine := make_engine())  # None while, or where, no fresh one can be made
+    def __init__(self, make_engine: Callable[[], TokenEngine]) -> None:
+        self._make_engine = make_engine
+        self._engine: TokenEngine | None = (engine := make_engine())  # None if no new one could be made
         self.cache_tokens = engine.cache_tokens
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: deque[tuple[TokenQueue, bool]] = deque()  # to begin (True) or to stop
         self._jobs: deque[Callable[[], None]] = deque()
-        self._called = threading.Event()
-        self._live: set[TokenQueue] = set()
+        self._wakeup = threading.Event()
+        self._active: set[TokenQueue] = set()
         self._closing = False
         self._failures = 0
         self._thread: threading.Thread | None = None
@@ -164,7 +163,7 @@ class Worker:
         return engine.stats() if engine else Stats(*[0] * len(Stats._fields))
 
     def start(self) -> None:
-        """Begin to serve the running loop. Once a worker."""
+        """Start the thread, for the running event loop. Further calls do nothing."""
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, name="ossia-engine", daemon=True)
@@ -173,71 +172,71 @@ class Worker:
     def close(self) -> None:
         """End the thread after its current step. Requests that still run end in StoppedError."""
         self._closing = True
-        self._called.set()
+        self._wakeup.set()
         if self._thread:
             self._thread.join()
 
-    def begin(self, feed: TokenQueue) -> None:
-        self._tell(feed, True)
+    def begin(self, queue: TokenQueue) -> None:
+        self._post(queue, True)
 
-    def stop(self, feed: TokenQueue) -> None:
-        """Its cache is free before the next step."""
-        self._tell(feed, False)
+    def stop(self, queue: TokenQueue) -> None:
+        """Stop a sampling. Its cache is freed before the next step."""
+        self._post(queue, False)
 
     def call(self, work: Callable[[], T]) -> "Future[T]":
-        """Do something with the model between two steps: its kernels want one caller at a time."""
+        """Run `work` between two steps: the kernels allow one caller at a time."""
         done: Future[T] = Future()
         self._jobs.append(lambda: _settle(done, work))
-        self._called.set()
+        self._wakeup.set()
         return done
 
     def warm(self, prompt: Sequence[int]) -> "Future[None]":
         """Generate one token to warm up."""
 
-        def say() -> None:
+        def generate() -> None:
             engine = self._current()
             stream = engine.submit(prompt, SamplingParams(max_tokens=1), None)
             while not stream.ended:
                 engine.step()
             stream.close()
 
-        return self.call(say)
+        return self.call(generate)
 
-    def _tell(self, feed: TokenQueue, begin: bool) -> None:
-        self._inbox.append((feed, begin))
-        self._called.set()
+    def _post(self, queue: TokenQueue, begin: bool) -> None:
+        self._inbox.append((queue, begin))
+        self._wakeup.set()
 
     def _run(self) -> None:
         while not self._closing:
-            if not self._live:
-                self._rest()
-            self._called.clear()
+            if not self._active:
+                self._wait_for_work()
+            self._wakeup.clear()
             while self._jobs:
                 self._jobs.popleft()()
-            news = self._read_inbox()
+            updates = self._read_inbox()
             stepped = False
-            if self._live:
+            if self._active:
                 try:
                     stepped = self._current().step()
-                    news += [each for feed in self._live if (each := _news(feed))]
+                    updates += [each for queue in self._active if (each := _update_of(queue))]
                     self._failures = 0 if stepped else self._failures
                 except Exception as error:
-                    news += self._failed(error)
-            self._live -= {each.feed for each in news if each.ended}
-            self._send(news)
-            if self._live and not stepped and not news:
-                self._called.wait(IDLE_SECONDS)
-        waiting = {feed for feed, begin in self._inbox if begin}
-        self._send([StepUpdate(feed, [], 0, True, StoppedError()) for feed in self._live | waiting])
+                    updates += self._failed(error)
+            self._active -= {each.queue for each in updates if each.ended}
+            self._send(updates)
+            if self._active and not stepped and not updates:
+                self._wakeup.wait(IDLE_SECONDS)
+        waiting = {queue for queue, begin in self._inbox if begin}
+        self._send([StepUpdate(queue, [], 0, True, StoppedError()) for queue in self._active | waiting])
 
-    def _rest(self) -> None:
-        """Wait for something to do. A pause gives the cache of past requests back to the system."""
-        if not self._called.wait(RELEASE_SECONDS) and self._engine:
+    def _wait_for_work(self) -> None:
+        """Wait for work. After a pause, return the cache of past requests to the system."""
+        if not self._wakeup.wait(RELEASE_SECONDS) and self._engine:
             try:
                 self._engine.release_memory()
             except Exception:
                 log.exception("the memory of free cache blocks could not be given back")
-        self._called.wait()
+        self._wakeup.wait()
 
     def _current(self) -> TokenEngine:
         if self._engine is None:
@@ -247,70 +246,69 @@ class Worker:
     def _read_inbox(self) -> list[StepUpdate]:
         refused: list[StepUpdate] = []
         while self._inbox:
-            feed, begin = self._inbox.popleft()
+            queue, begin = self._inbox.popleft()
             if begin:
                 try:
-                    feed.stream = self._current().submit(feed.prompt, feed.params, feed.mask)
-                    self._live.add(feed)
+                    queue.stream = self._current().submit(queue.prompt, queue.params, queue.mask)
+                    self._active.add(queue)
                 except Exception as error:
-                    refused.append(StepUpdate(feed, [], 0, True, error))
-            elif feed.stream:
-                feed.stream.close()
-                self._live.discard(feed)
-                feed.stream = None
+                    refused.append(StepUpdate(queue, [], 0, True, error))
+            elif queue.stream:
+                queue.stream.close()
+                self._active.discard(queue)
+                queue.stream = None
         return refused
 
     def _failed(self, error: Exception) -> list[StepUpdate]:
         """The engine failed: end all running requests with an error, and make a new engine."""
-        log.error("the engine failed, %d answers are lost", len(self._live), exc_info=error)
+        log.error("the engine failed, %d answers are lost", len(self._active), exc_info=error)
         self._failures += 1
         lost = [
-            StepUpdate(feed, [], 0, True, EngineError("the engine failed: the server's log says why"))
-            for feed in self._live
+            StepUpdate(queue, [], 0, True, EngineError("the engine failed: the server's log says why"))
+            for queue in self._active
         ]
-        for feed in self._live:
-            feed.stream = None
-        # the old one's memory first: there may be none for two
+        for queue in self._active:
+            queue.stream = None
+        # free the old engine first: memory may not suffice for two
         self._engine = None
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         try:
             self._engine = self._make_engine()
         except Exception:
-            log.exception("no fresh engine could be made")
+            log.exception("no new engine could be made")
             self._failures = FAILURES
         return lost
 
-    def _send(self, news: list[StepUpdate]) -> None:
-        if news and self._loop:
-            self._heard(sum(len(each.tokens) for each in news))
+    def _send(self, updates: list[StepUpdate]) -> None:
+        if updates and self._loop:
             with contextlib.suppress(RuntimeError):  # the event loop is closed: there is no client left
-                self._loop.call_soon_threadsafe(_deliver, news)
+                self._loop.call_soon_threadsafe(_deliver, updates)
 
 
-def _news(feed: TokenQueue) -> StepUpdate | None:
-    stream = feed.stream
-    assert stream is not None, "a live feed has a stream"
+def _update_of(queue: TokenQueue) -> StepUpdate | None:
+    stream = queue.stream
+    assert stream is not None, "an active sampling has a stream"
     ended = stream.ended
     try:
         tokens = stream.ready()
-    except Exception as error:  # of this request alone: a mask, a bias
-        return StepUpdate(feed, [], 0, True, error)
-    if ended and feed.params.prompt_logprobs is not None:
-        feed.scores = stream.scores
+    except Exception as error:  # of this request only, such as a mask or a bias
+        return StepUpdate(queue, [], 0, True, error)
+    if ended and queue.params.prompt_logprobs is not None:
+        queue.scores = stream.scores
     if not (tokens or ended):
         return None
-    return StepUpdate(feed, tokens, stream.cached_tokens, ended, written_tokens=stream.written_tokens)
+    return StepUpdate(queue, tokens, stream.cached_tokens, ended, written_tokens=stream.written_tokens)
 
 
 def _bytes_of(sampled: Sampled) -> int:
-    """In memory, about."""
+    """Approximate bytes in memory."""
     return TOKEN_BYTES + LIKELY_BYTES * len(sampled.top)
 
 
-def _deliver(news: list[StepUpdate]) -> None:
-    for each in news:
-        each.feed.deliver(each)
+def _deliver(updates: list[StepUpdate]) -> None:
+    for each in updates:
+        each.queue.deliver(each)
 
 
 def _settle(done: "Future[T]", work: Callable[[], T]) -> None:
