@@ -21,7 +21,7 @@ def resolver(*addresses: str):
         "100.64.0.1", "192.0.0.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
         "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12::1", "ff02::1", "2001:db8::1",
         "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
-        "not an address", "",
+        "::127.0.0.1", "fec0::1", "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "not an address", "",
     ],
 )  # fmt: skip
 def test_private_addresses_are_not_public(address: str):
@@ -63,3 +63,10 @@ def test_an_operator_can_allow_private_hosts():
     assert asyncio.run(guard.addresses("tools", 1)) == ["127.0.0.1"]
     with pytest.raises(AddressRefusedError):
         asyncio.run(guard.addresses("localhost", 8001))
+
+
+def test_a_user_can_allow_all_private_hosts():
+    guard = AddressGuard(resolve=resolver("10.0.0.1"), allow_private=True)
+    assert asyncio.run(guard.addresses("anything", 8080)) == ["10.0.0.1"]
+    assert guard.is_trusted("anything", 8080)
+    assert not AddressGuard().is_trusted("anything", 80)

@@ -9,9 +9,8 @@ import ipaddress
 import socket
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_HOST = 253  # characters of a DNS name
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -37,21 +36,28 @@ class AddressGuard:
     """Resolves hosts and passes on only public addresses.
 
     private_hosts: hosts that may have private addresses too, "host" or "host:port"; an operator names them.
+    allow_private: all hosts may, for a user at a terminal.
     """
 
     private_hosts: Collection[str] = ()
     resolve: Resolver = system_resolver
+    allow_private: bool = False
+
+    def is_trusted(self, host: str, port: int) -> bool:
+        """Whether an operator or user allowed this host's private addresses."""
+        plain = _plain(host)
+        return self.allow_private or not {plain, f"{plain}:{port}"}.isdisjoint(self.private_hosts)
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """The addresses of a host that may be reached. Raises AddressRefusedError if there is none."""
-        plain = host.strip("[]").rstrip(".").lower()
+        plain = _plain(host)
         if not plain or len(plain) > MAX_HOST:
             raise AddressRefusedError(f"host {host[:60]!r} is not a valid name")
         try:
             found = await self.resolve(plain, port)
         except (OSError, UnicodeError) as error:
             raise AddressRefusedError(f"host {host!r} cannot be resolved") from error
-        if {plain, f"{plain}:{port}"} & set(self.private_hosts):
+        if self.is_trusted(host, port):
             return list(found)
         if allowed := [each for each in found if is_public(each)]:
             return allowed
@@ -64,14 +70,16 @@ def is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return all(each.is_global and not each.is_multicast for each in (found, *_embedded(found)))
+    if isinstance(found, ipaddress.IPv4Address):
+        return found.is_global and not found.is_multicast
+    if (mapped := found.ipv4_mapped) is not None:
+        return is_public(str(mapped))
+    if found in _NAT64:
+        return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+    inside = [each for each in (found.sixtofour, *(found.teredo or ())) if each is not None]
+    is_usable = found.is_global and not (found.is_multicast or found.is_reserved or found.is_site_local)
+    return is_usable and all(is_public(str(each)) for each in inside)
 
 
-def _embedded(address: IpAddress) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address leads to: mapped, 6to4, Teredo and NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return []
-    inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [each for each in inside if each is not None]
+def _plain(host: str) -> str:
+    return host.strip("[]").rstrip(".").lower()

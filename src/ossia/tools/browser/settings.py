@@ -1,0 +1,64 @@
+"""The value of `--search` as a search provider.
+
+In: `corpus:FOLDER`, `exa`, `you`, `searxng:URL` or `replay:FILE`. Out: a `SearchProvider`. Keys come from the caller,
+which reads them from the environment.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from ossia.tools.addresses import AddressGuard
+from ossia.tools.browser.corpus import CorpusProvider
+from ossia.tools.browser.fetch import WebFetcher
+from ossia.tools.browser.http_client import HttpClient, HttpLimits
+from ossia.tools.browser.providers import EXA, YOU, ExaProvider, SearxngProvider, YouProvider, host_of
+from ossia.tools.browser.replay import ReplayProvider
+from ossia.tools.browser.search import SearchProvider
+from ossia.tools.browser.urls import is_allowed
+
+EXA_KEY = "EXA_API_KEY"
+YOU_KEY = "YDC_API_KEY"
+FORMS = "corpus:FOLDER, exa, you, searxng:URL or replay:FILE"
+
+
+def search_provider(
+    value: str,
+    keys: Mapping[str, str],
+    allow_hosts: Collection[str] = (),
+    allowed_domains: Collection[str] = (),
+    limits: HttpLimits | None = None,
+) -> SearchProvider:
+    """A provider for a value of `--search`. Raises ValueError if it is none, or its key is missing.
+
+    keys: EXA_API_KEY and YDC_API_KEY. allow_hosts: hosts of pages that may have private addresses and other ports.
+    allowed_domains: pages of other domains are not fetched, also after a redirect.
+    """
+    kind, _, rest = value.partition(":")
+    if kind == "corpus" and rest:
+        return CorpusProvider(Path(rest))
+    if kind == "replay" and rest:
+        return ReplayProvider(Path(rest))
+    pages = HttpClient(AddressGuard(frozenset(allow_hosts)), limits)
+    fetcher = WebFetcher(pages, _allows(allowed_domains))
+    if kind == "searxng" and rest:
+        service = HttpClient(
+            AddressGuard(frozenset({host_of(rest)})), limits
+        )  # the operator's own, so it may be private
+        return SearxngProvider(service, fetcher, rest)
+    service = HttpClient(AddressGuard(), limits)
+    if value == "exa":
+        return ExaProvider(service, fetcher, _key(keys, EXA_KEY, value), EXA)
+    if value == "you":
+        return YouProvider(service, fetcher, _key(keys, YOU_KEY, value), YOU)
+    raise ValueError(f"--search {value!r} is not a search provider; give {FORMS}")
+
+
+def _allows(domains: Collection[str]) -> Callable[[str], bool]:
+    return lambda url: is_allowed(url, domains)
+
+
+def _key(keys: Mapping[str, str], name: str, value: str) -> str:
+    key = keys.get(name, "").strip()
+    if not key or not key.isascii() or any(each.isspace() for each in key):
+        raise ValueError(f"--search {value} needs a key; set the environment variable {name}")
+    return key
