@@ -5,11 +5,12 @@ A scripted engine says the turns, and fake sessions answer the calls.
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ossia.chat import Chat, ToolProgressed, ToolResult, ToolStarted, TurnOptions, converse, gather
+from ossia.chat import CallTool, Chat, ToolProgressed, ToolResult, ToolStarted, TurnOptions, converse, gather
 from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Message, System, ToolNamespace, ToolSpec, system, user
 from ossia.tools.result_text import bounded, without_old_results
@@ -148,6 +149,46 @@ def test_a_call_past_its_time_limit_is_stopped_and_the_model_reads_it():
         (True, "error: python ran longer than 0.05 s and was stopped")
     ]
     assert "cancelled" in session.events
+
+
+# Approval
+
+
+def test_calls_that_are_declined_are_not_run_and_the_model_reads_it():
+    session = fake_python()
+    asked: list[tuple[str, str]] = []
+
+    def approve(call: CallTool) -> bool:
+        asked.append((call.recipient, call.text))
+        return call.text != "rm()"
+
+    turns = [PYTHON.format("rm()"), PYTHON.format("ls()"), FINAL.format("ok")]
+    chat, _ = chat_with(*turns, tools=[session], approve=approve)
+    assert [m.text for m in chat.ask("go").messages if m.role == "tool"] == ["The user declined this call.", ": ls()"]
+    assert asked == [("python", "rm()"), ("python", "ls()")]
+    assert session.events == ["open", "run"]
+
+
+def test_calls_that_need_approval_end_the_answer():
+    session = fake_browser()
+    turns = [SEARCH.format("x"), "<|channel|>analysis to=browser.open code<|message|>{}<|call|>"]
+    chat, _ = chat_with(*turns, tools=[session])
+    chat.how = replace(chat.how, needs_approval=frozenset({"browser.open"}))
+    answer = chat.ask("go")
+    assert answer.finish == "tool_calls"
+    assert session.events == ["open", "run search"]
+
+
+def test_limits_of_a_response_are_reset_before_each():
+    class Counting(FakeSession):
+        def begin_response(self) -> None:
+            self.events.append("begin")
+
+    session = Counting(ToolNamespace("python", ""))
+    chat, _ = chat_with(FINAL.format("a"), FINAL.format("b"), tools=[session])
+    chat.ask("one")
+    chat.ask("two")
+    assert session.events == ["open", "begin", "begin"]
 
 
 # Leaving

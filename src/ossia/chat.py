@@ -34,6 +34,7 @@ from ossia.loop import (
     Step,
     Steps,
     ToolResult,
+    ToolRunner,
     ToolStarted,
     Usage,
     advance,
@@ -44,7 +45,7 @@ from ossia.loop import (
     turn_grammar,
 )
 from ossia.tools.background import BackgroundLoop
-from ossia.tools.functions import Tool, function_tool
+from ossia.tools.functions import Tool, ToolOutput, function_tool
 from ossia.tools.runner import Ran, RunningCall, ToolProgressed, is_plain
 from ossia.tools.session import ToolSession
 from ossia.tools.toolset import ToolSet
@@ -59,6 +60,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+DECLINED = "The user declined this call."
 STOPPED_CALL = "The call was stopped before it ended."
 
 
@@ -82,6 +84,7 @@ class Chat:
 
     - model: a `Model`, or an argument for `ossia.load`.
     - tools: Python functions, `Tool`s, and built-in tools (`ToolSession`s), which are opened at the first answer.
+    - approve: asked before each call, in the thread of the answer; False declines the call, and the model reads so.
     - instructions: the developer message. response_format: a JSON schema for the final answer.
     - identity, knowledge_cutoff (YYYY-MM) and date (YYYY-MM-DD or "today"): lines of the system message; "none" omits
       one.
@@ -102,6 +105,7 @@ class Chat:
         params: SamplingParams | None = None,
         tool_choice: str = "auto",
         max_tool_calls: int | None = None,
+        approve: Callable[[CallTool], bool] | None = None,
         identity: str | None = None,
         knowledge_cutoff: str | None = None,
         date: str | None = None,
@@ -124,6 +128,7 @@ class Chat:
             max_tool_calls=max_tool_calls,
         )
         self._loop = BackgroundLoop()
+        self.approve = approve
         self._closer: weakref.finalize | None = None
         self.use_tools(tools)
         self.history: list[Message] = []
@@ -165,12 +170,15 @@ class Chat:
         return self._stream(text, tool_runner(self._loop))
 
     def _stream(self, text: str, run: Callable[[CallTool], Generator[Ran, None, None]]) -> Generator[Event, None, None]:
-        self._open_tools()
+        if toolset := self._open_tools():
+            toolset.begin_response()
         self.history.append(user(text))
         pieces: list[str] = []
         finished = False
         try:
-            for event in converse(self.engine, self.grammars, [*self.preamble(), *self.history], self.how, run):
+            for event in converse(
+                self.engine, self.grammars, [*self.preamble(), *self.history], self.how, self._approved(run)
+            ):
                 match event:
                     case End(message) | ToolResult(message):
                         self.history.append(message)
@@ -187,6 +195,17 @@ class Chat:
         finally:
             if not finished:
                 self._keep_stopped("".join(pieces))
+
+    def _approved(self, run: ToolRunner) -> ToolRunner:
+        """Runs calls that are approved."""
+
+        def ask(call: CallTool) -> Generator[Ran, None, None]:
+            if self.approve and not self.approve(call):
+                yield ToolOutput(DECLINED, failed=True)
+            else:
+                yield from run(call)
+
+        return ask
 
     def _keep_stopped(self, text: str) -> None:
         """Complete the history of an answer that was stopped: its text so far, or a result for its call."""

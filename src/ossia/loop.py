@@ -87,6 +87,7 @@ class Done:
 Event: TypeAlias = Start | Delta | End | Logprobs | ToolStarted | ToolProgressed | ToolResult | Done
 Step: TypeAlias = Event | StartSampling | AwaitToken | CallTool
 Steps: TypeAlias = Generator[Step, Any, None]
+ToolRunner: TypeAlias = Callable[[CallTool], Generator[Ran, None, None]]
 MIN_CALL_TOKENS, MAX_CALL_TOKENS = 64, 1024  # tokens reserved for a required call
 FULL = 0.75  # the share of the context above which old results of built-in tools are removed
 MIN_RESULT_TOKENS = 64  # of a tool's result, however full the context is
@@ -98,7 +99,7 @@ def converse(
     grammars: GrammarCache,
     messages: Sequence[Message],
     how: TurnOptions,
-    run: Callable[[CallTool], Generator[Ran, None, None]] | None = None,
+    run: ToolRunner | None = None,
 ) -> Iterator[Event]:
     """Answer a conversation. Closing the iterator stops sampling, or ends the running tool, and frees the cache.
 
@@ -138,7 +139,7 @@ def converse(
             step = advance(steps, reply)
 
 
-def tool_runner(loop: BackgroundLoop) -> Callable[[CallTool], Generator[Ran, None, None]]:
+def tool_runner(loop: BackgroundLoop) -> ToolRunner:
     """Runs calls of plain functions in the caller's thread, and other calls on `loop`."""
     return lambda call: run_on(call, loop.started)
 
@@ -230,11 +231,13 @@ class _Calls:
     def run_here(self, calls: Sequence[Message]) -> list[Message]:
         """The calls to run here. If another side must run one of them, only built-in tools are run."""
         if any(each.recipient in self.channels and not self._is_here(each) for each in calls):
-            return [each for each in calls if each.recipient in self.built_in]
+            return [each for each in calls if each.recipient in self.built_in and self._is_here(each)]
         return list(calls)
 
     def _is_here(self, call: Message) -> bool:
-        return call.recipient in self.built_in or call.recipient in self._functions
+        if call.recipient in self.built_in:
+            return call.recipient not in self._how.needs_approval
+        return call.recipient in self._functions
 
     def run(self, call: Message) -> Generator[ToolStarted | CallTool, Any, ToolOutput]:
         recipient, toolset, most = str(call.recipient), self._how.toolset, self._how.max_tool_calls

@@ -45,6 +45,8 @@ class TurnOptions:
       required once. Before it, text is closed while a quarter of the tokens is left (64 to 1024).
     - max_tool_calls: calls of the tool set. The next one is answered "tool call limit reached", and then its tools
       cannot be called.
+    - needs_approval: recipients of the tool set whose calls are not run: they end the answer with "tool_calls", so that
+      the caller can ask the user and run them.
     - tool_seconds: time limit of a call. Plain functions have none. tool_tokens: maximum tokens of a result; longer
       ones are cut in the middle.
     - allowed: recipients that may be called ("functions.f"); None for all declared tools.
@@ -67,6 +69,7 @@ class TurnOptions:
     prefill: str | None = None
     toolset: ToolSet | None = None
     max_tool_calls: int | None = None
+    needs_approval: frozenset[str] = frozenset()
     tool_seconds: float | None = 600.0
     tool_tokens: int = 16_384
 

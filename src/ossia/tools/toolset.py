@@ -7,12 +7,22 @@ owner of the conversation calls.
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from ossia.harmony.messages import ToolNamespace
 from ossia.tools.functions import ToolOutput
 from ossia.tools.session import Report, ToolSession, ToolUnavailableError, ignore
 
 log = logging.getLogger("ossia.tools")
+
+
+@runtime_checkable
+class CountsCalls(Protocol):
+    """A session with limits for each response."""
+
+    def begin_response(self) -> None:
+        """Reset the limits."""
+        ...
 
 
 class ToolSet:
@@ -57,6 +67,12 @@ class ToolSet:
                 recipient: (session, name) for session in every for recipient, name in _names(session.namespace)
             }
             self._is_open = True
+
+    def begin_response(self) -> None:
+        """Reset the sessions' limits of one response. Call it before each answer."""
+        for session in (*self.sessions, *self.developer):
+            if isinstance(session, CountsCalls):
+                session.begin_response()
 
     async def run(self, recipient: str, text: str, report: Report = ignore) -> ToolOutput:
         """Run one call. Raises ToolUnavailableError if the tool itself broke, whatever its error was."""
