@@ -5,6 +5,7 @@ In: nothing. Out: `demo()`, a server that is served over stdio, HTTP or SSE.
 
 import asyncio
 import os
+import signal
 import sys
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -53,7 +54,7 @@ def demo() -> MCPServer:
     @server.tool()
     def die() -> str:
         """End the process in the middle of a call."""
-        os._exit(7)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     @server.tool()
     def environment() -> dict[str, str]:

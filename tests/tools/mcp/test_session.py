@@ -380,10 +380,10 @@ def test_a_server_that_dies_in_a_call_is_started_again_for_the_next():
         async with opened(operator_servers(f"demo={DEMO}")[0]) as session:
             output = await session.run("die", "{}")
             assert output.failed
-            assert output.text == "error: connection lost: the server's process ended with exit code 7"
+            assert output.text == "error: connection lost: the server's process ended with exit code -9"
             assert isinstance(output.details, McpResult)
             assert output.details.error == McpFailure(
-                "mcp_protocol_error", "connection lost: the server's process ended with exit code 7", -32000
+                "mcp_protocol_error", "connection lost: the server's process ended with exit code -9", -32000
             )
             assert (await session.run("add", '{"a": 1}')).text == "2"
 

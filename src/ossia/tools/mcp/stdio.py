@@ -8,12 +8,14 @@ import asyncio
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
@@ -54,49 +56,14 @@ async def stdio_transport(
     )
     incoming, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_stream, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-
-    async def read() -> None:
-        assert process.stdout
-        bad = 0
-        async with incoming:
-            while bad <= MAX_BAD_LINES:
-                try:
-                    line = await process.stdout.readline()
-                except ValueError:
-                    trouble.reason = f"the server wrote a line of more than {max_bytes} bytes"
-                    return
-                if not line:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(process.wait(), EXIT_SECONDS)
-                    trouble.reason = f"the server's process ended with exit code {process.returncode}"
-                    return
-                if (message := _message(line)) is None:
-                    bad += bool(line.strip())
-                    continue
-                try:
-                    await incoming.send(message)
-                except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-                    return
-            trouble.reason = "the server writes lines that are no JSON-RPC messages"
-
-    async def write() -> None:
-        assert process.stdin
-        async with outgoing:
-            async for message in outgoing:
-                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                try:
-                    process.stdin.write(text.encode() + b"\n")
-                    await process.stdin.drain()
-                except (OSError, RuntimeError):
-                    return
-
-    async def keep_stderr() -> None:
-        assert process.stderr
-        while chunk := await process.stderr.read(STDERR_BYTES):
-            trouble.stderr += chunk
-            del trouble.stderr[:-STDERR_BYTES]
-
-    tasks = [asyncio.create_task(each) for each in (read(), write(), keep_stderr())]
+    tasks = [
+        asyncio.create_task(each)
+        for each in (
+            _read(process, incoming, max_bytes, trouble),
+            _write(process, outgoing),
+            _keep_stderr(process, trouble),
+        )
+    ]
     try:
         yield read_stream, write_stream
     finally:
@@ -104,13 +71,63 @@ async def stdio_transport(
         try:
             await asyncio.shield(ending)
         finally:
-            if not ending.done():  # cancelled while it waits: no more patience
+            if not ending.done():  # this task was cancelled while it waits
                 _signal_group(process, kill=True)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for stream in (incoming, read_stream, write_stream, outgoing):
                 stream.close()
+
+
+async def _read(
+    process: Process,
+    incoming: MemoryObjectSendStream[SessionMessage | Exception],
+    max_bytes: int,
+    trouble: ProcessTrouble,
+) -> None:
+    """Pass on the messages of the process, until it ends or writes what cannot be read."""
+    assert process.stdout
+    bad = 0
+    async with incoming:
+        while bad <= MAX_BAD_LINES:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                trouble.reason = f"the server wrote a line of more than {max_bytes} bytes"
+                return
+            if not line:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), EXIT_SECONDS)
+                trouble.reason = f"the server's process ended with exit code {process.returncode}"
+                return
+            if (message := _message(line)) is None:
+                bad += bool(line.strip())
+                continue
+            try:
+                await incoming.send(message)
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                return
+        trouble.reason = "the server writes lines that are no JSON-RPC messages"
+
+
+async def _write(process: Process, outgoing: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    assert process.stdin
+    async with outgoing:
+        async for message in outgoing:
+            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+            try:
+                process.stdin.write(text.encode() + b"\n")
+                await process.stdin.drain()
+            except (OSError, RuntimeError):
+                return
+
+
+async def _keep_stderr(process: Process, trouble: ProcessTrouble) -> None:
+    assert process.stderr
+    while chunk := await process.stderr.read(STDERR_BYTES):
+        trouble.stderr += chunk
+        del trouble.stderr[:-STDERR_BYTES]
 
 
 def _environment(named: Mapping[str, str]) -> dict[str, str]:
@@ -125,7 +142,7 @@ def _message(line: bytes) -> SessionMessage | None:
         return None
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Process) -> None:
     """Close the input, then end the whole process group: politely, then by force. Its children go with it."""
     assert process.stdin
     with suppress(OSError, RuntimeError):
@@ -140,7 +157,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await asyncio.wait_for(process.wait(), EXIT_SECONDS)
 
 
-def _signal_group(process: asyncio.subprocess.Process, kill: bool) -> None:
+def _signal_group(process: Process, kill: bool) -> None:
     with suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()
