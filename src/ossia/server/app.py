@@ -27,7 +27,7 @@ from ossia.server.http.decoding.bodies import Bodies
 from ossia.server.http.decoding.token_bound import TextBound
 from ossia.server.http.guard import Guard
 from ossia.server.http.loop_lag import measure_lag
-from ossia.server.http.requests import refusal
+from ossia.server.http.requests import error_response
 from ossia.server.http.web import page
 
 log = logging.getLogger("ossia.server")
@@ -85,7 +85,7 @@ def web_chat() -> list[BaseRoute]:
 
 
 async def _refused(request: Request, error: ApiError) -> Response:
-    return refusal(error, request.url.path)
+    return error_response(error, request.url.path)
 
 
 async def _not_served(request: Request, error: HTTPException) -> Response:
@@ -96,7 +96,7 @@ async def _not_served(request: Request, error: HTTPException) -> Response:
         f"{request.method} {request.url.path[:200]}: {what}; OpenAI's API is under /v1, and /openapi.json lists all"
     )
     refused = ApiError(error.status_code, message, code=code, headers=dict(error.headers or {}))
-    return refusal(refused, request.url.path)
+    return error_response(refused, request.url.path)
 
 
 async def _gone(_: Request, __: ClientDisconnect) -> Response:
@@ -105,4 +105,4 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     """An unexpected error: 500 for the client, the details in the log only."""
-    return refusal(ApiError(500, "the server failed: its log says why", code="internal_error"), request.url.path)
+    return error_response(ApiError(500, "the server failed: its log says why", code="internal_error"), request.url.path)

@@ -24,9 +24,9 @@ from ossia.server.state.store import Store
 
 log = logging.getLogger("ossia.server")
 BACKLOG = 512
-KEPT_SECONDS = 75  # that a connection may idle: longer than clients keep theirs, or they write into a closed one
-SWITCH_SECONDS = 0.001  # that a thread may keep the event loop from running: Python's own five add up
-LAST_SECONDS = 2  # for connections to close, after the answers are done or given up
+KEEP_ALIVE_SECONDS = 75  # of an idle connection: longer than clients', which would write into a closed one
+SWITCH_SECONDS = 0.001  # for which a thread may hold the interpreter; Python's default of 5 ms delays the event loop
+LAST_SECONDS = 2  # for connections to close, after the answers have ended
 
 
 def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], None]) -> None:
@@ -37,8 +37,8 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
     sys.setswitchinterval(SWITCH_SECONDS)
     with listen(settings.host, settings.port) as listener:
         context = context_of(load(), settings)
-        told = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
-        server = Server(config_of(context), context, lambda: say(told))
+        address = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
+        server = Server(config_of(context), context, lambda: say(address))
         try:
             asyncio.run(server.serve([listener]))
         finally:
@@ -61,21 +61,23 @@ def config_of(context: Context) -> uvicorn.Config:
         server_header=False,
         proxy_headers=settings.behind_proxy,
         backlog=BACKLOG,
-        timeout_keep_alive=KEPT_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
 
 
 def limits_of(settings: Settings) -> Limits:
-    """The limits of connections: no more than the process may open files. Behind a proxy all have one address."""
-    most = raise_file_limit(settings.max_connections)
-    own = settings.max_connections_per_address
-    of_address = most if settings.behind_proxy else min(most, max(1, most // 2) if own is None else own)
-    return Limits(settings.max_header_bytes, most, of_address, settings.write_timeout)
+    """The limits of connections: no more than the process may open files. Behind a proxy, all have one address."""
+    total, per_address = raise_file_limit(settings.max_connections), settings.max_connections_per_address
+    if settings.behind_proxy:
+        per_address = total
+    elif per_address is None:
+        per_address = max(1, total // 2)
+    return Limits(settings.max_header_bytes, total, min(total, per_address), settings.write_timeout)
 
 
 def context_of(model: Model, settings: Settings) -> Context:
-    """The service, and the store where there is a folder for it."""
+    """The service, and the store if it has a folder."""
     service = Service(model, settings)
     if settings.state is None:
         return Context(settings, service, RecentCalls())
@@ -92,7 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is said already
+        reason = str(error.strerror).partition(" (while")[0]  # without the address, which Python adds
         raise OSError(f"{host}:{port} cannot be had ({reason}): give another --port or --host") from error
 
 
@@ -102,7 +104,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """Told to stop, it refuses new answers with 503 and ends when those under way have; told again, at once."""
+    """At the first signal it rejects new answers with 503 and ends after the running ones. At the second it ends at once."""
 
     def __init__(self, config: uvicorn.Config, context: Context, started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -117,7 +119,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             gc.collect()
-            gc.freeze()  # what is loaded stays: a collection while a body is decoded need not look at it
+            gc.freeze()  # loaded objects stay: garbage collections skip them
             self._say_started()
             self._warming = asyncio.ensure_future(self._context.service.warm())
 

@@ -45,7 +45,9 @@ async def short(_: object, __: object, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"done"})
 
 
-@pytest.mark.parametrize("limits", [Limits(most=5, most_of_address=100), Limits(most=100, most_of_address=5)])
+@pytest.mark.parametrize(
+    "limits", [Limits(max_connections=5, max_per_address=100), Limits(max_connections=100, max_per_address=5)]
+)
 def test_K7_idle_connections_give_way_to_new_ones(limits: Limits, caplog: pytest.LogCaptureFixture):
     async def work(address: tuple[str, int]) -> None:
         idle = [await asyncio.open_connection(*address) for _ in range(50)]
@@ -83,7 +85,7 @@ def test_K7_connections_that_are_answered_do_not_give_way():
             each.set()
         assert [await reader.readuntil(b"done") for reader, _ in busy]
 
-    asyncio.run(serving(Limits(most=3), slow, work))
+    asyncio.run(serving(Limits(max_connections=3), slow, work))
 
 
 def test_K1_a_client_that_reads_nothing_is_disconnected_and_buffers_are_bounded():
@@ -153,9 +155,9 @@ def test_K7_the_limit_of_files_is_raised_and_bounds_the_connections():
     ):
         assert raise_file_limit(4096) == 1000 - 128
         assert limits["now"] == (1000, 1000)
-        assert limits_of(Settings()).most_of_address == (1000 - 128) // 2
-        assert limits_of(Settings(behind_proxy=True)).most_of_address == 1000 - 128
-        assert limits_of(Settings(max_connections=10, max_connections_per_address=3)).most_of_address == 3
+        assert limits_of(Settings()).max_per_address == (1000 - 128) // 2
+        assert limits_of(Settings(behind_proxy=True)).max_per_address == 1000 - 128
+        assert limits_of(Settings(max_connections=10, max_connections_per_address=3)).max_per_address == 3
 
 
 def test_K1_silent_readers_on_every_place_stop_no_other_client():

@@ -1,7 +1,4 @@
-"""What every route is handed: the settings, the service, and what is remembered.
-
-In and out: references only. It does not know any route.
-"""
+"""The context of all routes: settings, service, store, and the memory of earlier calls."""
 
 import asyncio
 import logging
@@ -18,14 +15,14 @@ from ossia.server.errors import ApiError
 from ossia.server.settings import Settings
 
 log = logging.getLogger("ossia.server")
-CallHistory: TypeAlias = Mapping[str, Sequence[Message]]  # by the call that they led to
+CallHistory: TypeAlias = Mapping[str, Sequence[Message]]  # by call id: the messages up to the call
 Recall: TypeAlias = Callable[[str], tuple[Message, ...]]
 
 
 class Memory(Protocol):
-    """Messages that led to a tool call, for clients that send the call back without the thinking before it.
+    """The messages before each tool call, for clients that send the call back without its reasoning.
 
-    Both may wait for a disk; they are called in other threads, several at a time.
+    Both methods may wait for a disk. Several threads call them at the same time, but not the event loop's.
     """
 
     def remember(self, call_id: str, messages: Sequence[Message]) -> None: ...
@@ -33,7 +30,7 @@ class Memory(Protocol):
 
 
 class RecentCalls:
-    """A `Memory` of the most recent calls, up to `max_bytes`, in this process only: nothing is written to disk."""
+    """A `Memory` of the most recent calls, up to `max_bytes`. Nothing is written to disk."""
 
     def __init__(self, max_bytes: int = 64 << 20) -> None:
         self._most_bytes, self._bytes = max_bytes, 0
@@ -55,23 +52,23 @@ class RecentCalls:
 
 
 def _size(messages: Sequence[Message]) -> int:
-    """Bytes in memory, about: a message's own, its text's, and a pointer and a number for each of its tokens."""
+    """Approximate bytes in memory: the message, its text, and a pointer and a number for each token."""
     return sum(500 + sys.getsizeof(each.text) + 40 * len(each.tokens or ()) for each in messages)
 
 
 async def recall_calls(recall: Recall, call_ids: Sequence[str]) -> CallHistory:
-    """What is remembered of these calls. A memory that fails is one that remembers nothing."""
+    """The remembered messages of these calls; none if the memory fails."""
     if not call_ids:
         return {}
     try:
-        return await asyncio.to_thread(lambda: {call: kept for call in call_ids if (kept := recall(call))})
+        return await asyncio.to_thread(lambda: {call: messages for call in call_ids if (messages := recall(call))})
     except Exception:
         log.exception("earlier calls could not be looked up")
         return {}
 
 
 async def remember_calls(memory: Memory, calls: CallHistory) -> None:
-    """Keep these. A memory that fails costs later answers some quality, and this one nothing."""
+    """Remember these calls. A failure is only logged: this answer does not depend on it."""
     try:
         for call, messages in calls.items():
             await asyncio.to_thread(memory.remember, call, messages)
@@ -81,28 +78,28 @@ async def remember_calls(memory: Memory, calls: CallHistory) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """store: the Responses API's, opaque to the other routes; None where there is none.
+    """store: of the Responses API; None without one.
 
-    memory: of calls; it may be on disk. passing: of those that may not be written (`store: false`).
+    memory: of calls, maybe on disk. transient_memory: of calls that must not be written to disk (`store: false`).
     """
 
     settings: Settings
     service: Service
     memory: Memory = field(default_factory=RecentCalls)
     store: Any = None
-    passing: RecentCalls = field(default_factory=RecentCalls)
+    transient_memory: RecentCalls = field(default_factory=RecentCalls)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the model may be called; the first is its own."""
+        """The names that clients may use; the first is the model's own."""
         return tuple(dict.fromkeys((*self.service.names, *self.settings.names)))
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
-        """What is remembered with this call, wherever that is. It may wait for a disk."""
-        return self.passing.recall(call_id) or self.memory.recall(call_id)
+        """The remembered messages of this call, from either memory. It may wait for a disk."""
+        return self.transient_memory.recall(call_id) or self.memory.recall(call_id)
 
     def check_model(self, name: str | None) -> str:
-        """The name that a client gave, if it is one of ours. Raises ApiError 404 for another."""
+        """The name that a client gave, or the model's own. Raises ApiError 404 for an unknown name."""
         if not name:
             return self.service.name
         if name not in self.names:

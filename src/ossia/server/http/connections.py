@@ -1,6 +1,6 @@
-"""Connections: how many there may be, how long they may idle, and what becomes of those that do not read.
+"""Limits on connections: their number, idle time, header size, and time to read an answer.
 
-In: limits. Out: uvicorn's HTTP protocol that keeps to them. It does not know routes or what is asked.
+In: limits. Out: uvicorn's HTTP protocol with these limits.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from ossia.server.errors import ApiError
 from ossia.server.http.decoding.json_codec import encode
 
 log = logging.getLogger("ossia.server")
-HEAD_SECONDS = 30.0  # for a connection to send a request's head
-OTHER_FILES = 128  # files that the process opens beside its connections
-LOG_SECONDS = 60.0  # between two messages of one kind
+HEAD_SECONDS = 30.0  # for a client to send a request's headers
+OTHER_FILES = 128  # open files that are not connections
+LOG_SECONDS = 60.0  # between two log messages of one kind
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """most_head: bytes of headers. most, most_of_address: connections. write_timeout: for a client to read some."""
+    """max_connections: of all addresses. write_timeout: seconds in which a client must read a part of its answer."""
 
-    most_head: int = 64 << 10
-    most: int = 4096
-    most_of_address: int = 2048
+    max_header_bytes: int = 64 << 10
+    max_connections: int = 4096
+    max_per_address: int = 2048
     write_timeout: float = 60.0
 
 
 class Connections:
-    """All connections. Where there are too many, the one that has idled for longest is closed for the newest."""
+    """All connections. If there are too many, the one that is idle for longest is closed for a new one."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -47,13 +47,13 @@ class Connections:
         self._logged: dict[str, tuple[float, int]] = {}
 
     def add(self, protocol: HttpToolsProtocol, address: str) -> bool:
-        """Whether there is room for it."""
-        if len(self._address) >= self.limits.most and not self._close_idle(None):
-            self.warn("connections were refused: --max-connections is %d", self.limits.most)
+        """Count a new connection. False if there are too many."""
+        if len(self._address) >= self.limits.max_connections and not self._close_idle(None):
+            self.warn("connections were refused: --max-connections is %d", self.limits.max_connections)
             return False
-        if self._count_of[address] >= self.limits.most_of_address and not self._close_idle(address):
-            own = self.limits.most_of_address
-            self.warn("connections were refused: --max-connections-per-address is %d", own)
+        if self._count_of[address] >= self.limits.max_per_address and not self._close_idle(address):
+            limit = self.limits.max_per_address
+            self.warn("connections were refused: --max-connections-per-address is %d", limit)
             return False
         self._address[protocol] = address
         self._count_of[address] += 1
@@ -61,7 +61,7 @@ class Connections:
         return True
 
     def remove(self, protocol: HttpToolsProtocol) -> None:
-        """Harmless for one that is not there."""
+        """Remove a connection. Safe to call twice."""
         self._idle.pop(protocol, None)
         if (address := self._address.pop(protocol, None)) is not None:
             self._count_of[address] -= 1
@@ -76,7 +76,7 @@ class Connections:
             self._idle[protocol] = None
 
     def _close_idle(self, address: str | None) -> bool:
-        """Close the connection that has idled for longest, of one address or of all."""
+        """Close the connection that is idle for longest, of one address or of all."""
         found = next((each for each in self._idle if address in (None, self._address[each])), None)
         if found is None:
             return False
@@ -86,7 +86,7 @@ class Connections:
         return True
 
     def warn(self, message: str, *values: object) -> None:
-        """Log it, once in a while."""
+        """Log a warning, at most once a minute for each message."""
         last, more = self._logged.get(message, (-LOG_SECONDS, 0))
         now = time.monotonic()
         if now - last < LOG_SECONDS:
@@ -97,7 +97,7 @@ class Connections:
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Let the process open enough files for `wanted` connections, if the system allows; how many it allows."""
+    """Raise the limit of open files for `wanted` connections. Returns how many connections the limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
         target = max(soft, wanted + OTHER_FILES) if hard == resource.RLIM_INFINITY else hard
@@ -110,47 +110,49 @@ def raise_file_limit(wanted: int) -> int:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with limits on what it otherwise keeps without end: connections, a head that never ends or never
-    comes, answers that are not read; and with its refusals in OpenAI's shape.
-    """
+    """uvicorn's HTTP protocol, with limits on connections, headers and unread answers. Errors have OpenAI's form."""
 
     registry: Connections
     too_large: bytes
-    _in_head, _in_body, _head_bytes, _late, _stalled, _unsent = True, False, 0, None, None, None
+    _in_head, _in_body, _head_bytes, _header_timer, _write_timer, _unread_timer = True, False, 0, None, None, None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         send_at_once(transport)
         if self.registry.add(self, address_of(transport)):
-            self._hurry()
+            self._start_header_timer()
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.registry.remove(self)
-        self._in_time()
-        self._stalled = _cancelled(self._stalled)
-        self._unsent = _cancelled(self._unsent)
+        self._stop_header_timer()
+        self._write_timer = _cancelled(self._write_timer)
+        self._unread_timer = _cancelled(self._unread_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data) if self._in_head else 0
         super().data_received(data)
-        if self._in_head and self._head_bytes > self.registry.limits.most_head and not self.transport.is_closing():
+        if (
+            self._in_head
+            and self._head_bytes > self.registry.limits.max_header_bytes
+            and not self.transport.is_closing()
+        ):
             self.transport.write(self.too_large)
             self.transport.close()
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
-        self._unsent = _cancelled(self._unsent)
-        if not self._late:  # a later request of a connection that is kept
-            self._hurry()
+        self._unread_timer = _cancelled(self._unread_timer)
+        if not self._header_timer:  # a later request of a kept-alive connection
+            self._start_header_timer()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
         self.registry.busy(self)
-        self._in_time()
+        self._stop_header_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -160,36 +162,38 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self.registry.idle(self)
-        if self.transport.get_write_buffer_size():  # too little to pause for; the next request shows that it was read
-            self._unsent = self._unsent or self._later(self._give_up)
-        if self._in_body:  # refused; the rest is read and dropped: closed at once, the client would never see why
-            self._hurry()
+        if self.transport.get_write_buffer_size():  # too little for a pause; the next request shows that it was read
+            self._unread_timer = self._unread_timer or self._later(self._close_unread)
+        if (
+            self._in_body
+        ):  # the rest of a rejected body is dropped: after an early close, the client would not see the error
+            self._start_header_timer()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stalled = self._stalled or self._later(self._give_up)
+        self._write_timer = self._write_timer or self._later(self._close_unread)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stalled = _cancelled(self._stalled)
+        self._write_timer = _cancelled(self._write_timer)
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(error_bytes(400, "this is no HTTP request that can be read", "invalid_http"))
         self.transport.close()
 
-    def _hurry(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def _start_header_timer(self) -> None:
+        self._header_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _in_time(self) -> None:
-        if self._late:
-            self._late.cancel()
-            self._late = None
+    def _stop_header_timer(self) -> None:
+        if self._header_timer:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def _later(self, work: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(self.registry.limits.write_timeout, work)
 
-    def _give_up(self) -> None:
-        """Nothing was read for long, or too little to write more."""
+    def _close_unread(self) -> None:
+        """Close: the client has not read its answer in time."""
         if self.transport.get_write_buffer_size():
             seconds = self.registry.limits.write_timeout
             self.registry.warn("connections were closed: too little was read in --write-timeout %g", seconds)
@@ -202,20 +206,20 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
 
 
 def protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """The protocol of one server, whose connections are counted together."""
+    """The protocol class of one server. Its connections are counted together."""
 
-    class Own(LimitedProtocol):
+    class ServerProtocol(LimitedProtocol):
         registry = Connections(limits)
-        too_large = error_bytes(431, f"the headers are larger than {limits.most_head} bytes", "too_large")
+        too_large = error_bytes(431, f"the headers are larger than {limits.max_header_bytes} bytes", "too_large")
 
-    return Own
+    return ServerProtocol
 
 
 def send_at_once(transport: Any) -> None:
-    """Each write leaves by itself (TCP_NODELAY). asyncio sets that only where the listener names TCP as its protocol; without
-    it, the second part of an answer waits for the first one's acknowledgement: 40 ms on Linux.
+    """Set TCP_NODELAY. asyncio does so only if the listener names TCP as its protocol. Without it, the second part of an
+    answer waits for the acknowledgement of the first: 40 ms on Linux.
     """
-    with contextlib.suppress(OSError, AttributeError):  # a connection that is lost already, a Unix socket
+    with contextlib.suppress(OSError, AttributeError):  # a closed connection, or a Unix socket
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -225,7 +229,7 @@ def address_of(transport: Any) -> str:
 
 
 def error_bytes(status: int, message: str, code: str) -> bytes:
-    """An answer to what never became a request, after which the connection ends."""
+    """The bytes of an error response to unreadable input. The connection is closed after it."""
     error = ApiError(status, message, code=code)
     body = encode(error.body())
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"

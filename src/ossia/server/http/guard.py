@@ -1,6 +1,6 @@
-"""Who may come in: API keys, hosts, origins, sizes; and the note of each request in log and metrics.
+"""Access rules: API keys, hosts, origins and sizes. Also counts and logs each request.
 
-In: any ASGI app. Out: the same app behind the checks. It does not know routes or what is asked.
+In: an ASGI app. Out: the same app behind the checks.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ossia.server.errors import ApiError
 from ossia.server.http.decoding.bodies import Bodies, Lease
 from ossia.server.http.metrics import ServerMetrics
-from ossia.server.http.requests import client_of, refusal
+from ossia.server.http.requests import client_of, error_response
 from ossia.server.settings import Settings, is_loopback
 
 log = logging.getLogger("ossia.server")
-OPEN = ("/", "/health")  # to anyone: they say nothing that is anybody's
+PUBLIC_PATHS = ("/", "/health")  # without a key: they contain no user's data
 
 
 class Guard:
-    """Refuses what may not come in, in the shape of the API that was asked."""
+    """Rejects requests that break a rule, in the form of the API that they use."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: ServerMetrics, bodies: Bodies) -> None:
         self.app, self.settings, self.metrics, self.bodies = app, settings, metrics, bodies
@@ -33,21 +33,21 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        note = _Note(send)
+        entry = _RequestLog(send)
         scope.setdefault("state", {})
         try:
             self._check(scope)
-            note.lease = scope["state"]["body"] = self.bodies.lease(client_of(scope))
+            entry.lease = scope["state"]["body"] = self.bodies.lease(client_of(scope))
             limited = _limited(receive, self.settings.max_body_bytes)
-            await self.app(scope, limited, note.send)
+            await self.app(scope, limited, entry.send)
         except ApiError as error:
-            await refusal(error, scope["path"])(scope, receive, note.send)
+            await error_response(error, scope["path"])(scope, receive, entry.send)
         except Exception:
-            note.status = 500
+            entry.status = 500
             raise
         finally:
-            note.release()
-            self._write_down(scope, note)
+            entry.release()
+            self._log(scope, entry)
 
     def _check(self, scope: Scope) -> None:
         headers = scope["headers"]
@@ -62,9 +62,9 @@ class Guard:
             check_size(int(length), self.settings.max_body_bytes)
 
     def _check_host(self, headers: dict[bytes, str]) -> None:
-        """A name that a stranger's page had pointed at this machine gets nothing from a server without keys.
+        """Without keys, reject host names other than this machine's: DNS rebinding lets a foreign page use one.
 
-        Every browser names a host; what names none is a probe.
+        Every browser sends a host; a request without one is a health probe.
         """
         if self._keys or not is_loopback(self.settings.host) or b"host" not in headers:
             return
@@ -75,7 +75,7 @@ class Guard:
             )
 
     def _check_origin(self, headers: dict[bytes, str]) -> None:
-        """A browser says whose page asks; only our own and those allowed may."""
+        """A browser sends the origin of the page. Only this server's page and allowed origins may send requests."""
         origin = headers.get(b"origin")
         if origin is None or "*" in self.settings.allow_origins or origin in self.settings.allow_origins:
             return
@@ -84,36 +84,36 @@ class Guard:
             raise ApiError(403, message, code="unknown_origin")
 
     def _check_key(self, scope: Scope, headers: dict[bytes, str]) -> None:
-        if not self._keys or scope["path"] in OPEN or scope["method"] == "OPTIONS":
+        if not self._keys or scope["path"] in PUBLIC_PATHS or scope["method"] == "OPTIONS":
             return
         kind, _, bearer = headers.get(b"authorization", "").partition(" ")
         given = bearer.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
         digest = hashlib.sha256(given.encode()).digest()
-        # every key is compared, whichever fits: the time tells nothing
+        # compare every key, so that the time does not reveal which one matches
         found = [number for number, key in enumerate(self._keys) if hmac.compare_digest(key, digest)]
         if not found:
             wanted = "wrong API key" if given else "no API key: send it as 'Authorization: Bearer KEY'"
             raise ApiError(401, wanted, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         scope["state"]["client"] = f"key {found[0]}"
 
-    def _write_down(self, scope: Scope, note: "_Note") -> None:
+    def _log(self, scope: Scope, entry: "_RequestLog") -> None:
         route: Any = scope.get("route")
         path = str(getattr(route, "path", None) or "other")
-        self.metrics.requests.labels(path, str(note.status)).inc()
+        self.metrics.requests.labels(path, str(entry.status)).inc()
         if self.settings.log_requests:
-            seconds = perf_counter() - note.started
-            log.info("%s %s %d %.3f s", scope["method"], path, note.status, seconds)
+            seconds = perf_counter() - entry.started
+            log.info("%s %s %d %.3f s", scope["method"], path, entry.status, seconds)
 
 
-class _Note:
-    """The status that was sent; 499 where the client was gone before there was any."""
+class _RequestLog:
+    """The status of a response; 499 if the client disconnected before it."""
 
     def __init__(self, send: Send) -> None:
         self._send, self.status, self.started = send, 499, perf_counter()
         self.lease: Lease | None = None
 
     def release(self) -> None:
-        """The body is not needed any more."""
+        """Free the memory of the body."""
         if self.lease:
             self.lease.release()
 
@@ -124,24 +124,24 @@ class _Note:
         await self._send(message)
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    """A body that says nothing of its length, or lies, is counted as it comes."""
+def _limited(receive: Receive, max_bytes: int) -> Receive:
+    """Count the bytes of a body as they arrive: its stated length may be missing or wrong."""
     read = 0
 
     async def limited() -> Message:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        check_size(read, most)
+        check_size(read, max_bytes)
         return message
 
     return limited
 
 
-def check_size(size: int, most: int) -> None:
-    """Raises ApiError (413) for a body of more than `most` bytes."""
-    if size > most:
-        raise ApiError(413, f"the body is larger than {most} bytes", code="too_large")
+def check_size(size: int, max_bytes: int) -> None:
+    """Raises ApiError (413) for a body of more than `max_bytes` bytes."""
+    if size > max_bytes:
+        raise ApiError(413, f"the body is larger than {max_bytes} bytes", code="too_large")
 
 
 def _host_name(host: str) -> str:

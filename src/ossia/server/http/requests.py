@@ -1,6 +1,6 @@
-"""What every route does alike: read a body, know its client, stream events, stop when the client goes.
+"""Shared by all routes: read a body, identify the client, send responses and event streams, stop when the client leaves.
 
-In: Starlette's requests, and frames of bytes. Out: values, responses. It does not know any API's shapes.
+In: Starlette's requests, and frames of bytes. Out: values and responses, for any API.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ T = TypeVar("T")
 log = logging.getLogger("ossia.server")
 PING_SECONDS = 15.0
 BODY_SECONDS, STALL_SECONDS = 120.0, 20.0  # for a body to come, and between two pieces of it
-PIECE = 64 << 10  # bytes of an answer that are written in one go
+PIECE = 64 << 10  # bytes of an answer that are written at once
 PING = b": ping\n\n"
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -33,7 +33,7 @@ EVENT_STREAM = [
 
 
 async def read(request: Request, type: type[T]) -> T:
-    """The request's body as a value. Raises ApiError where it is none, or does not come; ClientDisconnect."""
+    """The request's body as a value. Raises ApiError for an invalid or late body, and ClientDisconnect."""
     lease: Lease = request.scope["state"]["body"]
     body, loop = Pieces(), asyncio.get_running_loop()
     end = loop.time() + BODY_SECONDS
@@ -57,11 +57,11 @@ def client_of(request: Request | Scope) -> str:
 
 
 def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Whole([encode(value)], status, headers)
+    return BytesResponse([encode(value)], status, headers)
 
 
 async def reply_with(name: str, value: Struct, headers: Mapping[str, str] | None = None) -> Response:
-    """A value whose list of this name may be large: its members are encoded one by one, and others run in between."""
+    """A value with a list that may be large: its members are encoded one by one, so other requests are not blocked."""
     members: Sequence[object] = getattr(value, name)
     empty = b'"%b":[]' % name.encode()
     head, _, tail = encode(replace(value, **{name: []})).partition(empty)
@@ -69,11 +69,11 @@ async def reply_with(name: str, value: Struct, headers: Mapping[str, str] | None
     for number, member in enumerate(members):
         parts += [b"," if number else b"", encode(member)]
         await asyncio.sleep(0)
-    return Whole([*parts, b"]", tail], 200, headers)
+    return BytesResponse([*parts, b"]", tail], 200, headers)
 
 
-class Whole(Response):
-    """JSON in parts, written a piece at a time: other work goes on in between, and a slow client costs no copies of it."""
+class BytesResponse(Response):
+    """JSON in parts, written in pieces: other requests are not blocked, and nothing is copied for a slow client."""
 
     media_type = "application/json"
 
@@ -87,11 +87,11 @@ class Whole(Response):
         if len(self.parts) == 1 and len(self.parts[0]) <= PIECE:
             await send({"type": "http.response.body", "body": self.parts[0]})
             return
-        work, gone = asyncio.ensure_future(self._write(send)), asyncio.ensure_future(_gone(receive))
+        work, disconnected = asyncio.ensure_future(self._write(send)), asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _stop(work, gone)
+            await _stop(work, disconnected)
 
     async def _write(self, send: Send) -> None:
         for part in self.parts:
@@ -101,8 +101,8 @@ class Whole(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def refusal(error: ApiError, path: str) -> Response:
-    """In the shape of the API under this path."""
+def error_response(error: ApiError, path: str) -> Response:
+    """An error in the form of the API under this path."""
     return reply(error.body(path), error.status, error.headers)
 
 
@@ -113,37 +113,37 @@ def sse(value: object, event: str | None = None) -> bytes:
 
 
 async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work, but stop it when the client goes. Raises ClientDisconnect then."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
+    """Run the work. If the client disconnects, cancel it and raise ClientDisconnect."""
+    task, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request.receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        await _stop(task, gone)
+        await _stop(task, disconnected)
 
 
 class EventStream(Response):
-    """Frames as they come, a comment now and then while none comes; closed when the client goes.
+    """Sends frames as they come, and comments during pauses. Closes the frames when the client disconnects.
 
-    An ApiError before the first frame is an ordinary refusal; `failed` says one that comes later in the API's own way.
+    An ApiError before the first frame is an ordinary error response. error_frame: the API's form of a later one.
     """
 
     def __init__(
         self,
         frames: AsyncGenerator[bytes, None],
-        failed: Callable[[ApiError], bytes] = lambda e: sse(e.body()),
+        error_frame: Callable[[ApiError], bytes] = lambda e: sse(e.body()),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.frames, self.failed = frames, failed
+        self.frames, self.error_frame = frames, error_frame
         self._headers = [*EVENT_STREAM, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self.status_code, self.background = 200, None
         self._started, self._last = False, monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = asyncio.ensure_future(self._send_all(scope, receive, send))
-        others = [asyncio.ensure_future(each) for each in (_gone(receive), self._ping(send))]
+        others = [asyncio.ensure_future(each) for each in (_disconnected(receive), self._ping(send))]
         try:
             await asyncio.wait({work, others[0]}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -157,18 +157,18 @@ class EventStream(Response):
             async for frame in self.frames:
                 await self._write(send, frame)
         except ApiError as error:
-            await self._tell(error, scope, receive, send)
+            await self._send_error(error, scope, receive, send)
         except Exception:
             log.exception("an answer failed")
-            await self._tell(ApiError(500, "the server failed: its log says why"), scope, receive, send)
+            await self._send_error(ApiError(500, "the server failed: its log says why"), scope, receive, send)
         if self._started:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _tell(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_error(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         if self._started:
-            await self._write(send, self.failed(error))
+            await self._write(send, self.error_frame(error))
         else:
-            await refusal(error, scope["path"])(scope, receive, send)
+            await error_response(error, scope["path"])(scope, receive, send)
 
     async def _write(self, send: Send, frame: bytes) -> None:
         self._last = monotonic()
@@ -184,7 +184,7 @@ class EventStream(Response):
                 await self._write(send, PING)
 
 
-async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
+async def _disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

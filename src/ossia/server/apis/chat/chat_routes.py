@@ -177,7 +177,9 @@ async def answer_pieces(context: Context, prepared: PreparedChat, index: int = 0
         async with aclosing(context.service.answer(answer)) as events:
             async for event in events:
                 if isinstance(event, Done) and translator.calls:
-                    await remember_calls(context.memory if prepared.store else context.passing, translator.calls)
+                    await remember_calls(
+                        context.memory if prepared.store else context.transient_memory, translator.calls
+                    )
                 for piece in map(joiner.join, translator.translate(event)):
                     hidden = prepared.hides_reasoning and isinstance(piece, TextDelta) and piece.kind == "reasoning"
                     if piece is not None and not hidden:

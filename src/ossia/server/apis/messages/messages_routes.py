@@ -1,7 +1,6 @@
-"""/v1/messages: the same answers for clients that speak Anthropic's API.
+"""/v1/messages: Anthropic's Messages API.
 
-In: its requests, read as a chat's. Out: its JSON, or its server-sent events.
-It does not know how answers are made, nor anything that a chat request does not.
+In: its requests, converted to chat requests. Out: its JSON, or its server-sent events.
 """
 
 import asyncio
@@ -24,12 +23,12 @@ from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.messages.messages_wire import (
     ContentBlock,
     CountRequest,
-    Made,
     MessagesOutputDetails,
     MessagesRequest,
     MessagesResponse,
     MessagesTurn,
     MessagesUsage,
+    OutputBlock,
     StopReason,
     TextBlock,
     ThinkingBlock,
@@ -43,7 +42,7 @@ from ossia.server.errors import ANTHROPIC, ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import convert, loads
 from ossia.server.http.requests import EventStream, client_of, read, reply, sse, until_disconnect
 
-SIGNATURE = "ossia"  # of thinking: clients want one back with it; here it stands for nothing
+SIGNATURE = "ossia"  # clients require a signature of thinking; it has no meaning here
 
 
 def routes(context: Context) -> list[Route]:
@@ -80,18 +79,18 @@ async def _create(context: Context, request: Request) -> Response:
 
 
 async def prepare(context: Context, given: MessagesRequest, client: str) -> PreparedChat:
-    """A request as what is asked of the service. Raises ApiError for what it cannot be."""
+    """Check a request and convert it for the service. Raises ApiError."""
     context.check_model(given.model)
     if given.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
     chat = await asyncio.to_thread(_chat, given)
-    sampled = _sampled(given, chat.request)
+    sampled = _with_sampling(given, chat.request)
     prepared = await prepare_chat(sampled, context.service, context.recall, client, chat.places)
     return prepared._replace(warnings=(*chat.warnings, *prepared.warnings))
 
 
 class _Chat(NamedTuple):
-    """A request as a chat's. places: where each of its messages stands. warnings: what was left out."""
+    """A request as a chat request. places: the path of each message in the request. warnings: about ignored parts."""
 
     request: ChatRequest
     places: list[str]
@@ -99,35 +98,37 @@ class _Chat(NamedTuple):
 
 
 def _chat(given: CountRequest) -> _Chat:
-    """The conversation as a chat's, with its tools and how much to think."""
+    """The request as a chat request, without its sampling fields."""
     _check(given)
     warnings: list[str] = []
     with input_errors():
-        placed = [("system", ChatMessage("system", system))] if (system := _system(given)) else []
+        messages_at = [("system", ChatMessage("system", system))] if (system := _system(given)) else []
         newest = newest_from([turn.role == "assistant" for turn in given.messages])
         for number, turn in enumerate(given.messages):
-            placed += _turn(turn, f"messages[{number}]", number >= newest, warnings)
-    if len(placed) > 1 and _is_empty(placed[-1][1]):  # Anthropic allows a last message of the assistant to be empty
-        placed.pop()
-    at, last = placed[-1] if placed else ("", ChatMessage("user", ""))
+            messages_at += _turn(turn, f"messages[{number}]", number >= newest, warnings)
+    if len(messages_at) > 1 and _is_empty(
+        messages_at[-1][1]
+    ):  # Anthropic allows a last message of the assistant to be empty
+        messages_at.pop()
+    at, last = messages_at[-1] if messages_at else ("", ChatMessage("user", ""))
     continues = last.role == "assistant" and not last.calls  # a message that ends in a call is not an answer
     if continues and str(last.content or "")[-1:].isspace():
         raise bad(f"{at}.content", f"{at}: final assistant content cannot end with trailing whitespace: strip it")
     thinking = given.thinking
     effort = given.output_config.effort if given.output_config else None
     request = ChatRequest(
-        messages=[message for _, message in placed],
+        messages=[message for _, message in messages_at],
         tools=given.tools or None,
         tool_choice=given.tool_choice,
         response_format=_form(given),
         reasoning=ThinkingOptions(effort, thinking.budget_tokens if thinking else None),
         thinking={"type": "disabled"} if thinking and thinking.type == "disabled" else None,
         continue_final_message=continues,
-        # only where it is said: the model was trained to call one tool a turn
+        # only if requested: the model was trained to call one tool in a turn
         parallel_tool_calls=(given.tool_choice or {}).get("disable_parallel_tool_use") is False,
         ossia=given.ossia,
     )
-    return _Chat(request, [at for at, _ in placed], warnings)
+    return _Chat(request, [at for at, _ in messages_at], warnings)
 
 
 def _is_empty(message: ChatMessage) -> bool:
@@ -141,7 +142,7 @@ def _system(given: CountRequest) -> str:
 
 
 def _check(given: CountRequest) -> None:
-    """Raises ApiError for what would change the conversation if it were ignored."""
+    """Raises ApiError for fields that cannot be ignored without changing the conversation."""
     if given.thread is not None:
         message = "thread: this server keeps no threads; send the whole conversation in messages, without thread"
         # the SDK knows this code, and sends the whole conversation by itself
@@ -158,14 +159,14 @@ def _form(given: CountRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
 
 
-def _sampled(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:
+def _with_sampling(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:
     chat.max_tokens, chat.temperature, chat.top_p = given.max_tokens, given.temperature, given.top_p
     chat.top_k, chat.stop, chat.store = given.top_k, given.stop_sequences, given.store
     return chat
 
 
 def _turn(turn: MessagesTurn, at: str, newest: bool, warnings: list[str]) -> list[tuple[str, ChatMessage]]:
-    """A turn's blocks as messages, each with its place. Tool results come before the user's other words."""
+    """A turn's blocks as messages, each with its path. Tool results come before the user's text."""
     if isinstance(turn.content, str):
         return [(at, ChatMessage(turn.role, turn.content))]
     blocks = [(f"{at}.content[{number}]", block) for number, block in enumerate(turn.content)]
@@ -175,10 +176,10 @@ def _turn(turn: MessagesTurn, at: str, newest: bool, warnings: list[str]) -> lis
         text = "\n".join(_text(block, where, newest, warnings) for where, block in others)
         return [*results, *([(at, ChatMessage(turn.role, text))] if others else [])]
     calls = [_call(block, where) for where, block in blocks if block.type == "tool_use"]
-    thought = "\n".join(block.thinking for block in turn.content if block.thinking)
+    thinking_text = "\n".join(block.thinking for block in turn.content if block.thinking)
     known = ("tool_use", "thinking", "redacted_thinking")
     text = "\n".join(_text(block, where, False, warnings) for where, block in blocks if block.type not in known)
-    return [(at, ChatMessage("assistant", text, reasoning=thought or None, tool_calls=calls or None))]
+    return [(at, ChatMessage("assistant", text, reasoning=thinking_text or None, tool_calls=calls or None))]
 
 
 def _result(block: ContentBlock, at: str, warnings: list[str]) -> ChatMessage:
@@ -187,7 +188,7 @@ def _result(block: ContentBlock, at: str, warnings: list[str]) -> ChatMessage:
 
 
 def _text(block: ContentBlock, at: str, newest: bool, warnings: list[str]) -> str:
-    """A block's text. A document may hold text, and a search result does; other blocks are not readable."""
+    """The text of a text block, text document or search result. Other blocks are not readable."""
     match block:
         case ContentBlock(type="text", text=str(text)):
             return text
@@ -233,12 +234,12 @@ class _Answer:
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
 
     async def whole(self) -> MessagesResponse:
-        blocks: list[Made] = []
+        blocks: list[OutputBlock] = []
         message = self._message(blocks, MessagesUsage())
         arguments: dict[str, list[str]] = {}
         async for piece in self._pieces():
-            if opened := _opened(piece, blocks[-1] if blocks else None):
-                blocks.append(opened)
+            if started := _started_block(piece, blocks[-1] if blocks else None):
+                blocks.append(started)
             match piece, blocks[-1] if blocks else None:
                 case TextDelta(text=text), TextBlock() as block:
                     block.text += text
@@ -261,15 +262,15 @@ class _Answer:
                 if isinstance(piece, AnswerStart):
                     yield _event("message_start", message=self._message([], _usage(piece.usage)))
                     continue
-                opened = _opened(piece, block)
-                if block and (opened or isinstance(piece, Done)):
+                started = _started_block(piece, block)
+                if block and (started or isinstance(piece, Done)):
                     if isinstance(block, ThinkingBlock):  # a client keeps the block only if it is signed
-                        signed = {"type": "signature_delta", "signature": SIGNATURE}
-                        yield _event("content_block_delta", index=index, delta=signed)
+                        signature = {"type": "signature_delta", "signature": SIGNATURE}
+                        yield _event("content_block_delta", index=index, delta=signature)
                     yield _event("content_block_stop", index=index)
                     index += 1
-                if opened:
-                    block = opened
+                if started:
+                    block = started
                     shown = ThinkingBlock() if isinstance(block, ThinkingBlock) else block
                     yield _event("content_block_start", index=index, content_block=shown)
                 for delta in _deltas(piece):
@@ -285,11 +286,11 @@ class _Answer:
                 if self.shows_thinking or not (isinstance(piece, TextDelta) and piece.kind == "reasoning"):
                     yield piece
 
-    def _message(self, blocks: list[Made], usage: MessagesUsage) -> MessagesResponse:
+    def _message(self, blocks: list[OutputBlock], usage: MessagesUsage) -> MessagesResponse:
         return MessagesResponse(self.id, self.model, blocks, usage)
 
 
-def _opened(piece: JoinedPiece, block: Made | None) -> Made | None:
+def _started_block(piece: JoinedPiece, block: OutputBlock | None) -> OutputBlock | None:
     """The block that a piece begins; None if it continues the current block."""
     match piece:
         case TextDelta("reasoning"):
@@ -312,7 +313,7 @@ def _deltas(piece: JoinedPiece) -> Iterator[dict[str, str]]:
 
 
 def _object(text: str) -> object:
-    """A call's arguments, which Anthropic gives as a value; what is none stays as it is under a name of its own."""
+    """A call's arguments as an object. Arguments that are not a JSON object become {"text": ...}."""
     try:
         value = loads(text)
     except (ValueError, RecursionError):
@@ -335,5 +336,5 @@ def _reason(done: Done) -> StopReason:
 
 def _usage(used: Counts) -> MessagesUsage:
     cached, written = used.cached_tokens, used.written_tokens
-    thought = MessagesOutputDetails(used.reasoning_tokens)
-    return MessagesUsage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thought)
+    thinking_text = MessagesOutputDetails(used.reasoning_tokens)
+    return MessagesUsage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thinking_text)

@@ -1,6 +1,6 @@
-"""The wire of /v1/messages: Anthropic's requests and answers.
+"""The wire types of /v1/messages: Anthropic's requests and answers.
 
-In and out: types that msgspec reads and writes; fields that are not here are ignored. It does not know harmony.
+msgspec reads and writes them. Unknown fields are ignored.
 """
 
 from typing import Any, Literal
@@ -13,7 +13,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class ContentBlock(Struct):
-    """A piece of a message, of any type; which fields it has depends on that."""
+    """A block of any type. The type decides which fields it has."""
 
     type: str
     text: str | None = None
@@ -52,7 +52,7 @@ class OutputConfig(Struct):
 
 
 class CountRequest(Struct):
-    """output_format is the older name of output_config.format. thread is refused: conversations are not kept.
+    """output_format is the older name of output_config.format. thread is rejected: conversations are not stored.
     ossia is not Anthropic's: the first lines of the system message.
     """
 
@@ -85,7 +85,7 @@ class MessagesOutputDetails(Struct):
 
 
 class MessagesUsage(Struct):
-    """The prompt's tokens are input_tokens and both cache counts together: read from the cache, written there, neither."""
+    """The prompt has input_tokens, cache_read_input_tokens and cache_creation_input_tokens together."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -99,7 +99,7 @@ class TextBlock(Struct, tag="text"):
 
 
 class ThinkingBlock(Struct, tag="thinking"):
-    """signature: clients want one back with the thinking; here it stands for nothing."""
+    """signature: clients require one; it has no meaning here."""
 
     thinking: str = ""
     signature: str = ""
@@ -111,13 +111,13 @@ class ToolUseBlock(Struct, tag="tool_use"):
     input: Any
 
 
-Made = TextBlock | ThinkingBlock | ToolUseBlock
+OutputBlock = TextBlock | ThinkingBlock | ToolUseBlock
 
 
 class MessagesResponse(Struct, tag="message"):
     id: str
     model: str
-    content: list[Made]
+    content: list[OutputBlock]
     usage: MessagesUsage
     role: Literal["assistant"] = "assistant"
     stop_reason: StopReason | None = None

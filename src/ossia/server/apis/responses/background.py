@@ -14,7 +14,7 @@ from ossia.server.http.requests import sse
 
 log = logging.getLogger("ossia.server")
 STOPPED = "The server was stopped before this response was finished."
-KEPT_BYTES = 64 << 20  # of frames that only a late listener may still want
+KEPT_BYTES = 64 << 20  # of frames of finished responses, for clients that connect later
 
 
 def frame(event: wire.StreamEvent) -> bytes:
@@ -24,29 +24,29 @@ def frame(event: wire.StreamEvent) -> bytes:
 class Job:
     """One response in the background. A frame's place in `frames` is its event's sequence number."""
 
-    def __init__(self, making: ResponseRun) -> None:
-        self._making = making
+    def __init__(self, run: ResponseRun) -> None:
+        self._run = run
         self.frames: list[bytes] = []
         self.ended = False
-        self._news = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._write_frames())
 
     @property
     def response(self) -> wire.Response:
-        return self._making.response
+        return self._run.response
 
     async def begun(self) -> None:
-        """Wait until it is queued, and kept if it is to be."""
+        """Wait until it is queued, and stored if it is to be."""
         while not (self.frames or self.ended):
-            await self._more()
+            await self._next_change()
 
     async def settle(self) -> None:
-        """Wait while the response has ended but is not stored: what continues it must find its end."""
-        while self.response.status not in ("queued", "in_progress") and not (self._making.settled or self.ended):
-            await self._more()
+        """Wait until an ended response is stored: a request that continues it needs its end."""
+        while self.response.status not in ("queued", "in_progress") and not (self._run.settled or self.ended):
+            await self._next_change()
 
     async def follow(self, after: int = -1) -> AsyncGenerator[bytes, None]:
-        """The frames behind that sequence number, as they come, to the last."""
+        """The frames after that sequence number, as they are made, up to the last."""
         at = after + 1
         while True:
             for each in self.frames[at:]:
@@ -55,59 +55,59 @@ class Job:
             if at >= len(self.frames):
                 if self.ended:
                     return
-                await self._more()
+                await self._next_change()
 
     async def stop(self, reason: str | None = None) -> None:
-        """End it now: cancelled, or failed for a reason."""
-        if not self._making.ended:
+        """End it now: cancelled, or with a reason failed."""
+        if not self._run.ended:
             self._task.cancel()
         await asyncio.wait([self._task])
-        self._add(await self._making.break_off(reason))
+        self._add(await self._run.break_off(reason))
         self._close()
 
-    async def _run(self) -> None:
+    async def _write_frames(self) -> None:
         try:
-            async with aclosing(self._making.events()) as events:
-                async for told in events:
-                    self._add(told)
+            async with aclosing(self._run.events()) as events:
+                async for batch in events:
+                    self._add(batch)
             self._close()
         except Exception:
             log.exception("a response in the background failed")
-            self._add(await self._making.break_off(BROKEN))
+            self._add(await self._run.break_off(BROKEN))
             self._close()
 
-    def _add(self, told: Sequence[wire.StreamEvent]) -> None:
-        self.frames += [frame(event) for event in told]
-        self._tell()
+    def _add(self, events: Sequence[wire.StreamEvent]) -> None:
+        self.frames += [frame(event) for event in events]
+        self._notify()
 
     def _close(self) -> None:
         self.ended = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
-    async def _more(self) -> None:
-        await self._news.wait()
+    async def _next_change(self) -> None:
+        await self._changed.wait()
 
 
 class Jobs:
-    """All of them by their response's id, the finished ones for a while."""
+    """All background responses by id. Finished ones stay until their frames take too much memory."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
 
-    def start(self, making: ResponseRun) -> Job:
+    def start(self, run: ResponseRun) -> Job:
         self._forget()
-        job = self._jobs[making.response.id] = Job(making)
+        job = self._jobs[run.response.id] = Job(run)
         return job
 
     def find(self, response: str) -> Job | None:
         return self._jobs.get(response)
 
     async def remove(self, response: str) -> bool:
-        """Stop it if it goes on, and forget it."""
+        """Stop it if it runs, and drop it."""
         if (job := self._jobs.pop(response, None)) is None:
             return False
         if not job.ended:
@@ -115,7 +115,7 @@ class Jobs:
         return True
 
     async def close(self) -> None:
-        """The server stops."""
+        """Fail all that run: the server stops."""
         await asyncio.gather(*(job.stop(STOPPED) for job in self._jobs.values() if not job.ended))
 
     def _forget(self) -> None:
