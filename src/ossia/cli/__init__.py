@@ -6,10 +6,23 @@ what was wrong and what to do.
 
 import os
 
-from ossia.cli import bench, chat, checkpoints, evaluate, render, schema, serve, train, warmup
+from ossia.cli import apply_patch, bench, chat, checkpoints, evaluate, render, schema, serve, train, warmup
 from ossia.cli.app import app
 
-__all__ = ["app", "bench", "chat", "checkpoints", "evaluate", "main", "render", "schema", "serve", "train", "warmup"]
+__all__ = [
+    "app",
+    "apply_patch",
+    "bench",
+    "chat",
+    "checkpoints",
+    "evaluate",
+    "main",
+    "render",
+    "schema",
+    "serve",
+    "train",
+    "warmup",
+]
 
 # OpenMP threads spin this many times (about 30 µs) before they sleep. Spinning without end slows every other process.
 _SPINS = "2000"
