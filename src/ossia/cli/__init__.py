@@ -6,13 +6,14 @@ what was wrong and what to do.
 
 import os
 
-from ossia.cli import apply_patch, bench, chat, checkpoints, evaluate, render, schema, serve, train, warmup
+from ossia.cli import apply_patch, bench, browse, chat, checkpoints, evaluate, render, schema, serve, train, warmup
 from ossia.cli.app import app
 
 __all__ = [
     "app",
     "apply_patch",
     "bench",
+    "browse",
     "chat",
     "checkpoints",
     "evaluate",

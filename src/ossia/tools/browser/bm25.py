@@ -1,7 +1,7 @@
 """A small full-text index: BM25 over documents in memory.
 
 In: texts. Out: the numbers of the documents that fit a query best, with their scores. Words are letters and digits in
-any case; texts without spaces between words (Chinese, Japanese, Thai) are indexed by pairs of characters.
+any case, without a plural s; texts without spaces between words (Chinese, Japanese, Thai) are indexed by pairs of characters.
 """
 
 import math
@@ -23,12 +23,17 @@ def words(text: str) -> Iterator[str]:
         at = 0
         for part in _UNSPACED.finditer(run[0]):
             if part.start() > at:
-                yield run[0][at : part.start()]
+                yield _singular(run[0][at : part.start()])
             characters = part[0]
             yield from (characters[i : i + 2] for i in range(max(1, len(characters) - 1)))
             at = part.end()
         if at < len(run[0]):
-            yield run[0][at:]
+            yield _singular(run[0][at:])
+
+
+def _singular(word: str) -> str:
+    """Without the s of an English plural."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 class Bm25Index:

@@ -42,7 +42,7 @@ class WebFetcher:
         try:
             async with asyncio.timeout(self._client.limits.seconds):
                 for _ in range(MAX_REDIRECTS + 1):
-                    self._check(address)
+                    self.check(address)
                     reply = await self._client.send("GET", address, {"Accept": _ACCEPT})
                     if reply.location is None:
                         return await asyncio.to_thread(_document, address, reply)
@@ -51,7 +51,8 @@ class WebFetcher:
             raise ProviderError(f"timed out after {self._client.limits.seconds:g} s") from error
         raise ProviderError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _check(self, url: str) -> None:
+    def check(self, url: str) -> None:
+        """Raises ProviderError for a URL that is not fetched."""
         try:
             parts = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:

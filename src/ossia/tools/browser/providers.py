@@ -50,18 +50,20 @@ class _JsonApi:
             raise ProviderError(f"{self._name} answered something that is not JSON") from error
 
 
-class _WebProvider:
-    """What the services have in common: web URLs, and pages that our own client fetches."""
+class WebPages:
+    """Pages of the web without a search service."""
 
-    def __init__(self, api: _JsonApi, fetcher: WebFetcher) -> None:
-        self._api = api
+    def __init__(self, fetcher: WebFetcher) -> None:
         self._fetcher = fetcher
 
     async def open(self) -> None:
-        """The key was checked when the provider was made."""
+        """The settings were checked when the provider was made."""
 
     def absolute(self, url: str) -> str:
         return with_scheme(url)
+
+    async def search(self, query: str, topn: int) -> list[Hit]:
+        raise ProviderError("there is no search service; open a URL instead")
 
     async def fetch(self, url: str) -> Document:
         return await self._fetcher.fetch(url)
@@ -70,11 +72,12 @@ class _WebProvider:
         """Connections end with their requests."""
 
 
-class ExaProvider(_WebProvider):
+class ExaProvider(WebPages):
     """Exa. Pages come from its /contents, and from our own client where it has none."""
 
     def __init__(self, client: HttpClient, fetcher: WebFetcher, key: str, base: str = EXA) -> None:
-        super().__init__(_JsonApi("Exa", client, base, key), fetcher)
+        super().__init__(fetcher)
+        self._api = _JsonApi("Exa", client, base, key)
 
     async def search(self, query: str, topn: int) -> list[Hit]:
         body = {"query": query, "numResults": topn, "contents": {"text": True, "summary": True}}
@@ -86,6 +89,7 @@ class ExaProvider(_WebProvider):
         ]
 
     async def fetch(self, url: str) -> Document:
+        self._fetcher.check(url)
         answer = await self._api.post("/contents", {"urls": [url], "text": {"includeHtmlTags": True}})
         for each in _objects(answer, "results"):
             if html := each.get("text"):
@@ -93,11 +97,12 @@ class ExaProvider(_WebProvider):
         return await self._fetcher.fetch(url)
 
 
-class YouProvider(_WebProvider):
+class YouProvider(WebPages):
     """You.com. Pages come from its /v1/contents, and from our own client where it has none."""
 
     def __init__(self, client: HttpClient, fetcher: WebFetcher, key: str, base: str = YOU) -> None:
-        super().__init__(_JsonApi("You.com", client, base, key), fetcher)
+        super().__init__(fetcher)
+        self._api = _JsonApi("You.com", client, base, key)
 
     async def search(self, query: str, topn: int) -> list[Hit]:
         answer = await self._api.get("/v1/search", {"query": query, "count": topn})
@@ -113,6 +118,7 @@ class YouProvider(_WebProvider):
         return [hit for hit in hits if hit.url][:topn]
 
     async def fetch(self, url: str) -> Document:
+        self._fetcher.check(url)
         answer = await self._api.post("/v1/contents", {"urls": [url], "livecrawl_formats": "html"})
         pages = answer if isinstance(answer, list) else [answer]
         for each in pages:
@@ -121,11 +127,12 @@ class YouProvider(_WebProvider):
         return await self._fetcher.fetch(url)
 
 
-class SearxngProvider(_WebProvider):
+class SearxngProvider(WebPages):
     """A SearXNG server. Its settings must allow the format json."""
 
     def __init__(self, client: HttpClient, fetcher: WebFetcher, base: str) -> None:
-        super().__init__(_JsonApi("SearXNG", client, base), fetcher)
+        super().__init__(fetcher)
+        self._api = _JsonApi("SearXNG", client, base)
 
     async def search(self, query: str, topn: int) -> list[Hit]:
         answer = await self._api.get("/search", {"q": query, "format": "json"})

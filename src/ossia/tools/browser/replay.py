@@ -6,11 +6,12 @@ one JSON object: the request (`query` and `topn`, or `url`) and its response (`h
 
 import asyncio
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
 from ossia.tools.browser.search import Document, Hit, ProviderError, SearchProvider
-from ossia.tools.browser.urls import with_scheme
+from ossia.tools.browser.urls import CORPUS, with_scheme
 
 MAX_FILE = 500_000_000  # bytes
 
@@ -79,7 +80,9 @@ class ReplayProvider:
             await asyncio.to_thread(self._load)
 
     def absolute(self, url: str) -> str:
-        return with_scheme(url)
+        """A file's name, if the recording is of a folder; else a web URL."""
+        file = CORPUS + quote(url.lstrip("/"))
+        return file if file in self._pages else with_scheme(url)
 
     async def search(self, query: str, topn: int) -> list[Hit]:
         await self.open()
