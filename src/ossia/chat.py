@@ -172,6 +172,7 @@ class Chat:
     def _stream(self, text: str, run: Callable[[CallTool], Generator[Ran, None, None]]) -> Generator[Event, None, None]:
         if toolset := self._open_tools():
             toolset.begin_response()
+            self._loop.run(toolset.refresh())
         self.history.append(user(text))
         pieces: list[str] = []
         finished = False

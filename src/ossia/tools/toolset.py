@@ -25,6 +25,22 @@ class CountsCalls(Protocol):
         ...
 
 
+@runtime_checkable
+class Changes(Protocol):
+    """A session whose declaration may change, as that of an MCP server."""
+
+    async def refresh(self) -> bool:
+        """Read the declaration again if it changed. Returns whether it is another."""
+        ...
+
+
+@runtime_checkable
+class AsksApproval(Protocol):
+    """A session with calls that a user must approve first."""
+
+    def needs_approval(self, name: str) -> bool: ...
+
+
 class ToolSet:
     """The sessions of a conversation. Use it on one event loop only.
 
@@ -63,9 +79,7 @@ class ToolSet:
             if failed := [result for result in results if isinstance(result, BaseException)]:
                 await self._close_all()
                 raise failed[0]
-            self._called = {
-                recipient: (session, name) for session in every for recipient, name in _names(session.namespace)
-            }
+            self._called = _called(every)
             self._is_open = True
 
     def begin_response(self) -> None:
@@ -73,6 +87,22 @@ class ToolSet:
         for session in (*self.sessions, *self.developer):
             if isinstance(session, CountsCalls):
                 session.begin_response()
+
+    @property
+    def needs_approval(self) -> frozenset[str]:
+        """The recipients whose calls a user must approve first."""
+        return frozenset(
+            recipient
+            for recipient, (session, name) in self._called.items()
+            if isinstance(session, AsksApproval) and session.needs_approval(name)
+        )
+
+    async def refresh(self) -> None:
+        """Read declarations that changed. Call it before each answer."""
+        every = (*self.sessions, *self.developer)
+        changing = [session for session in every if isinstance(session, Changes)]
+        if any(await asyncio.gather(*(session.refresh() for session in changing))):
+            self._called = _called(every)
 
     async def run(self, recipient: str, text: str, report: Report = ignore) -> ToolOutput:
         """Run one call. Raises ToolUnavailableError if the tool itself broke, whatever its error was."""
@@ -99,6 +129,11 @@ class ToolSet:
         ):
             if isinstance(result, BaseException):
                 log.error("%s could not be closed: %r", type(session).__name__, result)
+
+
+def _called(sessions: Sequence[ToolSession]) -> dict[str, tuple[ToolSession, str]]:
+    """Each recipient with its session and the tool's name there."""
+    return {recipient: (session, name) for session in sessions for recipient, name in _names(session.namespace)}
 
 
 def _names(space: ToolNamespace) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from ossia.tools.mcp.results import McpFailure, McpListing, McpResult
 from ossia.tools.mcp.servers import McpServer, operator_servers
 from ossia.tools.mcp.session import McpSession
 from ossia.tools.session import ToolProgress
+from ossia.tools.toolset import ToolSet
 from tests.support import mcp_demo
 from tests.support.mcp_demo import demo
 from tests.support.mcp_http import LegacyHttp, served
@@ -142,10 +143,10 @@ def test_a_long_result_is_cut(server: McpServer):
 def test_a_changed_list_is_read_again(server: McpServer):
     async def run():
         async with opened(server) as session:
-            assert not await session.begin_response()
+            assert not await session.refresh()
             await session.run("grow", "{}")
             await until(lambda: session.is_stale)
-            assert await session.begin_response()
+            assert await session.refresh()
             names = [tool.name for tool in session.namespace.tools]
             assert "extra" in names
             assert "fail" not in names
@@ -266,8 +267,27 @@ def test_calls_of_a_response_are_limited():
             outputs = [await session.run("echo", "{}") for _ in range(3)]
             assert [each.failed for each in outputs] == [False, False, True]
             assert outputs[2].text == "error: limit of 2 calls of MCP tools reached; answer with what you have"
-            await session.begin_response()
+            session.begin_response()
             assert not (await session.run("echo", "{}")).failed
+
+    asyncio.run(run())
+
+
+def test_a_set_of_tools_follows_a_changed_list():
+    async def run():
+        session = McpSession(operator_servers(f"demo={DEMO}")[0])
+        tools = ToolSet([session])
+        try:
+            await tools.open()
+            await tools.run("demo_shop.grow", "{}")
+            await until(lambda: session.is_stale)
+            assert "demo_shop.extra" not in tools.recipients
+            await tools.refresh()
+            assert "demo_shop.extra" in tools.recipients
+            assert "demo_shop.fail" not in tools.recipients
+            assert (await tools.run("demo_shop.extra", "{}")).text == "extra"
+        finally:
+            await tools.close()
 
     asyncio.run(run())
 
@@ -287,8 +307,23 @@ def test_a_call_that_needs_approval_is_not_sent():
             assert output.text == "error: this call needs the user's approval"
             assert "tools/call" not in app.methods
             assert (await session.run_approved("echo", '{"a": 1}')).text == '{"a": 1}'
+            tools = ToolSet(developer=[session])
+            await tools.open()
+            assert tools.needs_approval == {"old.echo"}
 
     with served(app, "off") as url:
+        asyncio.run(run(url))
+
+
+def test_a_caller_that_asks_before_each_call_runs_them_directly():
+    async def run(url: str):
+        server = McpServer("shop", "http", url=f"{url}/mcp", approval=ApprovalPolicy())
+        session = McpSession(server, asked_before=True)
+        await session.open()
+        assert not (await session.run("echo", "{}")).failed
+        await session.close()
+
+    with served(LegacyHttp(), "off") as url:
         asyncio.run(run(url))
 
 

@@ -143,7 +143,10 @@ class McpConnection:
         return raw.tools, raw.next_cursor
 
     async def call(self, name: str, arguments: dict[str, Any], report: Report) -> McpAnswer:
-        """Call a tool. Raises McpCallError. If this task is cancelled, the server gets a cancel and the call ends at once."""
+        """Call a tool. If this task is cancelled, the server gets a cancel and the call ends at once.
+
+        Raises McpCallError.
+        """
         left = MAX_PROGRESS
 
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:

@@ -28,11 +28,13 @@ MAX_REASON = 500  # characters of a user's reason
 
 
 class McpSession:
-    """A `ToolSession`. Call `begin_response` before each response: it resets the limit of calls.
+    """A `ToolSession`. Call `begin_response` and `refresh` before each response.
 
-    The listing is made once and kept, until the server says that its tools changed. listing: from an earlier session;
-    then the server is not listed again, and not connected before the first call. guard: for servers of a request;
-    default: only public addresses, and the hosts that the operator named whole.
+    The listing is made once and kept, until the server says that its tools changed.
+
+    - listing: from an earlier session; then the server is not listed again, nor connected before the first call.
+    - guard: for servers of a request; default: only public addresses, and hosts that the operator named whole.
+    - asked_before: the caller asks the user before each `run`, so `run` does not check for an approval.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class McpSession:
         limits: McpLimits | None = None,
         listing: McpListing | None = None,
         guard: AddressGuard | None = None,
+        asked_before: bool = False,
     ) -> None:
         self.server = server
+        self._asked_before = asked_before
         self._limits = limits or (REQUEST_LIMITS if server.from_request else OPERATOR_LIMITS)
         self._guard = (guard or AddressGuard(server.private_hosts)) if server.from_request else guard
         self._listing = listing
@@ -90,10 +94,23 @@ class McpSession:
         except ListingError as error:
             await self._give_up(str(error))
 
-    async def begin_response(self) -> bool:
-        """Reset the limit of calls. Lists again if the server's tools changed. Returns whether they did."""
+    def begin_response(self) -> None:
+        """Reset the limit of calls of one response."""
         self._calls = 0
-        return await self._list_if_changed()
+
+    async def refresh(self) -> bool:
+        """List the tools again if the server said that they changed. Returns whether the declaration is another.
+
+        The old declaration is kept if the list cannot be read.
+        """
+        if not self._is_stale or self._declared is None:
+            return False
+        before = self._declared
+        try:
+            await self._list()
+        except ToolUnavailableError as error:
+            log.info("an MCP server cannot be listed again: %s", str(error).partition("\n")[0])
+        return self._declared != before
 
     def needs_approval(self, name: str) -> bool:
         """Whether a user must approve calls of this tool first. Unknown tools need none: they do not run."""
@@ -109,7 +126,7 @@ class McpSession:
 
         Errors of the server and of the connection are a `ToolOutput` with failed=True.
         """
-        if self.needs_approval(name):
+        if self.needs_approval(name) and not self._asked_before:
             return self._failed(name, text, McpFailure("mcp_protocol_error", "this call needs the user's approval"))
         return await self.run_approved(name, text, report)
 
@@ -119,10 +136,7 @@ class McpSession:
             message = f"limit of {self._limits.max_calls} calls of MCP tools reached; answer with what you have"
             return self._failed(name, text, McpFailure("mcp_protocol_error", message))
         self._calls += 1
-        try:
-            await self._list_if_changed()
-        except ToolUnavailableError as error:
-            return self._failed(name, text, McpFailure("mcp_protocol_error", str(error)))
+        await self.refresh()
         if (tool := self._find(name)) is None:
             return self._failed(name, text, McpFailure("mcp_protocol_error", f"there is no tool {name[:64]}", -32602))
         try:
@@ -162,13 +176,6 @@ class McpSession:
                 return self._failed(tool.name, text, McpFailure("mcp_tool_execution_error", output), output)
             return ToolOutput(output, details=McpResult(self.server.label, tool.name, text, output))
         raise AssertionError("a retried call returns")
-
-    async def _list_if_changed(self) -> bool:
-        if not self._is_stale:
-            return False
-        before = self._tools
-        await self._list()
-        return self._tools != before
 
     async def _list(self) -> None:
         try:
