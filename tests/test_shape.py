@@ -253,6 +253,7 @@ PRIVATE_NAMES = {
     "kernels/triton/conftest.py": {"_patch_lang"},
     "model/test_checkpoint.py": {"_ntuple_diskusage"},
     "train/model/test_frozen.py": {"_python_dispatch", "_BLOCK_BYTES"},
+    "tools/sandbox/attempts.py": {"_exit"},
     "train/peak.py": {"_cdata", "_python_dispatch", "_pytree"},
     # to be replaced by public behaviour: invariants of pools, failures in the middle of a step
     "engine/test_cache.py": {"_cache", "_holders", "_idle", "_kept", "_keys", "_free", "_untouched"},

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from ossia.harmony.messages import ToolNamespace
+from ossia.tools.errors import ToolUnavailableError
 from ossia.tools.functions import ToolOutput
 
-
-class ToolUnavailableError(Exception):
-    """A tool could not start or its sandbox failed. This is never shown to the model as a program's own output."""
+__all__ = ["Report", "ToolProgress", "ToolSession", "ToolUnavailableError", "ignore"]
 
 
 @dataclass(frozen=True, slots=True)
