@@ -41,7 +41,7 @@ def store(machine: Machine, tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def kept(store: Store, names: str) -> str:
+def state(store: Store, names: str) -> str:
     return "".join(name for name in names if run(store.response(name)) == body("completed", id=name))
 
 
@@ -53,17 +53,17 @@ def test_K12_one_jump_takes_nothing_away(jump: float, machine: Machine, store: S
     machine.time += jump
     for name in "cde":
         keep(store, name)
-    assert kept(store, "abcde") == "abcde"
+    assert state(store, "abcde") == "abcde"
     store.close()
     again = Store(tmp_path, small())
     keep(again, "f")
-    assert kept(again, "abcdef") == "abcdef"
+    assert state(again, "abcdef") == "abcdef"
     machine.time -= jump
     keep(again, "g")
-    assert kept(again, "abcdefg") == "abcdefg"
+    assert state(again, "abcdefg") == "abcdefg"
     machine.passes(2 * DAY)
     keep(again, "h")
-    assert kept(again, "abcdefgh") == "bcdefgh", "a is 31 days old now"
+    assert state(again, "abcdefgh") == "bcdefgh", "a is 31 days old now"
     again.close()
 
 
@@ -76,13 +76,13 @@ def test_K12_a_jump_that_stays_is_believed_after_a_day(jump: float, machine: Mac
     machine.passes(1.1 * DAY)
     keep(store, "c")
     keep(store, "d")
-    assert kept(store, "abcd") == ("bcd" if jump > 0 else "abcd")
+    assert state(store, "abcd") == ("bcd" if jump > 0 else "abcd")
     machine.passes(28 * DAY)
     keep(store, "e")
-    assert kept(store, "bcde") == "bcde"
+    assert state(store, "bcde") == "bcde"
     machine.passes(1.5 * DAY)
     keep(store, "f")
-    assert kept(store, "abcdef") == ("cdef" if jump > 0 else "acdef"), "a was used in what is the future now"
+    assert state(store, "abcdef") == ("cdef" if jump > 0 else "acdef"), "a was used in what is the future now"
 
 
 def test_K12_a_server_that_was_off_for_long_forgets_a_day_later(machine: Machine, store: Store, tmp_path: Path):
@@ -92,14 +92,14 @@ def test_K12_a_server_that_was_off_for_long_forgets_a_day_later(machine: Machine
     machine.time += 40 * DAY
     machine.up = 10  # it was off
     again = Store(tmp_path, small())
-    assert kept(again, "a") == "a"
+    assert state(again, "a") == "a"
     machine.passes(60)
     keep(again, "b")
     again.close()
     machine.passes(1.1 * DAY)
     again = Store(tmp_path, small())
     keep(again, "c")
-    assert kept(again, "abc") == "bc"
+    assert state(again, "abc") == "bc"
     again.close()
 
 
@@ -109,7 +109,7 @@ def test_K12_time_that_passes_is_no_jump(machine: Machine, store: Store):
         machine.passes(DAY)
         machine.time += 200  # a clock that is put right now and then
     keep(store, "b")
-    assert kept(store, "ab") == "b"
+    assert state(store, "ab") == "b"
 
 
 def test_K12_the_log_says_that_the_clock_jumped(machine: Machine, store: Store, caplog: pytest.LogCaptureFixture):

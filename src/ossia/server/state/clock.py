@@ -1,22 +1,22 @@
-"""The time by which kept things age: one jump of the system's clock, forward or back, does not move it.
+"""A clock for the age of stored rows. A jump of the system's clock, forward or back, does not change it.
 
-In: the system's clock and what was kept of this one. Out: seconds since 1970. It does not know what ages.
+In: the system's clock, and the stored state of this one. Out: seconds since 1970.
 
-It runs with the machine's uptime, follows the system's clock while both agree, and believes a clock that jumped only once
-that clock itself has gone on for a day.
+It runs with the machine's uptime and follows the system's clock while both agree. After a jump it trusts the system's
+clock only after a day.
 """
 
 import time
 from typing import NamedTuple
 
 AGREE_SECONDS = 300.0
-BELIEVED_SECONDS = 86400.0
-MIN_TICK = 1e-3  # between two moments, so that timestamps before a doubt differ from those after it
+TRUST_SECONDS = 86400.0
+MIN_TICK = 1e-3  # seconds between two readings, so that timestamps before and after a jump differ
 _UPTIME = next((getattr(time, name) for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC") if hasattr(time, name)), None)
 
 
 class ClockState(NamedTuple):
-    """now: of this clock. doubted: the system's time when it was first off; begun: this clock's at that moment."""
+    """now: of this clock. doubted: the system's time when it first disagreed; begun: this clock's time then."""
 
     now: float
     doubted: float | None = None
@@ -24,46 +24,46 @@ class ClockState(NamedTuple):
 
 
 class Move(NamedTuple):
-    """The clock jumped after all: what was stamped at `begun` or later belongs `seconds` later."""
+    """The jump is trusted now: timestamps from `begun` on are to be moved by `seconds`."""
 
     begun: float
     seconds: float
 
 
 class Clock:
-    """kept: of an earlier process; else `newest`, the time of the newest thing that ages; else the system's time."""
+    """state: of an earlier process. Without it, the clock starts at `newest`, the newest timestamp, or the system's time."""
 
-    def __init__(self, kept: ClockState | None, newest: float | None) -> None:
-        self._kept = kept or ClockState(time.time() if newest is None else newest)
+    def __init__(self, state: ClockState | None, newest: float | None) -> None:
+        self._state = state or ClockState(time.time() if newest is None else newest)
         self._read_at = _uptime()
 
     @property
-    def kept(self) -> ClockState:
-        return self._kept
+    def state(self) -> ClockState:
+        return self._state
 
     @property
     def doubts(self) -> bool:
-        """Whether the system's clock is off and not yet believed."""
-        return self._kept.doubted is not None
+        """Whether the system's clock disagrees and is not trusted yet."""
+        return self._state.doubted is not None
 
     def tick(self) -> Move | None:
-        """Go on to this moment. A `Move` where the system's clock is believed from now on."""
+        """Advance to now. Returns a `Move` when the system's clock becomes trusted."""
         uptime, system = _uptime(), time.time()
-        now = self._kept.now + max(MIN_TICK, uptime - self._read_at)
+        now = self._state.now + max(MIN_TICK, uptime - self._read_at)
         self._read_at = uptime
-        _, doubted, begun = self._kept
+        _, doubted, begun = self._state
         if abs(system - now) <= AGREE_SECONDS:
-            self._kept = ClockState(max(now, system))
+            self._state = ClockState(max(now, system))
         elif doubted is None or begun is None or system < doubted:
-            self._kept = ClockState(now, system, now)
-        elif system - doubted >= BELIEVED_SECONDS:
-            self._kept = ClockState(system)
+            self._state = ClockState(now, system, now)
+        elif system - doubted >= TRUST_SECONDS:
+            self._state = ClockState(system)
             return Move(begun, system - now)
         else:
-            self._kept = ClockState(now, doubted, begun)
+            self._state = ClockState(now, doubted, begun)
         return None
 
 
 def _uptime() -> float:
-    """Seconds that pass while the machine sleeps, too."""
+    """Seconds since boot, including sleep."""
     return time.monotonic() if _UPTIME is None else time.clock_gettime(_UPTIME)

@@ -1,8 +1,8 @@
-"""The SQLite file of the state: one connection that writes, one that reads, opened again where the disk allows it again.
+"""The SQLite file of the state, with a connection for writing and one for reading.
 
-In: work on `Tables`. Out: its result, all of it on the disk or nothing. It does not know what rows mean, nor asyncio.
+In: functions over `Tables`. Out: their results; each is one transaction.
 
-One thread calls `write`, another `read`. A full or read-only disk is a `StoreError` of that call; later ones try again.
+One thread calls `write`, another `read`. A full or read-only disk raises `StoreError`; later calls try again.
 """
 
 import logging
@@ -23,17 +23,17 @@ Result = TypeVar("Result")
 log = logging.getLogger("ossia.server")
 LOG_LIMIT = f"journal_size_limit = {8 << 20}"
 RETRY_SECONDS = 5.0  # between two attempts to open what could not be opened
-_STEP_PAGES = 64  # given back to a full disk at a time
+_STEP_PAGES = 64  # freed at a time on a full disk
 
 
 class StoreError(RuntimeError):
-    """Nothing can be kept or found now; the message says why and what helps."""
+    """The store cannot be used now. The message says why, and what to do."""
 
 
 class Database:
-    """The file in `folder`. max_bytes: of the file; the longest unused go first. max_seconds: since a thing's last use.
+    """The file in `folder`. max_bytes: of the file; the least recently used rows go first. max_seconds: since the last use.
 
-    Opening never fails: `fault` says why the file cannot be used, and then every call raises StoreError.
+    Opening never raises. If the file cannot be used, `fault` says why, and every call raises StoreError.
     """
 
     def __init__(self, folder: Path, max_bytes: int, max_seconds: float) -> None:
@@ -51,7 +51,7 @@ class Database:
         self._log_number: tuple[int, int] | None = None
 
     def open(self) -> None:
-        """In the thread that writes. Where it fails, `write` and `read` try again, but for what a person must mend."""
+        """Open the file, in the writing thread. After a failure, later calls try again, unless a person must repair it."""
         self._tried = time.monotonic()
         self._close_both()
         try:
@@ -62,11 +62,11 @@ class Database:
                 self._close_both()
                 if trouble_of(error, self.path).condition != "full" or not self._reserve.free():
                     raise
-                self._open()  # a file that is only read needs a little room, too
+                self._open()  # even reading needs a little space
             self._reads = _Opened(self.path)
             self._reserve.take()
             self.fault = None
-        except (StoreError, ValueError) as error:  # another server's, or a newer one's
+        except (StoreError, ValueError) as error:  # used by another server, or made by a newer one
             self._close_both()
             self.fault, self.condition, self._is_final = str(error), "failed", True
         except (sqlite3.Error, OSError) as error:
@@ -87,7 +87,7 @@ class Database:
         except sqlite3.OperationalError as error:
             if not tables.is_made:
                 raise
-            self._clock, self._is_prepared = Clock(tables.clock(), tables.newest()), False  # it can be read, at least
+            self._clock, self._is_prepared = Clock(tables.clock(), tables.newest()), False  # it can still be read
             self._failed(error, is_write=True)
 
     def _prepare(self, tables: Tables) -> None:
@@ -100,7 +100,7 @@ class Database:
 
     @property
     def may_open(self) -> bool:
-        """Whether it is time to try again."""
+        """Whether to try again now."""
         return self.fault is not None and not self._is_final and time.monotonic() - self._tried >= RETRY_SECONDS
 
     @property
@@ -109,7 +109,7 @@ class Database:
         return self.writes is not None and self.writes.is_there()
 
     def reopen(self) -> None:
-        """In the thread that writes: open what was removed or replaced."""
+        """Open a removed or replaced file again, in the writing thread."""
         with suppress(StoreError):
             self._writing()
 
@@ -119,9 +119,10 @@ class Database:
             self._lock.close()
 
     def write(self, work: Callable[[Tables], Result], *, wipe: bool = False, durable: bool = False) -> Result:
-        """The work as one transaction. wipe: it deletes, so it is tried with less room, too, and no copy stays in the log.
+        """Run `work` as one transaction.
 
-        durable: it is on the disk when this returns, even should the power fail; else the last moments may be lost.
+        wipe: it deletes. It is also tried on a full disk, and no copy stays in the write-ahead log. durable: the data is
+        on the disk when this returns; otherwise a power failure may lose the last moments.
         """
         with self._explained():
             connection = self._writing()
@@ -141,7 +142,7 @@ class Database:
             return result
 
     def read(self, work: Callable[[Tables], Result]) -> Result:
-        """The state of one moment."""
+        """Run `work` on a consistent snapshot."""
         try:
             with self._reading:
                 if self._reads is None:
@@ -164,11 +165,11 @@ class Database:
         return result
 
     def _in_little_room(self, connection: sqlite3.Connection, work: Callable[[Tables], Result]) -> Result:
-        """Deleted with the least that can be written, and the pages given back a few at a time.
+        """Delete with as few writes as possible, and free the pages a few at a time.
 
-        The bytes are not overwritten one by one: the file is cut, or other pages take their place.
+        The deleted bytes are not overwritten: the file is truncated, or other pages take their place.
         """
-        log.warning("the disk of %s is full: deleting in the room set aside", self.path.name)
+        log.warning("the disk of %s is full: deleting in the reserved space", self.path.name)
         self._reserve.free()
         for pragma in ("wal_checkpoint(TRUNCATE)", "secure_delete = OFF", "auto_vacuum = INCREMENTAL"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -188,18 +189,18 @@ class Database:
     def _tick(self, tables: Tables, clock: Clock) -> None:
         was_doubted = clock.doubts
         if move := clock.tick():
-            tables.move(*move, clock.kept.now)
+            tables.move(*move, clock.state.now)
         if clock.doubts and not was_doubted:
-            log.warning("the system's clock jumped: what is kept ages by the time before, until a day has passed")
-        tables.now = clock.kept.now
-        tables.keep_clock(clock.kept)
+            log.warning("the system's clock jumped: stored rows age by the earlier time for one day")
+        tables.now = clock.state.now
+        tables.save_clock(clock.state)
 
     def _writing(self) -> sqlite3.Connection:
-        """The open connection. A file that was removed or replaced meanwhile is opened, or made, anew."""
+        """The open connection. A removed or replaced file is opened, or created, again."""
         if self.writes is not None and self.writes.is_there():
             return self.writes.connection
         if self.writes is not None:
-            log.warning("%s was removed or replaced while the server ran: it is opened anew", self.path.name)
+            log.warning("%s was removed or replaced while the server ran: it is opened again", self.path.name)
             self._close_both()
             self._drop_log()
             self.open()
@@ -220,7 +221,7 @@ class Database:
         trouble: Trouble = trouble_of(error, self.path)
         if is_write or trouble.condition == "damaged":
             self.condition = trouble.condition
-        if trouble.condition == "damaged":  # later calls would fail, too
+        if trouble.condition == "damaged":  # later calls would fail as well
             self.fault, self._is_final = trouble.message, True
         return StoreError(trouble.message)
 
@@ -233,7 +234,7 @@ class Database:
             self._reads = self.writes = None
 
     def _drop_log(self) -> None:
-        """The write-ahead log of a file that is gone: SQLite would read it into another file of this name."""
+        """Delete the write-ahead log of a removed file: SQLite would apply it to another file of this name."""
         for path in (_log_of(self.path), self.path.with_name(f"{self.path.name}-shm")):
             if path.name.endswith("-shm") or _number(path) == self._log_number:
                 with suppress(OSError):
@@ -241,7 +242,7 @@ class Database:
 
 
 class _Opened:
-    """A connection, and which file it is."""
+    """A connection, and the identity of its file."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -262,7 +263,7 @@ def _number(path: Path) -> tuple[int, int] | None:
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
-    """Without a write where the file is set up already: the disk may be full."""
+    """Set up the file. Writes nothing if that was done before: the disk may be full."""
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != 1:
         connection.execute("PRAGMA auto_vacuum = FULL")
     for pragma in ("journal_mode = WAL", "secure_delete = ON", LOG_LIMIT):
@@ -274,7 +275,7 @@ def _log_of(path: Path) -> Path:
 
 
 def _lock(path: Path) -> sqlite3.Connection:
-    """Held until closed, or until the process is gone: one server a folder. SQLite's lock works on every system."""
+    """A lock on the folder until it is closed or the process ends. SQLite's lock works on every system."""
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("BEGIN EXCLUSIVE")

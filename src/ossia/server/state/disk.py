@@ -1,6 +1,6 @@
-"""What a disk refuses, in words; and room set aside on it, so that deleting works when it is full.
+"""Explains errors of the disk, and reserves space, so that deleting works on a full disk.
 
-In: errors of the system and of SQLite, a folder. Out: a condition and a sentence. It does not know what is kept there.
+In: errors of the system and of SQLite, and a folder. Out: a condition and a message.
 """
 
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 Condition: TypeAlias = Literal["ok", "full", "read_only", "damaged", "failed"]
-RESERVE_BYTES = 4 << 20  # for what SQLite writes before it frees pages
+RESERVE_BYTES = 4 << 20  # SQLite writes before it frees pages
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -23,14 +23,14 @@ class Trouble(NamedTuple):
 
 
 def trouble_of(error: Exception, path: Path) -> Trouble:
-    """What is wrong and what helps. Clients may read it: it names no folder."""
+    """What is wrong, and what to do. Clients may read the message, so it names no folder."""
     name = path.name
     code = getattr(error, "sqlite_errorname", "") or ""
     if type(error) is sqlite3.DatabaseError or code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return Trouble("damaged", f"{name} is damaged ({error}): stop the server and move the file away")
     number = error.errno if isinstance(error, OSError) else None
     if number is None and code.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-        number = refusal_of(path.parent)  # SQLite does not say what the system said
+        number = refusal_of(path.parent)  # SQLite does not report the system's error
     if number in _FULL or code == "SQLITE_FULL":
         return Trouble("full", f"the disk of {name} is full: free some space, or limit the store's size")
     if number in _READ_ONLY or code.startswith(("SQLITE_READONLY", "SQLITE_PERM")):
@@ -42,7 +42,7 @@ def trouble_of(error: Exception, path: Path) -> Trouble:
 
 
 def refusal_of(folder: Path) -> int | None:
-    """The system's error number for a write to this folder; None where it works."""
+    """The system's error number for a write to this folder; None if it works."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 16))
@@ -54,24 +54,24 @@ def refusal_of(folder: Path) -> int | None:
 
 
 class Reserve:
-    """A file that holds room on the disk, until it is needed."""
+    """A file that reserves space on the disk until it is needed."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "state.reserve"
 
     def take(self) -> None:
-        """Set the room aside, where there is any left."""
+        """Reserve the space, if there is any."""
         with suppress(OSError):
             if self._path.exists() and self._path.stat().st_size >= RESERVE_BYTES:
                 return
         try:
             with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(os.urandom(1 << 16) * (RESERVE_BYTES >> 16))  # no file system leaves these out
+                file.write(os.urandom(1 << 16) * (RESERVE_BYTES >> 16))  # random bytes, which no file system compresses
         except OSError:
             self.free()
 
     def free(self) -> bool:
-        """Give the room back; False when there was none."""
+        """Free the space. False if none was reserved."""
         try:
             self._path.unlink()
         except OSError:

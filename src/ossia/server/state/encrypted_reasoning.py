@@ -1,7 +1,6 @@
-"""Reasoning that a client keeps for us without reading it: sealed and opened with AES-GCM under the server's own key.
+"""Encrypts reasoning that a client keeps, with AES-GCM and the server's own key.
 
-In: a text and the model that thought it. Out: a string to hand out, and the text again when it comes back.
-It does not know HTTP or what the text means.
+In: a text and its model. Out: a string for the client, and the text again when the client sends the string back.
 """
 
 import base64
@@ -14,28 +13,28 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-PREFIX = "ossia1."  # the version of the form
+PREFIX = "ossia1."  # the version of the format
 KEY_BYTES, NONCE_BYTES = 32, 12
 
 
 class DecryptionError(ValueError):
-    """Not sealed by this server for this model, or changed since; the message says what can be done."""
+    """The text was not encrypted by this server for this model, or was changed. The message says what to do."""
 
 
 class ReasoningCipher:
-    """Seals under one key. What one model thought does not open for another."""
+    """Encrypts with one key. Reasoning of one model cannot be decrypted for another."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
     def encrypt(self, text: str, model: str) -> str:
         nonce = secrets.token_bytes(NONCE_BYTES)
-        # a lone surrogate is no UTF-8 but can be said by a client
+        # UTF-8 has no lone surrogates, but a client can send them
         encrypted = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), model.encode())
         return PREFIX + base64.urlsafe_b64encode(nonce + encrypted).decode()
 
     def decrypt(self, encrypted: str, model: str) -> str:
-        """The text again. Raises DecryptionError for anything that `encrypt` did not make for this model with this key."""
+        """The original text. Raises DecryptionError unless `encrypt` made it for this model with this key."""
         try:
             if not encrypted.startswith(PREFIX):
                 raise ValueError
@@ -49,9 +48,9 @@ class ReasoningCipher:
 
 
 def key_in(folder: Path) -> bytes:
-    """The key kept in a folder, made at the first call; its owner alone can read it.
+    """The key in this folder, created at the first call. Only its owner can read it.
 
-    It is written whole under another name first: no crash leaves half a key. Raises OSError where it cannot be kept.
+    It is first written under another name, so a crash leaves no partial key. Raises OSError if it cannot be stored.
     """
     path = folder / "sealing.key"
     if not path.exists():
@@ -62,11 +61,11 @@ def key_in(folder: Path) -> bytes:
                 file.write(secrets.token_bytes(KEY_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another process was first
+            with suppress(FileExistsError):  # another process created it
                 os.link(draft, path)
         finally:
             draft.unlink(missing_ok=True)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
-        raise OSError(f"{path} is no key of {KEY_BYTES} bytes: delete it, and what was sealed with it is lost")
+        raise OSError(f"{path} is not a key of {KEY_BYTES} bytes: delete it; text encrypted with it is lost")
     return key

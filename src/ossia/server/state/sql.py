@@ -1,6 +1,6 @@
-"""The tables of the store and what is done to them, each within a transaction that the caller opens.
+"""The tables of the store, and all SQL statements. The caller opens a transaction around each call.
 
-In: a connection to SQLite, rows. Out: rows. It does not know threads, files or what a row means.
+In: a connection to SQLite, and rows. Out: rows.
 """
 
 import sqlite3
@@ -28,9 +28,9 @@ CREATE INDEX conversations_by_use ON conversations (used);
 CREATE INDEX calls_by_use ON calls (used);
 """
 UNFINISHED = ("queued", "in_progress")
-MIN_BYTES = 1024  # that a response counts for, however little it holds: a chain may have many
-BATCH = 8  # rows that make room at a time
-# what may be forgotten, and which of it: a response that is being made stays
+MIN_BYTES = 1024  # counted for a response, even an empty one: a chain may be long
+BATCH = 8  # rows that are deleted at a time
+# tables with rows that expire, and which of them: responses in progress stay
 OWNERS = {"responses": f"status NOT IN {UNFINISHED}", "conversations": "true", "calls": "true"}
 INTERRUPTED = {"code": "server_error", "message": "The server was stopped before this response was finished."}
 
@@ -40,11 +40,11 @@ class MissingError(LookupError):
 
 
 class TooLargeError(LookupError):
-    """Items that are wanted at once have more bytes than the caller takes; nothing of them was read."""
+    """The items have more bytes than the caller allows. Nothing was read."""
 
 
 class StoredRow(NamedTuple):
-    """An item at rest."""
+    """An item as it is stored."""
 
     id: str
     body: bytes
@@ -53,7 +53,7 @@ class StoredRow(NamedTuple):
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "") -> Iterator[None]:
-    """All or nothing; IMMEDIATE for one that writes. One that reads sees the state of one moment."""
+    """A transaction. kind: IMMEDIATE for one that writes. One that reads sees a snapshot."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -69,10 +69,10 @@ class Tables:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._c = connection
-        self.now = 0.0  # with which rows are stamped
+        self.now = 0.0  # the timestamp of new rows
 
     def prepare(self) -> None:
-        """Make the tables, or mark what an earlier server left unfinished. Raises ValueError for a newer one's tables."""
+        """Create the tables, or mark responses that an earlier server left unfinished. Raises ValueError for newer tables."""
         version = self._pragma("user_version")
         if version > VERSION:
             raise ValueError("it was made by a newer Ossia: use that one, or another folder")
@@ -87,7 +87,7 @@ class Tables:
             self.update(response, "failed", msgspec.json.encode(marked))
 
     def prune(self, before: float, max_bytes: int) -> None:
-        """Forget what was last used before then, and of the rest the longest unused, until it fits."""
+        """Delete rows last used before that time, and then the least recently used, until the rest fits."""
         for table in OWNERS:
             self._drop(table, "used < ? LIMIT ?", (before, BATCH))
         while self._bytes() > max_bytes:
@@ -98,26 +98,26 @@ class Tables:
 
     @property
     def is_made(self) -> bool:
-        """Whether the tables are there."""
+        """Whether the tables exist."""
         return self._pragma("user_version") == VERSION
 
     def clock(self) -> ClockState | None:
-        """What was kept of the clock."""
+        """The stored state of the clock."""
         if not self._c.execute("SELECT 1 FROM sqlite_master WHERE name = 'clock'").fetchone():
             return None
         row = self._c.execute("SELECT now, doubted, begun FROM clock").fetchone()
         return ClockState(*row) if row else None
 
-    def keep_clock(self, kept: ClockState) -> None:
-        self._c.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)", kept)
+    def save_clock(self, state: ClockState) -> None:
+        self._c.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)", state)
 
     def newest(self) -> float | None:
-        """When anything was last used."""
+        """The newest time of use."""
         found = [self._c.execute(f"SELECT max(used) FROM {table}").fetchone()[0] for table in OWNERS]
         return max((used for used in found if used is not None), default=None)
 
     def move(self, begun: float, seconds: float, now: float) -> None:
-        """Move times of use from `begun` on by `seconds`, and none beyond now."""
+        """Move times of use from `begun` on by `seconds`, at most to now."""
         for table in OWNERS:
             self._c.execute(f"UPDATE {table} SET used = used + ? WHERE used >= ?", (seconds, begun))
             self._c.execute(f"UPDATE {table} SET used = ? WHERE used > ?", (now, now))
@@ -190,7 +190,7 @@ class Tables:
         return self._c.execute(f"SELECT coalesce({sizes}, 0) FROM items WHERE owner = ?", (owner,)).fetchone()[0]
 
     def item_sizes(self, items: Sequence[str]) -> dict[str, int]:
-        """Bytes of the newest item of each of these ids, as far as there is one."""
+        """Bytes of the newest item of each id, for the ids that exist."""
         query = "SELECT length(body) FROM items WHERE id = ? ORDER BY rowid DESC LIMIT 1"
         found = {item: self._c.execute(query, (item,)).fetchone() for item in items}
         return {item: row[0] for item, row in found.items() if row}
@@ -210,7 +210,7 @@ class Tables:
         return chain, [row for owner in reversed(chain) for row in self.items(owner)]
 
     def touch(self, responses: Sequence[str]) -> None:
-        """Mark the responses that an answer continues as used, so that a conversation keeps its beginning."""
+        """Mark continued responses as used, so that a conversation does not lose its beginning."""
         self._c.executemany("UPDATE responses SET used = ? WHERE id = ?", [(self.now, each) for each in responses])
 
     def delete(self, table: str, owner: str) -> bool:
@@ -219,7 +219,7 @@ class Tables:
         return bool(self._c.execute(f"DELETE FROM {table} WHERE id = ?", (owner,)).rowcount)
 
     def _drop(self, table: str, which: str, values: Sequence[object]) -> None:
-        """Delete rows with what belongs to them."""
+        """Delete rows with their items and calls."""
         owners = self._c.execute(f"SELECT id FROM {table} WHERE {OWNERS[table]} AND {which}", values).fetchall()
         self._c.executemany("DELETE FROM items WHERE owner = ?", owners)
         self._c.executemany("DELETE FROM calls WHERE owner = ?", owners)

@@ -1,11 +1,11 @@
-"""What outlives a request: responses, their items, conversations, and the thinking before a call. One SQLite file.
+"""Stores responses, their items, conversations, and the messages before tool calls, in one SQLite file.
 
-In: items as JSON, with the harmony message of what the model said. Out: the same again, after a kill -9 too, until age
-or size pushes it out. It does not know HTTP or what an item means.
+In: items as JSON, with the harmony messages that the model sampled. Out: the same, also after a kill -9, until they
+expire by age or size.
 
-One thread writes, every write one transaction; another reads on a connection of its own. A damaged file or a full disk
-is a `StoreError` for the request that met it: the server goes on without. What was reported completed, changed or deleted
-is on the disk by then; the first rows of a response and the times of use follow within seconds.
+One thread writes; each write is a transaction. Another thread reads on its own connection. A damaged file or a full disk
+is a `StoreError` for the request, and the server continues. Completed, changed and deleted responses are on the disk when
+the client is informed. The first rows of a response and times of use follow within seconds.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class Item(NamedTuple):
-    """An item as JSON and, where the model said it, its message with the ids it was sampled as; of a call, its call_id."""
+    """An item as JSON. message: as the model sampled it, with its token ids. call_id: of a call."""
 
     id: str
     body: bytes
@@ -37,9 +37,9 @@ class Item(NamedTuple):
 
 
 class ResponseResult(NamedTuple):
-    """What came of a response. calls: by call_id, the thinking before a call, and the call.
+    """The result of a response. calls: by call_id, the messages before a call, and the call.
 
-    conversation: the conversation to which its output is added, after the items that were `given`.
+    conversation: to which the `given` items and the output are added.
     """
 
     output: Sequence[Item]
@@ -49,7 +49,7 @@ class ResponseResult(NamedTuple):
 
 
 class _StoredMessage(msgspec.Struct, array_like=True):
-    """A message at rest. Its ids mean something to one vocabulary only."""
+    """A message as it is stored. Its token ids are valid for one vocabulary only."""
 
     vocabulary: str
     role: Role
@@ -62,9 +62,9 @@ class _StoredMessage(msgspec.Struct, array_like=True):
 
 
 class Store:
-    """Kept in `folder`. max_bytes: of the file; the longest unused go first. max_seconds: since a thing's last use.
+    """A store in `folder`. max_bytes: of the file; the least recently used rows go first. max_seconds: since the last use.
 
-    Opening never fails: `fault` says why nothing can be kept, and then every call raises StoreError.
+    Opening never raises. If the file cannot be used, `fault` says why, and every call raises StoreError.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class Store:
 
     @property
     def fault(self) -> str | None:
-        """Why nothing can be kept or read, if so. Where that may pass, the file is tried again in a while."""
+        """Why the store cannot be used; None if it can. A temporary fault is tried again after a while."""
         if self.database.may_open:
             self.writer.submit(lambda: self.database.open() if self.database.may_open else None)
         return self.database.fault
 
     @property
     def condition(self) -> Condition:
-        """How the last write went."""
+        """The result of the last write."""
         return self.database.condition
 
     def close(self) -> None:
@@ -96,15 +96,15 @@ class Store:
     # responses
 
     async def begin(self, response: str, status: str, body: bytes, previous: str | None, given: Sequence[Item]) -> None:
-        """A response that is being made, with its input."""
+        """Store a response in progress, with its input."""
         await self._write(lambda t: t.begin(response, status, body, previous, self._rows(given)))
 
     async def update(self, response: str, status: str, body: bytes) -> None:
-        """A response that has changed but goes on. One that was deleted stays deleted."""
+        """Store a changed response in progress. A deleted one stays deleted."""
         await self._write(lambda t: t.update(response, status, body))
 
     async def finish(self, response: str, status: str, body: bytes, made: "ResponseResult") -> None:
-        """A response is over: its output is kept, and added to its conversation. One that was deleted stays deleted."""
+        """Store an ended response and its output, also in its conversation. A deleted one stays deleted."""
         calls = {call_id: self._encoded(messages) for call_id, messages in made.calls.items()}
         output, given = self._rows(made.output), self._rows(made.given)
         await self._write(
@@ -115,20 +115,20 @@ class Store:
         return await self._read(lambda t: t.body("responses", response))
 
     async def delete(self, response: str) -> bool:
-        """Delete a response and its items: their bytes are overwritten. False when there is none."""
+        """Delete a response and its items, and overwrite their bytes. False if there is none."""
         return await self._write(lambda t: t.delete("responses", response), wipe=True)
 
     async def input_items(self, response: str) -> list[Item] | None:
-        """What a response was given, without what came before; None when there is no such response."""
+        """The input of a response, without earlier items; None if there is no such response."""
         rows = await self._read(lambda t: t.given(response))
         return None if rows is None else self._items(rows)
 
     async def history(self, response: str, max_bytes: int | None = None) -> list[Item]:
-        """All items up to the end of a response, its predecessors' first. Raises MissingError for one that is gone,
-        TooLargeError for more bytes than `max_bytes`.
+        """All items up to the end of a response, those of its predecessors first. Raises MissingError for a response that
+        does not exist, and TooLargeError for more than `max_bytes`.
         """
         chain, rows = await self._read(lambda t: t.history(response, max_bytes))
-        with suppress(StoreError):  # a full disk is no reason not to read
+        with suppress(StoreError):  # reading works on a full disk
             await self._write(lambda t: t.touch(chain))
         return self._items(rows)
 
@@ -138,7 +138,7 @@ class Store:
         return found[0] if found else None
 
     async def item_sizes(self, items: Sequence[str]) -> dict[str, int]:
-        """Bytes of each of these items, as far as there is one."""
+        """Bytes of each item, for the ids that exist."""
         return await self._read(lambda t: t.item_sizes(items))
 
     # conversations
@@ -165,19 +165,19 @@ class Store:
     async def delete_item(self, conversation: str, item: str) -> bool:
         return await self._write(lambda t: t.delete_item(conversation, item), wipe=True)
 
-    # thinking before calls: for any thread but the event loop's
+    # messages before calls: not for the event loop's thread
 
     def remember(self, call_id: str, messages: Sequence[Message]) -> None:
-        """Keep what the model said up to and with a call, for clients that give back the call alone.
+        """Store the messages up to a call, for clients that send back only the call.
 
-        What cannot be kept is forgotten: an answer is not to fail for it.
+        A failure is ignored, so that the answer does not fail.
         """
         message = self._encoded(messages)
         with suppress(StoreError):
             self._wait(self.writer, lambda: self.database.write(lambda t: t.remember(call_id, None, message)))
 
     def recall(self, call_id: str) -> tuple[Message, ...]:
-        """What was remembered with this call; nothing when it is gone or was never here."""
+        """The stored messages of this call; none if there are none."""
         message: bytes | None = None
         with suppress(StoreError):
             message = self._wait(self._reader, lambda: self.database.read(lambda t: t.recall(call_id)))
@@ -187,10 +187,10 @@ class Store:
             else ()
         )
 
-    # within
+    # internals
 
     async def _write(self, work: Callable[[Tables], Result], wipe: bool = False, durable: bool = False) -> Result:
-        """In the writer's thread, one after the other. A caller that goes away does not stop its own, nor wait for it."""
+        """Run in the writer's thread, one after another. Cancelling the caller does not stop the write."""
         future = self._submit(self.writer, lambda: self.database.write(work, wipe=wipe, durable=durable))
         return await asyncio.shield(asyncio.wrap_future(future))
 
@@ -236,7 +236,7 @@ class Store:
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> str:
-    """A short name for what a tokenizer's ids mean."""
+    """A hash of the vocabulary: token ids are valid for one only."""
     digest = hashlib.sha256()
     for token in range(tokenizer.size):
         digest.update(tokenizer.token_bytes(token) + b"\0")
