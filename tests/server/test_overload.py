@@ -18,7 +18,7 @@ from ossia.server.core.service import Service
 from ossia.server.core.worker import UNREAD_BYTES, StepUpdate, TokenQueue, UnreadError
 from ossia.server.errors import ApiError
 from ossia.server.http.decoding import json_shape
-from ossia.server.http.decoding.bodies import PIECE, SMALL, Bodies, Pieces
+from ossia.server.http.decoding.bodies import PIECE, SMALL, Bodies, BodyBuffer
 from ossia.server.http.decoding.json_shape import SLICE, check_shape
 from ossia.server.http.decoding.token_bound import Shares, TextBound
 from ossia.server.settings import Settings
@@ -379,7 +379,7 @@ def test_K5_a_client_holds_half_of_the_bytes_at_most_and_another_still_finds_roo
 
 
 def test_K5_a_body_is_collected_in_pieces_of_bounded_number_and_size():
-    rng, pieces, sent = random.Random(0), Pieces(), bytearray()
+    rng, pieces, sent = random.Random(0), BodyBuffer(), bytearray()
     for _ in range(5000):
         piece = rng.randbytes(rng.choice((1, 100, 5000)))
         pieces.add(piece)

@@ -1,6 +1,6 @@
-"""The application: every route behind the guard, every failure in its API's shape.
+"""The application: all routes behind the access rules, with errors in the form of each API.
 
-In: settings, service, and what is remembered. Out: an ASGI app. It does not know sockets or signals (`run` does).
+In: the server's context. Out: an ASGI app. Sockets and signals are in `run`.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = logging.getLogger("ossia.server")
 
 
 def app(context: Context) -> Starlette:
-    """The whole server. Its lifespan starts the service and ends it."""
+    """The whole server. Its lifespan starts and closes the service."""
     settings, responses_api, service = context.settings, responses(context), context.service
     bodies = Bodies(settings.max_total_body_bytes, TextBound(service.limits.shares, service.context))
 
@@ -55,7 +55,7 @@ def app(context: Context) -> Starlette:
         allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
         allowed["expose_headers"] = [HEADER]
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
-    made = Starlette(
+    starlette = Starlette(
         routes=[*routes(context), *render.routes(responses_api.context), *responses_api.routes(), *web_chat()],
         middleware=middleware,
         lifespan=lifespan,
@@ -66,8 +66,8 @@ def app(context: Context) -> Starlette:
             Exception: _failed,
         },
     )
-    made.router.redirect_slashes = False
-    return made
+    starlette.router.redirect_slashes = False
+    return starlette
 
 
 def routes(context: Context) -> list[BaseRoute]:
@@ -89,7 +89,7 @@ async def _refused(request: Request, error: ApiError) -> Response:
 
 
 async def _not_served(request: Request, error: HTTPException) -> Response:
-    """An address or a method that is not there."""
+    """The error for an unknown address or method."""
     known = error.status_code == 404
     code, what = ("not_found", "there is no such address") if known else ("method_not_allowed", "not with this method")
     message = (

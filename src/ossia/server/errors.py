@@ -12,21 +12,21 @@ from ossia.harmony.errors import InputError
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 ANTHROPIC = "/v1/messages"
 ANTHROPIC_TYPES = {**TYPES, 413: "request_too_large", 503: "overloaded_error"}
-RETRIED = (408, 409, 429)  # of the client's errors, those that the same request may not meet again
+RETRIED = (408, 409, 429)  # 4xx errors after which the same request may succeed
 SHOULD_RETRY = "x-should-retry"  # the SDKs of OpenAI and Anthropic obey it
-LONGEST = 2000  # characters of a message
+MAX_MESSAGE = 2000  # characters
 
 
 def shortened(text: str) -> str:
-    """What a client sent may be megabytes: a refusal that cites it need not be."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    """A long text's beginning and end: an error may quote megabytes of a request."""
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} … {text[-MAX_MESSAGE // 2 :]}"
 
 
 class ApiError(Exception):
-    """A refusal. `param` is the field at fault (a dotted path), `code` what a program can compare.
+    """An error response. param: the path of the invalid field. code: for programs.
 
-    retry: whether the same request may succeed later; by default what the status means. anthropic: the message under
-    /v1/messages, where its clients look for other words. details: what Anthropic's clients compare.
+    retry: whether the same request may succeed later; by default from the status. anthropic: the message under
+    /v1/messages, whose clients expect other words. details: for Anthropic's clients.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ApiError(Exception):
         self.anthropic, self.details = shortened(anthropic or message), dict(details or {})
 
     def body(self, path: str = "") -> dict[str, Any]:
-        """In OpenAI's shape, or the one of the API under this path."""
+        """The body in the form of the API under this path; OpenAI's by default."""
         if path == ANTHROPIC or path.startswith(f"{ANTHROPIC}/"):
             kind = ANTHROPIC_TYPES.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")
             refused: dict[str, Any] = {"type": kind, "message": self.anthropic}
@@ -61,14 +61,14 @@ class ApiError(Exception):
 
 
 def bad(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
-    """A field of the request that cannot be."""
+    """The error for an invalid field of a request."""
     return ApiError(400, message, param=param, code=code)
 
 
 def too_long(tokens: int, context: int, param: str, *, at_least: bool = False) -> ApiError:
-    """A prompt that does not fit the context, in the words that clients recognise: they then shorten the conversation.
+    """The error for a prompt that does not fit, in words that clients recognise to shorten the conversation.
 
-    at_least: the prompt was not tokenized to its end, and may have more tokens.
+    at_least: the prompt was not tokenized to its end and may have more tokens.
     """
     count = f"at least {tokens}" if at_least else str(tokens)
     most = f"This model's maximum context length is {context} tokens"

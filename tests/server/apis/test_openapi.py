@@ -38,7 +38,7 @@ DOCUMENT = document()
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 API = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS_OF_API = {f"{each.ok().method} {each.ok().path}": each.ok() for each in API.get_all_operations()}
-POSTS = [each.path for each in OPERATIONS if each.takes and "{" not in each.path and "compact" not in each.path]
+POSTS = [each.path for each in OPERATIONS if each.request and "{" not in each.path and "compact" not in each.path]
 EXAMPLES = [
     pytest.param(8, id="few"),
     pytest.param(150, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
@@ -184,7 +184,7 @@ LIKELY = st.recursive(
 
 
 def fields_of(path: str) -> list[str]:
-    taken = next(each.takes for each in OPERATIONS if each.path == path and each.takes)
+    taken = next(each.request for each in OPERATIONS if each.path == path and each.request)
     return list(taken.__struct_encode_fields__)
 
 

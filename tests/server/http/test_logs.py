@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from starlette.testclient import TestClient
 
-from ossia.server.http.logs import FORMAT, LONGEST, OneLine, UnawaitedErrors, Writer, escaped, write_log
+from ossia.server.http.logs import FORMAT, MAX_LINE, OneLine, UnawaitedErrors, Writer, escaped, write_log
 from ossia.server.settings import Settings
 from tests.support.engine import ScriptedEngine
 from tests.support.server import scripted
@@ -243,10 +243,10 @@ def test_K13_a_long_text_is_logged_by_its_beginning_and_end(filler: str):
     line = log.getvalue().removesuffix("\n")
     assert "prompt: first" in line
     assert line.endswith("last")
-    assert f"{5_000_000 + 9 + len('2026-01-01 00:00:00,000 INFO prompt: ') - LONGEST} characters left out" in line
-    assert len(line) <= 8 * LONGEST
+    assert f"{5_000_000 + 9 + len('2026-01-01 00:00:00,000 INFO prompt: ') - MAX_LINE} characters left out" in line
+    assert len(line) <= 8 * MAX_LINE
     try:
         raise ValueError("first" + filler * 5_000_000 + "last")
     except ValueError as error:
         told = OneLine(quotes=True).formatException((ValueError, error, error.__traceback__))
-    assert len(told) <= 8 * LONGEST
+    assert len(told) <= 8 * MAX_LINE

@@ -1,6 +1,6 @@
-"""/v1/models, /health and /metrics: what is here, and how it is.
+"""/v1/models, /health and /metrics.
 
-In: requests without a body. Out: JSON, and Prometheus's text. It does not know conversations.
+In: requests without a body. Out: JSON, and Prometheus's text.
 """
 
 import time
@@ -24,9 +24,9 @@ def routes(context: Context) -> list[Route]:
     created = datetime.fromtimestamp(started, UTC).isoformat().replace("+00:00", "Z")
 
     def card(name: str) -> dict[str, object]:
-        """OpenAI's fields and Anthropic's, and the context under each name that clients look for.
+        """The fields of OpenAI and Anthropic, and the context length under each name that clients use.
 
-        root: the model's own name, as in vLLM, so that a list can leave its other names out.
+        root: the model's own name, as in vLLM, so that a list can hide its other names.
         """
         openai = {"id": name, "object": "model", "created": started, "owned_by": "ossia"}
         anthropic = {"type": "model", "display_name": name, "created_at": created}
@@ -34,7 +34,7 @@ def routes(context: Context) -> list[Route]:
         return {**openai, **anthropic, "name": name, "root": context.service.name, **lengths}
 
     async def listed(_: Request) -> Response:
-        """A whole page, as Anthropic's clients see it."""
+        """All models on one page, also for Anthropic's clients."""
         page = {"has_more": False, "first_id": context.names[0], "last_id": context.names[-1]}
         return reply({"object": "list", "data": [card(name) for name in context.names], **page})
 
@@ -43,9 +43,9 @@ def routes(context: Context) -> list[Route]:
 
     async def health(_: Request) -> Response:
         status = context.service.state
-        kept = context.store.condition if context.store else "off"
-        told = {"status": status, "model": context.service.name, "state": kept}
-        return reply(told, 200 if status == "ok" else 503)
+        state = context.store.condition if context.store else "off"
+        body = {"status": status, "model": context.service.name, "state": state}
+        return reply(body, 200 if status == "ok" else 503)
 
     async def metrics(_: Request) -> Response:
         text = await run_in_threadpool(context.service.metrics.text)

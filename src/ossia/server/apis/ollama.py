@@ -1,6 +1,6 @@
-"""The two questions that some clients ask an Ollama server before they use its OpenAI routes.
+"""Two routes of Ollama's API, which some clients call before they use its OpenAI routes: version and models.
 
-In: nothing. Out: a version, and the models by the names clients ask for. It does not know Ollama's own chat API.
+Ollama's own chat API is not served.
 """
 
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ossia.server.core.context import Context
 from ossia.server.http.requests import reply
 
-VERSION = "0.20.0"  # the least that has the Responses API
+VERSION = "0.20.0"  # the first with the Responses API
 
 
 def routes(context: Context) -> list[Route]:

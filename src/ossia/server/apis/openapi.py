@@ -1,6 +1,6 @@
-"""The OpenAPI document: every route, what it takes and what it answers, from the types of the wire.
+"""The OpenAPI document: all routes with their request and response types, from the wire types.
 
-In: nothing. Out: the document as JSON values, and the route that serves it. It does not know what a route does.
+Out: the document as JSON values, and the route that serves it.
 """
 
 import re
@@ -23,13 +23,13 @@ from ossia.server.http.decoding.json_codec import JsonDict
 from ossia.server.http.requests import reply
 
 PLACE = re.compile(r"\{(\w+)(?::path)?\}")
-ALWAYS = (401, 403, 431, 500)  # what any route may answer
+ALWAYS = (401, 403, 431, 500)  # of any route
 WITH_BODY = (400, 408, 413)
 WITH_MODEL = (404, 429, 503)
 
 
 class Refused(Struct):
-    """What is wrong. `param` is the field at fault, `code` what a program can compare."""
+    """An error. param: the path of the invalid field. code: for programs."""
 
     message: str
     type: str
@@ -93,7 +93,7 @@ class Count(Struct):
 
 
 class ItemPage(Struct):
-    """Items as they were given or made; `has_more` where there are others behind last_id."""
+    """A page of items. has_more: whether items follow last_id."""
 
     data: list[JsonDict]
     first_id: str
@@ -112,13 +112,13 @@ class OllamaTags(Struct):
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. stream: what each event of a streamed answer holds; statuses: of refusals."""
+    """One method of one path. stream: the type of each event of a stream. statuses: of errors."""
 
     method: str
     path: str
     summary: str
-    takes: Any = None
-    answers: Any = None
+    request: Any = None
+    response: Any = None
     stream: Any = None
     statuses: tuple[int, ...] = ()
     query: tuple[str, ...] = ()
@@ -131,58 +131,60 @@ PAGING = ("limit", "order", "after", "before")
 QUERY: dict[str, JsonDict] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "order": {"enum": ["asc", "desc"], "default": "desc"},
-    "after": {"type": "string", "description": "the id of the item that the page begins behind"},
-    "before": {"type": "string", "description": "the id of the item that the page ends before"},
+    "after": {"type": "string", "description": "the id of the item before the page"},
+    "before": {"type": "string", "description": "the id of the item after the page"},
     "stream": {"enum": ["true", "false"], "default": "false"},
     "api": {"enum": ["chat", "responses", "messages", "completions"], "default": "chat"},
     "starting_after": {"type": "integer", "minimum": 0, "description": "the sequence number of the last event seen"},
 }
 RESPONSE, CONVERSATION = "/v1/responses/{response}", "/v1/conversations/{conversation}"
-KEPT = (404, 503)  # of a store that has not, or does not keep
-MADE = (*WITH_BODY, *WITH_MODEL)
-SAVING = (*WITH_BODY, *KEPT)
+STORED = (404, 503)  # the item does not exist, or there is no store
+SAMPLED = (*WITH_BODY, *WITH_MODEL)
+SAVING = (*WITH_BODY, *STORED)
 Anthropic = AnthropicRefusal
-Raw, RawMade = completions.CompletionRequest, completions.CompletionResponse
+RawRequest, RawResponse = completions.CompletionRequest, completions.CompletionResponse
 OPERATIONS = (
-    Operation("post", "/v1/responses", "Make a response", wire.ResponsesRequest, wire.Response, wire.StreamEvent, MADE),
-    Operation("post", "/v1/responses/input_tokens", "Count a prompt's tokens", wire.ResponsesRequest, Count, statuses=MADE),
+    Operation("post", "/v1/responses", "Create a response", wire.ResponsesRequest, wire.Response, wire.StreamEvent, SAMPLED),
+    Operation("post", "/v1/responses/input_tokens", "Count a prompt's tokens", wire.ResponsesRequest, Count, statuses=SAMPLED),
     Operation("post", "/v1/responses/compact", "Not implemented", wire.ResponsesRequest, statuses=(*WITH_BODY, 501)),
-    Operation("get", RESPONSE, "Look up a response", None, wire.Response, wire.StreamEvent, (400, *KEPT), RESUMING),
-    Operation("delete", RESPONSE, "Delete a response", None, Deleted, statuses=KEPT),
-    Operation("post", f"{RESPONSE}/cancel", "Stop a response in the background", None, wire.Response, statuses=(400, *KEPT)),
-    Operation("get", f"{RESPONSE}/input_items", "What a response answers", None, ItemPage, None, (400, *KEPT), PAGING),
+    Operation("get", RESPONSE, "Look up a response", None, wire.Response, wire.StreamEvent, (400, *STORED), RESUMING),
+    Operation("delete", RESPONSE, "Delete a response", None, Deleted, statuses=STORED),
+    Operation("post", f"{RESPONSE}/cancel", "Stop a response in the background", None, wire.Response, statuses=(400, *STORED)),
+    Operation("get", f"{RESPONSE}/input_items", "The input of a response", None, ItemPage, None, (400, *STORED), PAGING),
     Operation("post", "/v1/conversations", "Create a conversation",
               wire.NewConversation, wire.ConversationObject, statuses=SAVING),
-    Operation("get", CONVERSATION, "Look up a conversation", None, wire.ConversationObject, statuses=KEPT),
+    Operation("get", CONVERSATION, "Look up a conversation", None, wire.ConversationObject, statuses=STORED),
     Operation("post", CONVERSATION, "Change its metadata", wire.NewConversation, wire.ConversationObject, statuses=SAVING),
-    Operation("delete", CONVERSATION, "Delete a conversation", None, Deleted, statuses=KEPT),
-    Operation("get", f"{CONVERSATION}/items", "Its items", None, ItemPage, None, (400, *KEPT), PAGING),
+    Operation("delete", CONVERSATION, "Delete a conversation", None, Deleted, statuses=STORED),
+    Operation("get", f"{CONVERSATION}/items", "Its items", None, ItemPage, None, (400, *STORED), PAGING),
     Operation("post", f"{CONVERSATION}/items", "Add items", wire.NewItems, ItemPage, statuses=SAVING),
-    Operation("get", f"{CONVERSATION}/items/{{item}}", "One item", None, JsonDict, statuses=KEPT),
-    Operation("delete", f"{CONVERSATION}/items/{{item}}", "Delete an item", None, wire.ConversationObject, statuses=KEPT),
-    Operation("post", "/v1/chat/completions", "Answer a chat", chat.ChatRequest, chat.ChatCompletion, chat.ChatChunk, MADE),
-    Operation("post", "/v1/completions", "Continue", Raw, RawMade, RawMade, MADE),
+    Operation("get", f"{CONVERSATION}/items/{{item}}", "One item", None, JsonDict, statuses=STORED),
+    Operation("delete", f"{CONVERSATION}/items/{{item}}", "Delete an item", None, wire.ConversationObject, statuses=STORED),
+    Operation("post", "/v1/chat/completions", "Answer a chat", chat.ChatRequest, chat.ChatCompletion, chat.ChatChunk, SAMPLED),
+    Operation("post", "/v1/completions", "Continue", RawRequest, RawResponse, RawResponse, SAMPLED),
     Operation("post", "/v1/messages", "Answer a chat",
-              claude.MessagesRequest, claude.MessagesResponse, JsonDict, MADE, (), Anthropic),
-    Operation("post", "/v1/messages/count_tokens", "Count tokens", claude.CountRequest, Count, None, MADE, (), Anthropic),
-    Operation("post", "/v1/render", "The prompt of a request of any API", JsonDict, render.RenderedRequest, None, MADE, ("api",)),
-    Operation("post", "/tokenize", "The tokens of a text or a chat", render.TokenizeRequest, render.Tokenized, None, MADE),
-    Operation("post", "/detokenize", "The text of tokens", render.DetokenizeRequest, render.Detokenized, None, MADE),
+              claude.MessagesRequest, claude.MessagesResponse, JsonDict, SAMPLED, (), Anthropic),
+    Operation("post", "/v1/messages/count_tokens", "Count tokens", claude.CountRequest, Count, None, SAMPLED, (), Anthropic),
+    Operation("post", "/v1/render", "The prompt of a request", JsonDict, render.RenderedRequest, None, SAMPLED, ("api",)),
+    Operation("post", "/tokenize", "The tokens of a text or a chat", render.TokenizeRequest, render.Tokenized, None, SAMPLED),
+    Operation("post", "/detokenize", "The text of tokens", render.DetokenizeRequest, render.Detokenized, None, SAMPLED),
     Operation("get", "/v1/models", "The model, by its names", None, ModelList),
     Operation("get", "/v1/models/{name}", "One name", None, ModelCard, statuses=(404,)),
-    Operation("get", "/health", "Whether answers can be made", None, Health),
+    Operation("get", "/health", "Whether the server can answer", None, Health),
     Operation("get", "/metrics", "Figures for Prometheus", None, str),
-    Operation("get", "/api/version", "Ollama's version question", None, OllamaVersion),
-    Operation("get", "/api/tags", "Ollama's models question", None, OllamaTags),
+    Operation("get", "/api/version", "Ollama's version", None, OllamaVersion),
+    Operation("get", "/api/tags", "Ollama's list of models", None, OllamaTags),
     Operation("get", "/openapi.json", "This document", None, JsonDict),
 )  # fmt: skip
 
 
 def document() -> JsonDict:
-    """The document, of OpenAPI 3.1."""
-    types = {id(each): each for one in OPERATIONS for each in (one.takes, one.answers, one.stream, one.refusal) if each}
-    said, components = msgspec.json.schema_components(types.values(), ref_template="#/components/schemas/{name}")
-    schemas = dict(zip(types, said, strict=True))
+    """The document, in OpenAPI 3.1."""
+    types = {
+        id(each): each for one in OPERATIONS for each in (one.request, one.response, one.stream, one.refusal) if each
+    }
+    refs, components = msgspec.json.schema_components(types.values(), ref_template="#/components/schemas/{name}")
+    schemas = dict(zip(types, refs, strict=True))
     paths: dict[str, JsonDict] = {}
     for one in OPERATIONS:
         paths.setdefault(one.path, {})[one.method] = _operation(one, schemas)
@@ -194,7 +196,7 @@ def document() -> JsonDict:
     secured = {
         "type": "http",
         "scheme": "bearer",
-        "description": "one of the keys given by --api-key, where there are any",
+        "description": "a key of --api-key, if the server has keys",
     }
     parts = {"schemas": components, "securitySchemes": {"key": secured}}
     return _shortened(
@@ -203,10 +205,10 @@ def document() -> JsonDict:
 
 
 def routes(context: object) -> list[Route]:
-    made = document()
+    whole = document()
 
     async def show(_: Request) -> Response:
-        return reply(made)
+        return reply(whole)
 
     return [Route("/openapi.json", show)]
 
@@ -215,22 +217,22 @@ def _operation(one: Operation, schemas: dict[int, JsonDict]) -> JsonDict:
     def as_json(type: Any) -> JsonDict:
         return {"application/json": {"schema": schemas[id(type)]}}
 
-    answers: dict[str, JsonDict] = {}
-    if one.answers:
-        content = {"text/plain": {"schema": {"type": "string"}}} if one.answers is str else as_json(one.answers)
+    response: dict[str, JsonDict] = {}
+    if one.response:
+        content = {"text/plain": {"schema": {"type": "string"}}} if one.response is str else as_json(one.response)
         if one.stream:
             content["text/event-stream"] = {"schema": _event(schemas[id(one.stream)], one.path in ENDED_BY_DONE)}
-        answers["200"] = {"description": "the answer", "content": content}
-    if one.answers is Health:
-        answers["503"] = {"description": "the engine has failed, or is still to start", "content": as_json(Health)}
+        response["200"] = {"description": "the answer", "content": content}
+    if one.response is Health:
+        response["503"] = {"description": "the engine has failed or has not started", "content": as_json(Health)}
     for status in sorted({*ALWAYS, *one.statuses}):
-        answers[str(status)] = {"description": _reason(status), "content": as_json(one.refusal)}
-    said: JsonDict = {"summary": one.summary, "operationId": _name(one), "responses": answers}
+        response[str(status)] = {"description": _reason(status), "content": as_json(one.refusal)}
+    operation: JsonDict = {"summary": one.summary, "operationId": _name(one), "responses": response}
     if parameters := _parameters(one):
-        said["parameters"] = parameters
-    if one.takes:
-        said["requestBody"] = {"required": True, "content": as_json(one.takes)}
-    return said
+        operation["parameters"] = parameters
+    if one.request:
+        operation["requestBody"] = {"required": True, "content": as_json(one.request)}
+    return operation
 
 
 def _event(schema: JsonDict, ended_by_done: bool) -> JsonDict:
@@ -254,17 +256,17 @@ def _name(one: Operation) -> str:
 
 def _reason(status: int) -> str:
     return {
-        400: "a field cannot be so",
+        400: "a field is invalid",
         401: "no API key, or a wrong one",
-        403: "this host or origin may not ask",
-        404: "there is no such thing",
-        408: "the body did not come in time",
+        403: "this host or origin is not allowed",
+        404: "not found",
+        408: "the body did not arrive in time",
         413: "the body is too large",
         429: "too many requests wait: try again later",
         431: "the headers are too large",
         500: "the server failed",
         501: "not implemented",
-        503: "the server does not keep things, or stops",
+        503: "the server has no store, or is stopping",
     }[status]
 
 

@@ -17,23 +17,23 @@ from types import TracebackType
 from typing import Any
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
-LONGEST = 16384  # characters of a line
-SECONDS = 10.0  # between two failures of one kind in the event loop
+MAX_LINE = 16384  # characters of a line
+SECONDS = 10.0  # between two log messages of one kind of error in the event loop
 STDERR = 2  # its file descriptor
 UNWRITTEN_BYTES = 4 << 20  # of lines that wait to be written
 LAST_SECONDS = 2.0  # for the lines that wait when the process ends
-# What these say comes from the system. Any other exception may quote what it stumbled over.
+# Their messages come from the system. Messages of other exceptions may quote a request.
 PLAIN = (OSError, MemoryError, sqlite3.Error, AssertionError)
 
 
-# What could end a line, steer a terminal, or turn the order of what is read: controls, formats, separators, lone surrogates.
+# They can end a line, control a terminal, or change the reading order: controls, formats, separators, lone surrogates.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 class OneLine(logging.Formatter):
-    """A line for a record, and a traceback below it: nothing that a client sent can look like another line.
+    """A line for a record, and a traceback below it. Text from a client cannot look like another line.
 
-    quotes: whether tracebacks may say what the exceptions say, which can be a user's words.
+    quotes: whether tracebacks contain exception messages, which may quote a user.
     """
 
     def __init__(self, fmt: str | None = None, quotes: bool = False) -> None:
@@ -41,7 +41,7 @@ class OneLine(logging.Formatter):
         self.quotes = quotes
 
     def format(self, record: logging.LogRecord) -> str:
-        record.exc_text = None  # as another handler may have put it
+        record.exc_text = None  # another handler may have set it
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -55,27 +55,27 @@ class OneLine(logging.Formatter):
         while error and error not in chain:
             chain.append(error)
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        return "\n\n".join(self._told(error) for error in reversed(chain))
+        return "\n\n".join(self._formatted(error) for error in reversed(chain))
 
-    def _told(self, error: BaseException) -> str:
+    def _formatted(self, error: BaseException) -> str:
         places = "".join(traceback.format_tb(error.__traceback__))
         is_plain = self.quotes or isinstance(error, PLAIN)
-        said = (
+        message = (
             escaped(shortened(str(error))) if is_plain else "(what it says may quote a request: --log-prompts shows it)"
         )
-        return f"Traceback (most recent call last):\n{places}{type(error).__qualname__}: {said}"
+        return f"Traceback (most recent call last):\n{places}{type(error).__qualname__}: {message}"
 
 
 def shortened(text: str) -> str:
-    """A long text's beginning and end: a prompt of megabytes would hold up the event loop and fill the disk."""
-    left = len(text) - LONGEST
+    """A long text's beginning and end: a prompt of megabytes would block the event loop and fill the disk."""
+    left = len(text) - MAX_LINE
     if left <= 0:
         return text
-    return f"{text[: LONGEST // 2]} ... {left} characters left out ... {text[len(text) - LONGEST // 2 :]}"
+    return f"{text[: MAX_LINE // 2]} ... {left} characters left out ... {text[len(text) - MAX_LINE // 2 :]}"
 
 
 def escaped(text: str) -> str:
-    """The text with backslashes and unsafe characters as Python's escapes, so that it is one line and shows what it holds."""
+    """The text on one line, with backslashes and unsafe characters as Python's escapes."""
     if text.isascii() and text.isprintable() and "\\" not in text:
         return text
     return "".join(_escape(character) for character in text)
@@ -110,13 +110,13 @@ class Writer(logging.Handler):
                 self._left_out += 1
                 return
             if self._left_out:
-                told = f"{self._left_out} lines were left out: what reads the log is too slow\n".encode()
-                self._add(told)
+                notice = f"{self._left_out} lines were left out: what reads the log is too slow\n".encode()
+                self._add(notice)
                 self._left_out = 0
             self._add(line)
 
     def flush(self) -> None:
-        """Wait until all is written, but not for long."""
+        """Wait until all lines are written, for two seconds at most."""
         with self._changed:
             self._changed.wait_for(lambda: not self._size, LAST_SECONDS)
 
@@ -146,7 +146,7 @@ class Writer(logging.Handler):
 
 
 def write_log(log_prompts: bool) -> None:
-    """To stderr, from now on."""
+    """Write the log to stderr."""
     handler = Writer(lambda data: os.write(STDERR, data))
     handler.setFormatter(OneLine(FORMAT, quotes=log_prompts))
     logging.basicConfig(handlers=[handler])
@@ -155,9 +155,9 @@ def write_log(log_prompts: bool) -> None:
 
 
 class UnawaitedErrors:
-    """An event loop's handler of failures in tasks that are not awaited; asyncio's own words would quote the task.
+    """The event loop's handler of errors in tasks that are not awaited. asyncio's own message would quote the task.
 
-    Of one kind it logs the first in a while: a failing accept() may come thousands of times a second.
+    It logs errors of one kind at most every ten seconds: accept() may fail thousands of times a second.
     """
 
     def __init__(self) -> None:

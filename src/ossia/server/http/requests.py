@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from ossia.server.errors import ApiError
-from ossia.server.http.decoding.bodies import Lease, Pieces
+from ossia.server.http.decoding.bodies import BodyBuffer, Lease
 from ossia.server.http.decoding.json_codec import encode
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ EVENT_STREAM = [
 async def read(request: Request, type: type[T]) -> T:
     """The request's body as a value. Raises ApiError for an invalid or late body, and ClientDisconnect."""
     lease: Lease = request.scope["state"]["body"]
-    body, loop = Pieces(), asyncio.get_running_loop()
+    body, loop = BodyBuffer(), asyncio.get_running_loop()
     end = loop.time() + BODY_SECONDS
     try:
         async with asyncio.timeout(STALL_SECONDS) as limit:

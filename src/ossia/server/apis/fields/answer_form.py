@@ -1,7 +1,7 @@
-"""The form of an answer: by response_format, text.format, or the fields of other servers.
+"""The form of an answer, from response_format, text.format, or the fields of other servers.
 
-In: the fields of a request. Out: one form, what the model is shown of it, and warnings for what is not enforced.
-Compiling and enforcing it is done below the server.
+In: the fields of a request. Out: one form, its schema for the prompt, and warnings about parts that are not enforced.
+The form is compiled and enforced in `harmony`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ IGNORED = ("disable_fallback", "disable_any_whitespace", "disable_additional_pro
 
 
 class RequestedForm(NamedTuple):
-    """enforced: None leaves the answer free. shown: stands in the prompt. param: the field that says so."""
+    """enforced: None for a free answer. shown: the formats in the prompt. param: the field that sets the form."""
 
     enforced: AnswerForm | None = None
     shown: tuple[ResponseFormat, ...] = ()
@@ -36,7 +36,7 @@ def form_of(
 ) -> RequestedForm:
     """The form of a request. declared: its response_format, or text.format. shows_object: whether `json_object` is shown.
 
-    Raises ApiError (400) for two forms, or for one that cannot be read.
+    Raises ApiError (400) for two different forms, or an invalid one.
     """
     found = [*_declared(declared, param, warnings, shows_object), *_extensions(request, warnings)]
     given = [each for i, each in enumerate(found) if not _is_less(each, found[:i] + found[i + 1 :])]
@@ -48,12 +48,12 @@ def form_of(
 
 
 def _is_less(one: RequestedForm, others: list[RequestedForm]) -> bool:
-    """Whether it says no more than that the answer is an object, and another says which."""
+    """Whether it only requires an object, and another form has a schema."""
     return one.enforced == ANY_OBJECT and any(isinstance(each.enforced, Mapping) and each != one for each in others)
 
 
 def _is_same(one: RequestedForm, other: RequestedForm) -> bool:
-    """Whether both give the same form, be it strict or not."""
+    """Whether both are the same form, strict or not."""
     plain = [
         {**each.enforced, "x-guidance": None} if isinstance(each.enforced, Mapping) else each.enforced
         for each in (one, other)
@@ -144,7 +144,7 @@ def _extensions(request: FormExtensions, warnings: list[str]) -> list[RequestedF
 
 
 def _structured(given: Mapping[str, Any], warnings: list[str]) -> list[RequestedForm]:
-    """vLLM's structured_outputs: one of several kinds under one name."""
+    """vLLM's structured_outputs: one field for several kinds."""
     found: list[RequestedForm] = []
     for name, value in given.items():
         at = f"structured_outputs.{name}"

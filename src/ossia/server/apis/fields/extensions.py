@@ -1,9 +1,9 @@
-"""Fields of other servers' requests: what is honoured here too, and what is named in a warning.
+"""Request fields that several APIs share, and fields of other servers: supported, or named in a warning.
 
-In: requests of Chat Completions, Completions and Responses. Out: their fields as types, and warnings in words.
-Sources: vLLM, SGLang, llama.cpp's server, Ollama, TGI and OpenRouter. Any other unknown field is ignored, as OpenAI's
-clients send many that mean nothing to a local server. Each class has the fields of the one before: Completions takes all
-but those about thinking, Chat Completions and Responses take all.
+In: requests of Chat Completions, Completions and Responses. Out: their fields as types, and warnings.
+Sources: vLLM, SGLang, llama.cpp's server, Ollama, TGI and OpenRouter. Other unknown fields are ignored: OpenAI's clients
+send many that mean nothing to a local server. Each class adds fields to the one before. Completions takes all but those
+about thinking; Chat Completions and Responses take all.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 
 class NotHonoured(Struct, kw_only=True):
-    """Fields of other servers that have no effect here; one that asks for something gets a warning."""
+    """Fields of other servers without effect here. Values other than the default get a warning."""
 
     adapter_id: Any = None
     add_special_tokens: Any = None
@@ -141,7 +141,7 @@ class SamplingFields(NotHonoured, kw_only=True):
 
 
 class FormExtensions(SamplingFields, kw_only=True):
-    """Forms of the answer: guided_* and structured_outputs are vLLM's, regex and ebnf SGLang's, json_schema and grammar
+    """The answer's form: guided_* and structured_outputs are vLLM's, regex and ebnf SGLang's, json_schema and grammar
     llama.cpp's (TGI's grammar is an object), format Ollama's.
     """
 
@@ -159,7 +159,7 @@ class FormExtensions(SamplingFields, kw_only=True):
 
 
 class ThinkingExtensions(FormExtensions, kw_only=True):
-    """How much is thought, and whether it is shown: think is Ollama's, include_reasoning OpenRouter's, reasoning_format
+    """The amount of thinking, and whether it is shown: think is Ollama's, include_reasoning OpenRouter's, reasoning_format
     Groq's and llama.cpp's, separate_reasoning SGLang's, the rest vLLM's and Qwen's.
     """
 
@@ -175,15 +175,15 @@ class ThinkingExtensions(FormExtensions, kw_only=True):
 
 
 class OssiaFields(Struct):
-    """The first lines of the system message, for this request; "none" leaves a line out."""
+    """The first lines of the system message, for this request. "none" omits a line."""
 
     identity: str | None = None
     knowledge_cutoff: str | None = None
     date: str | None = None
 
 
-# Values that ask for what happens anyway; false, 0, "" and empty lists and objects always do.
-USUAL: dict[str, tuple[Any, ...]] = {
+# Default values, which need no warning. false, 0, "" and empty lists and objects never need one.
+DEFAULTS: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (True,),
     "cache_prompt": (True,),
     "do_sample": (True,),
@@ -217,9 +217,9 @@ MAX_LISTED = 8  # fields named in a warning
 
 
 def not_honoured(request: NotHonoured, **more: object) -> list[str]:
-    """A warning that names the fields that ask for what is not done here. more: fields of one API alone."""
+    """A warning that names fields without effect. more: fields of one API only."""
     given = {name: getattr(request, name) for name in NotHonoured.__struct_fields__} | more
-    named = [name for name, value in given.items() if value and value not in USUAL.get(name, ())]
+    named = [name for name, value in given.items() if value and value not in DEFAULTS.get(name, ())]
     if not named:
         return []
     others = f" and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else ""

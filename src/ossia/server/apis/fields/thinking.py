@@ -1,6 +1,6 @@
-"""How much is thought for an answer, and whether the client is shown it: by any server's fields.
+"""The amount of thinking for an answer, and whether the client sees it, from any server's fields.
 
-In: the fields of a request. Out: effort, budget, visibility, and warnings for what has no effect.
+In: the fields of a request. Out: effort, budget, visibility, and warnings about fields without effect.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from ossia.server.apis.fields.extensions import ThinkingExtensions
 from ossia.server.errors import bad
 
 SHOWN = ("", "parsed", "auto", "deepseek", "deepseek-legacy")  # values of reasoning_format
-LEAST = "gpt-oss always thinks, so its least effort is used: low"
+LOWEST = "gpt-oss always thinks, so its least effort is used: low"
 
 
 class Thinking(NamedTuple):
-    """effort: None leaves it to the system text. budget: tokens. hidden: the reasoning is left out of the answer."""
+    """effort: None takes it from the system text. budget: in tokens. hidden: the answer has no reasoning."""
 
     effort: Effort | None
     budget: int | None
@@ -32,8 +32,9 @@ def thinking_of(
     enabled: bool | None = None,
     exclude: bool | None = None,
 ) -> Thinking:
-    """efforts and budgets: the API's own fields by their names; the first that is given counts. enabled and exclude: of
-    its `reasoning`. Raises ApiError (400), or InputError, that names a field that cannot be.
+    """efforts, budgets: the API's own fields by name; the first that is set counts. enabled, exclude: of its `reasoning`.
+
+    Raises ApiError (400) or InputError that names an invalid field.
     """
     kwargs = request.chat_template_kwargs or {}
     think = request.think if isinstance(request.think, str) else None
@@ -42,12 +43,12 @@ def thinking_of(
     for name, word in words.items():
         if effort := effort_of(_word(word, name), name):
             if str(word).strip().lower() == "none":
-                warnings.append(f"{name} none: {LEAST}")
+                warnings.append(f"{name} none: {LOWEST}")
             break
     if off := _disabled(request, kwargs, enabled):
         if effort is None:
             effort = "low"
-            warnings.append(f"{off}: {LEAST}")
+            warnings.append(f"{off}: {LOWEST}")
         else:
             warnings.append(f"{off}: without effect beside an effort")
     return Thinking(effort, _budget(request, kwargs, budgets), _hidden(request, exclude, warnings))
@@ -60,7 +61,7 @@ def _word(value: Any, name: str) -> str | None:
 
 
 def _disabled(request: ThinkingExtensions, kwargs: Mapping[str, Any], enabled: bool | None) -> str | None:
-    """The field that asks for no thinking."""
+    """The field that switches thinking off; None if none does."""
     switches = {
         "think": request.think,
         "enable_thinking": request.enable_thinking,
@@ -87,7 +88,7 @@ def _budget(request: ThinkingExtensions, kwargs: Mapping[str, Any], budgets: Map
         "chat_template_kwargs.thinking_budget": kwargs.get("thinking_budget"),
     }
     for name, value in given.items():
-        if value is None or (value == -1 and name not in budgets):  # Qwen's word for no limit
+        if value is None or (value == -1 and name not in budgets):  # Qwen's value for no limit
             continue
         if type(value) is not int:
             raise bad(name, f"{name} must be a whole number", "invalid_type")
@@ -116,7 +117,7 @@ KNOWN_KWARGS = ("reasoning_effort", "enable_thinking", "thinking", "thinking_bud
 
 
 def template_warnings(request: ThinkingExtensions) -> list[str]:
-    """A warning that names the template's arguments that have no effect here."""
+    """A warning that names template arguments without effect."""
     given = request.chat_template_kwargs or {}
     named = [
         name for name, value in given.items() if name not in KNOWN_KWARGS and value not in (None, False, "", [], {})

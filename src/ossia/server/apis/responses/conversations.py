@@ -1,6 +1,6 @@
-"""The routes of /v1/conversations: items that outlive a response, in a row.
+"""The routes of /v1/conversations: stored lists of items, to which responses add theirs.
 
-In: a `ResponsesContext`. Out: routes. They do not know how an answer is made.
+In: a `ResponsesContext`. Out: routes.
 """
 
 import asyncio
@@ -45,37 +45,39 @@ class Conversations:
         ]
 
     async def create(self, request: Request) -> Response:
-        given = await read(request, wire.NewConversation)
-        check_metadata(given.metadata or {})
-        items = await asyncio.to_thread(_items, given.items or [])
-        made = wire.ConversationObject(new_id("conv"), int(time.time()), given.metadata or {})
-        await store_result(self.context.require_store().create_conversation(made.id, encode(made), items))
-        return reply(made)
+        body = await read(request, wire.NewConversation)
+        check_metadata(body.metadata or {})
+        items = await asyncio.to_thread(_items, body.items or [])
+        created = wire.ConversationObject(new_id("conv"), int(time.time()), body.metadata or {})
+        await store_result(self.context.require_store().create_conversation(created.id, encode(created), items))
+        return reply(created)
 
     async def get(self, request: Request) -> Response:
         return reply(await self._found(request))
 
     async def update(self, request: Request) -> Response:
-        given = await read(request, wire.NewConversation)
-        check_metadata(given.metadata or {})
+        body = await read(request, wire.NewConversation)
+        check_metadata(body.metadata or {})
         found = await self._found(request)
-        found.metadata = given.metadata or {}
+        found.metadata = body.metadata or {}
         await store_result(self.context.require_store().update_conversation(found.id, encode(found)))
         return reply(found)
 
     async def delete(self, request: Request) -> Response:
-        own = request.path_params["conversation"]
-        if not await store_result(self.context.require_store(no_conversation(own)).delete_conversation(own)):
-            raise no_conversation(own)
-        return reply({"id": own, "object": "conversation.deleted", "deleted": True})
+        conversation_id = request.path_params["conversation"]
+        if not await store_result(
+            self.context.require_store(no_conversation(conversation_id)).delete_conversation(conversation_id)
+        ):
+            raise no_conversation(conversation_id)
+        return reply({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
     async def items(self, request: Request) -> Response:
         return reply(page(await self._all_items(request), request.query_params))
 
     async def add(self, request: Request) -> Response:
-        given = await read(request, wire.NewItems)
+        body = await read(request, wire.NewItems)
         found = await self._found(request)
-        items = await asyncio.to_thread(_items, given.items)
+        items = await asyncio.to_thread(_items, body.items)
         await store_result(self.context.require_store().add_items(found.id, items))
         shown = [msgspec.Raw(item.body) for item in items]
         return reply(Page(shown, items[0].id if items else "", items[-1].id if items else "", has_more=False))
@@ -94,10 +96,12 @@ class Conversations:
         return reply(found)
 
     async def _found(self, request: Request) -> wire.ConversationObject:
-        own = request.path_params["conversation"]
-        body = await store_result(self.context.require_store(no_conversation(own)).conversation(own))
+        conversation_id = request.path_params["conversation"]
+        body = await store_result(
+            self.context.require_store(no_conversation(conversation_id)).conversation(conversation_id)
+        )
         if body is None:
-            raise no_conversation(own)
+            raise no_conversation(conversation_id)
         return msgspec.json.decode(body, type=wire.ConversationObject)
 
     async def _all_items(self, request: Request) -> Sequence[Item]:
@@ -109,11 +113,11 @@ class Conversations:
             raise bad(None, message, "too_large") from None
 
 
-def _items(given: Sequence[JsonDict]) -> list[Item]:
-    if len(given) > MAX_ITEMS:
-        raise bad("items", f"{len(given)} items: want {MAX_ITEMS} at a time at most")
+def _items(body: Sequence[JsonDict]) -> list[Item]:
+    if len(body) > MAX_ITEMS:
+        raise bad("items", f"{len(body)} items: want {MAX_ITEMS} at a time at most")
     warnings: list[str] = []
-    entries = read_input(given, warnings, at="items")
+    entries = read_input(body, warnings, at="items")
     if warnings:
         raise bad("items", warnings[0])
     return [Item(entry.item["id"], encode(entry.item)) for entry in entries if entry.item["type"] != "item_reference"]

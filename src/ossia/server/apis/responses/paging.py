@@ -1,6 +1,6 @@
-"""Lists in pages, as the API gives them.
+"""Pages of lists.
 
-In: all items, oldest first, and the query. Out: the page. It does not know what the items are.
+In: all items, oldest first, and the query. Out: the page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Page(Struct):
 
 
 def page(items: Sequence[Item], query: Mapping[str, str]) -> Page:
-    """The page that `limit`, `order`, `after` and `before` ask for. Raises ApiError (400) for what they cannot be."""
+    """The page for `limit`, `order`, `after` and `before`. Raises ApiError (400) for an invalid value."""
     limit, order = query.get("limit", "20"), query.get("order", "desc")
     if not limit.isdecimal() or not 1 <= int(limit) <= 100:
         raise bad("limit", "limit must be a number from 1 to 100")

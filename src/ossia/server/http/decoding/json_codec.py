@@ -1,7 +1,6 @@
 """JSON in and out: bodies to checked values, values to bytes.
 
-In: a request's bytes and the type they should be. Out: a value of that type, or an `ApiError` that names the field.
-It does not know what any field means.
+In: a request's bytes and its type. Out: a value of that type, or an `ApiError` that names the field.
 """
 
 import json
@@ -17,21 +16,21 @@ from ossia.server.http.decoding.token_bound import TextBound
 
 T = TypeVar("T")
 JsonDict = dict[str, Any]
-# msgspec ends what it says with where it was: "… - at `$.messages[0].role`"
+# msgspec's messages end with the path: "… - at `$.messages[0].role`"
 PLACE = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
 STEPS = re.compile(r"\.(\w+)|\[(\d+)\]")
-MAX_BLANKS = 20  # fields of a request that are mended
+MAX_BLANKS = 20  # empty fields of a request that are repaired
 MISSING = re.compile(r"missing required field `([^`]+)`")
-SMALL = 4 << 10  # bytes that cannot hold too much, but may nest too deep
+SMALL = 4 << 10  # bytes: smaller bodies are only checked for nesting
 
 MIN_LOGPROB = -9999.0  # JSON has no infinity
 encode = msgspec.json.Encoder().encode
 
 
 def decode(body: bytes | bytearray, type: type[T], bound: TextBound | None = None) -> T:
-    """The body as a value; fields that are not known are ignored. Raises ApiError 400 with `param` and `code`.
+    """The body as a value. Unknown fields are ignored. Raises ApiError 400 with `param` and `code`.
 
-    bound: of the text within its strings.
+    bound: on the text within its strings.
     """
     if not body:
         raise bad(None, "the body is empty: send a JSON object", "invalid_json")
@@ -48,7 +47,7 @@ def decode(body: bytes | bytearray, type: type[T], bound: TextBound | None = Non
 
 
 def _decoded(body: bytes | bytearray, type: type[T]) -> T:
-    """Half a surrogate pair, which some clients send, is read as U+FFFD."""
+    """Decode, with U+FFFD for half surrogate pairs, which some clients send."""
     try:
         check_utf8(body)
     except UnicodeDecodeError:
@@ -60,15 +59,15 @@ def _decoded(body: bytes | bytearray, type: type[T]) -> T:
             raise
         return _without_blanks(msgspec.json.decode(body), type, error)
     except msgspec.DecodeError:
-        if (mended := without_halves(body)) is body:
+        if (repaired := without_halves(body)) is body:
             raise
-    return _decoded(mended, type)
+    return _decoded(repaired, type)
 
 
 def _without_blanks(value: Any, type: type[T], error: msgspec.ValidationError) -> T:
-    """A form sends "" for a number that was left empty: where null can be and no text can, it is null.
+    """Decode with null for "" in fields that allow null but no text: web forms send "" for an empty number.
 
-    Raises `error` where another value is wrong.
+    Raises `error` if another value is invalid.
     """
     for _ in range(MAX_BLANKS):
         holder, key = _holder(value, str(error))
@@ -79,15 +78,15 @@ def _without_blanks(value: Any, type: type[T], error: msgspec.ValidationError) -
             return msgspec.convert(value, type=type)
         except msgspec.ValidationError as another:
             there, name = _holder(value, str(another))
-            if there is holder and name == key:  # null cannot be there
+            if there is holder and name == key:  # the field does not allow null
                 break
             error = another
     raise error
 
 
-def _holder(value: Any, said: str) -> tuple[Any, Any]:
-    """The object or array with the value that an error is about, and the value's key there; (None, None) for none."""
-    found = PLACE.search(said)
+def _holder(value: Any, message: str) -> tuple[Any, Any]:
+    """The container and key of the value that an error message names; (None, None) if it names none."""
+    found = PLACE.search(message)
     keys = STEPS.findall(found[1]) if found else []
     if not keys or "".join(f".{name}" if name else f"[{number}]" for name, number in keys) != (found and found[1]):
         return None, None
@@ -98,25 +97,26 @@ def _holder(value: Any, said: str) -> tuple[Any, Any]:
 
 
 def loads(text: str) -> Any:
-    """The value of a JSON text, with U+FFFD for halves of surrogate pairs: it can be encoded again.
+    """The value of a JSON text, with U+FFFD for half surrogate pairs, so that it can be encoded again.
 
-    Raises ValueError, or RecursionError, for what is no JSON.
+    Raises ValueError or RecursionError for invalid JSON.
     """
     return json.loads(without_halves(text.encode("utf-8", "replace")))
 
 
 def convert(value: Any, type: type[T], param: str) -> T:
-    """A part of a body, kept as plain JSON until its kind is known, as a value. Raises as `decode` does."""
+    """A part of a body, decoded before its type was known, as a value of that type. Raises like `decode`."""
     try:
         return msgspec.convert(value, type=type)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), param) from error
 
 
-def _invalid(said: str, under: str = "") -> ApiError:
-    found = PLACE.search(said)
+def _invalid(message: str, under: str = "") -> ApiError:
+    """The error of an invalid value. under: the path of the decoded part."""
+    found = PLACE.search(message)
     place = under + (found[1] if found else "")
-    message = PLACE.sub("", said)
+    message = PLACE.sub("", message)
     code = "invalid_type"
     if missing := MISSING.search(message):
         place, code = f"{place}.{missing[1]}", "missing_required_parameter"

@@ -1,7 +1,7 @@
-"""The shape of JSON before it is decoded: how deep it nests, how many values and how much text it holds.
+"""Measures JSON before it is decoded: nesting, number of values, amount of text.
 
-In: a body's bytes. Out: nothing, or an `ApiError` for what is not worth decoding. It looks at slices of the bytes, so other
-threads run in between, and makes no values. It does not know what any field means.
+In: a body's bytes. Out: nothing, or an `ApiError` for a body that would be too expensive to decode. It scans slices of
+bytes, so other threads run in between, and creates no values.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ import numpy as np
 from ossia.server.errors import bad
 from ossia.server.http.decoding.token_bound import Shares, TextBound
 
-DEEPEST = 100  # levels of nesting: more is no request, and walking it would exhaust the stack
-SLICE = 256 << 10  # bytes that are scanned in one go
+DEEPEST = 100  # levels of nesting: no request needs more, and recursion would exhaust the stack
+SLICE = 256 << 10  # bytes that are scanned at once
 MAX_CONTAINERS = 100_000  # arrays and objects
 MAX_ESCAPES = 500_000
 MAX_MEMBERS = 50_000  # names in objects
@@ -19,9 +19,9 @@ MAX_OTHER = 4 << 20  # bytes outside of strings: numbers, brackets, white space
 
 
 def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None:
-    """Refuse JSON that would take long to decode. Raises ApiError 400.
+    """Reject JSON that would take long to decode. Raises ApiError 400.
 
-    bound: of the text within strings. Wrong JSON passes: decoding finds what is wrong.
+    bound: on the text within strings. Invalid JSON passes: the decoder reports it.
     """
     scan, at = Scan(bound.shares if bound else None), 0
     while at < len(body):
@@ -44,15 +44,16 @@ def check_shape(body: bytes | bytearray, bound: TextBound | None = None) -> None
             raise bad(None, f"the JSON has more than {MAX_VALUES} values", "too_large")
         if scan.escapes > MAX_ESCAPES:
             raise bad(None, f"the JSON has more than {MAX_ESCAPES} escapes: send UTF-8", "too_large")
-        if bound and scan.text - scan.saved > bound.least_bytes and scan.tokens > bound.most_tokens:
-            message = f"the text of the request has more than {bound.most_tokens} tokens, this model's context"
+        if bound and scan.text - scan.saved > bound.min_bytes and scan.tokens > bound.max_tokens:
+            message = f"the text of the request has more than {bound.max_tokens} tokens, this model's context"
             raise bad(None, f"{message}: shorten it", "context_length_exceeded")
 
 
 class Scan:
-    """What JSON holds, counted slice by slice. text: bytes within strings. saved: of these, at most, by reading escapes.
+    """Counts the contents of JSON, slice by slice.
 
-    tokens: that the text has at least; what is escaped counts nothing.
+    text: bytes within strings. saved: the most of these that decoding escapes may save. tokens: the least that the text
+    can have, without escapes.
     """
 
     def __init__(self, shares: Shares | None = None) -> None:
@@ -61,7 +62,7 @@ class Scan:
         self.inside = False
         self.depth = self.deepest = self.containers = self.values = self.members = 0
         self.read_bytes = self.text = self.escapes = self.saved = 0
-        self._backslashes = 0  # at the end of the last slice, 0 or 1: those before stand for themselves
+        self._backslashes = 0  # unpaired, at the end of the last slice: 0 or 1
 
     def read_text(self, byte_N: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:
         """A slice within one string, without escapes."""
@@ -80,7 +81,7 @@ class Scan:
             no_text_N |= slash_N | escaped_N
             begun = int(np.count_nonzero(slash_N & ~escaped_N))
             self.escapes += begun
-            # a letter for two bytes; but a u for six, of which one at least is left
+            # two bytes become one; the six of \uXXXX become one at least
             numbers = int(np.count_nonzero(escaped_N & (byte_N == ord("u"))))
             self.saved += begun + 4 * numbers
             self.tokens -= self._shares.most_of_number * numbers if self._shares else 0
@@ -93,7 +94,7 @@ class Scan:
             self.tokens += self._shares.sum(byte_N[~(outside_N | no_text_N)])
         self.members += int(np.count_nonzero((byte_N == ord(":")) & outside_N))
         self.values += int(np.count_nonzero((byte_N == ord(",")) & outside_N))
-        folded_N = byte_N | 0x20  # brackets and braces differ in this bit alone
+        folded_N = byte_N | 0x20  # brackets and braces differ only in this bit
         open_N, close_N = (folded_N == ord("{")) & outside_N, (folded_N == ord("}")) & outside_N
         opened = int(np.count_nonzero(open_N))
         self.containers += opened
@@ -105,9 +106,9 @@ class Scan:
     def _escaped(
         self, slash_N: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-        """Where an odd number of backslashes comes before a byte."""
+        """Whether each byte follows an odd number of backslashes."""
         place_N = np.arange(len(slash_N), dtype=np.int32)
-        # the newest place that holds no backslash; one that was carried over stands at -1
+        # the last place without a backslash; a carried-over backslash is at -1
         other_N = np.maximum.accumulate(np.where(slash_N, -1 - self._backslashes, place_N))
         run_N = place_N - other_N  # backslashes up to and with each place
         before_N = np.concatenate([[self._backslashes], run_N[:-1]])

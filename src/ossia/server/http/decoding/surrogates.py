@@ -1,7 +1,7 @@
-"""Half surrogate pairs in JSON: what JavaScript sends of an emoji that was cut in two.
+"""Replaces half surrogate pairs in JSON. JavaScript sends them when an emoji was cut in two.
 
 In: JSON as bytes. Out: the same with U+FFFD for each half, so that it can be decoded and written as UTF-8.
-Whole pairs stay characters. What else may be wrong with the JSON is left to the decoder.
+Whole pairs stay characters. The decoder reports other faults of the JSON.
 """
 
 import codecs
@@ -13,16 +13,16 @@ NO_LOW = rb"(?!\\u[dD]" + LOW + rb")"
 NO_HIGH = rb"(?<!\\u[dD][89abAB]" + DIGITS + rb"\\u[dD][c-fC-F]" + DIGITS + rb")"
 HALF = re.compile(rb"\\u[dD](?:" + HIGH + NO_LOW + rb"|" + LOW + NO_HIGH + rb")")
 PAIR = re.compile(rb"\\u[dD]" + HIGH + rb"\\u[dD]" + LOW)
-RAW_HIGH = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]")  # as UTF-8 would encode it, if it could
+RAW_HIGH = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]")  # as UTF-8 would encode it
 RAW_LOW = rb"\xed[\xb0-\xbf][\x80-\xbf]"
 RAW_HALF = re.compile(RAW_HIGH.pattern + b"(?!" + RAW_LOW + b")|(?<!" + RAW_HIGH.pattern + b")" + RAW_LOW)
 RAW_PAIR = re.compile(RAW_HIGH.pattern + RAW_LOW)
 ESCAPE = 6  # bytes
-PIECE = 64 << 10  # bytes in one call, which other threads wait for
+PIECE = 64 << 10  # bytes in one call, for which other threads wait
 
 
 def check_utf8(body: bytes | bytearray) -> None:
-    """Raises UnicodeDecodeError for what is no UTF-8. Other threads run in between."""
+    """Raises UnicodeDecodeError for invalid UTF-8. Other threads run in between."""
     at = 0
     with memoryview(body) as view:
         while at < len(body):
@@ -35,7 +35,7 @@ def check_utf8(body: bytes | bytearray) -> None:
 
 
 def as_utf8(body: bytes | bytearray) -> bytes:
-    """The same text with U+FFFD for halves that stand as UTF-8 would encode them, and characters for whole pairs."""
+    """The same text with U+FFFD for halves in the form of UTF-8, and characters for whole pairs."""
     pieces: list[bytes] = []
     start = 0
     while start < len(body):
@@ -47,7 +47,7 @@ def as_utf8(body: bytes | bytearray) -> bytes:
 
 
 def _between(body: bytes | bytearray, end: int) -> int:
-    """The nearest place up to there that splits no character and no pair."""
+    """The last position up to `end` that splits no character and no pair."""
     if end >= len(body):
         return len(body)
     for _ in range(3):
@@ -61,7 +61,7 @@ def _joined(pair: "re.Match[bytes]") -> bytes:
 
 
 def without_halves(body: bytes | bytearray) -> bytes | bytearray:
-    """The JSON without escaped halves; `body` itself where it has none."""
+    """The JSON without escaped halves; `body` itself if it has none."""
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
     # with every backslash of the text spelled \u005c, each that is left begins an escape
@@ -78,7 +78,7 @@ def without_halves(body: bytes | bytearray) -> bytes | bytearray:
 
 
 def _boundary(escapes: bytes | bytearray, end: int) -> int:
-    """The nearest place up to there that splits no pair and no escape."""
+    """The last position up to `end` that splits no pair and no escape."""
     if end >= len(escapes):
         return len(escapes)
     begun = escapes.rfind(b"\\", end - ESCAPE + 1, end)

@@ -1,6 +1,6 @@
-"""How many tokens a text has at least, from its bytes alone: what cannot fit the context is refused before it is tokenized.
+"""A lower bound on the tokens of a text, from its bytes. Texts that cannot fit are rejected before they are tokenized.
 
-In: the bytes of all tokens, and text. Out: a number of tokens. It does not tokenize.
+In: the bytes of all tokens, and a text. Out: a number of tokens.
 """
 
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from itertools import groupby
 
 import numpy as np
 
-PIECE = 64 << 10  # characters that are looked at in one go: other threads run in between
-MIN_BYTES = 4 << 20  # of text that any request may have: not all of it need be the prompt's
+PIECE = 64 << 10  # characters that are read at once: other threads run in between
+MIN_BYTES = 4 << 20  # of text that any request may have: it may not all be in the prompt
 HEX = b"0123456789abcdefABCDEF"
 
 
 class Shares:
-    """For each byte, the share of a token that it takes at least: one by the length of the longest token that holds it.
+    """For each byte, its least share of a token: one divided by the length of the longest token with this byte.
 
-    The shares of one token's bytes add up to one at most, so those of a text add up to its tokens at most.
-    most_of_number: of four hexadecimal digits.
+    The shares of a token's bytes add up to at most one. So the sum over a text is at most its number of tokens.
+    most_of_number: the largest sum of four hexadecimal digits.
     """
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
@@ -32,15 +32,15 @@ class Shares:
         return float(self._share_256[byte_N].sum(dtype=np.float64))
 
     def least_tokens(self, text: str) -> int:
-        """Of one text. For any thread but the event loop's: a long one takes milliseconds."""
+        """The bound for one text. Not for the event loop's thread: a long text takes milliseconds."""
         pieces = (text[at : at + PIECE].encode("utf-8", "replace") for at in range(0, len(text), PIECE))
         return int(sum(self.sum(np.frombuffer(piece, np.uint8)) for piece in pieces) * (1 - 1e-6))
 
 
 @dataclass(frozen=True)
 class TextBound:
-    """Of a request: more text than `least_bytes` and more tokens than `most_tokens` are too much."""
+    """A limit for a request: text above `min_bytes` may have at most `max_tokens`."""
 
     shares: Shares
-    most_tokens: int
-    least_bytes: int = MIN_BYTES
+    max_tokens: int
+    min_bytes: int = MIN_BYTES
