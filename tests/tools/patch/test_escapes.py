@@ -3,9 +3,8 @@
 import os
 import shutil
 import socket
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,44 +180,44 @@ def test_a_hard_link_to_a_file_outside_is_replaced_and_the_file_outside_stays(pl
 
 
 @pytest.mark.skipif(not HAS_HANDLES, reason="opens files by name only")
+@pytest.mark.parametrize("body", ["*** Update File: dir/secret\n@@\n-x\n+y", "*** Add File: dir/new\n+n", "*** Delete File: dir/secret",
+                                  "*** Add File: dir/deep/new\n+n", "*** Update File: dir/secret\n*** Move to: dir/new"])  # fmt: skip
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_a_link_put_in_place_in_a_race_is_not_followed(what: str, place: Place):
-    """Another thread swaps a folder or file for a link all the time. Patches fail or change the real file."""
-    real, stop = place.root / "dir", threading.Event()
+def test_a_link_put_in_place_before_any_system_call_is_not_followed(what: str, body: str, place: Place):
+    """The worst moment of a race is tried for certain: the folder or file becomes a link before the n-th call."""
+    real = place.root / "dir"
     real.mkdir()
     (real / "secret").write_text("x\n")
-    target = real if what == "folder" else real / "secret"
-    aside = target.with_name("aside")
-    link = place.outside if what == "folder" else place.outside / "secret"
+    target, link = (real, place.outside) if what == "folder" else (real / "secret", place.outside / "secret")
+    aside = place.root / "aside"
+    for number in range(60):
+        with swapped_before(number, target, aside, link), suppress(PatchError):
+            apply_patch(f"*** Begin Patch\n{body}\n*** End Patch", Workspace(place.root), overwrite=True)
+        assert {path.name: path.read_text() for path in place.outside.rglob("*")} == {"secret": "x\n"}, number
+        for path in (target, aside, real):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        real.mkdir()
+        (real / "secret").write_text("x\n")
 
-    def swap() -> None:
-        while not stop.is_set():
-            with suppress(OSError):  # patches make and remove the same names
-                os.rename(target, aside)
-                os.symlink(link, target)
-                swaps.append(1)
-            with suppress(OSError):
-                shutil.rmtree(target) if target.is_dir() and not target.is_symlink() else target.unlink()
-                os.rename(aside, target)
 
-    swaps: list[int] = []
-    thread = threading.Thread(target=swap)
-    thread.start()
-    done = 0
-    try:
-        for number in range(600):
-            old, new = ("x", "y") if number % 2 == 0 else ("y", "x")
-            for body in (
-                f"*** Update File: dir/secret\n@@\n-{old}\n+{new}",
-                "*** Add File: dir/new\n+n",
-                "*** Delete File: dir/new",
-            ):
-                with suppress(PatchError):
-                    apply_patch(f"*** Begin Patch\n{body}\n*** End Patch", Workspace(place.root), overwrite=True)
-                    done += 1
-    finally:
-        stop.set()
-        thread.join()
-    assert {path.name: path.read_text() for path in place.outside.iterdir()} == {"secret": "x\n"}
-    assert done > 0
-    assert len(swaps) > 100
+@contextmanager
+def swapped_before(number: int, target: Path, aside: Path, link: Path) -> Iterator[None]:
+    count = 0
+
+    def wrapped(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal count
+            count += 1
+            if count == number + 1:
+                with suppress(OSError):
+                    rename(target, aside)
+                    symlink(link, target)
+            return function(*arguments, **options)
+
+        return call
+
+    rename, symlink = os.rename, os.symlink
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("open", "stat", "link", "replace", "unlink", "mkdir", "fstat"):
+            patched.setattr(os, name, wrapped(getattr(os, name)))
+        yield

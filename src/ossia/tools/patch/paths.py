@@ -48,7 +48,7 @@ def _check_part(part: str, shown: str) -> None:
     if not plain.strip(". ") or set(plain) & {"/", "\\"}:
         raise WorkspaceError(f"path {shown} leaves the root folder or looks as if it did")
     if plain.rstrip(". ").split(":")[0] in REPOSITORY:
-        raise WorkspaceError(f"path {shown} is inside a repository's own data (.git), which is not changed")
+        raise WorkspaceError(f"path {shown} is inside a repository's own data (.git), which tools do not touch")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in part) or MISLEADING.search(part):
         raise WorkspaceError(f"path {shown} has control characters")
     if len(part.encode()) > MAX_PART:

@@ -4,6 +4,7 @@ In: the text of a patch and a folder. Out: a `PatchResult`, or a `PatchError` an
 """
 
 import json
+import threading
 from pathlib import Path
 
 from ossia.harmony.messages import ToolSpec
@@ -31,13 +32,16 @@ def apply_patch(text: str, workspace: Workspace, *, overwrite: bool = False, dry
     return planned.result
 
 
-def run_patch(text: str, workspace: Workspace) -> ToolOutput:
-    """A call's arguments, or the patch itself, as the result for the model."""
+def run_patch(text: str, workspace: Workspace, stop: threading.Event | None = None) -> ToolOutput:
+    """A call's arguments, or the patch itself, as the result for the model. stop: nothing is written once it is set."""
     try:
-        result = apply_patch(patch_in(text), workspace)
+        planned = plan(parse_patch(patch_in(text)), workspace.read)
+        if stop is not None and stop.is_set():
+            return ToolOutput(f"{FAILED}the call was cancelled", failed=True)
+        apply_changes(planned.changes, workspace)
     except PatchError as error:
         return ToolOutput(f"{FAILED}{error}", failed=True)
-    return ToolOutput(described(result), details=result)
+    return ToolOutput(described(planned.result), details=planned.result)
 
 
 def patch_in(text: str) -> str:

@@ -9,8 +9,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ossia.tools.patch.paths import WorkspaceError, checked_path, shortened
 
@@ -61,6 +62,14 @@ class Folder(NamedTuple):
         os.unlink(self.at(name), dir_fd=self.handle)
 
 
+class Entry(NamedTuple):
+    """What a folder contains. size: of a file, in bytes."""
+
+    name: str
+    kind: Literal["folder", "file", "link", "special"]
+    size: int = 0
+
+
 class Workspace:
     """The files under `root`. handles: False uses names instead of open folders, as on Windows."""
 
@@ -107,6 +116,22 @@ class Workspace:
             raise _unusable(shown, found, None)
         return Folder(path, None)
 
+    def entries(self, parts: tuple[str, ...], most: int = 100_000) -> list[Entry]:
+        """What is in a folder, by name; at most the first `most` that the system gives.
+
+        Raises WorkspaceError if it is not a folder.
+        """
+        try:
+            with (
+                self.folder(parts) as folder,
+                os.scandir(folder.path if folder.handle is None else folder.handle) as found,
+            ):
+                return sorted(map(_entry, islice(found, most)))
+        except FileNotFoundError:
+            raise WorkspaceError(f"there is no {shortened('/'.join(parts))}") from None
+        except OSError as error:
+            raise WorkspaceError(f"{shortened('/'.join(parts))} cannot be read: {error.strerror or error}") from error
+
     def read(self, path: str) -> bytes | None:
         """The bytes of a file; None if there is none. Raises WorkspaceError for what is not a readable, small file."""
         parts = checked_path(path)
@@ -145,6 +170,18 @@ def is_link(found: os.stat_result) -> bool:
     """A symbolic link, or a Windows junction."""
     reparse_point = getattr(found, "st_file_attributes", 0) & getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
     return stat.S_ISLNK(found.st_mode) or bool(reparse_point)
+
+
+def _entry(found: "os.DirEntry[str]") -> Entry:
+    try:
+        status = found.stat(follow_symlinks=False)
+    except OSError:
+        return Entry(found.name, "special")
+    if is_link(status):
+        return Entry(found.name, "link")
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(found.name, "folder")
+    return Entry(found.name, "file", status.st_size) if stat.S_ISREG(status.st_mode) else Entry(found.name, "special")
 
 
 def _unusable(shown: str, found: os.stat_result | None, error: OSError | None) -> WorkspaceError:
