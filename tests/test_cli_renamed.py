@@ -1,5 +1,6 @@
 """Old names of options and recipe keys on the command line: they work, are hidden, and warn with the new name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,10 @@ def test_an_old_recipe_key_is_one_line_of_warning_from_the_first_process(tmp_pat
     done = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.toml"), "--plan"], env={"RANK": rank})
     assert done.exit_code == 0, done.output
     assert ("warning: [sft]: 'step_tokens' is now 'batch_tokens'" in done.stderr) == shown
+
+
+@pytest.mark.parametrize("page", ["server.md", "server.ja.md"])
+def test_the_docs_list_the_old_names(page: str):
+    text = (Path(__file__).parents[1] / "docs" / page).read_text("utf-8")
+    rows = re.findall(r"^\| `(--[\w-]+)` \| `(--[\w-]+)` \|$", text, re.M)
+    assert dict(rows) == SERVE
