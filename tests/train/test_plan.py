@@ -87,6 +87,19 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
     assert free_bytes("cpu") == pytest.approx(alone / 4, rel=0.2)
 
 
+def test_a_plan_that_keeps_activations_is_at_least_the_measured_peak(tmp_path: Path):
+    config = replace(MEDIUM, layers=4, sliding=(True, False, True, False))
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path, config))
+    network = TrainableModel.with_adapters(checkpoint, config, Lora(rank=2), dtype=torch.float32)
+    network.recompute = False
+    ids = np.random.default_rng(0).integers(0, config.vocab, 512).tolist()
+    with Peak() as peak:
+        network(packed([ids], [[True] * 512])).mean().backward()
+    made = plan(config, Lora(rank=2), 512, itemsize=4, recompute=False)
+    trained = sum(p.nbytes for p in network.trained().values())
+    assert peak.bytes - trained <= made.inputs + made.work
+
+
 def test_the_plan_can_be_read():
     said = str(plan(B20, Lora(), 4096))
     assert "4,096 tokens" in said

@@ -46,7 +46,7 @@ class TrainingMemoryPlan:
     def __str__(self) -> str:
         parts = (
             ("frozen base", self.base), ("adapters, gradients, AdamW", self.adapters),
-            (f"inputs of the blocks, {self.tokens:,} tokens", self.inputs), ("work space of a block or the loss", self.work),
+            (f"activations kept, {self.tokens:,} tokens", self.inputs), ("work space of a block or the loss", self.work),
             ("total", self.total),
         )  # fmt: skip
         return "\n".join(f"  {name:42} {readable(size):>12}" for name, size in parts)
@@ -54,9 +54,12 @@ class TrainingMemoryPlan:
 
 def plan(
     config: ModelConfig, lora: Lora, tokens: int, *, itemsize: int = 2, layout: Layout = "hf", device: str = "cpu",
-    processes: int = 1,
+    processes: int = 1, recompute: bool = True,
 ) -> TrainingMemoryPlan:  # fmt: skip
-    """The plan for batches of `tokens` tokens. itemsize: bytes of a number in the computation."""
+    """The plan for batches of `tokens` tokens. itemsize: bytes of a number in the computation.
+
+    recompute: blocks keep only their input, and recompute the rest in the backward pass.
+    """
     c = config
     trained = sum(target.parameters(lora.rank) for target in chosen(c, lora))
     base = -(-_base_bytes(c, layout) // processes)
@@ -67,7 +70,8 @@ def plan(
         tokens=tokens,
         base=base,
         adapters=-(-trained * _TRAINED_BYTES // processes),
-        inputs=(c.layers + 1) * tokens * c.hidden * _RESIDUAL_BYTES,
+        inputs=(c.layers + 1) * tokens * c.hidden * _RESIDUAL_BYTES
+        + (0 if recompute else c.layers * _block(c, tokens, itemsize)),
         work=max(_block(c, tokens, itemsize), _loss(c, tokens, itemsize)) + block_bytes(device),
     )
 

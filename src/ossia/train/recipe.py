@@ -281,6 +281,9 @@ class LoraConfig(Lora):
     accumulate: batches whose gradients are summed for one optimizer step, over all processes together.
     bucket_batches: the sequences of this many batches are sorted by length together.
     precision: of the computation, "bf16" or "f32". Adapters and their moments are always float32.
+    compile: as in [sft].
+    recompute: "always" recomputes a block's activations in the backward pass, which saves memory; "never" keeps them;
+        "auto" keeps them if the step then takes at most half of the free memory.
     adapter: folder of a PEFT adapter to start from. Its rank, alpha, dropout and targets are used.
     data, optimizer, schedule: tables, described above. The optimizer is AdamW.
     """
@@ -291,6 +294,8 @@ class LoraConfig(Lora):
     accumulate: int = 1
     bucket_batches: int = 16
     precision: Literal["bf16", "f32"] = "bf16"
+    compile: bool = False
+    recompute: Literal["auto", "always", "never"] = "auto"
     adapter: str | None = None
     optimizer: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(lr=2e-4, beta2=0.99, eps=1e-8, weight_decay=0.0)

@@ -17,14 +17,16 @@ from ossia.cli import app
 from ossia.model.checkpoint import open_checkpoint, write_checkpoint
 from ossia.model.synthetic import RandomTensors
 from ossia.tokenizer.tokenizer_json import write_generation_config, write_tokenizer_json
+from ossia.train.loop.distributed import DistributedContext
 from ossia.train.loop.metrics import read_log
 from ossia.train.loop.optim import Diverged
 from ossia.train.loop.trainer import Trainer
 from ossia.train.model.state import TrainedState
 from ossia.train.model.trainable import PackedTargets, packed
-from ossia.train.objectives.lora_finetune import LoraObjective, adapted_model, finetune
+from ossia.train.objectives.lora_finetune import LoraObjective, adapted_model, check_memory, finetune
 from ossia.train.peft.format import base_of, read_adapter
 from ossia.train.peft.merge import merge
+from ossia.train.plan import plan
 from ossia.train.recipe import CheckpointConfig, DataSource, LoraConfig, OptimizerConfig, ScheduleConfig
 from ossia.train.run import run
 from tests.support.checkpoints import TINY, tiny_checkpoint
@@ -103,6 +105,34 @@ def test_the_loss_falls_the_base_stays_and_the_adapter_and_the_merge_have_what_w
     report = merge(open_checkpoint(model), read, tmp_path / "merged", probe=batch(0).batch)
     assert report.merged.mean_kl < 0.3 * report.base.mean_kl
     assert open_checkpoint(tmp_path / "merged").config == TINY
+
+
+def test_recomputed_activations_give_the_same_losses_and_are_kept_where_memory_allows(tmp_path: Path):
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path / "model"))
+    log, said = CheckpointConfig(log_every=1, plot=False), {}
+    for choice in ("always", "never", "auto"):
+        lines: list[str] = []
+        stage = given(steps=3, recompute=choice)
+        finetune(checkpoint, stage, Supply(), tmp_path / choice, checkpointing=log, say=lines.append)
+        said[choice] = lines
+    assert losses(tmp_path / "always" / "lora") == losses(tmp_path / "never" / "lora")
+    assert said["auto"] == said["never"] != said["always"]
+
+
+def test_activations_are_recomputed_where_keeping_them_takes_over_half_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint = open_checkpoint(tiny_checkpoint(tmp_path / "model"))
+    kept, recomputed = (
+        plan(TINY, given(), given().batch_tokens, itemsize=4, recompute=each).total for each in (False, True)
+    )
+    assert recomputed < kept
+    for free, wanted in ((2 * kept, False), (2 * kept - 2, True)):
+        monkeypatch.setattr("ossia.train.objectives.lora_finetune.free_bytes", lambda _, free=free: free)
+        assert check_memory(TINY, given(), given(), DistributedContext(), str, checkpoint.layout) is wanted
+    monkeypatch.setattr("ossia.train.objectives.lora_finetune.free_bytes", lambda _: recomputed)
+    with pytest.raises(MemoryError, match="batches of up to"):
+        check_memory(TINY, given(), given(recompute="never"), DistributedContext(), str, checkpoint.layout)
 
 
 def test_a_step_changes_the_adapters_alone(tmp_path: Path):

@@ -172,40 +172,45 @@ class _Adapted(NamedTuple):
         return self.weight.weight.outputs
 
     def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        return given
+        """a [E, r, C] and b [E, R, r] of all experts, b in the order of the products' rows."""
+        if not given:
+            return ()
+        a, b = given
+        return a.to(dtype), (_gates_first(b) if self.gated else b).to(dtype)
 
     def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None:
         bias_R = self.weight.bias_ER[expert].to(x_nC.dtype)
         rows_nR = torch.empty_like(out_nR) if self.gated else out_nR
         for rows, values in self.weight.weight.row_blocks(expert, x_nC.dtype):
             rows_nR[:, rows] = torch.nn.functional.linear(x_nC, values, bias_R[rows])
-        if held:
-            a_rC, b_Rr = (each[expert].to(x_nC.dtype) for each in held)
-            rows_nR.addmm_(x_nC @ a_rC.T, b_Rr.T, alpha=self._scale)
         if self.gated:
             out_nR.copy_(_gates_first(rows_nR))
+        if held:
+            a_rC, b_Rr = (each[expert] for each in held)
+            out_nR.addmm_(x_nC @ a_rC.T, b_Rr.T, alpha=self._scale)
 
     def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor:
-        grad_nR = _interleaved(grad_nR) if self.gated else grad_nR
-        of_x_nC = input_gradient(grad_nR, self.weight.weight, expert)
+        stored_nR = _interleaved(grad_nR) if self.gated else grad_nR
+        of_x_nC = input_gradient(stored_nR, self.weight.weight, expert)
         if held:
-            a_rC, b_Rr = (each[expert].to(grad_nR.dtype) for each in held)
+            a_rC, b_Rr = (each[expert] for each in held)
             of_x_nC = of_x_nC.addmm(grad_nR @ b_Rr, a_rC, alpha=self._scale)
         return of_x_nC
 
     def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(each) for each in held)
+        return tuple(torch.zeros_like(each, dtype=wide) for each in held)
 
     def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None:
         if not held:
             return
-        grad_nR = _interleaved(grad_nR) if self.gated else grad_nR
-        a_rC, b_Rr = (each[expert].to(grad_nR.dtype) for each in held)
+        a_rC, b_Rr = (each[expert] for each in held)
         sums[0][expert] = ((grad_nR @ b_Rr).T @ x_nC) * self._scale
         sums[1][expert] = (grad_nR.T @ (x_nC @ a_rC.T)) * self._scale
 
     def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
-        return sums
+        if not sums:
+            return ()
+        return sums[0], _interleaved(sums[1]) if self.gated else sums[1]
 
     @property
     def _scale(self) -> float:

@@ -26,8 +26,9 @@ from ossia.train.model.experts import FrozenExperts, experts, sort_rows
 from ossia.train.model.weights.frozen import DenseWeight
 from ossia.train.model.weights.lora import Adapter
 
-# Rows of an expert are padded to a multiple of this: see `autograd.ROWS`. Frozen weights cost more per row.
-TRAINED_FILL, FROZEN_FILL = 64, 16
+# An expert's rows are padded to a multiple of FILL: see `autograd.ROWS`. Frozen experts with few rows take SMALL_FILL,
+# since FILL would add too many.
+FILL, SMALL_FILL = 64, 16
 
 
 class FrozenLinear(NamedTuple):
@@ -91,8 +92,10 @@ class TrainingOps(ReferenceOps):
         self, routing: Routing, up: Experts | FrozenExperts, down: Experts | FrozenExperts, limit: float,
         residual_TD: Tensor,
     ) -> Tensor:  # fmt: skip
-        fill = TRAINED_FILL if isinstance(up, Experts) else FROZEN_FILL
-        rows = sort_rows(routing.experts_TK, routing.logits_TE.shape[1], fill)
+        count = routing.logits_TE.shape[1]
+        has_few_rows = routing.experts_TK.numel() < 4 * FILL * count
+        fill = SMALL_FILL if has_few_rows and not isinstance(up, Experts) else FILL
+        rows = sort_rows(routing.experts_TK, count, fill)
         return residual_TD + experts(routing.x_TD, routing.weights_TK, up, down, rows, limit, self.compute)
 
     def unembed(self, x_TD: Tensor, rows_R: NDArray[np.int32], norm_D: Tensor, eps: float, table: Linear) -> Tensor:

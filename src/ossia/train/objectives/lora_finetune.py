@@ -23,6 +23,8 @@ from ossia.model.layouts import Layout
 from ossia.train.loop.distributed import DistributedContext
 from ossia.train.loop.optim import Diverged, Optimizers, lr_multiplier
 from ossia.train.loop.trainer import StepResult, Trainer
+from ossia.train.model.autograd import ComputeConfig
+from ossia.train.model.elementwise import EAGER, compiled
 from ossia.train.model.state import TrainedState, like, whole
 from ossia.train.model.trainable import Targets, TrainableModel
 from ossia.train.model.weights.lora import chosen, report
@@ -163,8 +165,9 @@ def finetune(
     """
     processes = processes or DistributedContext()
     lora, dtype = adapter.lora if adapter else config, PRECISIONS[config.precision]
-    check_memory(checkpoint.config, lora, config, processes, say, checkpoint.layout)
+    recompute = check_memory(checkpoint.config, lora, config, processes, say, checkpoint.layout)
     model = adapted_model(checkpoint, lora, seed=seed, dtype=dtype, processes=processes, adapter=adapter)
+    model.compute, model.recompute = ComputeConfig(dtype, compiled() if config.compile else EAGER), recompute
     made = folder / "adapter"
     write = adapter_writer(made, model, base)
     objective = LoraObjective(model, batches, config, seed, processes)
@@ -195,19 +198,27 @@ def check_memory(
     processes: DistributedContext,
     say: Callable[[str], None],
     layout: Layout = "hf",
-) -> None:
-    """Print what is trained and the memory of a step on each device. MemoryError if that is more than is free."""
+) -> bool:
+    """Print what is trained and the memory of a step on each device. MemoryError if that is more than is free.
+
+    Returns whether blocks recompute their activations, by the stage's `recompute`.
+    """
     options: dict[str, Any] = {
         "itemsize": PRECISIONS[stage.precision].itemsize,
         "layout": layout,
         "device": processes.device,
         "processes": processes.world_size,
     }
-    needed = plan(config, lora, stage.batch_tokens, **options)
+    free = free_bytes(processes.device)
+    recompute = stage.recompute != "never"
+    if stage.recompute == "auto":
+        recompute = plan(config, lora, stage.batch_tokens, recompute=False, **options).total > free // 2
+    needed = plan(config, lora, stage.batch_tokens, recompute=recompute, **options)
     if processes.is_main:
         say(report(chosen(config, lora), lora, config))
         say(f"memory{' of each process' if processes.world_size > 1 else ''} on {processes.device}\n{needed}")
-    check(needed, config, lora, free_bytes(processes.device), **options)
+    check(needed, config, lora, free, recompute=recompute, **options)
+    return recompute
 
 
 def _lora_fields(lora: Lora) -> dict[str, Any]:
