@@ -17,7 +17,7 @@ from ossia.train.loop.distributed import local_world_size
 from ossia.train.model.attention import KEPT_SCORES, MAX_SCORES, QUERIES
 from ossia.train.model.chunked_loss import rows_at_a_time
 from ossia.train.model.experts import SWIGLU_ELEMENTS
-from ossia.train.model.weights.frozen import block_bytes
+from ossia.train.model.weights.frozen import SMALL_WEIGHT, block_bytes
 from ossia.train.model.weights.lora import chosen
 from ossia.train.recipe import Lora
 
@@ -71,9 +71,16 @@ def plan(
         base=base,
         adapters=-(-trained * _TRAINED_BYTES // processes),
         inputs=(c.layers + 1) * tokens * c.hidden * _RESIDUAL_BYTES
-        + (0 if recompute else c.layers * _block(c, tokens, itemsize)),
-        work=max(_block(c, tokens, itemsize), _loss(c, tokens, itemsize)) + block_bytes(device),
+        + (0 if recompute else c.layers * (_block(c, tokens, itemsize) + _unpacked(c, itemsize))),
+        work=max(_block(c, tokens, itemsize), _loss(c, tokens, itemsize))
+        + max(block_bytes(device), _unpacked(c, itemsize)),
     )
+
+
+def _unpacked(config: ModelConfig, itemsize: int) -> int:
+    """Bytes of a block's experts that are small enough to be unpacked whole."""
+    width = config.experts * config.hidden * config.intermediate
+    return sum(numbers * itemsize for numbers in (2 * width, width) if numbers <= SMALL_WEIGHT)
 
 
 def max_batch_tokens(config: ModelConfig, lora: Lora, free: int, **options: object) -> int:

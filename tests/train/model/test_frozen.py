@@ -27,10 +27,11 @@ def packed_weight(*shape: int, seed: int = 0) -> tuple[PackedWeight, torch.Tenso
     return weight, torch.from_numpy(unpack_mxfp4(packed))
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks so small that everything takes several."""
+@pytest.fixture(params=[0, frozen.SMALL_WEIGHT], ids=["by blocks", "whole"])
+def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks so small that everything takes several; small weights are unpacked by blocks, or whole."""
     monkeypatch.setattr(frozen, "_BLOCK_BYTES", {"cpu": 1024})
+    monkeypatch.setattr(frozen, "SMALL_WEIGHT", request.param)
     monkeypatch.setattr(attention_module, "MAX_SCORES", 40)
     monkeypatch.setattr(chunked_loss, "LOGITS", 50)
     monkeypatch.setattr(experts_module, "SWIGLU_ELEMENTS", 80)
@@ -125,6 +126,7 @@ def test_never_more_than_a_block_is_unpacked(monkeypatch: pytest.MonkeyPatch):
         return out
 
     monkeypatch.setattr(frozen, "_BLOCK_BYTES", {"cpu": 4096})
+    monkeypatch.setattr(frozen, "SMALL_WEIGHT", 0)
     monkeypatch.setattr(frozen, "unpack", watched)
     (up, dense_up), (down, dense_down) = packed_weight(4, 128, 64), packed_weight(4, 64, 64)
     x, weights = torch.randn(8, 64, requires_grad=True), torch.ones(8, 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ossia.kernels.reference import Experts
 from ossia.train.model.autograd import ComputeConfig
 from ossia.train.model.elementwise import Steps
-from ossia.train.model.weights.frozen import Frozen, Update, input_gradient
+from ossia.train.model.weights.frozen import Frozen, Update, input_gradient, is_small
 
 SWIGLU_ELEMENTS = 1 << 20  # gates and ups processed at a time
 
@@ -159,6 +159,11 @@ class _Trained(NamedTuple):
 
 
 class _Adapted(NamedTuple):
+    """Frozen weights. A small weight is unpacked once a pass; of a large one, a block of rows at each product.
+
+    held: the bias [E, R], then a small weight [E, R, C], then the adapters a [E, r, C] and b [E, R, r], if any.
+    """
+
     weight: FrozenExperts
     gated: bool
 
@@ -172,45 +177,57 @@ class _Adapted(NamedTuple):
         return self.weight.weight.outputs
 
     def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """a [E, r, C] and b [E, R, r] of all experts, b in the order of the products' rows."""
-        if not given:
-            return ()
-        a, b = given
-        return a.to(dtype), (_gates_first(b) if self.gated else b).to(dtype)
+        """Everything in `dtype`, with outputs in the order of the products' rows."""
+        frozen, ordered = self.weight.weight, _gates_first if self.gated else _unchanged
+        bias = ordered(self.weight.bias_ER).to(dtype) if self._is_small else self.weight.bias_ER.to(dtype)
+        whole = (ordered(frozen.whole(dtype)),) if self._is_small else ()
+        return (bias, *whole, *((given[0].to(dtype), ordered(given[1]).to(dtype)) if given else ()))
 
     def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None:
-        bias_R = self.weight.bias_ER[expert].to(x_nC.dtype)
-        rows_nR = torch.empty_like(out_nR) if self.gated else out_nR
-        for rows, values in self.weight.weight.row_blocks(expert, x_nC.dtype):
-            rows_nR[:, rows] = torch.nn.functional.linear(x_nC, values, bias_R[rows])
-        if self.gated:
-            out_nR.copy_(_gates_first(rows_nR))
-        if held:
-            a_rC, b_Rr = (each[expert] for each in held)
+        bias_R = held[0][expert]
+        if self._is_small:
+            torch.addmm(bias_R, x_nC, held[1][expert].T, out=out_nR)
+        else:
+            rows_nR = torch.empty_like(out_nR) if self.gated else out_nR
+            for rows, values in self.weight.weight.row_blocks(expert, x_nC.dtype):
+                rows_nR[:, rows] = torch.nn.functional.linear(x_nC, values, bias_R[rows])
+            if self.gated:
+                out_nR.copy_(_gates_first(rows_nR))
+        if adapter := self._adapter(held, expert):
+            a_rC, b_Rr = adapter
             out_nR.addmm_(x_nC @ a_rC.T, b_Rr.T, alpha=self._scale)
 
     def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor:
-        stored_nR = _interleaved(grad_nR) if self.gated else grad_nR
-        of_x_nC = input_gradient(stored_nR, self.weight.weight, expert)
-        if held:
-            a_rC, b_Rr = (each[expert] for each in held)
-            of_x_nC = of_x_nC.addmm(grad_nR @ b_Rr, a_rC, alpha=self._scale)
+        if self._is_small:
+            of_x_nC = grad_nR @ held[1][expert]
+        else:
+            stored_nR = _interleaved(grad_nR) if self.gated else grad_nR
+            of_x_nC = input_gradient(stored_nR, self.weight.weight, expert)
+        if adapter := self._adapter(held, expert):
+            a_rC, b_Rr = adapter
+            of_x_nC.addmm_(grad_nR @ b_Rr, a_rC, alpha=self._scale)
         return of_x_nC
 
     def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(each, dtype=wide) for each in held)
+        return tuple(torch.zeros_like(each, dtype=wide) for each in held[-2:]) if self.given else ()
 
     def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None:
-        if not held:
-            return
-        a_rC, b_Rr = (each[expert] for each in held)
-        sums[0][expert] = ((grad_nR @ b_Rr).T @ x_nC) * self._scale
-        sums[1][expert] = (grad_nR.T @ (x_nC @ a_rC.T)) * self._scale
+        if adapter := self._adapter(held, expert):
+            a_rC, b_Rr = adapter
+            sums[0][expert] = ((grad_nR @ b_Rr).T @ x_nC) * self._scale
+            sums[1][expert] = (grad_nR.T @ (x_nC @ a_rC.T)) * self._scale
 
     def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
         if not sums:
             return ()
         return sums[0], _interleaved(sums[1]) if self.gated else sums[1]
+
+    def _adapter(self, held: Any, expert: int) -> tuple[Tensor, Tensor] | None:
+        return (held[-2][expert], held[-1][expert]) if self.weight.update else None
+
+    @property
+    def _is_small(self) -> bool:
+        return is_small(self.weight.weight)
 
     @property
     def _scale(self) -> float:
@@ -251,6 +268,10 @@ def _pieces(h_nU: Tensor) -> Iterator[slice]:
 def _gates_first(rows: Tensor) -> Tensor:
     """[.., 2F, ...]: from interleaved gates and ups to all gates before all ups, along dimension 1."""
     return rows.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+
+
+def _unchanged(rows: Tensor) -> Tensor:
+    return rows
 
 
 def _interleaved(rows: Tensor) -> Tensor:

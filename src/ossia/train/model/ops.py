@@ -21,7 +21,7 @@ from ossia.kernels.ops import Batch, Rope
 from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing
 from ossia.train.model.attention import Packings, packings
 from ossia.train.model.attention import attention as packed_attention
-from ossia.train.model.autograd import ComputeConfig, frozen_product, pad_rows, product, rms_norm
+from ossia.train.model.autograd import ComputeConfig, LowRank, frozen_product, pad_rows, product, rms_norm
 from ossia.train.model.experts import FrozenExperts, experts, sort_rows
 from ossia.train.model.weights.frozen import DenseWeight
 from ossia.train.model.weights.lora import Adapter
@@ -40,12 +40,17 @@ class FrozenLinear(NamedTuple):
 
     def __call__(self, x_TC: Tensor) -> Tensor:
         count, x_TC = len(x_TC), pad_rows(x_TC)
-        out_TR = frozen_product(x_TC, self.weight, self.bias_R)
-        if any(adapter for _, adapter in self.parts):
-            columns = out_TR.split([rows for rows, _ in self.parts], dim=1)
-            added = [own if adapter is None else own + adapter(x_TC) for own, (_, adapter) in zip(columns, self.parts)]
-            out_TR = added[0] if len(added) == 1 else torch.cat(added, dim=1)
-        return out_TR[:count]
+        updates: list[LowRank] = []
+        dropouts: set[float] = set()
+        first = 0
+        for rows, adapter in self.parts:
+            if adapter is not None:
+                updates.append(LowRank(slice(first, first + rows), adapter.a, adapter.b, adapter.scale))
+                dropouts.add(adapter.dropout if adapter.training else 0.0)
+            first += rows
+        dropout = max(dropouts, default=0.0)
+        kept_TC = F.dropout(x_TC, dropout) if dropout else None
+        return frozen_product(x_TC, self.weight, self.bias_R, updates, kept_TC)[:count]
 
 
 class TrainingOps(ReferenceOps):

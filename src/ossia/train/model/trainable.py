@@ -281,7 +281,7 @@ class TrainableModel(nn.Module):
         else:
             x_TD = frozen_tensor(self._embedding[batch.tokens_T], ops.device).to(ops.dtype)
         for each in self.blocks:
-            if self._heap:
+            if self._heap and self.recompute:  # activations that are kept fill no holes
                 self._heap.trim()
             x_TD = each(x_TD, batch, ops, rounding, self.recompute)
         return x_TD

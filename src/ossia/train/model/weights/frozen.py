@@ -18,6 +18,7 @@ from ossia.quant import E2M1, QBLOCK, Mxfp4, unpack_mxfp4
 _BLOCK_BYTES = {"cpu": 1 << 24}  # unpacked or widened at a time
 _CACHED_BYTES = 1 << 22  # of MXFP4 on a CPU, to stay in its cache
 _BLOCK_BYTES_ELSEWHERE = 1 << 26
+SMALL_WEIGHT = 1 << 22  # numbers: all experts of such a weight are unpacked together, once a pass
 _BYTES = np.arange(256)
 _PAIRS = np.ascontiguousarray(E2M1[np.stack([_BYTES & 15, _BYTES >> 4], axis=-1)])  # a byte's two values
 
@@ -37,6 +38,16 @@ class PackedWeight(NamedTuple):
     def outputs(self) -> int:
         return self.blocks.shape[1]
 
+    @property
+    def numbers(self) -> int:
+        return 2 * self.blocks.numel()
+
+    def whole(self, dtype: torch.dtype) -> Tensor:
+        """[E, R, C]: all experts as numbers. For small weights."""
+        experts, rows, *packed = self.blocks.shape
+        flat = unpack(self.blocks.reshape(-1, *packed), self.scales.reshape(experts * rows, -1), dtype)
+        return flat.view(experts, rows, -1)
+
     def row_blocks(self, expert: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """The expert's rows, a block at a time, as numbers."""
         blocks, scales = self.blocks[expert], self.scales[expert]
@@ -55,6 +66,14 @@ class DenseWeight(NamedTuple):
     def outputs(self) -> int:
         return self.values.shape[1]
 
+    @property
+    def numbers(self) -> int:
+        return self.values.numel()
+
+    def whole(self, dtype: torch.dtype) -> Tensor:
+        """[E, R, C]: all experts in `dtype`. For small weights."""
+        return self.values.to(dtype)
+
     def row_blocks(self, expert: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         values = self.values[expert]
         if values.dtype == dtype:
@@ -65,6 +84,11 @@ class DenseWeight(NamedTuple):
 
 
 Frozen = PackedWeight | DenseWeight
+
+
+def is_small(weight: Frozen) -> bool:
+    """Whether the weight takes so little memory that it may be unpacked whole."""
+    return weight.numbers <= SMALL_WEIGHT
 
 
 class Update(NamedTuple):

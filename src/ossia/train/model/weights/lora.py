@@ -12,8 +12,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ossia.model.config import ModelConfig
 from ossia.train.model.weights.frozen import Update
@@ -92,11 +91,6 @@ class Adapter(nn.Module):
 
     def update(self) -> Update:
         return Update(self.a, self.b, self.scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The output of a plain matrix's adapter, to add to the base's product."""
-        kept = F.dropout(x, self.dropout, self.training)
-        return F.linear(F.linear(kept, self.a.to(x.dtype)), self.b.to(x.dtype)) * self.scale
 
 
 def report(targets: Sequence[Target], lora: Lora, config: ModelConfig) -> str:
