@@ -47,6 +47,12 @@ def test_a_dry_run_prints_the_same_and_changes_nothing(tmp_path: Path):
     assert dry == ran(PATCH, "--root", str(tmp_path))
 
 
+def test_the_patch_may_be_in_a_file(tmp_path: Path):
+    (tmp_path / "change.patch").write_text("*** Begin Patch\n*** Add File: a\n+1\n*** End Patch\n")
+    assert ran("", str(tmp_path / "change.patch"), "--root", str(tmp_path))[:2] == (0, "A a +1 -0\n")
+    assert "No such file" in ran("", str(tmp_path / "missing"), "--root", str(tmp_path))[2]
+
+
 def test_an_error_changes_nothing(tmp_path: Path):
     before = prepared(tmp_path)
     code, out, err = ran(PATCH.replace("-1\n+2\n***", "-7\n+2\n***"), "--root", str(tmp_path))

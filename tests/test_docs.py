@@ -27,7 +27,17 @@ ADDRESS = "http://127.0.0.1:8000"
 OTHERS = ("agents", "anthropic", "langchain_openai", "litellm", "llama_index")  # clients that the tests do not install
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 each_pair = pytest.mark.parametrize(
-    "name", ["README", "docs/checkpoints", "docs/clients", "docs/evals", "docs/python", "docs/server", "docs/training"]
+    "name",
+    [
+        "README",
+        "docs/checkpoints",
+        "docs/clients",
+        "docs/evals",
+        "docs/python",
+        "docs/server",
+        "docs/tools",
+        "docs/training",
+    ],
 )
 
 

@@ -14,13 +14,14 @@ LETTERS = {"add": "A", "update": "M", "delete": "D", "move": "R"}
 
 @app.command(name="apply-patch")
 def apply_patch(
+    patch: Annotated[str, typer.Argument(help="A file with the patch; - reads standard input.")] = "-",
     root: Annotated[Path, typer.Option(help="The folder whose files may be changed.")] = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the patch and print the changes only.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Let files be added or moved over existing ones.")
     ] = False,
 ) -> None:
-    """Read a patch from standard input and apply it: *** Begin Patch ... *** End Patch.
+    """Apply a patch in the model's format: *** Begin Patch ... *** End Patch.
 
     All files are changed, or none: then standard error says what does not fit, and the exit status is 1.
     """
@@ -29,12 +30,17 @@ def apply_patch(
     from ossia.tools.patch.run import apply_patch as run
     from ossia.tools.patch.workspace import Workspace
 
-    data = sys.stdin.buffer.read(4 * MAX_PATCH + 1)  # a character has at most four bytes
+    most = 4 * MAX_PATCH + 1  # a character has at most four bytes
     try:
+        if patch == "-":
+            data = sys.stdin.buffer.read(most)
+        else:
+            with Path(patch).open("rb") as file:
+                data = file.read(most)
         result = run(data.decode(), Workspace(root), overwrite=overwrite, dry_run=dry_run)
     except UnicodeDecodeError as error:
         fail(f"the patch is not UTF-8 text (at byte {error.start})")
-    except (PatchError, WorkspaceError) as error:
+    except (PatchError, WorkspaceError, OSError) as error:
         fail(str(error))
     for done in result.operations:
         target = f" -> {done.moved_to}" if done.moved_to else ""

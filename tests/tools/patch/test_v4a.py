@@ -52,7 +52,7 @@ def reason(made: Edit, mine: str | None, other: str | None) -> str | None:
 
 
 def test_valid_diffs_give_the_same_text():
-    for seed in range(600):
+    for seed in range(2_000):
         rng = random.Random(seed)
         made = edit(rng, rng.choice(("\n", "\r\n")))
         assert ours(made.before, made.diff) == theirs(made.before, made.diff), (seed, made)
@@ -61,16 +61,17 @@ def test_valid_diffs_give_the_same_text():
 def test_diffs_with_slips_give_the_same_text_or_are_refused_by_both():
     """Without final newlines: there a blank last line is a line for the other program."""
     reasons: Counter[str] = Counter()
-    for seed in range(3_000):
+    compared = 0
+    for seed in range(10_000):
         rng = random.Random(seed)
         made = disturbed(rng, edit(rng, may_lack_newline=False))
         made = made._replace(before=made.before.removesuffix("\n"))
         if made.before.endswith("\n"):
             continue
+        compared += 1
         mine, other = ours(made.before, made.diff), theirs(made.before, made.diff)
         if mine != other:
             found = reason(made, mine, other)
             assert found, (seed, made, mine, other)
             reasons[found] += 1
-    assert reasons.total() < 600, reasons
-    print(reasons)
+    assert reasons.total() < 0.08 * compared, reasons
