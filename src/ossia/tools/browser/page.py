@@ -30,7 +30,12 @@ class _Wrapper(TextWrapper):
     """Splits very long words first. The pieces are multiples of a line, so the lines are the same."""
 
     def _split(self, text: str) -> list[str]:
-        return [piece for word in super()._split(text) for piece in _pieces(word)]
+        words = super()._split(text)
+        return (
+            [piece for word in words for piece in _pieces(word)]
+            if len(max(words, key=len, default="")) > _PIECE
+            else words
+        )
 
 
 def _pieces(word: str) -> list[str]:

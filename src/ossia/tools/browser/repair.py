@@ -28,11 +28,12 @@ _HEADINGS = frozenset(f"h{level}" for level in range(1, 7))
 _INLINE = frozenset(
     "a abbr b big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub sup tt u var".split()
 )
-# Start tags that end an open element, and the elements that keep it open.
+_FORMATTING = frozenset("a b big code em font i s small strike strong tt u".split())  # end inside other elements too
 _PARAGRAPH_ENDS = frozenset(
     "address article aside blockquote center details dir div dl fieldset figcaption figure footer form header hr main"
     " menu nav ol p pre section table ul".split()
 )
+# Start tags that end open elements. What is not sure to end counts as open, so depth is never underestimated.
 _ENDS: dict[str, frozenset[str]] = {
     **dict.fromkeys(_PARAGRAPH_ENDS | _HEADINGS, frozenset({"p"})),
     "li": frozenset({"li", "p"}),
@@ -41,13 +42,10 @@ _ENDS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("td", "th"), frozenset({"td", "th", "p"})),
     "option": frozenset({"option"}),
 }
+_TABLE = frozenset("table caption tbody thead tfoot tr td th".split())
+_TABLE_SCOPE = frozenset({"table", "template", "svg", "math"})
+_SCOPE = _TABLE_SCOPE | {"td", "th", "caption", "marquee", "object", "applet", "button", "select"}
 _HEADING_ENDS = frozenset({"p", "table", "form", "fieldset", "li", *_HEADINGS})
-_SCOPES = {
-    "li": frozenset({"ul", "ol"}),
-    **dict.fromkeys(("dt", "dd"), frozenset({"dl"})),
-    **dict.fromkeys(("tr", "td", "th"), frozenset({"table"})),
-    "option": frozenset({"select"}),
-}
 
 
 def repaired(html: str) -> str:
@@ -107,8 +105,8 @@ class _Repair:
         closing = ""
         if name in _HEADING_ENDS and self._heading_is_mismatched:
             closing = self._close_heading()
-        if (ends := _ENDS.get(name)) is not None:
-            closing += self._close_implicit(ends, _SCOPES.get(name, _PARAGRAPH_ENDS | _HEADINGS | {"li", "td", "th"}))
+        if name in _ENDS:
+            closing += self._close_implicit(name)
         if name in _HEADINGS:
             self._heading_is_mismatched = False
         if name in _VOID:
@@ -131,19 +129,30 @@ class _Repair:
         if self._left_out[name]:
             self._left_out[name] -= 1
             return "", False
-        if name == "p":
-            if "p" in self._open:
-                self._close(_last(self._open, name))
-            return "", True  # without a start tag, the parser makes an empty paragraph
-        if name in _HEADINGS and name not in self._open and (_HEADINGS & set(self._open)):
+        place = self._place(name)
+        if name in _HEADINGS and place is None and (_HEADINGS & set(self._open)):
             self._heading_is_mismatched = True
             return "", False
-        if name not in self._open:
-            return "", name not in _INLINE and name != "br"
-        place = _last(self._open, name)
+        if place is None:
+            return "", name not in _INLINE and name != "br"  # </p> without <p> makes an empty paragraph
         if name in _INLINE and any(each not in _INLINE for each in self._open[place:]):
+            if name in _FORMATTING:
+                del self._open[place]
+                self._inline -= 1
             return "", True
-        return self._close(place), True
+        closing = self._close(place)
+        return ("" if name == "p" else closing), True
+
+    def _place(self, name: str) -> int | None:
+        """The innermost open element that this end tag ends."""
+        scope = _TABLE_SCOPE if name in _TABLE else _SCOPE
+        for place in range(len(self._open) - 1, -1, -1):
+            self.work += 1
+            if self._open[place] == name:
+                return place
+            if self._open[place] in scope:
+                return None
+        return None
 
     def _close(self, place: int) -> str:
         """Drop the elements from `place` on. Returns end tags of the inline elements inside the first."""
@@ -152,15 +161,19 @@ class _Repair:
         self._inline -= sum(each in _INLINE for each in popped)
         return "".join(f"</{each}>" for each in reversed(popped[1:]) if each in _INLINE)
 
-    def _close_implicit(self, ends: frozenset[str], scopes: frozenset[str]) -> str:
-        """Close the outermost element of `ends` that no element of `scopes` protects."""
+    def _close_implicit(self, name: str) -> str:
+        """Close the outermost of the elements that a start tag ends."""
         found = None
         for place in range(len(self._open) - 1, -1, -1):
-            if self._open[place] in ends:
-                found = place
-            elif self._open[place] in scopes:
-                break
             self.work += 1
+            element = self._open[place]
+            if element in _ENDS[name]:
+                found = place
+            elif name in _TABLE:
+                if element in _TABLE_SCOPE:
+                    break
+            elif element not in _INLINE and not (element == "div" and name in ("li", "dt", "dd")):
+                break
         return "" if found is None else self._close(found)
 
     def _close_heading(self) -> str:
@@ -171,7 +184,3 @@ class _Repair:
             if name not in _INLINE and name != "p":
                 break
         return ""
-
-
-def _last(names: list[str], name: str) -> int:
-    return len(names) - 1 - names[::-1].index(name)
