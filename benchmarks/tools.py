@@ -56,9 +56,8 @@ def pages() -> None:
         f"| small pages ({statistics.mean(sizes) / 1e3:.1f} kB), to their first view | {len(small) / seconds:.0f} a second |"
     )
     seconds = best(lambda: page_of(large).lines)
-    print(
-        f"| large page ({len(large.text) / 1e6:.2f} MB), to lines | {1e3 * seconds:.0f} ms, {len(large.text) / seconds / 1e6:.1f} MB/s |"
-    )
+    size = len(large.text) / 1e6
+    print(f"| large page ({size:.2f} MB), to lines | {1e3 * seconds:.0f} ms, {size / seconds:.1f} MB/s |")
     page = page_of(large)
     print(f"| view of 1,024 tokens in it | {1e3 * best(lambda: view(page, 0, 500, -1, 1_024, split)):.2f} ms |")
     print(f"| find in it | {1e3 * best(lambda: found_in(page, 'place 999')):.2f} ms |")
