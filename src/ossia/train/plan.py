@@ -72,8 +72,8 @@ def plan(
         adapters=-(-trained * _TRAINED_BYTES // processes),
         inputs=(c.layers + 1) * tokens * c.hidden * _RESIDUAL_BYTES
         + (0 if recompute else c.layers * (_block(c, tokens, itemsize) + _unpacked(c, itemsize))),
-        work=max(_block(c, tokens, itemsize), _loss(c, tokens, itemsize))
-        + max(block_bytes(device), _unpacked(c, itemsize)),
+        work=max(_block(c, tokens, itemsize) + _unpacked(c, itemsize), _loss(c, tokens, itemsize))
+        + block_bytes(device),
     )
 
 
