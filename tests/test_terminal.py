@@ -8,7 +8,7 @@ import pytest
 from ossia.chat import Chat, Done, ToolResult, Usage
 from ossia.harmony.messages import assistant, tool
 from ossia.harmony.parse import Delta, End, Start
-from ossia.terminal import HELP, Screen, answer, command, interact, summary, tools_from
+from ossia.terminal import HELP, Screen, answer, command, interact, summary
 
 THOUGHT = [
     Start("assistant", "analysis", None, None),
@@ -73,17 +73,6 @@ def test_tools_come_from_a_file_and_go(chat: Chat, tmp_path: Path):
     assert [tool.spec.name for tool in chat.how.tools] == ["twice"]
     assert command(chat, "/tools off") == "no tools"
     assert chat.how.tools == ()
-
-
-def test_files_that_hold_no_tools_are_refused_by_name(tmp_path: Path):
-    (tmp_path / "empty.py").write_text("x = 1\n")
-    (tmp_path / "broken.py").write_text("1 / 0\n")
-    with pytest.raises(ValueError, match="defines no public function"):
-        tools_from(tmp_path / "empty.py")
-    with pytest.raises(ValueError, match="ZeroDivisionError"):
-        tools_from(tmp_path / "broken.py")
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
-        tools_from(tmp_path / "nowhere.py")
 
 
 def test_new_forgets_and_unknown_commands_are_explained(chat: Chat):

@@ -204,7 +204,7 @@ class Chat:
             if self.approve and not self.approve(call):
                 yield ToolOutput(DECLINED, failed=True)
             else:
-                yield from run(call)
+                yield from run(call._replace(approved=self.approve is not None))
 
         return ask
 

@@ -3,8 +3,6 @@
 In: a `Chat` and the user's input. Out: reasoning dimmed, answers plain, tool results as they arrive.
 """
 
-import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -17,7 +15,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from ossia.chat import Chat, Done, Event, ToolResult
 from ossia.harmony.messages import Effort
 from ossia.harmony.parse import Delta, End, Start
-from ossia.tools.functions import Tool, function_tool
+from ossia.tools.python_file import tools_from
 
 HELP = """/effort low|medium|high   how long to think        /tools FILE.py | off   functions the model may call
 /new                      forget what was said     /help                  this
@@ -134,25 +132,6 @@ def command(chat: Chat, line: str) -> str:
     if name == "/tools":
         return "\n".join(f"{t.spec.name}: {t.spec.description}" for t in chat.how.tools) or "no tools: /tools FILE.py"
     return f"no command {name}\n{HELP}"
-
-
-def tools_from(path: Path) -> tuple[Tool, ...]:
-    """The public functions of a Python file, as tools. Runs the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: give a Python file that defines tools")
-    spec = importlib.util.spec_from_file_location(f"ossia_tools_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} fails when run: {type(error).__name__}: {error}") from error
-    functions = inspect.getmembers(module, inspect.isfunction)
-    own = [function for name, function in functions if function.__module__ == module.__name__ and name[0] != "_"]
-    if not own:
-        raise ValueError(f"{path} defines no public function")
-    return tuple(function_tool(function) for function in own)
 
 
 def _history(path: Path | None) -> History:

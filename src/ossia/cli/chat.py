@@ -53,7 +53,8 @@ def chat(
     with starting():
         from ossia.chat import Chat
         from ossia.engine.request import SamplingParams
-        from ossia.terminal import Screen, interact, summary, tools_from
+        from ossia.terminal import Screen, interact, summary
+        from ossia.tools.python_file import tools_from
 
     if effort not in ("low", "medium", "high"):
         fail(f"effort {effort!r} is none of low, medium, high")

@@ -1,6 +1,7 @@
 """What several commands share: options, loading a model, progress, one-line errors."""
 
 import json
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ossia.kernels.ops import Backend
     from ossia.loading import Model
     from ossia.model.config import ModelConfig
+    from ossia.tools.choose import ToolSettings
 
 BACKEND_HELP = "auto (a GPU that can run the model, else cpu), cpu, triton (an NVIDIA GPU), or reference (torch)."
 DENSE_HELP = "Weights outside the experts: int8, bf16 (as they are), or int4 (cpu)."
@@ -70,6 +72,13 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     if model.plan:
         typer.secho(model.plan.line(), dim=True, err=True)
     return model
+
+
+def tool_settings(tools: str | None, search: str | None, mcp: list[str] | None) -> "ToolSettings":
+    """The built-in tools that the options name. Keys of services are environment variables."""
+    from ossia.tools.choose import ToolSettings, tool_names
+
+    return ToolSettings(tool_names(tools or ""), search, tuple(mcp or ()), dict(os.environ))
 
 
 def state_folder() -> Path:

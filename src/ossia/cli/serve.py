@@ -1,13 +1,18 @@
 """`ossia serve`: serve a model over HTTP."""
 
 from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import fail, load_model, starting, state_folder
+from ossia.cli.common import fail, load_model, starting, state_folder, tool_settings
 from ossia.cli.renamed import ServeCommand
 from ossia.server import options
+
+if TYPE_CHECKING:
+    from ossia.server.settings import Settings
 
 
 @app.command(cls=ServeCommand)
@@ -45,29 +50,42 @@ def serve(
     no_state: options.NoState = False,
     quiet: options.Quiet = False,
     log_prompts: options.LogPrompts = False,
+    tools: options.Tools = None,
+    search: options.Search = None,
+    mcp: options.Mcp = None,
 ) -> None:
     """Serve a model over the OpenAI and Anthropic APIs, and a web page. Listens on this machine only by default."""
+    given = SimpleNamespace(**locals())
     with starting():
-        from ossia.harmony.opening import OPENING, opening
         from ossia.server.run import serve as run
-        from ossia.server.settings import Settings
 
     try:
-        settings = Settings(
-            names=tuple(name or ()), host=host, port=port, api_keys=tuple(api_key or ()),
-            allow_origins=tuple(allow_origin or ()), allow_hosts=tuple(allow_host or ()), behind_proxy=behind_proxy,
-            max_body_bytes=int(max_body * 2**20), max_total_body_bytes=int(max(max_total_body, 2 * max_body) * 2**20),
-            max_connections=max_connections, max_connections_per_address=max_per_address, write_timeout=write_timeout,
-            max_num_seqs=max_num_seqs, max_queued=max_queued, request_timeout=request_timeout,
-            shutdown_timeout=shutdown_timeout, prefix_cache_bytes=int(prefix_cache_gb * 2**30),
-            kv_cache_bytes=None if kv_cache_gb is None else int(kv_cache_gb * 2**30),
-            state=None if no_state else state or state_folder(), state_bytes=int(state_gb * 2**30),
-            state_days=state_days, log_requests=not quiet, log_prompts=log_prompts,
-            opening=opening(OPENING, identity, knowledge_cutoff, date, under="--"),
-        )  # fmt: skip
+        settings = _settings(given)
         kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
         run(partial(load_model, model, backend, cache_bytes=settings.kv_cache_bytes, **kinds), settings, typer.echo)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error))
+
+
+def _settings(given: SimpleNamespace) -> "Settings":
+    """The server's settings from the command's options, by the names of its parameters."""
+    from ossia.harmony.opening import OPENING, opening
+    from ossia.server.settings import Settings
+
+    return Settings(
+        names=tuple(given.name or ()), host=given.host, port=given.port, api_keys=tuple(given.api_key or ()),
+        allow_origins=tuple(given.allow_origin or ()), allow_hosts=tuple(given.allow_host or ()),
+        behind_proxy=given.behind_proxy, max_body_bytes=int(given.max_body * 2**20),
+        max_total_body_bytes=int(max(given.max_total_body, 2 * given.max_body) * 2**20),
+        max_connections=given.max_connections, max_connections_per_address=given.max_per_address,
+        write_timeout=given.write_timeout, max_num_seqs=given.max_num_seqs, max_queued=given.max_queued,
+        request_timeout=given.request_timeout, shutdown_timeout=given.shutdown_timeout,
+        prefix_cache_bytes=int(given.prefix_cache_gb * 2**30),
+        kv_cache_bytes=None if given.kv_cache_gb is None else int(given.kv_cache_gb * 2**30),
+        state=None if given.no_state else given.state or state_folder(), state_bytes=int(given.state_gb * 2**30),
+        state_days=given.state_days, log_requests=not given.quiet, log_prompts=given.log_prompts,
+        opening=opening(OPENING, given.identity, given.knowledge_cutoff, given.date, under="--"),
+        tools=tool_settings(given.tools, given.search, given.mcp),
+    )  # fmt: skip

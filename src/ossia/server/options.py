@@ -11,7 +11,7 @@ def _option(group: str, help: str, *names: str, **more: Any) -> Any:
 
 
 _MODEL, _ADDRESS, _SECURITY = "Model", "Address", "Security"
-_LIMITS, _MEMORY, _LOG = "Limits", "Memory", "Log"
+_LIMITS, _MEMORY, _LOG, _TOOLS = "Limits", "Memory", "Log", "Tools"
 
 Model = Annotated[str, _option(_MODEL, "A checkpoint's folder, a Hugging Face name, or ossia-mini.", "--model", "-m")]
 Names = Annotated[
@@ -88,3 +88,14 @@ NoState = Annotated[bool, _option(_MEMORY, "Store no responses.", "--no-state")]
 
 Quiet = Annotated[bool, _option(_LOG, "Do not log requests.", "--quiet")]
 LogPrompts = Annotated[bool, _option(_LOG, "Log prompts and answers.", "--log-prompts")]
+
+Tools = Annotated[
+    str | None, _option(_TOOLS, "Built-in tools that requests may use, with commas: browser, mcp, mcp:NAME.", "--tools")
+]
+Search = Annotated[
+    str | None, _option(_TOOLS, "What the browser searches: corpus:FOLDER, exa, you, searxng:URL, replay:FILE.")
+]
+Mcp = Annotated[
+    list[str] | None,
+    _option(_TOOLS, "MCP server: NAME=URL, NAME=COMMAND, or a .json file with mcpServers. Repeatable.", "--mcp"),
+]

@@ -4,11 +4,12 @@ Input: values from the command line or a test. Output: the same values, checked.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossia.harmony.messages import System
 from ossia.harmony.opening import OPENING
+from ossia.tools.choose import ToolSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Settings:
     state: folder of stored responses; None stores nothing.
     log_prompts: write prompts and answers to the log.
     opening: the first lines of the system message.
+    tools: the built-in tools that requests may use; none by default.
     """
 
     names: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class Settings:
     log_requests: bool = True
     log_prompts: bool = False
     opening: System = OPENING
+    tools: ToolSettings = field(default_factory=ToolSettings)
 
     def __post_init__(self) -> None:
         if not self.api_keys and not is_loopback(self.host):

@@ -20,12 +20,16 @@ CLOSING_SECONDS = 30.0  # how long a cancelled call may take to end its processe
 
 
 class CallTool(NamedTuple):
-    """Request to run a tool. Reply with its `ToolOutput`. seconds: its time limit; plain functions have none."""
+    """Request to run a tool. Reply with its `ToolOutput`.
+
+    seconds: its time limit; plain functions have none. approved: a user approved the call.
+    """
 
     tool: Tool | ToolSet
     recipient: str
     text: str
     seconds: float | None = None
+    approved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ async def _run(call: CallTool, report: Report) -> ToolOutput:
     try:
         async with limit:
             if isinstance(call.tool, ToolSet):
-                return await call.tool.run(call.recipient, call.text, report)
+                return await call.tool.run(call.recipient, call.text, report, call.approved)
             if call.tool.call_async is None:
                 return await asyncio.to_thread(call.tool.call, call.text)
             return await call.tool.call_async(call.text)

@@ -40,6 +40,10 @@ class AsksApproval(Protocol):
 
     def needs_approval(self, name: str) -> bool: ...
 
+    async def run_approved(self, name: str, text: str, report: Report = ignore) -> ToolOutput:
+        """`run` for a call that a user approved."""
+        ...
+
 
 class ToolSet:
     """The sessions of a conversation. Use it on one event loop only.
@@ -104,12 +108,16 @@ class ToolSet:
         if any(await asyncio.gather(*(session.refresh() for session in changing))):
             self._called = _called(every)
 
-    async def run(self, recipient: str, text: str, report: Report = ignore) -> ToolOutput:
-        """Run one call. Raises ToolUnavailableError if the tool itself broke, whatever its error was."""
+    async def run(self, recipient: str, text: str, report: Report = ignore, approved: bool = False) -> ToolOutput:
+        """Run one call. Raises ToolUnavailableError if the tool itself broke, whatever its error was.
+
+        approved: a user approved it.
+        """
         await self.open()
         session, name = self._called[recipient]
+        run = session.run_approved if approved and isinstance(session, AsksApproval) else session.run
         try:
-            return await session.run(name, text, report)
+            return await run(name, text, report)
         except ToolUnavailableError:
             raise
         except Exception as error:
