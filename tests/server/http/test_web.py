@@ -1,4 +1,4 @@
-"""The web chat's file and its headers: what can be said without a browser (test_ui has one)."""
+"""The web chat's file and its headers: what can be said without a browser (`ui/` has one)."""
 
 import base64
 import hashlib

@@ -1,0 +1,46 @@
+"""Fixtures: Chromium, and a page of a scripted server."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ossia.server.settings import Settings
+from tests.server.http.ui.page import CHROMIUM, FLAGS, QUIET, REMEDY, Enter, Visit, actor_for
+from tests.support.engine import ScriptedEngine, scripted_model
+from tests.support.live import live
+from tests.support.vocabularies import o200k
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        pytest.fail(REMEDY)
+    if not CHROMIUM.exists():
+        pytest.fail(REMEDY)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def enter(chromium: Any) -> Enter:
+    """A page and the actor behind it."""
+
+    @contextmanager
+    def enter(part: Callable[[str], str], seconds: float = 0.0, **more: Any) -> Iterator[tuple[Visit, ScriptedEngine]]:
+        actor = actor_for(part, seconds, more.pop("context_tokens", 131072))
+        settings = Settings(**QUIET, **more.pop("settings", {}))
+        with live(scripted_model(o200k(), context=131072), actor, settings) as url:
+            visit = Visit(chromium, url, **more)
+            yield visit, actor
+            visit.context.close()
+            assert visit.faults == []
+            assert {re.sub(r"^(blob:)?(https?://[^/]+).*", r"\2", each) for each in visit.asked} <= {url}
+
+    return enter
