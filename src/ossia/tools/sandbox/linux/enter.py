@@ -30,17 +30,18 @@ def main() -> None:
         plan = plan_of(control.line())
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("500")  # when the machine is short of memory, this goes before Ossia
+        null = os.open(os.devnull, os.O_RDWR)  # now: while the new root is made, there is no /dev
         if plan.form in ("root", "user"):
-            _with_namespaces(plan, control)
+            _with_namespaces(plan, control, null)
         else:
-            _without_namespaces(plan, control)
+            _without_namespaces(plan, control, null)
     except Exception as error:
         control.send(failed=f"{type(error).__name__}: {error}", stage="sandbox", errno=getattr(error, "errno", None))
         os._exit(125)
     os._exit(0)
 
 
-def _with_namespaces(plan: Plan, control: Control) -> None:
+def _with_namespaces(plan: Plan, control: Control, null: int) -> None:
     """This process stays outside and waits; its child is the first process of a new pid namespace."""
     user, group = os.getuid(), os.getgid()
     flags = calls.NEWNS | calls.NEWIPC | calls.NEWUTS | calls.NEWPID | calls.NEWCGROUP
@@ -54,12 +55,12 @@ def _with_namespaces(plan: Plan, control: Control) -> None:
     child = os.fork()
     if child == 0:
         try:
-            _first_process(plan, control, threads)
+            _first_process(plan, control, null, threads)
         except Exception as error:
             number = getattr(error, "errno", None)
             control.send(failed=f"{type(error).__name__}: {error}", stage="sandbox", errno=number)
         os._exit(0)
-    leave_streams()
+    leave_streams(null)
     os.waitpid(child, 0)  # returns when the whole namespace is gone
 
 
@@ -73,7 +74,7 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _first_process(plan: Plan, control: Control, threads: int) -> None:
+def _first_process(plan: Plan, control: Control, null: int, threads: int) -> None:
     """Process 1 of the namespace: when it ends, the kernel ends all others."""
     enter_new_root(plan)
     calls.set_hostname("sandbox")
@@ -88,7 +89,7 @@ def _first_process(plan: Plan, control: Control, threads: int) -> None:
     calls.no_new_privileges()
     scopes = landlock.scopes() if plan.network else None
     program = start(plan, control, lambda: _confine(plan, scopes, namespaces=True), threads)
-    leave_streams()
+    leave_streams(null)
     supervise(plan, control, program, Watch(plan, own_processes, [DATA]), lambda: None)
 
 
@@ -102,21 +103,21 @@ def _confine(plan: Plan, ruleset: int | None, namespaces: bool) -> None:
     calls.load_filter(seccomp.program(os.uname().machine, refused))
 
 
-def _without_namespaces(plan: Plan, control: Control) -> None:
+def _without_namespaces(plan: Plan, control: Control, null: int) -> None:
     """Landlock, or nothing at all: this process adopts what the program starts, to be able to end it."""
     here = os.getpid()
     if plan.form != "landlock":
         if sys.platform == "linux":
             calls.adopt_orphans()
         program = start(plan, control, lambda: None)
-        leave_streams()
+        leave_streams(null)
         supervise(plan, control, program, None, lambda: _end_all(here, program))
         return
     calls.adopt_orphans()
     ruleset = landlock.ruleset(plan.paths, [plan.data, plan.temporary], plan.network)
     threads = threads_of(plan.user)
     program = start(plan, control, lambda: _drop_and_confine(plan, ruleset), threads)
-    leave_streams()
+    leave_streams(null)
     watch = Watch(plan, lambda: descendants(here), [plan.data, plan.temporary])
     supervise(plan, control, program, watch, lambda: _end_all(here, program))
 
