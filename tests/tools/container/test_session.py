@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ossia.tools.container.session import ContainerSession, ContainerSettings, ShellResult
+from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.python.session import PythonSession
 from ossia.tools.sandbox.choose import Sandbox
-from ossia.tools.workspace import Workspace
 from tests.tools.sandbox.driver import still_running
 from tests.tools.sandbox.places import sandbox_or_skip
 
@@ -148,7 +148,7 @@ def test_cancelling_leaves_nothing_running(sandbox: Sandbox, name: str | None):
 
 def test_python_and_the_container_share_the_workspace(sandbox: Sandbox):
     async def whole():
-        workspace = Workspace()
+        workspace = DataFolder()
         python, container = PythonSession(workspace, sandbox=sandbox), ContainerSession(workspace, sandbox=sandbox)
         try:
             await container.open()

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.python.session import NO_OUTPUT, TIMED_OUT, PythonResult, PythonSession, PythonSettings
 from ossia.tools.sandbox.choose import Sandbox
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxSettings
 from ossia.tools.session import ToolProgress
-from ossia.tools.workspace import Workspace
 from tests.tools.sandbox.driver import still_running
 from tests.tools.sandbox.places import sandbox_or_skip
 
@@ -86,7 +86,7 @@ def test_variables_last_and_files_are_named(sandbox: Sandbox):
         assert (await session.run("", "area()")).text == "4\n"
         written = await session.run("", "import os\nos.makedirs('d')\nopen('d/a.txt', 'w').write('hi')")
         assert details(written).files == ("d/a.txt",)
-        assert session.workspace.read("d/a.txt") == b"hi"
+        assert session.data.read("d/a.txt") == b"hi"
         again = await session.run("", "1")
         assert details(again).files == ()
 
@@ -118,7 +118,7 @@ def test_pictures_are_saved_and_announced(sandbox: Sandbox):
         names = details(output).images
         assert names == ("figure_1.png", "figure_2.png")
         assert "figure_1.png]" in output.text
-        assert session.workspace.read("figure_2.png") == b"\x89PNG picture"
+        assert session.data.read("figure_2.png") == b"\x89PNG picture"
 
     session_test(work, sandbox)
 
@@ -229,7 +229,7 @@ def test_cancelling_ends_the_process_at_once(sandbox: Sandbox):
 
 def test_a_shared_workspace_stays(sandbox: Sandbox):
     async def whole():
-        workspace = Workspace()
+        workspace = DataFolder()
         try:
             for code, shown in (("open('note', 'w').write('one')", "3\n"), ("open('note').read()", "'one'\n")):
                 session = PythonSession(workspace, sandbox=sandbox)

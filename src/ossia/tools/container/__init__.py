@@ -1,1 +1,1 @@
-"""The container tool: commands of the model run in the sandbox, in the workspace that the python tool shares."""
+"""The container tool: commands of the model run in the sandbox, in the data folder that the python tool shares."""

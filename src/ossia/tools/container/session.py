@@ -14,6 +14,7 @@ import msgspec
 
 from ossia.harmony.messages import ToolNamespace
 from ossia.tools.container.arguments import ExecCall, container_namespace, exec_call
+from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.output import CallOutput, OutputPipes
 from ossia.tools.sandbox.choose import Sandbox, find
@@ -22,7 +23,6 @@ from ossia.tools.sandbox.settings import DATA, MIB, SandboxExit, SandboxSettings
 from ossia.tools.session import Report, ignore
 from ossia.tools.signature import ArgumentsError
 from ossia.tools.worker_process import WorkerProcess
-from ossia.tools.workspace import Workspace
 
 # Commands come on a descriptor of their own, ended by a null character; after each, its exit code goes back.
 _BASH = """trap : INT
@@ -40,7 +40,7 @@ class ContainerSettings:
 
     form: how the model sees a result: "json" as Codex has it, "tags", or "plain" output. output_characters: kept of the
     output, half from its beginning and half from its end. flood_characters: a command that prints more is stopped.
-    sandbox: the limits; its root is the workspace.
+    sandbox: the limits; its root is the data folder.
     """
 
     seconds: float = 120.0
@@ -73,20 +73,20 @@ class _Ended:
 
 
 class ContainerSession:
-    """A `ToolSession` for commands. workspace: the folder at /mnt/data, shared with other tools; None for its own.
+    """A `ToolSession` for commands. data: the folder at /mnt/data, shared with other tools; None for its own.
 
     sandbox: None for the best that this machine has, looked for in `open`.
     """
 
     def __init__(
         self,
-        workspace: Workspace | None = None,
+        data: DataFolder | None = None,
         settings: ContainerSettings | None = None,
         sandbox: Sandbox | None = None,
     ) -> None:
         self._settings = settings or ContainerSettings()
-        self._own_workspace = workspace is None
-        self.workspace = workspace or Workspace()
+        self._own_data = data is None
+        self.data = data or DataFolder()
         self._sandbox = sandbox
         self._sessions: dict[str, WorkerProcess] = {}
         self._lock = asyncio.Lock()
@@ -206,7 +206,7 @@ class ContainerSession:
 
     async def _place(self) -> tuple[Sandbox, SandboxSettings]:
         assert self._sandbox is not None
-        root = await asyncio.to_thread(lambda: self.workspace.root)
+        root = await asyncio.to_thread(lambda: self.data.root)
         return self._sandbox, replace(self._settings.sandbox, root=root)
 
     def _folder(self, call: ExecCall) -> str | None:
@@ -238,14 +238,14 @@ class ContainerSession:
         return await self._sessions.pop(name).close()
 
     async def close(self) -> None:
-        """End all sessions. Remove the workspace if it was made here."""
+        """End all sessions. Remove the data folder if it was made here."""
         await finish(self._close)
 
     async def _close(self) -> None:
         for name in list(self._sessions):
             await self._end(name)
-        if self._own_workspace:
-            await asyncio.to_thread(self.workspace.close)
+        if self._own_data:
+            await asyncio.to_thread(self.data.close)
 
 
 def _not_started(call: ExecCall, error: OSError | ValueError) -> _Ended:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ossia.harmony.messages import ToolNamespace
+from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.output import CallOutput
 from ossia.tools.python.declaration import code_of, python_namespace
@@ -22,7 +23,6 @@ from ossia.tools.sandbox.process import finish
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxExit, SandboxSettings
 from ossia.tools.session import Report, ignore
 from ossia.tools.worker_process import NoReply, WorkerProcess
-from ossia.tools.workspace import Workspace
 
 _WORKER = Path(__file__).with_name("worker.py").read_text("utf-8")
 _MOST_CODE = 1 << 20  # characters
@@ -34,7 +34,7 @@ TIMED_OUT = "[ERROR] Timed out waiting for Jupyter kernel output."
 class PythonSettings:
     """seconds: of one cell. interrupt_seconds: how long a cell may take to stop after that. output_characters: kept of
     what a cell prints, half from its beginning and half from its end. flood_characters: a cell that prints more is
-    stopped. sandbox: the limits of the process; its root is the workspace."""
+    stopped. sandbox: the limits of the process; its root is the data folder."""
 
     seconds: float = 120.0
     interrupt_seconds: float = 1.0
@@ -44,7 +44,7 @@ class PythonSettings:
 
 
 class PythonResult(msgspec.Struct, frozen=True):
-    """What a cell did. files and images: names in the workspace. state_lost: the next cell begins with no variables."""
+    """What a cell did. files and images: names in the data folder. state_lost: the next cell begins with no variables."""
 
     code: str
     logs: str
@@ -62,17 +62,17 @@ def _logs(output: CallOutput) -> str:
 
 
 class PythonSession:
-    """A `ToolSession` for code. workspace: the folder at /mnt/data, shared with other tools; None for its own.
+    """A `ToolSession` for code. data: the folder at /mnt/data, shared with other tools; None for its own.
 
     sandbox: None for the best that this machine has, looked for in `open`.
     """
 
     def __init__(
-        self, workspace: Workspace | None = None, settings: PythonSettings | None = None, sandbox: Sandbox | None = None
+        self, data: DataFolder | None = None, settings: PythonSettings | None = None, sandbox: Sandbox | None = None
     ) -> None:
         self._settings = settings or PythonSettings()
-        self._own_workspace = workspace is None
-        self.workspace = workspace or Workspace()
+        self._own_data = data is None
+        self.data = data or DataFolder()
         self._sandbox = sandbox
         self._process: WorkerProcess | None = None
         self._lost = False
@@ -105,7 +105,7 @@ class PythonSession:
         if self._process is None:
             await self.open()
             assert self._sandbox is not None
-            root = await asyncio.to_thread(lambda: self.workspace.root)
+            root = await asyncio.to_thread(lambda: self.data.root)
             self._process = await _start(self._sandbox, replace(self._settings.sandbox, root=root))
         return self._process
 
@@ -144,13 +144,13 @@ class PythonSession:
         return await process.close() if process else None
 
     async def close(self) -> None:
-        """End the process. Remove the workspace if it was made here."""
+        """End the process. Remove the data folder if it was made here."""
         await finish(self._close)
 
     async def _close(self) -> None:
         await self._end()
-        if self._own_workspace:
-            await asyncio.to_thread(self.workspace.close)
+        if self._own_data:
+            await asyncio.to_thread(self.data.close)
 
 
 async def _start(sandbox: Sandbox, settings: SandboxSettings) -> WorkerProcess:

@@ -22,7 +22,7 @@ _MOST_FILES = 1000
 _CELL = "<cell "
 
 
-class Worker:
+class CellRunner:
     """One namespace. channel: the socket's descriptor."""
 
     def __init__(self, channel: int) -> None:
@@ -144,7 +144,7 @@ class Worker:
         print(f"[image: {path}]")
 
     def _written(self, since: float) -> list[str]:
-        """Files of the workspace that were written during a cell."""
+        """Files of the data folder that were written during a cell."""
         found: list[str] = []
         waiting, looked = [self._data], 0
         while waiting and looked < _MOST_FILES:
@@ -229,4 +229,4 @@ if __name__ == "__main__":
     os.set_inheritable(channel, False)
     sys.argv = [""]
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    Worker(channel).serve()
+    CellRunner(channel).serve()

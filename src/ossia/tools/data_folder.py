@@ -23,20 +23,20 @@ _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os
 _MOST_FILES, _MOST_DEPTH = 1_000, 32
 
 
-class WorkspaceError(ValueError):
-    """A name that is not in the workspace, or is no file. The message names it."""
+class DataFolderError(ValueError):
+    """A name that is not in the data folder, or is no file. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkspaceFile:
-    """A file in the workspace. path: relative to it."""
+class DataFile:
+    """A file in the data folder. path: relative to it."""
 
     path: str
     size: int
     modified: float
 
 
-class Workspace:
+class DataFolder:
     """A folder for programs. root: the user's own, which stays; None for a new one, which `close` removes.
 
     All methods but the constructor do file I/O: on an event loop, call them in a thread.
@@ -59,28 +59,28 @@ class Workspace:
             root, self._root = self._root, None
             remove_folder(root)
 
-    def files(self) -> list[WorkspaceFile]:
+    def files(self) -> list[DataFile]:
         """The files, sorted by path; at most 1,000, and none below 32 folders."""
-        found: list[WorkspaceFile] = []
+        found: list[DataFile] = []
         with self._folder(()) as root:
             _collect(root, "", found)
         return sorted(found, key=lambda file: file.path)
 
     def read(self, name: str, most: int = 64 * MIB) -> bytes:
-        """The bytes of a file. Raises WorkspaceError if it is not there, not a plain file, or larger than `most`."""
+        """The bytes of a file. Raises DataFolderError if it is not there, not a plain file, or larger than `most`."""
         *folders, last = _parts(name)
         try:
             with self._folder(folders) as folder:
                 file = os.open(last, os.O_RDONLY | _FILE, dir_fd=folder)
         except OSError as error:
-            raise WorkspaceError(f"{name} cannot be read: {error.strerror}") from error
+            raise DataFolderError(f"{name} cannot be read: {error.strerror}") from error
         with open(file, "rb") as opened:
             found = os.fstat(opened.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise WorkspaceError(f"{name} is not a plain file")
+                raise DataFolderError(f"{name} is not a plain file")
             data = opened.read(most + 1)
         if len(data) > most:
-            raise WorkspaceError(f"{name} is larger than {most} bytes")
+            raise DataFolderError(f"{name} is larger than {most} bytes")
         return data
 
     def write(self, name: str, data: bytes) -> None:
@@ -97,7 +97,7 @@ class Workspace:
                         os.fchown(opened.fileno(), owner.st_uid, owner.st_gid)
                 os.replace(temporary, last, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
-            raise WorkspaceError(f"{name} cannot be written: {error.strerror}") from error
+            raise DataFolderError(f"{name} cannot be written: {error.strerror}") from error
 
     @contextmanager
     def _folder(self, parts: "list[str] | tuple[str, ...]", make: bool = False) -> "Iterator[int]":
@@ -119,15 +119,15 @@ class Workspace:
 
 
 def _parts(name: str) -> list[str]:
-    """The names that lead to a file, from its path relative to the workspace or below /mnt/data."""
+    """The names that lead to a file, from its path relative to the data folder or below /mnt/data."""
     relative = name[len(DATA) + 1 :] if name.startswith(DATA + "/") else name
     parts = [part for part in relative.split("/") if part not in ("", ".")]
     if relative.startswith("/") or ".." in parts or "\0" in name or not parts or len(parts) > _MOST_DEPTH:
-        raise WorkspaceError(f"{name!r} names no file in {DATA}: give a path below it, without '..'")
+        raise DataFolderError(f"{name!r} names no file in {DATA}: give a path below it, without '..'")
     return parts
 
 
-def _collect(folder: int, prefix: str, found: list[WorkspaceFile]) -> None:
+def _collect(folder: int, prefix: str, found: list[DataFile]) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             if len(found) >= _MOST_FILES:
@@ -142,6 +142,6 @@ def _collect(folder: int, prefix: str, found: list[WorkspaceFile]) -> None:
                         os.close(below)
                 elif entry.is_file(follow_symlinks=False):
                     known = entry.stat(follow_symlinks=False)
-                    found.append(WorkspaceFile(path, known.st_size, known.st_mtime))
+                    found.append(DataFile(path, known.st_size, known.st_mtime))
             except OSError:
                 continue  # it is gone, or its folder may not be read
