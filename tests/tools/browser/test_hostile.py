@@ -96,3 +96,18 @@ def test_what_is_too_long_is_cut_and_what_is_too_deep_loses_its_tags():
 def test_four_hundred_unclosed_paragraphs_are_not_deep():
     text = html_to_text("<p>word <ul><li>item</ul>" * 400, "").text
     assert text.count("* item") == text.count("word") == 400
+
+
+def test_mistakes_are_repaired_as_the_recorded_tool_repairs_them():
+    """It reads HTML with libxml2, which differs from web browsers here."""
+    texts = {
+        "<h4>a</h6>b<p>c": "#### ab \n\nc",
+        "<p>a<b>b<i>c</b>d</i>e<p>f": "a b c de \n\nf",
+        "<p>a<section>b</section>c": "a b c",
+        "<p>a<table><tr><td>b</table>": "a \n\nb",
+        "a.</p>b": "a.b",
+        "<p>x<script src=a />y": "x y",
+        "<i />a<div/>b": "a \n\nb",
+        "<pre>\n\na</pre>": "a",
+    }
+    assert {html: html_to_text(html, "").text for html in texts} == texts

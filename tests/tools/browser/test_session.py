@@ -177,6 +177,13 @@ def test_results_say_what_a_call_did():
     ]
 
 
+def test_a_link_that_cannot_be_fetched_is_named_in_the_result():
+    session = browser(FakeWeb({}, [Hit("Dead", "https://dead.test/")]))
+    failed = last(session, ("search", {"query": "q"}), ("open", {"id": 0}))
+    assert failed.text == "Error fetching URL `https://dead.test/`: 404 not found"
+    assert failed.details == BrowserResult("open_page", url="https://dead.test/")
+
+
 def test_progress_is_reported():
     seen: list[ToolProgress] = []
     asyncio.run(browser(web()).run("search", '{"query": "q"}', seen.append))

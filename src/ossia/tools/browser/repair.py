@@ -29,10 +29,11 @@ _INLINE = frozenset(
     "a abbr b big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub sup tt u var".split()
 )
 _FORMATTING = frozenset("a b big code em font i s small strike strong tt u".split())  # end inside other elements too
-_PARAGRAPH_ENDS = frozenset(
-    "address article aside blockquote center details dir div dl fieldset figcaption figure footer form header hr main"
-    " menu nav ol p pre section table ul".split()
+# Elements of HTML 5 that libxml2 does not know, so they end no paragraph. Renamed, the parser treats them so too.
+_UNKNOWN = frozenset(
+    "article aside details dialog figcaption figure footer header hgroup main nav search section summary".split()
 )
+_PARAGRAPH_ENDS = frozenset("address blockquote center dir div dl fieldset form hr menu ol p pre table ul".split())
 # Start tags that end open elements. What is not sure to end counts as open, so depth is never underestimated.
 _ENDS: dict[str, frozenset[str]] = {
     **dict.fromkeys(_PARAGRAPH_ENDS | _HEADINGS, frozenset({"p"})),
@@ -42,7 +43,7 @@ _ENDS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("td", "th"), frozenset({"td", "th", "p"})),
     "option": frozenset({"option"}),
 }
-_TABLE = frozenset("table caption tbody thead tfoot tr td th".split())
+_TABLE_PARTS = frozenset("caption tbody thead tfoot tr td th".split())
 _TABLE_SCOPE = frozenset({"table", "template", "svg", "math"})
 _SCOPE = _TABLE_SCOPE | {"td", "th", "caption", "marquee", "object", "applet", "button", "select"}
 _HEADING_ENDS = frozenset({"p", "table", "form", "fieldset", "li", *_HEADINGS})
@@ -73,10 +74,12 @@ def _rewritten(html: str, tag: re.Match[str], repair: "_Repair") -> str | None:
         return None if is_comment or html.find(">", tag.end(), tag.end() + MAX_TAG) >= 0 else "&lt;"
     before, keep = repair.end(name) if tag["slash"] else repair.start(name)
     text = tag[0] if len(tag[0]) <= MAX_TAG else _with_few_attributes(tag[0], tag["slash"] + tag["name"])
+    if name in _UNKNOWN:
+        text = f"<{tag['slash']}x-{text[1 + len(tag['slash']) :]}"
     after = ""
     if keep and not tag["slash"]:
         if text.endswith("/>") and name not in _VOID and repair.end(name)[1]:
-            after = f"</{name}>"
+            after = f"</{'x-' * (name in _UNKNOWN)}{name}>"
         elif name == "pre" and html[tag.end() : tag.end() + 1] == "\n":
             after = "\n"  # the parser drops the first line break
     if before or after or not keep or text is not tag[0]:
@@ -109,8 +112,8 @@ class _Repair:
             closing += self._close_implicit(name)
         if name in _HEADINGS:
             self._heading_is_mismatched = False
-        if name in _VOID:
-            return closing, True
+        if name in _VOID or (name in _TABLE_PARTS and _TABLE_SCOPE.isdisjoint(self._open)):
+            return closing, True  # the parser leaves out parts of a table outside of one
         self._options += name in _OPTIONS
         if self._is_left_out(name):
             self._left_out[name] += 1
@@ -134,7 +137,7 @@ class _Repair:
             self._heading_is_mismatched = True
             return "", False
         if place is None:
-            return "", name not in _INLINE and name != "br"  # </p> without <p> makes an empty paragraph
+            return "", name not in _INLINE and name not in ("br", "p")
         if name in _INLINE and any(each not in _INLINE for each in self._open[place:]):
             if name in _FORMATTING:
                 del self._open[place]
@@ -145,7 +148,7 @@ class _Repair:
 
     def _place(self, name: str) -> int | None:
         """The innermost open element that this end tag ends."""
-        scope = _TABLE_SCOPE if name in _TABLE else _SCOPE
+        scope = _TABLE_SCOPE if name == "table" or name in _TABLE_PARTS else _SCOPE
         for place in range(len(self._open) - 1, -1, -1):
             self.work += 1
             if self._open[place] == name:
@@ -169,12 +172,15 @@ class _Repair:
             element = self._open[place]
             if element in _ENDS[name]:
                 found = place
-            elif name in _TABLE:
+            elif name in _TABLE_PARTS:
                 if element in _TABLE_SCOPE:
                     break
             elif element not in _INLINE and not (element == "div" and name in ("li", "dt", "dd")):
                 break
-        return "" if found is None else self._close(found)
+        if found is None:
+            return ""
+        ends_itself = name == "table" and self._open[found] == "p"  # without a doctype, the parser keeps <p> open
+        return self._close(found) + ("</p>" if ends_itself else "")
 
     def _close_heading(self) -> str:
         self._heading_is_mismatched = False

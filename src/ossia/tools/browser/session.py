@@ -65,7 +65,11 @@ class _Shown(NamedTuple):
 
 
 class _CallError(Exception):
-    """A call that cannot be done. The message is for the model."""
+    """A call that cannot be done. The message is for the model. url: of the page that it was about, if known."""
+
+    def __init__(self, message: str, url: str | None = None) -> None:
+        super().__init__(message)
+        self.url = url
 
 
 def token_splitter(tokenizer: Tokenizer) -> SplitTokens:
@@ -116,7 +120,7 @@ class BrowserSession:
         except ArgumentsError as error:
             return ToolOutput(_error(str(error)), failed=True, details=_about(name, text))
         except (_CallError, CursorError) as error:
-            return ToolOutput(shortened(str(error)), failed=True, details=self._details(name, text))
+            return ToolOutput(shortened(str(error)), failed=True, details=self._details(name, text, error))
         self._tokens += await asyncio.to_thread(lambda: len(self._split(shown.text)))
         return ToolOutput(shown.text, details=shown.result)
 
@@ -243,26 +247,29 @@ class BrowserSession:
     async def _fetched(self, url: str, report: Report) -> BrowserPage:
         address = self._provider.absolute(url.removeprefix(VIEW_SOURCE).strip())
         report(ToolProgress(f"opening {shortened(address)}", "status"))
+        failed = f"Error fetching URL `{shortened(url)}`"
         if not is_allowed(address, self._limits.allowed_domains):
-            raise _CallError(f"Error fetching URL `{shortened(url)}`: its domain is not allowed")
+            raise _CallError(f"{failed}: its domain is not allowed", address)
         try:
             document = await self._provider.fetch(address)
         except Exception as error:
-            raise _CallError(f"Error fetching URL `{shortened(url)}`: {_reason(error)}") from error
+            raise _CallError(f"{failed}: {_reason(error)}", address) from error
         if not is_allowed(document.url, self._limits.allowed_domains):
-            raise _CallError(f"Error fetching URL `{shortened(url)}`: it redirects to a domain that is not allowed")
+            raise _CallError(f"{failed}: it redirects to a domain that is not allowed", address)
         return await asyncio.to_thread(_source_page if url.startswith(VIEW_SOURCE) else page_of, document)
 
-    def _details(self, name: str, text: str) -> BrowserResult | None:
+    def _details(self, name: str, text: str, error: Exception) -> BrowserResult:
         """What a call that failed was about. The URL of a page that is known is filled in."""
         about = _about(name, text)
-        if about.action == "search" or about.url:
+        if about.action == "search":
             return about
-        try:
-            url = self._stack.url(self._stack.cursor(CallArguments(text).number("cursor")))
-        except (CursorError, ArgumentsError):
-            url = ""
-        return msgspec.structs.replace(about, url=url)
+        url = error.url if isinstance(error, _CallError) else None
+        if url is None and not about.url:
+            try:
+                url = self._stack.url(self._stack.cursor(CallArguments(text).number("cursor")))
+            except (CursorError, ArgumentsError):
+                url = ""
+        return about if url is None else msgspec.structs.replace(about, url=url)
 
 
 def page_of(document: Document) -> BrowserPage:
