@@ -79,7 +79,8 @@ def no_tools(_: Example) -> tuple[Tool, ...]:
 class Task:
     """A family of problems. `make` draws one; `grade` scores a turn, which is all messages after the prompt.
 
-    tools: the declared tools that are run while the model answers an example. weight: its share of a mix.
+    tools: the declared tools that are run while the model answers an example. weight: its share of a mix. max_turns:
+    completions of one answer in an evaluation, with tool calls between them.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Task:
     grade: Callable[[Example, Sequence[Message]], Grade]
     tools: Callable[[Example], tuple[Tool, ...]] = no_tools
     weight: float = 1.0
+    max_turns: int = 4
 
     def examples(self, seed: int | str, split: Split = "train") -> Iterator[Example]:
         """An endless stream of examples; equal for equal seeds."""

@@ -77,7 +77,7 @@ def evaluate(
         asked = [
             RolloutRequest(
                 case.example.prompt(case.effort),
-                TurnOptions(params=each, tools=case.task.tools(case.example), max_steps=4),
+                TurnOptions(params=each, tools=case.task.tools(case.example), max_steps=case.task.max_turns),
             )
             for case, each in zip(part, params, strict=True)
         ]

@@ -1,7 +1,7 @@
 """Evaluates a small subset of Python: integers, lists of them, and a few functions.
 
 Input: code that a model writes for its python tool. Output: what it prints, or the last value.
-ValueError for anything else (names, files, loops), and for results that would grow too large.
+ValueError for anything else (files, loops), and for results that would grow too large. `Cells` also has variables.
 """
 
 import ast
@@ -14,16 +14,12 @@ from typing import Any
 LARGEST_BITS = 4096
 LONGEST_LIST = 10_000
 LONGEST_CODE = 2000
+MOST_VARIABLES = 100
 
 
 def compute(code: str) -> str:
     """The output of the code. Raises ValueError for code outside the subset."""
-    if len(code) > LONGEST_CODE:
-        raise ValueError("the code is too long")
-    try:
-        body = ast.parse(code.strip(), mode="exec").body
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"SyntaxError: {error}") from None
+    body = _parsed(code)
     if len(body) != 1 or not isinstance(body[0], ast.Expr):
         raise ValueError("only one expression can be computed")
     node = body[0].value
@@ -34,6 +30,64 @@ def compute(code: str) -> str:
         return str(_value(node))
     except (ArithmeticError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+class Cells:
+    """Runs cells one after another. Variables stay: `x = 17 * 4` in one cell, `print(x + 1)` in the next."""
+
+    def __init__(self) -> None:
+        self._variables: dict[str, Any] = {}
+
+    def run(self, code: str) -> str:
+        """What a cell prints, and its last value; "" for none. Raises ValueError for code outside the subset.
+
+        A cell that fails sets no variables.
+        """
+        variables, printed, last = dict(self._variables), list[str](), ""
+        try:
+            for statement in _parsed(code):
+                last = ""
+                match statement:
+                    case ast.Assign(targets=[ast.Name(name)], value=value):
+                        variables[name] = _value(_Substitute(variables).visit(value))
+                    case ast.Expr(ast.Call(func=ast.Name("print"), args=[inner], keywords=[])):
+                        printed.append(f"{_value(_Substitute(variables).visit(inner))}\n")
+                    case ast.Expr(inner):
+                        last = f"{_value(_Substitute(variables).visit(inner))}\n"
+                    case _:
+                        raise ValueError(f"cannot run {ast.unparse(statement)}")
+        except (ArithmeticError, TypeError, IndexError, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        if len(variables) > MOST_VARIABLES:
+            raise ValueError(f"there are more than {MOST_VARIABLES} variables")
+        self._variables = variables
+        return "".join(printed) + last
+
+
+class _Substitute(ast.NodeTransformer):
+    """Puts the values of variables in the place of their names."""
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self._variables = variables
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return _literal(self._variables[node.id]) if node.id in self._variables else node
+
+
+def _literal(value: Any) -> ast.expr:
+    if isinstance(value, list):
+        return ast.List([_literal(each) for each in value], ast.Load())
+    return ast.UnaryOp(ast.USub(), ast.Constant(-value)) if value < 0 else ast.Constant(value)
+
+
+def _parsed(code: str) -> list[ast.stmt]:
+    """The statements of the code. Raises ValueError if it is too long or no Python."""
+    if len(code) > LONGEST_CODE:
+        raise ValueError("the code is too long")
+    try:
+        return ast.parse(code.strip(), mode="exec").body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"SyntaxError: {error}") from None
 
 
 def _value(node: ast.expr) -> Any:

@@ -1,0 +1,1 @@
+"""Task families with built-in tools. They are opt-in: ossia-mini was not trained on them."""
