@@ -6,7 +6,20 @@ what was wrong and what to do.
 
 import os
 
-from ossia.cli import apply_patch, bench, browse, chat, checkpoints, evaluate, render, schema, serve, train, warmup
+from ossia.cli import (
+    apply_patch,
+    bench,
+    browse,
+    chat,
+    checkpoints,
+    evaluate,
+    render,
+    sandbox,
+    schema,
+    serve,
+    train,
+    warmup,
+)
 from ossia.cli.app import app
 
 __all__ = [
@@ -19,6 +32,7 @@ __all__ = [
     "evaluate",
     "main",
     "render",
+    "sandbox",
     "schema",
     "serve",
     "train",
