@@ -1,6 +1,7 @@
 """What the built-in tools cost. One part for each tool; no network.
 
-Run: python benchmarks/tools.py [--part NAME]. Parts: pages (HTML to text, views, find, search in a folder).
+Run: python benchmarks/tools.py [--part NAME]. Parts: pages (HTML to text, views, find, search in a folder), sandbox
+(start, cells, commands, kill, cleanup; in `tools_sandbox.py`).
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from tools_sandbox import sandbox_part
 
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tokenizer.tokenizer_json import o200k_harmony
@@ -80,7 +82,7 @@ async def _folder(documents: list[Document]) -> None:
         )
 
 
-PARTS: dict[str, Callable[[], None]] = {"pages": pages}
+PARTS: dict[str, Callable[[], None]] = {"pages": pages, "sandbox": sandbox_part}
 
 
 def main() -> None:
