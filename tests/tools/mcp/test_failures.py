@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def outcome_of_call(how: str, limits: McpLimits | None = None) -> McpFailure | N
         ("500", "http_error", 500, "the server answered with HTTP status 500"),
         ("error", "mcp_protocol_error", -32602, "Unknown tool"),
         ("garbage", "mcp_protocol_error", -32700, "Failed to parse JSON response"),
-        ("huge", "mcp_protocol_error", -32700, "larger than 1048576 bytes"),
+        ("huge", "mcp_protocol_error", -32700, "larger than 524288 bytes"),
         ("malformed", "mcp_protocol_error", -32600, "does not follow the protocol"),
         ("gzip", "mcp_protocol_error", -32000, "content encoding 'gzip'"),
         ("drop", "mcp_protocol_error", -32000, "connection lost"),
@@ -77,6 +78,33 @@ def test_failures_of_a_call(how: str, kind: str, code: int, message: str):
     assert failure is not None
     assert (failure.kind, failure.code) == (kind, code)
     assert message in failure.message
+
+
+def test_a_stream_without_end_is_cut():
+    """A server that sends progress for ever ends neither the answer nor the memory."""
+
+    class Flood(LegacyHttp):
+        async def misbehave(self, send, message) -> bool:
+            token = message["params"]["_meta"]["progressToken"]
+            note = {"progressToken": token, "progress": 1, "message": "x" * 100_000}
+            event = json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": note})
+            headers = [(b"content-type", b"text/event-stream")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while True:
+                await send({"type": "http.response.body", "body": f"data: {event}\n\n".encode(), "more_body": True})
+
+    async def run(url: str):
+        session = McpSession(operator_servers(f"old={url}/mcp")[0], McpLimits())
+        await session.open()
+        seen: list[str] = []
+        output = await session.run("echo", "{}", lambda progress: seen.append(progress.text))
+        assert output.failed
+        assert len(seen) < 100
+        assert max(map(len, seen)) <= 500
+        await session.close()
+
+    with served(Flood(), "off") as url:
+        asyncio.run(run(url))
 
 
 def test_a_call_that_hangs_ends_with_its_time():
@@ -142,7 +170,7 @@ def test_an_sse_server_that_refuses_a_message_fails_the_call_at_once():
         ("401", "the server answered with HTTP status 401"),
         ("500", "the server answered with HTTP status 500"),
         ("garbage", "Failed to parse JSON response"),
-        ("huge", "larger than 1048576 bytes"),
+        ("huge", "larger than 524288 bytes"),
         ("hang", "no answer within 1 s"),
     ],
 )
@@ -167,7 +195,7 @@ def test_a_port_without_a_server_is_a_failed_connection():
     ("how", "reason"),
     [
         ("garbage", "the server writes lines that are no JSON-RPC messages"),
-        ("flood", "the server wrote a line of more than 1048576 bytes"),
+        ("flood", "the server wrote a line of more than 524288 bytes"),
         ("exit", "the server's process ended with exit code 3"),
         ("hang", "no answer within 1 s"),
     ],
@@ -200,7 +228,7 @@ def test_a_command_that_does_not_exist_says_so():
         ),
         (
             [{"name": "t", "description": "x" * 2_000_000, "inputSchema": {"type": "object"}}],
-            "larger than 1048576 bytes",
+            "larger than 524288 bytes",
         ),
         ([{"title": "no name"}], "does not follow the protocol"),
     ],

@@ -16,6 +16,8 @@ from ossia.tools.mcp.servers import McpServer
 
 CONNECT_SECONDS = 10.0
 HTTP_ERROR = 400
+# How many times as long as a message a stream may be: of one call, and of a whole connection to a request's server.
+CALL_STREAM, CONNECTION_STREAM = 16, 64
 
 
 @dataclass(slots=True)
@@ -71,9 +73,12 @@ class _GuardedTransport(httpx2.AsyncBaseTransport):
         if trouble and response.status_code >= HTTP_ERROR:
             trouble.status, trouble.is_json = response.status_code, kind.startswith("application/json")
             trouble.failed.set()
-        if not kind.startswith("text/event-stream"):  # the mcp package bounds each event of a stream
+        is_stream = kind.startswith("text/event-stream")  # the mcp package bounds each of its events
+        is_call = request.method == "POST"
+        if not is_stream or is_call or self._guard is not None:
+            times = (CALL_STREAM if is_call else CONNECTION_STREAM) if is_stream else 1
             assert isinstance(response.stream, httpx2.AsyncByteStream)
-            response.stream = _BoundedStream(response.stream, self._max_bytes)
+            response.stream = _BoundedStream(response.stream, self._max_bytes * times)
         return response
 
     async def _sent(self, request: httpx2.Request) -> httpx2.Response:

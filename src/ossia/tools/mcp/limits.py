@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class McpLimits:
-    """max_bytes: of one message of a server. max_result: bytes of a result's text. max_calls: of one response."""
+    """max_bytes: of one message of a server; reading a message of this size must not block the event loop for long.
 
-    max_bytes: int = 1_048_576
+    max_result: bytes of a result's text. max_calls: of one response.
+    """
+
+    max_bytes: int = 524_288
     max_result: int = 65_536
     max_calls: int = 32
     max_listed: int = 2_000  # tools, before allowed_tools

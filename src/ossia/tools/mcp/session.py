@@ -105,10 +105,11 @@ class McpSession:
         """
         if not self._is_stale or self._declared is None:
             return False
-        before = self._declared
+        before, listing = self._declared, self._listing
         try:
             await self._list()
         except ToolUnavailableError as error:
+            self._listing = listing
             log.info("an MCP server cannot be listed again: %s", str(error).partition("\n")[0])
         return self._declared != before
 

@@ -71,8 +71,7 @@ async def stdio_transport(
         try:
             await asyncio.shield(ending)
         finally:
-            if not ending.done():  # this task was cancelled while it waits
-                _signal_group(process, kill=True)
+            _signal_group(process, kill=True)  # also if the ending was cancelled
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
