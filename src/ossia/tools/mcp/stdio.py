@@ -67,14 +67,13 @@ async def stdio_transport(
     try:
         yield read_stream, write_stream
     finally:
-        ending = asyncio.create_task(_end(process))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            await asyncio.shield(ending)
+            await asyncio.shield(asyncio.create_task(_end(process)))
         finally:
             _signal_group(process, kill=True)  # also if the ending was cancelled
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             for stream in (incoming, read_stream, write_stream, outgoing):
                 stream.close()
 
@@ -146,6 +145,7 @@ async def _end(process: Process) -> None:
     assert process.stdin
     with suppress(OSError, RuntimeError):
         process.stdin.close()
+    draining = asyncio.create_task(_drain(process))  # a process that cannot write does not end
     for seconds, kill in ((EXIT_SECONDS, False), (TERMINATE_SECONDS, True)):
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), seconds)
@@ -154,6 +154,18 @@ async def _end(process: Process) -> None:
     _signal_group(process, kill=True)  # children that outlived the server
     with suppress(TimeoutError):  # a child in a group of its own may hold the pipes open
         await asyncio.wait_for(process.wait(), EXIT_SECONDS)
+    draining.cancel()
+    await asyncio.wait([draining])
+
+
+async def _drain(process: Process) -> None:
+    """Discard what a process still writes."""
+
+    async def discard(stream: asyncio.StreamReader | None) -> None:
+        while stream and await stream.read(65_536):
+            pass
+
+    await asyncio.gather(discard(process.stdout), discard(process.stderr))
 
 
 def _signal_group(process: Process, kill: bool) -> None:

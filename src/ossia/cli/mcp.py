@@ -1,0 +1,174 @@
+"""`ossia mcp`: offer Ossia's tools and model to other programs over MCP.
+
+In: options. Out: an MCP server on standard input and output, or over HTTP. What it has to say goes to standard error.
+"""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ossia.cli.app import app
+from ossia.cli.common import (
+    BACKEND_HELP,
+    MEMORY_HELP,
+    DenseOption,
+    KvOption,
+    fail,
+    load_model,
+    starting,
+)
+
+if TYPE_CHECKING:
+    from ossia.chat import Chat
+    from ossia.tools.functions import ToolOutput
+    from ossia.tools.mcp.offer import Offer
+    from ossia.tools.session import Report
+
+STOP_SECONDS = 3  # for open requests when the HTTP server stops
+
+
+@app.command()
+def mcp(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Offer this model as the tool ask: a folder, a name, or ossia-mini."),
+    ] = None,
+    tools: Annotated[
+        str | None, typer.Option(help="Offer these tools, separated by commas: browser, mcp:NAME, my_tools.py, …")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Where the browser searches: see ossia serve --search.")] = None,
+    server: Annotated[
+        list[str] | None, typer.Option("--mcp", help="A server whose tools mcp:NAME offers: NAME=URL or NAME=COMMAND.")
+    ] = None,
+    transport: Annotated[str, typer.Option(help="stdio (the client starts this command) or http.")] = "stdio",
+    host: Annotated[str, typer.Option(help="Address to listen on, with --transport http.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 picks a free one.")] = 8808,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="OSSIA_MCP_KEY", help="Key that clients must send. Needed beyond this machine."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further name that clients may use for this server. Repeatable.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of an answer.")] = None,
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    dense: DenseOption = None,
+    kv: KvOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
+) -> None:
+    """Offer tools and a model to Claude Desktop, Cursor, Codex and other MCP clients."""
+    if transport not in ("stdio", "http"):
+        fail(f"--transport {transport!r} is none of stdio, http")
+
+    def load() -> "Chat":
+        from ossia.chat import Chat
+        from ossia.engine.request import SamplingParams
+
+        kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
+        return Chat(load_model(str(model), backend, **kinds), params=SamplingParams(max_tokens=max_tokens))
+
+    try:
+        with starting():
+            offer = _offer(tools, search, server, load if model else None)
+            from ossia.tools.mcp.serving import http_app, serve_stdio
+        if transport == "stdio":
+            asyncio.run(_opened(offer, lambda: serve_stdio(offer)))
+        else:
+            served = http_app(offer, host, api_key, tuple(allow_host or ()))
+            asyncio.run(_opened(offer, lambda: _serve_http(served, host, port)))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        fail(_with_remedy(error))
+
+
+def _offer(
+    tools: str | None, search: str | None, servers: list[str] | None, load: "Callable[[], Chat] | None"
+) -> "Offer":
+    from ossia.tokenizer.tokenizer import Tokenizer
+    from ossia.tokenizer.tokenizer_json import o200k_harmony
+    from ossia.tools.choose import ToolFactory, ToolSettings, tool_names
+    from ossia.tools.mcp.offer import Offer
+
+    settings = ToolSettings(tool_names(tools or ""), search, tuple(servers or ()), dict(os.environ))
+    factory = ToolFactory(settings, Tokenizer(o200k_harmony()))
+    return Offer(factory.toolset, factory.functions, BackgroundModel(load) if load else None)
+
+
+async def _opened(offer: "Offer", serve: "Callable[[], Any]") -> None:
+    from ossia.tools.session import ToolUnavailableError
+
+    try:
+        await offer.open()
+    except ToolUnavailableError as error:
+        raise ValueError(str(error)) from error
+    await serve()
+
+
+async def _serve_http(served: Any, host: str, port: int) -> None:
+    import uvicorn
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        name = f"[{host}]" if ":" in host else host
+        typer.echo(f"MCP server at http://{name}:{listening.getsockname()[1]}/mcp", err=True)
+        config = uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS)
+        await uvicorn.Server(config).serve([listening])
+
+
+class BackgroundModel:
+    """A model that loads in a thread, so that the server answers at once. It answers one question at a time."""
+
+    def __init__(self, load: "Callable[[], Chat]") -> None:
+        self._busy = asyncio.Lock()
+        self._loaded: Future[Chat] = Future()
+        self._loaded.set_running_or_notify_cancel()  # a cancelled question does not stop the loading
+        threading.Thread(target=self._run, args=(load,), name="ossia-load", daemon=True).start()
+
+    async def __call__(self, prompt: str, effort: str, schema: dict[str, Any] | None, report: "Report") -> "ToolOutput":
+        from ossia.chat import gather
+        from ossia.harmony.parse import Start
+        from ossia.tools.functions import ToolOutput
+        from ossia.tools.session import ToolProgress
+
+        async with self._busy:
+            try:
+                chat = await asyncio.wrap_future(self._loaded)
+            except Exception as error:
+                return ToolOutput(f"error: the model cannot be loaded: {error}", failed=True)
+            chat.history.clear()
+            chat.effort, chat.response_format = effort, schema  # type: ignore[assignment]
+            chat.how = replace(chat.how, response_format=schema)
+            events: list[Any] = []
+            try:
+                async for event in chat.stream_async(prompt):
+                    events.append(event)
+                    if isinstance(event, Start):
+                        report(ToolProgress("thinking" if event.channel == "analysis" else "answering", "status"))
+            except ValueError as error:  # a prompt that is too long, or a schema that cannot be enforced
+                return ToolOutput(f"error: {error}", failed=True)
+            answer = gather(events)
+            if answer.finish != "stop":
+                return ToolOutput(f"error: the answer was cut ({answer.finish}):\n{answer.text}", failed=True)
+            return ToolOutput(answer.text)
+
+    def _run(self, load: "Callable[[], Chat]") -> None:
+        try:
+            self._loaded.set_result(load())
+        except BaseException as error:
+            typer.secho(f"error: the model cannot be loaded: {error}", err=True, fg="red")
+            self._loaded.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+
+def _with_remedy(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("mcp", "mcp_types"):
+        return "ossia mcp needs the package mcp: pip install 'ossia[mcp]'"
+    return str(error)
