@@ -4,7 +4,6 @@ In: options. Out: an MCP server on standard input and output, or over HTTP. What
 """
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ossia.cli.common import (
     fail,
     load_model,
     starting,
+    tool_settings,
 )
 
 if TYPE_CHECKING:
@@ -95,11 +95,10 @@ def _offer(
 ) -> "Offer":
     from ossia.tokenizer.tokenizer import Tokenizer
     from ossia.tokenizer.tokenizer_json import o200k_harmony
-    from ossia.tools.choose import ToolFactory, ToolSettings, tool_names
+    from ossia.tools.choose import ToolFactory
     from ossia.tools.mcp.offer import Offer
 
-    settings = ToolSettings(tool_names(tools or ""), search, tuple(servers or ()), dict(os.environ))
-    factory = ToolFactory(settings, Tokenizer(o200k_harmony()))
+    factory = ToolFactory(tool_settings(tools, search, servers), Tokenizer(o200k_harmony()))
     return Offer(factory.toolset, factory.functions, BackgroundModel(load) if load else None)
 
 
