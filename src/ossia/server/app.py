@@ -47,6 +47,7 @@ def app(context: Context) -> Starlette:
         finally:
             lag.cancel()
             await responses_api.close()
+            await context.hosted.close()
             await context.service.close()
             bodies.close()
 

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, Protocol, TypeAlias
 
 from ossia.harmony.messages import Message
+from ossia.server.core.hosted import HostedSessions
 from ossia.server.core.service import Service
 from ossia.server.errors import ApiError
 from ossia.server.settings import Settings
@@ -88,6 +89,7 @@ class Context:
     memory: Memory = field(default_factory=RecentCalls)
     store: Any = None
     transient_memory: RecentCalls = field(default_factory=RecentCalls)
+    hosted: HostedSessions = field(default_factory=HostedSessions)
 
     @property
     def names(self) -> tuple[str, ...]:

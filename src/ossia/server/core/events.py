@@ -5,17 +5,22 @@ message of no known form is content. This module does not know any API's wire ty
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from ossia.chat import Done, Event, Logprobs
+import msgspec
+
+from ossia.chat import Done, Event, Logprobs, ToolProgressed, ToolResult
 from ossia.engine.request import Sampled
+from ossia.harmony.calls import DOTTED
 from ossia.harmony.client_tools import ClientTool, Toolbox
 from ossia.harmony.custom_tool_text import FreeText
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.core.request import AnswerStart
+from ossia.tools.browser.citations import CitationStream, Resolve, UrlCitation
+from ossia.tools.session import ToolProgress
 
 TextKind = Literal["reasoning", "content"]
 
@@ -61,7 +66,46 @@ class MessageEnd:
     message: Message
 
 
-JoinedPiece: TypeAlias = AnswerStart | TextDelta | ToolCallStart | ToolCallDelta | Done
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The text just sent ends with a link to a source. Indices are in the text of its kind, in code points."""
+
+    source: UrlCitation
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallStart:
+    """A call of one of the server's own tools begins."""
+
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallDelta:
+    """More of its arguments, or of its code."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallProgress:
+    """The tool is running and wrote something."""
+
+    progress: ToolProgress
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallEnd:
+    """The tool ran. result: its message to the model. details: the result as a structure of the tool's own."""
+
+    call: Message
+    result: Message
+    failed: bool
+    details: msgspec.Struct | None
+
+
+HostedPiece: TypeAlias = HostedCallStart | HostedCallDelta | HostedCallProgress | HostedCallEnd
+JoinedPiece: TypeAlias = AnswerStart | TextDelta | Citation | ToolCallStart | ToolCallDelta | HostedPiece | Done
 Piece: TypeAlias = JoinedPiece | TextStart | MessageEnd
 
 
@@ -69,11 +113,21 @@ class EventTranslator:
     """Turns events into pieces. calls: each complete call by its id, with the messages since the call before it.
 
     reasoning_channels: whose messages are reasoning. A preamble (commentary without a call) is content by default.
+    hosted: recipients of the server's own tools. resolve: finds the sources of citations; None leaves the text as it is.
     """
 
-    def __init__(self, toolbox: Toolbox, reasoning_channels: Sequence[str] = ("analysis",)) -> None:
+    def __init__(
+        self,
+        toolbox: Toolbox,
+        reasoning_channels: Sequence[str] = ("analysis",),
+        hosted: Collection[str] = (),
+        resolve: Resolve | None = None,
+    ) -> None:
         self.calls: dict[str, Sequence[Message]] = {}
         self._toolbox = toolbox
+        self._hosted, self._resolve = hosted, resolve
+        self._is_hosted_call = False  # the current message
+        self._citations: CitationStream | None = None  # of the current message
         self._reasoning_channels = reasoning_channels
         self._kind: TextKind | None = "content"  # of the current message; None for a call
         self._call_id, self._call_count = "", 0
@@ -93,6 +147,11 @@ class EventTranslator:
                 yield from self.flush()
                 self._end(message)
                 yield MessageEnd(message)
+            case ToolProgressed(_, progress):
+                yield HostedCallProgress(progress)
+            case ToolResult(result, failed, details, Message() as call):
+                self._since_call.append(result)
+                yield HostedCallEnd(call, result, failed, details)
             case AnswerStart() | Done():
                 yield event
 
@@ -101,28 +160,57 @@ class EventTranslator:
         held, self._free_text = self._free_text.finish() if self._free_text else "", None
         if held:
             yield ToolCallDelta(self._call_count - 1, held)
+        if self._citations:
+            yield from self._cited(self._citations.flush(), ())
+            self._citations = None
 
     def _start(self, start: Start) -> Piece:
-        self._scores = ()
+        self._scores, self._is_hosted_call = (), False
         if tool := self._toolbox.called.get(start.recipient or ""):
             self._kind, self._free_text = None, FreeText() if tool.custom else None
             self._call_id = f"call_{secrets.token_hex(12)}"
             self._call_count += 1
             return ToolCallStart(self._call_count - 1, self._call_id, tool)
+        self._is_hosted_call = self._is_hosted(start)
+        if self._is_hosted_call:
+            return HostedCallStart(start.recipient or "")
         is_plain = start.role == "assistant" and start.recipient is None
         channel = start.channel if is_plain else None
         self._kind = "reasoning" if channel in self._reasoning_channels else "content"
+        if self._resolve and self._kind == "content":
+            self._citations = CitationStream(self._resolve)
         return TextStart(self._kind, channel)
+
+    def _is_hosted(self, start: Start) -> bool:
+        """Whether this is a call of the server's tools, or of a tool that does not exist beside them."""
+        if not self._hosted or start.role != "assistant" or start.recipient is None:
+            return False
+        return start.recipient in self._hosted or DOTTED.fullmatch(start.recipient) is not None
 
     def _delta(self, text: str) -> Iterator[Piece]:
         scores, self._scores = self._scores, ()
-        if self._kind:
+        if self._is_hosted_call:
+            yield HostedCallDelta(text)
+        elif self._citations:
+            yield from self._cited(self._citations.feed(text), scores)
+        elif self._kind:
             yield TextDelta(self._kind, text, scores)
         elif free := (self._free_text.feed(text) if self._free_text else text):
             yield ToolCallDelta(self._call_count - 1, free)
 
+    def _cited(self, pieces: Sequence[str | UrlCitation], scores: tuple[Sampled, ...]) -> Iterator[Piece]:
+        """Text in which citations became links. Scores go with the first text that is sent after their tokens."""
+        for piece in pieces:
+            if isinstance(piece, UrlCitation):
+                yield Citation(piece)
+            else:
+                yield TextDelta("content", piece, scores)
+                scores = ()
+        self._scores = scores + self._scores
+
     def _end(self, message: Message) -> None:
         self._since_call.append(message)
+        self._is_hosted_call = False
         if self._kind is None:
             self.calls[self._call_id], self._since_call = tuple(self._since_call), []
         self._kind = "content"
@@ -134,6 +222,7 @@ class TextJoiner:
     def __init__(self) -> None:
         self._separator = ""
         self._has_text: set[TextKind] = set()
+        self._content = self._before = 0  # characters of content: all, and before the current message
 
     def join(self, piece: Piece) -> JoinedPiece | None:
         """The piece as part of one text; None for a piece that such an API does not show."""
@@ -141,6 +230,7 @@ class TextJoiner:
             case TextStart(kind):
                 if kind in self._has_text:
                     self._separator = "\n" if kind == "reasoning" else "\n\n"
+                self._before = self._content + len(self._separator)
                 return None
             case MessageEnd():
                 self._separator = ""
@@ -148,6 +238,10 @@ class TextJoiner:
             case TextDelta(kind, text):
                 separator, self._separator = self._separator, ""
                 self._has_text.add(kind)
+                self._content += len(separator) + len(text) if kind == "content" else 0
                 return replace(piece, text=separator + text) if separator else piece
+            case Citation(source):
+                first, last = source.start_index + self._before, source.end_index + self._before
+                return Citation(source._replace(start_index=first, end_index=last))
             case _:
                 return piece

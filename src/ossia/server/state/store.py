@@ -28,12 +28,16 @@ Result = TypeVar("Result")
 
 
 class Item(NamedTuple):
-    """An item as JSON. message: as the model sampled it, with its token ids. call_id: of a call."""
+    """An item as JSON. message: as the model sampled it, with its token ids. call_id: of a call.
+
+    result: the answer of a tool that this server ran.
+    """
 
     id: str
     body: bytes
     message: Message | None = None
     call_id: str | None = None
+    result: Message | None = None
 
 
 class ResponseResult(NamedTuple):
@@ -59,6 +63,7 @@ class _StoredMessage(msgspec.Struct, array_like=True):
     recipient: str | None
     content_type: str | None
     tokens: tuple[int, ...] | None
+    result: "_StoredMessage | None" = None
 
 
 class Store:
@@ -220,19 +225,22 @@ class Store:
         return Message(s.role, (s.text,), s.name, s.channel, s.recipient, s.content_type, tokens)
 
     def _rows(self, items: Sequence[Item]) -> "list[StoredRow]":
-        return [
-            StoredRow(i.id, i.body, msgspec.msgpack.encode(self._pack(i.message)) if i.message else None) for i in items
-        ]
+        return [StoredRow(item.id, item.body, self._encoded_item(item)) for item in items]
+
+    def _encoded_item(self, item: Item) -> bytes | None:
+        if item.message is None:
+            return None
+        packed = self._pack(item.message)
+        packed.result = self._pack(item.result) if item.result else None
+        return msgspec.msgpack.encode(packed)
 
     def _items(self, rows: "Sequence[StoredRow]") -> list[Item]:
-        return [
-            Item(
-                row.id,
-                row.body,
-                self._unpack(msgspec.msgpack.decode(row.message, type=_StoredMessage)) if row.message else None,
-            )
-            for row in rows
-        ]
+        items: list[Item] = []
+        for row in rows:
+            packed = msgspec.msgpack.decode(row.message, type=_StoredMessage) if row.message else None
+            result = self._unpack(packed.result) if packed and packed.result else None
+            items.append(Item(row.id, row.body, self._unpack(packed) if packed else None, result=result))
+        return items
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> str:

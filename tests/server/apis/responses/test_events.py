@@ -13,8 +13,8 @@ from ossia.harmony.client_tools import toolbox
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import Delta, End, Parser, Start
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder
-from ossia.server.apis.responses.output_items import ReasoningForm, condensed
+from ossia.server.apis.responses.output.builder import OutputOptions, ResponseBuilder
+from ossia.server.apis.responses.output.item_writers import ReasoningForm, condensed
 from ossia.server.http.decoding.json_codec import encode
 from tests.support.responses import EVENT, checked, fold
 from tests.support.vocabularies import small

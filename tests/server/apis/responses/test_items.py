@@ -12,8 +12,8 @@ from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, assistant, developer, tool, user
 from ossia.harmony.parse import Delta, End, Start
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import OutputOptions, ResponseBuilder
 from ossia.server.apis.responses.items import ConversationEntry, messages_of, read_input, truncate
+from ossia.server.apis.responses.output.builder import OutputOptions, ResponseBuilder
 from ossia.server.apis.responses.requests import entry_of
 from ossia.server.errors import ApiError
 from ossia.server.state.encrypted_reasoning import DecryptionError

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.history import drop_old_analysis
-from ossia.harmony.messages import Message, assistant, developer, user
+from ossia.harmony.messages import Message, assistant, developer, tool, user
 from ossia.harmony.openai_chat import JSON_TYPE, arguments_text, newest_from, same_json, texts_of
 from ossia.harmony.tool_results import Call, Result, pair_results
 from ossia.harmony.tool_results import Entry as HistoryEntry
@@ -42,15 +42,24 @@ PREFIXES = {
 }
 
 CALLS = ("function_call", "custom_tool_call")
+# Calls of tools that this server runs. A client sends them back as they are; what the tool answered is in the store.
+HOSTED_CALLS = {
+    "web_search_call": "ws",
+    "code_interpreter_call": "ci",
+}
 T = TypeVar("T")
 
 
 class ConversationEntry(NamedTuple):
-    """An item in its normal form. message: as the model sampled it, if it did. at: its path in the request."""
+    """An item in its normal form. message: as the model sampled it, if it did. at: its path in the request.
+
+    result: what a tool of this server answered.
+    """
 
     item: JsonDict
     message: Message | None = None
     at: str = "input"
+    result: Message | None = None
 
 
 def new_id(prefix: str) -> str:
@@ -77,7 +86,10 @@ def read_input(
         place = f"{at}[{number}]"
         if not isinstance(kind, str):
             raise bad(f"{place}.type", "an item needs a type, such as 'message'")
-        if kind in PREFIXES:
+        if kind in HOSTED_CALLS:
+            head = {"id": str(item.get("id") or new_id(HOSTED_CALLS[kind])), "type": kind}
+            entries.append(ConversationEntry({**item, **head}, at=place))
+        elif kind in PREFIXES:
             reader = _ContentReader(place, warnings, refuses=number >= newest)
             entries.append(ConversationEntry(_normal(kind, item, reader), at=place))
         else:
@@ -90,7 +102,7 @@ def _kind(item: JsonDict) -> object:
 
 
 def _is_assistants(kind: object, item: JsonDict) -> bool:
-    return kind in CALLS or (kind == "message" and item.get("role") == "assistant")
+    return kind in CALLS or kind in HOSTED_CALLS or (kind == "message" and item.get("role") == "assistant")
 
 
 class _ContentReader(NamedTuple):
@@ -188,7 +200,9 @@ def messages_of(
         elif kind in ("function_call_output", "custom_tool_call_output"):
             history.append(Result(item["output"], item["call_id"], entry.at, field="call_id"))
         elif entry.message:
-            history.append(entry.message)
+            history += [entry.message, *([entry.result] if entry.result else [])]
+        elif kind in HOSTED_CALLS:
+            history += hosted_messages(item, entry.at, warnings)
         elif kind == "reasoning":
             try:
                 history += _reasoning(item, decrypt)
@@ -207,6 +221,17 @@ def messages_of(
             [at[number] for number in paired.unanswered], [at[number] for number in paired.repeated]
         )
     return drop_old_analysis([message for _, message in paired.messages])
+
+
+def hosted_messages(item: JsonDict, at: str, warnings: list[str] | None) -> list[Message]:
+    """A call of the server's own tools that is not in the store, as far as its item tells what happened."""
+    code, outputs = item.get("code"), item.get("outputs")
+    if item["type"] == "code_interpreter_call" and isinstance(code, str) and isinstance(outputs, list):
+        logs = [str(each.get("logs") or "") for each in outputs if isinstance(each, dict)]
+        return [assistant(code, "analysis", "python", "code"), tool("python", "\n".join(logs), "analysis")]
+    if warnings is not None:
+        warnings.append(f"{at}: what this {item['type']} found is not stored here; it was left out")
+    return []
 
 
 def _last_answer(history: Sequence[HistoryEntry]) -> int:

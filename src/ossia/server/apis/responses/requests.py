@@ -5,7 +5,6 @@ field.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,21 +16,23 @@ from ossia.chat import TurnOptions
 from ossia.engine.request import SamplingParams
 from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, developer
-from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.apis.chat.chat_request import MAX_CALLS, opening_of
-from ossia.server.apis.fields.answer_form import RequestedForm, form_of
+from ossia.server.apis.fields.answer_form import form_of
 from ossia.server.apis.fields.extensions import not_honoured
+from ossia.server.apis.fields.hosted_tools import LeasedTools, leased_tools
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinking, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import MAX_WARNING, WARNINGS, OutputOptions
-from ossia.server.apis.responses.items import ConversationEntry, messages_of, new_id, read_input, truncate
-from ossia.server.apis.responses.output_items import ReasoningForm, Summary
+from ossia.server.apis.responses.items import HOSTED_CALLS, ConversationEntry, messages_of, read_input, truncate
+from ossia.server.apis.responses.output.builder import MAX_WARNING, WARNINGS, OutputOptions
+from ossia.server.apis.responses.output.item_writers import ReasoningForm, Summary
+from ossia.server.apis.responses.output.shown import new_response, shown_choice, shown_text, shown_tool
 from ossia.server.core.context import Context
+from ossia.server.core.hosted import HostedTools
 from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.warnings import unenforced
 from ossia.server.errors import ApiError, bad, input_errors
-from ossia.server.http.decoding.json_codec import JsonDict, encode
+from ossia.server.http.decoding.json_codec import encode
 from ossia.server.state.encrypted_reasoning import ReasoningCipher
 from ossia.server.state.sql import MissingError, TooLargeError
 from ossia.server.state.store import Item, Store, StoreError
@@ -50,7 +51,8 @@ ANSWER_SHARE = 8  # with truncation, an eighth of the context stays free for the
 class PreparedRequest:
     """What to generate, and how to write it.
 
-    input_items: of this request, as they are stored. store: whether the response is stored.
+    input_items: of this request, as they are stored. store: whether the response is stored. hosted: the server's own tools,
+    which the caller releases.
     """
 
     answer: AnswerRequest
@@ -61,6 +63,7 @@ class PreparedRequest:
     store: bool
     warnings: tuple[str, ...] = ()
     form_param: str = FORM
+    hosted: HostedTools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,21 @@ async def prepare(context: ResponsesContext, request: wire.ResponsesRequest, cli
     # in threads: a long input would block the event loop
     input_items = await _resolved(context, await asyncio.to_thread(read_input, request.input, warnings))
     earlier = await _earlier(context, request)
-    with input_errors():
-        return await asyncio.to_thread(_prepared, context, request, client, earlier, input_items, warnings)
+    hosted = await leased_tools(context.server, request.tools, request.tool_choice, _session_keys(request))
+    warnings += hosted.fields.warnings
+    try:
+        with input_errors():
+            return await asyncio.to_thread(_prepared, context, request, client, earlier, input_items, warnings, hosted)
+    except BaseException:
+        await hosted.release()
+        raise
+
+
+def _session_keys(request: wire.ResponsesRequest) -> list[str]:
+    """Under which ids the tools of an earlier answer may be kept."""
+    containers = [each.get("container") for each in request.tools or ()]
+    found = [request.previous_response_id, conversation_of(request), *containers]
+    return [key for key in found if isinstance(key, str)]
 
 
 def check(context: ResponsesContext, request: wire.ResponsesRequest) -> None:
@@ -123,11 +139,11 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
 
 async def _resolved(context: ResponsesContext, entries: list[ConversationEntry]) -> list[ConversationEntry]:
     """Replace references by the stored items. Each is read once, and only if their total size is allowed."""
-    named = Counter(entry.item["id"] for entry in entries if entry.item["type"] == REFERENCE)
-    if not named:
+    named = Counter(entry.item["id"] for entry in entries if entry.item["type"] in (REFERENCE, *HOSTED_CALLS))
+    first = next((entry for entry in entries if entry.item["type"] == REFERENCE), None)
+    if not named or (first is None and (context.store is None or context.store.fault)):
         return entries
-    first = next(entry for entry in entries if entry.item["type"] == REFERENCE)
-    store = context.require_store(_no_item(first))
+    store = context.require_store(_no_item(first) if first else None)
     sizes = await store_result(store.item_sizes(list(named)))
     if sum(sizes.get(item, 0) * count for item, count in named.items()) > max_stored_bytes(context):
         raise _too_large(context, "input")
@@ -136,10 +152,10 @@ async def _resolved(context: ResponsesContext, entries: list[ConversationEntry])
     resolved: list[ConversationEntry] = []
     for entry in entries:
         own = entry.item["id"]
-        if entry.item["type"] != REFERENCE:
-            resolved.append(entry)
-        elif own in items:
+        if own in items and entry.item["type"] in (REFERENCE, *HOSTED_CALLS):
             resolved.append(items[own]._replace(at=entry.at))
+        elif entry.item["type"] != REFERENCE:
+            resolved.append(entry)
         else:
             raise _no_item(entry)
     return resolved
@@ -214,7 +230,7 @@ def conversation_of(request: wire.ResponsesRequest) -> str | None:
 
 
 def entry_of(item: Item, at: str) -> ConversationEntry:
-    return ConversationEntry(msgspec.json.decode(item.body), item.message, at)
+    return ConversationEntry(msgspec.json.decode(item.body), item.message, at, item.result)
 
 
 async def store_result(work: Awaitable[T]) -> T:
@@ -232,9 +248,10 @@ def _prepared(
     earlier: Sequence[Item],
     input_items: Sequence[ConversationEntry],
     warnings: list[str],
+    hosted: LeasedTools,
 ) -> PreparedRequest:
     service = context.server.service
-    box = toolbox(request.tools, request.tool_choice)
+    box = toolbox(hosted.fields.tools, hosted.fields.tool_choice)
     warnings += box.warnings
     before = [entry_of(item, "input") for item in earlier]
     turns = messages_of(
@@ -253,14 +270,16 @@ def _prepared(
     form = form_of(text.format, request, warnings, param="text.format", shows_object=False)
     form_param = FORM if form.param == "text.format" else form.param
     thinking = _thinking(request, warnings)
-    opening = opening_of(service.settings.opening, request)
+    opening = hosted.declared(opening_of(service.settings.opening, request))
     messages = conversation(thinking.effort, turns, box.spaces, form.shown, opening)
     if request.truncation == "auto":
         messages = _fitting(context.server, messages, request.max_output_tokens)
     options = TurnOptions(
         params=_params(context.server, request, warnings),
-        tool_choice=box.choice,
-        allowed=box.allowed,
+        tool_choice=hosted.choice or box.choice,
+        allowed=hosted.allowed(box.allowed),
+        toolset=hosted.toolset,
+        max_tool_calls=request.max_tool_calls,
         response_format=form.enforced,
         thinking_budget=thinking.budget,
         max_calls=MAX_CALLS if request.parallel_tool_calls is True else 1,
@@ -268,18 +287,22 @@ def _prepared(
     warnings += [*not_honoured(request), *template_warnings(request)]
     with input_errors(field_names(form_param)):  # now: a background response cannot report it later
         warnings += unenforced(service, messages, options, box, form.param)
-    response = _response(request, service.name, box, _is_stored(context, request, warnings), _shown_text(text, form))
+    stored = _is_stored(context, request, warnings)
+    response = new_response(request, service.name, conversation_of(request), stored)
+    response.text, response.tool_choice = shown_text(text, form), shown_choice(box, hosted)
+    response.tools = [shown for tool in request.tools or () if (shown := shown_tool(tool, hosted))]
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:MAX_WARNING]}
     return PreparedRequest(
         AnswerRequest(tuple(messages), options, stop_strings(request.stop), client),
-        _output(context, request, box, thinking.hidden),
+        _output(context, request, box, thinking.hidden, hosted),
         response,
         tuple(Item(entry.item["id"], encode(entry.item), entry.message) for entry in input_items),
         conversation_of(request),
         response.store,
         tuple(warnings),
         form_param,
+        hosted.tools,
     )
 
 
@@ -331,91 +354,18 @@ def _params(server: Context, request: wire.ResponsesRequest, warnings: list[str]
 
 
 def _output(
-    context: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool
+    context: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool, hosted: LeasedTools
 ) -> OutputOptions:
     service, include, reasoning = context.server.service, request.include or (), request.reasoning or wire.Reasoning()
     encrypt = (lambda text: context.cipher.encrypt(text, service.name)) if ENCRYPTED_REASONING in include else None
     summary = SUMMARIES.get(reasoning.summary or reasoning.generate_summary)
     scored = LOGPROBS in include or request.top_logprobs
-    return OutputOptions(box, ReasoningForm(encrypt, summary, hides_reasoning), service.tokenizer if scored else None)
-
-
-def _response(request: wire.ResponsesRequest, model: str, box: Toolbox, store: bool, text: JsonDict) -> wire.Response:
-    reasoning = request.reasoning or wire.Reasoning()
-    own, summary = conversation_of(request), reasoning.summary or reasoning.generate_summary
-    return wire.Response(
-        id=new_id("resp"),
-        created_at=int(time.time()),
-        status="queued" if request.background else "in_progress",
-        model=request.model or model,
-        background=bool(request.background),
-        conversation=wire.ConversationId(own) if own else None,
-        instructions=request.instructions,
-        max_output_tokens=request.max_output_tokens,
-        max_tool_calls=request.max_tool_calls,
-        metadata=dict(request.metadata or {}),
-        parallel_tool_calls=request.parallel_tool_calls is not False,
-        previous_response_id=request.previous_response_id,
-        prompt_cache_key=request.prompt_cache_key,
-        reasoning=wire.ReasoningShown(_shown_effort(reasoning.effort), summary if summary != "none" else None),
-        safety_identifier=request.safety_identifier,
-        store=store,
-        temperature=1.0 if request.temperature is None else request.temperature,
-        text=text,
-        tool_choice=_shown_choice(box),
-        tools=[shown for tool in request.tools or () if (shown := _shown_tool(tool))],
-        top_logprobs=request.top_logprobs or 0,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        truncation=request.truncation or "disabled",
-        user=request.user,
+    return OutputOptions(
+        box,
+        ReasoningForm(encrypt, summary, hides_reasoning),
+        service.tokenizer if scored else None,
+        hosted.recipients,
+        hosted.tools.resolve if hosted.tools else None,
+        hosted.tools.id if hosted.tools else "",
+        frozenset(include),
     )
-
-
-def _shown_effort(given: str | None) -> str | None:
-    """The effort in the API's spelling; None if unset."""
-    return (given or "").strip().lower() if effort_of(given) else None
-
-
-def _shown_text(text: wire.Text, form: RequestedForm) -> JsonDict:
-    """The format as the response shows it. One that OpenAI's types lack is shown as text."""
-    given, shown = text.format or {}, form.shown[0] if form.shown else None
-    shown_format: JsonDict = {"type": "text"}
-    if isinstance(form.enforced, Mapping) and (shown is None or form.enforced == ANY_OBJECT != given.get("schema")):
-        shown_format = {"type": "json_object"}
-    elif isinstance(form.enforced, Mapping) and shown:
-        shown_format = {
-            "type": "json_schema",
-            "name": shown.name,
-            "schema": form.enforced,
-            "strict": given.get("strict") is True,
-        }
-        shown_format |= {"description": shown.description} if shown.description else {}
-    return {"format": shown_format, "verbosity": text.verbosity or "medium"}
-
-
-def _shown_tool(tool: JsonDict) -> JsonDict | None:
-    """A tool in the API's form; None for an ignored one."""
-    kind = tool.get("type")
-    nested = tool.get(str(kind))
-    inner: JsonDict = nested if isinstance(nested, dict) else tool
-    head = {"type": kind, "name": inner.get("name"), "description": inner.get("description")}
-    match kind:
-        case "function":
-            strict = inner.get("strict")
-            own = {"parameters": inner.get("parameters"), "strict": strict if isinstance(strict, bool) else None}
-            return {**head, **own}
-        case "custom":
-            return head
-        case "namespace":
-            members = [shown for each in tool["tools"] if (shown := _shown_tool(each))]
-            return {**head, "description": head["description"] or "", "tools": members}
-    return None
-
-
-def _shown_choice(box: Toolbox) -> str | JsonDict:
-    if box.allowed is not None:
-        tools = [{"type": "function", "name": box.called[each].name} for each in sorted(box.allowed)]
-        return {"type": "allowed_tools", "mode": box.choice, "tools": tools}
-    if called := box.called.get(box.choice):
-        return {"type": "custom" if called.custom else "function", "name": called.name}
-    return box.choice

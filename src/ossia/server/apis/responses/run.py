@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ossia.chat import Done
 from ossia.server.apis.responses import wire
-from ossia.server.apis.responses.events import ResponseBuilder
+from ossia.server.apis.responses.output.builder import ResponseBuilder
 from ossia.server.apis.responses.requests import PreparedRequest, ResponsesContext, field_names
 from ossia.server.errors import ApiError, input_errors
 from ossia.server.http.decoding.json_codec import encode
@@ -38,6 +38,13 @@ class ResponseRun:
 
     async def events(self) -> AsyncGenerator[list[wire.StreamEvent], None]:
         """Raises ApiError before its first event, of a response that is not queued: then nothing was begun or stored."""
+        try:
+            async for events in self._events():
+                yield events
+        finally:
+            await self._release()
+
+    async def _events(self) -> AsyncGenerator[list[wire.StreamEvent], None]:
         if self.response.status == "queued":
             yield await self._begin()
         try:
@@ -66,6 +73,7 @@ class ResponseRun:
     async def break_off(self, reason: str | None = None) -> list[wire.StreamEvent]:
         """It is not wanted any more or, for a reason, cannot go on. The output so far is stored."""
         if not self._begun or self.ended:
+            await self._release()
             return []
         if reason is not None:
             return await self._fail("server_error", reason)
@@ -96,7 +104,15 @@ class ResponseRun:
         given = self._request.input_items if conversation else ()
         made = ResponseResult(self._builder.items, self._builder.calls, conversation, given)
         await self._write(lambda store: store.finish(r.id, r.status, encode(r), made))
+        await self._release(kept=r.status == "completed")
         self.settled = True
+
+    async def _release(self, kept: bool = False) -> None:
+        """Give the server's tools back. kept: for a request that continues this response."""
+        if self._request.hosted is None:
+            return
+        ids = [self.response.id, self._request.conversation, *self._builder.calls]
+        await self._context.server.hosted.release(self._request.hosted, [each for each in ids if each] if kept else ())
 
     async def _write(self, write: Callable[[Store], Awaitable[None]]) -> None:
         """An answer is given even if it cannot be stored: its metadata has a warning."""

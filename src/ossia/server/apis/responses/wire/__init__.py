@@ -9,10 +9,11 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ossia.server.apis.fields.extensions import OssiaFields, ThinkingExtensions
+from ossia.server.apis.responses.wire.base import Event, ItemEvent
+from ossia.server.apis.responses.wire.hosted import HostedEvent, HostedItem, ItemStatus
 from ossia.server.http.decoding.json_codec import JsonDict
 
 Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Phase = Literal["commentary", "final_answer"]
 
 
@@ -44,8 +45,7 @@ class ConversationId(Struct):
 class ResponsesRequest(ThinkingExtensions, kw_only=True):
     """The body of POST /responses; /input_tokens takes the same.
 
-    max_tool_calls: only given back. It limits calls of the tools that a provider runs, and this server runs none. What
-    else sampling takes in the Chat API is taken here too.
+    max_tool_calls: of the tools that this server runs. What else sampling takes in the Chat API is taken here too.
     """
 
     model: str | None = None
@@ -193,7 +193,7 @@ class CustomCallItem(Struct, tag_field="type", tag="custom_tool_call"):
     namespace: str | UnsetType = UNSET
 
 
-OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem
+OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem | HostedItem
 
 
 # the response
@@ -267,122 +267,119 @@ class Response(Struct, kw_only=True):
 # the events of a stream
 
 
-class _Event(Struct, kw_only=True, tag_field="type"):
-    sequence_number: int = 0
-
-
-class Created(_Event, tag="response.created"):
+class Created(Event, tag="response.created"):
     response: Response
 
 
-class Queued(_Event, tag="response.queued"):
+class Queued(Event, tag="response.queued"):
     response: Response
 
 
-class InProgress(_Event, tag="response.in_progress"):
+class InProgress(Event, tag="response.in_progress"):
     response: Response
 
 
-class Completed(_Event, tag="response.completed"):
+class Completed(Event, tag="response.completed"):
     response: Response
 
 
-class Ended(_Event, tag="response.incomplete"):
+class Ended(Event, tag="response.incomplete"):
     response: Response
 
 
-class Failed(_Event, tag="response.failed"):
+class Failed(Event, tag="response.failed"):
     response: Response
 
 
-class ItemAdded(_Event, tag="response.output_item.added"):
+class ItemAdded(Event, tag="response.output_item.added"):
     output_index: int
     item: OutputItem
 
 
-class ItemDone(_Event, tag="response.output_item.done"):
+class ItemDone(Event, tag="response.output_item.done"):
     output_index: int
     item: OutputItem
 
 
-class _Inside(_Event):
-    """Something about one item."""
-
-    item_id: str
-    output_index: int
-
-
-class PartAdded(_Inside, tag="response.content_part.added"):
+class PartAdded(ItemEvent, tag="response.content_part.added"):
     content_index: int
     part: OutputText | ReasoningText
 
 
-class PartDone(_Inside, tag="response.content_part.done"):
+class PartDone(ItemEvent, tag="response.content_part.done"):
     content_index: int
     part: OutputText | ReasoningText
 
 
-class OutputTextDelta(_Inside, tag="response.output_text.delta"):
+class OutputTextDelta(ItemEvent, tag="response.output_text.delta"):
     content_index: int
     delta: str
-    logprobs: list[Logprob] = []
+    logprobs: list[Logprob] = msgspec.field(default_factory=list)
 
 
-class OutputTextDone(_Inside, tag="response.output_text.done"):
+class OutputTextDone(ItemEvent, tag="response.output_text.done"):
     content_index: int
     text: str
-    logprobs: list[Logprob] = []
+    logprobs: list[Logprob] = msgspec.field(default_factory=list)
 
 
-class ReasoningDelta(_Inside, tag="response.reasoning_text.delta"):
+class ReasoningDelta(ItemEvent, tag="response.reasoning_text.delta"):
     content_index: int
     delta: str
 
 
-class ReasoningDone(_Inside, tag="response.reasoning_text.done"):
+class ReasoningDone(ItemEvent, tag="response.reasoning_text.done"):
     content_index: int
     text: str
 
 
-class SummaryPartAdded(_Inside, tag="response.reasoning_summary_part.added"):
+class SummaryPartAdded(ItemEvent, tag="response.reasoning_summary_part.added"):
     summary_index: int
     part: SummaryText
 
 
-class SummaryPartDone(_Inside, tag="response.reasoning_summary_part.done"):
+class SummaryPartDone(ItemEvent, tag="response.reasoning_summary_part.done"):
     summary_index: int
     part: SummaryText
 
 
-class SummaryDelta(_Inside, tag="response.reasoning_summary_text.delta"):
+class SummaryDelta(ItemEvent, tag="response.reasoning_summary_text.delta"):
     summary_index: int
     delta: str
 
 
-class SummaryDone(_Inside, tag="response.reasoning_summary_text.done"):
+class SummaryDone(ItemEvent, tag="response.reasoning_summary_text.done"):
     summary_index: int
     text: str
 
 
-class ArgumentsDelta(_Inside, tag="response.function_call_arguments.delta"):
+class ArgumentsDelta(ItemEvent, tag="response.function_call_arguments.delta"):
     delta: str
 
 
-class ArgumentsDone(_Inside, tag="response.function_call_arguments.done"):
+class ArgumentsDone(ItemEvent, tag="response.function_call_arguments.done"):
     name: str
     arguments: str
 
 
-class CustomDelta(_Inside, tag="response.custom_tool_call_input.delta"):
+class CustomDelta(ItemEvent, tag="response.custom_tool_call_input.delta"):
     delta: str
 
 
-class CustomDone(_Inside, tag="response.custom_tool_call_input.done"):
+class CustomDone(ItemEvent, tag="response.custom_tool_call_input.done"):
     input: str
 
 
+class AnnotationAdded(ItemEvent, tag="response.output_text.annotation.added"):
+    content_index: int
+    annotation_index: int
+    annotation: JsonDict
+
+
 StreamEvent: TypeAlias = (
-    Created
+    AnnotationAdded
+    | HostedEvent
+    | Created
     | Queued
     | InProgress
     | Completed

@@ -13,6 +13,8 @@ from msgspec import UNSET, UnsetType
 from ossia.harmony.client_tools import ClientTool
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import new_id
+from ossia.server.http.decoding.json_codec import JsonDict
+from ossia.tools.browser.citations import UrlCitation
 
 Summary = Literal["copied", "condensed"]
 SENTENCE = re.compile(r"\s*(.+?[.!?…。！？](?=\s|$)|.+)", re.DOTALL)  # the first of a paragraph
@@ -47,7 +49,7 @@ class OpenItem(Protocol):
 
 
 @dataclass(slots=True)
-class _Item:
+class ItemWriter:
     """What all items share: their place in the output, an id, and the text so far."""
 
     index: int
@@ -64,11 +66,12 @@ class _Item:
 
 
 @dataclass(slots=True)
-class MessageItem(_Item):
+class MessageItem(ItemWriter):
     """A message to the user."""
 
     phase: wire.Phase | None
     logprobs: list[wire.Logprob] = field(default_factory=list)
+    annotations: list[JsonDict] = field(default_factory=list)
 
     def begin(self) -> list[wire.StreamEvent]:
         self.id = new_id("msg")
@@ -80,8 +83,14 @@ class MessageItem(_Item):
         self.logprobs += logprobs
         return [self._event(wire.OutputTextDelta, content_index=0, delta=text, logprobs=logprobs)]
 
+    def cite(self, source: UrlCitation) -> list[wire.StreamEvent]:
+        """The text just sent ends with a link to a source."""
+        self.annotations.append({"type": "url_citation", **source._asdict()})
+        number, last = len(self.annotations) - 1, self.annotations[-1]
+        return [self._event(wire.AnnotationAdded, content_index=0, annotation_index=number, annotation=last)]
+
     def end(self, status: wire.ItemStatus) -> list[wire.StreamEvent]:
-        part = wire.OutputText("".join(self.text), logprobs=self.logprobs)
+        part = wire.OutputText("".join(self.text), self.annotations, self.logprobs)
         self.item = self._item(status, [part])
         return [
             self._event(wire.OutputTextDone, content_index=0, text=part.text, logprobs=self.logprobs),
@@ -93,7 +102,7 @@ class MessageItem(_Item):
 
 
 @dataclass(slots=True)
-class ReasoningOutput(_Item):
+class ReasoningOutput(ItemWriter):
     """Reasoning, with its summary and its encrypted form if they were requested."""
 
     options: ReasoningForm
@@ -144,7 +153,7 @@ class ReasoningOutput(_Item):
 
 
 @dataclass(slots=True)
-class CallItem(_Item):
+class CallItem(ItemWriter):
     """A call of a client's tool: a function's arguments are JSON, a custom tool's input is free text."""
 
     tool: ClientTool

@@ -19,7 +19,8 @@ from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import phase_of
-from ossia.server.apis.responses.output_items import (
+from ossia.server.apis.responses.output.hosted_writers import OpenHostedItem, hosted_item
+from ossia.server.apis.responses.output.item_writers import (
     CallItem,
     MessageItem,
     OpenItem,
@@ -27,7 +28,11 @@ from ossia.server.apis.responses.output_items import (
     ReasoningOutput,
 )
 from ossia.server.core.events import (
+    Citation,
     EventTranslator,
+    HostedCallDelta,
+    HostedCallEnd,
+    HostedCallStart,
     MessageEnd,
     Piece,
     TextDelta,
@@ -39,6 +44,7 @@ from ossia.server.core.request import AnswerStart
 from ossia.server.http.decoding.json_codec import MIN_LOGPROB, encode
 from ossia.server.state.store import Item
 from ossia.tokenizer.tokenizer import Tokenizer
+from ossia.tools.browser.citations import Resolve
 
 WARNINGS = "ossia.warnings"  # the key in a response's metadata
 MAX_WARNING = 512
@@ -46,11 +52,19 @@ MAX_WARNING = 512
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How an answer is written. tokenizer: set if log-probabilities are requested."""
+    """How an answer is written. tokenizer: set if log-probabilities are requested.
+
+    hosted: recipients of the server's own tools. resolve: finds the sources of citations. container_id: of the code.
+    include: what the request wants in items beside the usual.
+    """
 
     toolbox: Toolbox
     reasoning: ReasoningForm = field(default_factory=ReasoningForm)
     tokenizer: Tokenizer | None = None
+    hosted: frozenset[str] = frozenset()
+    resolve: Resolve | None = None
+    container_id: str = ""
+    include: frozenset[str] = frozenset()
 
 
 class ResponseBuilder:
@@ -63,9 +77,10 @@ class ResponseBuilder:
         self.response = response
         self.items: list[Item] = []
         self._options = options
-        self._translator = EventTranslator(options.toolbox)
+        self._translator = EventTranslator(options.toolbox, hosted=options.hosted, resolve=options.resolve)
         self._count = 0  # of events
         self._open: OpenItem | None = None
+        self._hosted: OpenHostedItem | None = None
 
     @property
     def calls(self) -> dict[str, Sequence[Message]]:
@@ -108,8 +123,18 @@ class ResponseBuilder:
                 return self._open.delta(text, [_logprob(tokenizer, each) for each in scores] if tokenizer else [])
             case ToolCallDelta(text=text) if self._open:
                 return self._open.delta(text, [])
+            case Citation(source) if isinstance(self._open, MessageItem):
+                return self._open.cite(source)
+            case HostedCallStart(recipient):
+                options = self._options
+                self._hosted = hosted_item(recipient, len(self.response.output), options.container_id, options.include)
+                return self._hosted.begin() if self._hosted else ()
+            case HostedCallDelta(text) if self._hosted:
+                return self._hosted.delta(text)
+            case HostedCallEnd():
+                return self._close_hosted("completed", piece)
             case MessageEnd(message):
-                return self._close("completed", message)
+                return self._hosted.run(message) if self._hosted else self._close("completed", message)
             case Done(finish, usage):
                 self.response = replace(self.response, usage=_usage(usage))
                 return self._end("incomplete" if finish == "length" else "completed")
@@ -128,7 +153,7 @@ class ResponseBuilder:
 
     def _end(self, status: wire.Status) -> list[wire.StreamEvent]:
         events = [made for piece in self._translator.flush() for made in self._written(piece)]
-        events += self._close("incomplete", None)
+        events += [*self._close("incomplete", None), *self._close_hosted("incomplete", None)]
         cut = wire.Incomplete("max_output_tokens") if status == "incomplete" else None
         done = int(time.time()) if status == "completed" else None
         self.response = replace(self.response, status=status, incomplete_details=cut, completed_at=done)
@@ -147,6 +172,16 @@ class ResponseBuilder:
         sampled = message if message and message.tokens else None
         self.items.append(Item(item.id, encode(item), sampled, getattr(item, "call_id", None)))
         return [*events, wire.ItemDone(output_index=opened.index, item=item)]
+
+    def _close_hosted(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]:
+        opened, self._hosted = self._hosted, None
+        if opened is None:
+            return []
+        events = opened.end(status, done)
+        self.response = replace(self.response, output=[*self.response.output, opened.item])
+        call, result = (done.call, done.result) if done else (None, None)
+        self.items.append(Item(opened.item.id, encode(opened.item), call, result=result))
+        return [*events, wire.ItemDone(output_index=opened.index, item=opened.item)]
 
     def _numbered(self, events: Sequence[wire.StreamEvent]) -> list[wire.StreamEvent]:
         for event in events:

@@ -1,0 +1,187 @@
+"""The tools of a request that this server runs itself: web search, code, shell.
+
+In: the tools and the tool choice of a request, and the names of the tools that the server offers. Out: a `HostedRequest`,
+and the tools and the choice that are left for the client's own functions.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from ossia.harmony.messages import System
+from ossia.server.core.context import Context
+from ossia.server.core.hosted import HostedRequest, HostedTools
+from ossia.server.errors import ApiError, bad
+from ossia.tools.browser.session import BrowserLimits
+from ossia.tools.session import ToolUnavailableError
+from ossia.tools.toolset import ToolSet
+
+BROWSER, PYTHON, CONTAINER = "browser", "python", "container"
+# The types of a request's tools, each with the server's tool that runs it.
+KINDS = {
+    "web_search": BROWSER,
+    "web_search_2025_08_26": BROWSER,
+    "web_search_preview": BROWSER,
+    "web_search_preview_2025_03_11": BROWSER,
+    "browser_search": BROWSER,
+    "code_interpreter": PYTHON,
+    "shell": CONTAINER,
+}
+VIEW_TOKENS = {"low": 512, "medium": 1024, "high": 2048}  # of a page, by search_context_size
+MAX_DOMAINS = 100
+
+
+class _Filters(Struct):
+    allowed_domains: list[str] | None = None
+
+
+class _WebSearch(Struct):
+    filters: _Filters | None = None
+    search_context_size: str | None = None
+    user_location: dict[str, Any] | None = None
+
+
+class HostedFields(NamedTuple):
+    """tools and tool_choice: what is left of the request's own. warnings: what is not done, and why.
+
+    forced_kind: the type of hosted tool that the choice forces.
+    """
+
+    request: HostedRequest | None
+    tools: list[Mapping[str, Any]] | None
+    tool_choice: Any
+    warnings: list[str]
+    forced_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedTools:
+    """The server's own tools of one request, open. tools: None if the request turns none on."""
+
+    context: Context
+    fields: HostedFields
+    tools: HostedTools | None = None
+
+    @property
+    def toolset(self) -> ToolSet | None:
+        return self.tools.toolset if self.tools else None
+
+    @property
+    def recipients(self) -> frozenset[str]:
+        return self.tools.toolset.recipients if self.tools else frozenset()
+
+    @property
+    def choice(self) -> str | None:
+        """The tool choice if it forces one of these tools."""
+        return self.fields.request.tool_choice if self.fields.request else None
+
+    @property
+    def forced_kind(self) -> str | None:
+        """The type of tool that the choice forces, as the request names it."""
+        return self.fields.forced_kind
+
+    def declared(self, opening: System) -> System:
+        """The system message with the declarations of these tools."""
+        return replace(opening, tools=self.tools.toolset.system_namespaces) if self.tools else opening
+
+    def allowed(self, own: frozenset[str] | None) -> frozenset[str] | None:
+        """The recipients that may be called, of those that a list of allowed tools leaves of the client's."""
+        return None if own is None else own | self.recipients
+
+    def names_kind(self, kind: object) -> bool:
+        """Whether a request's tool of this type is one of these."""
+        return self.fields.request is not None and KINDS.get(str(kind)) in self.fields.request.names
+
+    async def release(self, keys: Sequence[str] = ()) -> None:
+        if self.tools:
+            await self.context.hosted.release(self.tools, keys)
+
+
+async def leased_tools(
+    context: Context, tools: Sequence[Mapping[str, Any]] | None, tool_choice: Any, keys: Sequence[str] = ()
+) -> LeasedTools:
+    """Open the hosted tools of a request, or find those of an earlier answer again by its ids.
+
+    Raises ApiError: 400 for invalid fields, 503 for a tool that cannot start.
+    """
+    fields = hosted_fields(tools, tool_choice, context.hosted.available)
+    if fields.request is None:
+        return LeasedTools(context, fields)
+    try:
+        return LeasedTools(context, fields, await context.hosted.lease(fields.request, keys))
+    except ToolUnavailableError as error:
+        raise ApiError(503, str(error), param="tools", code="tool_unavailable") from error
+
+
+def hosted_fields(
+    tools: Sequence[Mapping[str, Any]] | None, tool_choice: Any, available: Collection[str]
+) -> HostedFields:
+    """Separate the hosted tools from the client's. Tools that the server does not offer are left in `tools`.
+
+    Raises ApiError (400) for a hosted tool with invalid fields.
+    """
+    own: list[Mapping[str, Any]] = []
+    names: list[str] = []
+    limits, warnings = BrowserLimits(), list[str]()
+    for number, tool in enumerate(tools or ()):
+        kind = tool.get("type")
+        name = KINDS.get(kind) if isinstance(kind, str) else None
+        if name is None or name not in available or _runs_elsewhere(tool):
+            own.append(tool)
+            continue
+        names.append(name)
+        if name == BROWSER:
+            limits = _browser_limits(tool, f"tools[{number}]", warnings)
+    if not names:
+        return HostedFields(None, list(tools) if tools is not None else None, tool_choice, warnings)
+    choice = _hosted_choice(tool_choice, names)
+    request = HostedRequest(tuple(dict.fromkeys(names)), limits, choice)
+    if choice:
+        return HostedFields(request, own, None, warnings, str(tool_choice["type"]))
+    return HostedFields(request, own, _own_choice(tool_choice, names), warnings)
+
+
+def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:
+    """Whether the client runs this shell."""
+    environment = tool.get("environment")
+    return isinstance(environment, Mapping) and environment.get("type") == "local"
+
+
+def _browser_limits(tool: Mapping[str, Any], at: str, warnings: list[str]) -> BrowserLimits:
+    try:
+        given = msgspec.convert(tool, _WebSearch)
+    except msgspec.ValidationError as error:
+        raise bad(at, f"{at}: {error}", "invalid_type") from error
+    size = given.search_context_size or "medium"
+    if size not in VIEW_TOKENS:
+        raise bad(f"{at}.search_context_size", f"search_context_size is {size[:40]!r}: want low, medium or high")
+    if given.user_location:
+        warnings.append(f"{at}.user_location: searches of this server do not depend on a place; it was left out")
+    domains = (given.filters.allowed_domains if given.filters else None) or []
+    if len(domains) > MAX_DOMAINS:
+        raise bad(
+            f"{at}.filters.allowed_domains", f"allowed_domains has {len(domains)} names: want {MAX_DOMAINS} at most"
+        )
+    return BrowserLimits(view_tokens=VIEW_TOKENS[size], allowed_domains=tuple(domains))
+
+
+def _hosted_choice(choice: Any, names: Sequence[str]) -> str | None:
+    """The server's tool that the choice forces; None for any other choice."""
+    kind = choice.get("type") if isinstance(choice, Mapping) else None
+    name = KINDS.get(kind) if isinstance(kind, str) else None
+    return name if name in names else None
+
+
+def _own_choice(choice: Any, names: Sequence[str]) -> Any:
+    """The choice without the server's tools in a list of allowed ones."""
+    listed = choice.get("tools") if isinstance(choice, Mapping) else None
+    if not isinstance(listed, list):
+        return choice
+    kept = [each for each in listed if not (isinstance(each, Mapping) and KINDS.get(str(each.get("type"))) in names)]
+    if kept == listed:
+        return choice
+    mode = choice.get("mode")
+    return {**choice, "tools": kept} if kept else mode if mode in ("auto", "required") else "auto"

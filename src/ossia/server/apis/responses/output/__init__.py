@@ -1,0 +1,1 @@
+"""The output of a response: items while they are written, and stream events."""

@@ -1,0 +1,132 @@
+"""Output items of the tools that the server runs: each knows its events and its state.
+
+In: the pieces of a hosted call. Out: stream events of one item, not numbered yet, and the finished item.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ossia.harmony.messages import Message
+from ossia.server.apis.responses import wire
+from ossia.server.apis.responses.items import new_id
+from ossia.server.apis.responses.output.item_writers import ItemWriter
+from ossia.server.apis.responses.wire import hosted
+from ossia.server.core.events import HostedCallEnd
+from ossia.tools.browser.session import BrowserResult
+
+SEARCH_RESULTS, SEARCH_SOURCES = "web_search_call.results", "web_search_call.action.sources"
+CODE_OUTPUTS = "code_interpreter_call.outputs"
+
+
+class OpenHostedItem(Protocol):
+    """A hosted call that is not complete. `run` comes after its arguments, `end` after the tool ran."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def item(self) -> wire.OutputItem: ...
+
+    def begin(self) -> list[wire.StreamEvent]: ...
+    def delta(self, text: str) -> list[wire.StreamEvent]: ...
+    def run(self, call: Message) -> list[wire.StreamEvent]: ...
+    def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]: ...
+
+
+@dataclass(slots=True)
+class WebSearchItem(ItemWriter):
+    """A call of the browser: a search, or a page that is opened or searched. include: of the request."""
+
+    function: str
+    include: Collection[str]
+    action: hosted.SearchAction | hosted.OpenPageAction | hosted.FindAction = field(default_factory=hosted.SearchAction)
+
+    def begin(self) -> list[wire.StreamEvent]:
+        self.id = new_id("ws")
+        if self.function == "open":
+            self.action = hosted.OpenPageAction()
+        elif self.function == "find":
+            self.action = hosted.FindAction("", "")
+        return [self._begun(self._made("in_progress")), self._event(hosted.SearchInProgress)]
+
+    def delta(self, text: str) -> list[wire.StreamEvent]:
+        return []
+
+    def run(self, call: Message) -> list[wire.StreamEvent]:
+        return [self._event(hosted.SearchSearching)]
+
+    def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]:
+        result = done.details if done else None
+        if isinstance(result, BrowserResult):
+            self._describe(result)
+        self.item = self._made("failed" if done and done.failed else status)
+        if done and isinstance(result, BrowserResult) and SEARCH_RESULTS in self.include:
+            self.item.results = [hosted.SearchResult(result.url or "", result.title, done.result.text)]
+        return [self._event(hosted.SearchCompleted)] if status == "completed" else []
+
+    def _describe(self, result: BrowserResult) -> None:
+        match result.action:
+            case "search":
+                query = result.query or ""
+                self.action = hosted.SearchAction(query, [query])
+                if SEARCH_SOURCES in self.include:
+                    self.action.sources = [hosted.SourceUrl(url) for url in result.sources]
+            case "open_page":
+                self.action = hosted.OpenPageAction(result.url or "")
+            case "find_in_page":
+                self.action = hosted.FindAction(result.pattern or "", result.url or "")
+
+    def _made(self, status: hosted.HostedStatus) -> hosted.WebSearchCallItem:
+        return hosted.WebSearchCallItem(self.id, status, self.action)
+
+
+@dataclass(slots=True)
+class CodeItem(ItemWriter):
+    """Code that the python tool runs. Its outputs are in the item only if the request includes them."""
+
+    container_id: str
+    include: Collection[str]
+
+    def begin(self) -> list[wire.StreamEvent]:
+        self.id = new_id("ci")
+        return [self._begun(self._made("in_progress")), self._event(hosted.CodeInProgress)]
+
+    def delta(self, text: str) -> list[wire.StreamEvent]:
+        self.text.append(text)
+        return [self._event(hosted.CodeDelta, delta=text)]
+
+    def run(self, call: Message) -> list[wire.StreamEvent]:
+        return [self._event(hosted.CodeDone, code="".join(self.text)), self._event(hosted.CodeInterpreting)]
+
+    def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]:
+        self.item = self._made(status)
+        if done and CODE_OUTPUTS in self.include:
+            images = [hosted.ImageOutput(url) for url in getattr(done.details, "images", ())]
+            self.item.outputs = [hosted.LogsOutput(done.result.text), *images]
+        return [self._event(hosted.CodeCompleted)] if status == "completed" else []
+
+    def _made(self, status: hosted.HostedStatus) -> hosted.CodeCallItem:
+        return hosted.CodeCallItem(self.id, status, "".join(self.text), self.container_id)
+
+
+def hosted_item(recipient: str, index: int, container_id: str, include: Collection[str]) -> OpenHostedItem | None:
+    """The item of a call; None for a tool that has no item, such as one that does not exist."""
+    space, _, function = recipient.partition(".")
+    match space:
+        case "browser" if function in ("search", "open", "find"):
+            return WebSearchItem(index, function, include)
+        case "python" if not function:
+            return CodeItem(index, container_id, include)
+    return None
+
+
+def commands_of(arguments: str) -> list[str]:
+    """The commands of a shell call, as far as its arguments can be read."""
+    try:
+        given = json.loads(arguments)
+    except ValueError:
+        return [arguments]
+    command = given.get("cmd") if isinstance(given, dict) else None
+    words = command if isinstance(command, list) else [command] if isinstance(command, str) else [arguments]
+    return [words[-1] if len(words) == 3 and words[1] == "-lc" else " ".join(map(str, words))]

@@ -1,0 +1,135 @@
+"""The server's own tools in an answer: which ones a request turns on, and their sessions.
+
+In: a `HostedRequest`. Out: a `HostedTools` with an open `ToolSet`. A session may outlive its answer, so that a later
+request of the same conversation finds its pages, variables and files again.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ossia.tools.browser.citations import Resolve
+from ossia.tools.browser.session import BrowserLimits, BrowserSession
+from ossia.tools.session import ToolSession
+from ossia.tools.toolset import ToolSet
+
+log = logging.getLogger("ossia.server")
+IDLE_SECONDS = 20 * 60.0  # a kept session without an answer is closed after this time
+MAX_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class HostedRequest:
+    """The tools that a request turns on: names in the order of their declaration, and limits of the browser."""
+
+    names: tuple[str, ...] = ()
+    browser: BrowserLimits = field(default_factory=BrowserLimits)
+    tool_choice: str | None = None
+
+
+MakeSessions = Callable[[HostedRequest], Sequence[ToolSession]]
+
+
+@dataclass(eq=False, slots=True)
+class HostedTools:
+    """The open tools of one answer. id: of the container, as the API calls it, that holds their state."""
+
+    request: HostedRequest
+    toolset: ToolSet
+    id: str = field(default_factory=lambda: f"cntr_{secrets.token_hex(24)}")
+
+    @property
+    def resolve(self) -> Resolve | None:
+        """Finds the page that a citation means; None without a browser."""
+        found = (each for each in self.toolset.sessions if isinstance(each, BrowserSession))
+        browser = next(found, None)
+        return browser.cited_source if browser else None
+
+
+class HostedSessions:
+    """All tool sessions of a server.
+
+    available: names of the tools that requests may turn on. make: makes the sessions of a request.
+    """
+
+    def __init__(
+        self,
+        available: Iterable[str] = (),
+        make: MakeSessions = lambda _: (),
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        max_kept: int = MAX_KEPT,
+    ) -> None:
+        self.available = frozenset(available)
+        self._make = make
+        self._idle_seconds, self._max_kept = idle_seconds, max_kept
+        self._kept: dict[str, HostedTools] = {}  # by the ids of responses, conversations and calls
+        self._timers: dict[HostedTools, asyncio.TimerHandle] = {}
+        self._in_use: set[HostedTools] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def lease(self, request: HostedRequest, keys: Iterable[str] = ()) -> HostedTools:
+        """Open tools, or those kept under one of the keys if they are the same. Raises ToolUnavailableError.
+
+        The caller gives them back with `release`.
+        """
+        tools = self._take(request, keys) or HostedTools(request, ToolSet(tuple(self._make(request))))
+        for session in tools.toolset.sessions:
+            if isinstance(session, BrowserSession):
+                session.begin_response()
+        self._in_use.add(tools)
+        try:
+            await tools.toolset.open()
+        except BaseException:
+            self._in_use.discard(tools)
+            raise
+        return tools
+
+    async def release(self, tools: HostedTools, keys: Iterable[str] = ()) -> None:
+        """End a lease. With keys, the sessions are kept for later requests; otherwise they are closed."""
+        if tools not in self._in_use:
+            return
+        self._in_use.discard(tools)
+        keys = tuple(keys)
+        if not keys:
+            await tools.toolset.close()
+            return
+        for key in (*keys, tools.id):
+            self._kept[key] = tools
+        self._timers[tools] = asyncio.get_running_loop().call_later(self._idle_seconds, self._expire, tools)
+        while len(self._timers) > self._max_kept:
+            self._expire(next(iter(self._timers)))
+
+    async def close(self) -> None:
+        """Close everything: the server stops."""
+        for tools in list(self._timers):
+            self._expire(tools)
+        for tools in list(self._in_use):
+            self._in_use.discard(tools)
+            self._close(tools)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _take(self, request: HostedRequest, keys: Iterable[str]) -> HostedTools | None:
+        for key in keys:
+            tools = self._kept.get(key)
+            if tools and replace(tools.request, tool_choice=None) == replace(request, tool_choice=None):
+                self._forget(tools)
+                return tools
+        return None
+
+    def _forget(self, tools: HostedTools) -> None:
+        self._timers.pop(tools).cancel()
+        for key in [key for key, each in self._kept.items() if each is tools]:
+            del self._kept[key]
+
+    def _expire(self, tools: HostedTools) -> None:
+        self._forget(tools)
+        self._close(tools)
+
+    def _close(self, tools: HostedTools) -> None:
+        task = asyncio.ensure_future(tools.toolset.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
