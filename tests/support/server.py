@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from ossia.loading import Model, load
 from ossia.server.app import app
 from ossia.server.core.context import Context, RecentCalls
+from ossia.server.core.hosted import HostedSessions
 from ossia.server.core.service import Service
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
@@ -106,16 +107,17 @@ def scripted(
     engines: Sequence[ScriptedEngine] = (),
     settings: Settings | None = None,
     state: Path | None = None,
+    hosted: HostedSessions | None = None,
     **script: Any,
 ) -> Iterator[Served]:
-    """engines: what is used one after the other, as each fails. state: a folder for what is kept."""
+    """engines: what is used one after the other, as each fails. state: a folder for what is kept. hosted: the server's tools."""
     settings = settings or Settings(state=state, names=("gpt-oss-20b",) if state else ())
     left = list(engines or [ScriptedEngine(list(turns), **script)])
     engine = left[0]
     service = Service(scripted_model(), settings, make_engine=lambda: left.pop(0) if len(left) > 1 else left[0])
     store = Store(state, small()) if state else None
     try:
-        with served(service, store) as client:
+        with served(service, store, hosted) as client:
             yield Served(client, service, engine, store)
     finally:
         if store:
@@ -130,7 +132,7 @@ def mini(settings: Settings | None = None, model: Model | None = None) -> Iterat
 
 
 @contextmanager
-def served(service: Service, store: Store | None = None) -> Iterator[TestClient]:
-    context = Context(service.settings, service, store or RecentCalls(), store)
+def served(service: Service, store: Store | None = None, hosted: HostedSessions | None = None) -> Iterator[TestClient]:
+    context = Context(service.settings, service, store or RecentCalls(), store, hosted=hosted or HostedSessions())
     with TestClient(app(context), base_url=URL, raise_server_exceptions=False) as client:
         yield client

@@ -152,8 +152,12 @@ async def rendered(responses_context: ResponsesContext, api: str, given: Any, cl
             prompts, warnings = answer.prompts, answer.warnings
         case wire.ResponsesRequest():
             prepared = await prepare(responses_context, given, client)
-            with input_errors(field_names(prepared.form_param)):
-                prompts, warnings = [await context.service.prompt(prepared.answer)], prepared.warnings
+            try:
+                with input_errors(field_names(prepared.form_param)):
+                    prompts, warnings = [await context.service.prompt(prepared.answer)], prepared.warnings
+            finally:
+                if prepared.hosted:
+                    await context.hosted.release(prepared.hosted)
         case _:
             if isinstance(given, MessagesRequest):
                 prepared_chat = await messages_routes.prepare(context, given, client)

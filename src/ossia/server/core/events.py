@@ -104,7 +104,7 @@ class HostedCallEnd:
     details: msgspec.Struct | None
 
 
-HostedPiece: TypeAlias = HostedCallStart | HostedCallDelta | HostedCallProgress | HostedCallEnd
+HostedPiece = HostedCallStart | HostedCallDelta | HostedCallProgress | HostedCallEnd
 JoinedPiece: TypeAlias = AnswerStart | TextDelta | Citation | ToolCallStart | ToolCallDelta | HostedPiece | Done
 Piece: TypeAlias = JoinedPiece | TextStart | MessageEnd
 

@@ -18,6 +18,7 @@ from ossia.tools.toolset import ToolSet
 log = logging.getLogger("ossia.server")
 IDLE_SECONDS = 20 * 60.0  # a kept session without an answer is closed after this time
 MAX_KEPT = 32
+LEASE_SECONDS = 2 * 3600.0  # an answer never takes longer; a lease that was lost ends then
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class HostedSessions:
         self._idle_seconds, self._max_kept = idle_seconds, max_kept
         self._kept: dict[str, HostedTools] = {}  # by the ids of responses, conversations and calls
         self._timers: dict[HostedTools, asyncio.TimerHandle] = {}
-        self._in_use: set[HostedTools] = set()
+        self._in_use: dict[HostedTools, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def lease(self, request: HostedRequest, keys: Iterable[str] = ()) -> HostedTools:
@@ -79,19 +80,20 @@ class HostedSessions:
         for session in tools.toolset.sessions:
             if isinstance(session, BrowserSession):
                 session.begin_response()
-        self._in_use.add(tools)
+        self._in_use[tools] = asyncio.get_running_loop().call_later(LEASE_SECONDS, self._give_up, tools)
         try:
             await tools.toolset.open()
         except BaseException:
-            self._in_use.discard(tools)
+            self._in_use.pop(tools).cancel()
             raise
         return tools
 
     async def release(self, tools: HostedTools, keys: Iterable[str] = ()) -> None:
         """End a lease. With keys, the sessions are kept for later requests; otherwise they are closed."""
-        if tools not in self._in_use:
+        timer = self._in_use.pop(tools, None)
+        if timer is None:
             return
-        self._in_use.discard(tools)
+        timer.cancel()
         keys = tuple(keys)
         if not keys:
             await tools.toolset.close()
@@ -107,8 +109,7 @@ class HostedSessions:
         for tools in list(self._timers):
             self._expire(tools)
         for tools in list(self._in_use):
-            self._in_use.discard(tools)
-            self._close(tools)
+            self._give_up(tools)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -127,6 +128,10 @@ class HostedSessions:
 
     def _expire(self, tools: HostedTools) -> None:
         self._forget(tools)
+        self._close(tools)
+
+    def _give_up(self, tools: HostedTools) -> None:
+        self._in_use.pop(tools).cancel()
         self._close(tools)
 
     def _close(self, tools: HostedTools) -> None:

@@ -45,7 +45,16 @@ from ossia.server.apis.chat.chat_wire import (
 )
 from ossia.server.apis.fields.choices import DONE, gather_limited, merge_limited, send_choices
 from ossia.server.core.context import Context, remember_calls
-from ossia.server.core.events import EventTranslator, JoinedPiece, TextDelta, TextJoiner, ToolCallDelta, ToolCallStart
+from ossia.server.core.events import (
+    Citation,
+    EventTranslator,
+    HostedPiece,
+    JoinedPiece,
+    TextDelta,
+    TextJoiner,
+    ToolCallDelta,
+    ToolCallStart,
+)
 from ossia.server.core.request import AnswerStart
 from ossia.server.core.warnings import header, unenforced
 from ossia.server.errors import input_errors
@@ -143,7 +152,7 @@ class _Answer:
                 if index not in begun:
                     begun.add(index)
                     yield self._chunk(ChunkChoice(index, ChatDelta(role="assistant", content="")))
-                if isinstance(piece, AnswerStart):
+                if isinstance(piece, AnswerStart | Citation | HostedPiece):
                     continue
                 if isinstance(piece, Done):
                     ended.append(piece)

@@ -59,7 +59,11 @@ class Responses:
         prepared = await until_disconnect(request, prepare(self.context, body, client_of(request)))
         headers = header(prepared.warnings)
         if body.background:
-            self.context.server.service.refuse_when_full(client_of(request))
+            try:
+                self.context.server.service.refuse_when_full(client_of(request))
+            except ApiError:
+                await self._release(prepared)
+                raise
             job = self.jobs.start(ResponseRun(self.context, prepared))
             await job.begun()
             return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
@@ -73,8 +77,11 @@ class Responses:
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.ResponsesRequest)
         prepared = await until_disconnect(request, prepare(self.context, body, client_of(request)))
-        count = asyncio.to_thread(self.context.server.service.count, prepared.answer.messages)
-        tokens = await until_disconnect(request, count)
+        try:
+            count = asyncio.to_thread(self.context.server.service.count, prepared.answer.messages)
+            tokens = await until_disconnect(request, count)
+        finally:
+            await self._release(prepared)
         return reply({"object": "response.input_tokens", "input_tokens": tokens})
 
     async def compact(self, request: Request) -> Response:
@@ -143,6 +150,10 @@ class Responses:
                         yield frame(event)
         finally:
             await run.break_off()
+
+    async def _release(self, prepared: PreparedRequest) -> None:
+        if prepared.hosted:
+            await self.context.server.hosted.release(prepared.hosted)
 
     async def _body(self, response: str) -> bytes:
         body = await store_result(self.context.require_store().response(response)) if self.context.store else None
