@@ -51,7 +51,8 @@ def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if kind == "output_item.done":
             done = event["item"]
             assert not open_parts
-            assert item | {"status": done["status"]} | {k: done[k] for k in ("encrypted_content",) if k in done} == done
+            late = ("encrypted_content", "action", "results", "outputs")  # known at the end only
+            assert item | {"status": done["status"]} | {k: done[k] for k in late if k in done} == done
             output[index] = done
             continue
         assert event["item_id"] == item["id"]
@@ -71,6 +72,11 @@ def change(item: dict[str, Any], kind: str, event: dict[str, Any], open_parts: s
             else:
                 assert item[place[0]][place[1]] == event["part"]
                 open_parts.remove(place)
+        case ["output_text", "annotation", "added"]:
+            text = item["content"][event["content_index"]]
+            assert event["annotation_index"] == len(text["annotations"])
+            assert event["annotation"]["end_index"] == len(text["text"]), "it follows its text"
+            text["annotations"] = [*text["annotations"], event["annotation"]]
         case ["output_text" | "reasoning_text" | "reasoning_summary_text" as part, state]:
             place = ("summary", event["summary_index"]) if "summary" in part else ("content", event["content_index"])
             assert place in open_parts
@@ -88,5 +94,13 @@ def change(item: dict[str, Any], kind: str, event: dict[str, Any], open_parts: s
                 item[key] += event["delta"]
             else:
                 assert item[key] == event[key]
+        case ["web_search_call", state]:
+            assert item["type"] == "web_search_call"
+        case ["code_interpreter_call", state]:
+            assert item["type"] == "code_interpreter_call"
+        case ["code_interpreter_call_code", "delta"]:
+            item["code"] += event["delta"]
+        case ["code_interpreter_call_code", "done"]:
+            assert item["code"] == event["code"]
         case _:
             raise AssertionError(f"unknown event {kind}")

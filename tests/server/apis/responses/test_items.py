@@ -158,9 +158,9 @@ def test_thinking_that_a_client_dropped_is_recalled():
 
 def test_items_of_unknown_types_are_left_out_with_a_warning():
     warnings: list[str] = []
-    entries = read_input([{"type": "web_search_call", "id": "x"}, {"role": "user", "content": "hi"}], warnings)
+    entries = read_input([{"type": "image_generation_call", "id": "x"}, {"role": "user", "content": "hi"}], warnings)
     assert [entry.item["type"] for entry in entries] == ["message"]
-    assert "input[0]: items of type 'web_search_call'" in warnings[0]
+    assert "input[0]: items of type 'image_generation_call'" in warnings[0]
 
 
 @pytest.mark.parametrize(

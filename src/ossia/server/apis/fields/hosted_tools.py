@@ -30,6 +30,7 @@ KINDS = {
     "code_interpreter": PYTHON,
     "shell": CONTAINER,
 }
+SHOWN_CHOICES = {BROWSER: "web_search_preview", PYTHON: "code_interpreter", CONTAINER: "shell"}
 VIEW_TOKENS = {"low": 512, "medium": 1024, "high": 2048}  # of a page, by search_context_size
 MAX_DOMAINS = 100
 
@@ -45,16 +46,12 @@ class _WebSearch(Struct):
 
 
 class HostedFields(NamedTuple):
-    """tools and tool_choice: what is left of the request's own. warnings: what is not done, and why.
-
-    forced_kind: the type of hosted tool that the choice forces.
-    """
+    """tools and tool_choice: what is left of the request's own. warnings: what is not done, and why."""
 
     request: HostedRequest | None
     tools: list[Mapping[str, Any]] | None
     tool_choice: Any
     warnings: list[str]
-    forced_kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,8 @@ class LeasedTools:
 
     @property
     def forced_kind(self) -> str | None:
-        """The type of tool that the choice forces, as the request names it."""
-        return self.fields.forced_kind
+        """The type of tool that the choice forces, as OpenAI's choices name it."""
+        return SHOWN_CHOICES.get(self.choice or "")
 
     def declared(self, opening: System) -> System:
         """The system message with the declarations of these tools."""
@@ -139,9 +136,7 @@ def hosted_fields(
         return HostedFields(None, list(tools) if tools is not None else None, tool_choice, warnings)
     choice = _hosted_choice(tool_choice, names)
     request = HostedRequest(tuple(dict.fromkeys(names)), limits, choice)
-    if choice:
-        return HostedFields(request, own, None, warnings, str(tool_choice["type"]))
-    return HostedFields(request, own, _own_choice(tool_choice, names), warnings)
+    return HostedFields(request, own, None if choice else _own_choice(tool_choice, names), warnings)
 
 
 def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:

@@ -253,14 +253,7 @@ def _prepared(
     service = context.server.service
     box = toolbox(hosted.fields.tools, hosted.fields.tool_choice)
     warnings += box.warnings
-    before = [entry_of(item, "input") for item in earlier]
-    turns = messages_of(
-        [*before, *input_items],
-        box,
-        lambda encrypted: context.cipher.decrypt(encrypted, service.name),
-        context.server.recall,
-        warnings,
-    )
+    turns = _turns(context, [*(entry_of(item, "input") for item in earlier), *input_items], box, warnings)
     if request.instructions:
         turns.insert(0, developer(request.instructions))
     if request.truncation == "auto":  # first by text lengths: counting the tokens of long texts is slow
@@ -303,6 +296,16 @@ def _prepared(
         tuple(warnings),
         form_param,
         hosted.tools,
+    )
+
+
+def _turns(
+    context: ResponsesContext, entries: Sequence[ConversationEntry], box: Toolbox, warnings: list[str]
+) -> list[Message]:
+    """The conversation so far."""
+    name = context.server.service.name
+    return messages_of(
+        entries, box, lambda encrypted: context.cipher.decrypt(encrypted, name), context.server.recall, warnings
     )
 
 

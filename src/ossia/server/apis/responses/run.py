@@ -111,7 +111,7 @@ class ResponseRun:
         """Give the server's tools back. kept: for a request that continues this response."""
         if self._request.hosted is None:
             return
-        ids = [self.response.id, self._request.conversation, *self._builder.calls]
+        ids = [self.response.id if self._request.store else None, self._request.conversation, *self._builder.calls]
         await self._context.server.hosted.release(self._request.hosted, [each for each in ids if each] if kept else ())
 
     async def _write(self, write: Callable[[Store], Awaitable[None]]) -> None:
