@@ -1,9 +1,12 @@
 """apply_patch as a function that a model calls, and the single-file operations of the Responses API."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ossia.tools.patch.fit import apply_diff
 from ossia.tools.patch.parse import PatchError, parse_patch
@@ -107,5 +110,27 @@ def test_hostile_sizes_take_little_time():
     diff = "@@\n" + " a\n" * 5_000 + "-b\n+c\n"
     with pytest.raises(PatchError, match="does not fit"):
         apply_diff(text, diff)
-    many = "@@\n-a\n+b\n" * 1_000
-    assert apply_diff("a\n" * 1_000 + text, many) == "b\n" * 1_000 + text
+    many = "@@\n-a\n+b\n" * 500
+    assert apply_diff("a\n" * 500 + text, many) == "b\n" * 500 + text
+
+
+PIECES = st.sampled_from(
+    ["*** Begin Patch", "*** End Patch", "*** Add File: a", "*** Update File: a", "*** Update File: ", "*** Delete File: a", "*** Move to: b",
+     "*** End of File", "@@", "@@ x", "@@ -1 +1 @@", "+x", "-x", " x", "", " ", "x", "```", "<<EOF", "EOF", "\r", "\ufeff", "\u2028", "{", '"'],
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=12).map("\n".join)),
+    st.text(alphabet="x \n\r\ufeff", max_size=12),
+)
+def test_any_text_is_a_patch_or_an_error(text: str, file: str):
+    """And an operation that is not an error changes only the files that it names."""
+    with suppress(PatchError):
+        planned = plan(parse_patch(text), {"a": file.encode()})
+        assert {change.path for change in planned.changes} <= {"a", "b"}
+    with suppress(PatchError):
+        apply_diff(file, text)
+    with suppress(PatchError):
+        apply_diff(file, text, "create")

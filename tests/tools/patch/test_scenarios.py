@@ -260,7 +260,7 @@ def test_files_may_be_overwritten_if_the_caller_allows_it(tmp_path: Path):
         (b"x\0y\n", "'a' is a binary file"),
         ("x\n".encode("utf-16"), "'a' is a binary file, or text in UTF-16"),
         (b"x\xffy\n", r"'a' is not UTF-8 text \(at byte 1\)"),
-        (b"x\n" * 2_500_001, "'a' is larger than 5000000 bytes"),
+        (b"x\n" * 1_000_001, "'a' is larger than 2000000 bytes"),
     ],
 )
 def test_files_that_are_not_small_utf8_text_are_refused(data: bytes, error: str, tmp_path: Path):
@@ -293,7 +293,8 @@ def test_limits_are_checked_before_the_work(tmp_path: Path):
     for patch, error in (
         (wrapped("*** Add File: a\n+" + "x" * 1_000_000), "longer than 1000000 characters"),
         (wrapped("\n".join(f"*** Add File: {n}" for n in range(201))), "more than 200 file operations"),
-        (wrapped("*** Update File: a\n" + "@@\n+x\n" * 1_001), "more than 1000 hunks"),
+        (wrapped("*** Update File: a\n" + "@@\n+x\n" * 501), "more than 500 hunks"),
+        (wrapped("*** Update File: a\n" + "@@ x\n" * 9 + "+x\n"), "more than 8 @@ headers"),
     ):
         with pytest.raises(PatchError, match=error):
             apply_patch(patch, written(tmp_path, {"a": "x"}))

@@ -16,7 +16,8 @@ from ossia.tools.patch.paths import shortened
 
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-MAX_COMPARED = 5_000  # lines of a file that are compared one by one, for an error message
+MAX_COMPARED = 1_000  # lines of a file that are compared one by one, for an error message
+MAX_COUNTED = 200_000  # lines of a file in which the nearest place is looked for
 CLOSE = 0.6  # similarity of a line that is named in an error message
 ELSEWHERE = 10_000  # fuzz of a hunk that should be at the end of the file and is not
 PUNCTUATION = str.maketrans(
@@ -106,7 +107,8 @@ class FileLines:
             if line.strip():
                 places.setdefault(line.strip(), []).append(offset)
         votes: Counter[int] = Counter()
-        for index, line in enumerate(self.lines):
+        from_line = max(0, start - MAX_COUNTED // 2)
+        for index, line in enumerate(self.lines[from_line : from_line + MAX_COUNTED], from_line):
             for offset in places.get(line.strip(), ())[:10]:
                 votes[index - offset] += 1
         if votes:

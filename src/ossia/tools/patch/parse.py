@@ -18,7 +18,8 @@ from ossia.tools.patch.paths import shortened
 
 MAX_PATCH = 1_000_000  # characters
 MAX_OPERATIONS = 200
-MAX_HUNKS = 1_000
+MAX_HUNKS = 500
+MAX_HEADERS = 8  # of one hunk
 BEGIN, END, END_OF_FILE = "*** Begin Patch", "*** End Patch", "*** End of File"
 FILE = re.compile(r"\*\*\* (Add|Delete|Update) File: *(.*)")
 MOVE = re.compile(r"\*\*\* Move to: *(.*)")
@@ -281,6 +282,8 @@ def _hunk(reader: _Reader, path: str) -> Hunk:
         ranged = RANGE.fullmatch(reader.line.rstrip())
         header = ranged[1] if ranged else reader.line[2:].removeprefix(" ")
         headers += [header] if header.strip() else []
+        if len(headers) > MAX_HEADERS:
+            raise PatchError(f"line {reader.number}: a hunk of {path} has more than {MAX_HEADERS} @@ headers")
         reader.at += 1
     lines: list[HunkLine] = []
     trailing, at_end = 0, False

@@ -15,7 +15,7 @@ from ossia.tools.patch.lines import new_file, text_file
 from ossia.tools.patch.parse import FileOperation, Patch, PatchError
 from ossia.tools.patch.paths import WorkspaceError, checked_path, shortened
 
-MAX_READ = 50_000_000  # bytes of all files together
+MAX_READ = 20_000_000  # bytes of all files together
 MAX_DIFF = 20_000  # characters of one file's shown diff
 
 Reader: TypeAlias = Callable[[str], bytes | None]  # a file's bytes; None if there is none

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ossia.harmony.messages import ToolSpec
 from ossia.tools.functions import Tool, ToolOutput
-from ossia.tools.patch.parse import PatchError, parse_patch
+from ossia.tools.patch.parse import MAX_PATCH, PatchError, parse_patch
 from ossia.tools.patch.plan import PatchResult, plan
 from ossia.tools.patch.workspace import Workspace
 from ossia.tools.patch.write import apply_changes
@@ -18,6 +18,7 @@ DONE = "Done!"
 FAILED = "Error applying patch: "
 NAMES = ("input", "patch", "diff")  # of the argument that holds the patch
 DESCRIPTION = "Patch files: add, update, move or delete them. All operations are done, or none."
+MAX_ESCAPED = 6 * MAX_PATCH  # characters of JSON, where one may be written as six
 FORMAT = (
     "The patch: *** Begin Patch, then *** Add File: PATH with lines that begin with +, *** Delete File: PATH, or "
     "*** Update File: PATH with hunks (@@, then lines that begin with a space, - or +), then *** End Patch."
@@ -46,6 +47,8 @@ def run_patch(text: str, workspace: Workspace, stop: threading.Event | None = No
 
 def patch_in(text: str) -> str:
     """The patch in a call's text: the raw patch, or JSON whose only string it is. Raises PatchError."""
+    if len(text) > MAX_ESCAPED:
+        raise PatchError(f"the arguments are longer than {MAX_ESCAPED} characters; split the patch")
     if not text.lstrip().startswith(("{", '"')):
         return text
     try:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from ossia.tools.patch.paths import WorkspaceError, checked_path, shortened
 
-MAX_FILE = 5_000_000  # bytes
+MAX_FILE = 2_000_000  # bytes
 HAS_HANDLES = {os.open, os.stat, os.mkdir, os.unlink, os.rename, os.link, os.rmdir} <= os.supports_dir_fd
 NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 FOLDER: int = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | NO_FOLLOW | getattr(os, "O_CLOEXEC", 0)
