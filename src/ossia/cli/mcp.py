@@ -75,40 +75,42 @@ def mcp(
         kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
         return Chat(load_model(str(model), backend, **kinds), params=SamplingParams(max_tokens=max_tokens))
 
+    ask = BackgroundModel(load) if model else None
     try:
         with starting():
-            offer = _offer(tools, search, server, load if model else None)
             from ossia.tools.mcp.serving import http_app, serve_stdio
+
+            offer = _offer(tools, search, server, ask)
         if transport == "stdio":
-            asyncio.run(_opened(offer, lambda: serve_stdio(offer)))
+            asyncio.run(_opened(offer, ask, lambda: serve_stdio(offer)))
         else:
             served = http_app(offer, host, api_key, tuple(allow_host or ()))
-            asyncio.run(_opened(offer, lambda: _serve_http(served, host, port)))
+            asyncio.run(_opened(offer, ask, lambda: _serve_http(served, host, port)))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(_with_remedy(error))
 
 
-def _offer(
-    tools: str | None, search: str | None, servers: list[str] | None, load: "Callable[[], Chat] | None"
-) -> "Offer":
+def _offer(tools: str | None, search: str | None, servers: list[str] | None, ask: "BackgroundModel | None") -> "Offer":
     from ossia.tokenizer.tokenizer import Tokenizer
     from ossia.tokenizer.tokenizer_json import o200k_harmony
     from ossia.tools.choose import ToolFactory
     from ossia.tools.mcp.offer import Offer
 
     factory = ToolFactory(tool_settings(tools, search, servers), Tokenizer(o200k_harmony()))
-    return Offer(factory.toolset, factory.functions, BackgroundModel(load) if load else None)
+    return Offer(factory.toolset, factory.functions, ask)
 
 
-async def _opened(offer: "Offer", serve: "Callable[[], Any]") -> None:
+async def _opened(offer: "Offer", ask: "BackgroundModel | None", serve: "Callable[[], Any]") -> None:
     from ossia.tools.session import ToolUnavailableError
 
     try:
         await offer.open()
     except ToolUnavailableError as error:
         raise ValueError(str(error)) from error
+    if ask:
+        ask.start()
     await serve()
 
 
@@ -128,9 +130,13 @@ class BackgroundModel:
 
     def __init__(self, load: "Callable[[], Chat]") -> None:
         self._busy = asyncio.Lock()
+        self._load = load
         self._loaded: Future[Chat] = Future()
         self._loaded.set_running_or_notify_cancel()  # a cancelled question does not stop the loading
-        threading.Thread(target=self._run, args=(load,), name="ossia-load", daemon=True).start()
+
+    def start(self) -> None:
+        """Begin to load."""
+        threading.Thread(target=self._run, name="ossia-load", daemon=True).start()
 
     async def __call__(self, prompt: str, effort: str, schema: dict[str, Any] | None, report: "Report") -> "ToolOutput":
         from ossia.chat import gather
@@ -159,9 +165,9 @@ class BackgroundModel:
                 return ToolOutput(f"error: the answer was cut ({answer.finish}):\n{answer.text}", failed=True)
             return ToolOutput(answer.text)
 
-    def _run(self, load: "Callable[[], Chat]") -> None:
+    def _run(self) -> None:
         try:
-            self._loaded.set_result(load())
+            self._loaded.set_result(self._load())
         except BaseException as error:
             typer.secho(f"error: the model cannot be loaded: {error}", err=True, fg="red")
             self._loaded.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
