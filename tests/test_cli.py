@@ -116,6 +116,9 @@ def test_info_prints_exact_counts():
         (("chat", "hi", "--top-p", "0"), "top_p=0.0"),
         (("chat", "x " * 5000), "the model's context 4096"),
         (("chat", "hi", "--tools", "none.py"), "no file none.py"),
+        (("chat", "hi", "--tools", "shell"), "each call asks first, and there is no terminal; give --yes"),
+        (("chat", "hi", "--tools", "browser"), "the browser needs a search provider: give --search"),
+        (("chat", "hi", "--tools", "python", "--sandbox", "gaol"), "no such form; give auto, root"),
         (("info", "gpt-oss-7b"), "the presets are gpt-oss-120b, gpt-oss-20b"),
         (("synth", "gpt-oss-7b", "x"), "the presets are gpt-oss-120b, gpt-oss-20b"),
         (("synth", "nowhere", "x"), "no model at 'nowhere'"),
@@ -128,7 +131,7 @@ def test_errors_are_one_line_that_says_what_is_wrong(arguments: tuple[str, ...],
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("backend: ")]
+    lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(("backend: ", "starting: "))]
     assert len(lines) == 1
 
 

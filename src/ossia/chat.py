@@ -51,7 +51,7 @@ from ossia.tools.session import ToolSession
 from ossia.tools.toolset import ToolSet
 from ossia.turn import AwaitToken, Logprobs, StartSampling, TurnOptions
 
-AnyTool: TypeAlias = Tool | ToolSession | Callable[..., object]
+AnyTool: TypeAlias = Tool | ToolSession | ToolSet | Callable[..., object]
 
 __all__ = [
     "Answer", "AnyTool", "AwaitToken", "CallTool", "Chat", "Delta", "Done", "End", "Event", "FinishReason", "Logprobs", "Start",
@@ -83,7 +83,8 @@ class Chat:
     """A conversation with a model that keeps its history.
 
     - model: a `Model`, or an argument for `ossia.load`.
-    - tools: Python functions, `Tool`s, and built-in tools (`ToolSession`s), which are opened at the first answer.
+    - tools: Python functions, `Tool`s, and built-in tools (`ToolSession`s or one `ToolSet`), which are opened at the
+      first answer.
     - approve: asked before each call, in the thread of the answer; False declines the call, and the model reads so.
     - instructions: the developer message. response_format: a JSON schema for the final answer.
     - identity, knowledge_cutoff (YYYY-MM) and date (YYYY-MM-DD or "today"): lines of the system message; "none" omits
@@ -136,10 +137,13 @@ class Chat:
     def use_tools(self, tools: Sequence[AnyTool]) -> None:
         """Offer exactly these tools from the next answer on. Built-in tools that were offered before are closed."""
         self.close()
-        sessions = tuple(each for each in tools if not isinstance(each, Tool) and not callable(each))
+        sets = [each for each in tools if isinstance(each, ToolSet)]
+        sessions = [each for each in tools if not isinstance(each, Tool | ToolSet) and not callable(each)]
+        if len(sets) + bool(sessions) > 1:
+            raise ValueError("give built-in tools as sessions, or as one ToolSet, not both")
         functions = [each for each in tools if isinstance(each, Tool) or callable(each)]
         made = tuple(each if isinstance(each, Tool) else function_tool(each, self._loop) for each in functions)
-        self.how = replace(self.how, tools=made, toolset=ToolSet(sessions) if sessions else None)
+        self.how = replace(self.how, tools=made, toolset=sets[0] if sets else ToolSet(sessions) if sessions else None)
 
     def close(self) -> None:
         """End the processes and connections of built-in tools. Safe to call twice."""

@@ -4,12 +4,14 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ossia.tools.choose import ToolFactory, ToolSettings, tool_names
 from ossia.tools.python_file import tools_from
 from ossia.tools.session import ToolUnavailableError
+from ossia.tools.toolset import ToolSet
 from tests.support.vocabularies import small
 
 
@@ -62,7 +64,12 @@ def test_each_conversation_has_a_browser_of_its_own_over_the_same_pages(corpus: 
 @pytest.mark.parametrize(
     ("tools", "search", "mcp", "message"),
     [
-        (("brwser",), None, (), "no such tool; give browser, mcp, mcp:NAME, or a Python file"),
+        (
+            ("brwser",),
+            None,
+            (),
+            "no such tool; give python, browser, shell, container, repo_browser, mcp, mcp:NAME, or a Python file",
+        ),
         (("browser",), None, (), "the browser needs a search provider: give --search corpus:FOLDER"),
         (("browser",), "bing", (), "'bing' is not a search provider"),
         (("browser",), "exa", (), "set the environment variable EXA_API_KEY"),
@@ -94,6 +101,87 @@ def test_a_check_says_why_a_tool_cannot_start(tmp_path: Path):
 def test_keys_are_in_no_text_form():
     settings = ToolSettings(("browser",), "exa", keys={"EXA_API_KEY": "secret-key"})
     assert "secret-key" not in repr(settings)
+
+
+# Python and the shell
+
+
+def sandboxed(*tools: str, **settings: Any) -> ToolFactory:
+    try:
+        return ToolFactory(ToolSettings(tools, **settings), small())
+    except ToolUnavailableError as error:
+        pytest.skip(f"no sandbox on this machine: {error}")
+
+
+def run_all(toolset: ToolSet | None, *calls: tuple[str, str]) -> list[str]:
+    async def run() -> list[str]:
+        assert toolset is not None
+        await toolset.open()
+        texts = [(await toolset.run(recipient, text)).text for recipient, text in calls]
+        await toolset.close()
+        return texts
+
+    return asyncio.run(run())
+
+
+def test_python_and_the_shell_of_a_conversation_share_a_folder():
+    offered = sandboxed("python", "shell")
+    assert offered.names == ("python", "container", "repo_browser")
+    assert offered.asks == {"container", "repo_browser.apply_patch"}
+    _, listed, opened = run_all(
+        offered.toolset(),
+        ("python", "open('/mnt/data/note.txt', 'w').write('green')"),
+        ("container.exec", '{"cmd": ["cat", "/mnt/data/note.txt"]}'),
+        ("repo_browser.open_file", '{"path": "note.txt"}'),
+    )
+    assert "green" in listed
+    assert "green" in opened
+    (other,) = run_all(offered.toolset(), ("python", "import os; print(os.listdir('/mnt/data'))"))
+    assert other == "[]\n"
+
+
+def test_a_root_is_the_folder_of_all_conversations_and_stays(tmp_path: Path):
+    (tmp_path / "note.txt").write_text("blue")
+    (shown,) = run_all(
+        sandboxed("repo_browser", root=tmp_path).toolset(), ("repo_browser.open_file", '{"path": "note.txt"}')
+    )
+    assert "blue" in shown
+    assert (tmp_path / "note.txt").exists()
+
+
+def test_programs_have_no_network_unless_it_is_given():
+    code = "import socket; s = socket.socket(); s.settimeout(1); s.connect(('127.0.0.1', 9))"
+    (without,) = run_all(sandboxed("python").toolset(), ("python", code))
+    (given,) = run_all(sandboxed("python", network=True).toolset(), ("python", code))
+    assert "ConnectionRefusedError" not in without
+    assert "ConnectionRefusedError" in given
+
+
+def test_without_a_sandbox_python_asks_too():
+    offered = ToolFactory(ToolSettings(("python",), unsafe=True), small())
+    assert offered.sandbox is not None
+    assert offered.sandbox.form == "none"
+    assert "python" in offered.asks
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sandbox": "gaol"}, "no such form; give auto, root"),
+        ({"root": Path("/nowhere")}, "--root /nowhere is not a folder"),
+    ],
+)
+def test_bad_settings_of_programs_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        sandboxed("python", **settings)
+
+
+def test_small_models_get_a_short_description():
+    offered = sandboxed("python")
+    long = offered.python(offered.folder()).namespace.description
+    small_one = ToolFactory(offered.settings, small(), context=4096)
+    short = small_one.python(small_one.folder()).namespace.description
+    assert len(str(short)) < 120 < len(str(long))
 
 
 # Python files

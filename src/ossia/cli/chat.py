@@ -2,7 +2,9 @@
 
 import json
 import sys
-from typing import Annotated
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,15 +17,27 @@ from ossia.cli.common import (
     IdentityOption,
     KnowledgeCutoffOption,
     KvOption,
+    McpOption,
     ModelOption,
+    NetworkOption,
+    SandboxOption,
     SchemaOption,
+    SearchOption,
     ToolsOption,
+    UnsafeOption,
     fail,
     load_model,
     read_json,
     starting,
     state_folder,
+    tool_settings,
 )
+
+if TYPE_CHECKING:
+    from ossia.chat import Chat
+    from ossia.terminal import TerminalTools
+
+ASKING = {"shell", "container", "repo_browser"}  # tools whose calls may change something
 
 
 @app.command()
@@ -37,6 +51,13 @@ def chat(
     date: DateOption = None,
     instructions: Annotated[str | None, typer.Option(help="What a developer tells the model.")] = None,
     tools: ToolsOption = None,
+    search: SearchOption = None,
+    mcp: McpOption = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of python and the shell; a new one unless given.")] = None,
+    sandbox: SandboxOption = "auto",
+    network: NetworkOption = False,
+    unsafe_tools: UnsafeOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Run commands and patches without asking.")] = False,
     schema: SchemaOption = None,
     thinking_budget: Annotated[int | None, typer.Option(min=0, help="Maximum tokens of thinking.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of an answer.")] = None,
@@ -50,42 +71,81 @@ def chat(
     memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
 ) -> None:
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
+    given = SimpleNamespace(**locals())
     with starting():
-        from ossia.chat import Chat
-        from ossia.engine.request import SamplingParams
-        from ossia.terminal import Screen, interact, summary
-        from ossia.tools.python_file import tools_from
+        from ossia.terminal import interact
+        from ossia.tools.session import ToolUnavailableError
 
     if effort not in ("low", "medium", "high"):
         fail(f"effort {effort!r} is none of low, medium, high")
     if as_json and prompt is None:
         fail("--json needs a prompt")
-
-    def make() -> Chat:
-        return Chat(
-            load_model(model, backend, dense=dense, kv=kv, threads=threads, memory_gb=memory_gb),
-            instructions=instructions, identity=identity, knowledge_cutoff=knowledge_cutoff, date=date,
-            effort=effort,  # type: ignore[arg-type]
-            tools=tools_from(tools) if tools else (),
-            response_format=read_json(schema) if schema else None,
-            thinking_budget=thinking_budget,
-            params=SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens),
-        )  # fmt: skip
-
     try:
+        offered = _tools(given)
         if prompt is None:
-            interact(make, state_folder() / "history")
-        elif as_json:
-            typer.echo(json.dumps(_as_json(make(), prompt), ensure_ascii=False))
+            interact(lambda: _chat(given, offered), state_folder() / "history", None, offered)
         else:
-            screen = Screen()
-            done = screen.show(make().stream(prompt))
-            if done and sys.stderr.isatty():
-                typer.secho(summary(done), dim=True, err=True)
+            _ask(given, offered)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, ToolUnavailableError) as error:
         fail(str(error))
+
+
+def _tools(given: SimpleNamespace) -> "TerminalTools":
+    """The tools of the options. Commands and patches ask first, so they need a terminal or --yes."""
+    from ossia.terminal import Approver, Screen, TerminalTools
+
+    programs = {"root": given.root, "network": given.network, "unsafe": given.unsafe_tools}
+    settings = tool_settings(given.tools, given.search, given.mcp, given.sandbox, **programs)
+    can_ask = sys.stdin.isatty() and sys.stderr.isatty() and not given.as_json
+    asking = ({*ASKING, "python"} if given.unsafe_tools else ASKING) & set(settings.tools)
+    if asking and not can_ask and not given.yes:
+        fail(
+            f"--tools {', '.join(sorted(asking))}: each call asks first, and there is no terminal; give --yes to agree"
+        )
+    screen = Screen()
+    return TerminalTools(settings, Approver(screen, yes=given.yes, read=_read if can_ask else None))
+
+
+def _read(question: str) -> str:
+    """A line from the terminal. The question goes to standard error, so that an answer can go to a file."""
+    typer.echo(question, err=True, nl=False)
+    return input()
+
+
+def _chat(given: SimpleNamespace, offered: "TerminalTools") -> "Chat":
+    from ossia.chat import Chat
+    from ossia.engine.request import SamplingParams
+
+    kinds = {"dense": given.dense, "kv": given.kv, "threads": given.threads, "memory_gb": given.memory_gb}
+    params = SamplingParams(
+        temperature=given.temperature, top_p=given.top_p, seed=given.seed, max_tokens=given.max_tokens
+    )
+    chat = Chat(
+        load_model(given.model, given.backend, **kinds),
+        instructions=given.instructions, identity=given.identity, knowledge_cutoff=given.knowledge_cutoff,
+        date=given.date, effort=given.effort, response_format=read_json(given.schema) if given.schema else None,
+        thinking_budget=given.thinking_budget, params=params,
+    )  # fmt: skip
+    offered.offer(chat)
+    return chat
+
+
+def _ask(given: SimpleNamespace, offered: "TerminalTools") -> None:
+    """Answer one prompt on the screen, or as JSON."""
+    from ossia.terminal import Screen, summary
+
+    with _chat(given, offered) as chat:
+        try:
+            if given.as_json:
+                typer.echo(json.dumps(_as_json(chat, given.prompt), ensure_ascii=False))
+                return
+            done = Screen().show(chat.stream(given.prompt))
+            if done and sys.stderr.isatty():
+                typer.secho(summary(done), dim=True, err=True)
+        finally:
+            offered.close()
 
 
 def _as_json(chat, prompt: str) -> dict[str, object]:  # noqa: ANN001

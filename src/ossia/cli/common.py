@@ -35,7 +35,23 @@ IdentityOption = Annotated[
 ]
 KnowledgeCutoffOption = Annotated[str | None, typer.Option(help="YYYY-MM in the system message, or none.")]
 DateOption = Annotated[str | None, typer.Option(help="YYYY-MM-DD in the system message, today, or none.")]
-ToolsOption = Annotated[Path | None, typer.Option(help="A Python file whose functions the model may call.")]
+ToolsOption = Annotated[
+    str | None,
+    typer.Option(help="What the model may use, with commas: python, browser, shell, mcp, mcp:NAME, my_tools.py."),
+]
+SearchOption = Annotated[
+    str | None, typer.Option(help="What the browser searches: corpus:FOLDER, exa, you, searxng:URL, replay:FILE.")
+]
+McpOption = Annotated[
+    list[str] | None, typer.Option("--mcp", help="MCP server: NAME=URL, NAME=COMMAND, or a .json file. Repeatable.")
+]
+SandboxOption = Annotated[
+    str, typer.Option("--sandbox", help="Form of the sandbox of python and the shell: auto, root, user or landlock.")
+]
+NetworkOption = Annotated[bool, typer.Option("--network", help="Programs of python and the shell may use the network.")]
+UnsafeOption = Annotated[
+    bool, typer.Option("--unsafe-tools", help="Run python and the shell without a sandbox, with your rights.")
+]
 SchemaOption = Annotated[Path | None, typer.Option(help="A JSON schema that the final answer must fit.")]
 DenseOption = Annotated[
     str | None, typer.Option(help=f"{DENSE_HELP} Unless said: int8, or bf16 if small or on a card.")
@@ -74,11 +90,14 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
     return model
 
 
-def tool_settings(tools: str | None, search: str | None, mcp: list[str] | None) -> "ToolSettings":
-    """The built-in tools that the options name. Keys of services are environment variables."""
+def tool_settings(
+    tools: str | None, search: str | None, mcp: list[str] | None, sandbox: str = "auto", **programs: Any
+) -> "ToolSettings":
+    """The tools that the options name. programs: root, network and unsafe. Keys of services are environment variables."""
     from ossia.tools.choose import ToolSettings, tool_names
 
-    return ToolSettings(tool_names(tools or ""), search, tuple(mcp or ()), dict(os.environ))
+    names = tool_names(tools or "")
+    return ToolSettings(names, search, tuple(mcp or ()), dict(os.environ), sandbox=sandbox, **programs)
 
 
 def state_folder() -> Path:

@@ -53,6 +53,9 @@ def serve(
     tools: options.Tools = None,
     search: options.Search = None,
     mcp: options.Mcp = None,
+    sandbox: options.Sandbox = "auto",
+    tool_network: options.ToolNetwork = False,
+    unsafe_tools: options.UnsafeTools = False,
 ) -> None:
     """Serve a model over the OpenAI and Anthropic APIs, and a web page. Listens on this machine only by default."""
     given = SimpleNamespace(**locals())
@@ -87,5 +90,7 @@ def _settings(given: SimpleNamespace) -> "Settings":
         state=None if given.no_state else given.state or state_folder(), state_bytes=int(given.state_gb * 2**30),
         state_days=given.state_days, log_requests=not given.quiet, log_prompts=given.log_prompts,
         opening=opening(OPENING, given.identity, given.knowledge_cutoff, given.date, under="--"),
-        tools=tool_settings(given.tools, given.search, given.mcp),
+        tools=tool_settings(
+            given.tools, given.search, given.mcp, given.sandbox, network=given.tool_network, unsafe=given.unsafe_tools
+        ),
     )  # fmt: skip

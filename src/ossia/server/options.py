@@ -90,7 +90,8 @@ Quiet = Annotated[bool, _option(_LOG, "Do not log requests.", "--quiet")]
 LogPrompts = Annotated[bool, _option(_LOG, "Log prompts and answers.", "--log-prompts")]
 
 Tools = Annotated[
-    str | None, _option(_TOOLS, "Built-in tools that requests may use, with commas: browser, mcp, mcp:NAME.", "--tools")
+    str | None,
+    _option(_TOOLS, "Tools that requests may use, with commas: python, browser, shell, mcp, mcp:NAME.", "--tools"),
 ]
 Search = Annotated[
     str | None, _option(_TOOLS, "What the browser searches: corpus:FOLDER, exa, you, searxng:URL, replay:FILE.")
@@ -98,4 +99,13 @@ Search = Annotated[
 Mcp = Annotated[
     list[str] | None,
     _option(_TOOLS, "MCP server: NAME=URL, NAME=COMMAND, or a .json file with mcpServers. Repeatable.", "--mcp"),
+]
+Sandbox = Annotated[
+    str, _option(_TOOLS, "Form of the sandbox of python and the shell: auto, root, user or landlock.", "--sandbox")
+]
+ToolNetwork = Annotated[
+    bool, _option(_TOOLS, "Programs of python and the shell may use the network.", "--tool-network")
+]
+UnsafeTools = Annotated[
+    bool, _option(_TOOLS, "Run python and the shell without a sandbox, with the server's rights.", "--unsafe-tools")
 ]

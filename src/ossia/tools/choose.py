@@ -1,39 +1,55 @@
 """The tools that an operator allows, and the sessions of each conversation.
 
-In: `ToolSettings`, which hold the values of --tools, --search, --mcp and the like. Out: a `ToolFactory`, which makes a
+In: `ToolSettings`, which hold the values of --tools, --search, --mcp, --sandbox and the like. Out: a `ToolFactory`, which makes a
 session of a tool for each conversation. The command line, the terminal and the server use it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ossia.tokenizer.tokenizer import Tokenizer
-from ossia.tools.browser.search import SearchProvider
-from ossia.tools.browser.session import BrowserLimits, BrowserSession, token_splitter
-from ossia.tools.browser.settings import FORMS, search_provider
 from ossia.tools.functions import Tool
-from ossia.tools.mcp.servers import McpServer, operator_servers
-from ossia.tools.mcp.session import McpSession
 from ossia.tools.python_file import tools_from
 from ossia.tools.session import ToolSession
 from ossia.tools.toolset import ToolSet
 
-BUILT_IN = ("browser",)  # names of --tools beside mcp, mcp:NAME and Python files
+if TYPE_CHECKING:  # each tool's own libraries are imported when it is offered
+    from ossia.tokenizer.tokenizer import Tokenizer
+    from ossia.tools.browser.search import SearchProvider
+    from ossia.tools.browser.session import BrowserLimits, BrowserSession
+    from ossia.tools.container.session import ContainerSession, ContainerSettings
+    from ossia.tools.data_folder import DataFolder
+    from ossia.tools.mcp.servers import McpServer
+    from ossia.tools.mcp.session import McpSession
+    from ossia.tools.python.session import PythonSession, PythonSettings
+    from ossia.tools.repo_browser.session import RepoBrowserSession
+    from ossia.tools.sandbox.choose import Sandbox
+
+PARTS = {"shell": ("container", "repo_browser")}  # names of --tools that mean several tools
+BUILT_IN = ("python", "browser", "shell", "container", "repo_browser")  # beside mcp, mcp:NAME and Python files
+SMALL_CONTEXT = 16_384  # tokens
+SANDBOXED = frozenset(("python", "container"))
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSettings:
     """Which tools are offered, and with what.
 
-    tools: "browser", "mcp" (all servers), "mcp:NAME", or the path of a Python file. search: see `search_provider`. mcp:
-    servers, see `operator_servers`. keys: environment variables, for the keys of search services and MCP servers.
+    tools: names of BUILT_IN, "mcp" (all servers), "mcp:NAME", or the path of a Python file. search: see
+    `search_provider`. mcp: servers, see `operator_servers`. keys: environment variables, for the keys of search services
+    and MCP servers. root: the folder of python and the shell; None for a new one in each conversation. network: their
+    programs may use the network. sandbox: a form of the sandbox, or "auto". unsafe: they run without a sandbox.
     """
 
     tools: tuple[str, ...] = ()
     search: str | None = None
     mcp: tuple[str, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    root: Path | None = None
+    network: bool = False
+    sandbox: str = "auto"
+    unsafe: bool = False
 
 
 def tool_names(value: str) -> tuple[str, ...]:
@@ -44,37 +60,95 @@ def tool_names(value: str) -> tuple[str, ...]:
 class ToolFactory:
     """Makes sessions of the offered tools. What conversations share, such as a search index, exists once.
 
-    names: the offered built-in tools: "browser", "mcp:NAME". functions: the tools of Python files. Raises ValueError for
-    settings that do not fit together, and OSError for a file that is missing.
+    names: the offered built-in tools: "python", "browser", "container", "repo_browser", "mcp:NAME". functions: the tools
+    of Python files. context: of the model; below SMALL_CONTEXT tools have short descriptions. Raises ValueError for
+    settings that do not fit together, OSError for a file that is missing, and ToolUnavailableError if there is no sandbox
+    for the tools that need one.
     """
 
-    def __init__(self, settings: ToolSettings, tokenizer: Tokenizer) -> None:
-        self.settings = settings
-        self._split = token_splitter(tokenizer)
+    def __init__(self, settings: ToolSettings, tokenizer: "Tokenizer", context: int | None = None) -> None:
+        self.settings, self._tokenizer = settings, tokenizer
+        self._is_small = context is not None and context < SMALL_CONTEXT
         self._servers = {server.label: server for spec in settings.mcp for server in _servers(spec, settings)}
         self.names = _names(settings, tuple(self._servers))
         files = [name for name in settings.tools if name.endswith(".py")]
         self.functions: tuple[Tool, ...] = tuple(tool for name in files for tool in tools_from(Path(name)))
         self._provider = self._search() if "browser" in self.names else None
+        self.sandbox = _sandbox(settings) if SANDBOXED & {*self.names} else None
+        if settings.root is not None and not settings.root.is_dir():
+            raise ValueError(f"--root {settings.root} is not a folder")
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """Namespaces and recipients that change something, so that a person should agree to each call."""
+        asks = {"container", "repo_browser.apply_patch"}
+        return frozenset(asks | {"python"} if self.settings.unsafe else asks)
 
     def toolset(self, names: Sequence[str] | None = None) -> ToolSet | None:
-        """New sessions of these tools, or of all; None if there are none."""
-        sessions = [self.session(name) for name in (self.names if names is None else names)]
-        return ToolSet(sessions) if sessions else None
+        """New sessions of these tools, or of all, for one conversation; None if there are none.
 
-    def session(self, name: str) -> ToolSession:
+        Python and the shell share a folder, which is removed when the tool set is closed, unless the settings name it.
+        """
+        chosen = self.names if names is None else names
+        if not chosen:
+            return None
+        folder = self.folder()
+        return ToolSet([self.session(name, folder) for name in chosen], cleanup=folder.close)
+
+    def folder(self) -> "DataFolder":
+        """The folder of one conversation."""
+        from ossia.tools.data_folder import DataFolder
+
+        return DataFolder(self.settings.root)
+
+    def session(self, name: str, folder: "DataFolder") -> ToolSession:
         """A new session of a tool in `names`, with the usual limits."""
         kind, _, label = name.partition(":")
-        return self.mcp(label) if kind == "mcp" else self.browser()
+        match kind:
+            case "python":
+                return self.python(folder)
+            case "container":
+                return self.container(folder)
+            case "repo_browser":
+                return self.repo_browser(folder)
+            case "mcp":
+                return self.mcp(label)
+        return self.browser()
 
-    def browser(self, limits: BrowserLimits | None = None) -> BrowserSession:
+    def python(self, folder: "DataFolder", settings: "PythonSettings | None" = None) -> "PythonSession":
+        """A Python process. settings: without its sandbox, which is this factory's."""
+        from ossia.tools.python.session import PythonSession, PythonSettings
+
+        limits = settings or PythonSettings(short_description=self._is_small)
+        limits = replace(limits, sandbox=replace(limits.sandbox, network=self.settings.network))
+        return PythonSession(folder, limits, self.sandbox)
+
+    def container(self, folder: "DataFolder", settings: "ContainerSettings | None" = None) -> "ContainerSession":
+        """Commands in the sandbox. settings: without its sandbox, which is this factory's."""
+        from ossia.tools.container.session import ContainerSession, ContainerSettings
+
+        limits = settings or ContainerSettings()
+        limits = replace(limits, sandbox=replace(limits.sandbox, network=self.settings.network))
+        return ContainerSession(folder, limits, self.sandbox)
+
+    def repo_browser(self, folder: "DataFolder") -> "RepoBrowserSession":
+        """The files of the folder, and patches."""
+        from ossia.tools.repo_browser.session import RepoBrowserSession
+
+        return RepoBrowserSession(folder.root)
+
+    def browser(self, limits: "BrowserLimits | None" = None) -> "BrowserSession":
         """A browser with these limits. Raises ValueError if the browser is not offered."""
         if self._provider is None:
             raise ValueError("the browser is not offered: give --tools browser")
-        return BrowserSession(self._provider, self._split, limits)
+        from ossia.tools.browser.session import BrowserSession, token_splitter
 
-    def mcp(self, label: str) -> McpSession:
+        return BrowserSession(self._provider, token_splitter(self._tokenizer), limits)
+
+    def mcp(self, label: str) -> "McpSession":
         """A connection to an operator's server, made when it is opened."""
+        from ossia.tools.mcp.session import McpSession
+
         return McpSession(self._servers[label])
 
     async def check(self) -> None:
@@ -93,13 +167,29 @@ class ToolFactory:
         if self._provider is not None:
             await self._provider.close()
 
-    def _search(self) -> SearchProvider:
+    def _search(self) -> "SearchProvider":
+        from ossia.tools.browser.settings import FORMS, search_provider
+
         if self.settings.search is None:
             raise ValueError(f"the browser needs a search provider: give --search {FORMS}")
         return search_provider(self.settings.search, self.settings.keys)
 
 
-def _servers(spec: str, settings: ToolSettings) -> list[McpServer]:
+def _sandbox(settings: ToolSettings) -> "Sandbox":
+    from ossia.tools.sandbox.choose import find
+    from ossia.tools.sandbox.settings import FORMS
+
+    if settings.sandbox == "auto":
+        return find(unsafe=settings.unsafe)
+    for form in FORMS:
+        if form == settings.sandbox:
+            return find(form, settings.unsafe)
+    raise ValueError(f"--sandbox {settings.sandbox}: no such form; give auto, {', '.join(FORMS)}")
+
+
+def _servers(spec: str, settings: ToolSettings) -> "list[McpServer]":
+    from ossia.tools.mcp.servers import operator_servers
+
     return operator_servers(spec, settings.keys)
 
 
@@ -116,7 +206,7 @@ def _names(settings: ToolSettings, labels: tuple[str, ...]) -> tuple[str, ...]:
                 raise ValueError(f"--tools {name}: no MCP server {label!r} (known: {known}); give --mcp {label}=URL")
             names.append(name)
         elif name in BUILT_IN:
-            names.append(name)
+            names += PARTS.get(name, (name,))
         elif not name.endswith(".py"):
             choices = ", ".join((*BUILT_IN, "mcp", "mcp:NAME"))
             raise ValueError(f"--tools {name}: no such tool; give {choices}, or a Python file")

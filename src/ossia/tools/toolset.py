@@ -6,7 +6,7 @@ owner of the conversation calls.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from ossia.harmony.messages import ToolNamespace
@@ -49,11 +49,18 @@ class ToolSet:
     """The sessions of a conversation. Use it on one event loop only.
 
     sessions: declared in the system message, so they are called on the analysis channel. developer: declared in the
-    developer message, such as the MCP servers of a request. The declarations are known after `open`.
+    developer message, such as the MCP servers of a request. The declarations are known after `open`. cleanup: called in
+    another thread after all sessions are closed, for what they share.
     """
 
-    def __init__(self, sessions: Sequence[ToolSession] = (), developer: Sequence[ToolSession] = ()) -> None:
+    def __init__(
+        self,
+        sessions: Sequence[ToolSession] = (),
+        developer: Sequence[ToolSession] = (),
+        cleanup: Callable[[], None] | None = None,
+    ) -> None:
         self.sessions, self.developer = tuple(sessions), tuple(developer)
+        self._cleanup = cleanup
         self._called: dict[str, tuple[ToolSession, str]] = {}
         self._opening = asyncio.Lock()
         self._is_open = False
@@ -137,6 +144,8 @@ class ToolSet:
         ):
             if isinstance(result, BaseException):
                 log.error("%s could not be closed: %r", type(session).__name__, result)
+        if self._cleanup:
+            await asyncio.to_thread(self._cleanup)
 
 
 def _called(sessions: Sequence[ToolSession]) -> dict[str, tuple[ToolSession, str]]:

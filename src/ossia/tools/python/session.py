@@ -34,12 +34,14 @@ TIMED_OUT = "[ERROR] Timed out waiting for Jupyter kernel output."
 class PythonSettings:
     """seconds: of one cell. interrupt_seconds: how long a cell may take to stop after that. output_characters: kept of
     what a cell prints, half from its beginning and half from its end. flood_characters: a cell that prints more is
-    stopped. sandbox: the limits of the process; its root is the data folder."""
+    stopped. short_description: for small models; gpt-oss was trained with the long one. sandbox: the limits of the
+    process; its root is the data folder."""
 
     seconds: float = 120.0
     interrupt_seconds: float = 1.0
     output_characters: int = 40_000
     flood_characters: int = 64 * MIB
+    short_description: bool = False
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
 
 
@@ -80,7 +82,7 @@ class PythonSession:
 
     @property
     def namespace(self) -> ToolNamespace:
-        return python_namespace(self._settings.seconds)
+        return python_namespace(self._settings.seconds, self._settings.short_description)
 
     async def open(self) -> None:
         """Find a sandbox. The process starts with the first cell. Raises SandboxError."""
