@@ -63,7 +63,7 @@ def app(context: Context) -> Starlette:
         exception_handlers={
             ApiError: _refused,  # type: ignore[dict-item]
             HTTPException: _not_served,  # type: ignore[dict-item]
-            ClientDisconnect: _gone,  # type: ignore[dict-item]
+            ClientDisconnect: _disconnected,  # type: ignore[dict-item]
             Exception: _failed,
         },
     )
@@ -100,7 +100,7 @@ async def _not_served(request: Request, error: HTTPException) -> Response:
     return error_response(refused, request.url.path)
 
 
-async def _gone(_: Request, __: ClientDisconnect) -> Response:
+async def _disconnected(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=499)
 
 

@@ -29,8 +29,8 @@ SWITCH_SECONDS = 0.001  # for which a thread may hold the interpreter; Python's 
 LAST_SECONDS = 2  # for connections to close, after the answers have ended
 
 
-def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C. `say` gets the address. Raises OSError, before the model is loaded, if the address
+def serve(load: Callable[[], Model], settings: Settings, show: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C. `show` gets the address. Raises OSError, before the model is loaded, if the address
     cannot be used.
     """
     write_log(settings.log_prompts)
@@ -38,7 +38,7 @@ def serve(load: Callable[[], Model], settings: Settings, say: Callable[[str], No
     with listen(settings.host, settings.port) as listener:
         context = context_of(load(), settings)
         address = f"{context.service.name} at {url_of(listener)}, OpenAI's API at {url_of(listener)}/v1"
-        server = Server(config_of(context), context, lambda: say(address))
+        server = Server(config_of(context), context, lambda: show(address))
         try:
             asyncio.run(server.serve([listener]))
         finally:

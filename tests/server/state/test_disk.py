@@ -135,7 +135,7 @@ def test_K11_the_log_names_the_full_disk_when_no_key_can_be_kept(small_disk: Pat
     fill(small_disk)
     with caplog.at_level(logging.WARNING, "ossia.server"), scripted(final("{0}"), settings=Settings(state=small_disk)):
         pass
-    assert "its key cannot be kept (the disk of sealing.key is full" in caplog.text
+    assert "its key cannot be stored (the disk of sealing.key is full" in caplog.text
 
 
 def test_K11_a_read_only_file_system(small_disk: Path):

@@ -87,29 +87,29 @@ def routes(context: Context) -> list[Route]:
 
 
 async def _complete(context: Context, request: Request) -> Response:
-    given = await read(request, CompletionRequest)
-    answer = await until_disconnect(request, prepare(context, given, client_of(request)))
-    return await send_choices(request, given, answer, header(answer.warnings))
+    body = await read(request, CompletionRequest)
+    answer = await until_disconnect(request, prepare(context, body, client_of(request)))
+    return await send_choices(request, body, answer, header(answer.warnings))
 
 
-async def prepare(context: Context, given: CompletionRequest, client: str) -> "CompletionRun":
+async def prepare(context: Context, body: CompletionRequest, client: str) -> "CompletionRun":
     """Check a request and tokenize its prompts. Raises ApiError."""
-    model, service = context.check_model(given.model), context.service
+    model, service = context.check_model(body.model), context.service
     warnings: list[str] = []
-    params = _params(given, service.model.stop_tokens, warnings)
-    form = form_of(given.response_format, given, warnings)
-    warnings += not_honoured(given, skip_special_tokens=False)
-    answer = CompletionRun(context, given, [], params, form, client, model, warnings)
-    texts = _texts(given.prompt)
+    params = _params(body, service.model.stop_tokens, warnings)
+    form = form_of(body.response_format, body, warnings)
+    warnings += not_honoured(body, skip_special_tokens=False)
+    answer = CompletionRun(context, body, [], params, form, client, model, warnings)
+    texts = _texts(body.prompt)
     service.check_choices(len(texts) * answer.samples)
     for text in texts:  # before any is tokenized
         if isinstance(text, list):
-            service.limits.check_length(text[1:] if given.max_tokens == 0 else text, "prompt")
+            service.limits.check_length(text[1:] if body.max_tokens == 0 else text, "prompt")
         elif isinstance(text, str):
             service.limits.check_text(len(text), "prompt")
     answer.prompts = await asyncio.to_thread(lambda: [_ids(text, service) for text in texts])
-    if given.echo and given.logprobs is not None:
-        scores = sum(map(len, answer.prompts)) * (given.logprobs + 1) * answer.samples
+    if body.echo and body.logprobs is not None:
+        scores = sum(map(len, answer.prompts)) * (body.logprobs + 1) * answer.samples
         if scores > MAX_SCORES:
             raise bad("logprobs", f"the echo has {scores} log-probabilities: want {MAX_SCORES} at most in one answer")
     if form.enforced is not None:
@@ -117,13 +117,13 @@ async def prepare(context: Context, given: CompletionRequest, client: str) -> "C
     return answer
 
 
-def _texts(given: Any) -> list[Any]:
+def _texts(body: Any) -> list[Any]:
     """One text, several, one list of ids, or several."""
-    match given:
+    match body:
         case str():
-            texts: list[Any] = [given]
+            texts: list[Any] = [body]
         case [int(), *_]:
-            texts = [given]
+            texts = [body]
         case [*several] if several:
             texts = list(several)
         case _:
@@ -258,13 +258,13 @@ class CompletionRun:
     def _best(self, choices: list[CompletionChoice]) -> list[CompletionChoice]:
         if self.samples == (self.request.n or 1):
             return choices
-        kept: list[CompletionChoice] = []
+        best: list[CompletionChoice] = []
         for first in range(0, len(choices), self.samples):
             several = sorted(choices[first : first + self.samples], key=lambda each: -self._mean(each.index))
-            kept += several[: self.request.n or 1]
-        for number, choice in enumerate(kept):
+            best += several[: self.request.n or 1]
+        for number, choice in enumerate(best):
             choice.index = number
-        return kept
+        return best
 
     def _mean(self, index: int) -> float:
         scores = self.scores.get(index, ())

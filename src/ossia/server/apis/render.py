@@ -1,7 +1,7 @@
 """/v1/render, /tokenize and /detokenize: the exact prompt of a request, and its tokens.
 
 In: a request of any API, text, or token ids. Out: the prompt as text and ids, with the request's warnings.
-Requests are read, checked and rendered by the same functions as those that are answered; nothing is sampled.
+The same functions prepare requests that are answered. Nothing is sampled here.
 """
 
 import asyncio
@@ -88,12 +88,12 @@ class Detokenized(Struct):
 def routes(responses_context: ResponsesContext) -> list[Route]:
     async def render(request: Request) -> Response:
         api = request.query_params.get("api", "chat")
-        given = await read(request, body_type(api))
-        return reply(await rendered(responses_context, api, given, client_of(request)))
+        body = await read(request, body_type(api))
+        return reply(await rendered(responses_context, api, body, client_of(request)))
 
     async def tokenize(request: Request) -> Response:
-        given = await read(request, TokenizeRequest)
-        return reply(await tokenized(responses_context.server, given, client_of(request)))
+        body = await read(request, TokenizeRequest)
+        return reply(await tokenized(responses_context.server, body, client_of(request)))
 
     async def detokenize(request: Request) -> Response:
         return reply(await detokenized(responses_context.server, await read(request, DetokenizeRequest)))
@@ -106,9 +106,9 @@ def routes(responses_context: ResponsesContext) -> list[Route]:
 
 
 async def render_body(model: Outline, api: str, body: bytes, settings: Settings) -> RenderedRequest:
-    """What /v1/render answers to these bytes, by a server without state. Raises ApiError as it does."""
+    """The answer of /v1/render to these bytes, on a server without state. Raises the same ApiErrors."""
     check_size(len(body), settings.max_body_bytes)
-    # the service reads requests here and never runs a model, so it takes one without weights
+    # requests are only prepared here, so the model needs no weights
     service = Service(cast(Model, model), settings, make_engine=lambda: NoEngine(model.config.max_context))
     responses_context = ResponsesContext(Context(settings, service), ReasoningCipher(secrets.token_bytes(KEY_BYTES)))
     return await rendered(responses_context, api, decode(body, body_type(api)))
@@ -127,31 +127,31 @@ class NoEngine:
         return False
 
     def release_memory(self) -> None:
-        """It holds none."""
+        """Does nothing."""
 
     def stats(self) -> Stats:
         return Stats(*[0] * len(Stats._fields))
 
 
 def body_type(api: str) -> Any:
-    """The wire type of an API's requests. Raises ApiError (400) for a name that is none."""
+    """The wire type of an API's requests. Raises ApiError (400) for an unknown name."""
     if api not in BODIES:
         raise bad("api", f"api is {api[:40]!r}: want one of {', '.join(BODIES)}")
     return BODIES[api]
 
 
-async def rendered(responses_context: ResponsesContext, api: str, given: Any, client: str = "") -> RenderedRequest:
+async def rendered(responses_context: ResponsesContext, api: str, body: Any, client: str = "") -> RenderedRequest:
     """The prompts of a request, which is of the API's `body_type`. Raises ApiError as the API itself would."""
     context = responses_context.server
     warnings: Sequence[str] = ()
-    match given:
+    match body:
         case CompletionRequest():
-            answer = await completions.prepare(context, given, client)
+            answer = await completions.prepare(context, body, client)
             for ids in answer.prompts:
                 context.service.limits.check_length(ids, "prompt")
             prompts, warnings = answer.prompts, answer.warnings
         case wire.ResponsesRequest():
-            prepared = await prepare(responses_context, given, client)
+            prepared = await prepare(responses_context, body, client)
             try:
                 with input_errors(field_names(prepared.form_param)):
                     prompts, warnings = [await context.service.prompt(prepared.answer)], prepared.warnings
@@ -159,39 +159,39 @@ async def rendered(responses_context: ResponsesContext, api: str, given: Any, cl
                 if prepared.hosted:
                     await context.hosted.release(prepared.hosted)
         case _:
-            if isinstance(given, MessagesRequest):
-                prepared_chat = await messages_routes.prepare(context, given, client)
+            if isinstance(body, MessagesRequest):
+                prepared_chat = await messages_routes.prepare(context, body, client)
             else:
-                prepared_chat = await chat_routes.prepare(context, given, client)
+                prepared_chat = await chat_routes.prepare(context, body, client)
             warnings = await chat_routes.warnings_of(context, prepared_chat)
             prompts = [await chat_routes.prompt_of(context, prepared_chat)]
     shown = await asyncio.to_thread(lambda: [_shown(context, ids) for ids in prompts])
     return RenderedRequest(api, context.service.name, context.service.context, shown, list(warnings))
 
 
-async def tokenized(context: Context, given: TokenizeRequest, client: str = "") -> Tokenized:
+async def tokenized(context: Context, body: TokenizeRequest, client: str = "") -> Tokenized:
     """The tokens of a text, or of a chat's prompt."""
     service = context.service
-    if given.prompt is not None and given.messages:
+    if body.prompt is not None and body.messages:
         raise bad("prompt", "give either prompt or messages, not both")
-    if given.prompt is None:
-        tokens = await chat_routes.prompt_of(context, await chat_routes.prepare(context, given, client))
-        if given.add_generation_prompt is False:
+    if body.prompt is None:
+        tokens = await chat_routes.prompt_of(context, await chat_routes.prepare(context, body, client))
+        if body.add_generation_prompt is False:
             tokens = tokens[: -1 - len(service.tokenizer.encode("assistant"))]
     else:
-        context.check_model(given.model)
-        service.limits.check_text(len(given.prompt), "prompt")
-        tokens = await asyncio.to_thread(_encoded, service, given.prompt)
+        context.check_model(body.model)
+        service.limits.check_text(len(body.prompt), "prompt")
+        tokens = await asyncio.to_thread(_encoded, service, body.prompt)
         service.limits.check_length(tokens, "prompt")
-    names = await asyncio.to_thread(_names, context, tokens) if given.return_token_strs else None
+    names = await asyncio.to_thread(_names, context, tokens) if body.return_token_strs else None
     return Tokenized(len(tokens), service.context, tokens, names)
 
 
-async def detokenized(context: Context, given: DetokenizeRequest) -> Detokenized:
+async def detokenized(context: Context, body: DetokenizeRequest) -> Detokenized:
     """The text of ids; special tokens by their names."""
-    context.check_model(given.model)
-    context.service.limits.check_length(given.tokens, "tokens")
-    return Detokenized(await asyncio.to_thread(_text, context, given.tokens))
+    context.check_model(body.model)
+    context.service.limits.check_length(body.tokens, "tokens")
+    return Detokenized(await asyncio.to_thread(_text, context, body.tokens))
 
 
 def _encoded(service: Service, text: str) -> list[int]:

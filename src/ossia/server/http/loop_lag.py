@@ -1,6 +1,6 @@
-"""How late the event loop runs what is due: each request waits at least as long.
+"""Measures the lag of the event loop, for which each request waits.
 
-In: a running loop. Out: seconds of lag, ten milliseconds apart, to a callback. It does not know why.
+In: a running loop. Out: seconds of lag, every ten milliseconds, to a callback.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ TICK_SECONDS = 0.01
 
 
 async def measure_lag(observe: Callable[[float], None]) -> None:
-    """Sleep over and over, and observe how much later each sleep ends than it should. Cancel it to stop."""
+    """Sleep repeatedly, and report how late each sleep ends. Cancel it to stop."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + TICK_SECONDS

@@ -1,7 +1,6 @@
-"""What a monitor reads at /metrics.
+"""The metrics at /metrics.
 
-In: what happened, as it happens, and the engine's own counters when asked. Out: Prometheus's text.
-It does not know requests' contents.
+In: events as they happen, and the engine's counters at each scrape. Out: Prometheus's text format.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class ServerMetrics:
-    """The server's own counts, kept in a registry of their own."""
+    """The server's metrics, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -33,12 +32,12 @@ class ServerMetrics:
         self.queued = Histogram("queue_seconds", "Waited to be let in.", buckets=FIRST_TOKEN, **ours)
         self.lag = Histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", buckets=LAG, **ours)
 
-    def watch(self, stats: Callable[[], Stats], line: Callable[[], tuple[int, int]]) -> None:
+    def watch(self, stats: Callable[[], Stats], queue: Callable[[], tuple[int, int]]) -> None:
         """Read the engine and the queue (waiting, running) at each scrape."""
-        self.registry.register(_Engine(stats, line))  # type: ignore[arg-type]
+        self.registry.register(_Engine(stats, queue))  # type: ignore[arg-type]
 
     def watch_state(self, condition: Callable[[], Condition]) -> None:
-        """Read how the last write of the state went, at each scrape."""
+        """Read the result of the last write of the state, at each scrape."""
         self.registry.register(_State(condition))  # type: ignore[arg-type]
 
     def text(self) -> bytes:
@@ -58,11 +57,11 @@ class _State:
 
 
 class _Engine:
-    def __init__(self, stats: Callable[[], Stats], line: Callable[[], tuple[int, int]]) -> None:
-        self._stats, self._line = stats, line
+    def __init__(self, stats: Callable[[], Stats], queue: Callable[[], tuple[int, int]]) -> None:
+        self._stats, self._queue = stats, queue
 
     def collect(self) -> Iterator[Metric]:
-        s, (waiting, running) = self._stats(), self._line()
+        s, (waiting, running) = self._stats(), self._queue()
         yield GaugeMetricFamily("ossia_waiting", "Answers that wait to be let in.", waiting)
         yield GaugeMetricFamily("ossia_running", "Answers under way.", running)
         counts = {

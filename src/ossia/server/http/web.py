@@ -1,7 +1,6 @@
-"""The web chat as the server sends it: one file, and the headers that keep it harmless.
+"""The web chat: one file, and its security headers.
 
-In: nothing. Out: the page's bytes with its Content-Security-Policy and the rest of its headers.
-It does not know the API: the page speaks it from the browser.
+Out: the page's bytes, with its Content-Security-Policy and other headers. The page uses the API from the browser.
 """
 
 import base64
@@ -17,7 +16,7 @@ class WebPage(NamedTuple):
 
 
 def page() -> WebPage:
-    """The page and its headers. Only the script and style in the file can run: each is named by its hash."""
+    """The page and its headers. The policy allows only the script and style in the file, by their hashes."""
     body = (files("ossia") / "server" / "http" / "ui" / "index.html").read_bytes()
     headers = {
         "Content-Type": "text/html; charset=utf-8",
@@ -30,7 +29,7 @@ def page() -> WebPage:
 
 
 def _policy(body: bytes) -> str:
-    """Nothing from anywhere, but the API on the same origin; and no string ever becomes HTML or a script."""
+    """Nothing is loaded except from the API on the same origin, and no string becomes HTML or a script."""
     rules = (
         "default-src 'none'",
         f"script-src {_hash(body, b'script')}",
@@ -47,6 +46,6 @@ def _policy(body: bytes) -> str:
 
 
 def _hash(body: bytes, tag: bytes) -> str:
-    """The source expression of the one element of this tag."""
+    """The source expression of the only element with this tag."""
     (text,) = re.findall(rb"<%b(?:\s[^>]*)?>(.*?)</%b>" % (tag, tag), body, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"

@@ -108,12 +108,12 @@ class Store:
         """Store a changed response in progress. A deleted one stays deleted."""
         await self._write(lambda t: t.update(response, status, body))
 
-    async def finish(self, response: str, status: str, body: bytes, made: "ResponseResult") -> None:
+    async def finish(self, response: str, status: str, body: bytes, result: "ResponseResult") -> None:
         """Store an ended response and its output, also in its conversation. A deleted one stays deleted."""
-        calls = {call_id: self._encoded(messages) for call_id, messages in made.calls.items()}
-        output, given = self._rows(made.output), self._rows(made.given)
+        calls = {call_id: self._encoded(messages) for call_id, messages in result.calls.items()}
+        output, given = self._rows(result.output), self._rows(result.given)
         await self._write(
-            lambda t: t.finish(response, status, body, output, given, made.conversation, calls), durable=True
+            lambda t: t.finish(response, status, body, output, given, result.conversation, calls), durable=True
         )
 
     async def response(self, response: str) -> bytes | None:

@@ -71,17 +71,17 @@ def routes(context: Context) -> list[Route]:
 
 
 async def _complete(context: Context, request: Request) -> Response:
-    given = await read(request, ChatRequest)
-    prepared = await until_disconnect(request, prepare(context, given, client_of(request)))
+    body = await read(request, ChatRequest)
+    prepared = await until_disconnect(request, prepare(context, body, client_of(request)))
     warnings = await until_disconnect(request, warnings_of(context, prepared))
-    answer = _Answer(context, prepared, context.check_model(given.model))
-    return await send_choices(request, given, answer, header(warnings))
+    answer = _Answer(context, prepared, context.check_model(body.model))
+    return await send_choices(request, body, answer, header(warnings))
 
 
-async def prepare(context: Context, given: ChatRequest, client: str) -> PreparedChat:
+async def prepare(context: Context, body: ChatRequest, client: str) -> PreparedChat:
     """Check a request and convert it for the service. Raises ApiError."""
-    context.check_model(given.model)
-    prepared = await prepare_chat(given, context.service, context.recall, client)
+    context.check_model(body.model)
+    prepared = await prepare_chat(body, context.service, context.recall, client)
     context.service.check_choices(prepared.choices)
     return prepared
 
@@ -225,20 +225,20 @@ class _MessageBuilder:
         if reasoning:
             message.reasoning = message.reasoning_content = reasoning
         if self._calls and legacy:
-            called, parts = self._calls[0]
-            message.function_call = OutputFunction(called.tool.name, "".join(parts))
+            call, parts = self._calls[0]
+            message.function_call = OutputFunction(call.tool.name, "".join(parts))
         elif self._calls:
-            message.tool_calls = [_output_call(called, "".join(parts)) for called, parts in self._calls]
+            message.tool_calls = [_output_call(call, "".join(parts)) for call, parts in self._calls]
         return message
 
     def logprobs(self) -> ChatLogprobs | None:
         return None if self._scores is None else ChatLogprobs(self._scores)
 
 
-def _output_call(called: ToolCallStart, text: str) -> OutputToolCall:
-    if called.tool.custom:
-        return OutputToolCall(called.id, "custom", custom=OutputCustom(called.tool.name, text))
-    return OutputToolCall(called.id, "function", OutputFunction(called.tool.name, text))
+def _output_call(call: ToolCallStart, text: str) -> OutputToolCall:
+    if call.tool.custom:
+        return OutputToolCall(call.id, "custom", custom=OutputCustom(call.tool.name, text))
+    return OutputToolCall(call.id, "function", OutputFunction(call.tool.name, text))
 
 
 def _delta(piece: TextDelta | ToolCallStart | ToolCallDelta, legacy: bool) -> ChatDelta:

@@ -39,10 +39,10 @@ class Choices(Protocol):
     def frames(self, wants_usage: bool) -> AsyncGenerator[bytes, None]: ...
 
 
-async def send_choices(request: Request, given: Streamable, answer: Choices, headers: Mapping[str, str]) -> Response:
+async def send_choices(request: Request, body: Streamable, answer: Choices, headers: Mapping[str, str]) -> Response:
     """The response in the form that the request asks for."""
-    if given.stream:
-        wants_usage = bool(given.stream_options and given.stream_options.include_usage)
+    if body.stream:
+        wants_usage = bool(body.stream_options and body.stream_options.include_usage)
         return EventStream(answer.frames(wants_usage), headers=headers)
     return await reply_with("choices", await until_disconnect(request, answer.whole()), headers)
 

@@ -50,8 +50,8 @@ def routes(context: Context) -> list[Route]:
         return await _create(context, request)
 
     async def count(request: Request) -> Response:
-        given = await read(request, CountRequest)
-        return reply({"input_tokens": await until_disconnect(request, _count(context, given))})
+        body = await read(request, CountRequest)
+        return reply({"input_tokens": await until_disconnect(request, _count(context, body))})
 
     return [
         Route("/v1/messages", create, methods=["POST"]),
@@ -59,32 +59,32 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
-async def _count(context: Context, given: CountRequest) -> int:
-    context.check_model(given.model)
-    chat = await asyncio.to_thread(_chat, given)
+async def _count(context: Context, body: CountRequest) -> int:
+    context.check_model(body.model)
+    chat = await asyncio.to_thread(_chat, body)
     prepared = await prepare_chat(chat.request, context.service, context.recall, "", chat.places)
     return await asyncio.to_thread(context.service.count, prepared.answer.messages, prepared.answer.options.prefill)
 
 
 async def _create(context: Context, request: Request) -> Response:
-    given = await read(request, MessagesRequest)
-    model = context.check_model(given.model)
-    prepared = await until_disconnect(request, prepare(context, given, client_of(request)))
-    shows = given.thinking is not None and given.thinking.type != "disabled"
+    body = await read(request, MessagesRequest)
+    model = context.check_model(body.model)
+    prepared = await until_disconnect(request, prepare(context, body, client_of(request)))
+    shows = body.thinking is not None and body.thinking.type != "disabled"
     answer = _Answer(context, prepared, model, shows)
     headers = header(await until_disconnect(request, warnings_of(context, prepared)))
-    if given.stream:
+    if body.stream:
         return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
     return reply(await until_disconnect(request, answer.whole()), headers=headers)
 
 
-async def prepare(context: Context, given: MessagesRequest, client: str) -> PreparedChat:
+async def prepare(context: Context, body: MessagesRequest, client: str) -> PreparedChat:
     """Check a request and convert it for the service. Raises ApiError."""
-    context.check_model(given.model)
-    if given.max_tokens is None:
+    context.check_model(body.model)
+    if body.max_tokens is None:
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
-    chat = await asyncio.to_thread(_chat, given)
-    sampled = _with_sampling(given, chat.request)
+    chat = await asyncio.to_thread(_chat, body)
+    sampled = _with_sampling(body, chat.request)
     prepared = await prepare_chat(sampled, context.service, context.recall, client, chat.places)
     return prepared._replace(warnings=(*chat.warnings, *prepared.warnings))
 
@@ -97,14 +97,14 @@ class _Chat(NamedTuple):
     warnings: list[str]
 
 
-def _chat(given: CountRequest) -> _Chat:
+def _chat(body: CountRequest) -> _Chat:
     """The request as a chat request, without its sampling fields."""
-    _check(given)
+    _check(body)
     warnings: list[str] = []
     with input_errors():
-        messages_at = [("system", ChatMessage("system", system))] if (system := _system(given)) else []
-        newest = newest_from([turn.role == "assistant" for turn in given.messages])
-        for number, turn in enumerate(given.messages):
+        messages_at = [("system", ChatMessage("system", system))] if (system := _system(body)) else []
+        newest = newest_from([turn.role == "assistant" for turn in body.messages])
+        for number, turn in enumerate(body.messages):
             messages_at += _turn(turn, f"messages[{number}]", number >= newest, warnings)
     if len(messages_at) > 1 and _is_empty(
         messages_at[-1][1]
@@ -114,19 +114,19 @@ def _chat(given: CountRequest) -> _Chat:
     continues = last.role == "assistant" and not last.calls  # a message that ends in a call is not an answer
     if continues and str(last.content or "")[-1:].isspace():
         raise bad(f"{at}.content", f"{at}: final assistant content cannot end with trailing whitespace: strip it")
-    thinking = given.thinking
-    effort = given.output_config.effort if given.output_config else None
+    thinking = body.thinking
+    effort = body.output_config.effort if body.output_config else None
     request = ChatRequest(
         messages=[message for _, message in messages_at],
-        tools=given.tools or None,
-        tool_choice=given.tool_choice,
-        response_format=_form(given),
+        tools=body.tools or None,
+        tool_choice=body.tool_choice,
+        response_format=_form(body),
         reasoning=ThinkingOptions(effort, thinking.budget_tokens if thinking else None),
         thinking={"type": "disabled"} if thinking and thinking.type == "disabled" else None,
         continue_final_message=continues,
         # only if requested: the model was trained to call one tool in a turn
-        parallel_tool_calls=(given.tool_choice or {}).get("disable_parallel_tool_use") is False,
-        ossia=given.ossia,
+        parallel_tool_calls=(body.tool_choice or {}).get("disable_parallel_tool_use") is False,
+        ossia=body.ossia,
     )
     return _Chat(request, [at for at, _ in messages_at], warnings)
 
@@ -135,33 +135,33 @@ def _is_empty(message: ChatMessage) -> bool:
     return message.role == "assistant" and not (message.content or message.thought or message.calls)
 
 
-def _system(given: CountRequest) -> str:
-    if given.system is None or isinstance(given.system, str):
-        return given.system or ""
-    return "\n".join(_text(block, f"system[{number}]", True, []) for number, block in enumerate(given.system))
+def _system(body: CountRequest) -> str:
+    if body.system is None or isinstance(body.system, str):
+        return body.system or ""
+    return "\n".join(_text(block, f"system[{number}]", True, []) for number, block in enumerate(body.system))
 
 
-def _check(given: CountRequest) -> None:
+def _check(body: CountRequest) -> None:
     """Raises ApiError for fields that cannot be ignored without changing the conversation."""
-    if given.thread is not None:
+    if body.thread is not None:
         message = "thread: this server keeps no threads; send the whole conversation in messages, without thread"
         # the SDK knows this code, and sends the whole conversation by itself
         raise ApiError(400, message, param="thread", details={"error_code": "thread_unsupported_request"})
-    if given.output_format and given.output_config and given.output_config.format:
+    if body.output_format and body.output_config and body.output_config.format:
         raise bad("output_format", "output_format and output_config.format are both given: leave output_format out")
 
 
-def _form(given: CountRequest) -> dict[str, Any] | None:
-    form = given.output_config.format if given.output_config else None
-    form = form or given.output_format
+def _form(body: CountRequest) -> dict[str, Any] | None:
+    form = body.output_config.format if body.output_config else None
+    form = form or body.output_format
     if form is None:
         return None
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
 
 
-def _with_sampling(given: MessagesRequest, chat: ChatRequest) -> ChatRequest:
-    chat.max_tokens, chat.temperature, chat.top_p = given.max_tokens, given.temperature, given.top_p
-    chat.top_k, chat.stop, chat.store = given.top_k, given.stop_sequences, given.store
+def _with_sampling(body: MessagesRequest, chat: ChatRequest) -> ChatRequest:
+    chat.max_tokens, chat.temperature, chat.top_p = body.max_tokens, body.temperature, body.top_p
+    chat.top_k, chat.stop, chat.store = body.top_k, body.stop_sequences, body.store
     return chat
 
 

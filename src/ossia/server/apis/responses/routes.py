@@ -1,6 +1,6 @@
-"""The routes of /v1/responses: make, look up, cancel, delete, count.
+"""The routes of /v1/responses: create, get, cancel, delete, count.
 
-In: the context. Out: routes, and what has to live as long as they do. They do not know how items become messages.
+In: the context. Out: routes, and the background responses that live as long as they do.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ log = logging.getLogger("ossia.server")
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """One server's part of the API. `close` it when the server stops: what is under way in the background is failed."""
+    """The API of one server. `close` fails running background responses when the server stops."""
 
     context: ResponsesContext
     jobs: Jobs = field(default_factory=Jobs)
@@ -69,7 +69,7 @@ class Responses:
             return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
         if body.stream:
             return EventStream(self._frames(prepared), headers=headers)
-        response = await until_disconnect(request, self._made(prepared))
+        response = await until_disconnect(request, self._complete(prepared))
         if response.error:
             raise ApiError(500, response.error.message, code=response.error.code)
         return reply(response, headers=headers)
@@ -89,48 +89,54 @@ class Responses:
         raise ApiError(501, f"this server does not compact conversations: {remedy}", code="not_implemented")
 
     async def get(self, request: Request) -> Response:
-        own, query = request.path_params["response"], request.query_params
-        job = self.jobs.find(own)
+        response_id, query = request.path_params["response"], request.query_params
+        job = self.jobs.find(response_id)
         if query.get("stream") in ("true", "1"):
             after = query.get("starting_after", "-1")
             if after != "-1" and not after.isdecimal():
                 raise bad("starting_after", "starting_after must be a sequence number")
             if job is None:
-                await self._body(own)
-                raise bad("stream", "this response is not told any more: get it without stream", "stream_unavailable")
+                await self._body(response_id)
+                raise bad(
+                    "stream",
+                    "the events of this response are no longer in memory: get it without stream",
+                    "stream_unavailable",
+                )
             return EventStream(job.follow(int(after)))
         if job is None:
-            return reply(msgspec.Raw(await self._body(own)))
+            return reply(msgspec.Raw(await self._body(response_id)))
         await job.settle()
         return reply(job.response)
 
     async def delete(self, request: Request) -> Response:
-        own = request.path_params["response"]
-        was_made = await self.jobs.remove(own)
-        was_kept = self.context.store is not None and await store_result(self.context.require_store().delete(own))
-        if not (was_made or was_kept):
-            raise _missing(own)
-        return reply({"id": own, "object": "response", "deleted": True})
+        response_id = request.path_params["response"]
+        was_running = await self.jobs.remove(response_id)
+        was_stored = self.context.store is not None and await store_result(
+            self.context.require_store().delete(response_id)
+        )
+        if not (was_running or was_stored):
+            raise _missing(response_id)
+        return reply({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel(self, request: Request) -> Response:
-        own = request.path_params["response"]
-        if job := self.jobs.find(own):
+        response_id = request.path_params["response"]
+        if job := self.jobs.find(response_id):
             if not job.ended:
                 await job.stop()
             return reply(job.response)
-        body = await self._body(own)
+        body = await self._body(response_id)
         if not msgspec.json.decode(body, type=wire.Response).background:
             raise bad(None, "only a response made with background=true can be cancelled", "not_cancellable")
         return reply(msgspec.Raw(body))
 
     async def input_items(self, request: Request) -> Response:
-        own = request.path_params["response"]
-        items = await store_result(self.context.require_store(_missing(own)).input_items(own))
+        response_id = request.path_params["response"]
+        items = await store_result(self.context.require_store(_missing(response_id)).input_items(response_id))
         if items is None:
-            raise _missing(own)
+            raise _missing(response_id)
         return reply(page(items, request.query_params))
 
-    async def _made(self, prepared: PreparedRequest) -> wire.Response:
+    async def _complete(self, prepared: PreparedRequest) -> wire.Response:
         """The whole response. It is cancelled when the client disconnects."""
         run = ResponseRun(self.context, prepared)
         try:
@@ -163,7 +169,7 @@ class Responses:
 
 
 def responses(context: Context) -> Responses:
-    """With the server's sealing key, kept in its state folder; without a folder it lasts as long as the process."""
+    """The API with the server's encryption key, stored in its state folder. Without a folder, the key ends with the process."""
     return Responses(ResponsesContext(context, ReasoningCipher(_key(context))))
 
 
@@ -173,7 +179,10 @@ def _key(context: Context) -> bytes:
             return key_in(folder)
         except OSError as error:
             reason = trouble_of(error, folder / "sealing.key").message
-            log.warning("sealed reasoning opens only until the server stops: its key cannot be kept (%s)", reason)
+            log.warning(
+                "encrypted reasoning can be decrypted only until the server stops: its key cannot be stored (%s)",
+                reason,
+            )
     return secrets.token_bytes(KEY_BYTES)
 
 
