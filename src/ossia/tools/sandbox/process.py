@@ -20,7 +20,7 @@ from typing import IO
 from ossia.tools.sandbox.choose import Sandbox
 from ossia.tools.sandbox.folders import private_folder, remove_folder
 from ossia.tools.sandbox.helper import helper_command, helper_environment
-from ossia.tools.sandbox.linux.supervise import INTERRUPT
+from ossia.tools.sandbox.linux.plan import INTERRUPT
 from ossia.tools.sandbox.plans import plan_for
 from ossia.tools.sandbox.settings import Limit, SandboxError, SandboxExit, SandboxSettings
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 
 DATA = "/mnt/data"
+INTERRUPT = b"I"  # what Ossia sends on the control socket to interrupt the program
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 SETTINGS = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime",
             "/etc/mime.types", "/etc/fonts", "/etc/python3", "/etc/python3.11", "/etc/python3.12",

@@ -12,10 +12,9 @@ import select
 import signal
 from collections.abc import Callable
 
-from ossia.tools.sandbox.linux.plan import Plan
+from ossia.tools.sandbox.linux.plan import INTERRUPT, Plan
 from ossia.tools.sandbox.linux.watch import Watch
 
-INTERRUPT = b"I"
 _TICK = 0.05  # seconds between looks at what the processes use
 _MOST_FILES = 1 << 20
 
