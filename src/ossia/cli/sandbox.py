@@ -16,6 +16,7 @@ import typer
 from ossia.cli.app import app
 
 if TYPE_CHECKING:
+    from ossia.tools.sandbox.process import SandboxProcess
     from ossia.tools.sandbox.settings import Form, SandboxSettings
 
 _FAILED, _NOT_EXECUTABLE, _NOT_FOUND, _TOO_LONG = 125, 126, 127, 124
@@ -59,7 +60,11 @@ def sandbox(
         binds=tuple(path.absolute() for path in bind or ()),
         environment={"TERM": os.environ.get("TERM", "dumb")},
     )
-    raise typer.Exit(asyncio.run(_run(form, command or [], settings)))  # type: ignore[arg-type]
+    try:
+        code = asyncio.run(_run(form, command or [], settings))  # type: ignore[arg-type]
+    except asyncio.CancelledError:
+        code = 128 + signal.SIGINT  # before the command ran
+    raise typer.Exit(code)
 
 
 async def _run(form: "Form | None", command: list[str], settings: "SandboxSettings") -> int:
@@ -67,32 +72,47 @@ async def _run(form: "Form | None", command: list[str], settings: "SandboxSettin
     from ossia.tools.sandbox.process import start
     from ossia.tools.sandbox.settings import SandboxError
 
+    running: list[SandboxProcess] = []
+    _pass_signals(running)
     try:
         chosen = find(form)
         if not command:
             typer.echo(str(chosen))
             return 0
-        process = await start(chosen, command, settings, stdin=None, stdout=None, stderr=None)
+        running.append(await start(chosen, command, settings, stdin=None, stdout=None, stderr=None))
     except SandboxError as error:
         _fail(str(error))
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "command not found" if missing else getattr(error, "strerror", None) or str(error)
         _fail(f"{command[0]}: {reason}", _NOT_FOUND if missing else _NOT_EXECUTABLE)
-    loop = asyncio.get_running_loop()
-    if sys.platform != "win32":
-        loop.add_signal_handler(signal.SIGINT, process.interrupt)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, process.kill)
     try:
-        ended = await process.wait()
+        ended = await running[0].wait()
     finally:
-        await process.close()
+        await running[0].close()
     if ended.limit:
         typer.secho(f"error: stopped: it exceeded the limit of {ended.limit}", err=True, fg="red")
     if ended.limit == "seconds":
         return _TOO_LONG
     return ended.code if ended.code >= 0 else 128 - ended.code
+
+
+def _pass_signals(running: "list[SandboxProcess]") -> None:
+    """Ctrl-C interrupts the command, other signals end it; before it runs, any of them ends this process."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def pass_on(number: int) -> None:
+        if not running:
+            task.cancel()
+        elif number == signal.SIGINT:
+            running[0].interrupt()
+        else:
+            running[0].kill()
+
+    if sys.platform != "win32":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, pass_on, number)
 
 
 def _fail(message: str, code: int = _FAILED) -> NoReturn:

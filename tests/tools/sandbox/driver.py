@@ -16,11 +16,13 @@ from pathlib import Path
 from subprocess import PIPE
 
 from ossia.tools.sandbox.choose import Sandbox, find
+from ossia.tools.sandbox.linux.watch import descendants
 from ossia.tools.sandbox.process import start
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxSettings
 
 HERE = Path(__file__).parent
 MARKER = "ossia-sandbox-marker"
+DAEMON = f"{MARKER}-daemon-{os.getpid()}"
 SMALL = SandboxSettings(
     memory_bytes=96 * MIB,
     processes=24,
@@ -88,7 +90,7 @@ async def attempts(sandbox: Sandbox, host: Host) -> dict[str, object]:
 async def flood(sandbox: Sandbox, code: str) -> dict[str, object]:
     """Run a program that goes too far. Its output is read as fast as it comes and thrown away."""
     began = time.monotonic()
-    code = code.replace("MARKER", repr(MARKER + "-daemon"))
+    code = code.replace("MARKER", repr(DAEMON))
     process = await start(sandbox, [sys.executable, "-I", "-c", code], SMALL, stdout=PIPE, stderr=PIPE)
     escaped = 0
     try:
@@ -110,14 +112,16 @@ async def flood(sandbox: Sandbox, code: str) -> dict[str, object]:
 
 
 def still_running() -> list[str]:
-    """Processes that a sandbox left: its helper, or what the programs started."""
+    """Processes that the sandboxes of this process left: helpers below it, and daemons that left it."""
+    mine = {os.getpid(), *descendants(os.getpid())}
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             command = Path(f"/proc/{name}/cmdline").read_bytes()
         except OSError:
             continue
-        if MARKER.encode() + b"-daemon" in command or b"ossia.tools.sandbox.linux.enter" in command:
+        helper = b"ossia.tools.sandbox.linux.enter" in command and int(name) in mine
+        if helper or DAEMON.encode() in command:
             found.append(command.decode(errors="replace"))
     return found
 

@@ -52,6 +52,17 @@ for number in range(100):
         file.write(b'x' * (2 << 20))
 time.sleep(60)
 """,
+    "files_without_a_name": """
+import os, time
+files = []
+for number in range(100):
+    files.append(open('file', 'wb'))
+    os.unlink('file')
+    files[-1].write(b'x' * (2 << 20))
+    files[-1].flush()
+    time.sleep(0.01)
+print('ESCAPED')
+""",
     "temporary_files": """
 import tempfile
 for number in range(100):

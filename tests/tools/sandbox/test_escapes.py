@@ -24,6 +24,7 @@ ENDS = {
     "memory_of_many_processes": {(-9, "memory")},
     "big_file": {(1, None), (-25, None)},
     "many_files_fill_the_disk": {(-9, "disk")},
+    "files_without_a_name": {(-9, "disk")},
     "temporary_files": {(1, None), (-9, "disk")},
     "output_flood": {(-9, "seconds")},
     "endless_loop": {(-9, "seconds")},

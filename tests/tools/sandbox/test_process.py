@@ -25,6 +25,15 @@ def sandbox() -> Sandbox:
     return sandbox_or_skip()
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch):
+    """Other programs make folders of sandboxes, too."""
+    with tempfile.TemporaryDirectory(prefix="tests-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(work())  # type: ignore[arg-type]
 
@@ -94,10 +103,33 @@ def test_a_failure_of_the_sandbox_is_no_output(sandbox: Sandbox, tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="needs root")
-def test_a_folder_of_root_is_refused_with_the_remedy(sandbox: Sandbox, tmp_path: Path):
+def test_a_folder_of_root_is_writable_for_a_program_that_is_not_root(sandbox: Sandbox, tmp_path: Path):
+    """Its files are root's on disk."""
+    (tmp_path / "old").write_text("old")
+
+    async def work():
+        settings = SandboxSettings(root=tmp_path)
+        try:
+            process = await start(
+                sandbox, ["sh", "-c", "id -u; cat old; echo new > new; rm old"], settings, stdout=PIPE
+            )
+        except SandboxError as error:
+            pytest.skip(str(error))
+        assert process.stdout is not None
+        user, _, text = (await process.stdout.read()).decode().partition("\n")
+        await process.close()
+        assert int(user) != 0
+        assert text == "old"
+        assert [(path.name, path.stat().st_uid) for path in tmp_path.iterdir()] == [("new", 0)]
+
+    run(work)
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="needs root")
+def test_without_namespaces_a_folder_of_root_is_refused_with_the_remedy(tmp_path: Path):
     async def work():
         with pytest.raises(SandboxError, match="chown"):
-            await start(sandbox, ["true"], SandboxSettings(root=tmp_path))
+            await start(Sandbox("landlock"), ["true"], SandboxSettings(root=tmp_path))
 
     run(work)
 

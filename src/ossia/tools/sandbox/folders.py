@@ -37,17 +37,22 @@ def _own_user() -> int:
     return user if any(first <= user < first + count for first, _, count in ranges) else _NOBODY
 
 
-def user_of(root: Path) -> int:
-    """The user that programs run as: this one, or for root the owner of the folder, who may not be root."""
+def user_of(root: Path, mapped: bool) -> int:
+    """The user that programs run as: this one, or for root the owner of the folder, who may not be root.
+
+    mapped: a folder of root's can be shown as another user's, so that any user will do.
+    """
     if os.geteuid() != 0:
         return os.getuid()
     owner = root.stat().st_uid
-    if owner == 0:
-        raise SandboxError(
-            f"{root} belongs to root, and sandboxed programs do not run as root: give it to another user "
-            f"(chown -R {_NOBODY} {root}), or name a folder that belongs to one"
-        )
-    return owner
+    if owner == 0 and not mapped:
+        raise SandboxError(f"{root} belongs to root, and sandboxed programs do not run as root: {remedy_for(root)}")
+    return owner or _own_user()
+
+
+def remedy_for(root: Path) -> str:
+    """What to do about a folder of root's that programs cannot use."""
+    return f"give it to another user (chown -R {_NOBODY} {root}), or name a folder that belongs to one"
 
 
 def remove_folder(path: Path) -> None:

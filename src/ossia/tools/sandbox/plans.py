@@ -55,6 +55,7 @@ def plan_for(
         tmp_bytes=settings.tmp_bytes,
         open_files=settings.open_files,
         seconds=settings.seconds,
+        of_root=form == "root" and root.stat().st_uid == 0,
     )
 
 
@@ -63,7 +64,7 @@ def _user(form: Form, root: Path) -> int:
         return os.getuid()
     if not root.is_dir():
         raise SandboxError(f"the sandbox's folder {root} is not there: make it, or name another")
-    return user_of(root)
+    return user_of(root, mapped=form == "root")
 
 
 def _readable(paths: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from subprocess import DEVNULL
 from typing import IO
 
 from ossia.tools.sandbox.choose import Sandbox
-from ossia.tools.sandbox.folders import private_folder, remove_folder
+from ossia.tools.sandbox.folders import private_folder, remedy_for, remove_folder
 from ossia.tools.sandbox.helper import helper_command, helper_environment
 from ossia.tools.sandbox.linux.plan import INTERRUPT
 from ossia.tools.sandbox.plans import plan_for
@@ -119,7 +119,7 @@ class SandboxProcess:
         if message is None:
             raise SandboxError(f"the sandbox's helper ended without a word (exit code {await self._process.wait()})")
         if "failed" in message:
-            raise _failure(message)
+            raise _failure(message, self.root)
         self._waiting = asyncio.create_task(self._wait())
 
     async def _message(self) -> dict[str, object] | None:
@@ -197,10 +197,12 @@ async def finish(work: Callable[[], Awaitable[None]]) -> None:
     task.result()
 
 
-def _failure(message: dict[str, object]) -> Exception:
+def _failure(message: dict[str, object], root: Path) -> Exception:
     """The program's own fault if it, or its folder, cannot be used; otherwise the sandbox's."""
     number, reason = message.get("errno"), str(message["failed"])
     if message.get("stage") in ("program", "folder") and isinstance(number, int):
         return OSError(number, os.strerror(number), "folder" if message["stage"] == "folder" else None)
     hint = " (too many processes of this user)" if number == errno.EAGAIN else ""
+    if os.geteuid() == 0 and root.stat().st_uid == 0:
+        hint = f". The folder belongs to root, which this file system may not be able to map: {remedy_for(root)}"
     return SandboxError(f"the sandbox could not be set up: {reason}{hint}")

@@ -16,8 +16,8 @@ DETACH = 2  # umount2: from the tree now, for good when unused
 
 _PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP, _CAPBSET_DROP, _CHILD_SUBREAPER, _NO_NEW_PRIVS = 1, 4, 22, 24, 36, 38
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_MOUNT_SETATTR, _LANDLOCK = 442, (444, 445, 446)
-_AT_RECURSIVE, _AT_FDCWD = 0x8000, -100
+MOUNT_SETATTR, _LANDLOCK = 442, (444, 445, 446)
+_AT_RECURSIVE, AT_FDCWD = 0x8000, -100
 LAST_CAPABILITY = 63
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -30,8 +30,10 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def _syscall(what: str, number: int, *arguments: object) -> int:
-    return _check(libc.syscall(ctypes.c_long(number), *arguments), what)
+def syscall(what: str, number: int, *arguments: object) -> int:
+    """A raw call. Integers are passed as 64 bits."""
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
+    return _check(libc.syscall(ctypes.c_long(number), *words), what)
 
 
 def unshare(flags: int) -> None:
@@ -53,14 +55,14 @@ def set_hostname(name: str) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    _syscall("pivot_root", _PIVOT_ROOT[os.uname().machine], new.encode(), old.encode())
+    syscall("pivot_root", _PIVOT_ROOT[os.uname().machine], new.encode(), old.encode())
 
 
 def mount_attributes(target: str, flags: int) -> None:
     """Set RDONLY, NOSUID and NODEV on a mount and on all mounts in it (Linux 5.12 and newer)."""
     attributes = struct.pack("QQQQ", flags & (RDONLY | NOSUID | NODEV | NOEXEC), 0, 0, 0)
-    where = (ctypes.c_int(_AT_FDCWD), target.encode(), ctypes.c_uint(_AT_RECURSIVE))
-    _syscall(f"mount_setattr {target}", _MOUNT_SETATTR, *where, attributes, ctypes.c_size_t(len(attributes)))
+    where = (ctypes.c_int(AT_FDCWD), target.encode(), ctypes.c_uint(_AT_RECURSIVE))
+    syscall(f"mount_setattr {target}", MOUNT_SETATTR, *where, attributes, ctypes.c_size_t(len(attributes)))
 
 
 def _prctl(what: str, option: int, second: object = 0, third: object = 0) -> int:
@@ -115,22 +117,22 @@ def drop_capabilities() -> None:
 def landlock_version() -> int:
     """The version of Landlock's interface that the kernel offers; 0 without Landlock."""
     try:
-        return _syscall("landlock", _LANDLOCK[0], None, ctypes.c_size_t(0), ctypes.c_uint(1))
+        return syscall("landlock", _LANDLOCK[0], None, ctypes.c_size_t(0), ctypes.c_uint(1))
     except OSError:
         return 0
 
 
 def landlock_ruleset(attributes: bytes) -> int:
     """A file descriptor of a new ruleset."""
-    return _syscall(
+    return syscall(
         "landlock_create_ruleset", _LANDLOCK[0], attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0)
     )
 
 
 def landlock_allow(ruleset: int, access: int, folder: int) -> None:
     rule = struct.pack("=Qi", access, folder)
-    _syscall("landlock_add_rule", _LANDLOCK[1], ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0))
+    syscall("landlock_add_rule", _LANDLOCK[1], ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0))
 
 
 def landlock_enforce(ruleset: int) -> None:
-    _syscall("landlock_restrict_self", _LANDLOCK[2], ctypes.c_int(ruleset), ctypes.c_uint(0))
+    syscall("landlock_restrict_self", _LANDLOCK[2], ctypes.c_int(ruleset), ctypes.c_uint(0))

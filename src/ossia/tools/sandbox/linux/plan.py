@@ -6,7 +6,7 @@ In: `Plan` fields. Out: one line of JSON, and the same `Plan` from it. Also whic
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 DATA = "/mnt/data"
 INTERRUPT = b"I"  # what Ossia sends on the control socket to interrupt the program
@@ -25,7 +25,8 @@ class Plan:
 
     temporary: the folder that stands for /tmp in the forms without namespaces. folder: where the program begins.
     paths: files and folders that it may read. keep: open file descriptors for it, besides 0, 1 and 2. user: of the
-    program, for the form root and for Landlock as root. inodes: most files that it may add.
+    program, for the form root and for Landlock as root. inodes: most files that it may add. of_root: `data` is root's, and is
+    shown as the user's.
     """
 
     form: str
@@ -46,7 +47,7 @@ class Plan:
     open_files: int
     seconds: float | None = None
     inodes: int = 200_000
-    scoped: bool = field(default=False)
+    of_root: bool = False
 
     def line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

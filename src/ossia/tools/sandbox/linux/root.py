@@ -7,6 +7,7 @@ import os
 import stat
 
 from ossia.tools.sandbox.linux import calls
+from ossia.tools.sandbox.linux.mapped import bind_mapped, user_mapping
 from ossia.tools.sandbox.linux.plan import DATA, DEVICES, Plan
 
 _OLD, _NEW = "/old", "/new"
@@ -20,6 +21,7 @@ _EMPTY_FOLDERS = ("/proc/acpi", "/proc/scsi")
 
 def enter_new_root(plan: Plan) -> None:
     """Make the root and move into it; the host's files are gone from the mount namespace."""
+    mapping = user_mapping(plan.user) if plan.of_root else None
     calls.mount(None, "/", None, calls.REC | calls.PRIVATE)
     calls.mount("tmpfs", "/tmp", "tmpfs", _QUIET, "size=4m,mode=755")
     os.mkdir("/tmp" + _OLD)
@@ -32,7 +34,10 @@ def enter_new_root(plan: Plan) -> None:
     calls.mount("tmpfs", _NEW + "/tmp", "tmpfs", _QUIET, f"size={plan.tmp_bytes},mode=1777")
     for path in sorted(plan.paths):
         _show(path)
-    _bind(_OLD + plan.data, _NEW + DATA, _QUIET)
+    if mapping is None:
+        _bind(_OLD + plan.data, _NEW + DATA, _QUIET)
+    else:
+        bind_mapped(_OLD + plan.data, _NEW + DATA, mapping)
     _devices(plan)
     calls.mount("proc", _NEW + "/proc", "proc", _QUIET | calls.NOEXEC)
     _accounts(plan)

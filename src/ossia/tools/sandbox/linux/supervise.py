@@ -63,7 +63,14 @@ def start(plan: Plan, control: Control, confine: Callable[[], None], threads: in
             stage = "folder"
             os.chdir(plan.folder)
             _limit(plan, threads)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+            for number in (
+                signal.SIGINT,
+                signal.SIGTERM,
+                signal.SIGHUP,
+                signal.SIGPIPE,
+                signal.SIGXFSZ,
+                signal.SIGCHLD,
+            ):
                 signal.signal(number, signal.SIG_DFL)
             stage = "program"
             _execute(plan, write)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from ossia.tools.sandbox.linux.plan import Plan
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_DISK_SECONDS = 0.5  # between two looks at all files, which may be many
+_HIDDEN_SECONDS = 1.0
+_DISK_SHARE = 50  # a look at all files, which may be many, is followed by a pause that many times as long
 
 
 class Watch:
@@ -19,7 +20,9 @@ class Watch:
     def __init__(self, plan: Plan, processes: Callable[[], list[int]], folders: list[str]) -> None:
         self._plan, self._processes, self._folders = plan, processes, folders
         self._ends = time.monotonic() + plan.seconds if plan.seconds else None
-        self._free, self._next_look = _free(folders[0]), 0.0
+        self._free = self._first_free = _free(folders[0])
+        self._next_look = 0.0
+        self._hidden: dict[int, float] = {}  # processes whose files could not be seen, and since when
         self._used = usage(folders, 4 * plan.inodes)
 
     def exceeded(self) -> str | None:
@@ -30,7 +33,7 @@ class Watch:
             return "processes"
         if self._memory(running):
             return "memory"
-        return "disk" if self._disk() else None
+        return "disk" if self._disk(running) else None
 
     def _memory(self, running: list[int]) -> bool:
         limit = self._plan.memory_bytes
@@ -38,18 +41,26 @@ class Watch:
             return False
         return sum(map(_proportional, running)) > limit  # shared pages were counted once for each process
 
-    def _disk(self) -> bool:
-        """A look at the file system's free space first; only if that shrank, a count of the folders' files."""
-        bytes_, files = _free(self._folders[0])
+    def _disk(self, running: list[int]) -> bool:
+        """Counts the folders' files whenever the file system changed, but for at most a fiftieth of the time."""
+        now, free = time.monotonic(), _free(self._folders[0])
+        if now < self._next_look or free == self._free:
+            return False
         plan = self._plan
-        if self._free[0] - bytes_ <= plan.disk_bytes and self._free[1] - files <= plan.inodes:
-            return False
-        if time.monotonic() < self._next_look:
-            return False
-        used = usage(self._folders, self._used[1] + plan.inodes + 1)
-        self._next_look = time.monotonic() + _DISK_SECONDS
-        self._free = (max(self._free[0], bytes_), max(self._free[1], files))
-        return used[0] - self._used[0] > plan.disk_bytes or used[1] - self._used[1] > plan.inodes
+        size, files = usage(self._folders, self._used[1] + plan.inodes + 1)
+        if self._first_free - free > plan.disk_bytes:  # maybe by files that have no name any more
+            size += self._unlinked(running, os.stat(self._folders[0]).st_dev)
+        self._free, self._next_look = free, now + _DISK_SHARE * (time.monotonic() - now)
+        return size - self._used[0] > plan.disk_bytes or files - self._used[1] > plan.inodes
+
+    def _unlinked(self, running: list[int], device: int) -> int:
+        """Bytes of open files without a name. A process that hides its files for long is taken to have many."""
+        sizes = {pid: _unlinked(pid, device) for pid in running}
+        now = time.monotonic()
+        self._hidden = {pid: self._hidden.get(pid, now) for pid, size in sizes.items() if size is None}
+        if any(now - since > _HIDDEN_SECONDS for since in self._hidden.values()):
+            return 1 << 62
+        return sum(filter(None, sizes.values()))
 
 
 def own_processes() -> list[int]:
@@ -119,9 +130,24 @@ def _proportional(pid: int) -> int:
         return _resident(pid)
 
 
-def _free(folder: str) -> tuple[int, int]:
+def _unlinked(pid: int, device: int) -> int | None:
+    """Bytes of a process's open files on this device that have no name; None if they cannot be seen."""
+    size = 0
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            found = os.stat(f"/proc/{pid}/fd/{name}")
+            if found.st_nlink == 0 and found.st_dev == device:
+                size += found.st_blocks * 512
+    except PermissionError:
+        return None  # as it also is for a moment when a program starts
+    except OSError:
+        return size  # it ended, or closed a file
+    return size
+
+
+def _free(folder: str) -> int:
     found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize, found.f_favail
+    return found.f_bavail * found.f_frsize
 
 
 def usage(folders: list[str], most: int) -> tuple[int, int]:
