@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -26,8 +27,9 @@ def sandbox() -> Sandbox:
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_folder(monkeypatch: pytest.MonkeyPatch):
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
     """Other programs make folders of sandboxes, too."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder, which stays elsewhere
     with tempfile.TemporaryDirectory(prefix="tests-") as folder:
         Path(folder).chmod(0o755)
         monkeypatch.setattr(tempfile, "tempdir", folder)
@@ -159,6 +161,48 @@ def test_kill_ends_all_processes(sandbox: Sandbox):
         assert await process.stdout.read() == b""  # all writers have ended
         await process.close()
         assert still_running() == []
+
+    run(work)
+
+
+NETWORK = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5) as made:
+    print(made.recv(10).decode())
+for attempt in (
+    lambda: socket.socket(socket.AF_UNIX).connect(chr(0) + sys.argv[2]),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
+    lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+):
+    try:
+        attempt()
+        print("ESCAPED")
+    except OSError:
+        print("held")
+"""
+
+
+def test_the_network_is_the_hosts_if_asked_and_nothing_more(sandbox: Sandbox):
+    """TCP works; abstract sockets of the host, raw sockets and the like stay out of reach."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        writer.write(b"hello")
+        writer.close()
+
+    async def work():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        with socket.socket(socket.AF_UNIX) as abstract:
+            name = f"ossia-test-{os.getpid()}"
+            abstract.bind("\0" + name)
+            abstract.listen()
+            port = str(server.sockets[0].getsockname()[1])
+            command = ["python3", "-I", "-c", NETWORK, port, name]
+            process = await start(sandbox, command, SandboxSettings(network=True), stdout=PIPE, stderr=PIPE)
+            out, err = await output(process)
+            await process.close()
+        server.close()
+        assert out.decode().split() == ["hello", "held", "held", "held", "held"], err
 
     run(work)
 
