@@ -42,8 +42,8 @@ def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         index = event["output_index"]
         if kind == "output_item.added":
             assert index == len(output), "items are opened in order"
-            assert all(item["status"] != "in_progress" for item in output), "one item at a time"
-            assert event["item"]["status"] == "in_progress"
+            assert all(item.get("status") != "in_progress" for item in output), "one item at a time"
+            assert event["item"].get("status", "in_progress") == "in_progress"
             output.append(event["item"])
             continue
         assert index == len(output) - 1
@@ -51,12 +51,13 @@ def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if kind == "output_item.done":
             done = event["item"]
             assert not open_parts
-            late = ("encrypted_content", "action", "results", "outputs")  # known at the end only
-            assert item | {"status": done["status"]} | {k: done[k] for k in late if k in done} == done
+            # known at the end only
+            late = ("encrypted_content", "action", "results", "outputs", "tools", "error", "output", "status")
+            assert item | {k: done[k] for k in late if k in done} == done
             output[index] = done
             continue
         assert event["item_id"] == item["id"]
-        assert item["status"] == "in_progress"
+        assert item.get("status", "in_progress") == "in_progress"
         change(item, kind, event, open_parts)
     return output
 
@@ -94,6 +95,13 @@ def change(item: dict[str, Any], kind: str, event: dict[str, Any], open_parts: s
                 item[key] += event["delta"]
             else:
                 assert item[key] == event[key]
+        case ["mcp_call_arguments", state]:
+            if state == "delta":
+                item["arguments"] += event["delta"]
+            else:
+                assert item["arguments"] == event["arguments"]
+        case ["mcp_call" | "mcp_list_tools" as part, state]:
+            assert item["type"] == part
         case ["web_search_call", state]:
             assert item["type"] == "web_search_call"
         case ["code_interpreter_call", state]:

@@ -151,7 +151,7 @@ async def rendered(responses_context: ResponsesContext, api: str, body: Any, cli
                 context.service.limits.check_length(ids, "prompt")
             prompts, warnings = answer.prompts, answer.warnings
         case wire.ResponsesRequest():
-            prepared = await prepare(responses_context, body, client)
+            prepared = await prepare(responses_context, body, client, only_counts=True)
             try:
                 with input_errors(field_names(prepared.form_param)):
                     prompts, warnings = [await context.service.prompt(prepared.answer)], prepared.warnings

@@ -7,11 +7,14 @@ request of the same conversation finds its pages, variables and files again.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ossia.tools.browser.citations import Resolve
 from ossia.tools.browser.session import BrowserLimits, BrowserSession
+from ossia.tools.mcp.results import McpListing
+from ossia.tools.mcp.servers import McpServer
+from ossia.tools.mcp.session import McpSession, open_available
 from ossia.tools.session import ToolSession
 from ossia.tools.toolset import ToolSet
 
@@ -23,11 +26,20 @@ LEASE_SECONDS = 2 * 3600.0  # an answer never takes longer; a lease that was los
 
 @dataclass(frozen=True, slots=True)
 class HostedRequest:
-    """The tools that a request turns on: names in the order of their declaration, and limits of the browser."""
+    """The tools that a request turns on: names in the order of their declaration, and limits of the browser.
+
+    mcp: MCP servers of the request, and how it uses those of the operator. mcp_choice: a server and one of its tools.
+    """
 
     names: tuple[str, ...] = ()
     browser: BrowserLimits = field(default_factory=BrowserLimits)
     tool_choice: str | None = None
+    mcp: tuple[McpServer, ...] = ()
+    mcp_choice: tuple[str, str | None] | None = None
+
+    @property
+    def without_choice(self) -> "HostedRequest":
+        return replace(self, tool_choice=None, mcp_choice=None)
 
 
 MakeSessions = Callable[[HostedRequest], Sequence[ToolSession]]
@@ -35,10 +47,14 @@ MakeSessions = Callable[[HostedRequest], Sequence[ToolSession]]
 
 @dataclass(eq=False, slots=True)
 class HostedTools:
-    """The open tools of one answer. id: of the container, as the API calls it, that holds their state."""
+    """The open tools of one answer. id: of the container, as the API calls it, that holds their state.
+
+    listings: of MCP servers that were listed for this answer, also of those that failed and are left out.
+    """
 
     request: HostedRequest
     toolset: ToolSet
+    listings: tuple[McpListing, ...] = ()
     id: str = field(default_factory=lambda: f"cntr_{secrets.token_hex(24)}")
 
     @property
@@ -52,7 +68,8 @@ class HostedTools:
 class HostedSessions:
     """All tool sessions of a server.
 
-    available: names of the tools that requests may turn on. make: makes the sessions of a request.
+    available: names of the tools that requests may turn on. make: makes the sessions of a request. mcp_hosts: where
+    MCP servers of requests may be; see `request_server`.
     """
 
     def __init__(
@@ -62,8 +79,9 @@ class HostedSessions:
         *,
         idle_seconds: float = IDLE_SECONDS,
         max_kept: int = MAX_KEPT,
+        mcp_hosts: Iterable[str] = (),
     ) -> None:
-        self.available = frozenset(available)
+        self.available, self.mcp_hosts = frozenset(available), tuple(mcp_hosts)
         self._make = make
         self._idle_seconds, self._max_kept = idle_seconds, max_kept
         self._kept: dict[str, HostedTools] = {}  # by the ids of responses, conversations and calls
@@ -71,22 +89,35 @@ class HostedSessions:
         self._in_use: dict[HostedTools, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def lease(self, request: HostedRequest, keys: Iterable[str] = ()) -> HostedTools:
+    async def lease(
+        self, request: HostedRequest, keys: Iterable[str] = (), listings: Mapping[str, McpListing] | None = None
+    ) -> HostedTools:
         """Open tools, or those kept under one of the keys if they are the same. Raises ToolUnavailableError.
 
-        The caller gives them back with `release`.
+        listings: what earlier answers listed, by the server's label; it is not listed again. The caller gives the tools
+        back with `release`.
         """
-        tools = self._take(request, keys) or HostedTools(request, ToolSet(tuple(self._make(request))))
-        for session in tools.toolset.sessions:
-            if isinstance(session, BrowserSession):
-                session.begin_response()
+        tools = self._take(request, keys) or await self._made(request, listings or {})
+        tools.toolset.begin_response()
         self._in_use[tools] = asyncio.get_running_loop().call_later(LEASE_SECONDS, self._give_up, tools)
         try:
             await tools.toolset.open()
+            await tools.toolset.refresh()
         except BaseException:
             self._in_use.pop(tools).cancel()
             raise
         return tools
+
+    async def _made(self, request: HostedRequest, listings: Mapping[str, McpListing]) -> HostedTools:
+        """New sessions. MCP servers that cannot be listed are left out."""
+        asked = {server.label: server for server in request.mcp}
+        own = [_as_asked(session, asked) for session in self._make(request)]
+        named = [McpSession(server, listing=listings.get(label)) for label, server in asked.items() if server.url]
+        every = [each for each in (*own, *named) if isinstance(each, McpSession)]
+        works = await open_available(every)
+        new = tuple(each.listing for each in every if each.listing.error or each.server.label not in listings)
+        kept = [each for each in own if not isinstance(each, McpSession) or each in works]
+        return HostedTools(request, ToolSet(kept, [each for each in named if each in works]), new)
 
     async def release(self, tools: HostedTools, keys: Iterable[str] = ()) -> None:
         """End a lease. With keys, the sessions are kept for later requests; otherwise they are closed."""
@@ -116,8 +147,9 @@ class HostedSessions:
     def _take(self, request: HostedRequest, keys: Iterable[str]) -> HostedTools | None:
         for key in keys:
             tools = self._kept.get(key)
-            if tools and replace(tools.request, tool_choice=None) == replace(request, tool_choice=None):
+            if tools and tools.request.without_choice == request.without_choice:
                 self._forget(tools)
+                tools.listings = ()
                 return tools
         return None
 
@@ -138,3 +170,11 @@ class HostedSessions:
         task = asyncio.ensure_future(tools.toolset.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _as_asked(session: ToolSession, asked: Mapping[str, McpServer]) -> ToolSession:
+    """An operator's MCP server with the approvals and the tools that the request asks for."""
+    if not isinstance(session, McpSession) or (wanted := asked.get(session.server.label)) is None:
+        return session
+    allowed = session.server.allowed_tools or wanted.allowed_tools
+    return McpSession(replace(session.server, allowed_tools=allowed, approval=wanted.approval))

@@ -6,7 +6,7 @@ that need a user's approval do not run until `run_approved`.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ossia.harmony.messages import ToolNamespace
@@ -60,6 +60,11 @@ class McpSession:
     def namespace(self) -> ToolNamespace:
         """The declaration. A request's server has its label as name, an operator's server its own name."""
         return self._tools.namespace
+
+    @property
+    def tools(self) -> Mapping[str, McpTool]:
+        """The server's own tools by the names that the model calls them by."""
+        return self._tools.tools
 
     @property
     def listing(self) -> McpListing:

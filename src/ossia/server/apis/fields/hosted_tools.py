@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from ossia.harmony.messages import System
+from ossia.harmony.messages import System, ToolNamespace
+from ossia.server.apis.fields.mcp_tools import MCP, check_servers, mcp_choice, mcp_server
 from ossia.server.core.context import Context
 from ossia.server.core.hosted import HostedRequest, HostedTools
 from ossia.server.errors import ApiError, bad
 from ossia.tools.browser.session import BrowserLimits
+from ossia.tools.mcp.results import McpListing
+from ossia.tools.mcp.servers import McpServer
+from ossia.tools.mcp.session import McpSession
 from ossia.tools.session import ToolUnavailableError
 from ossia.tools.toolset import ToolSet
 
@@ -71,14 +75,48 @@ class LeasedTools:
         return self.tools.toolset.recipients if self.tools else frozenset()
 
     @property
-    def choice(self) -> str | None:
-        """The tool choice if it forces one of these tools."""
-        return self.fields.request.tool_choice if self.fields.request else None
+    def developer_namespaces(self) -> tuple[ToolNamespace, ...]:
+        """The declarations for the developer message: of the request's MCP servers."""
+        return self.tools.toolset.developer_namespaces if self.tools else ()
 
     @property
-    def forced_kind(self) -> str | None:
-        """The type of tool that the choice forces, as OpenAI's choices name it."""
-        return SHOWN_CHOICES.get(self.choice or "")
+    def choice(self) -> str | None:
+        """The tool choice if it forces one of these tools. A server that could not be listed forces nothing."""
+        request = self.fields.request
+        if request is None or request.mcp_choice is None:
+            return request.tool_choice if request else None
+        label, name = request.mcp_choice
+        if (session := self.mcp_session(label)) is None:
+            return None
+        space, declared = session.namespace.name, session.declared_name(name) if name is not None else None
+        if name is not None and declared is None:
+            raise bad("tool_choice", f"tool_choice: MCP server {label!r} has no tool {name[:64]!r} that is allowed")
+        return f"{space}.{declared}" if declared else space
+
+    @property
+    def shown_choice(self) -> dict[str, Any] | None:
+        """The forced choice, as OpenAI's API shows it."""
+        request = self.fields.request
+        if request and request.mcp_choice:
+            label, name = request.mcp_choice
+            return {"type": MCP, "server_label": label, **({"name": name} if name else {})}
+        kind = SHOWN_CHOICES.get(self.choice or "")
+        return {"type": kind} if kind else None
+
+    @property
+    def needs_approval(self) -> frozenset[str]:
+        """The recipients whose calls a user must approve first."""
+        return self.tools.toolset.needs_approval if self.tools else frozenset()
+
+    def mcp_session(self, label: str) -> McpSession | None:
+        """The open session of an MCP server."""
+        every = (*self.tools.toolset.sessions, *self.tools.toolset.developer) if self.tools else ()
+        return next((each for each in every if isinstance(each, McpSession) and each.server.label == label), None)
+
+    def has_server(self, tool: Mapping[str, Any]) -> bool:
+        """Whether a request's tool is an MCP server that is used."""
+        servers = self.fields.request.mcp if self.fields.request else ()
+        return tool.get("type") == MCP and any(server.label == tool.get("server_label") for server in servers)
 
     def declared(self, opening: System) -> System:
         """The system message with the declarations of these tools."""
@@ -98,23 +136,30 @@ class LeasedTools:
 
 
 async def leased_tools(
-    context: Context, tools: Sequence[Mapping[str, Any]] | None, tool_choice: Any, keys: Sequence[str] = ()
+    context: Context,
+    tools: Sequence[Mapping[str, Any]] | None,
+    tool_choice: Any,
+    keys: Sequence[str] = (),
+    listings: Mapping[str, McpListing] | None = None,
 ) -> LeasedTools:
     """Open the hosted tools of a request, or find those of an earlier answer again by its ids.
 
-    Raises ApiError: 400 for invalid fields, 503 for a tool that cannot start.
+    listings: of MCP servers, from earlier answers. Raises ApiError: 400 for invalid fields, 503 for a tool that cannot start.
     """
-    fields = hosted_fields(tools, tool_choice, context.hosted.available)
+    fields = hosted_fields(tools, tool_choice, context.hosted.available, context.hosted.mcp_hosts)
     if fields.request is None:
         return LeasedTools(context, fields)
     try:
-        return LeasedTools(context, fields, await context.hosted.lease(fields.request, keys))
+        return LeasedTools(context, fields, await context.hosted.lease(fields.request, keys, listings))
     except ToolUnavailableError as error:
         raise ApiError(503, str(error), param="tools", code="tool_unavailable") from error
 
 
 def hosted_fields(
-    tools: Sequence[Mapping[str, Any]] | None, tool_choice: Any, available: Collection[str]
+    tools: Sequence[Mapping[str, Any]] | None,
+    tool_choice: Any,
+    available: Collection[str],
+    mcp_hosts: Collection[str] = (),
 ) -> HostedFields:
     """Separate the hosted tools from the client's. Tools that the server does not offer are left in `tools`.
 
@@ -122,9 +167,13 @@ def hosted_fields(
     """
     own: list[Mapping[str, Any]] = []
     names: list[str] = []
-    limits, warnings = BrowserLimits(), list[str]()
+    limits, warnings, servers = BrowserLimits(), list[str](), list[McpServer]()
     for number, tool in enumerate(tools or ()):
         kind = tool.get("type")
+        if kind == MCP and (server := mcp_server(tool, f"tools[{number}]", available, mcp_hosts)):
+            servers.append(server)
+            names += [] if server.url else [f"mcp:{server.label}"]
+            continue
         name = KINDS.get(kind) if isinstance(kind, str) else None
         if name is None or name not in available or _runs_elsewhere(tool):
             own.append(tool)
@@ -132,11 +181,13 @@ def hosted_fields(
         names.append(name)
         if name == BROWSER:
             limits = _browser_limits(tool, f"tools[{number}]", warnings)
-    if not names:
+    check_servers(servers)
+    if not names and not servers:
         return HostedFields(None, list(tools) if tools is not None else None, tool_choice, warnings)
-    choice = _hosted_choice(tool_choice, names)
-    request = HostedRequest(tuple(dict.fromkeys(names)), limits, choice)
-    return HostedFields(request, own, None if choice else _own_choice(tool_choice, names), warnings)
+    choice, forced = _hosted_choice(tool_choice, names), mcp_choice(tool_choice, servers)
+    request = HostedRequest(tuple(dict.fromkeys(names)), limits, choice, tuple(servers), forced)
+    own_choice = None if choice or forced else _own_choice(tool_choice, [*names, *([MCP] if servers else [])])
+    return HostedFields(request, own, own_choice, warnings)
 
 
 def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:
@@ -175,7 +226,8 @@ def _own_choice(choice: Any, names: Sequence[str]) -> Any:
     listed = choice.get("tools") if isinstance(choice, Mapping) else None
     if not isinstance(listed, list):
         return choice
-    kept = [each for each in listed if not (isinstance(each, Mapping) and KINDS.get(str(each.get("type"))) in names)]
+    kinds = {**KINDS, MCP: MCP}
+    kept = [each for each in listed if not (isinstance(each, Mapping) and kinds.get(str(each.get("type"))) in names)]
     if kept == listed:
         return choice
     mode = choice.get("mode")

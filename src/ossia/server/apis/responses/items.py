@@ -27,9 +27,11 @@ from ossia.server.apis.responses.wire import (
     Phase,
     Reference,
 )
+from ossia.server.apis.responses.wire.mcp import GivenApproval
 from ossia.server.errors import ApiError, bad, input_errors
 from ossia.server.http.decoding.json_codec import JsonDict, convert
 from ossia.server.state.encrypted_reasoning import DecryptionError
+from ossia.tools.mcp.declaration import clean_name
 
 PREFIXES = {
     "message": "msg",
@@ -39,6 +41,7 @@ PREFIXES = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "item_reference": "",
+    "mcp_approval_response": "mcpa",
 }
 
 CALLS = ("function_call", "custom_tool_call")
@@ -46,6 +49,9 @@ CALLS = ("function_call", "custom_tool_call")
 HOSTED_CALLS = {
     "web_search_call": "ws",
     "code_interpreter_call": "ci",
+    "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpr",
 }
 T = TypeVar("T")
 
@@ -139,6 +145,10 @@ def _normal(kind: str, item: JsonDict, reader: _ContentReader) -> JsonDict:
             space = {"namespace": custom.namespace} if custom.namespace else {}
             own = {"name": custom.name, "input": custom.input or ""}
             return {**head, "status": "completed", "call_id": custom.call_id or "", **own, **space}
+        case "mcp_approval_response":
+            answer = convert(item, GivenApproval, at)
+            own = {"approval_request_id": answer.approval_request_id, "approve": answer.approve}
+            return {**head, **own, "reason": answer.reason}
         case "item_reference":
             return {"id": convert(item, Reference, at).id, "type": kind}
         case _:
@@ -225,6 +235,8 @@ def messages_of(
 
 def hosted_messages(item: JsonDict, at: str, warnings: list[str] | None) -> list[Message]:
     """A call of the server's own tools that is not in the store, as far as its item tells what happened."""
+    if item["type"] == "mcp_call":
+        return _mcp_messages(item)
     code, outputs = item.get("code"), item.get("outputs")
     if item["type"] == "code_interpreter_call" and isinstance(code, str) and isinstance(outputs, list):
         logs = [str(each.get("logs") or "") for each in outputs if isinstance(each, dict)]
@@ -232,6 +244,13 @@ def hosted_messages(item: JsonDict, at: str, warnings: list[str] | None) -> list
     if warnings is not None:
         warnings.append(f"{at}: what this {item['type']} found is not stored here; it was left out")
     return []
+
+
+def _mcp_messages(item: JsonDict) -> list[Message]:
+    """A call of an MCP server, which its item tells whole."""
+    recipient, output = f"{item.get('server_label')}.{clean_name(str(item.get('name')))}", item.get("output")
+    text = output if isinstance(output, str) else f"error: {json.dumps(item.get('error'), ensure_ascii=False)}"
+    return [assistant(str(item.get("arguments") or "{}"), "commentary", recipient, JSON_TYPE), tool(recipient, text)]
 
 
 def _last_answer(history: Sequence[HistoryEntry]) -> int:

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,9 +23,11 @@ from ossia.server.apis.fields.hosted_tools import LeasedTools, leased_tools
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinking, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
+from ossia.server.apis.responses.approvals import Answered, answer_approvals, known_listings
 from ossia.server.apis.responses.items import HOSTED_CALLS, ConversationEntry, messages_of, read_input, truncate
 from ossia.server.apis.responses.output.builder import MAX_WARNING, WARNINGS, OutputOptions
 from ossia.server.apis.responses.output.item_writers import ReasoningForm, Summary
+from ossia.server.apis.responses.output.mcp_writers import McpOutput, mcp_targets
 from ossia.server.apis.responses.output.shown import new_response, shown_choice, shown_text, shown_tool
 from ossia.server.core.context import Context
 from ossia.server.core.hosted import HostedTools
@@ -90,19 +92,29 @@ class ResponsesContext:
         return self.store
 
 
-async def prepare(context: ResponsesContext, request: wire.ResponsesRequest, client: str) -> PreparedRequest:
-    """Load the earlier items that the request continues, and prepare the request."""
+async def prepare(
+    context: ResponsesContext, request: wire.ResponsesRequest, client: str, only_counts: bool = False
+) -> PreparedRequest:
+    """Load the earlier items that the request continues, and prepare the request.
+
+    only_counts: the prompt is counted or shown; calls that the user approved do not run.
+    """
     check(context, request)
     request.max_output_tokens = limit(request.max_output_tokens)
     warnings: list[str] = []
     # in threads: a long input would block the event loop
     input_items = await _resolved(context, await asyncio.to_thread(read_input, request.input, warnings))
     earlier = await _earlier(context, request)
-    hosted = await leased_tools(context.server, request.tools, request.tool_choice, _session_keys(request))
+    before = await asyncio.to_thread(lambda: [entry_of(item, "input") for item in earlier])
+    listings = known_listings([*before, *input_items])
+    hosted = await leased_tools(context.server, request.tools, request.tool_choice, _session_keys(request), listings)
     warnings += hosted.fields.warnings
     try:
         with input_errors():
-            return await asyncio.to_thread(_prepared, context, request, client, earlier, input_items, warnings, hosted)
+            tokenizer = context.server.service.tokenizer
+            answered = await answer_approvals(before, input_items, hosted, None if only_counts else tokenizer, warnings)
+            own = _Own(input_items, answered, hosted)
+            return await asyncio.to_thread(_prepared, context, request, client, own, warnings)
     except BaseException:
         await hosted.release()
         raise
@@ -241,19 +253,21 @@ async def store_result(work: Awaitable[T]) -> T:
         raise ApiError(503, str(error), code="store_unavailable") from error
 
 
+class _Own(NamedTuple):
+    """What a request brings beside its fields: its items, the conversation with them, and its open tools."""
+
+    input_items: Sequence[ConversationEntry]
+    answered: Answered
+    hosted: LeasedTools
+
+
 def _prepared(
-    context: ResponsesContext,
-    request: wire.ResponsesRequest,
-    client: str,
-    earlier: Sequence[Item],
-    input_items: Sequence[ConversationEntry],
-    warnings: list[str],
-    hosted: LeasedTools,
+    context: ResponsesContext, request: wire.ResponsesRequest, client: str, own: _Own, warnings: list[str]
 ) -> PreparedRequest:
-    service = context.server.service
+    service, hosted = context.server.service, own.hosted
     box = toolbox(hosted.fields.tools, hosted.fields.tool_choice)
     warnings += box.warnings
-    turns = _turns(context, [*(entry_of(item, "input") for item in earlier), *input_items], box, warnings)
+    turns = _turns(context, own.answered.entries, box, warnings)
     if request.instructions:
         turns.insert(0, developer(request.instructions))
     if request.truncation == "auto":  # first by text lengths: counting the tokens of long texts is slow
@@ -264,7 +278,8 @@ def _prepared(
     form_param = FORM if form.param == "text.format" else form.param
     thinking = _thinking(request, warnings)
     opening = hosted.declared(opening_of(service.settings.opening, request))
-    messages = conversation(thinking.effort, turns, box.spaces, form.shown, opening)
+    spaces = (*box.spaces, *hosted.developer_namespaces)
+    messages = conversation(thinking.effort, turns, spaces, form.shown, opening)
     if request.truncation == "auto":
         messages = _fitting(context.server, messages, request.max_output_tokens)
     options = TurnOptions(
@@ -272,6 +287,7 @@ def _prepared(
         tool_choice=hosted.choice or box.choice,
         allowed=hosted.allowed(box.allowed),
         toolset=hosted.toolset,
+        needs_approval=hosted.needs_approval,
         max_tool_calls=request.max_tool_calls,
         response_format=form.enforced,
         thinking_budget=thinking.budget,
@@ -288,9 +304,9 @@ def _prepared(
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:MAX_WARNING]}
     return PreparedRequest(
         AnswerRequest(tuple(messages), options, stop_strings(request.stop), client),
-        _output(context, request, box, thinking.hidden, hosted),
+        _output(context, request, box, thinking.hidden, own),
         response,
-        tuple(Item(entry.item["id"], encode(entry.item), entry.message) for entry in input_items),
+        tuple(Item(entry.item["id"], encode(entry.item), entry.message) for entry in own.input_items),
         conversation_of(request),
         response.store,
         tuple(warnings),
@@ -357,8 +373,9 @@ def _params(server: Context, request: wire.ResponsesRequest, warnings: list[str]
 
 
 def _output(
-    context: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool, hosted: LeasedTools
+    context: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool, own: _Own
 ) -> OutputOptions:
+    hosted = own.hosted
     service, include, reasoning = context.server.service, request.include or (), request.reasoning or wire.Reasoning()
     encrypt = (lambda text: context.cipher.encrypt(text, service.name)) if ENCRYPTED_REASONING in include else None
     summary = SUMMARIES.get(reasoning.summary or reasoning.generate_summary)
@@ -371,4 +388,7 @@ def _output(
         hosted.tools.resolve if hosted.tools else None,
         hosted.tools.id if hosted.tools else "",
         frozenset(include),
+        McpOutput(
+            mcp_targets(hosted.toolset), hosted.tools.listings if hosted.tools else (), tuple(own.answered.approved)
+        ),
     )

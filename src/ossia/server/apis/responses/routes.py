@@ -76,7 +76,7 @@ class Responses:
 
     async def input_tokens(self, request: Request) -> Response:
         body = await read(request, wire.ResponsesRequest)
-        prepared = await until_disconnect(request, prepare(self.context, body, client_of(request)))
+        prepared = await until_disconnect(request, prepare(self.context, body, client_of(request), only_counts=True))
         try:
             count = asyncio.to_thread(self.context.server.service.count, prepared.answer.messages)
             tokens = await until_disconnect(request, count)

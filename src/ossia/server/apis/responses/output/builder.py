@@ -27,6 +27,13 @@ from ossia.server.apis.responses.output.item_writers import (
     ReasoningForm,
     ReasoningOutput,
 )
+from ossia.server.apis.responses.output.mcp_writers import (
+    ApprovalWriter,
+    McpCallWriter,
+    McpListItem,
+    McpOutput,
+    McpTarget,
+)
 from ossia.server.core.events import (
     Citation,
     EventTranslator,
@@ -48,6 +55,7 @@ from ossia.tools.browser.citations import Resolve
 
 WARNINGS = "ossia.warnings"  # the key in a response's metadata
 MAX_WARNING = 512
+NO_SERVERS = McpOutput()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class OutputOptions:
     """How an answer is written. tokenizer: set if log-probabilities are requested.
 
     hosted: recipients of the server's own tools. resolve: finds the sources of citations. container_id: of the code.
-    include: what the request wants in items beside the usual.
+    include: what the request wants in items beside the usual. mcp: what is shown of MCP servers.
     """
 
     toolbox: Toolbox
@@ -65,6 +73,7 @@ class OutputOptions:
     resolve: Resolve | None = None
     container_id: str = ""
     include: frozenset[str] = frozenset()
+    mcp: McpOutput = NO_SERVERS
 
 
 class ResponseBuilder:
@@ -81,6 +90,7 @@ class ResponseBuilder:
         self._count = 0  # of events
         self._open: OpenItem | None = None
         self._hosted: OpenHostedItem | None = None
+        self._before: McpOutput | None = options.mcp  # written with the first event
 
     @property
     def calls(self) -> dict[str, Sequence[Message]]:
@@ -98,7 +108,10 @@ class ResponseBuilder:
         return self._numbered([wire.InProgress(response=self.response)])
 
     def add(self, event: Event | AnswerStart) -> list[wire.StreamEvent]:
-        return self._numbered([made for piece in self._translator.translate(event) for made in self._written(piece)])
+        before, self._before = self._before, None
+        events = self._written_before(before) if before else []
+        events += [made for piece in self._translator.translate(event) for made in self._written(piece)]
+        return self._numbered(events)
 
     def fail(self, code: str, message: str) -> list[wire.StreamEvent]:
         """The answer broke off. The output so far stays."""
@@ -127,7 +140,8 @@ class ResponseBuilder:
                 return self._open.cite(source)
             case HostedCallStart(recipient):
                 options = self._options
-                self._hosted = hosted_item(recipient, len(self.response.output), options.container_id, options.include)
+                index, target = len(self.response.output), options.mcp.targets.get(recipient)
+                self._hosted = hosted_item(recipient, index, options.container_id, options.include, target)
                 return self._hosted.begin() if self._hosted else ()
             case HostedCallDelta(text) if self._hosted:
                 return self._hosted.delta(text)
@@ -179,9 +193,31 @@ class ResponseBuilder:
             return []
         events = opened.end(status, done)
         self.response = replace(self.response, output=[*self.response.output, opened.item])
-        call, result = (done.call, done.result) if done else (None, None)
-        self.items.append(Item(opened.item.id, encode(opened.item), call, result=result))
-        return [*events, wire.ItemDone(output_index=opened.index, item=opened.item)]
+        call = done.call if done else opened.call if isinstance(opened, ApprovalWriter) else None
+        return [*events, self._finished(opened.index, opened.item, call, done.result if done else None)]
+
+    def _finished(
+        self, index: int, item: wire.OutputItem, call: Message | None = None, result: Message | None = None
+    ) -> wire.StreamEvent:
+        self.items.append(Item(item.id, encode(item), call, result=result))
+        return wire.ItemDone(output_index=index, item=item)
+
+    def _written_before(self, given: McpOutput) -> list[wire.StreamEvent]:
+        """Listings of MCP servers, and calls that the user approved: they come before the model's own output."""
+        events: list[wire.StreamEvent] = []
+        for listing in given.listings:
+            listed = McpListItem(len(self.response.output), listing)
+            events += listed.events()
+            self.response = replace(self.response, output=[*self.response.output, listed.item])
+            events.append(self._finished(listed.index, listed.item))
+        for each in given.approved:
+            target = McpTarget(each.result.server_label, each.result.name, False)
+            writer = McpCallWriter(len(self.response.output), target, each.request_id)
+            events += [*writer.begin(), *writer.delta(each.result.arguments), *writer.run(each.call)]
+            events += writer.finish(each.result, each.failed, each.message.text)
+            self.response = replace(self.response, output=[*self.response.output, writer.item])
+            events.append(self._finished(writer.index, writer.item, each.call, each.message))
+        return events
 
     def _numbered(self, events: Sequence[wire.StreamEvent]) -> list[wire.StreamEvent]:
         for event in events:

@@ -12,6 +12,7 @@ from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import new_id
 from ossia.server.apis.responses.output.item_writers import ItemWriter
+from ossia.server.apis.responses.output.mcp_writers import ApprovalWriter, McpCallWriter, McpTarget
 from ossia.server.apis.responses.wire import hosted
 from ossia.server.core.events import HostedCallEnd
 from ossia.tools.browser.session import BrowserResult
@@ -110,8 +111,12 @@ class CodeItem(ItemWriter):
         return hosted.CodeCallItem(self.id, status, "".join(self.text), self.container_id)
 
 
-def hosted_item(recipient: str, index: int, container_id: str, include: Collection[str]) -> OpenHostedItem | None:
+def hosted_item(
+    recipient: str, index: int, container_id: str, include: Collection[str], target: McpTarget | None = None
+) -> OpenHostedItem | None:
     """The item of a call; None for a tool that has no item, such as one that does not exist."""
+    if target is not None:
+        return ApprovalWriter(index, target) if target.needs_approval else McpCallWriter(index, target)
     space, _, function = recipient.partition(".")
     match space:
         case "browser" if function in ("search", "open", "find"):

@@ -10,6 +10,7 @@ from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.apis.fields.answer_form import RequestedForm
 from ossia.server.apis.fields.hosted_tools import LeasedTools
+from ossia.server.apis.fields.mcp_tools import shown_server
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import new_id
 from ossia.server.http.decoding.json_codec import JsonDict
@@ -69,6 +70,8 @@ def shown_text(text: wire.Text, form: RequestedForm) -> JsonDict:
 def shown_tool(tool: JsonDict, hosted: LeasedTools) -> JsonDict | None:
     """A tool in the API's form; None for an ignored one."""
     kind = tool.get("type")
+    if hosted.has_server(tool):
+        return shown_server(tool)
     if hosted.names_kind(kind):
         return tool
     nested = tool.get(str(kind))
@@ -89,8 +92,8 @@ def shown_tool(tool: JsonDict, hosted: LeasedTools) -> JsonDict | None:
 
 def shown_choice(box: Toolbox, hosted: LeasedTools) -> str | JsonDict:
     """The tool choice in the API's form."""
-    if kind := hosted.forced_kind:
-        return {"type": kind}
+    if forced := hosted.shown_choice:
+        return forced
     if box.allowed is not None:
         tools = [{"type": "function", "name": box.called[each].name} for each in sorted(box.allowed)]
         return {"type": "allowed_tools", "mode": box.choice, "tools": tools}

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ossia.server.apis.fields.extensions import OssiaFields, ThinkingExtensions
 from ossia.server.apis.responses.wire.base import Event, ItemEvent
 from ossia.server.apis.responses.wire.hosted import HostedEvent, HostedItem, ItemStatus
+from ossia.server.apis.responses.wire.mcp import McpEvent, McpItem
 from ossia.server.http.decoding.json_codec import JsonDict
 
 Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
@@ -193,7 +194,7 @@ class CustomCallItem(Struct, tag_field="type", tag="custom_tool_call"):
     namespace: str | UnsetType = UNSET
 
 
-OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem | HostedItem
+OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem | HostedItem | McpItem
 
 
 # the response
@@ -379,6 +380,7 @@ class AnnotationAdded(ItemEvent, tag="response.output_text.annotation.added"):
 StreamEvent: TypeAlias = (
     AnnotationAdded
     | HostedEvent
+    | McpEvent
     | Created
     | Queued
     | InProgress
