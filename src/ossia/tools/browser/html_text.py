@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from ossia.tools.browser.layout import TextLayout
+from ossia.tools.browser.pieces import by_character
 from ossia.tools.browser.repair import repaired
 from ossia.tools.browser.urls import domain_of, joined
 
@@ -53,7 +54,7 @@ Event: TypeAlias = StartTag | EndTag | str
 
 def html_to_text(html: str, url: str, title: str | None = None) -> HtmlText:
     """Never raises for broken HTML. What is over the limits of size and depth is left out."""
-    html = _BEYOND_BMP.sub("", html[:MAX_CHARACTERS]).translate(_LOOKALIKES).replace("\x00", "\ufffd")
+    html = by_character(_cleaned, html[:MAX_CHARACTERS])
     tree = LexborHTMLParser(repaired(html).encode("utf-8", "replace").decode())
     links = _Links(url)
     layout = TextLayout()
@@ -64,7 +65,11 @@ def html_to_text(html: str, url: str, title: str | None = None) -> HtmlText:
 
 def plain_text(text: str) -> str:
     """Text that is not HTML, without the characters of link marks."""
-    return text[:MAX_CHARACTERS].translate(_LOOKALIKES).replace("\r\n", "\n").replace("\x00", "\ufffd")
+    return by_character(lambda piece: piece.translate(_LOOKALIKES), text[:MAX_CHARACTERS]).replace("\r\n", "\n")
+
+
+def _cleaned(html: str) -> str:
+    return _BEYOND_BMP.sub("", html).translate(_LOOKALIKES).replace("\x00", "\ufffd")
 
 
 def _title_of(tree: LexborHTMLParser, url: str) -> str:
@@ -84,7 +89,7 @@ def _events(root: LexborNode | None) -> Iterator[Event]:
     while node is not None and count < MAX_NODES:
         count += 1
         if node.is_text_node:
-            yield (node.text_content or "").translate(_LOOKALIKES)
+            yield by_character(lambda piece: piece.translate(_LOOKALIKES), node.text_content or "")
         elif node.is_comment_node:
             yield EndTag("")
         elif node.is_element_node and node.tag != "math":

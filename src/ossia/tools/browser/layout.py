@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ossia.tools.browser.pieces import BEFORE_NEWLINE, cut
+
 Attributes = Mapping[str, str | None]
 
 HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
@@ -168,9 +170,13 @@ class TextLayout:
     def text(self, text: str, is_entity: bool = False) -> None:
         """Add text. is_entity: a character that HTML writes as an entity."""
         text = self._beside_struck(text)
+        self._last_text = text
+        for piece in cut(text, BEFORE_NEWLINE):
+            self._text_piece(piece, is_entity)
+
+    def _text_piece(self, text: str, is_entity: bool) -> None:
         if not (is_entity or self._in_code or self._in_pre):
             text = _LIKE_AN_ITEM.sub(r"\1\2\\\3", text)  # the form has a backslash there
-        self._last_text = text
         if self._abbreviation is not None:
             self._abbreviation.texts.append(text)
         if self._hidden:

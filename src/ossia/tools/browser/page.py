@@ -11,6 +11,8 @@ from itertools import accumulate, takewhile
 from textwrap import TextWrapper
 from urllib.parse import quote, unquote
 
+from ossia.tools.browser.pieces import BEFORE_SPACE, cut
+
 WIDTH = 80
 MAX_TITLE = 1_024  # characters of titles, URLs and errors that are shown
 MAX_TEXT = 1_000_000  # characters of a page's text
@@ -30,12 +32,10 @@ class _Wrapper(TextWrapper):
     """Splits very long words first. The pieces are multiples of a line, so the lines are the same."""
 
     def _split(self, text: str) -> list[str]:
-        words = super()._split(text)
-        return (
-            [piece for word in words for piece in _pieces(word)]
-            if len(max(words, key=len, default="")) > _PIECE
-            else words
-        )
+        words = [word for piece in cut(text, BEFORE_SPACE) for word in super(_Wrapper, self)._split(piece)]
+        if len(max(words, key=len, default="")) <= _PIECE:
+            return words
+        return [piece for word in words for piece in _pieces(word)]
 
 
 def _pieces(word: str) -> list[str]:
