@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from ossia.harmony.messages import ToolNamespace
 from ossia.server.core.hosted import HostedRequest, HostedSessions
 from ossia.tools.browser.corpus import CorpusProvider
@@ -12,14 +14,23 @@ from ossia.tools.functions import ToolOutput
 from ossia.tools.session import Report, ToolProgress, ToolSession, ToolUnavailableError, ignore
 from tests.support.vocabularies import small
 
+PICTURE = (  # one red point
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+)
 PAGES = {
     "plums.md": "# Plums\n\nPlums are blue.\nThey grow on trees.\n",
     "pears.html": "<html><title>Pears</title><body><h1>Pears</h1><p>Pears are green.</p></body></html>",
 }
 
 
+class Pictures(Struct, frozen=True):
+    """What a cell drew."""
+
+    images: tuple[str, ...]
+
+
 class FakePython:
-    """Answers code from a table. It counts its cells, and can break or wait."""
+    """Answers code from a table. It counts its cells, and can break or wait. Code that begins with "plot" draws."""
 
     def __init__(self, answers: Mapping[str, str] | None = None, broken: bool = False, waits: bool = False) -> None:
         self.answers, self.broken, self.waits = answers or {}, broken, waits
@@ -46,7 +57,8 @@ class FakePython:
                 raise
         if text == "break":
             raise ToolUnavailableError("the sandbox broke")
-        return ToolOutput(self.answers.get(text, f"cell {self.cells}\n"), failed=text == "1/0")
+        details = Pictures((PICTURE,)) if text.startswith("plot") else None
+        return ToolOutput(self.answers.get(text, f"cell {self.cells}\n"), failed=text == "1/0", details=details)
 
     async def close(self) -> None:
         self.open_now = False

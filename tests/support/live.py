@@ -13,6 +13,7 @@ import uvicorn
 from ossia.loading import Model
 from ossia.server.app import app
 from ossia.server.core.context import Context
+from ossia.server.core.hosted import HostedSessions
 from ossia.server.core.service import Service
 from ossia.server.core.worker import TokenEngine
 from ossia.server.settings import Settings
@@ -21,14 +22,19 @@ from tests.support.waiting import until
 
 @contextmanager
 def live(
-    model: Model, engine: TokenEngine | None = None, settings: Settings | None = None, port: int | None = None
+    model: Model,
+    engine: TokenEngine | None = None,
+    settings: Settings | None = None,
+    port: int | None = None,
+    hosted: HostedSessions | None = None,
 ) -> Iterator[str]:
-    """Serve until the block is left. `engine` is used by this server alone."""
+    """Serve until the block is left. engine: used by this server only. hosted: the tools that the server runs."""
     settings = settings or Settings(log_requests=False)
     make: Callable[[], TokenEngine] | None = (lambda: engine) if engine else None
     service = Service(model, settings, make_engine=make)
     sock = socket.create_server(("127.0.0.1", port or 0))
-    config = uvicorn.Config(app(Context(settings, service)), log_level="warning", timeout_graceful_shutdown=1)
+    context = Context(settings, service, hosted=hosted or HostedSessions())
+    config = uvicorn.Config(app(context), log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()

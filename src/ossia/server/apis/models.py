@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ossia.server.apis.fields.hosted_tools import offered_types
 from ossia.server.core.context import Context
 from ossia.server.http.requests import reply
 
@@ -26,12 +27,14 @@ def routes(context: Context) -> list[Route]:
     def card(name: str) -> dict[str, object]:
         """The fields of OpenAI and Anthropic, and the context length under each name that clients use.
 
-        root: the model's own name, as in vLLM, so that a list can hide its other names.
+        root: the model's own name, as in vLLM, so that a list can hide its other names. hosted_tools: the types of tools
+        that this server runs itself, as requests name them.
         """
         openai = {"id": name, "object": "model", "created": started, "owned_by": "ossia"}
         anthropic = {"type": "model", "display_name": name, "created_at": created}
         lengths = dict.fromkeys(CONTEXT_NAMES, context.service.context)
-        return {**openai, **anthropic, "name": name, "root": context.service.name, **lengths}
+        own = {"name": name, "root": context.service.name, "hosted_tools": offered_types(context.hosted.available)}
+        return {**openai, **anthropic, **own, **lengths}
 
     async def listed(_: Request) -> Response:
         """All models on one page, also for Anthropic's clients."""

@@ -61,6 +61,7 @@ class ModelCard(Struct):
     created_at: str
     name: str
     root: str
+    hosted_tools: list[str]
     max_model_len: int
     context_length: int
     context_window: int

@@ -36,7 +36,7 @@ def enter(chromium: Any) -> Enter:
     def enter(part: Callable[[str], str], seconds: float = 0.0, **more: Any) -> Iterator[tuple[Visit, ScriptedEngine]]:
         actor = actor_for(part, seconds, more.pop("context_tokens", 131072))
         settings = Settings(**QUIET, **more.pop("settings", {}))
-        with live(scripted_model(o200k(), context=131072), actor, settings) as url:
+        with live(scripted_model(o200k(), context=131072), actor, settings, hosted=more.pop("hosted", None)) as url:
             visit = Visit(chromium, url, **more)
             yield visit, actor
             visit.context.close()

@@ -135,6 +135,15 @@ class LeasedTools:
             await self.context.hosted.release(self.tools, keys)
 
 
+def offered_types(available: Collection[str]) -> list[str]:
+    """The types of tools that requests can turn on, one for each of the server's tools."""
+    types: dict[str, str] = {}
+    for kind, name in KINDS.items():
+        if name in available:
+            types.setdefault(name, kind)
+    return list(types.values())
+
+
 async def leased_tools(
     context: Context,
     tools: Sequence[Mapping[str, Any]] | None,

@@ -1,0 +1,110 @@
+"""The server's own tools in the web chat: searches, code, output and plots are shown, and can be switched off."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.server.http.ui.page import Enter, echo
+from tests.support.hosted import PICTURE, FakePython, hosted
+from tests.support.turns import final, think
+
+pytestmark = pytest.mark.browser
+
+
+def searches(prompt: str) -> str:
+    """Searches, opens the first page, and cites it."""
+    if "browser.open to=assistant" in prompt:
+        return final("Plums are blue【1†L3】.")
+    if "browser.search to=assistant" in prompt:
+        return '<|channel|>analysis to=browser.open code<|message|>{"id": 0}<|call|>'
+    return think("I look.") + '<|channel|>analysis to=browser.search code<|message|>{"query": "plums"}<|call|>'
+
+
+def codes(prompt: str) -> str:
+    if "python to=assistant" in prompt:
+        return final("Here it is.")
+    return "<|channel|>analysis to=python code<|message|>plot(sum([1, 2]))\nprint(3)<|call|>"
+
+
+def test_searches_are_shown_with_their_pages(enter: Enter, tmp_path: Path):
+    with enter(searches, hosted=hosted(tmp_path)) as (visit, actor):
+        visit.button("Tools 3").wait_for()
+        assert visit.ask("Which colour?") == "Plums are blue (plums.md)."
+        assert visit.last.locator(".answer cite").get_attribute("title") == "corpus://plums.md"
+        search, opened = visit.last.locator("details.tool").all()
+        assert search.locator(".name").inner_text() == "Searched"
+        assert search.locator(".brief").inner_text() == "plums"
+        search.locator("summary").click()
+        assert "plums.md" in search.locator(".pages").inner_text()
+        assert opened.locator(".name").inner_text() == "Opened a page"
+        assert "namespace browser" in actor.prompts[0]
+
+
+def test_code_is_shown_with_its_output_and_plots(enter: Enter):
+    python = FakePython({"plot(sum([1, 2]))\nprint(3)": "first\n3\n"})
+    with enter(codes, hosted=hosted(None, python)) as (visit, _):
+        visit.button("Tools 3").wait_for()
+        assert visit.ask("Draw") == "Here it is."
+        tool = visit.last.locator("details.tool")
+        assert tool.locator(".brief").inner_text() == "plot(sum([1, 2])) → 3"
+        tool.locator("summary").click()
+        code, output = tool.locator("pre").all()
+        assert code.inner_text() == "plot(sum([1, 2]))\nprint(3)"
+        assert output.inner_text() == "first\n3"
+        plot = visit.last.locator(".plots img")
+        assert (plot.get_attribute("src"), plot.get_attribute("alt")) == (PICTURE, "Plot 1")
+        assert plot.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
+        visit.page.reload()
+        visit.last.locator(".plots img").wait_for()
+
+
+def test_the_tools_of_the_server_can_be_switched_off(enter: Enter, tmp_path: Path):
+    with enter(echo, hosted=hosted(tmp_path)) as (visit, actor):
+        visit.button("Tools 3").click()
+        visit.page.get_by_role("menuitemcheckbox", name="Web search").click()
+        visit.page.keyboard.press("Escape")
+        visit.ask("Hello")
+        assert "namespace browser" not in actor.prompts[-1]
+        visit.page.reload()
+        visit.button("Tools 2").wait_for()
+
+
+def test_a_server_without_tools_offers_none(enter: Enter):
+    with enter(echo) as (visit, actor):
+        visit.button("Tools 2").click()
+        assert visit.page.get_by_role("menuitemcheckbox", name="Web search").count() == 0
+        visit.page.keyboard.press("Escape")
+        visit.ask("Hello")
+        assert "namespace browser" not in actor.prompts[-1]
+
+
+def test_a_page_that_a_search_names_becomes_no_script(enter: Enter, tmp_path: Path):
+    """Addresses come from the web: only http, https and mailto become links."""
+    item = {
+        "id": "ws_1",
+        "type": "web_search_call",
+        "status": "completed",
+        "action": {
+            "type": "search",
+            "query": "<b>x</b>",
+            "sources": [{"url": "javascript:alert(1)"}, {"url": "https://ok.example/"}],
+        },
+    }
+    code = {"id": "ci_1", "type": "code_interpreter_call", "status": "completed", "code": "x", "container_id": "c"}
+    code["outputs"] = [{"type": "image", "url": "https://evil.example/p.png"}]  # type: ignore[assignment]
+    with enter(echo) as (visit, _):
+        visit.ask("Hello")
+        visit.page.evaluate(
+            """items => new Promise(resolve => { const o = indexedDB.open("ossia"); o.onsuccess = () => {
+            const store = o.result.transaction("conversations", "readwrite").objectStore("conversations"), all = store.getAll();
+            all.onsuccess = () => { const [first] = all.result;
+            first.turns[0].entries.push(...items.map(item => ({ item, text: "", begun: 0, seconds: 0, done: true, failed: false })));
+            store.put(first).onsuccess = () => { o.result.close(); resolve(); }; }; }; })""",
+            [item, code],
+        )
+        visit.page.reload()
+        search = visit.last.locator("details.tool").first
+        search.locator("summary").click()
+        assert search.locator(".brief").inner_text() == "<b>x</b>"
+        assert search.locator(".pages a").evaluate_all("all => all.map(a => a.href)") == ["https://ok.example/"]
+        assert visit.last.locator(".plots img").count() == 0
