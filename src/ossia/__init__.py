@@ -7,7 +7,7 @@ it is first used, so `import ossia` imports neither torch nor Numba nor NumPy.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ossia.chat import Answer, Chat, Done, ToolResult, Usage, converse, gather
+    from ossia.chat import Answer, Chat, Done, ToolProgressed, ToolResult, ToolStarted, Usage, converse, gather
     from ossia.engine.engine import Engine
     from ossia.engine.request import ContextError, Sampled, SamplingParams
     from ossia.harmony.grammar import GrammarCache
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from ossia.task import Example, Grade, Task, final_text
     from ossia.tokenizer.tokenizer import Tokenizer
     from ossia.tokenizer.tokenizer_json import o200k_harmony
-    from ossia.tools.functions import Tool, function_tool
+    from ossia.tools.choose import ToolFactory, ToolSettings
+    from ossia.tools.errors import ToolUnavailableError
+    from ossia.tools.functions import Tool, ToolOutput, function_tool
+    from ossia.tools.session import ToolProgress, ToolSession
+    from ossia.tools.toolset import ToolSet
     from ossia.turn import TurnOptions
 
 __all__ = [
@@ -59,9 +63,18 @@ __all__ = [
     "Task",
     "Tokenizer",
     "Tool",
+    "ToolFactory",
     "ToolNamespace",
+    "ToolOutput",
+    "ToolProgress",
+    "ToolProgressed",
     "ToolResult",
+    "ToolSession",
+    "ToolSet",
+    "ToolSettings",
     "ToolSpec",
+    "ToolStarted",
+    "ToolUnavailableError",
     "TurnOptions",
     "Usage",
     "__version__",
@@ -84,7 +97,7 @@ __version__ = "0.1.0"
 
 # module: its public names
 _MODULES = {
-    "ossia.chat": "Answer Chat Done ToolResult Usage converse gather",
+    "ossia.chat": "Answer Chat Done ToolProgressed ToolResult ToolStarted Usage converse gather",
     "ossia.engine.engine": "Engine",
     "ossia.engine.request": "ContextError Sampled SamplingParams",
     "ossia.harmony.grammar": "GrammarCache",
@@ -97,7 +110,11 @@ _MODULES = {
     "ossia.task": "Example Grade Task final_text",
     "ossia.tokenizer.tokenizer": "Tokenizer",
     "ossia.tokenizer.tokenizer_json": "o200k_harmony",
-    "ossia.tools.functions": "Tool function_tool",
+    "ossia.tools.choose": "ToolFactory ToolSettings",
+    "ossia.tools.errors": "ToolUnavailableError",
+    "ossia.tools.functions": "Tool ToolOutput function_tool",
+    "ossia.tools.session": "ToolProgress ToolSession",
+    "ossia.tools.toolset": "ToolSet",
     "ossia.turn": "TurnOptions",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -14,7 +14,7 @@ _SECONDS = "120.0"
 _DESCRIPTION = """Use this tool to execute Python code in your chain of thought. The code will not be shown to the user. This tool should be used for internal reasoning, but not for code that is intended to be visible to the user (e.g. when creating plots, tables, or files).
 
 When you send a message containing Python code to python, it will be executed in a stateful Jupyter notebook environment. python will respond with the output of the execution or time out after 120.0 seconds. The drive at '/mnt/data' can be used to save and persist user files. Internet access for this session is UNKNOWN. Depends on the cluster."""  # noqa: E501
-_SHORT = "Run Python code. Variables are kept between calls. Print what you want to see; files are in /mnt/data."
+_SHORT = "Run Python code. Print what you want to see."
 _FENCED = re.compile(r"\s*```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)\n?```\s*", re.S)
 
 
