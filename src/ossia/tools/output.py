@@ -122,13 +122,17 @@ class OutputPipes:
         self.ended = asyncio.Event()  # both pipes were closed by all writers
         self._open = 2
         self.out = PipeReader(lambda text: self._add(text, error=False), self._end)
-        self.err = PipeReader(lambda text: self._add(text, error=True), self._end)
+        self.err = PipeReader(self._add_error, self._end)
 
     def _add(self, text: str, error: bool) -> None:
         if self.call:
             self.call.add(text, error)
             if self.call.flooded:
                 self.flooded.set()
+
+    def _add_error(self, text: str) -> None:
+        self.out.drain()  # of two pieces that came in one turn of the event loop, output stands before errors
+        self._add(text, error=True)
 
     def _end(self) -> None:
         self._open -= 1

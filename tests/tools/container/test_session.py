@@ -12,7 +12,7 @@ from ossia.tools.functions import ToolOutput
 from ossia.tools.python.session import PythonSession
 from ossia.tools.sandbox.choose import Sandbox
 from tests.tools.sandbox.driver import still_running
-from tests.tools.sandbox.places import sandbox_or_skip
+from tests.tools.sandbox.places import python_sandbox_or_skip, sandbox_or_skip
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,9 @@ def test_cancelling_leaves_nothing_running(sandbox: Sandbox, name: str | None):
     session_test(work, sandbox)
 
 
-def test_python_and_the_container_share_the_workspace(sandbox: Sandbox):
+def test_python_and_the_container_share_the_data_folder():
+    sandbox = python_sandbox_or_skip()
+
     async def whole():
         workspace = DataFolder()
         python, container = PythonSession(workspace, sandbox=sandbox), ContainerSession(workspace, sandbox=sandbox)

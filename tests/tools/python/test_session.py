@@ -13,7 +13,7 @@ from ossia.tools.sandbox.choose import Sandbox
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxSettings
 from ossia.tools.session import ToolProgress
 from tests.tools.sandbox.driver import still_running
-from tests.tools.sandbox.places import sandbox_or_skip
+from tests.tools.sandbox.places import python_sandbox_or_skip
 
 SHORT = PythonSettings(seconds=0.5, interrupt_seconds=0.5, sandbox=SandboxSettings(memory_bytes=256 * MIB))
 STUBBORN = """
@@ -28,7 +28,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    return sandbox_or_skip()
+    return python_sandbox_or_skip()
 
 
 def session_test(

@@ -3,6 +3,7 @@
 In: a form. Out: `run_driver`, which makes the attempts of `driver.py` there, or a reason to skip.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 
 import ossia
 from ossia.tools.sandbox.choose import Sandbox, find
+from ossia.tools.sandbox.process import start
 from ossia.tools.sandbox.settings import SandboxError
 
 PACKAGE = Path(ossia.__file__).parent
@@ -31,6 +33,20 @@ def sandbox_or_skip() -> Sandbox:
         return find()
     except SandboxError as error:
         pytest.skip(str(error))
+
+
+def python_sandbox_or_skip() -> Sandbox:
+    """The same, for tests whose programs run this Python: without namespaces its folder may be closed to others."""
+    sandbox = sandbox_or_skip()
+
+    async def run() -> None:
+        await (await start(sandbox, [sys.executable, "-I", "-c", ""])).close()
+
+    try:
+        asyncio.run(run())
+    except OSError as error:
+        pytest.skip(f"sandboxed programs cannot run {sys.executable}: {error}")
+    return sandbox
 
 
 def run_driver(form: str, user: int, *floods: str) -> dict[str, dict[str, object]]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from ossia.tools.sandbox.folders import user_of
 from ossia.tools.sandbox.linux.plan import Plan, visible_paths
 from ossia.tools.sandbox.seatbelt import seatbelt_command
-from ossia.tools.sandbox.settings import DATA, Form, SandboxError, SandboxSettings
+from ossia.tools.sandbox.settings import DATA, Form, SandboxSettings
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # numeric libraries start a thread for each core, and threads count as processes
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS")
 _MOST_THREADS = 4
+_LOGIN = ("/etc/profile",)  # which a login shell complains about if it is there and cannot be read
 _MOST_TEXT = 8 << 20  # bytes of a command and its environment
 
 
@@ -44,7 +45,7 @@ def plan_for(
         data=os.path.realpath(root),
         temporary=str(temporary),
         folder=os.path.normpath(os.path.join(data, folder or ".")),
-        paths=_readable([*visible_paths(settings.network), *binds]),
+        paths=_readable([*visible_paths(settings.network), *binds, *(_LOGIN if form == "landlock" else ())]),
         keep=list(keep),
         user=_user(form, root),
         network=settings.network,
@@ -62,8 +63,6 @@ def plan_for(
 def _user(form: Form, root: Path) -> int:
     if form not in ("root", "user", "landlock"):
         return os.getuid()
-    if not root.is_dir():
-        raise SandboxError(f"the sandbox's folder {root} is not there: make it, or name another")
     return user_of(root, mapped=form == "root")
 
 

@@ -53,6 +53,8 @@ async def start(
             made.append(private_folder())
             settings = replace(settings, root=made[0])
         assert settings.root is not None
+        if not settings.root.is_dir():
+            raise SandboxError(f"the sandbox's folder {settings.root} is not there: make it, or name another")
         if not sandbox.shows_data:
             made.append(private_folder(settings.root))
         plan = plan_for(
