@@ -212,6 +212,8 @@ def test_efforts_and_summaries_of_every_name(effort: str):
         ({"input": "x", "model": "gpt-9"}, (404, "model")),
         ({"input": 3}, (400, "input")),
         ({"input": [3]}, (400, "input[0]")),
+        ({"input": [{"type": [1]}]}, (400, "input[0].type")),
+        ({"input": [{"type": {"a": 1}}]}, (400, "input[0].type")),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             (400, "input[0].content[0]"),

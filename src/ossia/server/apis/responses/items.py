@@ -108,7 +108,8 @@ def _kind(item: JsonDict) -> object:
 
 
 def _is_assistants(kind: object, item: JsonDict) -> bool:
-    return kind in CALLS or kind in HOSTED_CALLS or (kind == "message" and item.get("role") == "assistant")
+    # kind may be any JSON value, so it is compared and not looked up
+    return kind in (*CALLS, *HOSTED_CALLS) or (kind == "message" and item.get("role") == "assistant")
 
 
 class _ContentReader(NamedTuple):
