@@ -59,6 +59,16 @@ def test_a_client_asks_the_model_and_uses_the_browser(mode: str, tmp_path: Path)
     asyncio.run(run())
 
 
+def test_python_keeps_its_variables():
+    async def run():
+        async with Client(command("--tools", "python", "--unsafe-tools")) as client:
+            await client.call_tool("python", {"code": "x = 6 * 7"})
+            assert (await client.call_tool("python", {"code": "print(x + 1)"})).content[0].text.strip() == "43"
+            assert (await client.call_tool("python", {"code": "1 / 0"})).is_error
+
+    asyncio.run(run())
+
+
 def test_functions_of_a_file_are_offered(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         'def double(number: int) -> int:\n    """Double."""\n    print("loud")\n    return 2 * number\n'

@@ -150,6 +150,7 @@ class TerminalTools:
     def offer(self, chat: Chat, names: Sequence[str] | None = None) -> None:
         """Offer the tools of these names, or new sessions of the present ones. Raises ValueError and OSError."""
         settings = self.settings if names is None else replace(self.settings, tools=tuple(names))
+        settings = replace(settings, asks_first=self.approver is not None)
         factory = ToolFactory(settings, chat.grammars.tokenizer, chat.model.config.max_context)
         toolset = factory.toolset()
         chat.use_tools([*factory.functions, *([toolset] if toolset else [])])

@@ -93,7 +93,7 @@ def load_model(name: str, backend: str, **kinds: Any) -> "Model":
 def tool_settings(
     tools: str | None, search: str | None, mcp: list[str] | None, sandbox: str = "auto", **programs: Any
 ) -> "ToolSettings":
-    """The tools that the options name. programs: root, network and unsafe. Keys of services are environment variables."""
+    """The tools that the options name. programs: root, network and the like. Keys of services are environment variables."""
     from ossia.tools.choose import ToolSettings, tool_names
 
     names = tool_names(tools or "")

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +21,11 @@ from ossia.cli.common import (
     MEMORY_HELP,
     DenseOption,
     KvOption,
+    McpOption,
+    NetworkOption,
+    SandboxOption,
+    SearchOption,
+    UnsafeOption,
     fail,
     load_model,
     starting,
@@ -41,12 +48,17 @@ def mcp(
         typer.Option("--model", "-m", help="Offer this model as the tool ask: a folder, a name, or ossia-mini."),
     ] = None,
     tools: Annotated[
-        str | None, typer.Option(help="Offer these tools, separated by commas: browser, mcp:NAME, my_tools.py, …")
+        str | None,
+        typer.Option(help="Offer these tools, with commas: python, browser, shell, mcp, mcp:NAME, my_tools.py."),
     ] = None,
-    search: Annotated[str | None, typer.Option(help="Where the browser searches: see ossia serve --search.")] = None,
-    server: Annotated[
-        list[str] | None, typer.Option("--mcp", help="A server whose tools mcp:NAME offers: NAME=URL or NAME=COMMAND.")
+    search: SearchOption = None,
+    servers: McpOption = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of python and the shell; a new one for each client.")
     ] = None,
+    sandbox: SandboxOption = "auto",
+    network: NetworkOption = False,
+    unsafe_tools: UnsafeOption = False,
     transport: Annotated[str, typer.Option(help="stdio (the client starts this command) or http.")] = "stdio",
     host: Annotated[str, typer.Option(help="Address to listen on, with --transport http.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 picks a free one.")] = 8808,
@@ -65,50 +77,56 @@ def mcp(
     memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
 ) -> None:
     """Offer tools and a model to Claude Desktop, Cursor, Codex and other MCP clients."""
+    given = SimpleNamespace(**locals())
     if transport not in ("stdio", "http"):
         fail(f"--transport {transport!r} is none of stdio, http")
+    with starting():
+        from ossia.tools.session import ToolUnavailableError
 
-    def load() -> "Chat":
-        from ossia.chat import Chat
-        from ossia.engine.request import SamplingParams
-
-        kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
-        return Chat(load_model(str(model), backend, **kinds), params=SamplingParams(max_tokens=max_tokens))
-
-    ask = BackgroundModel(load) if model else None
     try:
-        with starting():
-            from ossia.tools.mcp.serving import http_app, serve_stdio
-
-            offer = _offer(tools, search, server, ask)
-        if transport == "stdio":
-            asyncio.run(_opened(offer, ask, lambda: serve_stdio(offer)))
-        else:
-            served = http_app(offer, host, api_key, tuple(allow_host or ()))
-            asyncio.run(_opened(offer, ask, lambda: _serve_http(served, host, port)))
+        _serve(given)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, ToolUnavailableError) as error:
         fail(_with_remedy(error))
 
 
-def _offer(tools: str | None, search: str | None, servers: list[str] | None, ask: "BackgroundModel | None") -> "Offer":
+def _serve(given: SimpleNamespace) -> None:
+    """Serve until the client leaves, or until Ctrl-C."""
+    ask = BackgroundModel(lambda: _load(given)) if given.model else None
+    with starting():
+        from ossia.tools.mcp.serving import http_app, serve_stdio
+
+        offer = _offer(given, ask)
+    if given.transport == "stdio":
+        asyncio.run(_opened(offer, ask, lambda: serve_stdio(offer)))
+    else:
+        served = http_app(offer, given.host, given.api_key, tuple(given.allow_host or ()))
+        asyncio.run(_opened(offer, ask, lambda: _serve_http(served, given.host, given.port)))
+
+
+def _load(given: SimpleNamespace) -> "Chat":
+    from ossia.chat import Chat
+    from ossia.engine.request import SamplingParams
+
+    kinds = {"dense": given.dense, "kv": given.kv, "threads": given.threads, "memory_gb": given.memory_gb}
+    return Chat(load_model(given.model, given.backend, **kinds), params=SamplingParams(max_tokens=given.max_tokens))
+
+
+def _offer(given: SimpleNamespace, ask: "BackgroundModel | None") -> "Offer":
     from ossia.tokenizer.tokenizer import Tokenizer
     from ossia.tokenizer.tokenizer_json import o200k_harmony
     from ossia.tools.choose import ToolFactory
     from ossia.tools.mcp.offer import Offer
 
-    factory = ToolFactory(tool_settings(tools, search, servers), Tokenizer(o200k_harmony()))
+    programs = {"root": given.root, "network": given.network, "unsafe": given.unsafe_tools}
+    settings = tool_settings(given.tools, given.search, given.servers, given.sandbox, **programs)
+    factory = ToolFactory(settings, Tokenizer(o200k_harmony()))
     return Offer(factory.toolset, factory.functions, ask)
 
 
 async def _opened(offer: "Offer", ask: "BackgroundModel | None", serve: "Callable[[], Any]") -> None:
-    from ossia.tools.session import ToolUnavailableError
-
-    try:
-        await offer.open()
-    except ToolUnavailableError as error:
-        raise ValueError(str(error)) from error
+    await offer.open()
     if ask:
         ask.start()
     await serve()

@@ -53,6 +53,7 @@ def serve(
     tools: options.Tools = None,
     search: options.Search = None,
     mcp: options.Mcp = None,
+    mcp_allow: options.McpAllow = None,
     sandbox: options.Sandbox = "auto",
     tool_network: options.ToolNetwork = False,
     unsafe_tools: options.UnsafeTools = False,
@@ -91,6 +92,7 @@ def _settings(given: SimpleNamespace) -> "Settings":
         state_days=given.state_days, log_requests=not given.quiet, log_prompts=given.log_prompts,
         opening=opening(OPENING, given.identity, given.knowledge_cutoff, given.date, under="--"),
         tools=tool_settings(
-            given.tools, given.search, given.mcp, given.sandbox, network=given.tool_network, unsafe=given.unsafe_tools
+            given.tools, given.search, given.mcp, given.sandbox, network=given.tool_network, unsafe=given.unsafe_tools,
+            mcp_hosts=tuple(given.mcp_allow or ()),
         ),
     )  # fmt: skip

@@ -100,6 +100,12 @@ Mcp = Annotated[
     list[str] | None,
     _option(_TOOLS, "MCP server: NAME=URL, NAME=COMMAND, or a .json file with mcpServers. Repeatable.", "--mcp"),
 ]
+McpAllow = Annotated[
+    list[str] | None,
+    _option(
+        _TOOLS, "Host of MCP servers that requests may name: HOST, HOST:PORT, *.DOMAIN or *. Repeatable.", "--mcp-allow"
+    ),
+]
 Sandbox = Annotated[
     str, _option(_TOOLS, "Form of the sandbox of python and the shell: auto, root, user or landlock.", "--sandbox")
 ]

@@ -40,6 +40,8 @@ class ToolSettings:
     `search_provider`. mcp: servers, see `operator_servers`. keys: environment variables, for the keys of search services
     and MCP servers. root: the folder of python and the shell; None for a new one in each conversation. network: their
     programs may use the network. sandbox: a form of the sandbox, or "auto". unsafe: they run without a sandbox.
+    mcp_hosts: where MCP servers of requests may be, see `request_server`. asks_first: the caller asks the user before
+    each call that needs an approval.
     """
 
     tools: tuple[str, ...] = ()
@@ -50,6 +52,8 @@ class ToolSettings:
     network: bool = False
     sandbox: str = "auto"
     unsafe: bool = False
+    mcp_hosts: tuple[str, ...] = ()
+    asks_first: bool = False
 
 
 def tool_names(value: str) -> tuple[str, ...]:
@@ -149,7 +153,7 @@ class ToolFactory:
         """A connection to an operator's server, made when it is opened."""
         from ossia.tools.mcp.session import McpSession
 
-        return McpSession(self._servers[label])
+        return McpSession(self._servers[label], asked_before=self.settings.asks_first)
 
     async def check(self) -> None:
         """Start each tool once, so that what is missing shows before the first question.

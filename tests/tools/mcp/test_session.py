@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ossia.tools.choose import ToolFactory, ToolSettings
 from ossia.tools.mcp.approval import ApprovalPolicy, ToolFilter
 from ossia.tools.mcp.limits import McpLimits
 from ossia.tools.mcp.results import McpFailure, McpListing, McpResult
@@ -20,6 +21,7 @@ from ossia.tools.toolset import ToolSet
 from tests.support import mcp_demo
 from tests.support.mcp_demo import demo
 from tests.support.mcp_http import LegacyHttp, served
+from tests.support.vocabularies import small
 
 SUPPORT = Path(mcp_demo.__file__).parent
 DEMO = f"{sys.executable} {SUPPORT / 'mcp_demo.py'}"
@@ -351,6 +353,25 @@ def test_a_declined_call_is_text_for_the_model():
             assert session.declined("echo", "{}").text == "The user declined this call."
 
     asyncio.run(run())
+
+
+def test_tools_of_a_terminal_ask_before_the_call(tmp_path: Path):
+    """There the user was asked already, so the session runs the call."""
+    entry = {"command": sys.executable, "args": [str(SUPPORT / "mcp_legacy.py"), "plain"], "requireApproval": "always"}
+    (tmp_path / "servers.json").write_text(json.dumps({"mcpServers": {"shop": entry}}))
+
+    async def run(asks_first: bool) -> bool:
+        settings = ToolSettings(("mcp",), mcp=(str(tmp_path / "servers.json"),), asks_first=asks_first)
+        tools = ToolFactory(settings, small()).toolset()
+        assert tools is not None
+        await tools.open()
+        assert tools.needs_approval == {"browser.echo", "browser.hidden"} & tools.recipients
+        output = await tools.run("browser.echo", "{}")
+        await tools.close()
+        return output.failed
+
+    assert not asyncio.run(run(asks_first=True))
+    assert asyncio.run(run(asks_first=False))
 
 
 # processes
