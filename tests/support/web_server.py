@@ -1,6 +1,7 @@
 """A web server on 127.0.0.1 whose replies are raw bytes, so that they can be as broken as a test needs."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,9 +54,11 @@ class WebServer:
 
 
 @asynccontextmanager
-async def web_server(replies: dict[str, Reply]) -> AsyncIterator[WebServer]:
+async def web_server(
+    replies: dict[str, Reply], host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[WebServer]:
     web = WebServer(replies)
-    server = await asyncio.start_server(web.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(web.serve, host, 0, ssl=tls)
     web.port = server.sockets[0].getsockname()[1]
     async with server:
         yield web

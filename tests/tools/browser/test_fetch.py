@@ -2,11 +2,19 @@
 
 import asyncio
 import gzip
+import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from ossia.tools.addresses import AddressGuard
 from ossia.tools.browser.fetch import WebFetcher, decoded
@@ -126,6 +134,54 @@ def test_the_connection_goes_to_the_checked_address_although_the_name_changes():
         assert found.text == "<p>page"
         assert names.asked == ["rebind.test"]
         assert web.requests[0][2]["host"] == f"rebind.test:{web.port}"
+
+    with_server({"/": http(b"<p>page")}, use)
+
+
+def certificate(name: str, folder: Path) -> tuple[Path, Path]:
+    """A certificate of this name, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_tls_names_the_host_and_checks_its_certificate_although_the_connection_is_pinned(tmp_path: Path):
+    public, private = certificate("pinned.test", tmp_path)
+    offered = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    offered.load_cert_chain(public, private)
+    names: list[str | None] = []
+    offered.sni_callback = lambda connection, name, context: names.append(name)
+    trusted = ssl.create_default_context(cafile=str(public))
+
+    async def run() -> None:
+        async with web_server({"/": http(b"<p>secret")}, tls=offered) as web:
+            hosts = {f"{name}:{web.port}" for name in ("pinned.test", "other.test")}
+            fetcher = WebFetcher(HttpClient(AddressGuard(hosts, Names(["127.0.0.1"])), tls=trusted))
+            assert (await fetcher.fetch(f"https://pinned.test:{web.port}/")).text == "<p>secret"
+            assert web.requests[0][2]["host"] == f"pinned.test:{web.port}"
+            with pytest.raises(ProviderError, match="the connection failed"):
+                await fetcher.fetch(f"https://other.test:{web.port}/")  # the certificate has another name
+            assert len(web.requests) == 1
+
+    asyncio.run(run())
+    assert names == ["pinned.test", "other.test"]
+
+
+def test_the_next_address_is_tried_if_the_first_does_not_answer():
+    async def use(web: WebServer) -> None:
+        names = Names(["::1", "127.0.0.1"])  # nothing listens on the first
+        client = HttpClient(AddressGuard({f"both.test:{web.port}"}, names))
+        assert (await WebFetcher(client).fetch(f"http://both.test:{web.port}/")).text == "<p>page"
 
     with_server({"/": http(b"<p>page")}, use)
 

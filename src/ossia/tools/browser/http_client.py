@@ -41,12 +41,17 @@ class HttpReply:
 
 
 class HttpClient:
-    """Sends single requests. guard: which addresses may be reached; other ports than 80 and 443 need a trusted host."""
+    """Sends single requests. guard: which addresses may be reached; other ports than 80 and 443 need a trusted host.
 
-    def __init__(self, guard: AddressGuard, limits: HttpLimits | None = None) -> None:
+    tls: the certificates that are trusted; default: those of certifi.
+    """
+
+    def __init__(
+        self, guard: AddressGuard, limits: HttpLimits | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.guard = guard
         self.limits = limits or HttpLimits()
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
