@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ossia.harmony.messages import ToolNamespace
-from ossia.server.core.hosted import HostedRequest, HostedSessions
+from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions
 from ossia.tools.browser.corpus import CorpusProvider
 from ossia.tools.browser.session import BrowserSession, token_splitter
 from ossia.tools.functions import ToolOutput
@@ -70,14 +70,14 @@ def hosted(folder: Path | None = None, *pythons: FakePython, **options: float) -
     for name, text in PAGES.items() if folder else ():
         (folder / name).write_text(text)  # type: ignore[operator]
 
-    def make(request: HostedRequest) -> list[ToolSession]:
+    def make(request: HostedRequest) -> MadeSessions:
         made: list[ToolSession] = []
         for name in request.names:
             if name == "browser" and folder:
                 made.append(BrowserSession(CorpusProvider(folder), token_splitter(small()), request.browser))
             if name == "python":
                 made.append(left.pop(0))
-        return made
+        return MadeSessions(made)
 
     names = [*(["browser"] if folder else []), *(["python"] if pythons else [])]
     return HostedSessions(names, make, **options)  # type: ignore[arg-type]

@@ -40,6 +40,7 @@ def app(context: Context) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await context.hosted.check()
         context.service.start()
         lag = asyncio.ensure_future(measure_lag(service.metrics.lag.observe))
         try:

@@ -16,6 +16,7 @@ import uvicorn
 from ossia.loading import Model
 from ossia.server.app import app
 from ossia.server.core.context import Context, RecentCalls
+from ossia.server.core.hosted import hosted_sessions
 from ossia.server.core.service import Service
 from ossia.server.http.connections import Limits, protocol, raise_file_limit
 from ossia.server.http.logs import UnawaitedErrors, write_log
@@ -79,14 +80,15 @@ def limits_of(settings: Settings) -> Limits:
 def context_of(model: Model, settings: Settings) -> Context:
     """The service, and the store if it has a folder."""
     service = Service(model, settings)
+    hosted = hosted_sessions(settings.tools, service.tokenizer, service.context)
     if settings.state is None:
-        return Context(settings, service, RecentCalls())
+        return Context(settings, service, RecentCalls(), hosted=hosted)
     seconds = settings.state_days * 86400
     store = Store(settings.state, service.tokenizer, max_bytes=settings.state_bytes, max_seconds=seconds)
     service.metrics.watch_state(lambda: store.condition)
     if store.fault:
         log.warning("nothing is kept in %s: %s (give another --state, or --no-state)", settings.state, store.fault)
-    return Context(settings, service, store, store)
+    return Context(settings, service, store, store, hosted=hosted)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,11 +7,14 @@ request of the same conversation finds its pages, variables and files again.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tools.browser.citations import Resolve
 from ossia.tools.browser.session import BrowserLimits, BrowserSession
+from ossia.tools.choose import ToolFactory, ToolSettings
 from ossia.tools.mcp.results import McpListing
 from ossia.tools.mcp.servers import McpServer
 from ossia.tools.mcp.session import McpSession, open_available
@@ -42,7 +45,14 @@ class HostedRequest:
         return replace(self, tool_choice=None, mcp_choice=None)
 
 
-MakeSessions = Callable[[HostedRequest], Sequence[ToolSession]]
+class MadeSessions(NamedTuple):
+    """New sessions of one answer. cleanup: called when they are closed."""
+
+    sessions: Sequence[ToolSession] = ()
+    cleanup: Callable[[], None] | None = None
+
+
+MakeSessions = Callable[[HostedRequest], MadeSessions]
 
 
 @dataclass(eq=False, slots=True)
@@ -68,26 +78,33 @@ class HostedTools:
 class HostedSessions:
     """All tool sessions of a server.
 
-    available: names of the tools that requests may turn on. make: makes the sessions of a request. mcp_hosts: where
-    MCP servers of requests may be; see `request_server`.
+    available: names of the tools that requests may turn on. make: makes the sessions of a request. check: starts each
+    tool once. close: of what sessions share. mcp_hosts: where MCP servers of requests may be; see `request_server`.
     """
 
     def __init__(
         self,
         available: Iterable[str] = (),
-        make: MakeSessions = lambda _: (),
+        make: MakeSessions = lambda _: MadeSessions(),
         *,
+        check: Callable[[], Awaitable[None]] | None = None,
+        close: Callable[[], Awaitable[None]] | None = None,
         idle_seconds: float = IDLE_SECONDS,
         max_kept: int = MAX_KEPT,
         mcp_hosts: Iterable[str] = (),
     ) -> None:
         self.available, self.mcp_hosts = frozenset(available), tuple(mcp_hosts)
-        self._make = make
+        self._make, self._check, self._close_shared = make, check, close
         self._idle_seconds, self._max_kept = idle_seconds, max_kept
         self._kept: dict[str, HostedTools] = {}  # by the ids of responses, conversations and calls
         self._timers: dict[HostedTools, asyncio.TimerHandle] = {}
         self._in_use: dict[HostedTools, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
+
+    async def check(self) -> None:
+        """Start each tool once, before the first request. Raises ToolUnavailableError with the reason and the remedy."""
+        if self._check:
+            await self._check()
 
     async def lease(
         self, request: HostedRequest, keys: Iterable[str] = (), listings: Mapping[str, McpListing] | None = None
@@ -111,13 +128,14 @@ class HostedSessions:
     async def _made(self, request: HostedRequest, listings: Mapping[str, McpListing]) -> HostedTools:
         """New sessions. MCP servers that cannot be listed are left out."""
         asked = {server.label: server for server in request.mcp}
-        own = [_as_asked(session, asked) for session in self._make(request)]
+        made = self._make(request)
+        own = [_as_asked(session, asked) for session in made.sessions]
         named = [McpSession(server, listing=listings.get(label)) for label, server in asked.items() if server.url]
         every = [each for each in (*own, *named) if isinstance(each, McpSession)]
         works = await open_available(every)
         new = tuple(each.listing for each in every if each.listing.error or each.server.label not in listings)
         kept = [each for each in own if not isinstance(each, McpSession) or each in works]
-        return HostedTools(request, ToolSet(kept, [each for each in named if each in works]), new)
+        return HostedTools(request, ToolSet(kept, [each for each in named if each in works], made.cleanup), new)
 
     async def release(self, tools: HostedTools, keys: Iterable[str] = ()) -> None:
         """End a lease. With keys, the sessions are kept for later requests; otherwise they are closed."""
@@ -143,6 +161,8 @@ class HostedSessions:
             self._give_up(tools)
         if self._closing:
             await asyncio.wait(self._closing)
+        if self._close_shared:
+            await self._close_shared()
 
     def _take(self, request: HostedRequest, keys: Iterable[str]) -> HostedTools | None:
         for key in keys:
@@ -178,3 +198,23 @@ def _as_asked(session: ToolSession, asked: Mapping[str, McpServer]) -> ToolSessi
         return session
     allowed = session.server.allowed_tools or wanted.allowed_tools
     return McpSession(replace(session.server, allowed_tools=allowed, approval=wanted.approval))
+
+
+def hosted_sessions(settings: ToolSettings, tokenizer: Tokenizer, context: int) -> HostedSessions:
+    """The sessions of the tools that the operator allows, for a model with this context.
+
+    Raises as `ToolFactory` does, for settings that do not fit together and for a missing sandbox.
+    """
+    if not settings.tools:
+        return HostedSessions()
+    factory = ToolFactory(settings, tokenizer, context)
+
+    def make(request: HostedRequest) -> MadeSessions:
+        folder = factory.folder()
+        sessions = [
+            factory.browser(request.browser) if name == "browser" else factory.session(name, folder)
+            for name in request.names
+        ]
+        return MadeSessions(sessions, folder.close)
+
+    return HostedSessions(factory.names, make, check=factory.check, close=factory.close)

@@ -158,7 +158,7 @@ class Service:
                             began = True
                             yield AnswerStart(current.sampling.prompt_usage)
                     case CallTool():
-                        async with aclosing(_run_tool(step)) as running:
+                        async with aclosing(self._run_tool(step)) as running:
                             async for each in running:
                                 if isinstance(each, ToolOutput):
                                     reply = each
@@ -249,6 +249,25 @@ class Service:
             raise invalid_input(error) from error
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid_value") from error
+
+    async def _run_tool(self, call: CallTool) -> AsyncGenerator[Ran, None]:
+        """Run a call. A tool that broke is an error of the server, not a result for the model."""
+        outcome, began = "stopped", time.perf_counter()
+        try:
+            async with aclosing(run_async(call)) as running:
+                async for each in running:
+                    if isinstance(each, ToolOutput):
+                        outcome = "failed" if each.failed else "ok"
+                    yield each
+        except ToolUnavailableError as error:
+            outcome = "unavailable"
+            raise ApiError(503, str(error), code="tool_unavailable") from error
+        finally:
+            seconds = time.perf_counter() - began
+            self.metrics.tool_calls.labels(call.recipient, outcome).inc()
+            self.metrics.tool_seconds.labels(call.recipient).observe(seconds)
+            if self.settings.log_requests:
+                log.info("tool %s %s %.3f s", call.recipient, outcome, seconds)
 
     @contextmanager
     def _admitted(self, client: str) -> Iterator["_CurrentSampling"]:
@@ -382,13 +401,3 @@ class _OneTokenMask:
 
     def accept(self, token: int) -> None:
         pass
-
-
-async def _run_tool(call: CallTool) -> AsyncGenerator[Ran, None]:
-    """Run a call. A tool that broke is an error of the server, not a result for the model."""
-    try:
-        async with aclosing(run_async(call)) as running:
-            async for each in running:
-                yield each
-    except ToolUnavailableError as error:
-        raise ApiError(503, str(error), code="tool_unavailable") from error

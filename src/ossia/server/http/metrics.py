@@ -32,6 +32,9 @@ class ServerMetrics:
         self.queued = Histogram("queue_seconds", "Waited to be let in.", buckets=FIRST_TOKEN, **ours)
         self.lag = Histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", buckets=LAG, **ours)
 
+        self.tool_calls = Counter("tool_calls", "Calls of the server's own tools.", ("tool", "outcome"), **ours)
+        self.tool_seconds = Histogram("tool_seconds", "Of one such call.", ("tool",), buckets=FIRST_TOKEN, **ours)
+
     def watch(self, stats: Callable[[], Stats], queue: Callable[[], tuple[int, int]]) -> None:
         """Read the engine and the queue (waiting, running) at each scrape."""
         self.registry.register(_Engine(stats, queue))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ossia.server.core.hosted import HostedRequest, HostedSessions
+from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions
 from ossia.tools.mcp.servers import operator_servers
 from ossia.tools.mcp.session import McpSession
 from tests.support.mcp_http import LegacyHttp
@@ -324,8 +324,9 @@ def test_a_call_that_is_cut_is_incomplete():
 def test_a_server_of_the_operator_is_named_by_its_label_alone():
     app = LegacyHttp(tools=[ECHO])
 
-    def made(request: HostedRequest) -> list[McpSession]:
-        return [McpSession(operator_servers(f"docs={url}/mcp")[0]) for name in request.names if name == "mcp:docs"]
+    def made(request: HostedRequest) -> MadeSessions:
+        names = [name for name in request.names if name == "mcp:docs"]
+        return MadeSessions([McpSession(operator_servers(f"docs={url}/mcp")[0]) for _ in names])
 
     own = '<|channel|>analysis to=old.echo code<|message|>{"a": 1}<|call|>'
     with mcp_served(app, "off") as url:

@@ -19,9 +19,10 @@ from ossia.harmony.opening import opening as lines
 from ossia.server.apis.chat.chat_wire import ChatRequest, ThinkingOptions
 from ossia.server.apis.fields.answer_form import form_of
 from ossia.server.apis.fields.extensions import OssiaFields, not_honoured
+from ossia.server.apis.fields.hosted_tools import LeasedTools, leased_tools
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinking, template_warnings, thinking_of
-from ossia.server.core.context import CallHistory, Recall, recall_calls
+from ossia.server.core.context import CallHistory, Context, recall_calls
 from ossia.server.core.limits import MIN_MESSAGE_TOKENS
 from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.service import Service
@@ -38,6 +39,7 @@ class PreparedChat(NamedTuple):
     choices: the number of answers. store: whether the reasoning before its calls may be written to disk.
     warnings: about ignored fields. form_param: the field that sets the answer's format.
     hides_reasoning: the answer has no reasoning. legacy: calls are written as OpenAI's older function_call.
+    hosted: the server's own tools of the first answer, which the caller releases.
     """
 
     answer: AnswerRequest
@@ -48,6 +50,7 @@ class PreparedChat(NamedTuple):
     form_param: str = "response_format"
     hides_reasoning: bool = False
     legacy: bool = False
+    hosted: LeasedTools | None = None
 
     @property
     def field_names(self) -> dict[str, str]:
@@ -62,13 +65,18 @@ class PreparedChat(NamedTuple):
         options = replace(self.answer.options, params=replace(params, seed=params.seed + 1_000_003 * index))
         return replace(self.answer, options=options)
 
+    async def release(self) -> None:
+        """Give the server's own tools back, if no answer is made."""
+        if self.hosted:
+            await self.hosted.release()
+
+    async def tools_of_choice(self, index: int) -> LeasedTools | None:
+        """The server's own tools of one of several answers: each has its own state."""
+        return await self.hosted.again() if self.hosted and index else self.hosted
+
 
 async def prepare_chat(
-    request: ChatRequest,
-    service: Service,
-    recall: Recall,
-    client: str,
-    places: Sequence[str] | None = None,
+    request: ChatRequest, context: Context, client: str, places: Sequence[str] | None = None
 ) -> PreparedChat:
     """Check a request and convert it for the service. Raises ApiError for anything invalid except schemas.
 
@@ -76,19 +84,26 @@ async def prepare_chat(
     """
     if not request.messages:
         raise bad("messages", "messages is empty: want one at least")
-    service.limits.check_text(
+    context.service.limits.check_text(
         sum(map(_length, request.messages)), "messages", MIN_MESSAGE_TOKENS * len(request.messages)
     )
-    earlier = await recall_calls(recall, _call_ids(request.messages))
-    with function_errors(request), input_errors():  # in a thread: a long history would block the event loop
-        return await asyncio.to_thread(_prepare_chat, request, service, earlier, client, places)
+    call_ids = _call_ids(request.messages)
+    earlier = await recall_calls(context.recall, call_ids)
+    with function_errors(request), input_errors():
+        hosted = await leased_tools(context, *tools_of(request), call_ids)
+        try:  # in a thread: a long history would block the event loop
+            return await asyncio.to_thread(_prepare_chat, request, context.service, earlier, client, places, hosted)
+        except BaseException:
+            await hosted.release()
+            raise
 
 
 def _prepare_chat(
-    request: ChatRequest, service: Service, earlier: CallHistory, client: str, places: Sequence[str] | None
-) -> PreparedChat:
-    warnings: list[str] = []
-    tools, choice = tools_of(request)
+    request: ChatRequest, service: Service, earlier: CallHistory, client: str, places: Sequence[str] | None,
+    hosted: LeasedTools,
+) -> PreparedChat:  # fmt: skip
+    warnings: list[str] = list(hosted.fields.warnings)
+    tools, choice = hosted.fields.tools, hosted.fields.tool_choice
     box = toolbox(tools, choice if tools else None)
     form = form_of(request.response_format, request, warnings)
     prefill = prefill_of(request, places, warnings)
@@ -97,14 +112,15 @@ def _prepare_chat(
     thinking = _thinking(request, warnings)
     options = TurnOptions(
         params=_params(request, service.model.stop_tokens, warnings),
-        tool_choice=box.choice,
-        allowed=box.allowed,
+        tool_choice=hosted.choice or box.choice,
+        allowed=hosted.allowed(box.allowed),
+        toolset=hosted.toolset,
         response_format=form.enforced,
         thinking_budget=thinking.budget,
         max_calls=MAX_CALLS if request.parallel_tool_calls is True and not request.functions else 1,
         prefill=prefill.text if prefill else None,
     )
-    opening = opening_of(service.settings.opening, request)
+    opening = hosted.declared(opening_of(service.settings.opening, request))
     turns = [*history.messages, *(prefill.reasoning if prefill else ())]
     messages = conversation(thinking.effort, turns, box.spaces, form.shown, opening)
     warnings += [*not_honoured(request, echo=request.echo, best_of=request.best_of not in (None, 0, 1, request.n))]
@@ -122,6 +138,7 @@ def _prepare_chat(
         form.param,
         thinking.hidden,
         bool(request.functions),
+        hosted,
     )
 
 
@@ -175,13 +192,20 @@ def prefill_of(request: ChatRequest, places: Sequence[str] | None, warnings: lis
 def tools_of(request: ChatRequest) -> tuple[list[dict[str, Any]] | None, Any]:
     """The tools and the tool choice, also from OpenAI's older functions and function_call."""
     if not request.functions:
-        return request.tools, request.tool_choice
+        return [*(request.tools or ()), *_search_tool(request)] or request.tools, request.tool_choice
     if request.tools:
         raise bad("functions", "give either tools or functions, not both")
     choice: Any = request.function_call
     if isinstance(choice, dict):
         choice = {"type": "function", "function": choice}
     return [{"type": "function", "function": each} for each in request.functions], choice
+
+
+def _search_tool(request: ChatRequest) -> list[dict[str, Any]]:
+    """OpenAI's field that turns the web search on, as a tool."""
+    if request.web_search_options is None:
+        return []
+    return [{"type": "web_search", **request.web_search_options}]
 
 
 @contextmanager

@@ -7,7 +7,8 @@ Requests are read in `chat_request`.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -23,6 +24,7 @@ from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import Toolbox
 from ossia.server.apis.chat.chat_request import PreparedChat, prepare_chat
 from ossia.server.apis.chat.chat_wire import (
+    Annotation,
     AssistantMessage,
     CallDelta,
     ChatChoice,
@@ -34,6 +36,7 @@ from ossia.server.apis.chat.chat_wire import (
     ChatUsage,
     ChunkChoice,
     CompletionTokensDetails,
+    ExecutedTool,
     FinishReason,
     FunctionDelta,
     OutputCustom,
@@ -42,13 +45,17 @@ from ossia.server.apis.chat.chat_wire import (
     PromptTokensDetails,
     TokenLogprob,
     TopLogprob,
+    UrlCitationFields,
 )
 from ossia.server.apis.fields.choices import DONE, gather_limited, merge_limited, send_choices
 from ossia.server.core.context import Context, remember_calls
 from ossia.server.core.events import (
     Citation,
     EventTranslator,
-    HostedPiece,
+    HostedCallDelta,
+    HostedCallEnd,
+    HostedCallProgress,
+    HostedCallStart,
     JoinedPiece,
     TextDelta,
     TextJoiner,
@@ -57,7 +64,7 @@ from ossia.server.core.events import (
 )
 from ossia.server.core.request import AnswerStart
 from ossia.server.core.warnings import header, unenforced
-from ossia.server.errors import input_errors
+from ossia.server.errors import ApiError, input_errors
 from ossia.server.http.decoding.json_codec import MIN_LOGPROB, encode
 from ossia.server.http.requests import client_of, read, sse, until_disconnect
 from ossia.tokenizer.tokenizer import Tokenizer
@@ -73,7 +80,11 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     body = await read(request, ChatRequest)
     prepared = await until_disconnect(request, prepare(context, body, client_of(request)))
-    warnings = await until_disconnect(request, warnings_of(context, prepared))
+    try:
+        warnings = await until_disconnect(request, warnings_of(context, prepared))
+    except BaseException:
+        await prepared.release()
+        raise
     answer = _Answer(context, prepared, context.check_model(body.model))
     return await send_choices(request, body, answer, header(warnings))
 
@@ -81,8 +92,12 @@ async def _complete(context: Context, request: Request) -> Response:
 async def prepare(context: Context, body: ChatRequest, client: str) -> PreparedChat:
     """Check a request and convert it for the service. Raises ApiError."""
     context.check_model(body.model)
-    prepared = await prepare_chat(body, context.service, context.recall, client)
-    context.service.check_choices(prepared.choices)
+    prepared = await prepare_chat(body, context, client)
+    try:
+        context.service.check_choices(prepared.choices)
+    except ApiError:
+        await prepared.release()
+        raise
     return prepared
 
 
@@ -102,9 +117,12 @@ async def warnings_of(context: Context, prepared: PreparedChat) -> list[str]:
 
 
 async def prompt_of(context: Context, prepared: PreparedChat) -> list[int]:
-    """The prompt of a request. Raises ApiError as its answer would."""
-    with input_errors(prepared.field_names):
-        return await context.service.prompt(prepared.answer)
+    """The prompt of a request, whose tools are released. Raises ApiError as its answer would."""
+    try:
+        with input_errors(prepared.field_names):
+            return await context.service.prompt(prepared.answer)
+    finally:
+        await prepared.release()
 
 
 @dataclass(slots=True)
@@ -148,15 +166,22 @@ class _Answer:
         choices = [answer_pieces(self.context, prepared, index) for index in range(prepared.choices)]
         async with aclosing(merge_limited(choices, self.context.service.parallel_choices)) as pieces:
             begun: set[int] = set()
+            executed: Counter[int] = Counter()
             async for index, piece in pieces:
                 if index not in begun:
                     begun.add(index)
                     yield self._chunk(ChunkChoice(index, ChatDelta(role="assistant", content="")))
-                if isinstance(piece, AnswerStart | Citation | HostedPiece):
+                if isinstance(piece, AnswerStart | HostedCallStart | HostedCallDelta | HostedCallProgress):
                     continue
                 if isinstance(piece, Done):
                     ended.append(piece)
                     yield self._chunk(ChunkChoice(index, ChatDelta(), finish_reason=finish_of(piece, prepared.legacy)))
+                elif isinstance(piece, HostedCallEnd):
+                    done = executed_tool(executed[index], piece)
+                    executed[index] += 1
+                    yield self._chunk(ChunkChoice(index, ChatDelta(executed_tools=[done])))
+                elif isinstance(piece, Citation):
+                    yield self._chunk(ChunkChoice(index, ChatDelta(annotations=[annotation(piece)])))
                 else:
                     delta = _delta(piece, prepared.legacy)
                     yield self._chunk(ChunkChoice(index, delta, _logprobs(tokenizer, piece)))
@@ -178,21 +203,42 @@ async def answer_pieces(context: Context, prepared: PreparedChat, index: int = 0
     """One answer in pieces, the texts of each kind joined. The reasoning before its calls is stored before its end is sent:
     a client may reply at once.
     """
-    answer = prepared.choice(index)
-    # a preamble would break the form of the content
-    reasoning = ("analysis",) if answer.options.response_format is None else ("analysis", "commentary")
-    translator, joiner = EventTranslator(prepared.toolbox, reasoning), TextJoiner()
-    with input_errors(prepared.field_names):
-        async with aclosing(context.service.answer(answer)) as events:
-            async for event in events:
-                if isinstance(event, Done) and translator.calls:
-                    await remember_calls(
-                        context.memory if prepared.store else context.transient_memory, translator.calls
-                    )
-                for piece in map(joiner.join, translator.translate(event)):
-                    hidden = prepared.hides_reasoning and isinstance(piece, TextDelta) and piece.kind == "reasoning"
-                    if piece is not None and not hidden:
-                        yield piece
+    hosted = await prepared.tools_of_choice(index)
+    kept: Sequence[str] = ()
+    try:
+        answer = prepared.choice(index)
+        if hosted and index:
+            answer = replace(answer, options=replace(answer.options, toolset=hosted.toolset))
+        # a preamble would break the form of the content
+        reasoning = ("analysis",) if answer.options.response_format is None else ("analysis", "commentary")
+        resolve = hosted.tools.resolve if hosted and hosted.tools else None
+        translator = EventTranslator(prepared.toolbox, reasoning, hosted.recipients if hosted else (), resolve)
+        joiner = TextJoiner()
+        with input_errors(prepared.field_names):
+            async with aclosing(context.service.answer(answer)) as events:
+                async for event in events:
+                    if isinstance(event, Done) and translator.calls:
+                        kept = tuple(translator.calls)
+                        memory = context.memory if prepared.store else context.transient_memory
+                        await remember_calls(memory, translator.calls)
+                    for piece in map(joiner.join, translator.translate(event)):
+                        hidden = prepared.hides_reasoning and isinstance(piece, TextDelta) and piece.kind == "reasoning"
+                        if piece is not None and not hidden:
+                            yield piece
+    finally:
+        if hosted:
+            await hosted.release(kept)
+
+
+def executed_tool(index: int, piece: HostedCallEnd) -> ExecutedTool:
+    """A call that was run, in the form that Groq's API gave such calls."""
+    recipient = piece.call.recipient or ""
+    sources = getattr(piece.details, "sources", None) if recipient == "browser.search" else None
+    return ExecutedTool(index, recipient, piece.call.text, piece.result.text, sources)
+
+
+def annotation(piece: Citation) -> Annotation:
+    return Annotation(UrlCitationFields(*piece.source))
 
 
 class _MessageBuilder:
@@ -203,6 +249,8 @@ class _MessageBuilder:
         self._texts: dict[str, list[str]] = {"content": [], "reasoning": []}
         self._calls: list[tuple[ToolCallStart, list[str]]] = []
         self._scores: list[TokenLogprob] | None = None
+        self._annotations: list[Annotation] = []
+        self._executed: list[ExecutedTool] = []
         self.done: Done | None = None
 
     def add(self, piece: JoinedPiece) -> None:
@@ -216,12 +264,22 @@ class _MessageBuilder:
                 self._calls.append((piece, []))
             case ToolCallDelta(text=text):
                 self._calls[-1][1].append(text)
+            case Citation():
+                self._annotations.append(annotation(piece))
+            case HostedCallEnd():
+                self._executed.append(executed_tool(len(self._executed), piece))
             case Done():
                 self.done = piece
+            case _:
+                pass
 
     def message(self, legacy: bool) -> AssistantMessage:
         content, reasoning = ("".join(self._texts[kind]) for kind in ("content", "reasoning"))
         message = AssistantMessage(None if self._calls and not content else content)
+        if self._annotations:
+            message.annotations = self._annotations
+        if self._executed:
+            message.executed_tools = self._executed
         if reasoning:
             message.reasoning = message.reasoning_content = reasoning
         if self._calls and legacy:

@@ -49,6 +49,7 @@ class ChatRequest(ThinkingExtensions):
     best_of: Any = None
     echo: Any = None
     ossia: OssiaFields | None = None
+    web_search_options: dict[str, Any] | None = None
 
 
 class PromptTokensDetails(Struct):
@@ -102,6 +103,28 @@ class CallDelta(Struct, omit_defaults=True):
     function: FunctionDelta | None = None
 
 
+class UrlCitationFields(Struct):
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(Struct):
+    url_citation: UrlCitationFields
+    type: Literal["url_citation"] = "url_citation"
+
+
+class ExecutedTool(Struct, omit_defaults=True):
+    """A call of the server's own tool that was run. index: its number in the answer. search_results: of a web search."""
+
+    index: int
+    type: str
+    arguments: str
+    output: str
+    search_results: list[str] | None = None
+
+
 class ChatDelta(Struct, omit_defaults=True):
     role: str | None = None
     content: str | None = None
@@ -109,6 +132,8 @@ class ChatDelta(Struct, omit_defaults=True):
     reasoning_content: str | None = None
     tool_calls: list[CallDelta] | None = None
     function_call: FunctionDelta | None = None
+    annotations: list[Annotation] | None = None
+    executed_tools: list[ExecutedTool] | None = None
 
 
 class ChunkChoice(Struct):
@@ -152,6 +177,8 @@ class AssistantMessage(Struct):
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[OutputToolCall] | UnsetType = UNSET
     function_call: OutputFunction | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
+    executed_tools: list[ExecutedTool] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):

@@ -116,7 +116,6 @@ class NotHonoured(Struct, kw_only=True):
     use_beam_search: Any = None
     vllm_xargs: Any = None
     watermark: Any = None
-    web_search_options: Any = None
     xtc_probability: Any = None
     xtc_threshold: Any = None
 

@@ -130,6 +130,10 @@ class LeasedTools:
         """Whether a request's tool of this type is one of these."""
         return self.fields.request is not None and KINDS.get(str(kind)) in self.fields.request.names
 
+    async def again(self) -> "LeasedTools":
+        """New sessions of the same tools."""
+        return await _leased(self.context, self.fields, ())
+
     async def release(self, keys: Sequence[str] = ()) -> None:
         if self.tools:
             await self.context.hosted.release(self.tools, keys)
@@ -156,6 +160,12 @@ async def leased_tools(
     listings: of MCP servers, from earlier answers. Raises ApiError: 400 for invalid fields, 503 for a tool that cannot start.
     """
     fields = hosted_fields(tools, tool_choice, context.hosted.available, context.hosted.mcp_hosts)
+    return await _leased(context, fields, keys, listings)
+
+
+async def _leased(
+    context: Context, fields: HostedFields, keys: Sequence[str], listings: Mapping[str, McpListing] | None = None
+) -> LeasedTools:
     if fields.request is None:
         return LeasedTools(context, fields)
     try:

@@ -62,7 +62,7 @@ def routes(context: Context) -> list[Route]:
 async def _count(context: Context, body: CountRequest) -> int:
     context.check_model(body.model)
     chat = await asyncio.to_thread(_chat, body)
-    prepared = await prepare_chat(chat.request, context.service, context.recall, "", chat.places)
+    prepared = await prepare_chat(chat.request, context, "", chat.places)
     return await asyncio.to_thread(context.service.count, prepared.answer.messages, prepared.answer.options.prefill)
 
 
@@ -85,7 +85,7 @@ async def prepare(context: Context, body: MessagesRequest, client: str) -> Prepa
         raise bad("max_tokens", "max_tokens is missing", "missing_required_parameter")
     chat = await asyncio.to_thread(_chat, body)
     sampled = _with_sampling(body, chat.request)
-    prepared = await prepare_chat(sampled, context.service, context.recall, client, chat.places)
+    prepared = await prepare_chat(sampled, context, client, chat.places)
     return prepared._replace(warnings=(*chat.warnings, *prepared.warnings))
 
 
