@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from ossia.server.core.hosted import HostedRequest, HostedSessions
+from ossia.tools.mcp.servers import operator_servers
+from ossia.tools.mcp.session import McpSession
 from tests.server.http.ui.page import Enter, echo
 from tests.support.hosted import PICTURE, FakePython, hosted
+from tests.support.mcp_http import LegacyHttp
+from tests.support.mcp_http import served as mcp_served
 from tests.support.turns import final, think
 
 pytestmark = pytest.mark.browser
@@ -108,3 +113,39 @@ def test_a_page_that_a_search_names_becomes_no_script(enter: Enter, tmp_path: Pa
         assert search.locator(".brief").inner_text() == "<b>x</b>"
         assert search.locator(".pages a").evaluate_all("all => all.map(a => a.href)") == ["https://ok.example/"]
         assert visit.last.locator(".plots img").count() == 0
+
+
+def shops(prompt: str) -> str:
+    """Calls a tool of an MCP server, which names itself "old", and then answers."""
+    if "old.echo to=assistant" in prompt and "declined" not in prompt:
+        return final("It echoed.")
+    if "The user declined this call" in prompt:
+        return final("As you wish.")
+    return '<|channel|>analysis to=old.echo code<|message|>{"a": 1}<|call|>'
+
+
+@pytest.mark.parametrize(("press", "answer", "calls"), [("Allow", "It echoed.", 1), ("Deny", "As you wish.", 0)])
+def test_a_call_of_an_mcp_server_asks_first(enter: Enter, press: str, answer: str, calls: int):
+    app = LegacyHttp(
+        tools=[{"name": "echo", "inputSchema": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
+    )
+    with mcp_served(app, "off") as url:
+
+        def made(request: HostedRequest) -> list[McpSession]:
+            return [McpSession(operator_servers(f"docs={url}/mcp")[0]) for _ in request.names]
+
+        with enter(shops, hosted=HostedSessions(["mcp:docs"], made)) as (visit, _):
+            visit.button("Tools 3").wait_for()
+            visit.ask("Echo one")
+            approval = visit.last.locator(".approval")
+            assert "docs · echo" in approval.inner_text()
+            assert '"a": 1' in approval.inner_text()
+            assert app.methods.count("tools/call") == 0
+            approval.get_by_role("button", name=press).click()
+            visit.last.locator(".answer", has_text=answer).wait_for()
+            visit.settled()
+            assert app.methods.count("tools/call") == calls
+            assert approval.get_by_role("button").count() == 0
+            if calls:
+                call = visit.last.locator("details.tool", has_text="docs · echo")
+                assert call.locator(".brief").inner_text() == "1 → 1"

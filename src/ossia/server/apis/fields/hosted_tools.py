@@ -140,12 +140,12 @@ class LeasedTools:
 
 
 def offered_types(available: Collection[str]) -> list[str]:
-    """The types of tools that requests can turn on, one for each of the server's tools."""
+    """The types of tools that requests can turn on, one for each of the server's tools. MCP servers are "mcp:LABEL"."""
     types: dict[str, str] = {}
     for kind, name in KINDS.items():
         if name in available:
             types.setdefault(name, kind)
-    return list(types.values())
+    return [*types.values(), *sorted(name for name in available if name.startswith("mcp:"))]
 
 
 async def leased_tools(
