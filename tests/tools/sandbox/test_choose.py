@@ -10,7 +10,7 @@ from subprocess import PIPE
 import pytest
 
 from ossia.tools.sandbox.choose import Sandbox, find
-from ossia.tools.sandbox.linux.plan import Plan
+from ossia.tools.sandbox.linux.plan import Plan, python_paths
 from ossia.tools.sandbox.linux.watch import Watch
 from ossia.tools.sandbox.plans import plan_for
 from ossia.tools.sandbox.process import start
@@ -93,6 +93,16 @@ def test_without_a_sandbox_programs_are_still_ended_with_all_they_started():
         assert still_running() == []
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "shown"),
+    [("/usr", ["/usr"]), ("/home/u/venv", ["/home/u/venv"]), ("/home/u2", ["/home/u2"]),
+     ("/home/u", ["/home/u/bin", "/home/u/lib", "/home/u/lib64", "/home/u/pyvenv.cfg"]),
+     ("/", ["/bin", "/lib", "/lib64", "/pyvenv.cfg"])],
+)  # fmt: skip
+def test_a_home_is_not_shown_because_python_is_installed_in_it(prefix: str, shown: list[str]):
+    assert python_paths(prefix, "/home/u") == shown
 
 
 def test_the_macos_profile_denies_all_but_what_it_names(tmp_path: Path):

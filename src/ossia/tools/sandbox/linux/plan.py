@@ -59,9 +59,17 @@ def plan_of(line: bytes) -> Plan:
 
 def visible_paths(network: bool) -> list[str]:
     """What programs may read on this machine, with links unresolved: the system and this Python."""
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *links_of(sys.executable)]
-    found = [*SYSTEM, *SETTINGS, *(NETWORK if network else ()), *python]
+    prefixes = dict.fromkeys((sys.prefix, sys.base_prefix, sys.exec_prefix))
+    python = [path for prefix in prefixes for path in python_paths(prefix, os.path.expanduser("~"))]
+    found = [*SYSTEM, *SETTINGS, *(NETWORK if network else ()), *python, *links_of(sys.executable)]
     return [path for path in dict.fromkeys(map(os.path.normpath, found)) if path != "/" and os.path.lexists(path)]
+
+
+def python_paths(prefix: str, home: str) -> list[str]:
+    """Where a Python is installed; only its own parts of a folder that also holds the user's home."""
+    if f"{home}/".startswith(f"{prefix.rstrip('/')}/"):
+        return [f"{prefix.rstrip('/')}/{name}" for name in ("bin", "lib", "lib64", "pyvenv.cfg")]
+    return [prefix]
 
 
 def links_of(path: str) -> list[str]:

@@ -92,7 +92,7 @@ def _listed(pid: int) -> Iterator[int]:
 def _by_parent() -> Callable[[int], list[int]]:
     """The same for kernels that do not list children, from one look at all processes."""
     found: dict[int, list[int]] = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 parent = int(file.read().rpartition(b")")[2].split()[1])
