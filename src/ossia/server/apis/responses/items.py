@@ -53,6 +53,9 @@ HOSTED_CALLS = {
     "mcp_list_tools": "mcpl",
     "mcp_approval_request": "mcpr",
 }
+# Calls that the client runs, in types of their own, and their outputs. `client_calls` reads them.
+CLIENT_CALLS = {"apply_patch_call": "apc", "local_shell_call": "lsh", "shell_call": "sh"}
+CLIENT_OUTPUTS = {"apply_patch_call_output": "apco", "local_shell_call_output": "lsho", "shell_call_output": "sho"}
 T = TypeVar("T")
 
 
@@ -95,6 +98,9 @@ def read_input(
         if kind in HOSTED_CALLS:
             head = {"id": str(item.get("id") or new_id(HOSTED_CALLS[kind])), "type": kind}
             entries.append(ConversationEntry({**item, **head}, at=place))
+        elif kind in CLIENT_CALLS or kind in CLIENT_OUTPUTS:
+            prefix = (CLIENT_CALLS | CLIENT_OUTPUTS)[kind]
+            entries.append(ConversationEntry({**item, "id": str(item.get("id") or new_id(prefix))}, at=place))
         elif kind in PREFIXES:
             reader = _ContentReader(place, warnings, refuses=number >= newest)
             entries.append(ConversationEntry(_normal(kind, item, reader), at=place))
@@ -109,7 +115,8 @@ def _kind(item: JsonDict) -> object:
 
 def _is_assistants(kind: object, item: JsonDict) -> bool:
     # kind may be any JSON value, so it is compared and not looked up
-    return kind in (*CALLS, *HOSTED_CALLS) or (kind == "message" and item.get("role") == "assistant")
+    calls = (*CALLS, *HOSTED_CALLS, *CLIENT_CALLS)
+    return kind in calls or (kind == "message" and item.get("role") == "assistant")
 
 
 class _ContentReader(NamedTuple):

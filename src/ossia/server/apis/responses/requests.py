@@ -18,12 +18,14 @@ from ossia.harmony.client_tools import Toolbox, toolbox
 from ossia.harmony.messages import Message, developer
 from ossia.server.apis.chat.chat_request import MAX_CALLS, opening_of
 from ossia.server.apis.fields.answer_form import form_of
+from ossia.server.apis.fields.client_run_tools import ClientKind, client_run_tools
 from ossia.server.apis.fields.extensions import not_honoured
 from ossia.server.apis.fields.hosted_tools import LeasedTools, leased_tools
 from ossia.server.apis.fields.sampling import limit, sampling_params, stop_strings
 from ossia.server.apis.fields.thinking import Thinking, template_warnings, thinking_of
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.approvals import Answered, answer_approvals, known_listings
+from ossia.server.apis.responses.client_calls import as_function_calls
 from ossia.server.apis.responses.items import HOSTED_CALLS, ConversationEntry, messages_of, read_input, truncate
 from ossia.server.apis.responses.output.builder import MAX_WARNING, WARNINGS, OutputOptions
 from ossia.server.apis.responses.output.item_writers import ReasoningForm, Summary
@@ -265,9 +267,10 @@ def _prepared(
     context: ResponsesContext, request: wire.ResponsesRequest, client: str, own: _Own, warnings: list[str]
 ) -> PreparedRequest:
     service, hosted = context.server.service, own.hosted
-    box = toolbox(hosted.fields.tools, hosted.fields.tool_choice)
+    client_run = client_run_tools(hosted.fields.tools, hosted.fields.tool_choice)
+    box = toolbox(client_run.tools, client_run.tool_choice)
     warnings += box.warnings
-    turns = _turns(context, own.answered.entries, box, warnings)
+    turns = _turns(context, as_function_calls(own.answered.entries, client_run.name_of), box, warnings)
     if request.instructions:
         turns.insert(0, developer(request.instructions))
     if request.truncation == "auto":  # first by text lengths: counting the tokens of long texts is slow
@@ -298,13 +301,13 @@ def _prepared(
         warnings += unenforced(service, messages, options, box, form.param)
     stored = _is_stored(context, request, warnings)
     response = new_response(request, service.name, conversation_of(request), stored)
-    response.text, response.tool_choice = shown_text(text, form), shown_choice(box, hosted)
+    response.text, response.tool_choice = shown_text(text, form), shown_choice(box, hosted, client_run.kinds)
     response.tools = [shown for tool in request.tools or () if (shown := shown_tool(tool, hosted))]
     if warnings:
         response.metadata = {**response.metadata, WARNINGS: "; ".join(warnings)[:MAX_WARNING]}
     return PreparedRequest(
         AnswerRequest(tuple(messages), options, stop_strings(request.stop), client),
-        _output(context, request, box, thinking.hidden, own),
+        _output(context, request, box, thinking.hidden, own, client_run.kinds),
         response,
         tuple(Item(entry.item["id"], encode(entry.item), entry.message) for entry in own.input_items),
         conversation_of(request),
@@ -373,7 +376,12 @@ def _params(server: Context, request: wire.ResponsesRequest, warnings: list[str]
 
 
 def _output(
-    context: ResponsesContext, request: wire.ResponsesRequest, box: Toolbox, hides_reasoning: bool, own: _Own
+    context: ResponsesContext,
+    request: wire.ResponsesRequest,
+    box: Toolbox,
+    hides_reasoning: bool,
+    own: _Own,
+    client_kinds: Mapping[str, ClientKind],
 ) -> OutputOptions:
     hosted = own.hosted
     service, include, reasoning = context.server.service, request.include or (), request.reasoning or wire.Reasoning()
@@ -391,4 +399,5 @@ def _output(
         McpOutput(
             mcp_targets(hosted.toolset), hosted.tools.listings if hosted.tools else (), tuple(own.answered.approved)
         ),
+        client_kinds,
     )

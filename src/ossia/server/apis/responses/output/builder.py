@@ -5,7 +5,7 @@ This module does not know HTTP or the store. No text of the model is lost: what 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,15 +17,19 @@ from ossia.chat import Usage as ChatUsage
 from ossia.engine.request import Sampled
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.messages import Message
+from ossia.server.apis.fields.client_run_tools import ClientKind
 from ossia.server.apis.responses import wire
+from ossia.server.apis.responses.client_calls import CallItemType
 from ossia.server.apis.responses.items import phase_of
 from ossia.server.apis.responses.output.hosted_writers import OpenHostedItem, hosted_item
 from ossia.server.apis.responses.output.item_writers import (
     CallItem,
+    ClientCallWriter,
     MessageItem,
     OpenItem,
     ReasoningForm,
     ReasoningOutput,
+    written_at_once,
 )
 from ossia.server.apis.responses.output.mcp_writers import (
     ApprovalWriter,
@@ -74,6 +78,7 @@ class OutputOptions:
     container_id: str = ""
     include: frozenset[str] = frozenset()
     mcp: McpOutput = NO_SERVERS
+    client_kinds: Mapping[str, ClientKind] = field(default_factory=dict)  # of functions that stand for a client's tool
 
 
 class ResponseBuilder:
@@ -159,7 +164,8 @@ class ResponseBuilder:
         index, reasoning = len(self.response.output), self._options.reasoning
         match start:
             case ToolCallStart(id=call_id, tool=tool):
-                return CallItem(index, tool, call_id)
+                kind = self._options.client_kinds.get(tool.name) if tool.namespace is None else None
+                return ClientCallWriter(index, kind, call_id) if kind else CallItem(index, tool, call_id)
             case TextStart("reasoning"):
                 return None if reasoning.hidden and not reasoning.encrypt else ReasoningOutput(index, reasoning)
             case TextStart(channel=channel):
@@ -180,12 +186,23 @@ class ResponseBuilder:
             return []
         cut = message is not None and "unterminated" in message.flaws
         events = opened.end("incomplete" if cut else status)
-        item = opened.item
-        self.response = replace(self.response, output=[*self.response.output, item])
         # only a well-formed message is shown to the model again as it was sampled
         sampled = message if message and message.tokens else None
+        if isinstance(opened, ClientCallWriter):
+            return [*events, *self._write_at_once(opened.finished, sampled)]
+        item = opened.item
+        self.response = replace(self.response, output=[*self.response.output, item])
         self.items.append(Item(item.id, encode(item), sampled, getattr(item, "call_id", None)))
         return [*events, wire.ItemDone(output_index=opened.index, item=item)]
+
+    def _write_at_once(self, items: Sequence[CallItemType], sampled: Message | None) -> list[wire.StreamEvent]:
+        """Items of one call. The first has the message that the model sampled."""
+        events: list[wire.StreamEvent] = []
+        for number, item in enumerate(items):
+            events += written_at_once(len(self.response.output), item)
+            self.response = replace(self.response, output=[*self.response.output, item])
+            self.items.append(Item(item.id, encode(item), sampled if number == 0 else None, item.call_id))
+        return events
 
     def _close_hosted(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]:
         opened, self._hosted = self._hosted, None

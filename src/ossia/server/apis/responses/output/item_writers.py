@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from ossia.harmony.client_tools import ClientTool
+from ossia.server.apis.fields.client_run_tools import ClientKind
 from ossia.server.apis.responses import wire
+from ossia.server.apis.responses.client_calls import CallItemType, items_of_call
 from ossia.server.apis.responses.items import new_id
+from ossia.server.apis.responses.wire import hosted
 from ossia.server.http.decoding.json_codec import JsonDict
 from ossia.tools.browser.citations import UrlCitation
 
@@ -177,6 +181,37 @@ class CallItem(ItemWriter):
     def _item(self, status: wire.ItemStatus) -> wire.FunctionCallItem | wire.CustomCallItem:
         kind = wire.CustomCallItem if self.tool.custom else wire.FunctionCallItem
         return kind(self.id, status, self.call_id, self.tool.name, "".join(self.text), self.tool.namespace or UNSET)
+
+
+@dataclass(slots=True)
+class ClientCallWriter(ItemWriter):
+    """A call that the client runs, in a type of its own. Its items are written when it is complete: `finished`."""
+
+    kind: ClientKind
+    call_id: str
+    finished: list[CallItemType] = field(default_factory=list)
+
+    def begin(self) -> list[wire.StreamEvent]:
+        return []
+
+    def delta(self, text: str, logprobs: list[wire.Logprob]) -> list[wire.StreamEvent]:
+        self.text.append(text)
+        return []
+
+    def end(self, status: wire.ItemStatus) -> list[wire.StreamEvent]:
+        self.finished = items_of_call(self.kind, self.call_id, "".join(self.text), status)
+        return []
+
+
+def written_at_once(index: int, item: CallItemType) -> list[wire.StreamEvent]:
+    """The events of an item that is complete."""
+    events: list[wire.StreamEvent] = [wire.ItemAdded(output_index=index, item=replace(item, status="in_progress"))]
+    if isinstance(item, hosted.ShellCallItem):
+        for number, command in enumerate(item.action.commands):
+            place = {"output_index": index, "command_index": number}
+            events.append(hosted.ShellCommandAdded(command=command, **place))
+            events.append(hosted.ShellCommandDone(command=command, **place))
+    return [*events, wire.ItemDone(output_index=index, item=item)]
 
 
 def condensed(thought: str) -> str:

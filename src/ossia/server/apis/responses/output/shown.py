@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from ossia.harmony.client_tools import Toolbox
 from ossia.harmony.openai_chat import ANY_OBJECT, effort_of
 from ossia.server.apis.fields.answer_form import RequestedForm
+from ossia.server.apis.fields.client_run_tools import ClientKind, client_kind
 from ossia.server.apis.fields.hosted_tools import LeasedTools
 from ossia.server.apis.fields.mcp_tools import shown_server
 from ossia.server.apis.responses import wire
@@ -72,7 +73,7 @@ def shown_tool(tool: JsonDict, hosted: LeasedTools) -> JsonDict | None:
     kind = tool.get("type")
     if hosted.has_server(tool):
         return shown_server(tool)
-    if hosted.names_kind(kind):
+    if hosted.names_kind(kind) or client_kind(tool):
         return tool
     nested = tool.get(str(kind))
     inner: JsonDict = nested if isinstance(nested, dict) else tool
@@ -90,13 +91,15 @@ def shown_tool(tool: JsonDict, hosted: LeasedTools) -> JsonDict | None:
     return None
 
 
-def shown_choice(box: Toolbox, hosted: LeasedTools) -> str | JsonDict:
-    """The tool choice in the API's form."""
+def shown_choice(box: Toolbox, hosted: LeasedTools, client_kinds: Mapping[str, ClientKind]) -> str | JsonDict:
+    """The tool choice in the API's form. client_kinds: of functions that stand for a tool of the client."""
     if forced := hosted.shown_choice:
         return forced
     if box.allowed is not None:
         tools = [{"type": "function", "name": box.called[each].name} for each in sorted(box.allowed)]
         return {"type": "allowed_tools", "mode": box.choice, "tools": tools}
     if called := box.called.get(box.choice):
+        if kind := client_kinds.get(called.name):
+            return {"type": kind}
         return {"type": "custom" if called.custom else "function", "name": called.name}
     return box.choice

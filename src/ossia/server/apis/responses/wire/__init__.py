@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ossia.server.apis.fields.extensions import OssiaFields, ThinkingExtensions
 from ossia.server.apis.responses.wire.base import Event, ItemEvent
+from ossia.server.apis.responses.wire.client import ClientCallItem
 from ossia.server.apis.responses.wire.hosted import HostedEvent, HostedItem, ItemStatus
 from ossia.server.apis.responses.wire.mcp import McpEvent, McpItem
 from ossia.server.http.decoding.json_codec import JsonDict
@@ -194,7 +195,9 @@ class CustomCallItem(Struct, tag_field="type", tag="custom_tool_call"):
     namespace: str | UnsetType = UNSET
 
 
-OutputItem: TypeAlias = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem | HostedItem | McpItem
+OutputItem: TypeAlias = (
+    OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem | ClientCallItem | HostedItem | McpItem
+)
 
 
 # the response
