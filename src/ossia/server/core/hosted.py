@@ -130,10 +130,11 @@ class HostedSessions:
         asked = {server.label: server for server in request.mcp}
         made = self._make(request)
         own = [_as_asked(session, asked) for session in made.sessions]
-        named = [McpSession(server, listing=listings.get(label)) for label, server in asked.items() if server.url]
+        known = {label: each for label, each in listings.items() if label in asked and _covers(each, asked[label])}
+        named = [McpSession(server, listing=known.get(label)) for label, server in asked.items() if server.url]
         every = [each for each in (*own, *named) if isinstance(each, McpSession)]
         works = await open_available(every)
-        new = tuple(each.listing for each in every if each.listing.error or each.server.label not in listings)
+        new = tuple(each.listing for each in every if each.listing.error or each.server.label not in known)
         kept = [each for each in own if not isinstance(each, McpSession) or each in works]
         return HostedTools(request, ToolSet(kept, [each for each in named if each in works], made.cleanup), new)
 
@@ -190,6 +191,12 @@ class HostedSessions:
         task = asyncio.ensure_future(tools.toolset.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _covers(listing: McpListing, server: McpServer) -> bool:
+    """Whether an earlier listing has all tools that the request names: it may have been made for fewer."""
+    names = server.allowed_tools.names if server.allowed_tools else None
+    return names is None or names <= {tool.name for tool in listing.tools}
 
 
 def _as_asked(session: ToolSession, asked: Mapping[str, McpServer]) -> ToolSession:

@@ -152,6 +152,16 @@ def test_a_client_that_sends_the_listing_back_saves_the_listing():
         assert 'shop.echo to=assistant<|channel|>commentary<|message|>{"a": 1}<|end|>' in w.script.prompts[2]
 
 
+def test_a_listing_without_a_tool_that_is_allowed_now_is_made_again(tmp_path: Path):
+    with serving(final("a"), final("b"), state=tmp_path) as (w, tool, app):
+        first = w.respond(input="x", tools=[{**tool, "allowed_tools": ["look"]}])
+        second = w.respond(
+            input="y", tools=[{**tool, "allowed_tools": ["look", "echo"]}], previous_response_id=first["id"]
+        )
+        assert [each["name"] for each in second["output"][0]["tools"]] == ["echo", "look"]
+        assert app.methods.count("tools/list") == 2
+
+
 # approvals
 
 
