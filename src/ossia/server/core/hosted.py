@@ -212,7 +212,7 @@ def hosted_sessions(settings: ToolSettings, tokenizer: Tokenizer, context: int) 
 
     Raises as `ToolFactory` does, for settings that do not fit together and for a missing sandbox.
     """
-    if not settings.tools:
+    if not settings.tools and not settings.mcp_hosts:
         return HostedSessions()
     factory = ToolFactory(settings, tokenizer, context)
 
@@ -224,4 +224,5 @@ def hosted_sessions(settings: ToolSettings, tokenizer: Tokenizer, context: int) 
         ]
         return MadeSessions(sessions, folder.close)
 
-    return HostedSessions(factory.names, make, check=factory.check, close=factory.close)
+    hosts = settings.mcp_hosts
+    return HostedSessions(factory.names, make, check=factory.check, close=factory.close, mcp_hosts=hosts)

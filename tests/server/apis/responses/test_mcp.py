@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions
+from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions, hosted_sessions
+from ossia.tools.choose import ToolSettings
 from ossia.tools.mcp.servers import operator_servers
 from ossia.tools.mcp.session import McpSession
 from tests.support.mcp_http import LegacyHttp
@@ -348,6 +349,27 @@ def test_a_server_of_the_operator_is_named_by_its_label_alone():
         with scripted(own, final("ok"), hosted=HostedSessions(["mcp:docs"], made)) as w:
             asked = w.respond(input="x", tools=[{"type": "mcp", "server_label": "docs"}], store=False)
             assert kinds(asked) == ["mcp_list_tools", "mcp_approval_request"]
+
+
+def test_chat_completions_run_the_tools_of_a_server():
+    with serving(call(), final("One.")) as (w, tool, _):
+        message = w.message("x", tools=[tool])
+        (ran,) = message["executed_tools"]
+        assert (ran["type"], ran["arguments"], ran["output"]) == ("shop.echo", '{"a": 1}', '{"a": 1}')
+        assert message["content"] == "One."
+
+
+def test_chat_completions_do_not_run_a_call_that_needs_an_approval():
+    with serving(call(), final("No.")) as (w, tool, app):
+        message = w.message("x", tools=[{**tool, "require_approval": "always"}])
+        assert "needs the user's approval" in message["executed_tools"][0]["output"]
+        assert "tools/call" not in app.methods
+
+
+def test_the_operators_settings_name_the_hosts():
+    settings = ToolSettings(mcp_hosts=("docs.example",))
+    assert hosted_sessions(settings, small(), 4096).mcp_hosts == ("docs.example",)
+    assert not hosted_sessions(ToolSettings(), small(), 4096).mcp_hosts
 
 
 def test_hostile_texts_of_a_server_are_plain_text():

@@ -122,7 +122,8 @@ def _prepare_chat(
     )
     opening = hosted.declared(opening_of(service.settings.opening, request))
     turns = [*history.messages, *(prefill.reasoning if prefill else ())]
-    messages = conversation(thinking.effort, turns, box.spaces, form.shown, opening)
+    spaces = (*box.spaces, *hosted.developer_namespaces)
+    messages = conversation(thinking.effort, turns, spaces, form.shown, opening)
     warnings += [*not_honoured(request, echo=request.echo, best_of=request.best_of not in (None, 0, 1, request.n))]
     return PreparedChat(
         AnswerRequest(messages, options, stop_strings(request.stop), client),
