@@ -29,6 +29,7 @@ def test_a_server_with_keys_is_given_one(enter: Enter):
         field.wait_for()
         field.fill("the-right-key")
         visit.button("Use the key").click()
+        visit.last.locator(".answer").wait_for()
         assert visit.settled() == "You said Hello"
         assert visit.page.evaluate("[sessionStorage.getItem('ossia.key'), localStorage.getItem('ossia.key')]") == [
             "the-right-key",

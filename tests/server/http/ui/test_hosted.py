@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ossia.server.core.hosted import HostedRequest, HostedSessions
+from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions
 from ossia.tools.mcp.servers import operator_servers
 from ossia.tools.mcp.session import McpSession
 from tests.server.http.ui.page import Enter, echo
@@ -131,8 +131,8 @@ def test_a_call_of_an_mcp_server_asks_first(enter: Enter, press: str, answer: st
     )
     with mcp_served(app, "off") as url:
 
-        def made(request: HostedRequest) -> list[McpSession]:
-            return [McpSession(operator_servers(f"docs={url}/mcp")[0]) for _ in request.names]
+        def made(request: HostedRequest) -> MadeSessions:
+            return MadeSessions([McpSession(operator_servers(f"docs={url}/mcp")[0]) for _ in request.names])
 
         with enter(shops, hosted=HostedSessions(["mcp:docs"], made)) as (visit, _):
             visit.button("Tools 3").wait_for()
