@@ -56,7 +56,7 @@ def fold(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
             assert item | {k: done[k] for k in late if k in done} == done
             output[index] = done
             continue
-        assert event["item_id"] == item["id"]
+        assert event.get("item_id", item["id"]) == item["id"]  # shell commands name their place only
         assert item.get("status", "in_progress") == "in_progress"
         change(item, kind, event, open_parts)
     return output
@@ -102,6 +102,19 @@ def change(item: dict[str, Any], kind: str, event: dict[str, Any], open_parts: s
                 assert item["arguments"] == event["arguments"]
         case ["mcp_call" | "mcp_list_tools" as part, state]:
             assert item["type"] == part
+        case ["shell_call_command", state]:
+            assert item["type"] == "shell_call"
+            if state == "added":
+                assert event["command_index"] == len(item["action"]["commands"])
+                item["action"]["commands"].append(event["command"])
+            elif state == "delta":
+                item["action"]["commands"][event["command_index"]] += event["delta"]
+            else:
+                assert item["action"]["commands"][event["command_index"]] == event["command"]
+        case ["shell_call_output_content", "delta"]:
+            assert item["type"] == "shell_call_output"
+        case ["shell_call_output_content", "done"]:
+            item["output"] = event["output"]
         case ["web_search_call", state]:
             assert item["type"] == "web_search_call"
         case ["code_interpreter_call", state]:

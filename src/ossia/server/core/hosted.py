@@ -5,7 +5,9 @@ request of the same conversation finds its pages, variables and files again.
 """
 
 import asyncio
+import base64
 import logging
+import mimetypes
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +17,18 @@ from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tools.browser.citations import Resolve
 from ossia.tools.browser.session import BrowserLimits, BrowserSession
 from ossia.tools.choose import ToolFactory, ToolSettings
+from ossia.tools.data_folder import DataFolderError
 from ossia.tools.mcp.results import McpListing
 from ossia.tools.mcp.servers import McpServer
 from ossia.tools.mcp.session import McpSession, open_available
+from ossia.tools.python.session import PythonSession
 from ossia.tools.session import ToolSession
 from ossia.tools.toolset import ToolSet
 
 log = logging.getLogger("ossia.server")
 IDLE_SECONDS = 20 * 60.0  # a kept session without an answer is closed after this time
 MAX_KEPT = 32
+MAX_IMAGE = 4 << 20  # bytes
 LEASE_SECONDS = 2 * 3600.0  # an answer never takes longer; a lease that was lost ends then
 
 
@@ -73,6 +78,17 @@ class HostedTools:
         found = (each for each in self.toolset.sessions if isinstance(each, BrowserSession))
         browser = next(found, None)
         return browser.cited_source if browser else None
+
+    def image_url(self, name: str) -> str | None:
+        """A picture in the folder of the conversation, as a data URL; None if it is gone or too large."""
+        folder = next((each.data for each in self.toolset.sessions if isinstance(each, PythonSession)), None)
+        kind = mimetypes.guess_type(name)[0]
+        if folder is None or kind is None:
+            return None
+        try:
+            return f"data:{kind};base64,{base64.b64encode(folder.read(name, MAX_IMAGE)).decode()}"
+        except (DataFolderError, OSError):
+            return None
 
 
 class HostedSessions:

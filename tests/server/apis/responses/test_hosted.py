@@ -1,16 +1,20 @@
 """The server's own tools on the Responses API: their items and events are what openai's types say, and the loop runs."""
 
+import base64
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ossia.server.core.hosted import hosted_sessions
+from ossia.tools.choose import ToolSettings
 from tests.support.hosted import FakePython, hosted
 from tests.support.responses import fold
 from tests.support.server import scripted
 from tests.support.turns import call, final, think
 from tests.support.vocabularies import small
+from tests.tools.sandbox.places import python_sandbox_or_skip
 
 SEARCH = {"type": "web_search"}
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
@@ -239,3 +243,20 @@ def test_tokens_are_counted_with_the_declarations(tmp_path: Path):
         counted = w.client.post("/v1/responses/input_tokens", json=body).json()["input_tokens"]
         w.respond(**body)
         assert counted == len(small().encode_with_special(w.script.prompts[0]))
+
+
+def test_a_shell_and_code_share_a_folder_and_pictures_come_back(tmp_path: Path):
+    python_sandbox_or_skip()
+    shell = '<|channel|>analysis to=container.exec code<|message|>{"cmd": ["bash", "-lc", "echo hi > a.txt; cat a.txt"]}<|call|>'
+    draw = "class P:\n    def _repr_png_(self): return b'\\x89PNG' + open('/mnt/data/a.txt', 'rb').read()\nP()"
+    tools = [{"type": "shell", "environment": {"type": "container_auto"}}, CODE]
+    own = hosted_sessions(ToolSettings(tools=("python", "shell")), small(), 131072)
+    with scripted(shell, code(draw), final("ok"), hosted=own) as w:
+        events = w.events(input="x", tools=tools, include=["code_interpreter_call.outputs"], store=False)
+        ran, written, drawn, _ = fold(events)
+        assert (ran["type"], ran["action"]["commands"]) == ("shell_call", ["echo hi > a.txt; cat a.txt"])
+        assert written["output"] == [{"stdout": "hi\n", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]
+        assert written["call_id"] == ran["call_id"]
+        assert drawn["container_id"] == ran["environment"]["container_id"]
+        image = drawn["outputs"][1]
+        assert base64.b64decode(image["url"].partition("base64,")[2]) == b"\x89PNGhi\n"

@@ -396,6 +396,7 @@ def _output(
         hosted.tools.resolve if hosted.tools else None,
         hosted.tools.id if hosted.tools else "",
         frozenset(include),
+        hosted.tools.image_url if hosted.tools else lambda _: None,
         McpOutput(
             mcp_targets(hosted.toolset), hosted.tools.listings if hosted.tools else (), tuple(own.answered.approved)
         ),

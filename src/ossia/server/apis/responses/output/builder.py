@@ -5,7 +5,7 @@ This module does not know HTTP or the store. No text of the model is lost: what 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -21,7 +21,13 @@ from ossia.server.apis.fields.client_run_tools import ClientKind
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.client_calls import CallItemType
 from ossia.server.apis.responses.items import phase_of
-from ossia.server.apis.responses.output.hosted_writers import OpenHostedItem, hosted_item
+from ossia.server.apis.responses.output.hosted_writers import (
+    CodeOptions,
+    OpenHostedItem,
+    ShellOutputWriter,
+    ShellWriter,
+    hosted_item,
+)
 from ossia.server.apis.responses.output.item_writers import (
     CallItem,
     ClientCallWriter,
@@ -67,7 +73,8 @@ class OutputOptions:
     """How an answer is written. tokenizer: set if log-probabilities are requested.
 
     hosted: recipients of the server's own tools. resolve: finds the sources of citations. container_id: of the code.
-    include: what the request wants in items beside the usual. mcp: what is shown of MCP servers.
+    include: what the request wants in items beside the usual. image_url: of a picture that code saved. mcp: what is
+    shown of MCP servers.
     """
 
     toolbox: Toolbox
@@ -77,6 +84,7 @@ class OutputOptions:
     resolve: Resolve | None = None
     container_id: str = ""
     include: frozenset[str] = frozenset()
+    image_url: Callable[[str], str | None] = lambda _: None
     mcp: McpOutput = NO_SERVERS
     client_kinds: Mapping[str, ClientKind] = field(default_factory=dict)  # of functions that stand for a client's tool
 
@@ -146,7 +154,8 @@ class ResponseBuilder:
             case HostedCallStart(recipient):
                 options = self._options
                 index, target = len(self.response.output), options.mcp.targets.get(recipient)
-                self._hosted = hosted_item(recipient, index, options.container_id, options.include, target)
+                code = CodeOptions(options.container_id, options.include, options.image_url)
+                self._hosted = hosted_item(recipient, index, code, target)
                 return self._hosted.begin() if self._hosted else ()
             case HostedCallDelta(text) if self._hosted:
                 return self._hosted.delta(text)
@@ -211,7 +220,13 @@ class ResponseBuilder:
         events = opened.end(status, done)
         self.response = replace(self.response, output=[*self.response.output, opened.item])
         call = done.call if done else opened.call if isinstance(opened, ApprovalWriter) else None
-        return [*events, self._finished(opened.index, opened.item, call, done.result if done else None)]
+        events.append(self._finished(opened.index, opened.item, call, done.result if done else None))
+        if isinstance(opened, ShellWriter) and done:
+            shown = ShellOutputWriter(len(self.response.output), opened.call_id, done)
+            events += shown.events()
+            self.response = replace(self.response, output=[*self.response.output, shown.item])
+            events.append(self._finished(shown.index, shown.item))
+        return events
 
     def _finished(
         self, index: int, item: wire.OutputItem, call: Message | None = None, result: Message | None = None

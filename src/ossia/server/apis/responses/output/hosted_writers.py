@@ -4,9 +4,9 @@ In: the pieces of a hosted call. Out: stream events of one item, not numbered ye
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
@@ -16,6 +16,8 @@ from ossia.server.apis.responses.output.mcp_writers import ApprovalWriter, McpCa
 from ossia.server.apis.responses.wire import hosted
 from ossia.server.core.events import HostedCallEnd
 from ossia.tools.browser.session import BrowserResult
+from ossia.tools.container.session import ShellResult
+from ossia.tools.python.session import PythonResult
 
 SEARCH_RESULTS, SEARCH_SOURCES = "web_search_call.results", "web_search_call.action.sources"
 CODE_OUTPUTS = "code_interpreter_call.outputs"
@@ -33,6 +35,14 @@ class OpenHostedItem(Protocol):
     def delta(self, text: str) -> list[wire.StreamEvent]: ...
     def run(self, call: Message) -> list[wire.StreamEvent]: ...
     def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]: ...
+
+
+class CodeOptions(NamedTuple):
+    """container_id: of the conversation's folder and processes. include: of the request. image_url: of a saved picture."""
+
+    container_id: str
+    include: Collection[str] = ()
+    image_url: Callable[[str], str | None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -86,8 +96,7 @@ class WebSearchItem(ItemWriter):
 class CodeItem(ItemWriter):
     """Code that the python tool runs. Its outputs are in the item only if the request includes them."""
 
-    container_id: str
-    include: Collection[str]
+    options: CodeOptions
 
     def begin(self) -> list[wire.StreamEvent]:
         self.id = new_id("ci")
@@ -102,17 +111,76 @@ class CodeItem(ItemWriter):
 
     def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]:
         self.item = self._made(status)
-        if done and CODE_OUTPUTS in self.include:
-            images = [hosted.ImageOutput(url) for url in getattr(done.details, "images", ())]
+        if done and CODE_OUTPUTS in self.options.include:
+            names = done.details.images if isinstance(done.details, PythonResult) else ()
+            images = [hosted.ImageOutput(url) for name in names if (url := self.options.image_url(name))]
             self.item.outputs = [hosted.LogsOutput(done.result.text), *images]
         return [self._event(hosted.CodeCompleted)] if status == "completed" else []
 
     def _made(self, status: hosted.HostedStatus) -> hosted.CodeCallItem:
-        return hosted.CodeCallItem(self.id, status, "".join(self.text), self.container_id)
+        return hosted.CodeCallItem(self.id, status, "".join(self.text), self.options.container_id)
+
+
+@dataclass(slots=True)
+class ShellWriter(ItemWriter):
+    """Commands that the container runs. Their output is an item of its own."""
+
+    options: CodeOptions
+    call_id: str = field(default_factory=lambda: new_id("call"))
+
+    def begin(self) -> list[wire.StreamEvent]:
+        self.id = new_id("sh")
+        return [self._begun(self._made("in_progress", []))]
+
+    def delta(self, text: str) -> list[wire.StreamEvent]:
+        self.text.append(text)  # JSON: the command is known at its end
+        return []
+
+    def run(self, call: Message) -> list[wire.StreamEvent]:
+        events: list[wire.StreamEvent] = []
+        for number, command in enumerate(commands_of(call.text)):
+            place = {"output_index": self.index, "command_index": number}
+            events.append(hosted.ShellCommandAdded(**place, command=""))
+            events.append(hosted.ShellCommandDelta(**place, delta=command))
+            events.append(hosted.ShellCommandDone(**place, command=command))
+        return events
+
+    def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]:
+        self.item = self._made(status, commands_of("".join(self.text)))
+        return []
+
+    def _made(self, status: wire.ItemStatus, commands: list[str]) -> hosted.ShellCallItem:
+        action = hosted.ShellAction(commands)
+        environment = hosted.ContainerReference(self.options.container_id)
+        return hosted.ShellCallItem(self.id, self.call_id, status, action, environment)
+
+
+@dataclass(slots=True)
+class ShellOutputWriter(ItemWriter):
+    """What the commands of a shell call wrote."""
+
+    call_id: str
+    done: HostedCallEnd
+
+    def events(self) -> list[wire.StreamEvent]:
+        self.id = new_id("sho")
+        added = self._begun(hosted.ShellOutputItem(self.id, self.call_id, "in_progress", []))
+        output = [self._output()]
+        self.item = hosted.ShellOutputItem(self.id, self.call_id, "completed", output)
+        place = {"output_index": self.index, "command_index": 0, "item_id": self.id}
+        delta = {"stdout": output[0].stdout, "stderr": output[0].stderr}
+        return [added, hosted.ShellOutputDelta(**place, delta=delta), hosted.ShellOutputDone(**place, output=output)]
+
+    def _output(self) -> hosted.ShellOutput:
+        result = self.done.details
+        if not isinstance(result, ShellResult):
+            return hosted.ShellOutput(self.done.result.text, "", hosted.ExitOutcome(1 if self.done.failed else 0))
+        outcome = hosted.TimeoutOutcome() if result.timed_out else hosted.ExitOutcome(result.exit_code)
+        return hosted.ShellOutput(result.stdout, result.stderr, outcome)
 
 
 def hosted_item(
-    recipient: str, index: int, container_id: str, include: Collection[str], target: McpTarget | None = None
+    recipient: str, index: int, options: CodeOptions, target: McpTarget | None = None
 ) -> OpenHostedItem | None:
     """The item of a call; None for a tool that has no item, such as one that does not exist."""
     if target is not None:
@@ -120,9 +188,11 @@ def hosted_item(
     space, _, function = recipient.partition(".")
     match space:
         case "browser" if function in ("search", "open", "find"):
-            return WebSearchItem(index, function, include)
+            return WebSearchItem(index, function, options.include)
         case "python" if not function:
-            return CodeItem(index, container_id, include)
+            return CodeItem(index, options)
+        case "container" if function == "exec":
+            return ShellWriter(index, options)
     return None
 
 
@@ -132,6 +202,7 @@ def commands_of(arguments: str) -> list[str]:
         given = json.loads(arguments)
     except ValueError:
         return [arguments]
-    command = given.get("cmd") if isinstance(given, dict) else None
+    names = ("cmd", "command", "commands")  # as the model names it
+    command = next((given[name] for name in names if name in given), None) if isinstance(given, dict) else None
     words = command if isinstance(command, list) else [command] if isinstance(command, str) else [arguments]
     return [words[-1] if len(words) == 3 and words[1] == "-lc" else " ".join(map(str, words))]
