@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 
 PIECE = 50_000  # characters
-BEFORE_SPACE = re.compile(r"\S(?=\s)")
-BEFORE_NEWLINE = re.compile(r"[^\s.+-](?=\n)")  # not within the marker of a list's item
+BEFORE_SPACE = re.compile(r"[^\t\n\v\f\r ](?=[\t\n\v\f\r ])")  # as textwrap breaks lines: not at a no-break space
+# Not within the marker of a list's item, and not before space alone, which belongs to the text before it.
+BEFORE_NEWLINE = re.compile(r"[^\s.+-](?=\n\s*\S)")
 
 
 def by_character(work: Callable[[str], str], text: str) -> str:
