@@ -102,3 +102,19 @@ def test_a_render_of_the_prompt_shows_the_declaration_and_leaves_nothing_open(tm
         assert "namespace browser" in shown
         assert "Runs Python." in shown
         assert not python.open_now
+
+
+def test_counting_and_refusing_a_message_leave_no_session_open():
+    python = FakePython()
+    body = {"max_tokens": 99, "messages": [user("x")], "tools": [{"type": "code_interpreter"}]}
+    with scripted(CODE, final("ok"), hosted=hosted(None, python, again := FakePython(), third := FakePython())) as w:
+        assert w.client.post("/v1/messages/count_tokens", json=body).json()["input_tokens"] > 0
+        assert not python.open_now
+        schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+        form = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+        assert w.client.post("/v1/messages", json=body | form).status_code == 400
+        assert not again.open_now
+        answer = w.client.post("/v1/messages", json=body).json()
+        assert answer["content"] == [{"type": "text", "text": "ok"}]
+        assert third.cells == 1
+        assert not third.open_now

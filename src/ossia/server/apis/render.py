@@ -156,8 +156,7 @@ async def rendered(responses_context: ResponsesContext, api: str, body: Any, cli
                 with input_errors(field_names(prepared.form_param)):
                     prompts, warnings = [await context.service.prompt(prepared.answer)], prepared.warnings
             finally:
-                if prepared.hosted:
-                    await context.hosted.release(prepared.hosted)
+                await prepared.hosted.release()
         case _:
             if isinstance(body, MessagesRequest):
                 prepared_chat = await messages_routes.prepare(context, body, client)

@@ -6,7 +6,6 @@ request of the same conversation finds its pages, variables and files again.
 
 import asyncio
 import base64
-import logging
 import mimetypes
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,6 @@ from ossia.tools.python.session import PythonSession
 from ossia.tools.session import ToolSession
 from ossia.tools.toolset import ToolSet
 
-log = logging.getLogger("ossia.server")
 IDLE_SECONDS = 20 * 60.0  # a kept session without an answer is closed after this time
 MAX_KEPT = 32
 MAX_IMAGE = 4 << 20  # bytes
@@ -137,7 +135,7 @@ class HostedSessions:
             await tools.toolset.open()
             await tools.toolset.refresh()
         except BaseException:
-            self._in_use.pop(tools).cancel()
+            self._give_up(tools)
             raise
         return tools
 

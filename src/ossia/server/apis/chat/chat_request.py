@@ -46,11 +46,11 @@ class PreparedChat(NamedTuple):
     toolbox: Toolbox
     choices: int
     store: bool
+    hosted: LeasedTools
     warnings: tuple[str, ...] = ()
     form_param: str = "response_format"
     hides_reasoning: bool = False
     legacy: bool = False
-    hosted: LeasedTools | None = None
 
     @property
     def field_names(self) -> dict[str, str]:
@@ -65,14 +65,9 @@ class PreparedChat(NamedTuple):
         options = replace(self.answer.options, params=replace(params, seed=params.seed + 1_000_003 * index))
         return replace(self.answer, options=options)
 
-    async def release(self) -> None:
-        """Give the server's own tools back, if no answer is made."""
-        if self.hosted:
-            await self.hosted.release()
-
-    async def tools_of_choice(self, index: int) -> LeasedTools | None:
+    async def tools_of_choice(self, index: int) -> LeasedTools:
         """The server's own tools of one of several answers: each has its own state."""
-        return await self.hosted.again() if self.hosted and index else self.hosted
+        return await self.hosted.again() if index else self.hosted
 
 
 async def prepare_chat(
@@ -91,11 +86,8 @@ async def prepare_chat(
     earlier = await recall_calls(context.recall, call_ids)
     with function_errors(request), input_errors():
         hosted = await leased_tools(context, *tools_of(request), call_ids)
-        try:  # in a thread: a long history would block the event loop
+        async with hosted.released_on_error():  # in a thread: a long history would block the event loop
             return await asyncio.to_thread(_prepare_chat, request, context.service, earlier, client, places, hosted)
-        except BaseException:
-            await hosted.release()
-            raise
 
 
 def _prepare_chat(
@@ -130,6 +122,7 @@ def _prepare_chat(
         box,
         _choices(request.n),
         request.store is not False,
+        hosted,
         (
             *warnings,
             *template_warnings(request),
@@ -139,7 +132,6 @@ def _prepare_chat(
         form.param,
         thinking.hidden,
         bool(request.functions),
-        hosted,
     )
 
 

@@ -64,7 +64,7 @@ from ossia.server.core.events import (
 )
 from ossia.server.core.request import AnswerStart
 from ossia.server.core.warnings import header, unenforced
-from ossia.server.errors import ApiError, input_errors
+from ossia.server.errors import input_errors
 from ossia.server.http.decoding.json_codec import MIN_LOGPROB, encode
 from ossia.server.http.requests import client_of, read, sse, until_disconnect
 from ossia.tokenizer.tokenizer import Tokenizer
@@ -80,11 +80,8 @@ def routes(context: Context) -> list[Route]:
 async def _complete(context: Context, request: Request) -> Response:
     body = await read(request, ChatRequest)
     prepared = await until_disconnect(request, prepare(context, body, client_of(request)))
-    try:
+    async with prepared.hosted.released_on_error():
         warnings = await until_disconnect(request, warnings_of(context, prepared))
-    except BaseException:
-        await prepared.release()
-        raise
     answer = _Answer(context, prepared, context.check_model(body.model))
     return await send_choices(request, body, answer, header(warnings))
 
@@ -93,11 +90,8 @@ async def prepare(context: Context, body: ChatRequest, client: str) -> PreparedC
     """Check a request and convert it for the service. Raises ApiError."""
     context.check_model(body.model)
     prepared = await prepare_chat(body, context, client)
-    try:
+    async with prepared.hosted.released_on_error():
         context.service.check_choices(prepared.choices)
-    except ApiError:
-        await prepared.release()
-        raise
     return prepared
 
 
@@ -122,7 +116,7 @@ async def prompt_of(context: Context, prepared: PreparedChat) -> list[int]:
         with input_errors(prepared.field_names):
             return await context.service.prompt(prepared.answer)
     finally:
-        await prepared.release()
+        await prepared.hosted.release()
 
 
 @dataclass(slots=True)
@@ -207,12 +201,11 @@ async def answer_pieces(context: Context, prepared: PreparedChat, index: int = 0
     kept: Sequence[str] = ()
     try:
         answer = prepared.choice(index)
-        if hosted and index:
+        if index:
             answer = replace(answer, options=replace(answer.options, toolset=hosted.toolset))
         # a preamble would break the form of the content
         reasoning = ("analysis",) if answer.options.response_format is None else ("analysis", "commentary")
-        resolve = hosted.tools.resolve if hosted and hosted.tools else None
-        translator = EventTranslator(prepared.toolbox, reasoning, hosted.recipients if hosted else (), resolve)
+        translator = EventTranslator(prepared.toolbox, reasoning, hosted.recipients, hosted.resolve)
         joiner = TextJoiner()
         with input_errors(prepared.field_names):
             async with aclosing(context.service.answer(answer)) as events:
@@ -226,8 +219,7 @@ async def answer_pieces(context: Context, prepared: PreparedChat, index: int = 0
                         if piece is not None and not hidden:
                             yield piece
     finally:
-        if hosted:
-            await hosted.release(kept)
+        await hosted.release(kept)
 
 
 def executed_tool(index: int, piece: HostedCallEnd) -> ExecutedTool:

@@ -4,7 +4,8 @@ In: the tools and the tool choice of a request, and the names of the tools that 
 and the tools and the choice that are left for the client's own functions.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ossia.server.apis.fields.mcp_tools import MCP, check_servers, mcp_choice, m
 from ossia.server.core.context import Context
 from ossia.server.core.hosted import HostedRequest, HostedTools
 from ossia.server.errors import ApiError, bad
+from ossia.tools.browser.citations import Resolve
 from ossia.tools.browser.session import BrowserLimits
 from ossia.tools.mcp.results import McpListing
 from ossia.tools.mcp.servers import McpServer
@@ -73,6 +75,23 @@ class LeasedTools:
     @property
     def recipients(self) -> frozenset[str]:
         return self.tools.toolset.recipients if self.tools else frozenset()
+
+    @property
+    def resolve(self) -> Resolve | None:
+        """Finds the page that a citation means; None without a browser."""
+        return self.tools.resolve if self.tools else None
+
+    @property
+    def container_id(self) -> str:
+        return self.tools.id if self.tools else ""
+
+    @property
+    def listings(self) -> tuple[McpListing, ...]:
+        return self.tools.listings if self.tools else ()
+
+    def image_url(self, name: str) -> str | None:
+        """A picture that code saved, as a data URL."""
+        return self.tools.image_url(name) if self.tools else None
 
     @property
     def developer_namespaces(self) -> tuple[ToolNamespace, ...]:
@@ -135,8 +154,18 @@ class LeasedTools:
         return await _leased(self.context, self.fields, ())
 
     async def release(self, keys: Sequence[str] = ()) -> None:
+        """Give the tools back. With keys, a later request finds them under these."""
         if self.tools:
             await self.context.hosted.release(self.tools, keys)
+
+    @asynccontextmanager
+    async def released_on_error(self) -> AsyncGenerator[None, None]:
+        """Give the tools back if what is inside fails: then no answer does it."""
+        try:
+            yield
+        except BaseException:
+            await self.release()
+            raise
 
 
 def offered_types(available: Collection[str]) -> list[str]:

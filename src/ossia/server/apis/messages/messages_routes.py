@@ -63,7 +63,11 @@ async def _count(context: Context, body: CountRequest) -> int:
     context.check_model(body.model)
     chat = await asyncio.to_thread(_chat, body)
     prepared = await prepare_chat(chat.request, context, "", chat.places)
-    return await asyncio.to_thread(context.service.count, prepared.answer.messages, prepared.answer.options.prefill)
+    try:
+        answer = prepared.answer
+        return await asyncio.to_thread(context.service.count, answer.messages, answer.options.prefill)
+    finally:
+        await prepared.hosted.release()
 
 
 async def _create(context: Context, request: Request) -> Response:
@@ -72,7 +76,8 @@ async def _create(context: Context, request: Request) -> Response:
     prepared = await until_disconnect(request, prepare(context, body, client_of(request)))
     shows = body.thinking is not None and body.thinking.type != "disabled"
     answer = _Answer(context, prepared, model, shows)
-    headers = header(await until_disconnect(request, warnings_of(context, prepared)))
+    async with prepared.hosted.released_on_error():
+        headers = header(await until_disconnect(request, warnings_of(context, prepared)))
     if body.stream:
         return EventStream(answer.frames(), lambda error: sse(error.body(ANTHROPIC), "error"), headers)
     return reply(await until_disconnect(request, answer.whole()), headers=headers)

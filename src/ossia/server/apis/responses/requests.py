@@ -32,7 +32,6 @@ from ossia.server.apis.responses.output.item_writers import ReasoningForm, Summa
 from ossia.server.apis.responses.output.mcp_writers import McpOutput, mcp_targets
 from ossia.server.apis.responses.output.shown import new_response, shown_choice, shown_text, shown_tool
 from ossia.server.core.context import Context
-from ossia.server.core.hosted import HostedTools
 from ossia.server.core.request import AnswerRequest, conversation
 from ossia.server.core.warnings import unenforced
 from ossia.server.errors import ApiError, bad, input_errors
@@ -65,9 +64,9 @@ class PreparedRequest:
     input_items: tuple[Item, ...]
     conversation: str | None
     store: bool
+    hosted: LeasedTools
     warnings: tuple[str, ...] = ()
     form_param: str = FORM
-    hosted: HostedTools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +110,12 @@ async def prepare(
     listings = known_listings([*before, *input_items])
     hosted = await leased_tools(context.server, request.tools, request.tool_choice, _session_keys(request), listings)
     warnings += hosted.fields.warnings
-    try:
+    async with hosted.released_on_error():
         with input_errors():
             tokenizer = context.server.service.tokenizer
             answered = await answer_approvals(before, input_items, hosted, None if only_counts else tokenizer, warnings)
             own = _Own(input_items, answered, hosted)
             return await asyncio.to_thread(_prepared, context, request, client, own, warnings)
-    except BaseException:
-        await hosted.release()
-        raise
 
 
 def _session_keys(request: wire.ResponsesRequest) -> list[str]:
@@ -312,9 +308,9 @@ def _prepared(
         tuple(Item(entry.item["id"], encode(entry.item), entry.message) for entry in own.input_items),
         conversation_of(request),
         response.store,
+        hosted,
         tuple(warnings),
         form_param,
-        hosted.tools,
     )
 
 
@@ -393,12 +389,10 @@ def _output(
         ReasoningForm(encrypt, summary, hides_reasoning),
         service.tokenizer if scored else None,
         hosted.recipients,
-        hosted.tools.resolve if hosted.tools else None,
-        hosted.tools.id if hosted.tools else "",
+        hosted.resolve,
+        hosted.container_id,
         frozenset(include),
-        hosted.tools.image_url if hosted.tools else lambda _: None,
-        McpOutput(
-            mcp_targets(hosted.toolset), hosted.tools.listings if hosted.tools else (), tuple(own.answered.approved)
-        ),
+        hosted.image_url,
+        McpOutput(mcp_targets(hosted.toolset), hosted.listings, tuple(own.answered.approved)),
         client_kinds,
     )

@@ -59,11 +59,8 @@ class Responses:
         prepared = await until_disconnect(request, prepare(self.context, body, client_of(request)))
         headers = header(prepared.warnings)
         if body.background:
-            try:
+            async with prepared.hosted.released_on_error():
                 self.context.server.service.refuse_when_full(client_of(request))
-            except ApiError:
-                await self._release(prepared)
-                raise
             job = self.jobs.start(ResponseRun(self.context, prepared))
             await job.begun()
             return EventStream(job.follow(), headers=headers) if body.stream else reply(job.response, headers=headers)
@@ -81,7 +78,7 @@ class Responses:
             count = asyncio.to_thread(self.context.server.service.count, prepared.answer.messages)
             tokens = await until_disconnect(request, count)
         finally:
-            await self._release(prepared)
+            await prepared.hosted.release()
         return reply({"object": "response.input_tokens", "input_tokens": tokens})
 
     async def compact(self, request: Request) -> Response:
@@ -156,10 +153,6 @@ class Responses:
                         yield frame(event)
         finally:
             await run.break_off()
-
-    async def _release(self, prepared: PreparedRequest) -> None:
-        if prepared.hosted:
-            await self.context.server.hosted.release(prepared.hosted)
 
     async def _body(self, response: str) -> bytes:
         body = await store_result(self.context.require_store().response(response)) if self.context.store else None

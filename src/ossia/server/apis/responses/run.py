@@ -39,10 +39,11 @@ class ResponseRun:
     async def events(self) -> AsyncGenerator[list[wire.StreamEvent], None]:
         """Raises ApiError before its first event, of a response that is not queued: then nothing was begun or stored."""
         try:
-            async for events in self._events():
-                yield events
+            async with aclosing(self._events()) as every:  # closed at once: the sampling stops
+                async for events in every:
+                    yield events
         finally:
-            await self._release()
+            await self._request.hosted.release()
 
     async def _events(self) -> AsyncGenerator[list[wire.StreamEvent], None]:
         if self.response.status == "queued":
@@ -73,7 +74,7 @@ class ResponseRun:
     async def break_off(self, reason: str | None = None) -> list[wire.StreamEvent]:
         """It is not wanted any more or, for a reason, cannot go on. The output so far is stored."""
         if not self._begun or self.ended:
-            await self._release()
+            await self._request.hosted.release()
             return []
         if reason is not None:
             return await self._fail("server_error", reason)
@@ -104,15 +105,15 @@ class ResponseRun:
         given = self._request.input_items if conversation else ()
         made = ResponseResult(self._builder.items, self._builder.calls, conversation, given)
         await self._write(lambda store: store.finish(r.id, r.status, encode(r), made))
-        await self._release(kept=r.status == "completed")
+        await self._request.hosted.release(self._session_keys())
         self.settled = True
 
-    async def _release(self, kept: bool = False) -> None:
-        """Give the server's tools back. kept: for a request that continues this response."""
-        if self._request.hosted is None:
-            return
+    def _session_keys(self) -> list[str]:
+        """Under which ids a later request finds the server's tools again; none if the answer broke off."""
+        if self.response.status != "completed":
+            return []
         ids = [self.response.id if self._request.store else None, self._request.conversation, *self._builder.calls]
-        await self._context.server.hosted.release(self._request.hosted, [each for each in ids if each] if kept else ())
+        return [each for each in ids if each]
 
     async def _write(self, write: Callable[[Store], Awaitable[None]]) -> None:
         """An answer is given even if it cannot be stored: its metadata has a warning."""
