@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from ossia.tokenizer.tokenizer import Tokenizer
 from ossia.tokenizer.tokenizer_json import o200k_harmony
 from ossia.tools.browser.page import SplitTokens
+from ossia.tools.browser.results import BrowserLimits
 from ossia.tools.browser.search import Document, Hit, ProviderError
-from ossia.tools.browser.session import BrowserLimits, BrowserSession, token_splitter
+from ossia.tools.browser.session import BrowserSession, token_splitter
 from ossia.tools.browser.urls import with_scheme
 
 

@@ -105,7 +105,8 @@ def _provider(place: str, search: str | None, allow_private: bool) -> "tuple[Sea
 def _session(provider: "SearchProvider", view_tokens: int) -> "BrowserSession":
     from ossia.tokenizer.tokenizer import Tokenizer
     from ossia.tokenizer.tokenizer_json import o200k_harmony
-    from ossia.tools.browser.session import BrowserLimits, BrowserSession, token_splitter
+    from ossia.tools.browser.results import BrowserLimits
+    from ossia.tools.browser.session import BrowserSession, token_splitter
 
     limits = BrowserLimits(view_tokens, max_calls=sys.maxsize, max_tokens=sys.maxsize)
     return BrowserSession(provider, token_splitter(Tokenizer(o200k_harmony())), limits)

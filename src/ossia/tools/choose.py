@@ -16,8 +16,9 @@ from ossia.tools.toolset import ToolSet
 
 if TYPE_CHECKING:  # each tool's own libraries are imported when it is offered
     from ossia.tokenizer.tokenizer import Tokenizer
+    from ossia.tools.browser.results import BrowserLimits
     from ossia.tools.browser.search import SearchProvider
-    from ossia.tools.browser.session import BrowserLimits, BrowserSession
+    from ossia.tools.browser.session import BrowserSession
     from ossia.tools.container.session import ContainerSession, ContainerSettings
     from ossia.tools.data_folder import DataFolder
     from ossia.tools.mcp.servers import McpServer

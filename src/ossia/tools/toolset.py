@@ -7,11 +7,14 @@ owner of the conversation calls.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ossia.harmony.messages import ToolNamespace
 from ossia.tools.functions import ToolOutput
 from ossia.tools.session import Report, ToolSession, ToolUnavailableError, ignore
+
+if TYPE_CHECKING:
+    from ossia.tools.data_folder import DataFolder
 
 log = logging.getLogger("ossia.tools")
 
@@ -32,6 +35,13 @@ class Changes(Protocol):
     async def refresh(self) -> bool:
         """Read the declaration again if it changed. Returns whether it is another."""
         ...
+
+
+@runtime_checkable
+class HasFolder(Protocol):
+    """A session whose programs work in a folder."""
+
+    data: "DataFolder"
 
 
 @runtime_checkable

@@ -11,8 +11,9 @@ from openai_harmony import ToolNamespaceConfig
 
 from ossia.tools.browser.citations import CitedSource
 from ossia.tools.browser.declaration import browser_namespace
+from ossia.tools.browser.results import BrowserLimits, BrowserResult
 from ossia.tools.browser.search import Document, Hit, ProviderError
-from ossia.tools.browser.session import BrowserLimits, BrowserResult, BrowserSession
+from ossia.tools.browser.session import BrowserSession
 from ossia.tools.browser.stack import MAX_STATE
 from ossia.tools.functions import ToolOutput
 from ossia.tools.session import ToolProgress, ToolUnavailableError

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ossia.tools.container.session import ContainerSession, ContainerSettings, ShellResult
+from ossia.tools.container.results import ShellResult
+from ossia.tools.container.session import ContainerSession, ContainerSettings
 from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.python.session import PythonSession

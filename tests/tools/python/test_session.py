@@ -8,7 +8,8 @@ import pytest
 
 from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
-from ossia.tools.python.session import NO_OUTPUT, TIMED_OUT, PythonResult, PythonSession, PythonSettings
+from ossia.tools.python.results import PythonResult
+from ossia.tools.python.session import NO_OUTPUT, TIMED_OUT, PythonSession, PythonSettings
 from ossia.tools.sandbox.choose import Sandbox
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxSettings
 from ossia.tools.session import ToolProgress

@@ -13,16 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ossia.tokenizer.tokenizer import Tokenizer
-from ossia.tools.browser.citations import Resolve
-from ossia.tools.browser.session import BrowserLimits, BrowserSession
+from ossia.tools.browser.citations import CitesPages, Resolve
+from ossia.tools.browser.results import BrowserLimits
 from ossia.tools.choose import ToolFactory, ToolSettings
 from ossia.tools.data_folder import DataFolderError
 from ossia.tools.mcp.results import McpListing
 from ossia.tools.mcp.servers import McpServer
 from ossia.tools.mcp.session import McpSession, open_available
-from ossia.tools.python.session import PythonSession
 from ossia.tools.session import ToolSession
-from ossia.tools.toolset import ToolSet
+from ossia.tools.toolset import HasFolder, ToolSet
 
 IDLE_SECONDS = 20 * 60.0  # a kept session without an answer is closed after this time
 MAX_KEPT = 32
@@ -73,13 +72,12 @@ class HostedTools:
     @property
     def resolve(self) -> Resolve | None:
         """Finds the page that a citation means; None without a browser."""
-        found = (each for each in self.toolset.sessions if isinstance(each, BrowserSession))
-        browser = next(found, None)
+        browser = next((each for each in self.toolset.sessions if isinstance(each, CitesPages)), None)
         return browser.cited_source if browser else None
 
     def image_url(self, name: str) -> str | None:
         """A picture in the folder of the conversation, as a data URL; None if it is gone or too large."""
-        folder = next((each.data for each in self.toolset.sessions if isinstance(each, PythonSession)), None)
+        folder = next((each.data for each in self.toolset.sessions if isinstance(each, HasFolder)), None)
         kind = mimetypes.guess_type(name)[0]
         if folder is None or kind is None:
             return None

@@ -7,7 +7,7 @@ of a cursor and a line.
 
 import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from ossia.tools.browser.urls import label_of
 
@@ -32,6 +32,15 @@ class UrlCitation(NamedTuple):
     end_index: int
     title: str
     url: str
+
+
+@runtime_checkable
+class CitesPages(Protocol):
+    """A session whose pages the model can cite."""
+
+    def cited_source(self, cursor: int, line: int | None) -> CitedSource | None:
+        """The page that a citation means."""
+        ...
 
 
 Resolve: TypeAlias = Callable[[int, int | None], CitedSource | None]

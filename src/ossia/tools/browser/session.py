@@ -7,8 +7,7 @@ from a `SearchProvider`, which sessions may share. Conversion and tokenizing run
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,6 +18,7 @@ from ossia.tools.browser.citations import CitedSource
 from ossia.tools.browser.declaration import browser_namespace
 from ossia.tools.browser.html_text import html_to_text, plain_text
 from ossia.tools.browser.page import MAX_TEXT, BrowserPage, SplitTokens, found_in, shortened, view
+from ossia.tools.browser.results import BrowserLimits, BrowserResult
 from ossia.tools.browser.search import MAX_RESULTS, Document, Hit, ProviderError, SearchProvider, results_html
 from ossia.tools.browser.stack import CursorError, PageStack
 from ossia.tools.browser.urls import is_allowed, label_of
@@ -31,32 +31,6 @@ MAX_QUERY = 2_000  # characters
 MAX_PATTERN = 1_000
 MAX_URL = 8_000
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserLimits:
-    """max_calls and max_tokens: of one response. view_tokens: of one view. allowed_domains: all if empty."""
-
-    view_tokens: int = 1_024
-    max_view_tokens: int = 16_384  # of a view with num_lines
-    max_calls: int = 30
-    max_tokens: int = 64_000
-    allowed_domains: tuple[str, ...] = ()
-
-
-class BrowserResult(msgspec.Struct, frozen=True):
-    """What a call did, in the words of the Responses API. Without a URL (a results page) url is empty.
-
-    sources: URLs of the results of a search, or of the opened page. cursor: of the page that is shown.
-    """
-
-    action: Literal["search", "open_page", "find_in_page"]
-    query: str | None = None
-    url: str | None = None
-    pattern: str | None = None
-    title: str = ""
-    sources: list[str] = []
-    cursor: int | None = None
 
 
 class _Shown(NamedTuple):

@@ -14,6 +14,7 @@ import msgspec
 
 from ossia.harmony.messages import ToolNamespace
 from ossia.tools.container.arguments import ExecCall, container_namespace, exec_call
+from ossia.tools.container.results import ShellResult
 from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.output import CallOutput, OutputPipes
@@ -49,19 +50,6 @@ class ContainerSettings:
     output_characters: int = 40_000
     flood_characters: int = 64 * MIB
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
-
-
-class ShellResult(msgspec.Struct, frozen=True):
-    """What a command did. exit_code: as shells report it, 128 and a signal's number, 124 after a time-out."""
-
-    command: tuple[str, ...]
-    stdout: str
-    stderr: str
-    exit_code: int
-    seconds: float
-    timed_out: bool = False
-    workdir: str = DATA
-    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

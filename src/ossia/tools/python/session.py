@@ -11,13 +11,12 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
-
 from ossia.harmony.messages import ToolNamespace
 from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.output import CallOutput
 from ossia.tools.python.declaration import code_of, python_namespace
+from ossia.tools.python.results import PythonResult
 from ossia.tools.sandbox.choose import Sandbox, find
 from ossia.tools.sandbox.process import finish
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxExit, SandboxSettings
@@ -43,18 +42,6 @@ class PythonSettings:
     flood_characters: int = 64 * MIB
     short_description: bool = False
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
-
-
-class PythonResult(msgspec.Struct, frozen=True):
-    """What a cell did. files and images: names in the data folder. state_lost: the next cell begins with no variables."""
-
-    code: str
-    logs: str
-    files: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    seconds: float = 0.0
-    timed_out: bool = False
-    state_lost: bool = False
 
 
 def _logs(output: CallOutput) -> str:

@@ -13,9 +13,9 @@ from ossia.mini.tasks.tools.sessions import ToolRecorder, declared, folder_sessi
 from ossia.mini.tasks.tools.trees import tree
 from ossia.task import Example, Grade, Split, Task, calls_of, final_text
 from ossia.tools.functions import Tool
+from ossia.tools.patch.call import patch_in
 from ossia.tools.patch.parse import PatchError, parse_patch
 from ossia.tools.patch.plan import plan
-from ossia.tools.patch.run import patch_in
 from ossia.tools.repo_browser.declaration import repo_browser_namespace
 
 SET: Templates = {

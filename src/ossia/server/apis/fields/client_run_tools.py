@@ -7,7 +7,7 @@ which function is which tool.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ossia.tools.patch.run import DESCRIPTION, FORMAT
+from ossia.tools.patch.call import DESCRIPTION, FORMAT
 
 ClientKind = Literal["apply_patch", "local_shell", "shell"]
 KINDS: dict[str, ClientKind] = {"apply_patch": "apply_patch", "local_shell": "local_shell", "shell": "shell"}

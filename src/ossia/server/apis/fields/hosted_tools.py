@@ -18,7 +18,7 @@ from ossia.server.core.context import Context
 from ossia.server.core.hosted import HostedRequest, HostedTools
 from ossia.server.errors import ApiError, bad
 from ossia.tools.browser.citations import Resolve
-from ossia.tools.browser.session import BrowserLimits
+from ossia.tools.browser.results import BrowserLimits
 from ossia.tools.mcp.results import McpListing
 from ossia.tools.mcp.servers import McpServer
 from ossia.tools.mcp.session import McpSession

@@ -24,8 +24,8 @@ from ossia.server.apis.responses.wire.client import (
 from ossia.server.apis.responses.wire.hosted import ItemStatus, ShellAction, ShellCallItem
 from ossia.server.errors import bad
 from ossia.server.http.decoding.json_codec import JsonDict
+from ossia.tools.patch.call import DONE, FAILED, patch_in
 from ossia.tools.patch.parse import BEGIN, END, FILE, PatchError, parse_patch
-from ossia.tools.patch.run import DONE, FAILED, patch_in
 from ossia.tools.patch.split import PatchCall, split_patch
 
 CALL_KINDS: dict[str, ClientKind] = {

@@ -15,9 +15,9 @@ from ossia.server.apis.responses.output.item_writers import ItemWriter
 from ossia.server.apis.responses.output.mcp_writers import ApprovalWriter, McpCallWriter, McpTarget
 from ossia.server.apis.responses.wire import hosted
 from ossia.server.core.events import HostedCallEnd
-from ossia.tools.browser.session import BrowserResult
-from ossia.tools.container.session import ShellResult
-from ossia.tools.python.session import PythonResult
+from ossia.tools.browser.results import BrowserResult
+from ossia.tools.container.results import ShellResult
+from ossia.tools.python.results import PythonResult
 
 SEARCH_RESULTS, SEARCH_SOURCES = "web_search_call.results", "web_search_call.action.sources"
 CODE_OUTPUTS = "code_interpreter_call.outputs"
