@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import BACKEND_HELP, DENSE_HELP, KV_HELP, MEMORY_HELP, backend_named, fail, status_line
+from ossia.cli.common import DENSE_HELP, KV_HELP, BackendOption, MemoryGbOption, backend_named, fail, status_line
 
 
 @app.command()
@@ -25,8 +25,8 @@ def bench(
     ] = None,
     kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} Default: bf16, or f32 if small.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
-    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    memory_gb: MemoryGbOption = None,
+    backend: BackendOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure speed and memory, beside what this machine can do in the same minutes. Numbers: --depth 0,4096."""

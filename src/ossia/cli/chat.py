@@ -10,27 +10,30 @@ import typer
 
 from ossia.cli.app import app
 from ossia.cli.common import (
-    BACKEND_HELP,
-    MEMORY_HELP,
+    BackendOption,
     DateOption,
     DenseOption,
     IdentityOption,
     KnowledgeCutoffOption,
     KvOption,
+    MaxTokensOption,
     McpOption,
+    MemoryGbOption,
     ModelOption,
     NetworkOption,
     SandboxOption,
     SchemaOption,
     SearchOption,
+    ThreadsOption,
     ToolsOption,
     UnsafeOption,
+    conversation_tools,
     fail,
     load_model,
     read_json,
     starting,
     state_folder,
-    tool_settings,
+    weight_options,
 )
 
 if TYPE_CHECKING:
@@ -60,15 +63,15 @@ def chat(
     yes: Annotated[bool, typer.Option("--yes", help="Run commands and patches without asking.")] = False,
     schema: SchemaOption = None,
     thinking_budget: Annotated[int | None, typer.Option(min=0, help="Maximum tokens of thinking.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of an answer.")] = None,
+    max_tokens: MaxTokensOption = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    backend: BackendOption = "auto",
     dense: DenseOption = None,
     kv: KvOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
-    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
+    threads: ThreadsOption = None,
+    memory_gb: MemoryGbOption = None,
 ) -> None:
     """Ask a model, or talk with it: the reasoning is dimmed, the answer plain."""
     given = SimpleNamespace(**locals())
@@ -96,8 +99,7 @@ def _tools(given: SimpleNamespace) -> "TerminalTools":
     """The tools of the options. Commands and patches ask first, so they need a terminal or --yes."""
     from ossia.terminal import Approver, Screen, TerminalTools
 
-    programs = {"root": given.root, "network": given.network, "unsafe": given.unsafe_tools}
-    settings = tool_settings(given.tools, given.search, given.mcp, given.sandbox, **programs)
+    settings = conversation_tools(given)
     can_ask = sys.stdin.isatty() and sys.stderr.isatty() and not given.as_json
     asking = ({*ASKING, "python"} if given.unsafe_tools else ASKING) & set(settings.tools)
     if asking and not can_ask and not given.yes:
@@ -118,12 +120,11 @@ def _chat(given: SimpleNamespace, offered: "TerminalTools") -> "Chat":
     from ossia.chat import Chat
     from ossia.engine.request import SamplingParams
 
-    kinds = {"dense": given.dense, "kv": given.kv, "threads": given.threads, "memory_gb": given.memory_gb}
     params = SamplingParams(
         temperature=given.temperature, top_p=given.top_p, seed=given.seed, max_tokens=given.max_tokens
     )
     chat = Chat(
-        load_model(given.model, given.backend, **kinds),
+        load_model(given.model, given.backend, **weight_options(given)),
         instructions=given.instructions, identity=given.identity, knowledge_cutoff=given.knowledge_cutoff,
         date=given.date, effort=given.effort, response_format=read_json(given.schema) if given.schema else None,
         thinking_budget=given.thinking_budget, params=params,

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -52,6 +53,10 @@ NetworkOption = Annotated[bool, typer.Option("--network", help="Programs of pyth
 UnsafeOption = Annotated[
     bool, typer.Option("--unsafe-tools", help="Run python and the shell without a sandbox, with your rights.")
 ]
+BackendOption = Annotated[str, typer.Option(help=BACKEND_HELP)]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")]
+MemoryGbOption = Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)]
+MaxTokensOption = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of an answer.")]
 SchemaOption = Annotated[Path | None, typer.Option(help="A JSON schema that the final answer must fit.")]
 DenseOption = Annotated[
     str | None, typer.Option(help=f"{DENSE_HELP} Unless said: int8, or bf16 if small or on a card.")
@@ -98,6 +103,17 @@ def tool_settings(
 
     names = tool_names(tools or "")
     return ToolSettings(names, search, tuple(mcp or ()), dict(os.environ), sandbox=sandbox, **programs)
+
+
+def conversation_tools(given: SimpleNamespace) -> "ToolSettings":
+    """The tools of a command whose programs may have a folder of the user's: `ossia chat`, `ossia mcp`."""
+    programs = {"root": given.root, "network": given.network, "unsafe": given.unsafe_tools}
+    return tool_settings(given.tools, given.search, given.mcp, given.sandbox, **programs)
+
+
+def weight_options(given: SimpleNamespace) -> dict[str, Any]:
+    """The options that say how a model is held, as `load_model` takes them."""
+    return {"dense": given.dense, "kv": given.kv, "threads": given.threads, "memory_gb": given.memory_gb}
 
 
 def state_folder() -> Path:

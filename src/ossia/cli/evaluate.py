@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import BACKEND_HELP, MEMORY_HELP, ModelOption, fail, import_from_here, load_model, status_line
+from ossia.cli.common import BackendOption, MemoryGbOption, ModelOption, fail, import_from_here, load_model, status_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Another seed, other problems; training uses none of them.")] = 1000,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of a completion.")] = 500,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    backend: BackendOption = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels.")] = None,
-    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
+    memory_gb: MemoryGbOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge a model on fresh problems: accuracy with its 95 % interval by family and effort, and tokens of thinking."""

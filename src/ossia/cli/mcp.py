@@ -4,7 +4,6 @@ In: options. Out: an MCP server on standard input and output, or over HTTP. What
 """
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,23 +16,27 @@ import typer
 
 from ossia.cli.app import app
 from ossia.cli.common import (
-    BACKEND_HELP,
-    MEMORY_HELP,
+    BackendOption,
     DenseOption,
     KvOption,
+    MaxTokensOption,
     McpOption,
+    MemoryGbOption,
     NetworkOption,
     SandboxOption,
     SearchOption,
+    ThreadsOption,
     UnsafeOption,
+    conversation_tools,
     fail,
     load_model,
     starting,
-    tool_settings,
+    weight_options,
 )
 
 if TYPE_CHECKING:
     from ossia.chat import Chat
+    from ossia.harmony.messages import Effort
     from ossia.tools.functions import ToolOutput
     from ossia.tools.mcp.offer import Offer
     from ossia.tools.session import Report
@@ -52,7 +55,7 @@ def mcp(
         typer.Option(help="Offer these tools, with commas: python, browser, shell, mcp, mcp:NAME, my_tools.py."),
     ] = None,
     search: SearchOption = None,
-    servers: McpOption = None,
+    mcp: McpOption = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder of python and the shell; a new one for each client.")
     ] = None,
@@ -69,12 +72,12 @@ def mcp(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A further name that clients may use for this server. Repeatable.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of an answer.")] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    max_tokens: MaxTokensOption = None,
+    backend: BackendOption = "auto",
     dense: DenseOption = None,
     kv: KvOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
-    memory_gb: Annotated[float | None, typer.Option(min=0, help=MEMORY_HELP)] = None,
+    threads: ThreadsOption = None,
+    memory_gb: MemoryGbOption = None,
 ) -> None:
     """Offer tools and a model to Claude Desktop, Cursor, Codex and other MCP clients."""
     given = SimpleNamespace(**locals())
@@ -109,8 +112,8 @@ def _load(given: SimpleNamespace) -> "Chat":
     from ossia.chat import Chat
     from ossia.engine.request import SamplingParams
 
-    kinds = {"dense": given.dense, "kv": given.kv, "threads": given.threads, "memory_gb": given.memory_gb}
-    return Chat(load_model(given.model, given.backend, **kinds), params=SamplingParams(max_tokens=given.max_tokens))
+    model = load_model(given.model, given.backend, **weight_options(given))
+    return Chat(model, params=SamplingParams(max_tokens=given.max_tokens))
 
 
 def _offer(given: SimpleNamespace, ask: "BackgroundModel | None") -> "Offer":
@@ -119,9 +122,7 @@ def _offer(given: SimpleNamespace, ask: "BackgroundModel | None") -> "Offer":
     from ossia.tools.choose import ToolFactory
     from ossia.tools.mcp.offer import Offer
 
-    programs = {"root": given.root, "network": given.network, "unsafe": given.unsafe_tools}
-    settings = tool_settings(given.tools, given.search, given.servers, given.sandbox, **programs)
-    factory = ToolFactory(settings, Tokenizer(o200k_harmony()))
+    factory = ToolFactory(conversation_tools(given), Tokenizer(o200k_harmony()))
     return Offer(factory.toolset, factory.functions, ask)
 
 
@@ -135,10 +136,10 @@ async def _opened(offer: "Offer", ask: "BackgroundModel | None", serve: "Callabl
 async def _serve_http(served: Any, host: str, port: int) -> None:
     import uvicorn
 
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listening:
-        name = f"[{host}]" if ":" in host else host
-        typer.echo(f"MCP server at http://{name}:{listening.getsockname()[1]}/mcp", err=True)
+    from ossia.server.http.sockets import listen, url_of
+
+    with listen(host, port) as listening:
+        typer.echo(f"MCP server at {url_of(listening)}/mcp", err=True)
         config = uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS)
         await uvicorn.Server(config).serve([listening])
 
@@ -156,7 +157,9 @@ class BackgroundModel:
         """Begin to load."""
         threading.Thread(target=self._run, name="ossia-load", daemon=True).start()
 
-    async def __call__(self, prompt: str, effort: str, schema: dict[str, Any] | None, report: "Report") -> "ToolOutput":
+    async def __call__(
+        self, prompt: str, effort: "Effort", schema: dict[str, Any] | None, report: "Report"
+    ) -> "ToolOutput":
         from ossia.chat import gather
         from ossia.harmony.parse import Start
         from ossia.tools.functions import ToolOutput
@@ -168,7 +171,7 @@ class BackgroundModel:
             except Exception as error:
                 return ToolOutput(f"error: the model cannot be loaded: {error}", failed=True)
             chat.history.clear()
-            chat.effort, chat.response_format = effort, schema  # type: ignore[assignment]
+            chat.effort, chat.response_format = effort, schema
             chat.how = replace(chat.how, response_format=schema)
             events: list[Any] = []
             try:

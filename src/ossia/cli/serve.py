@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import fail, load_model, starting, state_folder, tool_settings
+from ossia.cli.common import fail, load_model, starting, state_folder, tool_settings, weight_options
 from ossia.cli.renamed import ServeCommand
 from ossia.server import options
 
@@ -65,8 +65,8 @@ def serve(
 
     try:
         settings = _settings(given)
-        kinds = {"dense": dense, "kv": kv, "threads": threads, "memory_gb": memory_gb}
-        run(partial(load_model, model, backend, cache_bytes=settings.kv_cache_bytes, **kinds), settings, typer.echo)
+        load = partial(load_model, model, backend, cache_bytes=settings.kv_cache_bytes, **weight_options(given))
+        run(load, settings, typer.echo)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:

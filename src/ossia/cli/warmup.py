@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ossia.cli.app import app
-from ossia.cli.common import DENSE_HELP, KV_HELP, ModelOption, compile_kernels, fail
+from ossia.cli.common import DENSE_HELP, KV_HELP, ModelOption, ThreadsOption, compile_kernels, fail
 
 
 @app.command()
@@ -13,7 +13,7 @@ def warmup(
     model: ModelOption = "ossia-mini",
     dense: Annotated[str | None, typer.Option(help=f"{DENSE_HELP} As for the command that follows.")] = None,
     kv: Annotated[str | None, typer.Option(help=f"{KV_HELP} As for the command that follows.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU kernels; the physical cores.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Compile the CPU kernels that a model needs ahead of its first start, without loading its weights."""
     try:

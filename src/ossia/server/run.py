@@ -20,11 +20,11 @@ from ossia.server.core.hosted import hosted_sessions
 from ossia.server.core.service import Service
 from ossia.server.http.connections import Limits, protocol, raise_file_limit
 from ossia.server.http.logs import UnawaitedErrors, write_log
+from ossia.server.http.sockets import BACKLOG, listen, url_of
 from ossia.server.settings import Settings
 from ossia.server.state.store import Store
 
 log = logging.getLogger("ossia.server")
-BACKLOG = 512
 KEEP_ALIVE_SECONDS = 75  # of an idle connection: longer than clients', which would write into a closed one
 SWITCH_SECONDS = 0.001  # for which a thread may hold the interpreter; Python's default of 5 ms delays the event loop
 LAST_SECONDS = 2  # for connections to close, after the answers have ended
@@ -89,20 +89,6 @@ def context_of(model: Model, settings: Settings) -> Context:
     if store.fault:
         log.warning("nothing is kept in %s: %s (give another --state, or --no-state)", settings.state, store.fault)
     return Context(settings, service, store, store, hosted=hosted)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (while")[0]  # without the address, which Python adds
-        raise OSError(f"{host}:{port} cannot be had ({reason}): give another --port or --host") from error
-
-
-def url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):

@@ -7,7 +7,7 @@ loop, `run_async` for those on one.
 import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
@@ -53,13 +53,25 @@ async def run_async(call: CallTool) -> AsyncGenerator[Ran, None]:
 
     Raises ToolUnavailableError if the tool itself broke.
     """
+    async with aclosing(with_progress(lambda report: _run(call, report))) as running:
+        async for each in running:
+            yield ToolProgressed(call.recipient, each) if isinstance(each, ToolProgress) else _output(call, each)
+
+
+async def with_progress(
+    start: Callable[[Report], Coroutine[Any, Any, ToolOutput]],
+) -> AsyncGenerator[ToolProgress | asyncio.Task[ToolOutput], None]:
+    """The progress of a call while it runs, and its task when it has ended. Closing the generator cancels the call.
+
+    start: makes the call, given where to report.
+    """
     reports: asyncio.Queue[ToolProgress | None] = asyncio.Queue()
-    task = asyncio.create_task(_run(call, reports.put_nowait))
+    task = asyncio.create_task(start(reports.put_nowait))
     task.add_done_callback(lambda _: reports.put_nowait(None))
     try:
         while (progress := await reports.get()) is not None:
-            yield ToolProgressed(call.recipient, progress)
-        yield _output(call, task)
+            yield progress
+        yield task
     finally:
         if not task.done():
             task.cancel()

@@ -12,6 +12,7 @@ from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
 from ossia.tools.python.session import PythonSession
 from ossia.tools.sandbox.choose import Sandbox
+from tests.support.tool_sessions import run_with
 from tests.tools.sandbox.driver import still_running
 from tests.tools.sandbox.places import python_sandbox_or_skip, sandbox_or_skip
 
@@ -24,17 +25,8 @@ def sandbox() -> Sandbox:
 def session_test(
     work: Callable[[ContainerSession], Awaitable[None]], sandbox: Sandbox, settings: ContainerSettings | None = None
 ) -> None:
-    async def whole():
-        session = ContainerSession(settings=settings, sandbox=sandbox)
-        await session.open()
-        try:
-            await work(session)
-        finally:
-            await session.close()
-            await session.close()
-        assert still_running() == []
-
-    asyncio.run(whole())
+    run_with(ContainerSession(settings=settings, sandbox=sandbox), work)
+    assert still_running() == []
 
 
 async def execute(session: ContainerSession, **arguments: object) -> ToolOutput:

@@ -13,6 +13,7 @@ from ossia.tools.python.session import NO_OUTPUT, TIMED_OUT, PythonSession, Pyth
 from ossia.tools.sandbox.choose import Sandbox
 from ossia.tools.sandbox.settings import MIB, SandboxError, SandboxSettings
 from ossia.tools.session import ToolProgress
+from tests.support.tool_sessions import run_with
 from tests.tools.sandbox.driver import still_running
 from tests.tools.sandbox.places import python_sandbox_or_skip
 
@@ -35,16 +36,7 @@ def sandbox() -> Sandbox:
 def session_test(
     work: Callable[[PythonSession], Awaitable[None]], sandbox: Sandbox, settings: PythonSettings | None = None
 ) -> None:
-    async def whole():
-        session = PythonSession(settings=settings, sandbox=sandbox)
-        await session.open()
-        try:
-            await work(session)
-        finally:
-            await session.close()
-            await session.close()
-
-    asyncio.run(whole())
+    run_with(PythonSession(settings=settings, sandbox=sandbox), work)
 
 
 def details(output: ToolOutput) -> PythonResult:

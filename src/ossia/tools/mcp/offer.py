@@ -9,17 +9,17 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import msgspec
 
-from ossia.harmony.messages import ToolNamespace
+from ossia.harmony.messages import Effort, ToolNamespace
 from ossia.tools.functions import Tool, ToolOutput
 from ossia.tools.mcp.declaration import clean_names
 from ossia.tools.session import Report, ToolUnavailableError
 from ossia.tools.toolset import ToolSet
 
-EFFORTS = ("low", "medium", "high")
+EFFORTS: dict[str, Effort] = {effort: effort for effort in get_args(Effort)}
 MAX_PROMPT = 1_000_000  # characters
 MAX_SESSION_NAME = 100
 IDLE_SECONDS = 30 * 60.0
@@ -36,7 +36,9 @@ OTHER_CLIENTS = "all sessions of tools are in use by other clients; try again la
 class AskModel(Protocol):
     """Asks the model. effort: low, medium or high; schema: a JSON schema of the answer."""
 
-    async def __call__(self, prompt: str, effort: str, schema: dict[str, Any] | None, report: Report) -> ToolOutput: ...
+    async def __call__(
+        self, prompt: str, effort: Effort, schema: dict[str, Any] | None, report: Report
+    ) -> ToolOutput: ...
 
 
 class OfferedTool(NamedTuple):
@@ -222,8 +224,9 @@ async def _asked(ask: AskModel, arguments: Mapping[str, Any], report: Report) ->
         return ToolOutput("error: ask needs the argument 'prompt', a string", failed=True)
     if len(prompt) > MAX_PROMPT:
         return ToolOutput(f"error: prompt is longer than {MAX_PROMPT} characters", failed=True)
-    if effort not in EFFORTS:
+    chosen = EFFORTS.get(effort) if isinstance(effort, str) else None
+    if chosen is None:
         return ToolOutput(f"error: effort must be one of {', '.join(EFFORTS)}", failed=True)
     if schema is not None and not isinstance(schema, dict):
         return ToolOutput("error: schema must be a JSON schema, an object", failed=True)
-    return await ask(prompt, effort, schema, report)
+    return await ask(prompt, chosen, schema, report)

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from ossia.tools.functions import ToolOutput
 from ossia.tools.mcp.offer import ASK, MAX_SESSION_NAME, Offer, OfferedTool
+from ossia.tools.runner import with_progress
 from ossia.tools.session import ToolProgress
 
 PATH = "/mcp"
@@ -118,20 +119,14 @@ async def _run(
     offer: Offer, client: str | None, name: str, arguments: dict[str, Any], progress: Callable[..., Awaitable[None]]
 ) -> mcp_types.CallToolResult:
     """Run a call and pass on its progress while it runs. Cancelling this task ends the call."""
-    reports: asyncio.Queue[ToolProgress | None] = asyncio.Queue()
-    call = asyncio.create_task(offer.call(client, name, arguments, reports.put_nowait))
-    call.add_done_callback(lambda _: reports.put_nowait(None))
-    try:
-        count = 0
-        while (report := await reports.get()) is not None:
+    count = 0
+    async with aclosing(with_progress(lambda report: offer.call(client, name, arguments, report))) as running:
+        async for each in running:
+            if not isinstance(each, ToolProgress):
+                return _result(each.result())
             count += 1
-            await progress(count, message=report.text[-MAX_PROGRESS_TEXT:])
-        return _result(call.result())
-    finally:
-        if not call.done():
-            call.cancel()
-            with suppress(BaseException):
-                await asyncio.shield(asyncio.wait([call]))
+            await progress(count, message=each.text[-MAX_PROGRESS_TEXT:])
+    raise AssertionError("a call ends with its task")
 
 
 def _result(output: ToolOutput) -> mcp_types.CallToolResult:

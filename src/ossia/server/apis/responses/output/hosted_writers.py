@@ -3,7 +3,6 @@
 In: the pieces of a hosted call. Out: stream events of one item, not numbered yet, and the finished item.
 """
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -16,8 +15,10 @@ from ossia.server.apis.responses.output.mcp_writers import ApprovalWriter, McpCa
 from ossia.server.apis.responses.wire import hosted
 from ossia.server.core.events import HostedCallEnd
 from ossia.tools.browser.results import BrowserResult
+from ossia.tools.container.arguments import exec_call
 from ossia.tools.container.results import ShellResult
 from ossia.tools.python.results import PythonResult
+from ossia.tools.signature import ArgumentsError
 
 SEARCH_RESULTS, SEARCH_SOURCES = "web_search_call.results", "web_search_call.action.sources"
 CODE_OUTPUTS = "code_interpreter_call.outputs"
@@ -197,12 +198,9 @@ def hosted_item(
 
 
 def commands_of(arguments: str) -> list[str]:
-    """The commands of a shell call, as far as its arguments can be read."""
+    """The commands of a shell call, as the container reads its arguments; the text itself if it cannot."""
     try:
-        given = json.loads(arguments)
-    except ValueError:
+        words = exec_call(arguments).argv
+    except ArgumentsError:
         return [arguments]
-    names = ("cmd", "command", "commands")  # as the model names it
-    command = next((given[name] for name in names if name in given), None) if isinstance(given, dict) else None
-    words = command if isinstance(command, list) else [command] if isinstance(command, str) else [arguments]
-    return [words[-1] if len(words) == 3 and words[1] == "-lc" else " ".join(map(str, words))]
+    return [words[-1] if len(words) == 3 and words[1] == "-lc" else " ".join(words)]
