@@ -59,18 +59,23 @@ def test_a_path_that_leaves_the_root_is_refused(path: str):
         checked_path(path, writing=True)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in PATHS if "\n" not in path and "\0" not in path and "\udcff" not in path], ids=ascii
-)
-def test_no_operation_takes_such_a_path(path: str, place: Place):
-    before = protected(place)
-    for body in (
+def operations(path: str) -> list[str]:
+    """Every operation on a path, as a patch has it."""
+    return [
         f"*** Add File: {path}\n+y",
         f"*** Delete File: {path}",
         f"*** Update File: {path}\n@@\n-x\n+y",
         f"*** Update File: a\n*** Move to: {path}",
         f"*** Update File: {path}\n*** Move to: b",
-    ):
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PATHS if "\n" not in path and "\0" not in path and "\udcff" not in path], ids=ascii
+)
+def test_no_operation_takes_such_a_path(path: str, place: Place):
+    before = protected(place)
+    for body in operations(path):
         with suppress(PatchError):  # "a " is read as "a", which is no escape
             apply_patch(f"*** Begin Patch\n{body}\n*** End Patch", Workspace(place.root), overwrite=True)
         assert protected(place) == before
@@ -158,14 +163,7 @@ def test_links_and_special_files_are_not_followed(make: Callable[[Place], str], 
     path = make(place)
     workspace = Workspace(place.root, handles)
     before = protected(place)
-    for body in (
-        f"*** Add File: {path}\n+y",
-        f"*** Delete File: {path}",
-        f"*** Update File: {path}\n@@\n-x\n+y",
-        f"*** Update File: a\n*** Move to: {path}",
-        f"*** Update File: {path}\n*** Move to: b",
-        f"*** Add File: {path}/x\n+y",
-    ):
+    for body in (*operations(path), f"*** Add File: {path}/x\n+y"):
         with pytest.raises(PatchError):
             apply_patch(f"*** Begin Patch\n{body}\n*** End Patch", workspace, overwrite=True)
         assert protected(place) == before

@@ -28,6 +28,7 @@ from ossia.server.apis.responses.approvals import Answered, answer_approvals, kn
 from ossia.server.apis.responses.client_calls import as_function_calls
 from ossia.server.apis.responses.items import HOSTED_CALLS, ConversationEntry, messages_of, read_input, truncate
 from ossia.server.apis.responses.output.builder import MAX_WARNING, WARNINGS, OutputOptions
+from ossia.server.apis.responses.output.hosted_writers import HostedItemOptions
 from ossia.server.apis.responses.output.item_writers import ReasoningForm, Summary
 from ossia.server.apis.responses.output.mcp_writers import McpOutput, mcp_targets
 from ossia.server.apis.responses.output.shown import new_response, shown_choice, shown_text, shown_tool
@@ -390,9 +391,7 @@ def _output(
         service.tokenizer if scored else None,
         hosted.recipients,
         hosted.resolve,
-        hosted.container_id,
-        frozenset(include),
-        hosted.image_url,
+        HostedItemOptions(hosted.container_id, include, hosted.image_url),
         McpOutput(mcp_targets(hosted.toolset), hosted.listings, tuple(own.answered.approved)),
         client_kinds,
     )

@@ -5,7 +5,7 @@ This module does not know HTTP or the store. No text of the model is lost: what 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -22,7 +22,7 @@ from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.client_calls import CallItemType
 from ossia.server.apis.responses.items import phase_of
 from ossia.server.apis.responses.output.hosted_writers import (
-    CodeOptions,
+    HostedItemOptions,
     OpenHostedItem,
     ShellOutputWriter,
     ShellWriter,
@@ -72,9 +72,8 @@ NO_SERVERS = McpOutput()
 class OutputOptions:
     """How an answer is written. tokenizer: set if log-probabilities are requested.
 
-    hosted: recipients of the server's own tools. resolve: finds the sources of citations. container_id: of the code.
-    include: what the request wants in items beside the usual. image_url: of a picture that code saved. mcp: what is
-    shown of MCP servers.
+    hosted: recipients of the server's own tools. resolve: finds the sources of citations. items: how their calls are
+    shown. mcp: what is shown of MCP servers.
     """
 
     toolbox: Toolbox
@@ -82,9 +81,7 @@ class OutputOptions:
     tokenizer: Tokenizer | None = None
     hosted: frozenset[str] = frozenset()
     resolve: Resolve | None = None
-    container_id: str = ""
-    include: frozenset[str] = frozenset()
-    image_url: Callable[[str], str | None] = lambda _: None
+    items: HostedItemOptions = HostedItemOptions()  # noqa: RUF009  (immutable)
     mcp: McpOutput = NO_SERVERS
     client_kinds: Mapping[str, ClientKind] = field(default_factory=dict)  # of functions that stand for a client's tool
 
@@ -152,10 +149,8 @@ class ResponseBuilder:
             case Citation(source) if isinstance(self._open, MessageItem):
                 return self._open.cite(source)
             case HostedCallStart(recipient):
-                options = self._options
-                index, target = len(self.response.output), options.mcp.targets.get(recipient)
-                code = CodeOptions(options.container_id, options.include, options.image_url)
-                self._hosted = hosted_item(recipient, index, code, target)
+                index, target = len(self.response.output), self._options.mcp.targets.get(recipient)
+                self._hosted = hosted_item(recipient, index, self._options.items, target)
                 return self._hosted.begin() if self._hosted else ()
             case HostedCallDelta(text) if self._hosted:
                 return self._hosted.delta(text)

@@ -38,10 +38,10 @@ class OpenHostedItem(Protocol):
     def end(self, status: wire.ItemStatus, done: HostedCallEnd | None) -> list[wire.StreamEvent]: ...
 
 
-class CodeOptions(NamedTuple):
+class HostedItemOptions(NamedTuple):
     """container_id: of the conversation's folder and processes. include: of the request. image_url: of a saved picture."""
 
-    container_id: str
+    container_id: str = ""
     include: Collection[str] = ()
     image_url: Callable[[str], str | None] = lambda _: None
 
@@ -97,7 +97,7 @@ class WebSearchItem(ItemWriter):
 class CodeItem(ItemWriter):
     """Code that the python tool runs. Its outputs are in the item only if the request includes them."""
 
-    options: CodeOptions
+    options: HostedItemOptions
 
     def begin(self) -> list[wire.StreamEvent]:
         self.id = new_id("ci")
@@ -126,7 +126,7 @@ class CodeItem(ItemWriter):
 class ShellWriter(ItemWriter):
     """Commands that the container runs. Their output is an item of its own."""
 
-    options: CodeOptions
+    options: HostedItemOptions
     call_id: str = field(default_factory=lambda: new_id("call"))
 
     def begin(self) -> list[wire.StreamEvent]:
@@ -181,7 +181,7 @@ class ShellOutputWriter(ItemWriter):
 
 
 def hosted_item(
-    recipient: str, index: int, options: CodeOptions, target: McpTarget | None = None
+    recipient: str, index: int, options: HostedItemOptions, target: McpTarget | None = None
 ) -> OpenHostedItem | None:
     """The item of a call; None for a tool that has no item, such as one that does not exist."""
     if target is not None:
