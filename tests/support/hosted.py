@@ -67,6 +67,8 @@ class FakePython:
 def hosted(folder: Path | None = None, *pythons: FakePython, **options: float) -> HostedSessions:
     """Sessions of a browser over `PAGES` in the folder, and of these Pythons, one for each new session."""
     left = list(pythons)
+    if folder:
+        folder.mkdir(exist_ok=True)
     for name, text in PAGES.items() if folder else ():
         (folder / name).write_text(text)  # type: ignore[operator]
 

@@ -77,7 +77,7 @@ def test_a_clients_function_finds_the_session_and_the_earlier_calls_again():
         sent_back = {"role": "assistant", "tool_calls": message["tool_calls"]}
         asked(w, messages=[user("colour?"), sent_back, result], tools=tools)
         assert python.cells == 2
-        assert "python to=assistant<|channel|>analysis<|message|>cell 1" in w.script.prompts[2]
+        assert w.script.prompts[2].count("python to=assistant<|channel|>analysis<|message|>cell 1") == 1
 
 
 def test_a_forced_hosted_tool():

@@ -1,6 +1,7 @@
 """The server's own tools on the Responses API: their items and events are what openai's types say, and the loop runs."""
 
 import base64
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ossia.tools.choose import ToolSettings
 from tests.support.hosted import FakePython, hosted
 from tests.support.responses import fold
 from tests.support.server import scripted
-from tests.support.turns import call, final, think
+from tests.support.turns import call, final, say, think
 from tests.support.vocabularies import small
 from tests.tools.sandbox.places import python_sandbox_or_skip
 
@@ -199,8 +200,44 @@ def test_a_clients_function_beside_the_servers_tools(tmp_path: Path):
         assert kinds(first) == ["code_interpreter_call", "function_call"]
         result = {"type": "function_call_output", "call_id": first["output"][1]["call_id"], "output": "3"}
         w.respond(input=[result], previous_response_id=first["id"], tools=[CODE, ADD])
-        assert "cell 1" in w.script.prompts[2]
+        assert w.script.prompts[2].count("cell 1") == 1
         assert python.cells == 1
+
+
+RUNS = {
+    "code": ("cell 1", code("x")),
+    "code twice": ("cell 2", code("x"), code("y")),
+    "thought, then code": ("cell 1", think("First.") + code("x")),
+    "code, then a preamble": ("cell 1", code("x"), say("I add.")),
+    "a page": ("Search Results", browse("search", '{"query": "plums"}')),
+    "a page, then code": ("cell 1", browse("search", '{"query": "plums"}'), think("Now.") + code("x")),
+}
+
+
+@pytest.mark.parametrize("sent", ["continued", "sent back", "sent back, nothing stored", "thoughts hidden"])
+@pytest.mark.parametrize("run", RUNS)
+def test_a_call_after_runs_of_the_server_is_continued_with_each_message_once(tmp_path: Path, run: str, sent: str):
+    seen, *turns = RUNS[run]
+    *before, last = turns
+    ended = last + call("add", "{}") if last.startswith("<|channel|>commentary") else None
+    turns = [*before, ended] if ended else [*turns, call("add", "{}")]
+    stores = "nothing" not in sent
+    more: dict[str, Any] = {"reasoning": {"exclude": True}} if "hidden" in sent else {}
+    own = hosted(tmp_path / "pages", *[FakePython() for _ in range(3)])
+    with scripted(*turns, final("ok"), state=tmp_path if stores else None, hosted=own) as w:
+        body = {"tools": [SEARCH, CODE, ADD], "store": stores, "include": ["code_interpreter_call.outputs"], **more}
+        first = w.respond(input="hello", **body)
+        result = {"type": "function_call_output", "call_id": first["output"][-1]["call_id"], "output": "3"}
+        if sent in ("continued", "thoughts hidden"):
+            w.respond(input=[result], previous_response_id=first["id"], **body)
+        else:
+            w.respond(input=[{"role": "user", "content": "hello"}, *first["output"], result], **body)
+        prompt = w.script.prompts[-1].partition("<|start|>user")[2]
+        texts = set(re.findall(r"<\|message\|>(.*?)<\|", "".join(turns)))
+        lost = set() if stores else {'{"query": "plums"}', "Search Results"}  # an item does not tell what a page said
+        for text in texts:
+            assert prompt.count(f"<|message|>{text}<|") == (text not in lost), (text, prompt)
+        assert prompt.count(seen) == (seen not in lost), prompt
 
 
 def test_a_cancelled_response_stops_its_tool(tmp_path: Path):
@@ -243,6 +280,21 @@ def test_tokens_are_counted_with_the_declarations(tmp_path: Path):
         counted = w.client.post("/v1/responses/input_tokens", json=body).json()["input_tokens"]
         w.respond(**body)
         assert counted == len(small().encode_with_special(w.script.prompts[0]))
+
+
+def test_a_response_that_ran_a_shell_is_continued(tmp_path: Path):
+    python_sandbox_or_skip()
+    shell = '<|channel|>analysis to=container.exec code<|message|>{"cmd": ["echo", "hi"]}<|call|>'
+    tools = [{"type": "shell", "environment": {"type": "container_auto"}}, ADD]
+    own = hosted_sessions(ToolSettings(tools=("shell",)), small(), 131072)
+    with scripted(shell, call("add", "{}"), final("ok"), final("ok"), state=tmp_path, hosted=own) as w:
+        first = w.respond(input="x", tools=tools)
+        assert kinds(first) == ["shell_call", "shell_call_output", "function_call"]
+        result = {"type": "function_call_output", "call_id": first["output"][2]["call_id"], "output": "3"}
+        w.respond(input=[result], previous_response_id=first["id"], tools=tools)
+        assert w.script.prompts[2].count("container.exec to=assistant<|channel|>analysis<|message|>") == 1
+        w.respond(input=[{"role": "user", "content": "x"}, *first["output"], result], tools=tools)
+        assert "hi" in w.script.prompts[3]
 
 
 def test_a_shell_and_code_share_a_folder_and_pictures_come_back(tmp_path: Path):

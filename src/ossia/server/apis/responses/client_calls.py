@@ -106,6 +106,7 @@ def as_function_calls(
     groups: dict[str, list[ConversationEntry]] = {}
     outputs: dict[str, list[ConversationEntry]] = {}
     by_item: dict[str, str] = {}  # older clients answer a local_shell_call by the id of its item
+    entries = _without_outputs_of_server(entries)
     for entry in entries:
         if _is_client_call(entry):
             own = _text(entry, "call_id")
@@ -126,6 +127,14 @@ def as_function_calls(
         else:
             made.append(entry)
     return made
+
+
+def _without_outputs_of_server(entries: Sequence[ConversationEntry]) -> list[ConversationEntry]:
+    """The result of a call that this server ran is stored with the call: its output item is not another."""
+    run_here = {entry.item.get("call_id") for entry in entries if entry.result is not None}
+    return [
+        each for each in entries if each.item["type"] not in OUTPUT_KINDS or each.item.get("call_id") not in run_here
+    ]
 
 
 def _is_client_call(entry: ConversationEntry) -> bool:

@@ -212,8 +212,7 @@ def messages_of(
             known = bool(entry.message) and _has_reasoning(history)  # a stored call may have hidden reasoning
             remembered = () if known or not item["call_id"] else _unchanged(recall(item["call_id"]), call)
             *before, sampled = (remembered[-1:] if _has_reasoning(history) else remembered) or [call]
-            if history and any(_same_preamble(history[-1], each) for each in before):
-                history.pop()
+            _drop_repeated(history, before)
             history += [*before, Call(sampled, item["call_id"], entry.at)]
         elif kind in ("function_call_output", "custom_tool_call_output"):
             history.append(Result(item["output"], item["call_id"], entry.at, field="call_id"))
@@ -267,10 +266,15 @@ def _last_answer(history: Sequence[HistoryEntry]) -> int:
     return max(finals, default=-1)
 
 
-def _same_preamble(one: HistoryEntry, other: Message) -> bool:
-    if not isinstance(one, Message) or other.recipient:
-        return False
-    return one.channel == other.channel == "commentary" and one.text == other.text
+def _drop_repeated(history: list[HistoryEntry], before: Sequence[Message]) -> None:
+    """Remove the end of the history that what is remembered before a call says again: a preamble, a call that this
+    server ran, its result.
+    """
+    said = {(each.role, each.channel, each.recipient, each.text) for each in before}
+    while history and isinstance(last := history[-1], Message):
+        if (last.role, last.channel, last.recipient, last.text) not in said:
+            return
+        history.pop()
 
 
 def _preambles(entries: Sequence[ConversationEntry]) -> set[int]:
