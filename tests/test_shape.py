@@ -91,8 +91,18 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "kernels": [{"backends"}, {"cpu", "triton", "reference"}, {"card_memory", "rope"}, {"ops"}, {"mapped", "machine"}],
     "mini": [{"curriculum"}, {"tasks"}, {"parts"}],
+    "evals": [
+        {"run"},
+        {"catalogue", "view"},
+        {"tasks"},
+        {"answers", "bfcl", "code", "ifeval", "judges", "swe", "tau2"},
+        {"report"},
+        {"solvers", "mini"},
+        {"core"},
+        {"stats"},
+    ],
 }
-SMALL_FOLDERS = ["server", "train", "kernels"]
+SMALL_FOLDERS = ["server", "train", "kernels", "evals"]
 ARRAY_LIBRARIES = {"numpy", "torch", "numba", "triton"}
 
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from ossia.harmony.messages import Developer, Effort, JsonObject, Message, System, assistant
@@ -19,10 +20,11 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 
 class Grade(NamedTuple):
-    """The score of a turn, from 0 to 1, and the reason."""
+    """The score of a turn, from 0 to 1 unless a benchmark says otherwise, and the reason. metrics: further figures."""
 
     score: float
     reason: str
+    metrics: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

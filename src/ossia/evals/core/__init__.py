@@ -1,0 +1,1 @@
+"""What every benchmark shares: samples, solvers, the run and its log."""
