@@ -90,7 +90,7 @@ class Reply:
     error: str = ""
 
 
-class AskModel(Protocol):
+class TestedModel(Protocol):
     """Asks the model under test. Answers of many samples are computed together; the order of awaits changes nothing."""
 
     def __call__(self, ask: Ask) -> Awaitable[Reply]: ...
@@ -126,14 +126,14 @@ class Tries(NamedTuple):
 
     repeat: int
     seed: str
-    user_model: AskModel | None = None
+    user_model: TestedModel | None = None
 
 
-Converse = Callable[[AskModel, Sample, Tries], Awaitable[Outcome]]
+Converse = Callable[[TestedModel, Sample, Tries], Awaitable[Outcome]]
 GradeSample = Callable[[Sample, Outcome, Judge | None], Awaitable[Grade]]
 
 
-class DataFile(NamedTuple):
+class BenchmarkFile(NamedTuple):
     """A file that a benchmark reads.
 
     - path: relative to the data folder. sha256: of the version we know; "" if it is the user's own.
@@ -194,7 +194,7 @@ class Benchmark:
     load: Callable[[Path], Iterator[Sample]]
     converse: Converse
     grade: GradeSample
-    data: tuple[DataFile, ...] = ()
+    data: tuple[BenchmarkFile, ...] = ()
     needs: frozenset[Need] = frozenset()
     repeats: int = 1
     max_tokens: int = 131_072
@@ -204,7 +204,7 @@ class Benchmark:
     binary: bool = True
 
 
-async def ask_once(ask: AskModel, sample: Sample, tries: Tries) -> Outcome:
+async def ask_once(ask: TestedModel, sample: Sample, tries: Tries) -> Outcome:
     """One question, one answer."""
     del tries
     reply = await ask(Ask(sample.question))
