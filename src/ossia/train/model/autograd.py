@@ -3,10 +3,12 @@
 Input: rows, weights, and a `ComputeConfig`. Output: the rows of `ReferenceOps`, up to the rounding of the compute type.
 Autograd over the reference's code gives the same gradients, but saves three times as many arrays.
 
-Shape legend: T rows, D hidden, R outputs of a weight, C its inputs.
+Shape legend: T rows, D hidden, R outputs of a weight, C its inputs, n outputs of an adapter, r its rank,
+s the ranks of several.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +98,11 @@ def frozen_product(
 
 
 class _FrozenProduct(torch.autograd.Function):
+    """All adapters together are one pair of matrices: a [s, C] below each other, and b [R, s] with zeros elsewhere.
+
+    s: the ranks of all adapters together. So each step is one product, whose cost hardly depends on s.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, x_TC: Tensor, kept_TC: Tensor | None, weight: DenseWeight, bias_R: Tensor,
@@ -103,35 +110,45 @@ class _FrozenProduct(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.weight, ctx.places, ctx.has_gradient = weight, places, ctx.needs_input_grad[0]
         ctx.shares_input = kept_TC is None
+        count, x_TC = len(x_TC), pad_rows(x_TC)
         out_TR, bias_R = x_TC.new_empty(len(x_TC), weight.outputs), bias_R.to(x_TC.dtype)
         for rows, values in weight.row_blocks(0, x_TC.dtype):
-            out_TR[:, rows] = torch.nn.functional.linear(x_TC, values, bias_R[rows])
+            torch.addmm(bias_R[rows], x_TC, values.T, out=out_TR[:, rows])
         if not places:
-            return out_TR
-        source_TC = x_TC if kept_TC is None else kept_TC
-        a, b = given[: len(places)], [each.to(x_TC.dtype) for each in given[len(places) :]]
-        a_sC = torch.cat(a).to(x_TC.dtype)  # s: the ranks of all adapters together
+            return out_TR[:count]
+        source_TC = x_TC if kept_TC is None else pad_rows(kept_TC)
+        a, b = given[: len(places)], given[len(places) :]
+        a_sC = torch.cat(a).to(x_TC.dtype)
+        b_Rs = x_TC.new_zeros(weight.outputs, len(a_sC))
+        for (rows, scale), ranks, b_nr in zip(places, _runs(a), b):
+            b_Rs[rows, ranks] = b_nr * scale
         low_Ts = source_TC @ a_sC.T
-        for (rows, scale), b_nr, low_Tr in zip(places, b, low_Ts.split([len(each) for each in a], 1)):
-            out_TR[:, rows].addmm_(low_Tr, b_nr.T, alpha=scale)
-        ctx.save_for_backward(source_TC, low_Ts, a_sC, *b)
-        return out_TR
+        out_TR.addmm_(low_Ts, b_Rs.T)
+        ctx.runs = _runs(a)
+        ctx.save_for_backward(source_TC, low_Ts, a_sC, b_Rs)
+        return out_TR[:count]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        (grad_TR,) = grads
+        count, grad_TR = len(grads[0]), pad_rows(grads[0])
         of_x_TC = input_gradient(grad_TR, ctx.weight, 0) if ctx.has_gradient else None
         if not ctx.places:
-            return of_x_TC, None, None, None, None
-        source_TC, low_Ts, a_sC, *b = ctx.saved_tensors
-        ranks, wide = [each.shape[1] for each in b], torch.promote_types(grad_TR.dtype, torch.float32)
-        of_low_Ts = torch.cat([grad_TR[:, rows] @ each * scale for (rows, scale), each in zip(ctx.places, b)], 1)
-        of_a = (of_low_Ts.T @ source_TC).to(wide).split(ranks)
-        lows = zip(ctx.places, low_Ts.split(ranks, 1))
-        of_b = [(grad_TR[:, rows].T @ low_Tr * scale).to(wide) for (rows, scale), low_Tr in lows]
+            return None if of_x_TC is None else of_x_TC[:count], None, None, None, None
+        source_TC, low_Ts, a_sC, b_Rs = ctx.saved_tensors
+        wide = torch.promote_types(grad_TR.dtype, torch.float32)
+        of_low_Ts = grad_TR @ b_Rs
+        of_a = (of_low_Ts.T @ source_TC).to(wide).split([ranks.stop - ranks.start for ranks in ctx.runs])
+        of_b_sR = low_Ts.T @ grad_TR
+        of_b = [of_b_sR[ranks, rows].T.to(wide) * scale for (rows, scale), ranks in zip(ctx.places, ctx.runs)]
         of_kept_TC = None
         if not ctx.shares_input:
-            of_kept_TC = of_low_Ts @ a_sC
+            of_kept_TC = (of_low_Ts @ a_sC)[:count]
         elif of_x_TC is not None:
             of_x_TC.addmm_(of_low_Ts, a_sC)
-        return of_x_TC, of_kept_TC, None, None, None, *of_a, *of_b
+        return None if of_x_TC is None else of_x_TC[:count], of_kept_TC, None, None, None, *of_a, *of_b
+
+
+def _runs(a: Sequence[Tensor]) -> list[slice]:
+    """The ranks of each adapter among those of all."""
+    ends = list(accumulate((len(each) for each in a), initial=0))
+    return [slice(first, last) for first, last in pairwise(ends)]

@@ -76,18 +76,19 @@ class _Experts(torch.autograd.Function):
         split = len(kinds[0].given)
         up, down = kinds[0].prepared(given[:split], compute.dtype), kinds[1].prepared(given[split:], compute.dtype)
         x_ND = compute.steps.picked(x_TD, rows.rows_N, compute.dtype)
+        up_low, down_low = kinds[0].low(x_ND), kinds[1].low(x_ND)
         h_NU = x_ND.new_empty(len(x_ND), kinds[0].outputs)
         y_ND = torch.empty_like(x_ND)
         for e, own in _owned(rows.counts):
-            kinds[0].multiply(up, e, x_ND[own], h_NU[own])
-            kinds[1].multiply(down, e, _swiglu(h_NU[own], limit, compute.steps), y_ND[own])
-        ctx.save_for_backward(weights_TK, x_ND, h_NU, y_ND, *up, *down)
+            kinds[0].multiply(up, e, x_ND[own], h_NU[own], up_low[own])
+            kinds[1].multiply(down, e, _swiglu(h_NU[own], limit, compute.steps), y_ND[own], down_low[own])
+        ctx.save_for_backward(weights_TK, x_ND, h_NU, y_ND, up_low, down_low, *up, *down)
         ctx.kinds, ctx.split, ctx.rows, ctx.limit, ctx.compute = kinds, len(up), rows, limit, compute
         return compute.steps.combined(y_ND, rows.at_TK, weights_TK)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        weights_TK, x_ND, h_NU, y_ND, *held = ctx.saved_tensors
+        weights_TK, x_ND, h_NU, y_ND, up_low, down_low, *held = ctx.saved_tensors
         (up_kind, down_kind), rows, steps, (grad_TD,) = ctx.kinds, ctx.rows, ctx.compute.steps, grads
         up, down, wide = held[: ctx.split], held[ctx.split :], grad_TD.dtype
         weight_N = weights_TK.new_zeros(len(rows.rows_N)).scatter_(0, rows.at_TK.flatten(), weights_TK.flatten())
@@ -95,11 +96,11 @@ class _Experts(torch.autograd.Function):
         of_x_ND = torch.empty_like(x_ND)
         of_up, of_down = up_kind.zeros(up, wide), down_kind.zeros(down, wide)
         for e, own in _owned(rows.counts):
-            of_act_nF = down_kind.input_gradient(down, e, grad_ND[own])
+            of_act_nF, of_down_low = down_kind.input_gradient(down, e, grad_ND[own])
             of_h_nU, act_nF = _swiglu_back(h_NU[own], of_act_nF, ctx.limit, steps)
-            down_kind.add_gradients(of_down, down, e, grad_ND[own], act_nF)
-            up_kind.add_gradients(of_up, up, e, of_h_nU, x_ND[own])
-            of_x_ND[own] = up_kind.input_gradient(up, e, of_h_nU)
+            down_kind.add_gradients(of_down, e, grad_ND[own], act_nF, down_low[own], of_down_low)
+            of_x_ND[own], of_up_low = up_kind.input_gradient(up, e, of_h_nU)
+            up_kind.add_gradients(of_up, e, of_h_nU, x_ND[own], up_low[own], of_up_low)
         of_x_TD = steps.combined(of_x_ND, rows.at_TK, torch.ones_like(weights_TK))
         of_weights = steps.against(y_ND, rows.at_TK, grad_TD)
         parameters = (*up_kind.gradients(of_up, wide), *down_kind.gradients(of_down, wide))
@@ -110,6 +111,8 @@ class _Kind(Protocol):
     """Products and gradients of one kind of weight. Outputs of `gated` weights have gates first.
 
     given: the tensors that autograd tracks. prepared: the tensors that are saved for the backward pass.
+    low: uninitialised rows [N, r] for the outputs of the adapters' a, which `multiply` fills; r = 0 without adapters.
+    input_gradient: that of the rows, and that of `low`.
     """
 
     @property
@@ -117,10 +120,13 @@ class _Kind(Protocol):
     @property
     def outputs(self) -> int: ...
     def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]: ...
-    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None: ...
-    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor: ...
+    def low(self, x_ND: Tensor) -> Tensor: ...
+    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor, low_nr: Tensor) -> None: ...
+    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> tuple[Tensor, Tensor | None]: ...
     def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]: ...
-    def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None: ...
+    def add_gradients(
+        self, sums: Any, expert: int, grad_nR: Tensor, x_nC: Tensor, low_nr: Tensor, of_low_nr: Tensor | None
+    ) -> None: ...
     def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]: ...
 
 
@@ -139,18 +145,23 @@ class _Trained(NamedTuple):
     def prepared(self, given: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
         return tuple((_gates_first(each) if self.gated else each).to(dtype) for each in given)
 
-    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None:
+    def low(self, x_ND: Tensor) -> Tensor:
+        return x_ND.new_empty(len(x_ND), 0)
+
+    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor, low_nr: Tensor) -> None:
         weight, bias = held
         torch.addmm(bias[expert], x_nC, weight[expert].T, out=out_nR)
 
-    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor:
-        return grad_nR @ held[0][expert]
+    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> tuple[Tensor, Tensor | None]:
+        return grad_nR @ held[0][expert], None
 
     def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
         weight, bias = held
         return torch.zeros_like(weight), torch.zeros_like(bias, dtype=wide)
 
-    def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None:
+    def add_gradients(
+        self, sums: Any, expert: int, grad_nR: Tensor, x_nC: Tensor, low_nr: Tensor, of_low_nr: Tensor | None
+    ) -> None:
         torch.matmul(grad_nR.T, x_nC, out=sums[0][expert])
         torch.sum(grad_nR, 0, dtype=sums[1].dtype, out=sums[1][expert])
 
@@ -161,7 +172,7 @@ class _Trained(NamedTuple):
 class _Adapted(NamedTuple):
     """Frozen weights. A small weight is unpacked once a pass; of a large one, a block of rows at each product.
 
-    held: the bias [E, R], then a small weight [E, R, C], then the adapters a [E, r, C] and b [E, R, r], if any.
+    held: the bias [E, R], then a small weight [E, R, C], then the adapters a [E, r, C] and scale * b [E, R, r], if any.
     """
 
     weight: FrozenExperts
@@ -181,9 +192,15 @@ class _Adapted(NamedTuple):
         frozen, ordered = self.weight.weight, _gates_first if self.gated else _unchanged
         bias = ordered(self.weight.bias_ER).to(dtype) if self._is_small else self.weight.bias_ER.to(dtype)
         whole = (ordered(frozen.whole(dtype)),) if self._is_small else ()
-        return (bias, *whole, *((given[0].to(dtype), ordered(given[1]).to(dtype)) if given else ()))
+        if not given:
+            return bias, *whole
+        a_ErC, b_ERr = given
+        return bias, *whole, a_ErC.to(dtype), (ordered(b_ERr) * self._scale).to(dtype)
 
-    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor) -> None:
+    def low(self, x_ND: Tensor) -> Tensor:
+        return x_ND.new_empty(len(x_ND), self.given[0].shape[1] if self.given else 0)
+
+    def multiply(self, held: Any, expert: int, x_nC: Tensor, out_nR: Tensor, low_nr: Tensor) -> None:
         bias_R = held[0][expert]
         if self._is_small:
             torch.addmm(bias_R, x_nC, held[1][expert].T, out=out_nR)
@@ -193,37 +210,39 @@ class _Adapted(NamedTuple):
                 rows_nR[:, rows] = torch.nn.functional.linear(x_nC, values, bias_R[rows])
             if self.gated:
                 out_nR.copy_(_gates_first(rows_nR))
-        if adapter := self._adapter(held, expert):
-            a_rC, b_Rr = adapter
-            out_nR.addmm_(x_nC @ a_rC.T, b_Rr.T, alpha=self._scale)
+        if self.given:
+            a_rC, b_Rr = held[-2][expert], held[-1][expert]
+            torch.matmul(x_nC, a_rC.T, out=low_nr)
+            out_nR.addmm_(low_nr, b_Rr.T)
 
-    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> Tensor:
+    def input_gradient(self, held: Any, expert: int, grad_nR: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._is_small:
             of_x_nC = grad_nR @ held[1][expert]
         else:
             stored_nR = _interleaved(grad_nR) if self.gated else grad_nR
             of_x_nC = input_gradient(stored_nR, self.weight.weight, expert)
-        if adapter := self._adapter(held, expert):
-            a_rC, b_Rr = adapter
-            of_x_nC.addmm_(grad_nR @ b_Rr, a_rC, alpha=self._scale)
-        return of_x_nC
+        if not self.given:
+            return of_x_nC, None
+        a_rC, b_Rr = held[-2][expert], held[-1][expert]
+        of_low_nr = grad_nR @ b_Rr
+        return of_x_nC.addmm_(of_low_nr, a_rC), of_low_nr
 
     def zeros(self, held: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(each, dtype=wide) for each in held[-2:]) if self.given else ()
+        """Of a [E, r, C], and of b transposed [E, r, R]: its product is quicker so."""
+        return tuple(torch.zeros_like(each, dtype=wide) for each in (held[-2], held[-1].mT)) if self.given else ()
 
-    def add_gradients(self, sums: Any, held: Any, expert: int, grad_nR: Tensor, x_nC: Tensor) -> None:
-        if adapter := self._adapter(held, expert):
-            a_rC, b_Rr = adapter
-            sums[0][expert] = ((grad_nR @ b_Rr).T @ x_nC) * self._scale
-            sums[1][expert] = (grad_nR.T @ (x_nC @ a_rC.T)) * self._scale
+    def add_gradients(
+        self, sums: Any, expert: int, grad_nR: Tensor, x_nC: Tensor, low_nr: Tensor, of_low_nr: Tensor | None
+    ) -> None:
+        if of_low_nr is not None:
+            sums[0][expert] = of_low_nr.T @ x_nC
+            sums[1][expert] = low_nr.T @ grad_nR
 
     def gradients(self, sums: Any, wide: torch.dtype) -> tuple[Tensor, ...]:
         if not sums:
             return ()
-        return sums[0], _interleaved(sums[1]) if self.gated else sums[1]
-
-    def _adapter(self, held: Any, expert: int) -> tuple[Tensor, Tensor] | None:
-        return (held[-2][expert], held[-1][expert]) if self.weight.update else None
+        of_b_ERr = (sums[1] * self._scale).mT
+        return sums[0], _interleaved(of_b_ERr) if self.gated else of_b_ERr
 
     @property
     def _is_small(self) -> bool:

@@ -21,7 +21,7 @@ from ossia.kernels.ops import Batch, Rope
 from ossia.kernels.reference import Attention, Experts, Linear, ReferenceOps, Routing
 from ossia.train.model.attention import Packings, packings
 from ossia.train.model.attention import attention as packed_attention
-from ossia.train.model.autograd import ComputeConfig, LowRank, frozen_product, pad_rows, product, rms_norm
+from ossia.train.model.autograd import ComputeConfig, LowRank, frozen_product, product, rms_norm
 from ossia.train.model.experts import FrozenExperts, experts, sort_rows
 from ossia.train.model.weights.frozen import DenseWeight
 from ossia.train.model.weights.lora import Adapter
@@ -39,7 +39,6 @@ class FrozenLinear(NamedTuple):
     parts: tuple[tuple[int, Adapter | None], ...]
 
     def __call__(self, x_TC: Tensor) -> Tensor:
-        count, x_TC = len(x_TC), pad_rows(x_TC)
         updates: list[LowRank] = []
         dropouts: set[float] = set()
         first = 0
@@ -50,7 +49,7 @@ class FrozenLinear(NamedTuple):
             first += rows
         dropout = max(dropouts, default=0.0)
         kept_TC = F.dropout(x_TC, dropout) if dropout else None
-        return frozen_product(x_TC, self.weight, self.bias_R, updates, kept_TC)[:count]
+        return frozen_product(x_TC, self.weight, self.bias_R, updates, kept_TC)
 
 
 class TrainingOps(ReferenceOps):
