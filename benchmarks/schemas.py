@@ -2,6 +2,7 @@
 
 Every schema that compiles is played by chance: tokens are drawn from what the mask allows, and each finished text is
 judged by jsonschema and jsonschema-rs. Then every value that the suite calls invalid is tried in several spellings.
+The suite stands in shared/data beside the checkout: github.com/json-schema-org/JSON-Schema-Test-Suite.
 Run: python benchmarks/schemas.py [samples per schema] [--o200k]
 """
 
@@ -201,6 +202,8 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def main() -> None:
+    if not SUITE.is_dir():
+        raise SystemExit(f"{SUITE} is missing: put the JSON Schema Test Suite there")
     samples = next((int(each) for each in sys.argv[1:] if each.isdigit()), 200)
     player = Player(GrammarCache(Tokenizer(o200k_harmony()) if "--o200k" in sys.argv else small()))
     player.grammars.matcher({"type": "null"})  # makes llguidance's tables
