@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from gpu_cases import Clock, Sequences
 
-from ossia.bench.counts import Formats, decode_bytes, formats_of, prompt_macs
+from ossia.bench.counts import decode_bytes, prompt_macs
 from ossia.bench.subject import config_of, random_tensors
 from ossia.engine.engine import Engine
 from ossia.engine.plan import plan_card
@@ -35,6 +35,7 @@ from ossia.engine.request import SamplingParams
 from ossia.kernels.backends import make_ops
 from ossia.kernels.ops import Draw, Ops
 from ossia.kernels.reference import ReferenceOps
+from ossia.kernels.sizes import Formats, formats_of
 from ossia.kernels.triton.tools.check import emulated, facts_of_this_machine
 from ossia.model.config import ModelConfig, alternating
 from ossia.model.synthetic import RandomTensors

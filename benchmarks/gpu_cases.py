@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.bench.counts import Formats, expected_experts
+from ossia.bench.counts import expected_experts
 from ossia.engine.blocks import blocks_for
 from ossia.engine.cache import PagedCache
 from ossia.engine.plan import GPU_BATCHED_TOKENS
 from ossia.kernels.ops import BLOCK, AttentionShape, Batch, Ops
+from ossia.kernels.sizes import Formats
 from ossia.kernels.triton.graphs import CudaRecorder
 from ossia.model.checkpoint import LayerTensors
 from ossia.model.config import ModelConfig
@@ -133,8 +134,7 @@ def scatter(layer: Any) -> None:
 
 def whole(tokens: NDArray[np.int32]) -> Batch:
     """One sequence from its start, without a cache, every row sampled."""
-    rows, none = np.arange(len(tokens), dtype=np.int32), np.zeros((1, 0), np.int32)
-    return Batch(tokens, rows, np.array([0, len(tokens)], np.int32), none, none, rows)
+    return Batch.whole([tokens.tolist()])
 
 
 def divergence(ours: NDArray[np.float64], truth: NDArray[np.float64]) -> Figures:

@@ -10,15 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ossia.bench.counts import (
-    Formats,
-    cache_bytes,
-    decode_bytes,
-    expected_experts,
-    formats_of,
-    prompt_macs,
-    weight_bytes,
-)
+from ossia.bench.counts import decode_bytes, expected_experts, prompt_macs
 from ossia.bench.divergence import divergences
 from ossia.bench.machine import peak_rss_bytes, rss_bytes, this_machine
 from ossia.bench.measure import measure, spread
@@ -37,8 +29,10 @@ from ossia.bench.subject import ModelChoice, ResolvedChoice, check_memory, load_
 from ossia.engine.plan import CPU_BATCHED_TOKENS
 from ossia.kernels.machine import available_memory
 from ossia.kernels.ops import BLOCK, Batch
+from ossia.kernels.sizes import Formats, formats_of
 from ossia.loading import load
 from ossia.model.config import ModelConfig
+from ossia.model.memory import cache_bytes
 from tests.support.checkpoints import TINY, tiny_checkpoint
 from tests.test_cli import ossia
 
@@ -73,22 +67,8 @@ def test_a_decoded_token_reads_what_is_known(config, dense, gigabytes):
     assert decode_bytes(config, formats_of("triton", dense)) == pytest.approx(gigabytes * 1e9, rel=5e-3)
 
 
-def test_an_int8_weight_is_counted_in_its_backends_blocks():
-    """A bfloat16 scale to 64 weights on a CPU, to 32 on a card."""
-    assert formats_of("cpu").dense_bits == 8 + 16 / 64
-    assert formats_of("triton").dense_bits == 8 + 16 / 32
-
-
 def test_a_prompt_token_takes_three_gmac():
     assert prompt_macs(B20) == pytest.approx(3.03e9, rel=1e-3)
-
-
-def test_the_cache_is_counted_layer_by_layer():
-    formats = formats_of("cpu")
-    assert cache_bytes(B20, formats, 128) == 24 * 2048 * 128
-    assert cache_bytes(B20, formats, 131072) == 12 * 2048 * (131072 + 128)
-    assert cache_bytes(B20, formats._replace(kv="int8"), 100) == 24 * 2 * 8 * (64 + 4) * 100
-    assert decode_bytes(B20, formats, depth=4096) - decode_bytes(B20, formats) == cache_bytes(B20, formats, 4096)
 
 
 def test_sequences_share_the_weights_they_read():
@@ -98,12 +78,6 @@ def test_sequences_share_the_weights_they_read():
     assert expected_experts(B20, 1000) == pytest.approx(32)
     alone, eight = decode_bytes(B20, formats), decode_bytes(B20, formats, rows=8)
     assert alone / 8 < eight < alone
-
-
-def test_weights_in_memory():
-    assert weight_bytes(B20, formats_of("cpu")) == pytest.approx(11.7 * 2**30, rel=0.01)
-    assert weight_bytes(B20, formats_of("reference")) == pytest.approx(20.91e9 * 4, rel=2e-3)
-    assert weight_bytes(B20, formats_of("cpu", "bf16", mxfp4=False)) == pytest.approx(20.91e9 * 2, rel=2e-3)
 
 
 def test_cases_go_by_depth():
@@ -134,10 +108,8 @@ def test_a_case_past_the_context_names_the_depth_that_fits():
 
 
 def test_too_large_a_model_is_refused_with_the_remedy():
-    cache = bench_cache_bytes(B20, formats_of("cpu"), cases_of([512], [128], [8], [0]))
-    assert cache == cache_bytes(B20, formats_of("cpu"), 512) + 7 * cache_bytes(
-        B20, formats_of("cpu"), SHORT_PROMPT + 128
-    )
+    cache = bench_cache_bytes(B20, "bf16", cases_of([512], [128], [8], [0]))
+    assert cache == cache_bytes(B20, "bf16", 512) + 7 * cache_bytes(B20, "bf16", SHORT_PROMPT + 128)
     twenty = ResolvedChoice(ModelChoice(model="openai/gpt-oss-20b"), B20, "cpu", "int8", "bf16")
     check_memory(twenty, cache, available=13 << 30)
     with pytest.raises(ValueError, match=r"needs 11\.\d GiB .* 8\.0 GiB are free: no setting fits"):

@@ -89,7 +89,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"recipe"},
         {"renamed"},
     ],
-    "kernels": [{"backends"}, {"cpu", "triton", "reference"}, {"card_memory", "rope"}, {"ops"}, {"mapped", "machine"}],
+    "kernels": [{"backends"}, {"cpu", "triton", "reference"}, {"sizes", "rope"}, {"ops"}, {"mapped", "machine"}],
     "mini": [{"curriculum"}, {"tasks"}, {"parts"}],
     "evals": [
         {"run"},

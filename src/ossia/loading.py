@@ -106,11 +106,7 @@ class Model:
             raise ContextError(f"{row_T.size} tokens do not fit a context of {self.config.max_context}")
         if outside := row_T[(row_T < 0) | (row_T >= self.config.vocab)].tolist():
             raise ValueError(f"token id {outside[0]} is outside the vocabulary of {self.config.vocab}")
-        rows_T = np.arange(row_T.size, dtype=np.int32)
-        starts = np.array([0, row_T.size], np.int32)
-        no_blocks = np.zeros((1, 0), np.int32)
-        batch = Batch(row_T.astype(np.int32), rows_T, starts, no_blocks, no_blocks, rows_T)
-        return self.transformer.ops.host(self.transformer.forward(batch))
+        return self.transformer.ops.host(self.transformer.forward(Batch.whole([row_T.tolist()])))
 
     def engine(self) -> Engine:
         """An engine with a cache of its own over this model's weights."""

@@ -52,10 +52,7 @@ def without_cache(model: Transformer, prompt: list[int], count: int) -> list[int
     """Greedy, with all tokens run through the network again for every token."""
     said = list(prompt)
     for _ in range(count):
-        size = len(said)
-        rows = [np.array(each, np.int32) for each in (said, range(size), [0, size])]
-        no_blocks = np.zeros((1, 0), np.int32)
-        logits_RV = model.forward(Batch(*rows, no_blocks, no_blocks, np.array([size - 1], np.int32)))
+        logits_RV = model.forward(Batch.whole([said], [len(said) - 1]))
         said.append(int(model.ops.host(logits_RV)[0].argmax()))
     return said[len(prompt) :]
 

@@ -62,10 +62,7 @@ def _log_probabilities(
     transformer = load_transformer(cast(Checkpoint, tensors), make_ops("cpu", dense=dense, kv=kv))
     out: list[NDArray[np.float32]] = []
     for sequence, sampled in zip(sequences, rows):
-        positions = np.arange(len(sequence), dtype=np.int32)
-        none = np.zeros((1, 0), np.int32)
-        starts = np.array([0, len(sequence)], np.int32)
-        batch = Batch(np.array(sequence, np.int32), positions, starts, none, none, sampled.astype(np.int32))
+        batch = Batch.whole([sequence], sampled)
         logits = transformer.ops.host(transformer.forward(batch)).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         out.append((logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32))

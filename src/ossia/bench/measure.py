@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ossia.bench.counts import cache_bytes, decode_bytes, prompt_macs, weight_bytes
+from ossia.bench.counts import decode_bytes, prompt_macs
 from ossia.bench.machine import Machine, peak_rss_bytes, rss_bytes, this_machine
 from ossia.bench.passes import SHORT_PROMPT, BenchCase, Passes
 from ossia.bench.probes import Probe, Rates
 from ossia.bench.subject import Subject, plain_engine
 from ossia.engine.engine import Engine
 from ossia.engine.request import SamplingParams
+from ossia.model.memory import cache_bytes, weight_bytes
 
 FIRST_TOKEN_PROMPT = 512
 ENGINE_TOKENS = 64  # decoded in the engine, and beside it without
@@ -152,7 +153,7 @@ def _measure_case(subject: Subject, passes: Passes, case: BenchCase, probe: Prob
         macs_per_token=prompt_macs(config) + (config.vocab * config.hidden if decodes else 0),
         rss_bytes=rss_bytes(),
         card_bytes=subject.transformer.ops.held_bytes(),
-        cache_bytes=case.rows * cache_bytes(config, formats, case.end),
+        cache_bytes=case.rows * cache_bytes(config, formats.kv, case.end),
     )
 
 

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ossia.bench.counts import Formats, cache_bytes
 from ossia.bench.subject import repeat_blocks
 from ossia.engine.blocks import blocks_for
 from ossia.engine.plan import default_max_batched_tokens
-from ossia.kernels.ops import Batch
+from ossia.kernels.ops import Batch, KeyValues
 from ossia.model.config import ModelConfig
+from ossia.model.memory import cache_bytes
 from ossia.model.transformer import Transformer
 
 COMPUTED = (
@@ -85,12 +85,12 @@ def check_context(config: ModelConfig, cases: Sequence[BenchCase]) -> None:
         )
 
 
-def bench_cache_bytes(config: ModelConfig, formats: Formats, cases: Sequence[BenchCase]) -> int:
+def bench_cache_bytes(config: ModelConfig, kv: KeyValues, cases: Sequence[BenchCase]) -> int:
     """What the cases' sequences will hold."""
     rows = max(case.rows for case in cases)
     batched = max((case.end for case in cases if case.rows > 1), default=0)
     longest = max(case.end for case in cases)
-    return cache_bytes(config, formats, longest) + (rows - 1) * cache_bytes(config, formats, batched)
+    return cache_bytes(config, kv, longest) + (rows - 1) * cache_bytes(config, kv, batched)
 
 
 class Passes:

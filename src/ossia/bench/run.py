@@ -28,7 +28,7 @@ def run(
     resolved = resolve(choice)
     check_context(resolved.config, cases)
     kernels = kernels_of(resolved)
-    cache, free = bench_cache_bytes(resolved.config, resolved.formats, cases), kernels.free_bytes()
+    cache, free = bench_cache_bytes(resolved.config, resolved.kv, cases), kernels.free_bytes()
     if free is None:
         check_memory(resolved, cache, memory)
     else:

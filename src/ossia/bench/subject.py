@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ossia.bench.counts import Formats, formats_of
 from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
 from ossia.engine.host_plan import HostFormat, check_host
@@ -19,6 +18,7 @@ from ossia.engine.plan import RESERVE, default_max_batched_tokens, plan_card
 from ossia.hub import find
 from ossia.kernels.backends import kinds_of, make_ops
 from ossia.kernels.ops import BLOCK, Backend, Dense, KeyValues, Ops
+from ossia.kernels.sizes import Formats, formats_of
 from ossia.loading import choose_backend, formats_of_model, is_mxfp4, load
 from ossia.model.checkpoint import open_checkpoint
 from ossia.model.config import PRESETS, ModelConfig

@@ -11,17 +11,13 @@ from typing import NamedTuple
 
 from ossia.kernels.machine import available_memory, is_memory_limited
 from ossia.kernels.ops import Backend, Dense, KeyValues
+from ossia.kernels.sizes import formats_of
 from ossia.model.config import ModelConfig
+from ossia.model.memory import host_weight_bytes, host_workspace_bytes
 
 MIN_CONTEXT = 4096  # tokens; a model with less is of little use
 MIN_CACHE_BYTES = 64 << 20  # of keys and values, however little memory is free
 CPU_BATCHED_TOKENS = 512  # default rows of a step on the CPU
-BITS: dict[Dense, float] = {"int8": 8.25, "int4": 4.5, "bf16": 16.0}  # with a bfloat16 scale per 64 or 32 weights
-MXFP4_BITS = 4.25  # with an 8-bit scale per 32 weights
-_F32 = 32.0
-_FIXED = 256 << 20  # bytes of the interpreter, the compiled kernels and the compiler
-_TOKEN_BYTES = 1024  # bytes of the tokenizer and its masks, per token of the vocabulary
-_LOGITS = 16  # rows of logits in memory at a time
 _GIB = 1 << 30
 
 
@@ -56,24 +52,14 @@ class HostFormat(NamedTuple):
 
 def memory_needs(config: ModelConfig, held: HostFormat, cache: int) -> MemoryNeeds:
     """What a model needs with `cache` bytes of keys and values."""
-    c = config
-    is_reference = held.backend == "reference"
-    dense_bits = _F32 if is_reference else BITS[held.dense]
-    expert_bits = _F32 if is_reference else MXFP4_BITS if held.mxfp4 else 16.0
-    rows = (c.heads + 2 * c.kv_heads) * c.head_dim
-    attention = c.layers * c.hidden * (rows + c.heads * c.head_dim)
-    experts = c.layers * c.experts * 3 * c.hidden * c.intermediate
-    others = (attention + c.vocab * c.hidden) * dense_bits / 8 + c.layers * c.experts * c.hidden * 2
-    others += c.layers * c.experts * (2 * c.intermediate + c.hidden) * 4  # biases
-    others += c.vocab * c.hidden * 4 if is_reference else 0  # the embedding, copied from its file
-    return MemoryNeeds(int(experts * expert_bits / 8), int(others), held.loading, workspace_bytes(c), cache)
+    formats = formats_of(held.backend, held.dense, held.kv, held.mxfp4)
+    experts, others = host_weight_bytes(config, formats, copies_embedding=held.backend == "reference")
+    return MemoryNeeds(experts, others, held.loading, workspace_bytes(config), cache)
 
 
-def workspace_bytes(c: ModelConfig) -> int:
+def workspace_bytes(config: ModelConfig) -> int:
     """Bytes of a step's activations, logits, the tokenizer, the compiler and the interpreter."""
-    row = 6 * c.hidden + (2 * c.heads + 2 * c.kv_heads) * c.head_dim
-    row += c.experts_per_token * (3 * c.intermediate + c.hidden)
-    return _FIXED + CPU_BATCHED_TOKENS * row * 4 + c.vocab * (_TOKEN_BYTES + _LOGITS * 4)
+    return host_workspace_bytes(config, CPU_BATCHED_TOKENS)
 
 
 def check_host(

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from ossia.engine.cache import PagedCache
 from ossia.engine.host_plan import CPU_BATCHED_TOKENS, MIN_CONTEXT
-from ossia.kernels.card_memory import BF16, F32, MAX_GRAPH_ROWS, cache_bytes, dense_bytes, expert_bytes
 from ossia.kernels.ops import CacheBytes, Dense, KeyValues, Ops
+from ossia.kernels.sizes import MAX_GRAPH_ROWS, cache_bytes
 from ossia.model.config import ModelConfig
+from ossia.model.memory import card_weight_bytes, card_workspace_bytes, largest_tensor_bytes
 
 GPU_BATCHED_TOKENS = 2048  # default rows of a step on a GPU: fewer do not use all of its arithmetic
 # compiled kernels, graphs, the allocator's rounding; the driver's own memory is never free
 RESERVE = 384 << 20
-_PARTIALS = 64 << 20  # attention's partial sums, a step's lists of work
 _GIB = 1 << 30
 
 
@@ -57,12 +57,12 @@ def plan_card(
     max_batched_tokens: int = GPU_BATCHED_TOKENS,
 ) -> CardMemoryPlan:
     """The plan. Raises ValueError, with the numbers and remedies, if weights and a short context do not fit."""
-    weights, work = weight_bytes(config, dense, mxfp4), work_bytes(config, max_batched_tokens)
+    weights, work = card_weight_bytes(config, dense, mxfp4), card_workspace_bytes(config, max_batched_tokens)
     block = cache_bytes(config.shapes, kv)
     whole = _cost(config, block, config.max_context, max_batched_tokens)
     least = _cost(config, block, min(MIN_CONTEXT, config.max_context), max_batched_tokens)
     left = free - weights - work - RESERVE
-    loading = weights + largest_bytes(config, dense, mxfp4) + RESERVE  # the last tensor may be in memory twice
+    loading = weights + largest_tensor_bytes(config, mxfp4) + RESERVE  # the last tensor may be in memory twice
     if left < least or loading > free:
         need = max(weights + work + RESERVE + least, loading)
         raise ValueError(
@@ -78,7 +78,7 @@ def plan_card(
 
 def card_cache_room(config: ModelConfig, free: int | None, max_batched_tokens: int = GPU_BATCHED_TOKENS) -> int | None:
     """Bytes for keys and values in the free memory, once the weights are loaded; None without a limit."""
-    return None if free is None else max(0, free - work_bytes(config, max_batched_tokens) - RESERVE)
+    return None if free is None else max(0, free - card_workspace_bytes(config, max_batched_tokens) - RESERVE)
 
 
 def default_max_batched_tokens(ops: Ops) -> int:
@@ -91,33 +91,6 @@ def max_num_seqs(ops: Ops) -> int | None:
     limit.
     """
     return None if ops.free_bytes() is None else MAX_GRAPH_ROWS
-
-
-def weight_bytes(c: ModelConfig, dense: Dense, mxfp4: bool = True) -> int:
-    """Bytes of all weights on the GPU. The embedding is bfloat16; the router and norms are bfloat16 or wider."""
-    layer = dense_bytes(_qkv_rows(c), c.hidden, dense) + dense_bytes(c.hidden, c.heads * c.head_dim, dense)
-    layer += F32 * (_qkv_rows(c) + c.hidden + c.heads + 2 * c.hidden)  # biases, sinks, norms
-    layer += c.experts * (c.hidden + 1) * F32  # the router, if float32
-    layer += expert_bytes(c.experts, 2 * c.intermediate, c.hidden, mxfp4)
-    layer += expert_bytes(c.experts, c.hidden, c.intermediate, mxfp4)
-    return c.layers * layer + dense_bytes(c.vocab, c.hidden, dense) + c.vocab * c.hidden * BF16 + c.hidden * F32
-
-
-def largest_bytes(c: ModelConfig, dense: Dense, mxfp4: bool = True) -> int:
-    """Bytes of the largest tensor during loading: the embedding, or a layer's up experts."""
-    return max(c.vocab * c.hidden * BF16, expert_bytes(c.experts, 2 * c.intermediate, c.hidden, mxfp4))
-
-
-def work_bytes(c: ModelConfig, max_batched_tokens: int = GPU_BATCHED_TOKENS) -> int:
-    """Bytes of a step's activations, attention's partial sums, and the logits of all rows sampled at once."""
-    row = c.hidden * (F32 + 2 * BF16) + (_qkv_rows(c) + c.heads * c.head_dim) * BF16
-    row += c.experts_per_token * (c.intermediate * BF16 + c.hidden * F32)
-    logits = 3 * MAX_GRAPH_ROWS * c.vocab * F32  # inside a graph, its output, and a step without a graph
-    return max_batched_tokens * row + logits + _PARTIALS
-
-
-def _qkv_rows(c: ModelConfig) -> int:
-    return (c.heads + 2 * c.kv_heads) * c.head_dim
 
 
 def _sized(c: ModelConfig, block: CacheBytes, max_batched_tokens: int, size: int) -> PagedCache:

@@ -8,7 +8,7 @@ heads, d head width, E experts, K experts per row, F expert width, V vocabulary,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,16 @@ class Batch(NamedTuple):
     blocks_SB: NDArray[np.int32]
     windows_SB: NDArray[np.int32]
     sampled_R: NDArray[np.int32]
+
+    @classmethod
+    def whole(cls, sequences: Sequence[Sequence[int]], sampled_R: Sequence[int] | NDArray[Any] | None = None) -> Self:
+        """Whole sequences, for a pass without a cache. sampled_R: rows whose logits are computed; all unless given."""
+        tokens_T = np.array([token for sequence in sequences for token in sequence], np.int32)
+        positions_T = np.concatenate([np.arange(len(sequence), dtype=np.int32) for sequence in sequences])
+        starts_S1 = np.cumsum([0, *map(len, sequences)]).astype(np.int32)
+        none = np.zeros((len(sequences), 0), np.int32)
+        every = np.arange(len(tokens_T)) if sampled_R is None else np.asarray(sampled_R)
+        return cls(tokens_T, positions_T, starts_S1, none, none, every.astype(np.int32))
 
 
 class Draw(NamedTuple):

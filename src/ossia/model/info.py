@@ -6,11 +6,11 @@ read.
 
 from typing import NamedTuple
 
+from ossia.kernels.sizes import BF16, MXFP4_BLOCK
 from ossia.model.config import ModelConfig
+from ossia.model.memory import expert_biases, matrices, qkv_rows, token_cache_bytes
 from ossia.quant import QBLOCK
 
-_BF16 = 2  # bytes of an element
-_MXFP4_BLOCK = QBLOCK // 2 + 1  # bytes of 32 elements with their scale
 _GIB = 1 << 30
 
 
@@ -52,29 +52,24 @@ class ModelSize(NamedTuple):
 
 def model_size(config: ModelConfig) -> ModelSize:
     """Exact counts. gpt-oss-120b has 116,829,156,672 parameters, 5,132,849,472 of them active."""
-    c = config
-    width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    qkv = (width + 2 * kv_width) * (c.hidden + 1)
-    attention = c.layers * (qkv + c.hidden * (width + 1) + c.heads)
-    router = c.layers * c.experts * (c.hidden + 1)
-    expert_weights, expert_biases = 3 * c.hidden * c.intermediate, 2 * c.intermediate + c.hidden
-    experts, active_experts = (
-        c.layers * n * (expert_weights + expert_biases) for n in (c.experts, c.experts_per_token)
-    )
-    expert_bytes = expert_weights // QBLOCK * _MXFP4_BLOCK + expert_biases * _BF16
-    norms, table = (2 * c.layers + 1) * c.hidden, c.vocab * c.hidden
-    full = c.sliding.count(False)
+    c, m = config, matrices(config)
+    attention = m.attention + c.layers * (qkv_rows(c) + c.hidden + c.heads)
+    router = m.router + c.layers * c.experts
+    biases = expert_biases(c)
+    experts, active_experts = (c.layers * n * (m.expert + biases) for n in (c.experts, c.experts_per_token))
+    expert_bytes = m.expert // QBLOCK * MXFP4_BLOCK + biases * BF16
+    norms, table = (2 * c.layers + 1) * c.hidden, m.table
     return ModelSize(
         components=(
-            Component("embedding", table, 0, table * _BF16),
-            Component("attention", attention, attention, attention * _BF16),
-            Component("router", router, router, router * _BF16),
+            Component("embedding", table, 0, table * BF16),
+            Component("attention", attention, attention, attention * BF16),
+            Component("router", router, router, router * BF16),
             Component("experts", experts, active_experts, c.layers * c.experts * expert_bytes),
-            Component("norms", norms, norms, norms * _BF16),
-            Component("unembedding", table, table, table * _BF16),
+            Component("norms", norms, norms, norms * BF16),
+            Component("unembedding", table, table, table * BF16),
         ),
-        kv_token_bytes=full * 2 * kv_width * _BF16,
-        kv_window_bytes=(c.layers - full) * 2 * kv_width * _BF16 * c.window,
+        kv_token_bytes=sum(token_cache_bytes(shape, "bf16") for shape in c.shapes if not shape.window),
+        kv_window_bytes=sum(token_cache_bytes(shape, "bf16") * shape.window for shape in c.shapes),
     )
 
 

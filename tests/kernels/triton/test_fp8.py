@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ossia.kernels.card_memory import cache_bytes
+from ossia.kernels.sizes import cache_bytes
 from ossia.kernels.triton.kernels import attention
 from ossia.kernels.triton.kernels.attention import LayerCache, make_cache
 from ossia.kernels.triton.kernels.kv_write import FP8, FP8_BY_HAND, rotation, to_e4m3, widened

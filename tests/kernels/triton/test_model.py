@@ -76,9 +76,7 @@ def reference() -> Transformer:
 
 
 def logits_of(model: Transformer, tokens: Sequence[int]) -> np.ndarray:
-    rows, none = np.arange(len(tokens), dtype=np.int32), np.zeros((1, 0), np.int32)
-    batch = Batch(np.array(tokens, np.int32), rows, np.array([0, len(tokens)], np.int32), none, none, rows)
-    return np.array(model.ops.host(model.forward(batch)))
+    return np.array(model.ops.host(model.forward(Batch.whole([tokens]))))
 
 
 def tokens_of(answers: list[list[Sampled]]) -> list[list[int]]:

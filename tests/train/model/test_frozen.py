@@ -138,9 +138,7 @@ def test_never_more_than_a_block_is_unpacked(monkeypatch: pytest.MonkeyPatch):
 
 
 def attended(qkv: torch.Tensor, sinks: torch.Tensor, lengths: list[int], window: int) -> torch.Tensor:
-    positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-    starts, none = np.cumsum([0, *lengths]).astype(np.int32), np.zeros((len(lengths), 0), np.int32)
-    batch = Batch(positions, positions, starts, none, none, positions[:1])
+    batch = Batch.whole([range(length) for length in lengths], [0])
     shape = AttentionShape(4, 2, 8, window, Rope(150000.0, 8.0, 64, 32.0, 1.0))
     return attention(qkv, sinks, shape, packings(batch, shape, "cpu"), F64)
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ossia.kernels.card_memory import MAX_GRAPH_ROWS
 from ossia.kernels.ops import BLOCK, Batch
+from ossia.kernels.sizes import MAX_GRAPH_ROWS
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, MAX_GRAPH_ROWS)
 MIN_BLOCKS, MORE_BLOCKS = 1 << 10, 8  # a bucket has MIN_BLOCKS * MORE_BLOCKS**n blocks in its tables

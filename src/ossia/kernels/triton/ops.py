@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ossia.kernels.card_memory import cache_bytes
 from ossia.kernels.ops import AttentionShape, Batch, Blocks, CacheBytes, Dense, Draw, HostArray, KeyValues, SampleResult
+from ossia.kernels.sizes import cache_bytes
 from ossia.kernels.triton.batch import Buffers, DeviceBatch, Layout, layout_for, make_buffers, on_device
 from ossia.kernels.triton.graphs import Bucket, CudaRecorder, Graphs, Record, bucket_of
 from ossia.kernels.triton.kernels.attention import Attention, Kind, LayerCache, attend, make_attention, make_cache

@@ -310,13 +310,10 @@ def packed(tokens: list[list[int]], targets: list[list[bool]]) -> PackedTargets:
             raise ValueError(
                 f"sequence {number} has {len(ids)} tokens and {len(marks)} marks: give equal, non-zero counts"
             )
-    flat = np.array([token for ids in tokens for token in ids], np.int32)
-    starts = np.cumsum([0, *map(len, tokens)]).astype(np.int32)
-    positions = np.concatenate([np.arange(len(ids), dtype=np.int32) for ids in tokens])
     marked = np.array([mark and place > 0 for marks in targets for place, mark in enumerate(marks)])
     rows = np.flatnonzero(marked).astype(np.int32) - 1
-    none = np.zeros((len(tokens), 0), np.int32)
-    return PackedTargets(Batch(flat, positions, starts, none, none, rows), flat[rows + 1].astype(np.int64))
+    batch = Batch.whole(tokens, rows)
+    return PackedTargets(batch, batch.tokens_T[rows + 1].astype(np.int64))
 
 
 def _dense(value: HostArray | Mxfp4) -> Tensor:
