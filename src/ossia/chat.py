@@ -7,7 +7,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ossia.engine.request import ContextError, SamplingParams
 from ossia.harmony.grammar import GrammarCache
@@ -130,7 +130,7 @@ class Chat:
         )
         self._loop = BackgroundLoop()
         self.approve = approve
-        self._closer: weakref.finalize | None = None
+        self._closer: weakref.finalize[..., Any] | None = None
         self.use_tools(tools)
         self.history: list[Message] = []
 

@@ -3,7 +3,7 @@
 In: a function that makes the line, and one that shows it. Out: a context manager around the work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -12,7 +12,7 @@ NEXT_SECONDS = 2.0  # between two lines
 
 
 @contextmanager
-def reported(line: Callable[[], str], show: Callable[[str], None]) -> Iterator[None]:
+def reported(line: Callable[[], str], show: Callable[[str], None]) -> Generator[None]:
     """Show a line after one second, and then every two seconds, until the block ends."""
     ended = Event()
 

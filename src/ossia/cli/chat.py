@@ -149,7 +149,7 @@ def _ask(given: SimpleNamespace, offered: "TerminalTools") -> None:
             offered.close()
 
 
-def _as_json(chat, prompt: str) -> dict[str, object]:  # noqa: ANN001
+def _as_json(chat: "Chat", prompt: str) -> dict[str, object]:
     from dataclasses import asdict
 
     answer = chat.ask(prompt)

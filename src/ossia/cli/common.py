@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -14,7 +15,7 @@ import typer
 from ossia.progress import reported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
     from typing import Literal
 
@@ -138,7 +139,7 @@ def starting() -> "AbstractContextManager[None]":
 def compile_kernels(name: str, **kinds: Any) -> None:
     """Compile the CPU kernels that a model needs, and say on stderr how far it is; without a word where they are on disk."""
     with starting():
-        import ossia.kernels.cpu.warmup  # noqa: F401 - the longest to import: Numba
+        import_module("ossia.kernels.cpu.warmup")  # the longest to import: Numba
         from ossia.loading import compile_kernels as run
 
     if not sys.stderr.isatty():
@@ -158,7 +159,7 @@ def backend_named(name: str) -> "Backend | Literal['auto']":
 
 
 @contextmanager
-def training_errors() -> "Iterator[None]":
+def training_errors() -> "Generator[None]":
     """What training cannot do is one line that says why."""
     try:
         yield
@@ -171,7 +172,7 @@ def training_errors() -> "Iterator[None]":
 
 
 @contextmanager
-def status_line() -> "Iterator[Callable[[str], None]]":
+def status_line() -> "Generator[Callable[[str], None]]":
     """Where to say what runs now: a line on the terminal, or nowhere."""
     if not sys.stderr.isatty():
         yield lambda _: None

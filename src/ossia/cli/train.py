@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +37,7 @@ def train(
 
 
 @contextmanager
-def _short_warnings(shown: bool) -> Iterator[None]:
+def _short_warnings(shown: bool) -> Generator[None]:
     """Print each FutureWarning, such as for an old name, as one line on stderr, or hide it."""
     with warnings.catch_warnings():
         full = warnings.showwarning

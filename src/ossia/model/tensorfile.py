@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -146,7 +146,7 @@ def read_json(path: Path, limit: int = SETTINGS_LIMIT) -> dict[str, Any]:
 
 
 @contextmanager
-def _as_checkpoint_error() -> Iterator[None]:
+def _as_checkpoint_error() -> Generator[None]:
     try:
         yield
     except FileError as error:
@@ -246,7 +246,7 @@ def _header(tensors: list[PlannedTensor]) -> bytes:
 
 
 @contextmanager
-def staged(folder: Path, needed: int) -> Iterator[Path]:
+def staged(folder: Path, needed: int) -> Generator[Path]:
     """A temporary folder inside `folder`. Its files move up at the end, or are deleted on any error."""
     folder.mkdir(parents=True, exist_ok=True)
     if held := sorted(folder.glob("*.safetensors")):
@@ -274,7 +274,7 @@ def staged(folder: Path, needed: int) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary(folder: Path) -> Iterator[Path]:
+def temporary(folder: Path) -> Generator[Path]:
     """A folder inside `folder` for the duration of the block. Also removes folders left by a killed process."""
     for left in folder.glob(".partial-*"):
         if (number := _locked(left)) is not None:

@@ -5,8 +5,9 @@ In: the server's context. Out: an ASGI app. Sockets and signals are in `run`.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -39,7 +40,7 @@ def app(context: Context) -> Starlette:
     bodies = Bodies(settings.max_total_body_bytes, TextBound(service.limits.shares, service.context))
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         await context.hosted.check()
         context.service.start()
         lag = asyncio.ensure_future(measure_lag(service.metrics.lag.observe))
@@ -54,7 +55,11 @@ def app(context: Context) -> Starlette:
 
     middleware = [Middleware(Guard, settings=settings, metrics=service.metrics, bodies=bodies)]
     if settings.allow_origins:
-        allowed = {"allow_origins": settings.allow_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+        allowed: dict[str, Any] = {
+            "allow_origins": settings.allow_origins,
+            "allow_methods": ["*"],
+            "allow_headers": ["*"],
+        }
         allowed["expose_headers"] = [HEADER]
         middleware.insert(0, Middleware(CORSMiddleware, **allowed))
     starlette = Starlette(

@@ -3,7 +3,7 @@
 Input: a status and a message. Output: JSON in OpenAI's form, or in Anthropic's under /v1/messages.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,7 +93,7 @@ def invalid_input(error: InputError) -> ApiError:
 
 
 @contextmanager
-def input_errors(names: Mapping[str, str] | None = None) -> Iterator[None]:
+def input_errors(names: Mapping[str, str] | None = None) -> Generator[None]:
     """Turn InputError into ApiError (400). names: what this API calls the fields that an error may name."""
     try:
         yield

@@ -16,7 +16,7 @@ from ossia.tools.sandbox.folders import private_folder, remove_folder
 from ossia.tools.sandbox.settings import DATA, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -100,7 +100,7 @@ class DataFolder:
             raise DataFolderError(f"{name} cannot be written: {error.strerror}") from error
 
     @contextmanager
-    def _folder(self, parts: "list[str] | tuple[str, ...]", make: bool = False) -> "Iterator[int]":
+    def _folder(self, parts: "list[str] | tuple[str, ...]", make: bool = False) -> "Generator[int]":
         """A folder's descriptor, opened name by name without following links."""
         at = os.open(self.root, _FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
         try:

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -176,7 +176,7 @@ def _compile_here(kinds: Kinds, names: list[str]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, work: _Work) -> Iterator[None]:
+def _alone(folder: Path, work: _Work) -> Generator[None]:
     """Hold the folder's lock. A file system without locks is used without one."""
     lock = FileLock(folder / "compiling.lock")
     while True:

@@ -9,7 +9,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -270,7 +270,7 @@ class Service:
                 log.info("tool %s %s %.3f s", call.recipient, outcome, seconds)
 
     @contextmanager
-    def _admitted(self, client: str) -> Iterator["_CurrentSampling"]:
+    def _admitted(self, client: str) -> Generator["_CurrentSampling"]:
         """Count a request while it is answered. Its last sampling ends with it. Raises ApiError if the server is closed."""
         self._refuse_when_closed()
         current = _CurrentSampling(self, client)

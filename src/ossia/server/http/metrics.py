@@ -4,7 +4,7 @@ In: events as they happen, and the engine's counters at each scrape. Out: Promet
 """
 
 from collections.abc import Callable, Iterator
-from typing import get_args
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -23,7 +23,7 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ours = {"namespace": "ossia", "registry": self.registry}
+        ours: dict[str, Any] = {"namespace": "ossia", "registry": self.registry}
         self.requests = Counter("requests", "Requests answered.", ("route", "status"), **ours)
         self.refused = Counter("refused", "Answers refused before they began.", ("reason",), **ours)
         self.cancelled = Counter("cancelled", "Answers that their reader left.", **ours)

@@ -4,7 +4,7 @@ In: a connection to SQLite, and rows. Out: rows.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class StoredRow(NamedTuple):
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, kind: str = "") -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, kind: str = "") -> Generator[None]:
     """A transaction. kind: IMMEDIATE for one that writes. One that reads sees a snapshot."""
     connection.execute(f"BEGIN {kind}")
     try:

@@ -7,7 +7,7 @@ opened relative to them where the system can do that (not on Windows, where each
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -81,7 +81,7 @@ class Workspace:
             raise WorkspaceError(f"root {shortened(str(root))} is not a folder")
 
     @contextmanager
-    def folder(self, parts: tuple[str, ...], made: list[tuple[str, ...]] | None = None) -> Iterator[Folder]:
+    def folder(self, parts: tuple[str, ...], made: list[tuple[str, ...]] | None = None) -> Generator[Folder]:
         """The folder of these parts. made: creates missing folders, and notes them here.
 
         Raises FileNotFoundError if it is missing, and WorkspaceError if a part is a link or a file.

@@ -83,7 +83,7 @@ class DistributedContext(NamedTuple):
         own = [make(each).flatten() for owner, each in zip(owners, given) if owner == self.rank]
         sent = torch.cat([*own, given[0].new_zeros(max(work) - work[self.rank], dtype=torch.bfloat16)])
         got = sent.new_empty(self.world_size * max(work))
-        dist.all_gather_into_tensor(got, sent)
+        dist.all_gather_into_tensor(got, sent)  # pyright: ignore[reportDeprecated] - all_gather_single is new in torch 2.13
         sizes = [
             [each.numel() for owner, each in zip(owners, given) if owner == rank] for rank in range(self.world_size)
         ]

@@ -10,7 +10,7 @@ A resumed run gives the same losses as an uninterrupted one, to the bit on one m
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -130,7 +130,7 @@ class Trainer:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def _stop_signals() -> Generator[list[int]]:
     """The list of received SIGTERM and SIGINT signals. A second Ctrl-C interrupts at once.
 
     One Ctrl-C may arrive twice within a second: from the terminal, and forwarded by torchrun.

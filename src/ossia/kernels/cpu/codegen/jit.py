@@ -7,7 +7,7 @@ Work is cut into small tasks. Threads take tasks from a counter, so a core that 
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
@@ -26,7 +26,7 @@ from ossia.kernels.machine import usable_cores
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 # called from compiled code only: no Python wrapper, which takes as long to compile as a small kernel
 _INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _ONE_CALLER = Lock()
@@ -161,7 +161,7 @@ peek: Any = numba_intrinsic(_peek)
 
 
 @contextmanager
-def _kept() -> Iterator[bool]:
+def _kept() -> Generator[bool]:
     """Compile with the cache folder of these sources. False: there is none, so nothing is cached.
 
     Numba checks only the function's own file for changes; the folder's name covers all sources.

@@ -7,7 +7,7 @@ product multiplies signed by signed bytes, x86's unsigned by signed bytes: see `
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -89,7 +89,7 @@ class Emit:
         return ir.Constant(I64, value) if isinstance(value, int) else value
 
     def at(self, pointer: Any, offset: Any) -> Any:
-        return pointer if offset == 0 and isinstance(offset, int) else self.b.gep(pointer, [self.whole(offset)])
+        return pointer if isinstance(offset, int) and offset == 0 else self.b.gep(pointer, [self.whole(offset)])
 
     def load(self, pointer: Any, kind: ir.Type) -> Any:
         loaded: Any = self.b.load(self.b.bitcast(pointer, kind.as_pointer()))
@@ -108,7 +108,7 @@ class Emit:
         self.b.call(function, [pointer, *(ir.Constant(I32, each) for each in (0, 3 if near else 2, 1))])
 
     @contextmanager
-    def loop(self, count: Any, carried: Sequence[Any] = ()) -> Iterator["EmittedLoop"]:
+    def loop(self, count: Any, carried: Sequence[Any] = ()) -> Generator["EmittedLoop"]:
         """A loop that runs `count` times, at least once, with loop-carried values.
 
         Call `loop.carry(...)` at the end of the body. `loop.out` holds the final values.

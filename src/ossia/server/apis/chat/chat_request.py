@@ -5,7 +5,7 @@ In: wire types, and the memory of earlier calls. Out: a `PreparedChat`, or an `A
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -202,7 +202,7 @@ def _search_tool(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def function_errors(request: ChatRequest) -> Iterator[None]:
+def function_errors(request: ChatRequest) -> Generator[None]:
     """Errors name the older fields if the request uses them."""
     try:
         yield

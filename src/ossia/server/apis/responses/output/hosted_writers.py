@@ -5,7 +5,7 @@ In: the pieces of a hosted call. Out: stream events of one item, not numbered ye
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
@@ -168,7 +168,7 @@ class ShellOutputWriter(ItemWriter):
         added = self._begun(hosted.ShellOutputItem(self.id, self.call_id, "in_progress", []))
         output = [self._output()]
         self.item = hosted.ShellOutputItem(self.id, self.call_id, "completed", output)
-        place = {"output_index": self.index, "command_index": 0, "item_id": self.id}
+        place: dict[str, Any] = {"output_index": self.index, "command_index": 0, "item_id": self.id}
         delta = {"stdout": output[0].stdout, "stderr": output[0].stderr}
         return [added, hosted.ShellOutputDelta(**place, delta=delta), hosted.ShellOutputDone(**place, output=output)]
 
