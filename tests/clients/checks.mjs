@@ -1,5 +1,5 @@
 // Runs the checks of a JavaScript client and prints each one's outcome as a line of JSON.
-export const [, , baseURL, model, speaker, apiKey] = process.argv;
+export const [, , baseURL, model, speaker, apiKey, , mcp] = process.argv;
 export const acted = speaker !== "mini";
 
 export function must(condition, seen) {

@@ -21,6 +21,7 @@ class Place(NamedTuple):
     speaker: str
     key: str
     home: str  # the folder of the client's own environment
+    mcp: str  # the address of an MCP server that requests may name
 
     @property
     def acted(self) -> bool:
@@ -33,7 +34,7 @@ def says(place: Place, text: str | None, word: str) -> None:
 
 
 def place_of(words: list[str]) -> Place:
-    return Place(*words[1:6])
+    return Place(*words[1:7])
 
 
 def run(checks: dict[str, Callable[[Place], Any]]) -> None:

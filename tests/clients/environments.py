@@ -17,35 +17,34 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """kind "pip" or "npm"; script: the file of its checks, beside this one."""
+    """kind "pip" or "npm"; script: the file of its checks, beside this one; environment: whose it shares."""
 
     name: str
     kind: str
     packages: tuple[str, ...]
     script: str
+    environment: str | None = None
 
 
+AGENTS = ("openai-agents==0.24.0", "openai==3.57.0")
+AI_SDK = (
+    "ai@7.0.173",
+    "@ai-sdk/openai@4.0.118",
+    "@ai-sdk/anthropic@4.0.105",
+    "@ai-sdk/openai-compatible@3.0.92",
+    "zod@4.6.7",
+)
 CLIENTS = (
     Client("openai-python", "pip", ("openai==3.57.0",), "openai_python.py"),
     Client("openai-node", "npm", ("openai@7.57.0", "zod@4.6.7"), "openai_node.mjs"),
-    Client("agents-python", "pip", ("openai-agents==0.24.0", "openai==3.57.0"), "agents_python.py"),
+    Client("agents-python", "pip", AGENTS, "agents_python.py"),
+    Client("agents-hosted", "pip", AGENTS, "agents_hosted.py", "agents-python"),
     Client("agents-node", "npm", ("@openai/agents@0.20.0", "openai@7.57.0", "zod@4.6.7"), "agents_node.mjs"),
     Client("llm", "pip", ("llm==0.36", "openai==3.57.0"), "llm_cli.py"),
     Client("anthropic-python", "pip", ("anthropic==2.14.0",), "anthropic_python.py"),
     Client("litellm", "pip", ("litellm==1.110.2",), "litellm_python.py"),
     Client("aider", "pip", ("aider-chat==0.86.2",), "aider_cli.py"),
-    Client(
-        "ai-sdk",
-        "npm",
-        (
-            "ai@7.0.173",
-            "@ai-sdk/openai@4.0.118",
-            "@ai-sdk/anthropic@4.0.105",
-            "@ai-sdk/openai-compatible@3.0.92",
-            "zod@4.6.7",
-        ),
-        "ai_sdk.mjs",
-    ),
+    Client("ai-sdk", "npm", AI_SDK, "ai_sdk.mjs"),
     Client("claude-code", "npm", ("@anthropic-ai/claude-code@2.1.332",), "claude_code.py"),
     Client("codex", "npm", ("@openai/codex@0.169.0",), "codex_cli.py"),
 )
@@ -58,7 +57,7 @@ def cache_folder() -> Path:
 
 def prepare(client: Client, cache: Path) -> Path:
     """Its folder, made where it is missing or was made for other versions."""
-    home = cache / client.name
+    home = cache / (client.environment or client.name)
     stamp = home / "made-for.json"
     wanted = json.dumps([client.packages, sys.version_info[:2] if client.kind == "pip" else None])
     if not stamp.exists() or stamp.read_text("utf-8") != wanted:

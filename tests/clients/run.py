@@ -21,15 +21,19 @@ from typing import NamedTuple
 
 import httpx
 import uvicorn
+from mcp.server.mcpserver import MCPServer
+from starlette.applications import Starlette
 
 from tests.clients.environments import CLIENTS, HERE, Client, cache_folder, command, prepare
 from tests.clients.recorder import Recorder, complaints
+from tests.support.hosted import PAGES
 from tests.support.processes import address_in
 from tests.support.waiting import until
 
 ROOT = HERE.parents[1]
 KEY = "a-key-for-tests"
 MODELS = {"mini": "ossia-mini", "actor": "gpt-oss-20b", "open": "gpt-oss-20b"}
+TOOLS = {"mini": "python,browser", "actor": "python,browser,container"}  # that requests may use
 
 
 class Check(NamedTuple):
@@ -48,12 +52,13 @@ class Servers:
 
     recorders: dict[str, Recorder]
     urls: dict[str, str]
+    mcp: str  # the address of an MCP server that requests may name
 
     def check(self, client: Client, speaker: str, home: Path) -> list[Check]:
         """All checks of one client, with what OpenAI's types say to the answers as the last."""
         recorder = self.recorders[speaker]
         recorder.heard.clear()
-        words = [*command(client, home), f"{self.urls[speaker]}/v1", MODELS[speaker], speaker, KEY, str(home)]
+        words = [*command(client, home), f"{self.urls[speaker]}/v1", MODELS[speaker], speaker, KEY, str(home), self.mcp]
         done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
         found = [Check(client.name, speaker, each["check"], each["ok"], each["detail"]) for each in lines]
@@ -78,18 +83,23 @@ def speakers(client: Client) -> tuple[str, ...]:
 
 @contextmanager
 def servers() -> Iterator[Servers]:
-    """`ossia serve` with ossia-mini, and the same server with the actor, with a key and without."""
+    """`ossia serve` with ossia-mini, and the same server with the actor, with a key and without. Those with a key have tools."""
     with ExitStack() as stack:
         urls, recorders = {}, {}
+        shop = stack.enter_context(_served(_shop().streamable_http_app()))
+        pages = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, text in PAGES.items():
+            (pages / name).write_text(text, "utf-8")
+        tools = ["--search", f"corpus:{pages}", "--mcp-allow", shop.removeprefix("http://")]
         for speaker in MODELS:
-            target = stack.enter_context(_process(speaker))
+            target = stack.enter_context(_process(speaker, tools))
             recorders[speaker] = Recorder(target)
             urls[speaker] = stack.enter_context(_recording(recorders[speaker]))
-        yield Servers(recorders, urls)
+        yield Servers(recorders, urls, f"{shop}/mcp")
 
 
 @contextmanager
-def _process(speaker: str) -> Iterator[str]:
+def _process(speaker: str, tools: list[str]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as state:
         # the date is part of every prompt: a fixed one gives the same answers every day
         words = (
@@ -104,7 +114,7 @@ def _process(speaker: str) -> Iterator[str]:
             "0",
             "--state",
             state,
-            *([] if speaker == "open" else ["--api-key", KEY]),
+            *([] if speaker == "open" else ["--api-key", KEY, "--tools", TOOLS[speaker], *tools]),
         ]
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
@@ -118,16 +128,34 @@ def _process(speaker: str) -> Iterator[str]:
 
 @contextmanager
 def _recording(recorder: Recorder) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(recorder.app(), port=0, log_level="warning", timeout_graceful_shutdown=1))
+    with _served(recorder.app()) as url:
+        assert httpx.get(f"{url}/health").status_code == 200
+        recorder.heard.clear()
+        yield url
+
+
+@contextmanager
+def _served(app: Starlette) -> Iterator[str]:
+    """An application in a thread, until the context ends. Yields its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until(lambda: server.started, "the recorder listens")
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    assert httpx.get(f"{url}/health").status_code == 200
-    recorder.heard.clear()
-    yield url
+    until(lambda: server.started, "the server in a thread listens")
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(5)
+
+
+def _shop() -> MCPServer:
+    """An MCP server with one tool."""
+    server = MCPServer("shop", log_level="ERROR")
+
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    return server
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def last_user(prompt: str) -> str:
 def last_tool(prompt: str) -> str | None:
     """What a tool has just answered, if it was the last to speak."""
     spoken = re.search(
-        r"<\|start\|>[^<]* to=assistant(?:<\|channel\|>commentary)?<\|message\|>((?:(?!<\|start\|>).)*)<\|end\|><\|start\|>assistant$",
+        r"<\|start\|>[^<]* to=assistant(?:<\|channel\|>(?:commentary|analysis))?<\|message\|>((?:(?!<\|start\|>).)*)<\|end\|><\|start\|>assistant$",
         prompt,
         re.DOTALL,
     )
