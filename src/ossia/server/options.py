@@ -71,6 +71,7 @@ MaxPerAddress = Annotated[
 WriteTimeout = Annotated[float, _option(_LIMITS, "Seconds after which a client that reads nothing is disconnected.")]
 MaxNumSeqs = Annotated[int, _option(_LIMITS, "Maximum answers generated at the same time.")]
 MaxQueued = Annotated[int, _option(_LIMITS, "Maximum queued requests; further requests get 429.")]
+QueueTimeout = Annotated[float, _option(_LIMITS, "Maximum seconds that a request waits in the queue.", min=0)]
 RequestTimeout = Annotated[float, _option(_LIMITS, "Seconds after which an answer is truncated.")]
 ShutdownTimeout = Annotated[float, _option(_LIMITS, "Seconds that running answers have to finish at shutdown.")]
 

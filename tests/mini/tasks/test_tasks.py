@@ -47,7 +47,7 @@ def schemas(example: Example) -> list[ToolSpec]:
 @such_as(seed=2982251329, task=named("forbidden topic"), split="train", effort="high")  # "cannot" as a topic
 def test_the_expert_is_right_at_every_effort(seed: int, task: Task, split: Split, effort):
     example = first(task, seed, split)
-    assert task.grade(example, example.turn(effort)) == (1.0, task.grade(example, example.turn(effort)).reason)
+    assert task.grade(example, example.turn(effort)).score == 1.0
     assert (example.family, example.split) == (task.name, split)
 
 

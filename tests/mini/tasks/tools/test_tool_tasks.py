@@ -38,7 +38,7 @@ def first(task: Task, seed: int, split: Split = "train") -> Example:
 @given(seed=SEEDS, task=ANY_TASK, split=st.sampled_from(SPLITS), effort=st.sampled_from(EFFORTS))
 def test_the_expert_is_right_at_every_effort(seed: int, task: Task, split: Split, effort: Any):
     example = first(task, seed, split)
-    assert task.grade(example, example.turn(effort)) == (1.0, "right")
+    assert task.grade(example, example.turn(effort))[:2] == (1.0, "right")
     assert (example.family, example.split) == (task.name, split)
 
 
