@@ -45,6 +45,7 @@ CLIENTS = (
     Client("litellm", "pip", ("litellm==1.110.2",), "litellm_python.py"),
     Client("aider", "pip", ("aider-chat==0.86.2",), "aider_cli.py"),
     Client("ai-sdk", "npm", AI_SDK, "ai_sdk.mjs"),
+    Client("ai-sdk-hosted", "npm", AI_SDK, "ai_sdk_hosted.mjs", "ai-sdk"),
     Client("claude-code", "npm", ("@anthropic-ai/claude-code@2.1.332",), "claude_code.py"),
     Client("codex", "npm", ("@openai/codex@0.169.0",), "codex_cli.py"),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ossia.server.core.hosted import HostedSessions
 from tests.support.responses import checked, fold
 from tests.support.server import scripted
 from tests.support.turns import call, final, think
@@ -105,11 +106,12 @@ def test_a_patch_that_cannot_be_split_is_an_item_that_fails_at_the_client(patch:
 
 def test_a_command_for_the_clients_shell(tmp_path: Path):
     arguments = {"command": ["bash", "-lc", "ls"], "working_directory": "/x", "timeout_ms": 500}
-    with scripted(call("local_shell", json.dumps(arguments)), final("Two."), final("2"), state=tmp_path) as w:
+    said = json.dumps({**arguments, "user": None})
+    with scripted(call("local_shell", said), final("Two."), final("2"), state=tmp_path) as w:
         first = checked(w.respond(input="files?", tools=[SHELL_TOOL]))
         (item,) = first["output"]
         assert item["type"] == "local_shell_call"
-        action = {"type": "exec", "env": {}, "user": None, **arguments}
+        action = {"type": "exec", "env": {}, **arguments}  # clients refuse a null user
         assert item["action"] == action
         # the id of an output is that of the call's item, or there is a call_id
         for given in ({"id": item["id"]}, {"call_id": item["call_id"]}):  # both clients' forms
@@ -119,9 +121,12 @@ def test_a_command_for_the_clients_shell(tmp_path: Path):
             assert "<|message|>a\nb<|end|>" in w.script.prompts[-1]
 
 
-def test_commands_of_the_shell_tool(tmp_path: Path):
-    tool = {"type": "shell", "environment": {"type": "local"}}
-    with scripted(call("shell", '{"commands": ["ls", "false"], "timeout_ms": 9}'), final("ok"), state=tmp_path) as w:
+@pytest.mark.parametrize("tool", [{"type": "shell"}, {"type": "shell", "environment": {"type": "local"}}])
+def test_commands_of_the_shell_tool(tool: dict, tmp_path: Path):
+    own = HostedSessions(["container"])  # the server's shell is another
+    with scripted(
+        call("shell", '{"commands": ["ls", "false"], "timeout_ms": 9}'), final("ok"), state=tmp_path, hosted=own
+    ) as w:
         events = w.events(input="x", tools=[tool])
         kinds = [event["type"].removeprefix("response.") for event in events]
         assert kinds[2:-1] == [

@@ -61,6 +61,8 @@ def test_tools_are_listed_called_and_shown():
         assert [each["name"] for each in listing["tools"]] == ["echo", "look"]
         assert listing["tools"][0]["input_schema"] == ECHO["inputSchema"]
         assert listing["tools"][1]["annotations"] == {"readOnlyHint": True}
+        assert "error" not in listing  # Vercel's AI SDK refuses null in these two
+        assert "annotations" not in listing["tools"][0]
         assert reasoning["type"] == "reasoning"
         assert (made["type"], made["status"], made["name"], made["server_label"]) == (
             "mcp_call",

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ossia.harmony.messages import System, ToolNamespace
+from ossia.server.apis.fields.client_run_tools import client_kind
 from ossia.server.apis.fields.mcp_tools import MCP, check_servers, mcp_choice, mcp_server
 from ossia.server.core.context import Context
 from ossia.server.core.hosted import HostedRequest, HostedTools
@@ -223,7 +224,7 @@ def hosted_fields(
             names += [] if server.url else [f"mcp:{server.label}"]
             continue
         name = KINDS.get(kind) if isinstance(kind, str) else None
-        if name is None or name not in available or _runs_elsewhere(tool):
+        if name is None or name not in available or client_kind(tool) is not None:
             own.append(tool)
             continue
         names.append(name)
@@ -236,12 +237,6 @@ def hosted_fields(
     request = HostedRequest(tuple(dict.fromkeys(names)), limits, choice, tuple(servers), forced)
     own_choice = None if choice or forced else _own_choice(tool_choice, [*names, *([MCP] if servers else [])])
     return HostedFields(request, own, own_choice, warnings)
-
-
-def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:
-    """Whether the client runs this shell."""
-    environment = tool.get("environment")
-    return isinstance(environment, Mapping) and environment.get("type") == "local"
 
 
 def _browser_limits(tool: Mapping[str, Any], at: str, warnings: list[str]) -> BrowserLimits:

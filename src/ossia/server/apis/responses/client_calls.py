@@ -89,7 +89,9 @@ def _operation(call: PatchCall) -> CreateFile | UpdateFile | DeleteFile:
 def _read(text: str, kind: type[T]) -> T | None:
     try:
         given = json.loads(text)
-        return msgspec.convert({"type": "exec", **given}, kind) if isinstance(given, dict) else None
+        if not isinstance(given, dict):
+            return None
+        return msgspec.convert({"type": "exec", **{key: each for key, each in given.items() if each is not None}}, kind)
     except (ValueError, RecursionError, msgspec.ValidationError):
         return None
 

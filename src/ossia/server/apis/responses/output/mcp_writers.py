@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from ossia.harmony.messages import Message
 from ossia.server.apis.responses import wire
 from ossia.server.apis.responses.items import new_id
@@ -72,7 +74,7 @@ class McpListItem(ItemWriter):
             mcp.ListedTool(tool.name, tool.input_schema, tool.description or None, tool.annotations)
             for tool in self.listing.tools
         ]
-        self.item = mcp.McpListToolsItem(self.id, label, tools, error)
+        self.item = mcp.McpListToolsItem(self.id, label, tools, error or UNSET)
         return [*events, self._event(mcp.McpListFailed if error else mcp.McpListCompleted)]
 
 

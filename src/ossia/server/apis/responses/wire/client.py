@@ -5,7 +5,7 @@ In and out: only these types, as OpenAI's API has them.
 
 from typing import Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ossia.server.apis.responses.wire.hosted import ItemStatus
 
@@ -34,9 +34,9 @@ class PatchCallItem(Struct, tag_field="type", tag="apply_patch_call"):
 class ExecAction(Struct, tag_field="type", tag="exec"):
     command: list[str]
     env: dict[str, str] = {}
-    timeout_ms: int | None = None
-    user: str | None = None
-    working_directory: str | None = None
+    timeout_ms: int | UnsetType = UNSET  # clients refuse null here
+    user: str | UnsetType = UNSET
+    working_directory: str | UnsetType = UNSET
 
 
 class LocalShellCallItem(Struct, tag_field="type", tag="local_shell_call"):

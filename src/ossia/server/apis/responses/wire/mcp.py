@@ -5,7 +5,7 @@ In and out: only these types, as OpenAI's API has them.
 
 from typing import Any, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ossia.server.apis.responses.wire.base import ItemEvent
 from ossia.server.http.decoding.json_codec import JsonDict
@@ -13,7 +13,7 @@ from ossia.server.http.decoding.json_codec import JsonDict
 McpStatus = Literal["in_progress", "calling", "completed", "incomplete", "failed"]
 
 
-class ListedTool(Struct):
+class ListedTool(Struct, omit_defaults=True):  # clients refuse null here
     name: str
     input_schema: JsonDict
     description: str | None = None
@@ -24,7 +24,7 @@ class McpListToolsItem(Struct, tag_field="type", tag="mcp_list_tools"):
     id: str
     server_label: str
     tools: list[ListedTool] = []
-    error: str | None = None
+    error: str | UnsetType = UNSET
 
 
 class McpProtocolError(Struct, tag_field="type", tag="mcp_protocol_error"):
