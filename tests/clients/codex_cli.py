@@ -30,6 +30,10 @@ class Said(NamedTuple):
     written: str | None = None
 
 
+def program(place: Place) -> str:
+    return str(Path(place.home, "node_modules", ".bin", "codex"))
+
+
 def codex(
     place: Place, question: str, *options: str, as_json: bool = True, files: dict[str, str] | None = None
 ) -> Said:
@@ -49,7 +53,7 @@ env_key = "LOCAL_KEY"
             Path(work, name).write_text(text, "utf-8")
         last = Path(home, "last.txt")
         words = [
-            str(Path(place.home, "node_modules", ".bin", "codex")),
+            program(place),
             "exec",
             "--skip-git-repo-check",
             "-C",
@@ -108,6 +112,37 @@ def tool(place: Place):
     return said.last
 
 
+def web_search(place: Place):
+    """The server searches and opens a page; Codex shows both."""
+    said = codex(place, "What is the colour of plums?", "-c", 'web_search="live"')
+    assert "Plums are blue" in said.last, said
+    items = [event["item"] for event in said.events if event.get("type") == "item.completed"]
+    assert [each["type"] for each in items].count("web_search") == 2, items
+
+
+def patch_as_command(place: Place):
+    """Codex applies a patch that is the input of a command named apply_patch."""
+    said = codex(place, "Make the file made.txt", "-s", "workspace-write")
+    assert said.written == "made by a patch\n", said
+
+
+def patch_as_tool(place: Place):
+    """A model whose entry in the catalogue says so has apply_patch as a custom tool with a grammar."""
+    shown = subprocess.run(
+        [program(place), "debug", "models", "--bundled"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    entry = next(each for each in json.loads(shown)["models"] if each.get("tool_mode") is None)
+    entry |= {"slug": place.model, "apply_patch_tool_type": "freeform"}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"models": [entry]}, file)
+        file.flush()
+        catalogue = f'model_catalog_json="{file.name}"'
+        said = codex(place, "Make the file made.txt with a tool", "-s", "workspace-write", "-c", catalogue)
+    assert said.written == "made by a patch\n", said
+    changed = [event["item"] for event in said.events if event.get("type") == "item.completed"]
+    assert "file_change" in [each["type"] for each in changed], changed
+
+
 def structured(place: Place):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(SCHEMA, file)
@@ -136,6 +171,9 @@ EXEC = {
     "exec, raw reasoning": reasoning,
     "exec, a command in its sandbox": tool,
     "exec, output schema": structured,
+    "exec, web search": web_search,
+    "exec, a patch as a command": patch_as_command,
+    "exec, a patch as a custom tool": patch_as_tool,
 }
 OSS = {
     "--oss, as Ollama": lambda place: oss(place, "ollama"),

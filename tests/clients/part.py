@@ -37,13 +37,19 @@ def part(prompt: str) -> str:
         return think("They want JSON.") + call("json_tool_call", json.dumps({"answer": solve(asked)}))
     if "get_weather" in prompt and re.search("weather|Paris", asked):
         return think(BEFORE_A_CALL) + call("get_weather", '{"city":"Paris"}')
-    if (made := re.search(r"Make the file (\S+)", asked)) and "type apply_patch = " in prompt:
+    if made := re.search(r"Make the file (\S+)", asked):
         patch = f"*** Begin Patch\n*** Add File: {made[1]}\n+made by a patch\n*** End Patch\n"
-        return think(BEFORE_A_CALL) + call("apply_patch", json.dumps({"input": patch}))
+        if "with a tool" in asked or "type apply_patch = " in prompt:
+            return think(BEFORE_A_CALL) + call("apply_patch", json.dumps({"input": patch}))
+        return think(BEFORE_A_CALL) + shell_call(prompt, f"apply_patch <<'EOF'\n{patch}EOF")
     if command := re.search(r"Run this command: (.*)", asked):
-        name = next(each for each in SHELLS if f"type {each} = " in prompt)
-        return think(BEFORE_A_CALL) + call(name, json.dumps(SHELLS[name](command[1])))
+        return think(BEFORE_A_CALL) + shell_call(prompt, command[1])
     return think("Adding two numbers is easy.") + final(f"{solve(asked)} it is.")
+
+
+def shell_call(prompt: str, command: str) -> str:
+    name = next(each for each in SHELLS if f"type {each} = " in prompt)
+    return call(name, json.dumps(SHELLS[name](command)))
 
 
 def own_tool_call(prompt: str, asked: str) -> str | None:
