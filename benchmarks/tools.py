@@ -1,7 +1,8 @@
 """What the built-in tools cost. One part for each tool; no network.
 
 Run: python benchmarks/tools.py [--part NAME]. Parts: pages (HTML to text, views, find, search in a folder), sandbox
-(start, cells, commands, kill, cleanup; in `tools_sandbox.py`).
+(start, cells, commands, kill, cleanup; in `tools_sandbox.py`), round-trip (calls of an answer through the server; in
+`tools_round_trip.py`).
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from tools_round_trip import round_trip_part
 from tools_sandbox import sandbox_part
 
 from ossia.tokenizer.tokenizer import Tokenizer
@@ -82,7 +84,7 @@ async def _folder(documents: list[Document]) -> None:
         )
 
 
-PARTS: dict[str, Callable[[], None]] = {"pages": pages, "sandbox": sandbox_part}
+PARTS: dict[str, Callable[[], None]] = {"pages": pages, "sandbox": sandbox_part, "round-trip": round_trip_part}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ HELD = {  # without a command of their own
     "gpu_cases.py": "read by gpu.py",
     "hostile.py": "server.py --hostile",
     "rounding.py": "needs a training run's folder",
+    "tools_round_trip.py": "read by tools.py",
     "tools_sandbox.py": "read by tools.py",
 }
 QUICK = [
@@ -36,6 +37,7 @@ SLOW = [
     "same_bits.py {root} {root} --prompts 4 --steps 2",
     "server.py --hostile --only K4",
     "soak.py --minutes 0.05",
+    "tools.py --part round-trip",
     "tools.py --part sandbox",
     "train.py --experts 4 --tokens 16 --steps 1 --rounds 1",
     "train_adapters.py --rounds 1 --steps 4",
