@@ -5,26 +5,15 @@ It does not know how the scores came about.
 """
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import Any
 
 from ossia.evals.mini import Score
+from ossia.evals.stats.intervals import wilson
 from ossia.harmony.messages import Effort
 from ossia.task import EFFORTS, SPLITS, Split
 
-Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 CALLS = ("one function", "several functions")
 NO_CALLS = ("no function",)
-
-
-def wilson(points: float, total: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a proportion, by Wilson: good for few tries, and near 0 and 1."""
-    if total < 1:
-        raise ValueError("no interval without tries")
-    share, spread = points / total, Z_95**2 / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z_95 * sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def as_json(scores: Sequence[Score], model: str, seed: int, temperature: float) -> dict[str, Any]:
