@@ -29,6 +29,7 @@ from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
 from ossia.tools.background import BackgroundLoop
+from ossia.tools.functions import ToolOutput
 from ossia.tools.runner import ToolProgressed, run_on
 
 
@@ -84,10 +85,10 @@ def roll_out(
     through tool results ends as "length". Raises ContextError for a prompt that does not fit.
     """
     loop = BackgroundLoop()
-    episodes = [_Episode(engine, grammars, request, masks, loop) for request in requests]
+    episodes = [Episode(engine, grammars, request, masks=masks) for request in requests]
     active = list(episodes)
     while active:
-        active = [episode for episode in active if episode.advance()]
+        active = [episode for episode in active if episode.advance_on(loop)]
         if active and not engine.step():
             raise RuntimeError("the engine has no work, but answers still wait for tokens")
     return [episode.rollout for episode in episodes]
@@ -109,21 +110,23 @@ class _Recorder:
         self._mask.accept(token)
 
 
-class _Episode:
-    """One answer in progress."""
+class Episode:
+    """One answer in progress, on an engine that no other thread uses."""
 
-    def __init__(
-        self, engine: Engine, grammars: GrammarCache, request: RolloutRequest, masks: bool, loop: BackgroundLoop
-    ) -> None:
-        self._engine, self._masks, self._loop = engine, masks, loop
+    def __init__(self, engine: Engine, grammars: GrammarCache, request: RolloutRequest, *, masks: bool = False) -> None:
+        self._engine, self._masks = engine, masks
         self._steps = run_turn(grammars, request.messages, request.how, engine.context)
         self._step = advance(self._steps, None)
         self._stream: Stream | None = None
         self._ready: deque[Sampled] = deque()
         self.rollout = Rollout()
 
-    def advance(self) -> bool:
-        """Run until a token is missing. False at the end of the answer."""
+    @property
+    def ended(self) -> bool:
+        return self._step is None
+
+    def advance(self) -> CallTool | None:
+        """Run until a token is missing, a tool must run, or the answer ends. Returns the call to run, if any."""
         while self._step is not None:
             reply: object = None
             match self._step:
@@ -132,15 +135,35 @@ class _Episode:
                     continue
                 case AwaitToken():
                     if not self._has_token():
-                        return True
+                        return None
                     reply = self._next()
                 case CallTool():
-                    *progress, reply = run_on(self._step, self._loop.started)
-                    self.rollout.events += [each for each in progress if isinstance(each, ToolProgressed)]
+                    return self._step
                 case event:
                     self.rollout.events.append(event)
             self._step = advance(self._steps, reply)
-        return False
+        return None
+
+    def finish_call(self, output: ToolOutput, progress: Sequence[ToolProgressed] = ()) -> None:
+        """Continue after the call that `advance` returned."""
+        self.rollout.events += progress
+        self._step = advance(self._steps, output)
+
+    def advance_on(self, loop: BackgroundLoop) -> bool:
+        """`advance`, with calls run at once on this loop. False at the end of the answer."""
+        while call := self.advance():
+            ran = list(run_on(call, loop.started))
+            output = ran[-1]
+            assert isinstance(output, ToolOutput), "a call ends with its output"
+            self.finish_call(output, [each for each in ran if isinstance(each, ToolProgressed)])
+        return not self.ended
+
+    def close(self) -> None:
+        """Stop sampling and free the cache."""
+        self._steps.close()
+        self._step = None
+        if self._stream is not None:
+            self._stream.close()
 
     def _begin(self, wanted: StartSampling) -> Step | None:
         completions = Completion(wanted.prompt)

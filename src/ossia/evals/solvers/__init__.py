@@ -1,0 +1,1 @@
+"""The ways to ask a model: in this process, or at an endpoint."""

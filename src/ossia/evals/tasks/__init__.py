@@ -1,0 +1,1 @@
+"""One file for each family of benchmarks: what is asked, how it is graded, what was published."""
