@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ossia.cli import app
 from ossia.evals import mini
 from ossia.evals.mini import Score, cases_of, evaluate
-from ossia.evals.report import as_json, as_table
+from ossia.evals.report.mini_scores import as_json, as_table
 from ossia.evals.stats.intervals import wilson
 from ossia.mini.tasks.catalogue import TASKS, tasks_named
 from ossia.task import EFFORTS, SPLITS

@@ -36,8 +36,8 @@ def evaluate(
     try:
         from ossia.evals.mini import cases_of
         from ossia.evals.mini import evaluate as run
-        from ossia.evals.report import as_json as to_json
-        from ossia.evals.report import as_table
+        from ossia.evals.report.mini_scores import as_json as to_json
+        from ossia.evals.report.mini_scores import as_table
 
         cases = cases_of(tasks_of_suite(suite, family), efforts_of(effort), count, seed)
         loaded = load_model(model, backend, threads=threads, memory_gb=memory_gb)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ossia.evals.mini import EvalCase, Score, cases_of, evaluate
-    from ossia.evals.report import as_json, as_table
+    from ossia.evals.report.mini_scores import as_json, as_table
 
 __all__ = ["EvalCase", "Score", "as_json", "as_table", "cases_of", "evaluate"]
 
@@ -19,4 +19,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'ossia.evals' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("ossia.evals.report" if name in _REPORT else "ossia.evals.mini"), name)
+    return getattr(import_module("ossia.evals.report.mini_scores" if name in _REPORT else "ossia.evals.mini"), name)

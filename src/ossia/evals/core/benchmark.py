@@ -160,13 +160,27 @@ Aggregate = Callable[[Sequence[GradedRow]], dict[str, Any]]
 
 
 class PublishedScore(NamedTuple):
-    """A score that others printed. value: in the unit of the benchmark's `unit`; source: model card, paper or file."""
+    """A score that others printed.
+
+    - model: "gpt-oss-120b", "gpt-oss-20b", "o3", "o3-mini", "o4-mini", or another name.
+    - value: as printed: in percent, or as the benchmark's `scale` says. source: model card, paper or file.
+    """
 
     model: str
     effort: Effort | Literal[""]
     value: float
     source: str
     note: str = ""
+
+
+class Agreement(NamedTuple):
+    """How often a judge agreed with hand-made labels."""
+
+    agreed: int
+    total: int
+
+
+Calibrate = Callable[[Judge], Awaitable[Agreement]]
 
 
 def mean_score(rows: Sequence[GradedRow]) -> dict[str, Any]:
@@ -186,6 +200,10 @@ class Benchmark:
     - aggregate: further figures beside the mean score: by group, pass@k, a rating.
     - comparable: one sentence on how far the figure can be compared with the published one.
     - binary: scores are 0 or 1, so that intervals of a proportion apply.
+    - scale: what the mean score is multiplied by to be printed: 100 for percent, 1 for a rating.
+    - calibrate: asks the judge about items with known labels, for the report.
+
+    A grade's metrics may hold "extracted": False where the final text held no answer that could be read.
     """
 
     name: str
@@ -202,6 +220,8 @@ class Benchmark:
     published: tuple[PublishedScore, ...] = ()
     comparable: str = ""
     binary: bool = True
+    scale: float = 100.0
+    calibrate: Calibrate | None = None
 
 
 async def ask_once(ask: TestedModel, sample: Sample, tries: Tries) -> Outcome:

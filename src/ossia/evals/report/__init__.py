@@ -1,0 +1,1 @@
+"""What a person and a program read of a run: scores, tables, comparisons."""
