@@ -37,7 +37,7 @@ ROUNDS = 20
 FILES = 20
 THOUGHT = "I look at the numbers one by one, and then I know what to do next. " * 2
 START = "<|channel|>analysis<|message|>"
-CALLS = (
+CALLS: tuple[str, ...] = (
     f"{START}{THOUGHT}<|end|><|start|>assistant<|channel|>analysis to=python code<|message|>print(48213 * 7717)<|call|>",
     f"{START}{THOUGHT}<|end|><|start|>assistant<|channel|>analysis to=browser.search code<|message|>"
     '{"query": "harbor"}<|call|>',

@@ -1,16 +1,17 @@
 """Tools that a server runs, for tests: a browser over a small folder, and a Python that answers from a table."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
-
-from msgspec import Struct
 
 from ossia.harmony.messages import ToolNamespace
 from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions
 from ossia.tools.browser.corpus import CorpusProvider
 from ossia.tools.browser.session import BrowserSession, token_splitter
+from ossia.tools.data_folder import DataFolder
 from ossia.tools.functions import ToolOutput
+from ossia.tools.python.results import PythonResult
 from ossia.tools.session import Report, ToolProgress, ToolSession, ToolUnavailableError, ignore
 from tests.support.vocabularies import small
 
@@ -23,17 +24,12 @@ PAGES = {
 }
 
 
-class Pictures(Struct, frozen=True):
-    """What a cell drew."""
-
-    images: tuple[str, ...]
-
-
 class FakePython:
     """Answers code from a table. It counts its cells, and can break or wait. Code that begins with "plot" draws."""
 
     def __init__(self, answers: Mapping[str, str] | None = None, broken: bool = False, waits: bool = False) -> None:
         self.answers, self.broken, self.waits = answers or {}, broken, waits
+        self.data = DataFolder()
         self.cells = 0
         self.open_now = self.cancelled = False
 
@@ -57,11 +53,15 @@ class FakePython:
                 raise
         if text == "break":
             raise ToolUnavailableError("the sandbox broke")
-        details = Pictures((PICTURE,)) if text.startswith("plot") else None
-        return ToolOutput(self.answers.get(text, f"cell {self.cells}\n"), failed=text == "1/0", details=details)
+        said = self.answers.get(text, f"cell {self.cells}\n")
+        images = ("figure_1.png",) if text.startswith("plot") else ()
+        for name in images:
+            await asyncio.to_thread(self.data.write, name, b64decode(PICTURE.partition(",")[2]))
+        return ToolOutput(said, failed=text == "1/0", details=PythonResult(text, said, images=images))
 
     async def close(self) -> None:
         self.open_now = False
+        await asyncio.to_thread(self.data.close)
 
 
 def hosted(folder: Path | None = None, *pythons: FakePython, **options: float) -> HostedSessions:
