@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ossia.evals.mini import EvalCase, evaluate
-from ossia.evals.report.mini_scores import wilson
+from ossia.evals.stats.intervals import wilson
 from ossia.harmony.messages import Content, Developer, JsonObject, Message, ToolNamespace
 from ossia.loading import load
 from ossia.mini.tasks.catalogue import tasks_named

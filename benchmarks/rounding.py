@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ossia.evals.mini import Score, cases_of, evaluate
-from ossia.evals.report.mini_scores import wilson
+from ossia.evals.stats.intervals import wilson
 from ossia.loading import load
 from ossia.mini.tasks.catalogue import TASKS
 from ossia.model.checkpoint import LayerTensors, write_checkpoint
