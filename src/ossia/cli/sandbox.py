@@ -17,7 +17,7 @@ from ossia.cli.app import app
 
 if TYPE_CHECKING:
     from ossia.tools.sandbox.process import SandboxProcess
-    from ossia.tools.sandbox.settings import Form, SandboxSettings
+    from ossia.tools.sandbox.settings import Form, SandboxExit, SandboxSettings
 
 _FAILED, _NOT_EXECUTABLE, _NOT_FOUND, _TOO_LONG = 125, 126, 127, 124
 
@@ -38,7 +38,9 @@ def sandbox(
     processes: Annotated[int, typer.Option(min=1, help="Processes and threads.")] = 128,
     disk: Annotated[float, typer.Option(min=0.001, help="GiB that it may add to the folder.")] = 1.0,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Time limit; none unless given.")] = None,
-    form: Annotated[str | None, typer.Option(help="root, user, landlock or seatbelt; the best, unless given.")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="root, user, landlock, seatbelt or job; the best, unless given.")
+    ] = None,
 ) -> None:
     """Run a command in the sandbox of the tools: no network, few files, limits."""
     from ossia.tools.sandbox.settings import FORMS, GIB, SandboxSettings
@@ -60,6 +62,8 @@ def sandbox(
         binds=tuple(path.absolute() for path in bind or ()),
         environment={"TERM": os.environ.get("TERM", "dumb")},
     )
+    if form == "job" and command and sys.platform == "win32":
+        raise typer.Exit(_run_in_job(command, settings))
     try:
         code = asyncio.run(_run(form, command or [], settings))  # type: ignore[arg-type]
     except asyncio.CancelledError:
@@ -83,13 +87,41 @@ async def _run(form: "Form | None", command: list[str], settings: "SandboxSettin
     except SandboxError as error:
         _fail(str(error))
     except (OSError, ValueError) as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        reason = "command not found" if missing else getattr(error, "strerror", None) or str(error)
-        _fail(f"{command[0]}: {reason}", _NOT_FOUND if missing else _NOT_EXECUTABLE)
+        _fail_to_execute(command[0], error)
     try:
         ended = await running[0].wait()
     finally:
         await running[0].close()
+    return _code(ended)
+
+
+def _run_in_job(command: list[str], settings: "SandboxSettings") -> int:
+    """On Windows. Files and network stay open, so it is said each time."""
+    from ossia.tools.sandbox.folders import private_folder, remove_folder
+    from ossia.tools.sandbox.job import run_in_job
+    from ossia.tools.sandbox.settings import SandboxError
+
+    typer.secho("warning: a job object limits the command, but files and network stay open", err=True, fg="yellow")
+    root = settings.root or private_folder()
+    try:
+        return _code(run_in_job(command, settings, root))
+    except SandboxError as error:
+        _fail(str(error))
+    except (OSError, ValueError) as error:
+        _fail_to_execute(command[0], error)
+    finally:
+        if settings.root is None:
+            remove_folder(root)
+
+
+def _fail_to_execute(program: str, error: Exception) -> NoReturn:
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    reason = "command not found" if missing else getattr(error, "strerror", None) or str(error)
+    _fail(f"{program}: {reason}", _NOT_FOUND if missing else _NOT_EXECUTABLE)
+
+
+def _code(ended: "SandboxExit") -> int:
+    """The exit code for the shell. A limit that was exceeded is named."""
     if ended.limit:
         typer.secho(f"error: stopped: it exceeded the limit of {ended.limit}", err=True, fg="red")
     if ended.limit == "seconds":

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,44 @@ def test_the_macos_profile_denies_all_but_what_it_names(tmp_path: Path):
     assert "(allow network*)" in profile(SandboxSettings(network=True), root, temporary)
     command = seatbelt_command(["ls", "-l"], SandboxSettings(), root, temporary)
     assert command == ["/usr/bin/sandbox-exec", "-p", text, "ls", "-l"]
+
+
+# words of Apple's and Chromium's published profiles
+OPERATIONS = {"process-exec", "process-fork", "signal", "sysctl-read", "file-read*", "file-read-metadata", "file-write*",
+              "file-write-data", "file-map-executable", "ipc-posix-sem", "mach-lookup", "network*", "default"}  # fmt: skip
+FILTERS = {"subpath": '"', "literal": '"', "global-name": '"', "target": "same-sandbox"}  # with how their value begins
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_the_macos_profile_has_the_grammar_of_sandbox_profiles(tmp_path: Path, network: bool):
+    """(version 1), then (allow or deny, operations, filters): as far as it can be checked away from macOS."""
+    text = profile(SandboxSettings(network=network), tmp_path / 'a ")( b', tmp_path)
+    version, *rules = expressions(text)
+    assert version == ["version", "1"]
+    assert rules[0] == ["deny", "default"]
+    for action, *rest in rules:
+        operations = [each for each in rest if isinstance(each, str)]
+        filters = [each for each in rest if isinstance(each, list)]
+        assert action in ("allow", "deny")
+        assert operations
+        assert rest == [*operations, *filters]
+        assert set(operations) <= OPERATIONS
+        for name, value in filters:
+            assert value.startswith(FILTERS[name])
+
+
+def expressions(text: str) -> list:
+    """The S-expressions of a text: lists of words, strings with their quotes, and lists."""
+    stack: list[list] = [[]]
+    for token in re.findall(r'[()]|"(?:[^"\\]|\\.)*"|[^\s()"]+', text):
+        if token == "(":
+            stack.append([])
+        elif token == ")":
+            stack[-2].append(stack.pop())
+        else:
+            stack[-1].append(token)
+    (whole,) = stack
+    return whole
 
 
 def plan(**changes: object) -> Plan:

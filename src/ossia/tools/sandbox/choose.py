@@ -65,7 +65,7 @@ def _candidates() -> list[Form]:
 def _why_not(form: Form, named: bool) -> str | None:
     """The reason why this form cannot be used here; None if a program ran in it."""
     if form == "job":
-        return "a Windows job object limits a program but hides neither files nor network"
+        return "a Windows job object limits a program but hides neither files nor network, so no tool uses it"
     if form == "seatbelt":
         return _why_not_seatbelt(named)
     if sys.platform != "linux":

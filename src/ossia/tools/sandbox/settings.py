@@ -17,7 +17,7 @@ FORMS: dict[Form, str] = {
     "user": "user namespaces",
     "landlock": "Landlock and seccomp, without namespaces",
     "seatbelt": "macOS seatbelt (sandbox-exec)",
-    "job": "Windows job object and restricted token",
+    "job": "Windows job object: limits and a common end, but files and network stay open",
     "none": "no sandbox",
 }
 MIB, GIB = 1 << 20, 1 << 30
