@@ -20,6 +20,11 @@ JOB, PROCESS, THREAD = 0x7FF0_0000_0010, 0x20, 0x30  # a handle may need 64 bits
 needs_64_bits = pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes are those of 64-bit Windows")
 
 
+def pointed(reference: Any, kind: Any) -> Any:
+    """What a reference that is given to the kernel points at."""
+    return ctypes.cast(reference, ctypes.POINTER(kind)).contents
+
+
 class FakeKernel:
     """kernel32 that says yes. fail: a function that fails, with error 5. wait, code: how the process ends."""
 
@@ -50,17 +55,16 @@ class FakeKernel:
                 return 100 - arguments[0]
             case "SetInformationJobObject":
                 _, kind, value, size = arguments
-                kept = ctypes.string_at(ctypes.addressof(value._obj), size)
-                self.given[f"information {kind}"] = kept
+                self.given[f"information {kind}"] = ctypes.string_at(value, size)
             case "CreateProcessW":
-                started = arguments[-1]._obj
+                started = pointed(arguments[-1], job.ProcessInformation)
                 started.hProcess, started.hThread = PROCESS, THREAD
             case "WaitForSingleObject":
                 return self.wait
             case "ResumeThread":
                 return 1  # it was suspended once
             case "GetExitCodeProcess":
-                arguments[1]._obj.value = self.code
+                pointed(arguments[1], ctypes.c_uint32).value = self.code
             case _:
                 pass
         return 1
@@ -100,12 +104,13 @@ def test_the_process_is_in_the_job_before_it_runs(tmp_path: Path):
         "AssignProcessToJobObject", "ResumeThread 0x30", "WaitForSingleObject", "GetExitCodeProcess",
         "TerminateJobObject", "CloseHandle 0x30", "CloseHandle 0x20", "CloseHandle 0x7ff000000010",
     ]  # fmt: skip
-    program, line, _, _, inherit, flags, _, folder, startup, _ = kernel.given["CreateProcessW"]
+    program, line, _, _, inherit, flags, _, folder, reference, _ = kernel.given["CreateProcessW"]
     assert (program, line.value, folder) == (None, '"a b.exe" "say \\"hi\\""', str(tmp_path))
     assert inherit
     assert flags == 0x4 | 0x400
-    assert (startup._obj.cb, startup._obj.dwFlags) == (ctypes.sizeof(job.StartupInfo), 0x100)
-    assert (startup._obj.hStdInput, startup._obj.hStdOutput, startup._obj.hStdError) == (110, 111, 112)
+    startup = pointed(reference, job.StartupInfo)
+    assert (startup.cb, startup.dwFlags) == (ctypes.sizeof(job.StartupInfo), 0x100)
+    assert (startup.hStdInput, startup.hStdOutput, startup.hStdError) == (110, 111, 112)
     assert kernel.given["information 4"] == b"\xff\0\0\0"
     assert kernel.given["information 9"] == bytes(job.extended_limits(SandboxSettings(), job.os.cpu_count() or 1))
 
