@@ -4,12 +4,11 @@ In: base URL, model, speaker, key, home. Out: lines of JSON (checks.py). Run by 
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from checks import Place, run
+from checks import Place, ran, run
 
 QUIET = ("--no-git", "--yes-always", "--no-check-update", "--no-show-model-warnings", "--no-show-release-notes")
 PLAIN = ("--analytics-disable", "--no-pretty", "--no-detect-urls", "--no-suggest-shell-commands", "--no-fancy-input")
@@ -28,16 +27,7 @@ def aider(place: Place, message: str, *options: str) -> str:
         }
         program = Path(sys.executable).parent / "aider"
         words = ["--model", f"openai/{place.model}", "--message-file", "message.txt", *QUIET, *PLAIN, *options]
-        done = subprocess.run(
-            [program, *words],
-            cwd=work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = ran([program, *words], environment, work)
     return done.stdout + done.stderr
 
 

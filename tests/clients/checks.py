@@ -5,9 +5,11 @@ in that client's own environment, so it uses the standard library alone.
 """
 
 import json
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -31,6 +33,16 @@ class Place(NamedTuple):
 def says(place: Place, text: str | None, word: str) -> None:
     """The answer has the word. A model of 4 MB need not know it: of ossia-mini any words will do."""
     assert word in (text or "") if place.acted else (text or "").strip(), text
+
+
+def ran(
+    words: Sequence[str | Path], environment: Mapping[str, str], folder: str | None = None, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command line's exit status and output. text: its standard input, /dev/null unless given."""
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
+    return subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False, **given
+    )
 
 
 def place_of(words: list[str]) -> Place:

@@ -6,13 +6,12 @@ with the actor. Anything that it would send elsewhere goes to a closed port.
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from checks import Place, run
+from checks import Place, ran, run
 
 NOWHERE = "http://127.0.0.1:9"
 QUESTION = "What is 12 + 30?"
@@ -37,16 +36,7 @@ def claude(place: Place, question: str, *options: str, key: str | None = None) -
             "NO_PROXY": "127.0.0.1",
         }
         program = str(Path(place.home, "node_modules", ".bin", "claude"))
-        done = subprocess.run(
-            [program, "-p", "--output-format", "json", *options],
-            input=question,
-            cwd=work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        done = ran([program, "-p", "--output-format", "json", *options], environment, work, question)
         made = Path(work, "made.txt")
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         assert lines, f"{done.stdout[-1500:]}\n{done.stderr[-1500:]}"

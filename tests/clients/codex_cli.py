@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from checks import Place, place_of, run
+from checks import Place, place_of, ran, run
 
 SCHEMA = {
     "type": "object",
@@ -69,16 +69,7 @@ env_key = "LOCAL_KEY"
             "LOCAL_KEY": place.key,
             "CODEX_OSS_BASE_URL": place.base_url,
         }
-        done = subprocess.run(
-            words,
-            cwd=work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = ran(words, environment, work)
         assert done.returncode == 0, f"{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
         events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")] if as_json else []
         written = Path(work, "made.txt")

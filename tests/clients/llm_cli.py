@@ -5,12 +5,11 @@ In: base URL, model, speaker, key, home. Out: lines of JSON (checks.py). Run by 
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from checks import Place, run, says
+from checks import Place, ran, run, says
 
 FUNCTIONS = '''
 def get_weather(city: str) -> str:
@@ -35,15 +34,7 @@ def llm(place: Place, *words: str, user: str | None = None) -> str:
         (folder / "keys.json").write_text(json.dumps({"local": place.key}), "utf-8")
         environment = {**os.environ, "LLM_USER_PATH": str(folder), "HOME": str(folder)}
         program = Path(sys.executable).parent / "llm"
-        done = subprocess.run(
-            [program, *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = ran([program, *words], environment)
     assert done.returncode == 0, done.stderr[-1500:]
     return done.stdout.strip()
 

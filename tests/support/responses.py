@@ -8,6 +8,9 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+ADD = {"type": "function", "name": "add", "description": None, "parameters": PARAMETERS, "strict": True}
+SEALED = ["reasoning.encrypted_content"]
 LAST = ("response.completed", "response.incomplete", "response.failed")
 
 

@@ -4,6 +4,7 @@ In: turns, settings. Out: a client whose answers are checked by openai's own typ
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,15 @@ class Served:
         answer = self.client.post("/v1/responses", json=body)
         assert answer.status_code == 200, answer.text
         return checked(answer.json())
+
+    def until_status(self, response: str, *wanted: str) -> dict[str, Any]:
+        """The stored response of this id, once it has one of these statuses."""
+        for _ in range(1000):
+            found = checked(self.client.get(f"/v1/responses/{response}").json())
+            if found["status"] in wanted:
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"after ten seconds its status is still {found['status']}, not {' or '.join(wanted)}")
 
     def events(self, **body: Any) -> list[dict[str, Any]]:
         """All events of a response, checked one by one."""

@@ -1,26 +1,11 @@
 """Responses in the background: queued, streamed again, cancelled, deleted, and ended with the server."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 from tests.support.responses import checked, events_of, fold
-from tests.support.server import Served, scripted
+from tests.support.server import scripted
 from tests.support.turns import final
-
-PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
-ADD = {"type": "function", "name": "add", "description": None, "parameters": PARAMETERS, "strict": True}
-SEALED = ["reasoning.encrypted_content"]
-
-
-def until(world: Served, response: str, *states: str) -> dict[str, Any]:
-    """The response, once it is in one of these states."""
-    for _ in range(1000):
-        found = checked(world.client.get(f"/v1/responses/{response}").json())
-        if found["status"] in states:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"still {found['status']}")
 
 
 def said_by(response: dict[str, Any]) -> list[str]:
@@ -34,7 +19,7 @@ def test_in_the_background_an_answer_is_queued_then_made(tmp_path: Path):
         assert (response["status"], response["background"]) == ("queued", True)
         assert w.client.get(f"/v1/responses/{response['id']}").json()["status"] in ("queued", "in_progress")
         w.script.held = False
-        done = until(w, response["id"], "completed")
+        done = w.until_status(response["id"], "completed")
         assert said_by(done) == ["ok"]
         assert w.client.post(f"/v1/responses/{response['id']}/cancel").json() == done
 
@@ -60,7 +45,7 @@ def test_a_background_answer_is_cancelled(tmp_path: Path):
         response = w.respond(input="x", background=True)
         cancelled = checked(w.client.post(f"/v1/responses/{response['id']}/cancel").json())
         assert cancelled["status"] == "cancelled"
-        assert until(w, response["id"], "cancelled") == cancelled
+        assert w.until_status(response["id"], "cancelled") == cancelled
         told = events_of(w.client.get(f"/v1/responses/{response['id']}", params={"stream": "true"}).text)
         assert told[-1]["response"]["status"] == "cancelled"
         assert w.client.post("/v1/responses/resp_none/cancel").status_code == 404
@@ -80,7 +65,7 @@ def test_what_goes_on_from_an_answer_waits_for_its_end(tmp_path: Path):
         first = w.respond(input="x", background=True)["id"]
         assert w.refused("/v1/responses", input="y", previous_response_id=first)[2] == "previous_response_in_progress"
         w.script.held = False
-        until(w, first, "completed")
+        w.until_status(first, "completed")
         assert w.respond(input="y", previous_response_id=first)["status"] == "completed"
 
 

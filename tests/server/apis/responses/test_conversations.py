@@ -5,10 +5,6 @@ from pathlib import Path
 from tests.support.server import scripted
 from tests.support.turns import final
 
-PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
-ADD = {"type": "function", "name": "add", "description": None, "parameters": PARAMETERS, "strict": True}
-SEALED = ["reasoning.encrypted_content"]
-
 
 def test_a_conversation_grows_with_each_response(tmp_path: Path):
     with scripted(final("Hello."), final("Ann."), final("-"), state=tmp_path) as w:

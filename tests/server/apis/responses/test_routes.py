@@ -1,34 +1,19 @@
 """The Responses API over HTTP, with a scripted engine: every answer and every event is what openai's types say."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.responses import checked, fold
-from tests.support.server import Served, scripted
+from tests.support.responses import ADD, PARAMETERS, SEALED, fold
+from tests.support.server import scripted
 from tests.support.turns import call, final, say, think
 from tests.support.vocabularies import small
-
-PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
-ADD = {"type": "function", "name": "add", "description": None, "parameters": PARAMETERS, "strict": True}
-SEALED = ["reasoning.encrypted_content"]
 
 
 def tokens(text: str) -> int:
     return len(small().encode_with_special(text))
-
-
-def until(world: Served, response: str, *states: str) -> dict[str, Any]:
-    """The response, once it is in one of these states."""
-    for _ in range(1000):
-        found = checked(world.client.get(f"/v1/responses/{response}").json())
-        if found["status"] in states:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"still {found['status']}")
 
 
 # one answer
@@ -273,7 +258,7 @@ def test_an_engine_that_fails_ends_the_answer_and_not_the_server():
         w.script.fail = None
         response = w.respond(input="x", background=True)
         w.script.fail, w.script.held = MemoryError("no memory"), False
-        failed = until(w, response["id"], "failed")
+        failed = w.until_status(response["id"], "failed")
         assert failed["error"]["code"] == "server_error"
         w.script.fail = None
         assert w.respond(input="y")["status"] == "completed"

@@ -6,12 +6,9 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseItemList
 
+from tests.support.responses import ADD, SEALED
 from tests.support.server import scripted
 from tests.support.turns import call, final, think
-
-PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
-ADD = {"type": "function", "name": "add", "description": None, "parameters": PARAMETERS, "strict": True}
-SEALED = ["reasoning.encrypted_content"]
 
 
 def test_a_response_is_found_again_and_deleted(tmp_path: Path):
