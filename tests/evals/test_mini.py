@@ -165,7 +165,7 @@ def test_tasks_of_ones_own_are_judged_by_their_modules_name(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("eval", "maths"), "no eval 'maths': there is mini"),
+        (("eval", "maths"), "no benchmark 'maths': there are mini"),
         (("eval", "maths:TASKS"), "'maths:TASKS' names nothing"),
         (("eval", "ossia.task:EFFORTS"), "'ossia.task:EFFORTS' names no tasks"),
         (("eval", "tests.support.training:LETTERS"), "names what is no ossia.task.Task"),

@@ -186,7 +186,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
         return write(file, data)
 
     monkeypatch.setattr(os, "write", filling)
-    with pytest.raises(RunLogError, match=r"No space left on device. The rows so far are kept"):
+    with pytest.raises(RunLogError, match=r"No space left on device\. The rows so far are kept"):
         run(ScriptedSolver(half_right), tmp_path)
     monkeypatch.undo()
     assert len(rows_of(tmp_path)) == 10
