@@ -1,10 +1,11 @@
-"""The server's own tools in the web chat: searches, code, output and plots are shown, and can be switched off."""
+"""The server's own tools in the web chat: searches, code, commands, output and plots are shown, and can be switched off."""
 
 from pathlib import Path
 
 import pytest
 
-from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions
+from ossia.server.core.hosted import HostedRequest, HostedSessions, MadeSessions, hosted_sessions
+from ossia.tools.choose import ToolSettings
 from ossia.tools.mcp.servers import operator_servers
 from ossia.tools.mcp.session import McpSession
 from tests.server.http.ui.page import Enter, echo
@@ -12,6 +13,8 @@ from tests.support.hosted import PICTURE, FakePython, hosted
 from tests.support.mcp_http import LegacyHttp
 from tests.support.mcp_http import served as mcp_served
 from tests.support.turns import final, think
+from tests.support.vocabularies import small
+from tests.tools.sandbox.places import sandbox_or_skip
 
 pytestmark = pytest.mark.browser
 
@@ -29,6 +32,13 @@ def codes(prompt: str) -> str:
     if "python to=assistant" in prompt:
         return final("Here it is.")
     return "<|channel|>analysis to=python code<|message|>plot(sum([1, 2]))\nprint(3)<|call|>"
+
+
+def commands(prompt: str) -> str:
+    if "container.exec to=assistant" in prompt:
+        return final("Done.")
+    arguments = '{"cmd": ["bash", "-lc", "echo a; echo b >&2; exit 3"]}'
+    return f"<|channel|>analysis to=container.exec code<|message|>{arguments}<|call|>"
 
 
 def test_searches_are_shown_with_their_pages(enter: Enter, tmp_path: Path):
@@ -61,6 +71,22 @@ def test_code_is_shown_with_its_output_and_plots(enter: Enter):
         assert plot.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
         visit.page.reload()
         visit.last.locator(".plots img").wait_for()
+
+
+def test_commands_in_the_container_are_shown_with_their_output(enter: Enter):
+    sandbox_or_skip()
+    own = hosted_sessions(ToolSettings(tools=("shell",)), small(), 131072)
+    with enter(commands, hosted=own) as (visit, actor):
+        visit.button("Tools 3").wait_for()
+        assert visit.ask("Run it") == "Done."
+        tool = visit.last.locator("details.tool")
+        assert tool.locator(".brief").inner_text() == "echo a; echo b >&2; exit 3"
+        assert "failed" in (tool.get_attribute("class") or "")
+        tool.locator("summary").click()
+        command, output = tool.locator("pre").all()
+        assert command.inner_text() == "echo a; echo b >&2; exit 3"
+        assert sorted(output.inner_text().split()) == ["a", "b"]
+        assert "namespace container" in actor.prompts[0]
 
 
 def test_the_tools_of_the_server_can_be_switched_off(enter: Enter, tmp_path: Path):
