@@ -21,6 +21,7 @@ HELD = {  # without a command of their own
     "tools_sandbox.py": "read by tools.py",
 }
 QUICK = [
+    "answer_extraction.py {root}/tests/data/extraction.jsonl",
     "bounds.py 200",
     "constrain.py",
     "cpu.py --model {tiny} --groups batched --rounds 1 --kl-tokens 0 --raw {out}/cpu.json",

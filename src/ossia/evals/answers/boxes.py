@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_OPENING = re.compile(r"\\?(?:boxed|framebox|fbox)\s*(?=\{)")
-_BRACE = re.compile(r"\\[\\{}]|[{}]")
+_TOKEN = re.compile(r"(?P<box>\\?(?:boxed|framebox|fbox)\s{0,4}\{)|\\[\\{}]|[{}]")
 
 
 class Box(NamedTuple):
@@ -21,25 +20,21 @@ class Box(NamedTuple):
 
 def boxes(text: str) -> Iterator[Box]:
     """The boxes of a text, outer ones only. A box that is never closed is none."""
-    at = 0
-    while opening := _OPENING.search(text, at):
-        at = opening.end()
-        close = _closing(text, at)
-        if close is not None:
-            yield Box(opening.start(), close + 1, text[at + 1 : close])
-            at = close + 1
+    found: list[Box] = []
+    open_braces: list[re.Match[str]] = []
+    for token in _TOKEN.finditer(text):
+        if token["box"] or token[0] == "{":
+            open_braces.append(token)
+        elif token[0] == "}" and open_braces:
+            opening = open_braces.pop()
+            if opening["box"]:
+                while found and found[-1].start > opening.start():
+                    found.pop()
+                found.append(Box(opening.start(), token.end(), text[opening.end() : token.start()]))
+    yield from found
 
 
 def last_box(text: str) -> str | None:
     """The content of the last box that is not empty."""
     filled = [box.content.strip() for box in boxes(text) if box.content.strip()]
     return filled[-1] if filled else None
-
-
-def _closing(text: str, opening: int) -> int | None:
-    depth = 0
-    for brace in _BRACE.finditer(text, opening):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return brace.start()
-    return None

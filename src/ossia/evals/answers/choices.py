@@ -61,8 +61,8 @@ COMMAND = re.compile(
 
 # A letter that stands alone: no Latin letter or digit after a Latin one, no Arabic after an Arabic one.
 LETTER = (
-    r"[(\[{⟦]*\s*(?:(?P<latin>[A-D])(?![A-Za-z0-9_]|['’][a-z])|(?P<small>[a-d])(?=[)\]}⟧]|[\s.]*$)"
-    r"|(?P<arabic>[أبجد])(?![\u0621-\u064a])|(?P<bengali>[অবডঢকখগঘ])(?![\u0980-\u09ff]))\s*[)\]}⟧]*"
+    r"[(\[{⟦]{0,4}\s{0,4}(?:(?P<latin>[A-D])(?![A-Za-z0-9_]|['’][a-z])|(?P<small>[a-d])(?=[)\]}⟧]|[\s.]*$)"
+    r"|(?P<arabic>[أبجد])(?![\u0621-\u064a])|(?P<bengali>[অবডঢকখগঘ])(?![\u0980-\u09ff]))\s{0,4}[)\]}⟧]{0,4}"
 )
 ANY_LABEL = "|".join(LABELS)
 NAMED = r"(?:(?i:option|choice)\s*)?"
@@ -74,7 +74,7 @@ def _pattern(source: str) -> re.Pattern[str]:
 
 # A label, then a colon (after two more words at most), a copula, a dash or only a space, then a letter.
 LABELLED = _pattern(
-    rf"(?i:(?<![^\W_])(?:{ANY_LABEL}))"
+    rf"(?i:(?<![A-Za-z])(?:{ANY_LABEL}))"
     rf"(?:(?:[^\S\n]+[^\s:]{{1,12}}){{0,2}}\s*[:=]\s*{NAMED}"
     rf"|\s*(?i:{COPULAS})(?:\s*:\s*|(?<=[^\x00-\x7f])\s*|\s+){NAMED}|\s*[-–—]\s*|[^\S\n]+(?=\W*[^a-d\s])){LETTER}"
 )
@@ -84,16 +84,16 @@ BEST = _pattern(
 CONFIRMED = _pattern(rf"(?<![A-Za-z0-9]){LETTER}\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b")
 BOXED = _pattern(r"⟦([^⟦⟧]*)⟧")
 OPTION = _pattern(rf"(?i:\b(?:option|choice))\s*[:\-–]?\s*{LETTER}")
-OTHER_LABEL = _pattern(rf"^\W*[^\s:]{{2,20}}(?:[^\S\n]+[^\s:]{{1,20}}){{0,2}}\s*:\s*{LETTER}\W*$")
+OTHER_LABEL = _pattern(rf"^[^\w\n]{{0,9}}[^\s:]{{2,20}}(?:[^\S\n]+[^\s:]{{1,20}}){{0,2}}\s*:\s*{LETTER}[^\w\n]{{0,9}}$")
 ALONE = _pattern(rf"^[^\S\n]*{LETTER}[^\S\n]*[.:]?[^\S\n]*$")
 BOLD = _pattern(
-    r"(?<![A-Za-z0-9*_])(?:\*{1,3}|__?)\s*\(?(?P<latin>[A-D])(?:\s*[).:][^*_\n]*|\))?\s*(?:\*{1,3}|__?)(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9*_])(?:\*{1,3}|__?)\s*\(?(?P<latin>[A-D])(?:\s*[).:][^*_\n]{0,300}|\))?\s{0,4}(?:\*{1,3}|__?)(?![A-Za-z0-9])"
 )
 RESTATED = _pattern(r"(?:^|(?<=[.?!:]))[^\S\n]*\(?(?P<latin>[A-D])(?:[).:]|[^\S\n]+[-–—])[^\S\n]+(?=\S)")
 # "vitamin C." names no option: before a bare letter stands a sentence's end or a word such as "is" or "choose".
 ENDING = _pattern(
     rf"(?:^|(?<=[.?!:;,\n])|(?<=[.?!:;,]\s)|\b(?i:is|be|was|pick|choose|chose|select|say|with|to|for)\s+|\s(?=[(\[{{⟦]))"
-    rf"\s*{LETTER}[\s.!]*\Z"
+    rf"\s{{0,4}}{LETTER}[\s.!]*\Z"
 )
 BRACKETED = _pattern(r"(?<![A-Za-z0-9])[(\[]\s*(?P<latin>[A-D])\s*[)\]](?![A-Za-z0-9])")
 
@@ -152,7 +152,7 @@ def _found(pattern: re.Pattern[str], text: str, guard_article: bool = False) -> 
     found: Found = []
     for match in pattern.finditer(text):
         letter = next(LETTERS[each.upper()] for each in match.groupdict().values() if each)
-        start, after = match.start(next(k for k, v in match.groupdict().items() if v)), text[match.end() :][:40]
+        start, after = match.start(next(k for k, v in match.groupdict().items() if v)), text[match.end() : match.end() + 40]
         if REJECTED.match(after) or NEGATED.search(text[max(0, start - 20) : start]):
             continue
         if QUOTED.search(text[max(0, match.start() - 80) : match.start()]):

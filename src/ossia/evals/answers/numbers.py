@@ -72,7 +72,7 @@ def decimal_answer(text: str) -> Decimal | None:
         found = NUMBER.search(declared["rest"])
         if found:
             return decimal_of(found[0])
-    return last_decimal(last_box(text) or text)
+    return last_decimal((last_box(text) or text).replace("{,}", ","))
 
 
 def strict_decimal(text: str) -> Decimal | None:
