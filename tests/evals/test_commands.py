@@ -16,6 +16,7 @@ from ossia.loading import load
 from tests.evals.test_run import SUMS
 from tests.support.live import live
 
+BENCHMARKS = catalogue.benchmarks  # the real ones: the tests here replace them
 PUBLISHED = tuple(PublishedScore("gpt-oss-120b", effort, 80.0, "card") for effort in ("low", "medium", "high"))
 FEW = ("--limit", "4", "--repeats", "2", "--max-tokens", "200", "--effort", "low")
 
@@ -85,3 +86,9 @@ def test_the_time_left_is_that_of_this_start(monkeypatch: pytest.MonkeyPatch):
     progress(60, 100)
     assert said == ["sums: 50 of 100 done", "sums: 60 of 100 done, 40 s left"]
     assert (duration(75), duration(3700)) == ("1 min 15 s", "1 h 1 min")
+
+
+def test_every_benchmark_says_how_comparable_it_is():
+    listed = BENCHMARKS()
+    assert not [each.name for each in listed if not each.comparable]
+    assert len({each.name for each in listed}) == len(listed)
