@@ -10,16 +10,16 @@ globalThis.AI_SDK_LOG_WARNINGS = false;
 const openai = createOpenAI({ baseURL, apiKey });
 
 /** The text, parts, sources and warnings of an answer, from one call or from a stream. */
-async function ask(streamed, prompt, tools, more = {}) {
-  const asked = { model: openai.responses(model), prompt, tools, maxRetries: 0, maxOutputTokens: 2000, stopWhen: stepCountIs(4), ...more };
+async function ask(streamed, prompt, tools) {
+  const asked = { model: openai.responses(model), prompt, tools, maxRetries: 0, maxOutputTokens: 2000, stopWhen: stepCountIs(4) };
   if (!streamed) {
     const answer = await generateText(asked);
-    return { text: answer.text, content: answer.steps.flatMap((step) => step.content), sources: answer.steps.flatMap((step) => step.sources) };
+    return { text: answer.text, content: answer.steps.flatMap((step) => step.content), sources: answer.steps.flatMap((step) => step.sources), messages: answer.response.messages };
   }
   const answer = streamText({ ...asked, onError: () => {} });
   for await (const part of answer.fullStream) if (part.type === "error") throw part.error;
   const steps = await answer.steps;
-  return { text: await answer.text, content: steps.flatMap((step) => step.content), sources: steps.flatMap((step) => step.sources) };
+  return { text: await answer.text, content: steps.flatMap((step) => step.content), sources: steps.flatMap((step) => step.sources), messages: (await answer.response).messages };
 }
 
 const of = (answer, type) => answer.content.filter((part) => part.type === type);
@@ -61,6 +61,19 @@ const ACTED = {
     says(answer.text, "42");
     const [result] = of(answer, "tool-result").filter((each) => each.output?.type === "call");
     must(result.output.name === "add" && result.output.output === "42", of(answer, "tool-result"));
+  },
+
+  /** The client is asked, agrees, and the call runs in a second response. (With store: false the SDK sends no request.) */
+  async "mcp, with approval"(streamed) {
+    const tools = { mcp: openai.tools.mcp({ serverLabel: "shop", serverUrl: mcp, requireApproval: "always" }) };
+    const messages = [{ role: "user", content: "Add 40 and 2 in the shop" }];
+    const first = await ask(streamed, messages, tools);
+    const [request] = of(first, "tool-approval-request");
+    must(request && first.text === "", first.content);
+    const agreed = { type: "tool-approval-response", approvalId: request.approvalId, approved: true, providerExecuted: true };
+    const second = await ask(streamed, [...messages, ...first.messages, { role: "tool", content: [agreed] }], tools);
+    says(second.text, "42");
+    must(of(second, "tool-result").some((each) => each.output?.name === "add" && each.output?.output === "42"), second.content);
   },
 
   async "local shell"(streamed) {
