@@ -26,6 +26,7 @@ QUICK = [
     "constrain.py",
     "cpu.py --model {tiny} --groups batched --rounds 1 --kl-tokens 0 --raw {out}/cpu.json",
     "declared.py 4",
+    "evals.py --count 20",
     "gpu.py --shape tiny --only ops decode --parity-rows 1 --batches 1 --contexts 16 --out {out}/gpu.json --table {out}/gpu.md",
     "sampler.py",
     "schemas.py 1",

@@ -152,7 +152,10 @@ def _found(pattern: re.Pattern[str], text: str, guard_article: bool = False) -> 
     found: Found = []
     for match in pattern.finditer(text):
         letter = next(LETTERS[each.upper()] for each in match.groupdict().values() if each)
-        start, after = match.start(next(k for k, v in match.groupdict().items() if v)), text[match.end() : match.end() + 40]
+        start, after = (
+            match.start(next(k for k, v in match.groupdict().items() if v)),
+            text[match.end() : match.end() + 40],
+        )
         if REJECTED.match(after) or NEGATED.search(text[max(0, start - 20) : start]):
             continue
         if QUOTED.search(text[max(0, match.start() - 80) : match.start()]):

@@ -5,7 +5,8 @@ In: a URL, a model's name, a key. Out: `Reply`s. Reasoning goes back between cal
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -60,12 +61,11 @@ class Endpoint:
         if not settings.url.startswith(("http://", "https://")):
             raise ValueError(f"--endpoint {settings.url!r} is no URL: give http://HOST:PORT or https://HOST/v1")
         self.settings = settings
-        headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        limits = httpx.Limits(max_connections=settings.together, max_keepalive_connections=settings.together)
-        # a hard question takes minutes to hours: only the connection has a time limit
-        timeout = httpx.Timeout(None, connect=30.0)
-        self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, transport=transport)
+        self._transport = transport
+        self._tls = httpx.create_ssl_context() if settings.url.startswith("https://") else True
         self._together = asyncio.Semaphore(settings.together)
+        self._idle: list[httpx.AsyncClient] = []
+        self._clients: list[httpx.AsyncClient] = []
         self.left_out: set[str] = set()
 
     @property
@@ -87,14 +87,38 @@ class Endpoint:
         return _TryAtEndpoint(self, key, seed, sampling)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await asyncio.gather(*(client.aclose() for client in self._clients))
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncGenerator[httpx.AsyncClient, None]:
+        """A client with one connection: a pool's work for each request grows with its connections."""
+        async with self._together:
+            client = self._idle.pop() if self._idle else self._new_client()
+            try:
+                yield client
+            finally:
+                self._idle.append(client)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        key = self.settings.api_key
+        client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            # a hard question takes minutes to hours: only the connection has a time limit
+            timeout=httpx.Timeout(None, connect=30.0),
+            transport=self._transport,
+            verify=self._tls,
+        )
+        self._clients.append(client)
+        return client
 
     async def check(self) -> None:
         """Fill in the model's name from the server if none was given. Raises ValueError if it cannot be reached."""
         if self.settings.model:
             return
         try:
-            answer = await self._client.get(f"{self.settings.base}/models")
+            async with self._client() as client:
+                answer = await client.get(f"{self.settings.base}/models")
             names = [each["id"] for each in answer.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -109,13 +133,14 @@ class Endpoint:
         make, read = (responses_request, responses_reply) if settings.api == "responses" else (chat_request, chat_reply)
         body = make(ask, settings.model, key.effort, seed, sampling, settings.tools)
         path = "responses" if settings.api == "responses" else "chat/completions"
-        async with self._together:
-            try:
-                return read(await self._post(path, body))
-            except (_EndpointError, BadReplyError) as error:
-                return Reply(None, {"role": "assistant", "content": None}, finish="error", error=str(error))
+        try:
+            async with self._client() as client:
+                answer = await self._post(client, path, body)
+            return read(answer)
+        except (_EndpointError, BadReplyError) as error:
+            return Reply(None, {"role": "assistant", "content": None}, finish="error", error=str(error))
 
-    async def _post(self, path: str, body: JsonObject) -> Mapping[str, Any]:
+    async def _post(self, client: httpx.AsyncClient, path: str, body: JsonObject) -> Mapping[str, Any]:
         """The endpoint's answer, after at most RETRIES further attempts."""
         error = ""
         for attempt in range(RETRIES + 1):
@@ -125,7 +150,7 @@ class Endpoint:
                 )
             sent = {name: value for name, value in body.items() if name not in self.left_out}
             try:
-                answer = await self._client.post(f"{self.settings.base}/{path}", json=sent)
+                answer = await client.post(f"{self.settings.base}/{path}", json=sent)
             except httpx.HTTPError as failed:
                 error = f"{type(failed).__name__}: {failed}"
                 continue
