@@ -38,7 +38,11 @@ def differences(row: dict[str, Any]) -> list[Difference]:
     if row["kind"] == "integer":
         ours, theirs = integer_of(text), as_integer(row["boxed"])
         assert simple_integer(text) == theirs, text
-        return [] if ours == theirs else [("gpt-oss aime", integer_kind(text, row["boxed"]), text, row["boxed"], f"{ours}")]
+        return (
+            []
+            if ours == theirs
+            else [("gpt-oss aime", integer_kind(text, row["boxed"]), text, row["boxed"], f"{ours}")]
+        )
     found = choice_of(text)
     ours = found.letter if found else ""
     rule = found.rule if found else "none"
