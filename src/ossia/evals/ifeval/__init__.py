@@ -1,0 +1,1 @@
+"""IFEval: checks of instructions that a program can verify."""
