@@ -137,12 +137,12 @@ class EventTranslator:
 
     def translate(self, event: Event | AnswerStart) -> Iterator[Piece]:
         match event:
+            case Delta(text=text):  # first, because most events are these
+                yield from self._delta(text)
             case Start():
                 yield self._start(event)
             case Logprobs(tokens=tokens):
                 self._scores += tokens
-            case Delta(text=text):
-                yield from self._delta(text)
             case End(message):
                 yield from self.flush()
                 self._end(message)
@@ -227,6 +227,11 @@ class TextJoiner:
     def join(self, piece: Piece) -> JoinedPiece | None:
         """The piece as part of one text; None for a piece that such an API does not show."""
         match piece:
+            case TextDelta(kind, text):
+                separator, self._separator = self._separator, ""
+                self._has_text.add(kind)
+                self._content += len(separator) + len(text) if kind == "content" else 0
+                return replace(piece, text=separator + text) if separator else piece
             case TextStart(kind):
                 if kind in self._has_text:
                     self._separator = "\n" if kind == "reasoning" else "\n\n"
@@ -235,11 +240,6 @@ class TextJoiner:
             case MessageEnd():
                 self._separator = ""
                 return None
-            case TextDelta(kind, text):
-                separator, self._separator = self._separator, ""
-                self._has_text.add(kind)
-                self._content += len(separator) + len(text) if kind == "content" else 0
-                return replace(piece, text=separator + text) if separator else piece
             case Citation(source):
                 first, last = source.start_index + self._before, source.end_index + self._before
                 return Citation(source._replace(start_index=first, end_index=last))

@@ -54,6 +54,7 @@ from ossia.tools.session import ToolUnavailableError
 
 log = logging.getLogger("ossia.server")
 USUAL_CACHE = 2 << 30
+_HEAVY = (CallTool, ToolResult)  # a tuple: a union would be built anew for each token
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
 
 
@@ -147,16 +148,16 @@ class Service:
             step, reply, began = await self._open(steps, request.messages), None, False
             while step is not None:
                 match step:
-                    case StartSampling(prompt) if began and len(prompt) >= self.context:
-                        step = steps.throw(ContextError("the results of tools fill the context"))
-                        continue
-                    case StartSampling():
-                        reply = await current.begin(*step)
                     case AwaitToken():
                         reply = await current.sampling.next()
                         if not began:
                             began = True
                             yield AnswerStart(current.sampling.prompt_usage)
+                    case StartSampling(prompt) if began and len(prompt) >= self.context:
+                        step = steps.throw(ContextError("the results of tools fill the context"))
+                        continue
+                    case StartSampling():
+                        reply = await current.begin(*step)
                     case CallTool():
                         async with aclosing(self._run_tool(step)) as running:
                             async for each in running:
@@ -172,7 +173,7 @@ class Service:
                         yield step
                         reply = None
                 # after a call, results and the next prompt are tokenized
-                heavy = isinstance(step, CallTool | ToolResult)
+                heavy = isinstance(step, _HEAVY)
                 step = await asyncio.to_thread(advance, steps, reply) if heavy else advance(steps, reply)
 
     async def continuation(

@@ -69,6 +69,8 @@ from ossia.server.http.decoding.json_codec import MIN_LOGPROB, encode
 from ossia.server.http.requests import client_of, read, sse, until_disconnect
 from ossia.tokenizer.tokenizer import Tokenizer
 
+_NOT_SHOWN = (AnswerStart, HostedCallStart, HostedCallDelta, HostedCallProgress)  # in chunks
+
 
 def routes(context: Context) -> list[Route]:
     async def complete(request: Request) -> Response:
@@ -165,9 +167,11 @@ class _Answer:
                 if index not in begun:
                     begun.add(index)
                     yield self._chunk(ChunkChoice(index, ChatDelta(role="assistant", content="")))
-                if isinstance(piece, AnswerStart | HostedCallStart | HostedCallDelta | HostedCallProgress):
+                if isinstance(piece, TextDelta):  # first, because most pieces are these
+                    yield self._chunk(ChunkChoice(index, _delta(piece, prepared.legacy), _logprobs(tokenizer, piece)))
+                elif isinstance(piece, _NOT_SHOWN):
                     continue
-                if isinstance(piece, Done):
+                elif isinstance(piece, Done):
                     ended.append(piece)
                     yield self._chunk(ChunkChoice(index, ChatDelta(), finish_reason=finish_of(piece, prepared.legacy)))
                 elif isinstance(piece, HostedCallEnd):
@@ -177,8 +181,7 @@ class _Answer:
                 elif isinstance(piece, Citation):
                     yield self._chunk(ChunkChoice(index, ChatDelta(annotations=[annotation(piece)])))
                 else:
-                    delta = _delta(piece, prepared.legacy)
-                    yield self._chunk(ChunkChoice(index, delta, _logprobs(tokenizer, piece)))
+                    yield self._chunk(ChunkChoice(index, _delta(piece, prepared.legacy)))
         if wants_usage:
             usage = usage_of([done.usage for done in ended])
             yield sse(ChatChunk(self.id, self.created, self.model, [], usage=usage))
@@ -293,14 +296,14 @@ def _output_call(call: ToolCallStart, text: str) -> OutputToolCall:
 
 def _delta(piece: TextDelta | ToolCallStart | ToolCallDelta, legacy: bool) -> ChatDelta:
     match piece:
-        case ToolCallStart(tool=tool) if legacy:
-            return ChatDelta(function_call=FunctionDelta(tool.name, ""))
-        case ToolCallDelta(text=text) if legacy:
-            return ChatDelta(function_call=FunctionDelta(arguments=text))
         case TextDelta("reasoning", text):
             return ChatDelta(reasoning=text, reasoning_content=text)
         case TextDelta(_, text):
             return ChatDelta(content=text)
+        case ToolCallStart(tool=tool) if legacy:
+            return ChatDelta(function_call=FunctionDelta(tool.name, ""))
+        case ToolCallDelta(text=text) if legacy:
+            return ChatDelta(function_call=FunctionDelta(arguments=text))
         case ToolCallStart(index, call, tool):
             return ChatDelta(tool_calls=[CallDelta(index, call, "function", FunctionDelta(tool.name, ""))])
         case ToolCallDelta(index, text):
