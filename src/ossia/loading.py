@@ -12,10 +12,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ossia.engine.blocks import blocks_for
 from ossia.engine.cache import PagedCache
 from ossia.engine.engine import Engine
-from ossia.engine.host_plan import CPU_BATCHED_TOKENS, MIN_CONTEXT, HostFormat, check_host
-from ossia.engine.plan import CardMemoryPlan, plan_card
+from ossia.engine.host_plan import (
+    CPU_BATCHED_TOKENS,
+    MIN_CACHE_BYTES,
+    MIN_CONTEXT,
+    HostFormat,
+    check_host,
+    host_cache_room,
+)
+from ossia.engine.plan import CardMemoryPlan, card_cache_room, plan_card
 from ossia.engine.request import ContextError
 from ossia.hub import MINI, find
 from ossia.kernels.backends import kinds_of, make_ops
@@ -39,9 +47,11 @@ __all__ = [
     "load",
     "outline",
     "tokenizer_file",
+    "usual_cache",
 ]
 
 Progress = Callable[[int, int], None]
+USUAL_CACHE = 2 << 30  # bytes of keys and values on a CPU with memory to spare
 _FAR = 4096  # tokens of a context from which the CPU may share attention out by key
 KV_INT8 = (
     "--kv int8 costs accuracy: mean KL 0.013 nats over all tokens of ossia-mini's conversations, "
@@ -111,6 +121,19 @@ class Model:
     def engine(self) -> Engine:
         """An engine with a cache of its own over this model's weights."""
         return Engine(self.transformer)
+
+
+def usual_cache(model: Model) -> int:
+    """Cache bytes by default. On a CPU: one whole context, or a quarter of the free memory up to `USUAL_CACHE`, if that is
+    more; memory is used only as it fills. On a GPU: all memory that the weights leave.
+    """
+    room = card_cache_room(model.config, model.transformer.ops.free_bytes())
+    if room is not None:
+        return room
+    block = model.transformer.cache_bytes
+    whole = blocks_for(model.config.max_context) * (block.full + block.window)
+    left = host_cache_room(model.config)
+    return min(max(whole, min(left // 4, USUAL_CACHE)), max(left, MIN_CACHE_BYTES))
 
 
 def load(

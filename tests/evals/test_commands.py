@@ -39,7 +39,7 @@ def scores(folder: Path) -> dict[Any, tuple[float, str | None]]:
 
 
 def test_benchmarks_are_listed():
-    assert "sums: Sums (×2)" in ossia("list")
+    assert "sums: Sums (×2)\n    Made up." in ossia("list")
     assert [each["name"] for each in json.loads(ossia("list", "--json"))] == ["sums"]
 
 

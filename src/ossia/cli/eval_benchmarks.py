@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ossia.evals.run import EvalPlan, OtherModels
     from ossia.harmony.messages import Effort
 
-SMALL_HIDDEN, SMALL_CACHE = 512, 1 << 28
 HOSTED_TYPES = {"python": "code_interpreter", "browser": "web_search", "shell": "shell"}
 REPORTS = ("list", "compare", "table", "view")
 
@@ -57,8 +57,9 @@ def _list(as_json: bool) -> None:
     typer.echo("mini: ossia-mini's own task families")
     for each in benchmarks():
         needs = f"; needs {', '.join(sorted(each.needs))}" if each.needs else ""
-        files = f"; data {', '.join(file.path for file in each.data)}" if each.data else ""
-        typer.echo(f"{each.name}: {each.title} (×{each.repeats}{needs}{files})")
+        more = f" and {len(each.data) - 1} more" if len(each.data) > 1 else ""
+        files = f"; data {each.data[0].path}{more}" if each.data else ""
+        typer.echo(f"{each.name}: {each.title} (×{each.repeats}{needs}{files})\n    {each.comparable}")
 
 
 def _compare(first: Path, second: Path, as_json: bool) -> None:
@@ -189,13 +190,14 @@ async def _solver(given: SimpleNamespace) -> "Solver":
 
 def _in_process(name: str, given: SimpleNamespace, *, tools: bool = True) -> "Solver":
     from ossia.evals.solvers.in_process import EngineSettings, InProcess
+    from ossia.loading import usual_cache
     from ossia.tools.choose import ToolFactory
 
     model = load_model(name, given.backend, threads=given.threads, memory_gb=given.memory_gb)
-    settings = EngineSettings(cache_bytes=SMALL_CACHE if model.config.hidden <= SMALL_HIDDEN else None)
+    settings = EngineSettings(cache_bytes=usual_cache(model))
     if tools and given.tools and model.tokenizer:
-        factory = ToolFactory(tool_settings(given.tools, given.search, None), model.tokenizer, model.config.max_context)
-        settings = EngineSettings(factory.toolset, cache_bytes=settings.cache_bytes)
+        offered = tool_settings(given.tools, given.search, None)
+        settings = replace(settings, toolset=ToolFactory(offered, model.tokenizer, model.config.max_context).toolset)
     return InProcess(model, settings)
 
 

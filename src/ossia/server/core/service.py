@@ -28,10 +28,7 @@ from ossia.chat import (
     prefilled,
     run_turn,
 )
-from ossia.engine.blocks import blocks_for
 from ossia.engine.engine import Engine
-from ossia.engine.host_plan import MIN_CACHE_BYTES, host_cache_room
-from ossia.engine.plan import card_cache_room
 from ossia.engine.request import ContextError, Sampled, SamplingParams, TokenMask
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.errors import InputError
@@ -39,7 +36,7 @@ from ossia.harmony.grammar import GrammarCache
 from ossia.harmony.messages import Message
 from ossia.harmony.parse import End
 from ossia.harmony.render import render
-from ossia.loading import Model
+from ossia.loading import Model, usual_cache
 from ossia.server.core.admission import AdmissionQueue, FullError
 from ossia.server.core.limits import LengthLimits
 from ossia.server.core.request import AnswerRequest, AnswerStart
@@ -53,7 +50,6 @@ from ossia.tools.runner import Ran, run_async
 from ossia.tools.session import ToolUnavailableError
 
 log = logging.getLogger("ossia.server")
-USUAL_CACHE = 2 << 30
 _HEAVY = (CallTool, ToolResult)  # a tuple: a union would be built anew for each token
 WARMING, WARMING_MOST = (1, 48, 512), 1 << 18  # tokens of prompts, and of their products with the hidden width
 
@@ -376,19 +372,6 @@ def names_of(model: str) -> tuple[str, ...]:
 def _log_message(event: Event) -> None:
     if isinstance(event, End | ToolResult):
         log.info("answer (%s): %s", event.message.recipient or event.message.channel, event.message.text)
-
-
-def usual_cache(model: Model) -> int:
-    """Cache bytes by default. On a CPU: one whole context, or a quarter of the free memory up to `USUAL_CACHE`, if that is
-    more; memory is used only as it fills. On a GPU: all memory that the weights leave.
-    """
-    room = card_cache_room(model.config, model.transformer.ops.free_bytes())
-    if room is not None:
-        return room
-    block = model.transformer.cache_bytes
-    whole = blocks_for(model.config.max_context) * (block.full + block.window)
-    left = host_cache_room(model.config)
-    return min(max(whole, min(left // 4, USUAL_CACHE)), max(left, MIN_CACHE_BYTES))
 
 
 class _OneTokenMask:
