@@ -1,0 +1,1 @@
+"""Judged answers: what a judge is asked, and how its reply is read."""
