@@ -122,6 +122,12 @@ def test_a_perfect_model_has_100_and_a_wrong_one_0(tmp_path: Path):
     assert "below the published value" in as_text(wrong)
 
 
+def test_long_figures_are_cut_in_the_terminal(tmp_path: Path):
+    by_subject = replace(SUMS, aggregate=lambda rows: {"by_tag": {f"t{n}": 0.5 for n in range(40)}})
+    text = as_text(run(ScriptedSolver(right), tmp_path, by_subject))
+    assert "t11 0.5, and 28 more in result.json" in text
+
+
 def test_a_run_that_was_done_asks_nothing_again(tmp_path: Path):
     first, second = ScriptedSolver(half_right), ScriptedSolver(half_right)
     assert run(first, tmp_path) == run(second, tmp_path)

@@ -76,3 +76,8 @@ def test_a_prompt_that_does_not_fit_is_an_error_of_its_try():
     solver = InProcess(scripted_model(), EngineSettings(make_engine=lambda: ScriptedEngine([FINAL], context=10)))  # type: ignore[arg-type, return-value]
     (reply,) = asked(solver)
     assert (reply.finish, reply.error) == ("error", "too long")
+
+
+def test_a_cut_answer_is_cut_and_not_malformed():
+    (reply,) = asked(in_process(ScriptedEngine(["<|channel|>analysis<|message|>" + "on and on " * 200])))
+    assert (reply.text, reply.finish, reply.flaws) == (None, "length", ())

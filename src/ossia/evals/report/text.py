@@ -13,6 +13,8 @@ VERDICTS = {
     "below": "below the published value",
 }
 
+MOST_SHOWN = 12  # entries of a figure, such as one for each subject
+
 
 def as_text(result: Mapping[str, Any]) -> str:
     """The whole report of one benchmark."""
@@ -64,7 +66,9 @@ def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_short(each)}" for name, each in value.items())
+        shown = [f"{name} {_short(each)}" for name, each in list(value.items())[:MOST_SHOWN]]
+        left = len(value) - len(shown)
+        return ", ".join([*shown, *([f"and {left} more in result.json"] if left else [])])
     return str(value)
 
 

@@ -154,8 +154,14 @@ class _TryModel:
             thought,
             FINISHES[rollout.finish],
             TokenCounts(usage.prompt_tokens, usage.output_tokens, usage.reasoning_tokens),
-            tuple(dict.fromkeys(flaw for message in rollout.turn for flaw in message.flaws)),
+            _flaws(rollout),
         )
+
+
+def _flaws(rollout: Rollout) -> tuple[str, ...]:
+    """What was malformed. A last message that was cut is no flaw of the model's."""
+    messages = rollout.turn[:-1] if rollout.finish == "length" else rollout.turn
+    return tuple(dict.fromkeys(flaw for message in messages for flaw in message.flaws))
 
 
 def _executed(rollout: Rollout) -> list[JsonObject]:
