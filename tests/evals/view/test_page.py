@@ -10,7 +10,7 @@ import pytest
 from ossia.evals.core.run_log import RUN, SAMPLES, RunLogError
 from ossia.evals.view.page import write_page
 from tests.evals.test_run import ScriptedSolver, half_right, right, run
-from tests.server.http.ui.page import CHROMIUM, FLAGS, REMEDY
+from tests.server.http.ui.page import running_chromium
 
 ATTACK = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
@@ -63,16 +63,8 @@ def test_two_benchmarks_are_not_shown_side_by_side(tmp_path: Path):
 
 @pytest.fixture
 def chromium() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        pytest.fail(REMEDY)
-    if not CHROMIUM.exists():
-        pytest.fail(REMEDY)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 def opened(chromium: Any, path: Path) -> tuple[Any, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ossia.server.settings import Settings
-from tests.server.http.ui.page import CHROMIUM, FLAGS, QUIET, REMEDY, Enter, Visit, actor_for
+from tests.server.http.ui.page import QUIET, Enter, Visit, actor_for, running_chromium
 from tests.support.engine import ScriptedEngine, scripted_model
 from tests.support.live import live
 from tests.support.vocabularies import o200k
@@ -16,16 +16,8 @@ from tests.support.vocabularies import o200k
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        pytest.fail(REMEDY)
-    if not CHROMIUM.exists():
-        pytest.fail(REMEDY)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """A browser at the web chat, with a scripted engine behind it."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.support.engine import ScriptedEngine
 from tests.support.turns import call, final, last_tool, last_user, think
@@ -17,6 +19,21 @@ FLAGS = (
     "--disable-sync"
 ).split()
 QUIET = {"log_requests": False}
+
+
+@contextmanager
+def running_chromium() -> Iterator[Any]:
+    """A browser, closed at the end. Without Chromium or Playwright the test fails, and says what to install."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        pytest.fail(REMEDY)
+    if not CHROMIUM.exists():
+        pytest.fail(REMEDY)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
 
 
 class Visit:
