@@ -22,6 +22,7 @@ from ossia.harmony.messages import Effort, JsonObject
 from ossia.task import EFFORTS, Grade
 
 Progress = Callable[[int, int], None]
+NOT_IN_ROWS = ("endpoint", "left_out")  # facts of a solver that make no other run: where it is, what it refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,18 @@ async def run_benchmark(
             judge.remember(log.judged())
         await _Run(benchmark, solver, plan, log, judge, others.user, say).all(samples)
         result = await _result(benchmark, solver, log, judge, others)
-        result |= {"data_warnings": checked.warnings, "seed": plan.seed}
+        result |= {"data_warnings": checked.warnings, "seed": plan.seed, "solver": _facts_of_all_starts(solver, log)}
         log.finish(result)
     return result
+
+
+def _facts_of_all_starts(solver: Solver, log: RunLog) -> dict[str, Any]:
+    """The solver's facts, with the fields that an endpoint refused at earlier starts."""
+    facts = solver.facts()
+    if "left_out" in facts:
+        earlier = log.earlier_result().get("solver", {}).get("left_out", ())
+        facts["left_out"] = sorted({*facts["left_out"], *earlier})
+    return facts
 
 
 def _check_needs(benchmark: Benchmark, others: OtherModels) -> None:
@@ -115,7 +125,7 @@ def _config(
         "version": benchmark.version,
         "data": checked.hashes,
         "model": solver.name,
-        "solver": {name: value for name, value in solver.facts().items() if name != "endpoint"},
+        "solver": {name: value for name, value in solver.facts().items() if name not in NOT_IN_ROWS},
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": min(sampling.max_tokens, benchmark.max_tokens),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,7 +11,10 @@ import pytest
 
 from ossia.evals.core.benchmark import Ask, Reply
 from ossia.evals.core.solver import SamplingSettings, TryKey
+from ossia.evals.report.text import as_text
+from ossia.evals.run import EvalPlan, run_benchmark
 from ossia.evals.solvers.endpoint import RETRIES, Endpoint, EndpointSettings
+from tests.evals.test_run import SUMS
 
 ASK = Ask([{"role": "user", "content": "hi"}])
 KEY = TryKey("b", "s", 0, "high")
@@ -99,13 +103,22 @@ def test_a_wrong_request_is_not_retried():
     assert len(tried) == 1
 
 
-def test_a_field_that_the_server_does_not_know_is_left_out():
+def test_a_field_that_the_server_does_not_know_is_left_out_and_named(tmp_path: Path):
     def strict(request: httpx.Request) -> httpx.Response:
         if "seed" in json.loads(request.content):
             return httpx.Response(400, json={"error": {"param": "seed", "message": "unknown"}})
         return httpx.Response(200, json=ANSWER)
 
+    async def run() -> str:
+        endpoint = Endpoint(EndpointSettings("http://host", "m", backoff=0.0), httpx.MockTransport(strict))
+        try:
+            return as_text(await run_benchmark(SUMS, endpoint, EvalPlan(limit=2), tmp_path, tmp_path))
+        finally:
+            await endpoint.close()
+
     assert asked(strict).text == "hello"
+    assert "left out: seed" in asyncio.run(run())
+    assert "left out: seed" in asyncio.run(run())  # the same run: what was left out is not its configuration
 
 
 @pytest.mark.parametrize("body", ["[]", "nonsense", "{}", '{"choices": []}', '{"choices": [{"message": 3}]}'])

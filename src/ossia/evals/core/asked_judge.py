@@ -52,7 +52,8 @@ class JudgeModel:
         if key not in self._asking:
             self._asking[key] = asyncio.create_task(self._ask(key, messages, max_tokens))
         try:
-            return await self._asking[key]
+            # one that stops waiting must not stop the others
+            return await asyncio.shield(self._asking[key])
         finally:
             self._asking.pop(key, None)
 

@@ -135,6 +135,7 @@ class RunLog:
             self._samples.clear()
             self._judged.clear()
             path.unlink(missing_ok=True)
+            (self.folder / RESULT).unlink(missing_ok=True)
         if path.exists():
             found = read_run(self.folder)
             if found.get("config_hash") != digest:
@@ -170,6 +171,14 @@ class RunLog:
 
     def add_judged(self, row: JudgeRow) -> None:
         self._judged.add(row)
+
+    def earlier_result(self) -> dict[str, Any]:
+        """The result of an earlier start; empty if there is none."""
+        try:
+            value: Any = json.loads((self.folder / RESULT).read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def finish(self, result: JsonObject) -> None:
         """Write the result of all rows."""

@@ -24,6 +24,8 @@ def as_text(result: Mapping[str, Any]) -> str:
     if judge := result.get("judge"):
         blocks.append(_judge_line(judge))
     blocks += [f"data: {warning}" for warning in result.get("data_warnings", ())]
+    if left_out := result.get("solver", {}).get("left_out"):
+        blocks.append(f"the endpoint refused these fields, so they were left out: {', '.join(left_out)}")
     if result.get("comparable"):
         blocks.append(f"comparable: {result['comparable']}")
     return "\n".join(blocks)

@@ -81,6 +81,7 @@ class Endpoint:
             "api": self.settings.api,
             "reasoning": back,
             "hosted_tools": list(self.settings.tools),
+            "left_out": sorted(self.left_out),
         }
 
     def model(self, key: TryKey, seed: int, sampling: SamplingSettings) -> TestedModel:
