@@ -34,12 +34,29 @@ from ossia.server.apis.messages.messages_wire import (
     ThinkingBlock,
     ToolUseBlock,
 )
+from ossia.server.apis.messages.server_tools import (
+    ServerToolCounts,
+    ServerToolUseBlock,
+    citation,
+    input_of,
+    offered,
+    result_block,
+    use_block,
+)
 from ossia.server.core.context import Context
-from ossia.server.core.events import JoinedPiece, TextDelta, ToolCallDelta, ToolCallStart
+from ossia.server.core.events import (
+    Citation,
+    HostedCallEnd,
+    HostedCallStart,
+    JoinedPiece,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+)
 from ossia.server.core.request import AnswerStart
 from ossia.server.core.warnings import header
 from ossia.server.errors import ANTHROPIC, ApiError, bad, input_errors
-from ossia.server.http.decoding.json_codec import convert, loads
+from ossia.server.http.decoding.json_codec import convert, encode, loads
 from ossia.server.http.requests import EventStream, client_of, read, reply, sse, until_disconnect
 
 SIGNATURE = "ossia"  # clients require a signature of thinking; it has no meaning here
@@ -119,12 +136,13 @@ def _chat(body: CountRequest) -> _Chat:
     continues = last.role == "assistant" and not last.calls  # a message that ends in a call is not an answer
     if continues and str(last.content or "")[-1:].isspace():
         raise bad(f"{at}.content", f"{at}: final assistant content cannot end with trailing whitespace: strip it")
+    tools, choice = offered(body.tools or [], body.tool_choice, warnings)
     thinking = body.thinking
     effort = body.output_config.effort if body.output_config else None
     request = ChatRequest(
         messages=[message for _, message in messages_at],
-        tools=body.tools or None,
-        tool_choice=body.tool_choice,
+        tools=tools,
+        tool_choice=choice,
         response_format=_form(body),
         reasoning=ThinkingOptions(effort, thinking.budget_tokens if thinking else None),
         thinking={"type": "disabled"} if thinking and thinking.type == "disabled" else None,
@@ -182,7 +200,7 @@ def _turn(turn: MessagesTurn, at: str, newest: bool, warnings: list[str]) -> lis
         return [*results, *([(at, ChatMessage(turn.role, text))] if others else [])]
     calls = [_call(block, where) for where, block in blocks if block.type == "tool_use"]
     thinking_text = "\n".join(block.thinking for block in turn.content if block.thinking)
-    known = ("tool_use", "thinking", "redacted_thinking")
+    known = ("tool_use", "server_tool_use", "thinking", "redacted_thinking")
     text = "\n".join(_text(block, where, False, warnings) for where, block in blocks if block.type not in known)
     return [(at, ChatMessage("assistant", text, reasoning=thinking_text or None, tool_calls=calls or None))]
 
@@ -242,47 +260,48 @@ class _Answer:
         blocks: list[OutputBlock] = []
         message = self._message(blocks, MessagesUsage())
         arguments: dict[str, list[str]] = {}
+        counts = ServerToolCounts()
         async for piece in self._pieces():
-            if started := _started_block(piece, blocks[-1] if blocks else None):
+            block = blocks[-1] if blocks else None
+            if isinstance(piece, HostedCallEnd):
+                if isinstance(block, ServerToolUseBlock):
+                    counts.add(block.name)
+                    block.input = input_of(block, piece)
+                    blocks.append(result_block(block, piece))
+                continue
+            if started := _started_block(piece, block):
                 blocks.append(started)
             match piece, blocks[-1] if blocks else None:
                 case TextDelta(text=text), TextBlock() as block:
                     block.text += text
                 case TextDelta(text=text), ThinkingBlock() as block:
                     block.thinking += text
+                case Citation() as cited, TextBlock() as block:
+                    block.citations = [*(block.citations or ()), citation(cited)]
                 case ToolCallDelta(text=text), ToolUseBlock() as block:
                     arguments.setdefault(block.id, []).append(text)
                 case Done() as done, _:
                     message.stop_reason, message.stop_sequence = _reason(done), done.stop
-                    message.usage = _usage(done.usage)
+                    message.usage = _usage(done.usage, counts)
         for block in blocks:
             if isinstance(block, ToolUseBlock):
                 block.input = _object("".join(arguments.get(block.id, ())))
         return message
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        index, block = 0, None
+        counts, open_blocks = ServerToolCounts(), _BlockFrames()
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 if isinstance(piece, AnswerStart):
                     yield _event("message_start", message=self._message([], _usage(piece.usage)))
                     continue
-                started = _started_block(piece, block)
-                if block and (started or isinstance(piece, Done)):
-                    if isinstance(block, ThinkingBlock):  # a client keeps the block only if it is signed
-                        signature = {"type": "signature_delta", "signature": SIGNATURE}
-                        yield _event("content_block_delta", index=index, delta=signature)
-                    yield _event("content_block_stop", index=index)
-                    index += 1
-                if started:
-                    block = started
-                    shown = ThinkingBlock() if isinstance(block, ThinkingBlock) else block
-                    yield _event("content_block_start", index=index, content_block=shown)
-                for delta in _deltas(piece):
-                    yield _event("content_block_delta", index=index, delta=delta)
+                if isinstance(piece, HostedCallEnd) and isinstance(open_blocks.block, ServerToolUseBlock):
+                    counts.add(open_blocks.block.name)
+                for frame in open_blocks.frames(piece):
+                    yield frame
                 if isinstance(piece, Done):
                     ended = {"stop_reason": _reason(piece), "stop_sequence": piece.stop}
-                    yield _event("message_delta", delta=ended, usage=_usage(piece.usage))
+                    yield _event("message_delta", delta=ended, usage=_usage(piece.usage, counts))
         yield _event("message_stop")
 
     async def _pieces(self) -> AsyncGenerator[JoinedPiece, None]:
@@ -295,6 +314,45 @@ class _Answer:
         return MessagesResponse(self.id, self.model, blocks, usage)
 
 
+class _BlockFrames:
+    """The events of the blocks of a stream. block: the one that is open."""
+
+    def __init__(self) -> None:
+        self.block: OutputBlock | None = None
+        self._index = 0
+
+    def frames(self, piece: JoinedPiece) -> Iterator[bytes]:
+        started = _started_block(piece, self.block)
+        if started or isinstance(piece, Done):
+            yield from self._stop()
+        if started:
+            yield from self._start(started)
+        for delta in _deltas(piece):
+            yield self._delta(delta)
+        if isinstance(piece, HostedCallEnd) and isinstance(self.block, ServerToolUseBlock):
+            call = self.block
+            yield self._delta({"type": "input_json_delta", "partial_json": encode(input_of(call, piece)).decode()})
+            yield from self._stop()
+            yield from self._start(result_block(call, piece))
+            yield from self._stop()
+
+    def _start(self, block: OutputBlock) -> Iterator[bytes]:
+        self.block = block
+        shown = ThinkingBlock() if isinstance(block, ThinkingBlock) else block
+        yield _event("content_block_start", index=self._index, content_block=shown)
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return _event("content_block_delta", index=self._index, delta=delta)
+
+    def _stop(self) -> Iterator[bytes]:
+        if self.block is None:
+            return
+        if isinstance(self.block, ThinkingBlock):  # a client keeps the block only if it is signed
+            yield self._delta({"type": "signature_delta", "signature": SIGNATURE})
+        yield _event("content_block_stop", index=self._index)
+        self.block, self._index = None, self._index + 1
+
+
 def _started_block(piece: JoinedPiece, block: OutputBlock | None) -> OutputBlock | None:
     """The block that a piece begins; None if it continues the current block."""
     match piece:
@@ -304,10 +362,12 @@ def _started_block(piece: JoinedPiece, block: OutputBlock | None) -> OutputBlock
             return None if isinstance(block, TextBlock) else TextBlock()
         case ToolCallStart(id=call, tool=tool):
             return ToolUseBlock(call, tool.name, {})
+        case HostedCallStart(recipient):
+            return use_block(recipient)
     return None
 
 
-def _deltas(piece: JoinedPiece) -> Iterator[dict[str, str]]:
+def _deltas(piece: JoinedPiece) -> Iterator[dict[str, Any]]:
     match piece:
         case TextDelta("reasoning", text):
             yield {"type": "thinking_delta", "thinking": text}
@@ -315,6 +375,8 @@ def _deltas(piece: JoinedPiece) -> Iterator[dict[str, str]]:
             yield {"type": "text_delta", "text": text}
         case ToolCallDelta(text=text):
             yield {"type": "input_json_delta", "partial_json": text}
+        case Citation():
+            yield {"type": "citations_delta", "citation": citation(piece)}
 
 
 def _object(text: str) -> object:
@@ -339,7 +401,10 @@ def _reason(done: Done) -> StopReason:
     return "stop_sequence" if done.stop else "end_turn"
 
 
-def _usage(used: Counts) -> MessagesUsage:
+def _usage(used: Counts, tools: ServerToolCounts | None = None) -> MessagesUsage:
     cached, written = used.cached_tokens, used.written_tokens
     thinking_text = MessagesOutputDetails(used.reasoning_tokens)
-    return MessagesUsage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thinking_text)
+    made = MessagesUsage(used.prompt_tokens - cached - written, used.output_tokens, cached, written, thinking_text)
+    if tools and (tools.web_search_requests or tools.web_fetch_requests):
+        made.server_tool_use = tools
+    return made

@@ -5,9 +5,15 @@ msgspec reads and writes them. Unknown fields are ignored.
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from ossia.server.apis.fields.extensions import OssiaFields
+from ossia.server.apis.messages.server_tools import (
+    ServerToolCounts,
+    ServerToolUseBlock,
+    ToolResultBlock,
+    WebSearchCitation,
+)
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -92,10 +98,14 @@ class MessagesUsage(Struct):
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
     output_tokens_details: MessagesOutputDetails = field(default_factory=MessagesOutputDetails)
+    server_tool_use: ServerToolCounts | UnsetType = UNSET
 
 
 class TextBlock(Struct, tag="text"):
+    """citations: the pages that the text names, if any."""
+
     text: str = ""
+    citations: list[WebSearchCitation] | UnsetType = UNSET
 
 
 class ThinkingBlock(Struct, tag="thinking"):
@@ -111,7 +121,7 @@ class ToolUseBlock(Struct, tag="tool_use"):
     input: Any
 
 
-OutputBlock = TextBlock | ThinkingBlock | ToolUseBlock
+OutputBlock = TextBlock | ThinkingBlock | ToolUseBlock | ServerToolUseBlock | ToolResultBlock
 
 
 class MessagesResponse(Struct, tag="message"):
