@@ -13,13 +13,16 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
-from benchmarks.schemas import small
 from llguidance import LLMatcher
 
 from ossia.harmony.enforce import SchemaError
 from ossia.harmony.grammar import GrammarCache
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests import this file as benchmarks.bounds
+from benchmarks.schemas import small
 
 PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 WHOLE = re.compile(r"-?(?:0|[1-9]\d*)")

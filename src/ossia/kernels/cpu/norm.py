@@ -1,3 +1,4 @@
+# pyright: standard, reportMissingTypeStubs=false
 """RMSNorm over float32 rows.
 
 In: rows [T, D] and a scale [D]. Out: normed rows, zero-padded to whole vectors.

@@ -1,3 +1,4 @@
+# pyright: standard, reportMissingTypeStubs=false
 """Memory for packed weights and caches, in large pages if the system has them.
 
 In: sizes. Out: arrays.
