@@ -171,6 +171,17 @@ def test_errors_are_rows_that_are_left_out_and_asked_again(tmp_path: Path):
     assert len(later.asked) == 2
 
 
+def test_a_missing_library_stops_the_run(tmp_path: Path):
+    async def without_library(sample: Sample, outcome: Outcome, judge: Judge | None) -> Grade:
+        if sample.id == "q5":
+            raise ImportError("sums need abacus: pip install abacus")
+        return await grade_equal(sample, outcome, judge)
+
+    with pytest.raises(ImportError, match="abacus"):
+        run(ScriptedSolver(right), tmp_path, replace(SUMS, grade=without_library))
+    assert run(ScriptedSolver(right), tmp_path)["efforts"]["high"]["score"] == 100.0
+
+
 def test_cut_answers_are_warned_about(tmp_path: Path):
     def cut(ask: Ask, key: TryKey) -> Reply | str:
         return replace(reply_of(), finish="length") if key.sample in ("q1", "q2") else right(ask, key)

@@ -79,7 +79,7 @@ def evaluate(
             run(suite, given)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         fail(str(error))
 
 

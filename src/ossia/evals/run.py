@@ -199,7 +199,7 @@ class _Run:
             outcome = replace(outcome, error=error, seconds=time.perf_counter() - began)
             if not error:
                 grade = await self.benchmark.grade(sample, outcome, self.judge.at(key.effort) if self.judge else None)
-        except RunLogError:
+        except (RunLogError, ImportError):  # every sample's: without a library, the score would leave samples out
             raise
         except Exception as failed:  # a sample's own: the run goes on, and the row says what failed
             outcome = replace(outcome, error=f"{type(failed).__name__}: {failed}")
