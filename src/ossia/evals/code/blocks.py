@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^`\n]*)$")
+_MOST_TEXT = 100_000  # characters that are parsed to see whether they are code
 
 
 class CodeBlock(NamedTuple):
@@ -63,6 +64,8 @@ def defines(code: str, name: str) -> bool:
 
 def _is_code(text: str) -> bool:
     """Whether a text without fences is a function's body or a program. A sentence of one word is not."""
+    if len(text) > _MOST_TEXT:
+        return False
     try:
         parsed = ast.parse("def body():\n" + text) if text[:1] in (" ", "\t") else ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -33,7 +33,7 @@ class FunctionTest:
     - before: trusted code that the tests use. test: statements that raise where the code is wrong.
     - remote: names in the test, and the names in the tested code that they stand for.
     - modules: modules of Python that the test uses without importing them.
-    - seconds: wall clock, of loading the code and all calls together.
+    - seconds: wall clock, of loading the code and all calls together. call_seconds: of each; None for no limit.
     """
 
     test: str
@@ -41,6 +41,7 @@ class FunctionTest:
     before: str = ""
     modules: tuple[str, ...] = ()
     seconds: float = 10.0
+    call_seconds: float | None = None
     memory_bytes: int = 4 * GIB
 
 
@@ -90,6 +91,7 @@ async def test_functions(place: CodeSandbox, code: str, test: FunctionTest) -> T
             "test": test.test,
             "remote": dict(test.remote),
             "modules": test.modules,
+            "call_seconds": test.call_seconds,
         }
         try:
             async with asyncio.timeout(test.seconds):

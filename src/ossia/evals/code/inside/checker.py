@@ -1,8 +1,8 @@
 """The process of a checker: runs trusted tests, whose calls go to the tested program in another sandbox.
 
-In: a job on the socket whose number is the first argument: {solution, before, test, remote}. Out: a verdict on it. The
-tested program is behind the socket of the second argument. It sees calls, and no test. The text of values.py stands
-before this one.
+In: a job on the socket whose number is the first argument: {solution, before, test, remote, modules,
+call_seconds}. Out: a verdict on it. The tested program is behind the socket of the second argument. It sees calls, and no
+test. The text of values.py stands before this one.
 """
 
 import builtins
@@ -22,11 +22,17 @@ class ProgramError(Exception):
     """The tested program ended, or answered what no program would."""
 
 
+class OverTimeError(ProgramError):
+    """One call took longer than it may."""
+
+
 class Link:
     """The tested program, asked by lines."""
 
-    def __init__(self, number: int) -> None:
-        self.lines = socket.socket(fileno=number).makefile("rwb")
+    def __init__(self, number: int, seconds: float | None) -> None:
+        self.socket = socket.socket(fileno=number)
+        self.socket.settimeout(seconds)
+        self.lines = self.socket.makefile("rwb")
         self.raised = ""
 
     def ask(self, *request: Any) -> Any:
@@ -34,6 +40,8 @@ class Link:
             self.lines.write(json.dumps(request).encode() + b"\n")
             self.lines.flush()
             line = self.lines.readline(_MOST_LINE)
+        except TimeoutError:
+            raise OverTimeError("one call took too long") from None
         except OSError:
             line = b""
         if not line.endswith(b"\n"):
@@ -84,6 +92,8 @@ def verdict(job: dict[str, Any], link: Link) -> list[str]:
         link.ask("load", job["solution"])
     except SyntaxError as error:
         return ["CE", str(error)]
+    except OverTimeError as error:
+        return ["TLE", str(error)]
     except Exception as error:
         return ["RE", link.raised or str(error)]
     names: dict[str, Any] = {"__name__": "test"}
@@ -100,6 +110,8 @@ def verdict(job: dict[str, Any], link: Link) -> list[str]:
         exec(compile(job["before"], "before.py", "exec"), names)
         names.update(kept)
         exec(compile(job["test"], "test.py", "exec"), names)
+    except OverTimeError as error:
+        return ["TLE", str(error)]
     except BaseException as error:
         if link.raised or isinstance(error, ProgramError):
             return ["RE", link.raised or str(error)]
@@ -110,7 +122,7 @@ def verdict(job: dict[str, Any], link: Link) -> list[str]:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1])).makefile("rwb")
     job = json.loads(channel.readline())
-    channel.write(json.dumps(verdict(job, Link(int(sys.argv[2])))).encode() + b"\n")
+    channel.write(json.dumps(verdict(job, Link(int(sys.argv[2]), job["call_seconds"]))).encode() + b"\n")
     channel.flush()
 
 
