@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Attention with sinks and sliding windows over the paged cache, in one pass with a running softmax.
 
 In: rotated queries, the cache's bytes, and each sequence's blocks. Out: the heads' outputs [T, H d].

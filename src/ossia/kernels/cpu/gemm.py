@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Activations times a weight: packed panels with int8 activations, or stored rows with float32 activations.
 
 In: rows [T, D] and a weight's arrays. Out: float32 [T, R], with biases added.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Float32 sums over weights as stored: dot products with bfloat16 or float32 rows, and sums of squares.
 
 In: rows of activations and of weights, both padded to whole vectors of 16. Out: float32.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The paged cache of one layer's keys and values in bfloat16, int8 or float32, and RoPE for keys and queries.
 
 In: projections [T, (H+2G)d] and the position and block of each row. Out: the cache's bytes, and rotated queries.

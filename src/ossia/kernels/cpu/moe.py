@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The router's choice, and the experts chosen for each row: top-k, softmax over the k, up, SwiGLU, down, weighted sum.
 
 In: normed rows; expert weights as packed panels, or dense as stored. Out: the residual with the experts' sum added.

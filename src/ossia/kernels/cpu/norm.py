@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """RMSNorm over float32 rows.
 
 In: rows [T, D] and a scale [D]. Out: normed rows, zero-padded to whole vectors.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The op set on a CPU: Numba kernels that emit the machine's own vector instructions.
 
 In: host tensors, memory-mapped or not, and a `Batch`. Out: float32 NumPy arrays.

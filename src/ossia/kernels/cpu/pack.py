@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Weights packed for dot products with int8 activations: panels of 32 rows in MXFP4, int8 or int4.
 
 In: a checkpoint's tensors, mapped or not. Out: `Panels`. Each tensor is read once.

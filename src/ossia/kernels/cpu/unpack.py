@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """MXFP4 to bfloat16, for kernels that need plain matrices. A table gives both values of a byte at once.
 
 In: blocks and scales as stored in a checkpoint. Out: bfloat16 bits, written into a given array.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Compiles a model's CPU kernels before the model is loaded, in parallel processes, and reports progress.
 
 In: `Kinds`, which decide the kernels that a model needs. Out: the kernels in the cache folder and in this process.

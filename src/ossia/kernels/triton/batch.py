@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Copies a `Batch` to the device in one transfer: its rows, their cache slots, and attention's work items.
 
 In: a host `Batch` and the layout of attention. Out: a `DeviceBatch`, in its own memory or in a graph's `Buffers`.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Decode steps as captured graphs: hundreds of launches in one call, over buffers at fixed addresses.
 
 In: a forward function, and batches whose rows are all sampled. Out: their logits, which the next step overwrites.

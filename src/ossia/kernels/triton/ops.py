@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The op set on a GPU: Triton kernels over torch tensors. torch provides memory, streams and graphs, but no
 arithmetic.
 

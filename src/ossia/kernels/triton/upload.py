@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Copies host tensors to the GPU through pinned memory in pieces, so the host never holds much of a model.
 
 In: arrays, mapped from a file or not. Out: tensors on the device with the same bits. The caller changes their layout

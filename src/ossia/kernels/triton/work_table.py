@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The work table of attention: which program processes which rows and keys. Host arrays only.
 
 In: each sequence's rows and block tables. Out: int32 [items, FIELDS].

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Memory for packed weights and caches, in large pages if the system has them.
 
 In: sizes. Out: arrays.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Compiles the CPU kernels, caches them on disk, and distributes their work over threads.
 
 In: functions in Numba's Python. Out: compiled functions, loaded from the cache at the next start.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Vectors of 64 bytes as LLVM code: loads, broadcasts, look-ups, int8 dot products, FMA, exp, reductions.
 
 In: an LLVM builder and the target that Numba compiles for. Out: instructions of that target.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Attention over one chunk of cached keys, eight queries at a time: scores, softmax, weighted values.
 
 In: scaled queries, the cache's bytes, and the offsets of the chunk's blocks. Out: float32 sums, maxima and weight

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The inner loop of all packed matmuls, and the quantization of activations to int8 for it.
 
 In: panels, and quantized activation rows with the numbers of the rows to use. Out: float32 sums of 32 weight rows and

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Measures the machine's current limits, as ceilings for a benchmark: bytes read and int8 products per second.
 
 In: the number of threads. Out: rates, each the median of a few short runs. Shared machines drift: probe between the

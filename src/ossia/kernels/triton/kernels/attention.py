@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Attention of one layer on a GPU: its cache, and the launches of the kernels that write and read it.
 
 In: the fused projection [T, (H+2G)d], a layer's cache, a `DeviceBatch`. Out: bfloat16 heads [T, H d].

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Sampling kernels: a survey by slices, then each row's sample; with top-k, top-p or min-p, over its candidates.
 
 In: float32 logits [R, V], and each row's parameters as packed by `sample.py`. Out: tokens and log-probabilities.

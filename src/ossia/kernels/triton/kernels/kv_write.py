@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Keys and values to the paged cache: RoPE, and e4m3 with a power-of-two scale per key.
 
 In: rows of the fused projection and their cache slots. Out: the cache's bytes.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Dense projections: RMSNorm + weight + bias, weight + bias + residual, the embedding, the logits.
 
 In: rows on the device, a packed `Dense`. Out: bfloat16 activations, the float32 residual, or float32 logits.

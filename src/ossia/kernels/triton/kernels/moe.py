@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The chosen experts of each row: up, SwiGLU, down, weighted sum, residual. Two launches at decode, three at prefill.
 
 In: a `Routing`, packed experts (MXFP4 as in the checkpoint, or bfloat16), the residual. Out: the residual.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """MXFP4 weights on a GPU, rearranged once at load so that nibbles become bfloat16 in registers without a shuffle.
 
 In: a host `Mxfp4`. Out: bytes and scales on the device; in a kernel, tiles of bfloat16.

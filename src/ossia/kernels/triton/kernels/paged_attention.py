@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Attention over the paged cache: one kernel for decode and prefill, which processes a work table.
 
 In: the projection, the cache, the table of `ossia.kernels.triton.work_table`. Out: bfloat16 heads, or partial sums.

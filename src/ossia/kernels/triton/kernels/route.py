@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """The router: RMSNorm, logits, top-k, softmax over the k, and the rows of each expert, all without the host.
 
 In: float32 rows, a `Router`. Out: a `Routing`: rows for the experts, expert numbers and weights, and the tile table.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Sampling on a GPU: logits to tokens and log-probabilities, by the rules of `ossia.engine.sampler`.
 
 In: float32 logits [R, V] on the device; parameters, mask and a uniform number per row. Out: int32 tokens and float32

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Parts of all Triton kernels: a dot product and a sum in fixed order, and copies to the device.
 
 In: tiles in registers; host arrays. Out: tiles; device tensors.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Finds what this machine lacks for the GPU backend, with the remedy, and what an older GPU emulates.
 
 In: facts about this machine, collected here too. Out: a sentence, or None. `ossia.engine.plan` decides whether a model

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Measures the GPU's current limits: bytes of a plain copy, and bfloat16 products of the vendor's matrix library.
 
 In: sizes. Out: bytes per second (read plus written) and multiply-accumulates per second, by the GPU's events.

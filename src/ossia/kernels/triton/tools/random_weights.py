@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Random weights made on the GPU, for measurements with a model of any size and no host memory.
 
 In: a key. Out: tensors on the device, as `ossia.model.synthetic.Stream` needs them.

@@ -1,4 +1,4 @@
-# pyright: standard, reportMissingTypeStubs=false
+# pyright: standard
 """Compiles kernels for a GPU that is not present, and reports registers, spills, shared memory, loads and tensor
 instructions.
 
