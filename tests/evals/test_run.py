@@ -34,6 +34,7 @@ from ossia.evals.core.solver import SamplingSettings, TryKey
 from ossia.evals.report.text import as_text
 from ossia.evals.run import EvalPlan, OtherModels, chosen_samples, run_benchmark
 from ossia.task import Grade
+from ossia.tools.sandbox.settings import SandboxError
 from tests.support.evals import reply_of
 
 if TYPE_CHECKING:
@@ -312,3 +313,14 @@ def test_kill_and_resume_gives_the_rows_of_an_unbroken_run(tmp_path: Path, kills
     result = run(ScriptedSolver(half_right), tmp_path / "unbroken")
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "unbroken")
     assert json.loads((tmp_path / "killed" / "result.json").read_text()) == result
+
+
+def test_code_is_not_asked_for_where_no_sandbox_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def none_works() -> None:
+        raise SandboxError("no sandbox works here: user: namespaces are off")
+
+    monkeypatch.setattr("ossia.evals.run.find", none_works)
+    solver = ScriptedSolver(right)
+    with pytest.raises(ValueError, match="sums runs the model's code: no sandbox works here: user: namespaces are off"):
+        run(solver, tmp_path, replace(SUMS, needs=frozenset(("sandbox",))))
+    assert not solver.asked

@@ -20,6 +20,8 @@ from ossia.evals.core.solver import SamplingSettings, Solver, TryKey, tries_of
 from ossia.evals.report.results import result_of
 from ossia.harmony.messages import Effort, JsonObject
 from ossia.task import EFFORTS, Grade
+from ossia.tools.sandbox.choose import find
+from ossia.tools.sandbox.settings import SandboxError
 
 Progress = Callable[[int, int], None]
 NOT_IN_ROWS = ("endpoint", "left_out")  # facts of a solver that make no other run: where it is, what it refused
@@ -83,6 +85,8 @@ async def run_benchmark(
     """
     others = others or OtherModels()
     _check_needs(benchmark, others)
+    if "sandbox" in benchmark.needs:
+        await asyncio.to_thread(_check_sandbox, benchmark)
     checked = check_data(benchmark.data, data)
     samples = chosen_samples(benchmark, data, plan.limit)
     config = _config(benchmark, solver, plan, checked, others)
@@ -113,6 +117,14 @@ def _check_needs(benchmark: Benchmark, others: OtherModels) -> None:
         raise ValueError(f"{benchmark.name} is graded by a model: give --judge MODEL or --judge URL")
     if "user_model" in benchmark.needs and others.user is None:
         raise ValueError(f"{benchmark.name} needs a model that plays the user: give --user-model MODEL or URL")
+
+
+def _check_sandbox(benchmark: Benchmark) -> None:
+    """Before any try: without a sandbox every row would be an error."""
+    try:
+        find()
+    except SandboxError as error:
+        raise ValueError(f"{benchmark.name} runs the model's code: {error}") from error
 
 
 def _config(
