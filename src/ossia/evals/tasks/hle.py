@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ossia.evals.core.benchmark import Benchmark, BenchmarkFile, GradedRow, Outcome, Sample, ask_once
+from ossia.evals.core.benchmark import Agreement, Benchmark, BenchmarkFile, GradedRow, Outcome, Sample, ask_once
 from ossia.evals.core.data_files import check_data
 from ossia.evals.core.judging import Judge
+from ossia.evals.judges.calibration import agreement
 from ossia.evals.judges.verdicts import verdict_of
 from ossia.evals.tasks.card import card_row
 from ossia.evals.tasks.judged import needed
@@ -90,6 +91,16 @@ async def grade(sample: Sample, outcome: Outcome, judge: Judge | None) -> Grade:
     return Grade(float(verdict.correct), "right" if verdict.correct else "wrong", {"confidence": verdict.confidence})
 
 
+async def calibrate(judge: Judge) -> Agreement:
+    return await agreement(
+        judge,
+        "exam",
+        lambda item: PROMPT.format(question=item["question"], target=item["target"], answer=item["answer"]),
+        read_verdict,
+        lambda verdict: verdict.correct,
+    )
+
+
 def figures(rows: Sequence[GradedRow]) -> dict[str, Any]:
     """The calibration error: the root of the mean squared gap between confidence and accuracy, in bins of 100."""
     judged = sorted(
@@ -108,7 +119,7 @@ def figures(rows: Sequence[GradedRow]) -> dict[str, Any]:
 BENCHMARKS = (
     Benchmark(
         "hle", "1", "Humanity's Last Exam, text only, no tools", load, ask_once, grade,
-        data=(FILE,), needs=frozenset({"judge"}), aggregate=figures,
+        data=(FILE,), needs=frozenset({"judge"}), aggregate=figures, calibrate=calibrate,
         published=card_row((5.2, 8.6, 14.9), (4.2, 7.0, 10.9), o3_mini=13.4),
         comparable="Same questions without those with pictures (14 % of them); the judge and the words of its prompt are"
         " not OpenAI's (o3-mini).",

@@ -11,9 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ossia.evals.core.benchmark import Benchmark, BenchmarkFile, GradedRow, Outcome, PublishedScore, Sample, ask_once
+from ossia.evals.core.benchmark import (
+    Agreement,
+    Benchmark,
+    BenchmarkFile,
+    GradedRow,
+    Outcome,
+    PublishedScore,
+    Sample,
+    ask_once,
+)
 from ossia.evals.core.data_files import check_data
 from ossia.evals.core.judging import Judge
+from ossia.evals.judges.calibration import agreement
 from ossia.evals.judges.verdicts import criterion_met, three_way, verdict_of
 from ossia.evals.tasks.card import card_row
 from ossia.evals.tasks.mathematics import json_lines
@@ -69,6 +79,15 @@ async def grade_simpleqa(sample: Sample, outcome: Outcome, judge: Judge | None) 
     return Grade(float(verdict == "correct"), verdict, {"verdict": verdict, "extracted": bool(outcome.text)})
 
 
+async def calibrate_simpleqa(judge: Judge) -> Agreement:
+    return await agreement(
+        judge,
+        "facts",
+        lambda item: SIMPLEQA_PROMPT.format(question=item["question"], target=item["reference"], answer=item["answer"]),
+        three_way,
+    )
+
+
 def simpleqa_figures(rows: Sequence[GradedRow]) -> dict[str, Any]:
     """Shares of the verdicts, and the harmonic mean of correct and correct given attempted."""
     counts = Counter(str(row.grade.metrics["verdict"]) for row in rows if "verdict" in row.grade.metrics)
@@ -109,6 +128,17 @@ async def grade_healthbench(sample: Sample, outcome: Outcome, judge: Judge | Non
     return Grade(gained / possible, f"{gained:g} of {possible:g} points", {"met": met, "extracted": bool(outcome.text)})
 
 
+async def calibrate_healthbench(judge: Judge) -> Agreement:
+    return await agreement(
+        judge,
+        "criteria",
+        lambda item: HEALTH_PROMPT.format(
+            conversation=item["conversation"], criterion=f"[1 points] {item['criterion']}"
+        ),
+        criterion_met,
+    )
+
+
 def healthbench_figures(rows: Sequence[GradedRow]) -> dict[str, Any]:
     """The mean, clipped to 0 and 1 after averaging as OpenAI does, and its bootstrap error over 1,000 draws."""
     scores = [row.grade.score for row in rows]
@@ -141,6 +171,7 @@ def healthbench(
     return Benchmark(
         name, "1", title, partial(load_healthbench, name), ask_once, grade_healthbench,
         data=(health_file(name),), needs=frozenset({"judge"}), aggregate=healthbench_figures, binary=False,
+        calibrate=calibrate_healthbench,
         published=card_row(large, small, o3_mini=others[0], o4_mini=others[1], o3=others[2]),
         comparable="Same data and points; the judge and the words of its prompt are not OpenAI's (gpt-4.1), and"
         " judges differ by several points. Compare `clipped_mean`.",
@@ -150,7 +181,7 @@ def healthbench(
 BENCHMARKS = (
     Benchmark(
         "simpleqa", "1", "SimpleQA", load_simpleqa, ask_once, grade_simpleqa,
-        data=(SIMPLEQA_FILE,), needs=frozenset({"judge"}), aggregate=simpleqa_figures,
+        data=(SIMPLEQA_FILE,), needs=frozenset({"judge"}), aggregate=simpleqa_figures, calibrate=calibrate_simpleqa,
         published=(
             PublishedScore("gpt-oss-120b", "high", 16.8, "gpt-oss model card"),
             PublishedScore("gpt-oss-20b", "high", 6.7, "gpt-oss model card"),
