@@ -19,8 +19,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "".join(f"Who found moon {n}?,Ada {n}\n" for n in range(5))
     (folder / SIMPLEQA.data[0].path).write_text("problem,answer\n" + rows, "utf-8")
     rubrics = [
-        {"criterion": "Names water", "points": 6},
-        {"criterion": "Names rest", "points": 4},
+        {"criterion": "Names water", "points": 6, "tags": ["axis:accuracy", "level:example"]},
+        {"criterion": "Names rest", "points": 4, "tags": ["axis:completeness"]},
         {"criterion": "Names dust", "points": -5},
     ]
     for benchmark in HEALTH:
@@ -67,3 +67,13 @@ def test_healthbench_sums_points_and_clips_after_averaging(benchmark, data: Path
     assert benchmark.aggregate(wrong)["clipped_mean"] == 0
     assert benchmark.aggregate([*right, *wrong])["clipped_mean"] == 0.25
     assert mean(graded(benchmark, ScriptedAnswers(lambda ask: ""), data)) == 0
+
+
+def test_healthbench_has_a_mean_of_each_theme_and_axis(data: Path):
+    rows = graded(HEALTH[0], ScriptedAnswers(lambda ask: "water"), data, judge=ScriptedJudge(judge_criterion))
+    assert HEALTH[0].aggregate(rows)["by_tag"] == {
+        "axis:accuracy": 1.0,
+        "axis:completeness": 0.0,
+        "level:example": 1.0,
+        "theme:aches": pytest.approx(0.6),
+    }

@@ -5,11 +5,11 @@ The judge's prompts are in our own words.
 """
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ossia.evals.core.benchmark import (
     Agreement,
@@ -63,6 +63,14 @@ A criterion may describe a fault: it is met if the message has that fault.
 Reply with a JSON object alone: {{"explanation": "why, in a sentence", "criteria_met": true or false}}"""
 
 
+class Criterion(NamedTuple):
+    """One item of a rubric. tags: what it measures, as "axis:accuracy"."""
+
+    text: str
+    points: float
+    tags: tuple[str, ...] = ()
+
+
 def load_simpleqa(folder: Path) -> Iterator[Sample]:
     check_data((SIMPLEQA_FILE,), folder)
     for _, row in records(folder / SIMPLEQA_FILE.path, ("problem", "answer")):
@@ -105,8 +113,11 @@ def load_healthbench(name: str, folder: Path) -> Iterator[Sample]:
     check_data((file,), folder)
     path = folder / file.path
     for row in map(dict[str, Any], json_lines(path, "prompt_id", "prompt", "rubrics", "example_tags")):
-        rubrics = [(str(item["criterion"]), float(item["points"])) for item in row["rubrics"]]
-        if not any(points > 0 for _, points in rubrics):
+        rubrics = [
+            Criterion(str(item["criterion"]), float(item["points"]), tuple(map(str, item.get("tags") or ())))
+            for item in row["rubrics"]
+        ]
+        if not any(each.points > 0 for each in rubrics):
             raise ValueError(f"{path}, prompt {row['prompt_id']}: no criterion with positive points")
         ident = str(row["prompt_id"])
         yield Sample(ident, tuple(row["prompt"]), None, ident, tuple(row["example_tags"]), {"rubrics": rubrics})
@@ -114,18 +125,27 @@ def load_healthbench(name: str, folder: Path) -> Iterator[Sample]:
 
 async def grade_healthbench(sample: Sample, outcome: Outcome, judge: Judge | None) -> Grade:
     """Points of the criteria that are met, over all positive points; may be below 0. No final answer meets none."""
-    rubrics: list[tuple[str, float]] = list(sample.meta["rubrics"])
+    rubrics: list[Criterion] = list(sample.meta["rubrics"])
     met = [False] * len(rubrics)
     if outcome.text and outcome.text.strip():
         said = [*sample.question, {"role": "assistant", "content": outcome.text}]
         conversation = "\n\n".join(f"{message['role']}: {message['content']}" for message in said)
-        for number, (criterion, points) in enumerate(rubrics):
+        for number, (criterion, points, _) in enumerate(rubrics):
             prompt = HEALTH_PROMPT.format(conversation=conversation, criterion=f"[{points:g} points] {criterion}")
             key = (sample.id, 0, f"{number}/{identity(outcome.text)}")
             met[number] = await verdict_of(needed(judge), key, prompt, criterion_met)
-    possible = sum(points for _, points in rubrics if points > 0)
-    gained = sum(points for (_, points), good in zip(rubrics, met, strict=True) if good)
-    return Grade(gained / possible, f"{gained:g} of {possible:g} points", {"met": met, "extracted": bool(outcome.text)})
+    gained, possible = _points(rubrics, met)
+    tags = sorted({tag for each in rubrics for tag in each.tags})
+    parts = {tag: _points(rubrics, met, tag) for tag in tags}
+    by_tag = {tag: got / most for tag, (got, most) in parts.items() if most}
+    metrics = {"met": met, "by_tag": by_tag, "extracted": bool(outcome.text)}
+    return Grade(gained / possible, f"{gained:g} of {possible:g} points", metrics)
+
+
+def _points(rubrics: Sequence[Criterion], met: Sequence[bool], tag: str = "") -> tuple[float, float]:
+    """The points of the criteria that are met, and all positive points; of those with a tag, if one is given."""
+    chosen = [(each.points, good) for each, good in zip(rubrics, met, strict=True) if not tag or tag in each.tags]
+    return sum(points for points, good in chosen if good), sum(points for points, _ in chosen if points > 0)
 
 
 async def calibrate_healthbench(judge: Judge) -> Agreement:
@@ -140,7 +160,10 @@ async def calibrate_healthbench(judge: Judge) -> Agreement:
 
 
 def healthbench_figures(rows: Sequence[GradedRow]) -> dict[str, Any]:
-    """The mean, clipped to 0 and 1 after averaging as OpenAI does, and its bootstrap error over 1,000 draws."""
+    """The mean, clipped to 0 and 1 after averaging as OpenAI does, and its bootstrap error over 1,000 draws.
+
+    by_tag: the same mean of each theme (of samples), and of each axis and level (of criteria).
+    """
     scores = [row.grade.score for row in rows]
     if not scores:
         return {}
@@ -148,7 +171,12 @@ def healthbench_figures(rows: Sequence[GradedRow]) -> dict[str, Any]:
     draws = [clipped_mean(rng.choices(scores, k=len(scores))) for _ in range(1_000)]
     middle = sum(draws) / len(draws)
     error = (sum((draw - middle) ** 2 for draw in draws) / len(draws)) ** 0.5
-    return {"clipped_mean": clipped_mean(scores), "bootstrap_error": error}
+    figures: dict[str, Any] = {"clipped_mean": clipped_mean(scores), "bootstrap_error": error}
+    by_tag: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for tag, score in (*row.grade.metrics.get("by_tag", {}).items(), *((tag, row.grade.score) for tag in row.tags)):
+            by_tag[tag].append(score)
+    return {**figures, "by_tag": {tag: clipped_mean(found) for tag, found in sorted(by_tag.items())}}
 
 
 def clipped_mean(scores: Sequence[float]) -> float:
