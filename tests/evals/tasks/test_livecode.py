@@ -102,6 +102,7 @@ def test_perfect_and_wrong_models(data: Path):
     assert graded(LIVECODE, ScriptedAnswers(lambda ask: "No."), data, limit=1)[0].grade.metrics == {"extracted": False}
 
 
+@pytest.mark.slow
 def test_a_slow_method_is_over_the_time_limit(data: Path):
     slow = {
         **RIGHT,
